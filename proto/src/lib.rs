@@ -1,0 +1,31 @@
+//! The wire of headwater: what devices, agents and collectors say to each other.
+//!
+//! Everything here is core: no clock, no socket, no file, and no allocation unless the `alloc`
+//! feature is on. Layers, from the inside out:
+//!
+//! | layer | module | unit |
+//! |---|---|---|
+//! | batch | [`codec`] | rows of one schema, losslessly compressed |
+//! | frame | [`frame`] | kind, length, payload, CRC-32C |
+//! | bundle | [`bundle`] | one publish: a head frame and the frames it numbers |
+//! | message | [`message`] | what is said about batches: Hello, Welcome, Ack, Gap ... |
+//! | delivery | [`delivery`] | who sends what when, and who may forget it |
+//! | MQTT | [`mqtt`] | the carrier, 3.1.1 and 5, both roles |
+#![cfg_attr(not(feature = "std"), no_std)]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+
+pub mod bundle;
+pub mod codec;
+pub mod delivery;
+pub mod frame;
+pub mod ids;
+pub mod message;
+pub mod mqtt;
+pub mod sabotage;
+pub mod sample;
+pub mod schema;
+pub mod time;
+pub mod topic;
+pub mod varint;

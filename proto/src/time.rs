@@ -1,0 +1,36 @@
+//! Clocks as values: monotonic milliseconds for deciding, Unix microseconds for data.
+
+use serde::{Deserialize, Serialize};
+
+/// Monotonic milliseconds since some start of the process; decides time-outs, never dates data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// This moment plus `ms`, at most the end of time.
+    #[must_use]
+    pub const fn plus(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds since `earlier`, 0 if it lies ahead.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Wall time: microseconds since the Unix epoch, UTC, leap seconds smeared or ignored.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub struct UnixMicros(pub i64);
+
+/// Both clocks, read together by the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Decides.
+    pub mono: Millis,
+    /// Dates.
+    pub wall: UnixMicros,
+}
