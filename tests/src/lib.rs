@@ -1,1 +1,3 @@
-//! headwater-tests.
+//! What the tests of the whole system share.
+
+pub mod process;
