@@ -1,1 +1,390 @@
-//! To be written.
+//! What the columns of a batch mean, and how they are coded; its bytes.
+//!
+//! A schema is immutable once numbered: a new column, a new series or newly fitted parameters make
+//! a new number, and old numbers stay decodable. Its bytes are canonical: equal schemas have equal
+//! bytes, so a hash of them names the schema.
+//!
+//! | part | bytes |
+//! |---|---|
+//! | version | 1, now 1 |
+//! | time | tick in µs, expected step in ticks, start jitter: varints |
+//! | columns | count; each: kind and flags (1), name, unit, parameters, dictionary of a text column |
+//! | series | count; each: count of labels, (key, value)... |
+//! | tags | count; (key, value)... |
+//!
+//! Integers are LEB128 (signed ones in zigzag), texts a length and UTF-8 bytes.
+
+use crate::codec::params::{Params, TimeParams};
+
+/// The type of a column's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ColumnKind {
+    /// `bool`.
+    Bool,
+    /// `i64`.
+    I64,
+    /// `f32`, bit for bit.
+    F32,
+    /// `f64`, bit for bit.
+    F64,
+    /// Text of at most [`MAX_TEXT_BYTES`].
+    Str,
+}
+
+impl ColumnKind {
+    /// Its number on the wire.
+    #[must_use]
+    pub const fn to_u8(self) -> u8 {
+        match self {
+            Self::Bool => 0,
+            Self::I64 => 1,
+            Self::F32 => 2,
+            Self::F64 => 3,
+            Self::Str => 4,
+        }
+    }
+
+    /// The kind of a number, if there is one.
+    #[must_use]
+    pub const fn from_u8(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Bool),
+            1 => Some(Self::I64),
+            2 => Some(Self::F32),
+            3 => Some(Self::F64),
+            4 => Some(Self::Str),
+            _ => None,
+        }
+    }
+}
+
+/// Longest text value, name, unit, label or tag in bytes.
+pub const MAX_TEXT_BYTES: usize = 255;
+/// The schema version this build writes.
+pub const VERSION: u8 = 1;
+
+#[cfg(feature = "alloc")]
+pub use owned::{Column, Schema, SchemaError, Series};
+
+#[cfg(feature = "alloc")]
+mod owned {
+    use alloc::string::String;
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    use super::{ColumnKind, MAX_TEXT_BYTES, Params, TimeParams, VERSION};
+    use crate::codec::Limits;
+    use crate::varint;
+
+    /// One metric.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Column {
+        /// Its name.
+        pub name: String,
+        /// The type of its values.
+        pub kind: ColumnKind,
+        /// Its unit as the source says it, for instance `Cel` or `m/s`; empty if none is known.
+        pub unit: String,
+        /// Whether a row may lack it.
+        pub nullable: bool,
+        /// How it is coded; [`crate::codec::fit`] finds better ones than the default.
+        pub params: Params,
+        /// Texts that a batch can name by number: only for [`ColumnKind::Str`].
+        pub dictionary: Vec<String>,
+    }
+
+    impl Column {
+        /// A nullable column without unit, with default parameters.
+        #[must_use]
+        pub fn new(name: &str, kind: ColumnKind) -> Self {
+            Self {
+                name: name.into(),
+                kind,
+                unit: String::new(),
+                nullable: true,
+                params: Params::default_for(kind),
+                dictionary: Vec::new(),
+            }
+        }
+    }
+
+    /// One set of labels; a batch names it by its place in the schema.
+    #[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
+    pub struct Series {
+        /// (key, value), in the order the source gave them.
+        pub labels: Vec<(String, String)>,
+    }
+
+    /// The meaning of a batch: columns, series, tags and codec parameters.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Schema {
+        /// How times are coded.
+        pub time: TimeParams,
+        /// The metrics.
+        pub columns: Vec<Column>,
+        /// The label sets; never empty: series 0 has no labels when there are none.
+        pub series: Vec<Series>,
+        /// What holds for every row: site, model, firmware version.
+        pub tags: Vec<(String, String)>,
+    }
+
+    /// Why a schema cannot be written or read.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+    pub enum SchemaError {
+        /// The bytes end inside the schema, or go on after it.
+        #[error("the schema's bytes do not end where the schema does")]
+        Length,
+        /// A version this build does not read.
+        #[error("schema version {0} is unknown here")]
+        Version(u8),
+        /// More of something than the limits allow.
+        #[error("the schema has more {0} than allowed")]
+        TooMany(&'static str),
+        /// A text is longer than [`MAX_TEXT_BYTES`] or not UTF-8.
+        #[error("a text of the schema is too long or not UTF-8")]
+        Text,
+        /// A parameter, kind or flag outside its range.
+        #[error("the schema has an invalid {0}")]
+        Invalid(&'static str),
+    }
+
+    const NULLABLE: u8 = 0x10;
+
+    impl Schema {
+        /// A schema of one series without labels or tags.
+        #[must_use]
+        pub fn new(tick_us: u32, columns: Vec<Column>) -> Self {
+            Self {
+                time: TimeParams::new(tick_us),
+                columns,
+                series: vec![Series::default()],
+                tags: Vec::new(),
+            }
+        }
+
+        /// Checks counts, texts and parameters against `limits`.
+        ///
+        /// # Errors
+        /// [`SchemaError`] names the first thing that is wrong.
+        pub fn check(&self, limits: &Limits) -> Result<(), SchemaError> {
+            bound(self.columns.len(), limits.columns, "columns")?;
+            bound(self.series.len(), limits.series, "series")?;
+            bound(self.tags.len(), limits.labels, "tags")?;
+            let states = self.columns.len().saturating_mul(self.series.len());
+            bound(states, limits.states, "states")?;
+            if self.series.is_empty() {
+                return Err(SchemaError::Invalid("series table"));
+            }
+            self.time.check().map_err(SchemaError::Invalid)?;
+            let mut dictionary_bytes = 0usize;
+            for column in &self.columns {
+                text(&column.name)?;
+                text(&column.unit)?;
+                column
+                    .params
+                    .check(column.kind)
+                    .map_err(SchemaError::Invalid)?;
+                if column.kind != ColumnKind::Str && !column.dictionary.is_empty() {
+                    return Err(SchemaError::Invalid("dictionary"));
+                }
+                for entry in &column.dictionary {
+                    text(entry)?;
+                    dictionary_bytes += entry.len() + 1;
+                }
+            }
+            bound(dictionary_bytes, limits.text_bytes, "dictionary bytes")?;
+            for series in &self.series {
+                bound(series.labels.len(), limits.labels, "labels")?;
+                for (key, value) in &series.labels {
+                    text(key)?;
+                    text(value)?;
+                }
+            }
+            for (key, value) in &self.tags {
+                text(key)?;
+                text(value)?;
+            }
+            Ok(())
+        }
+
+        /// Appends the schema's bytes.
+        ///
+        /// # Errors
+        /// What [`Schema::check`] says under the hard limits; `out` is then unchanged.
+        pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), SchemaError> {
+            self.check(&Limits::HARD)?;
+            out.push(VERSION);
+            self.time.encode(out);
+            put(out, self.columns.len());
+            for column in &self.columns {
+                out.push(column.kind.to_u8() | if column.nullable { NULLABLE } else { 0 });
+                put_text(out, &column.name);
+                put_text(out, &column.unit);
+                column.params.encode(column.kind, out);
+                if column.kind == ColumnKind::Str {
+                    put(out, column.dictionary.len());
+                    column
+                        .dictionary
+                        .iter()
+                        .for_each(|entry| put_text(out, entry));
+                }
+            }
+            put(out, self.series.len());
+            for series in &self.series {
+                put_pairs(out, &series.labels);
+            }
+            put_pairs(out, &self.tags);
+            Ok(())
+        }
+
+        /// Reads a schema; counts are checked before anything is allocated for them.
+        ///
+        /// # Errors
+        /// [`SchemaError`] for bytes that no [`Schema::encode`] within `limits` wrote.
+        pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Self, SchemaError> {
+            let mut reader = Reader { bytes, at: 0 };
+            let version = reader.byte()?;
+            if version != VERSION {
+                return Err(SchemaError::Version(version));
+            }
+            let time = TimeParams::decode(bytes, &mut reader.at).ok_or(SchemaError::Length)?;
+            let mut columns = Vec::new();
+            for _ in 0..reader.count(limits.columns, "columns")? {
+                columns.push(reader.column(limits)?);
+            }
+            let mut series = Vec::new();
+            for _ in 0..reader.count(limits.series, "series")? {
+                series.push(Series {
+                    labels: reader.pairs(limits, "labels")?,
+                });
+            }
+            let tags = reader.pairs(limits, "tags")?;
+            if reader.at != bytes.len() {
+                return Err(SchemaError::Length);
+            }
+            let schema = Self {
+                time,
+                columns,
+                series,
+                tags,
+            };
+            schema.check(limits)?;
+            Ok(schema)
+        }
+    }
+
+    fn bound(count: usize, most: u32, what: &'static str) -> Result<(), SchemaError> {
+        if u64::try_from(count).is_ok_and(|count| count <= u64::from(most)) {
+            Ok(())
+        } else {
+            Err(SchemaError::TooMany(what))
+        }
+    }
+
+    fn text(text: &str) -> Result<(), SchemaError> {
+        if text.len() > MAX_TEXT_BYTES {
+            Err(SchemaError::Text)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn put(out: &mut Vec<u8>, count: usize) {
+        crate::codec::params::append(out, count as u64);
+    }
+
+    fn put_text(out: &mut Vec<u8>, text: &str) {
+        put(out, text.len());
+        out.extend_from_slice(text.as_bytes());
+    }
+
+    fn put_pairs(out: &mut Vec<u8>, pairs: &[(String, String)]) {
+        put(out, pairs.len());
+        for (key, value) in pairs {
+            put_text(out, key);
+            put_text(out, value);
+        }
+    }
+
+    struct Reader<'a> {
+        bytes: &'a [u8],
+        at: usize,
+    }
+
+    impl Reader<'_> {
+        fn byte(&mut self) -> Result<u8, SchemaError> {
+            let byte = *self.bytes.get(self.at).ok_or(SchemaError::Length)?;
+            self.at += 1;
+            Ok(byte)
+        }
+
+        /// A count that is within `most`, and not more than the bytes that are left.
+        fn count(&mut self, most: u32, what: &'static str) -> Result<usize, SchemaError> {
+            let count = varint::get(self.bytes, &mut self.at).ok_or(SchemaError::Length)?;
+            if count > u64::from(most) {
+                return Err(SchemaError::TooMany(what));
+            }
+            let count = usize::try_from(count).map_err(|_| SchemaError::TooMany(what))?;
+            if count > self.bytes.len() - self.at {
+                Err(SchemaError::Length)
+            } else {
+                Ok(count)
+            }
+        }
+
+        fn text(&mut self) -> Result<String, SchemaError> {
+            let len = varint::get(self.bytes, &mut self.at).ok_or(SchemaError::Length)?;
+            let len = usize::try_from(len).map_err(|_| SchemaError::Text)?;
+            if len > MAX_TEXT_BYTES {
+                return Err(SchemaError::Text);
+            }
+            let bytes = self
+                .bytes
+                .get(self.at..self.at + len)
+                .ok_or(SchemaError::Length)?;
+            self.at += len;
+            Ok(core::str::from_utf8(bytes)
+                .map_err(|_| SchemaError::Text)?
+                .into())
+        }
+
+        fn pairs(
+            &mut self,
+            limits: &Limits,
+            what: &'static str,
+        ) -> Result<Vec<(String, String)>, SchemaError> {
+            let mut pairs = Vec::new();
+            for _ in 0..self.count(limits.labels, what)? {
+                pairs.push((self.text()?, self.text()?));
+            }
+            Ok(pairs)
+        }
+
+        fn column(&mut self, limits: &Limits) -> Result<Column, SchemaError> {
+            let head = self.byte()?;
+            if head & !(NULLABLE | 0x0f) != 0 {
+                return Err(SchemaError::Invalid("column flags"));
+            }
+            let kind =
+                ColumnKind::from_u8(head & 0x0f).ok_or(SchemaError::Invalid("column kind"))?;
+            let name = self.text()?;
+            let unit = self.text()?;
+            let params = Params::decode(kind, self.bytes, &mut self.at)
+                .ok_or(SchemaError::Invalid("parameter"))?;
+            let mut dictionary = Vec::new();
+            if kind == ColumnKind::Str {
+                for _ in 0..self.count(limits.text_bytes, "dictionary entries")? {
+                    dictionary.push(self.text()?);
+                }
+            }
+            Ok(Column {
+                name,
+                kind,
+                unit,
+                nullable: head & NULLABLE != 0,
+                params,
+                dictionary,
+            })
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! How one column is coded: what the schema says once so that a batch need not.
+
+use super::model::Predictor;
+use crate::schema::ColumnKind;
+use crate::varint;
+
+/// Largest decimal exponent of an `f64` column: 10^15 times a value still has its own integer.
+pub const MAX_EXPONENT_F64: u8 = 15;
+/// Largest decimal exponent of an `f32` column.
+pub const MAX_EXPONENT_F32: u8 = 9;
+/// Most recent values a column may remember.
+pub const MAX_MEMORY: u8 = 32;
+
+/// How a float becomes an integer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scale {
+    /// mantissa / 10^exponent, correctly rounded, and up to three units in the last place beside it.
+    Decimal(u8),
+    /// The bit pattern, ordered as the numbers are.
+    Bits,
+}
+
+/// How last-bit corrections of a decimal column are said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Corrections {
+    /// As exceptions: for columns that hardly ever need one.
+    Rare,
+    /// With every value: for products and sums that are often one unit off.
+    Often,
+}
+
+/// Parameters of one column.
+///
+/// A number is seen as `mantissa = offset + divisor * quotient`; the quotient is what is predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Params {
+    /// How a float becomes a mantissa; ignored for other kinds.
+    pub scale: Scale,
+    /// How corrections are said.
+    pub corrections: Corrections,
+    /// Common divisor of the mantissas, at least 1.
+    pub divisor: u64,
+    /// Remainder of the mantissas by the divisor, below it; 0 when the divisor is 1.
+    pub offset: u64,
+    /// How the next quotient is foretold from the last three of its series.
+    pub predictor: Predictor,
+    /// The quotient that a series starts from.
+    pub reference: i64,
+    /// Expected distance of a series' first quotient from the reference: bits of it, 0 to 63.
+    pub reference_bits: u8,
+    /// Expected size of a residual at the start of a batch, in 1/16, as bits of it, 0 to 36.
+    pub residual_bits: u8,
+    /// How often a residual is expected to be zero at the start of a batch, in 1/16, 0 to 15.
+    pub zero_share: u8,
+    /// How many recent values are remembered and named by rank: 0, or 2 to [`MAX_MEMORY`].
+    pub memory: u8,
+}
+
+impl Params {
+    /// Parameters that suit nothing badly, for a column nobody has seen yet.
+    #[must_use]
+    pub const fn default_for(kind: ColumnKind) -> Self {
+        Self {
+            scale: match kind {
+                ColumnKind::F32 => Scale::Decimal(3),
+                ColumnKind::F64 => Scale::Decimal(4),
+                ColumnKind::Bool | ColumnKind::I64 | ColumnKind::Str => Scale::Decimal(0),
+            },
+            corrections: Corrections::Rare,
+            divisor: 1,
+            offset: 0,
+            predictor: Predictor::Last,
+            reference: 0,
+            reference_bits: 12,
+            residual_bits: 6,
+            zero_share: 8,
+            memory: 0,
+        }
+    }
+}
+
+impl Params {
+    /// Names the first parameter outside its range, if there is one.
+    ///
+    /// # Errors
+    /// The parameter's name.
+    pub fn check(&self, kind: ColumnKind) -> Result<(), &'static str> {
+        let most = match kind {
+            ColumnKind::F32 => MAX_EXPONENT_F32,
+            ColumnKind::F64 => MAX_EXPONENT_F64,
+            ColumnKind::Bool | ColumnKind::I64 | ColumnKind::Str => 0,
+        };
+        match self.scale {
+            Scale::Decimal(exponent) if exponent > most => return Err("exponent"),
+            Scale::Bits if most == 0 => return Err("scale"),
+            Scale::Bits | Scale::Decimal(_) => {}
+        }
+        if self.divisor == 0 || self.divisor > i64::MAX.unsigned_abs() {
+            return Err("divisor");
+        }
+        if self.offset >= self.divisor {
+            return Err("offset");
+        }
+        if self.reference_bits > 63 || self.residual_bits > 36 || self.zero_share > 15 {
+            return Err("start value");
+        }
+        if self.memory == 1 || self.memory > MAX_MEMORY {
+            return Err("memory");
+        }
+        Ok(())
+    }
+
+    /// Whether a value of this kind may need an escape, a correction or nothing but a residual.
+    #[cfg(feature = "alloc")]
+    const fn is_number(kind: ColumnKind) -> bool {
+        matches!(kind, ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64)
+    }
+
+    /// Appends the parameters of a column of this kind: 5 to 30 bytes, 1 for text and bool.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn encode(&self, kind: ColumnKind, out: &mut alloc::vec::Vec<u8>) {
+        out.push(self.zero_share << 4 | self.predictor.to_u8());
+        if !Self::is_number(kind) {
+            return;
+        }
+        let scale = match self.scale {
+            Scale::Decimal(exponent) => exponent,
+            Scale::Bits => BITS,
+        };
+        let mut head = scale;
+        if self.corrections == Corrections::Often {
+            head |= OFTEN;
+        }
+        if self.divisor != 1 {
+            head |= DIVIDED;
+        }
+        if self.memory != 0 {
+            head |= REMEMBERS;
+        }
+        out.extend_from_slice(&[head, self.residual_bits, self.reference_bits]);
+        append(out, varint::zigzag(self.reference));
+        if self.divisor != 1 {
+            append(out, self.divisor);
+            append(out, self.offset);
+        }
+        if self.memory != 0 {
+            out.push(self.memory);
+        }
+    }
+
+    /// Reads the parameters of a column of this kind; ranges are checked by [`Params::check`].
+    #[cfg(feature = "alloc")]
+    pub(crate) fn decode(kind: ColumnKind, bytes: &[u8], at: &mut usize) -> Option<Self> {
+        let mut params = Self::default_for(kind);
+        let first = next(bytes, at)?;
+        params.zero_share = first >> 4;
+        params.predictor = Predictor::from_u8(first & 0x0f)?;
+        if !Self::is_number(kind) {
+            return Some(params);
+        }
+        let head = next(bytes, at)?;
+        params.scale = match head & SCALE {
+            BITS => Scale::Bits,
+            exponent => Scale::Decimal(exponent),
+        };
+        params.corrections = if head & OFTEN == 0 {
+            Corrections::Rare
+        } else {
+            Corrections::Often
+        };
+        params.residual_bits = next(bytes, at)?;
+        params.reference_bits = next(bytes, at)?;
+        params.reference = varint::unzigzag(varint::get(bytes, at)?);
+        if head & DIVIDED != 0 {
+            params.divisor = varint::get(bytes, at)?;
+            params.offset = varint::get(bytes, at)?;
+        }
+        if head & REMEMBERS != 0 {
+            params.memory = next(bytes, at)?;
+        }
+        Some(params)
+    }
+}
+
+const SCALE: u8 = 0x1f;
+const BITS: u8 = 0x1f;
+const OFTEN: u8 = 0x20;
+const DIVIDED: u8 = 0x40;
+const REMEMBERS: u8 = 0x80;
+
+/// How the times of a schema's rows are coded.
+///
+/// A batch whose times are not all whole ticks from its first is coded in microseconds instead: no
+/// time is ever rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TimeParams {
+    /// Microseconds per tick, at least 1.
+    pub tick_us: u32,
+    /// Expected ticks from one row of a series to the next.
+    pub step: u32,
+    /// Expected error of that in 1/16 tick, as bits of it, 0 to 36.
+    pub residual_bits: u8,
+}
+
+impl TimeParams {
+    /// Times in ticks of `tick_us`, one tick apart.
+    #[must_use]
+    pub const fn new(tick_us: u32) -> Self {
+        Self {
+            tick_us,
+            step: 1,
+            residual_bits: 6,
+        }
+    }
+
+    /// Names the first parameter outside its range, if there is one.
+    ///
+    /// # Errors
+    /// The parameter's name.
+    pub const fn check(&self) -> Result<(), &'static str> {
+        if self.tick_us == 0 {
+            return Err("tick");
+        }
+        if self.residual_bits > 36 {
+            Err("time jitter")
+        } else {
+            Ok(())
+        }
+    }
+
+    #[cfg(feature = "alloc")]
+    pub(crate) fn encode(&self, out: &mut alloc::vec::Vec<u8>) {
+        append(out, u64::from(self.tick_us));
+        append(out, u64::from(self.step));
+        out.push(self.residual_bits);
+    }
+
+    #[cfg(feature = "alloc")]
+    pub(crate) fn decode(bytes: &[u8], at: &mut usize) -> Option<Self> {
+        let tick_us = u32::try_from(varint::get(bytes, at)?).ok()?;
+        let step = u32::try_from(varint::get(bytes, at)?).ok()?;
+        Some(Self {
+            tick_us,
+            step,
+            residual_bits: next(bytes, at)?,
+        })
+    }
+}
+
+#[cfg(feature = "alloc")]
+fn next(bytes: &[u8], at: &mut usize) -> Option<u8> {
+    let byte = *bytes.get(*at)?;
+    *at += 1;
+    Some(byte)
+}
+
+/// Appends a varint.
+#[cfg(feature = "alloc")]
+pub(crate) fn append(out: &mut alloc::vec::Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push((value & 0x7f) as u8);
+}
