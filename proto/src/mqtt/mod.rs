@@ -1,0 +1,48 @@
+//! MQTT 3.1.1 and 5, both roles, as a codec that borrows: nothing is allocated, nothing is copied
+//! on the way in, and no byte from outside can make it panic.
+//!
+//! | file | what |
+//! |---|---|
+//! | `packet.rs` | the packets as values |
+//! | `list.rs`, `property.rs` | properties and topic filters: raw bytes or a slice, read one by one |
+//! | `reason.rs`, `error.rs` | reason codes; why bytes are refused, and the code to answer with |
+//! | `decode.rs`, `encode.rs` | values from bytes and back |
+//! | `check.rs` | the rules that both directions keep: what [`encode`] writes, [`decode`] takes |
+//! | `filter.rs` | topic names, topic filters and their match |
+//! | `wire.rs` | integers, strings and the variable length |
+//!
+//! The codec is strict: what the standard calls malformed or a protocol error within one packet is
+//! refused. What needs the memory of a session (a packet id in use, the order of CONNECT and
+//! CONNACK, a topic alias never set) is the session's to judge.
+//!
+//! # Source
+//! MQTT Version 3.1.1 (OASIS Standard, 29 October 2014) and MQTT Version 5.0 (OASIS Standard,
+//! 7 March 2019).
+
+mod check;
+mod decode;
+mod encode;
+mod error;
+mod filter;
+mod list;
+mod packet;
+mod property;
+mod reason;
+mod wire;
+
+pub use decode::{connect_version, decode};
+pub use encode::{encode, encoded_len};
+pub use error::{DecodeError, EncodeError};
+pub use filter::{filter_is_valid, share, topic_is_valid, topic_matches};
+pub use list::{Item, Items, List};
+pub use packet::{
+    Ack, Auth, ConnAck, Connect, Disconnect, Packet, Publish, Qos, RetainHandling, SubAck,
+    Subscribe, Subscription, UnsubAck, Unsubscribe, Version, Will,
+};
+pub use property::{Properties, Property};
+pub use reason::Reason;
+
+/// Largest remaining length that the four bytes of its field can say.
+pub const MAX_REMAINING_BYTES: usize = 268_435_455;
+/// Most bytes of a string or of binary data, and of a topic.
+pub const MAX_TEXT_BYTES: usize = 65_535;
