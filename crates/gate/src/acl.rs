@@ -1,0 +1,319 @@
+//! Core: which topics a client may write and read, and which client ids there are.
+//!
+//! | topic | who may publish | who may subscribe |
+//! |---|---|---|
+//! | `hw/1/<shard>/<device>/up` | the device itself, or a gateway that has it on its list | nobody |
+//! | `hw/1/<shard>/<device>/down` | nobody | the device itself |
+//! | what a plain pattern matches | any client, or the device alone if `plain_bound` | nobody |
+//! | everything else | nobody | nobody |
+
+use headwater_proto::ids::DeviceId;
+
+/// A gateway: a client that speaks for other devices too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// Its client id.
+    pub client: String,
+    /// Device ids, or globs with `*` for any run of characters.
+    pub devices: Vec<String>,
+}
+
+/// Topics of plain devices: literal levels, `+`, `{device}` once, and `#` at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicPattern {
+    levels: Vec<Level>,
+    tail: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Level {
+    Literal(String),
+    Any,
+    Device,
+}
+
+/// Why a text is no pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// Nothing, or an empty level that no device writes.
+    #[error("topic pattern {0:?} has an empty level")]
+    Empty(String),
+    /// `+`, `#` or a brace inside a level, or `#` before the end.
+    #[error("topic pattern {0:?}: '+', '#' and '{{device}}' stand alone in a level, '#' last")]
+    Wildcard(String),
+    /// `{device}` twice.
+    #[error("topic pattern {0:?} names {{device}} twice")]
+    TwoDevices(String),
+    /// It would take what belongs to agents or to a broker.
+    #[error("topic pattern {0:?} reaches into hw/ or $")]
+    Reserved(String),
+}
+
+impl TopicPattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// [`PatternError`] with the pattern in it.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        let mut levels = Vec::new();
+        let mut tail = false;
+        for level in text.split('/') {
+            if tail {
+                return Err(PatternError::Wildcard(text.into()));
+            }
+            match level {
+                "" => return Err(PatternError::Empty(text.into())),
+                "#" => tail = true,
+                "+" => levels.push(Level::Any),
+                "{device}" if levels.contains(&Level::Device) => {
+                    return Err(PatternError::TwoDevices(text.into()));
+                }
+                "{device}" => levels.push(Level::Device),
+                _ if level.contains(['+', '#', '{', '}']) => {
+                    return Err(PatternError::Wildcard(text.into()));
+                }
+                _ => levels.push(Level::Literal(level.into())),
+            }
+        }
+        match levels.first() {
+            Some(Level::Literal(first)) if first == "hw" || first.starts_with('$') => {
+                Err(PatternError::Reserved(text.into()))
+            }
+            _ => Ok(Self { levels, tail }),
+        }
+    }
+
+    /// Whether the pattern matches, and the level that is the device if it has one.
+    fn device_of<'t>(&self, topic: &'t str) -> Option<Option<&'t str>> {
+        let mut device = None;
+        let mut levels = topic.split('/');
+        for level in &self.levels {
+            let part = levels.next()?;
+            match level {
+                Level::Literal(literal) if literal != part => return None,
+                Level::Literal(_) | Level::Any => {}
+                Level::Device => device = Some(part),
+            }
+        }
+        if levels.next().is_some() && !self.tail {
+            return None;
+        }
+        Some(device)
+    }
+}
+
+/// Where a publish goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// The wire of headwater, for this device.
+    Agent(DeviceId),
+    /// A plain device's message.
+    Plain,
+}
+
+/// The rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Acl {
+    /// Clients that may publish for other devices.
+    pub gateways: Vec<Gateway>,
+    /// Topics of plain devices; the first that matches counts.
+    pub plain: Vec<TopicPattern>,
+    /// Whether the `{device}` of a plain topic must be the client's own id.
+    pub plain_bound: bool,
+    /// Client ids that nobody may use from outside, such as a local link's.
+    pub reserved: Vec<String>,
+}
+
+impl Acl {
+    /// Whether a client may have this id: no `+ $ # /`, which have broken brokers behind a gate,
+    /// no control characters, and none of the reserved ones.
+    #[must_use]
+    pub fn client_id_is_allowed(&self, id: &str) -> bool {
+        !id.is_empty()
+            && !id.chars().any(|c| matches!(c, '+' | '$' | '#' | '/') || c.is_control())
+            && !self.reserved.iter().any(|reserved| reserved == id)
+    }
+
+    /// Where a publish of `client` goes; `None` if it may not.
+    #[must_use]
+    pub fn publish(&self, client: &str, topic: &str) -> Option<Target> {
+        if let Some(device) = own_topic(topic, "up") {
+            let own = device == client || self.speaks_for(client, device);
+            return own.then(|| DeviceId::new(device).ok()).flatten().map(Target::Agent);
+        }
+        if topic.starts_with("hw/") || topic.starts_with('$') {
+            return None;
+        }
+        let device = self.plain.iter().find_map(|pattern| pattern.device_of(topic))?;
+        let allowed = match device {
+            Some(device) => !self.plain_bound || device == client,
+            None => true,
+        };
+        allowed.then_some(Target::Plain)
+    }
+
+    /// Whether `client` may subscribe to `filter`: to its own down topic, no wildcards.
+    #[must_use]
+    pub fn subscribe(&self, client: &str, filter: &str) -> bool {
+        own_topic(filter, "down") == Some(client)
+    }
+
+    fn speaks_for(&self, client: &str, device: &str) -> bool {
+        self.gateways
+            .iter()
+            .filter(|gateway| gateway.client == client)
+            .any(|gateway| gateway.devices.iter().any(|glob| glob_matches(glob, device)))
+    }
+}
+
+/// The device of `hw/1/<shard>/<device>/<direction>`; the shard is two hex digits, any two.
+fn own_topic<'t>(topic: &'t str, direction: &str) -> Option<&'t str> {
+    let rest = topic.strip_prefix("hw/1/")?;
+    let (shard, rest) = rest.split_once('/')?;
+    let (device, last) = rest.split_once('/')?;
+    let shard_ok = shard.len() == 2
+        && shard.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    (shard_ok && last == direction && !device.is_empty()).then_some(device)
+}
+
+/// `*` stands for any run of characters; everything else for itself. Linear in the text for each
+/// star, and without recursion.
+fn glob_matches(glob: &str, text: &str) -> bool {
+    let (glob, text) = (glob.as_bytes(), text.as_bytes());
+    let (mut g, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if g < glob.len() && glob[g] == b'*' {
+            star = Some((g + 1, t));
+            g += 1;
+        } else if g < glob.len() && glob[g] == text[t] {
+            g += 1;
+            t += 1;
+        } else if let Some((after, from)) = star {
+            star = Some((after, from + 1));
+            g = after;
+            t = from + 1;
+        } else {
+            return false;
+        }
+    }
+    glob[g..].iter().all(|b| *b == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acl() -> Acl {
+        Acl {
+            gateways: vec![Gateway {
+                client: "gw-1".into(),
+                devices: vec!["node-*".into(), "pump".into()],
+            }],
+            plain: ["sensors/{device}/#", "plant/+/raw"]
+                .map(|p| TopicPattern::parse(p).unwrap())
+                .into(),
+            plain_bound: false,
+            reserved: vec!["console".into()],
+        }
+    }
+
+    fn agent(device: &str) -> Option<Target> {
+        Some(Target::Agent(DeviceId::new(device).unwrap()))
+    }
+
+    #[test]
+    fn an_agent_publishes_for_itself_alone_and_only_upwards() {
+        let acl = acl();
+        assert_eq!(acl.publish("pi-1", "hw/1/0f/pi-1/up"), agent("pi-1"));
+        for topic in [
+            "hw/1/0f/pi-2/up",
+            "hw/1/0f/pi-1/down",
+            "hw/1/0f/pi-1/up/x",
+            "hw/1/0F/pi-1/up",
+            "hw/1/0/pi-1/up",
+            "hw/2/0f/pi-1/up",
+            "hw/1/0f//up",
+        ] {
+            assert_eq!(acl.publish("pi-1", topic), None, "{topic}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_publishes_for_the_devices_on_its_list() {
+        let acl = acl();
+        assert_eq!(acl.publish("gw-1", "hw/1/00/node-12/up"), agent("node-12"));
+        assert_eq!(acl.publish("gw-1", "hw/1/00/pump/up"), agent("pump"));
+        assert_eq!(acl.publish("gw-1", "hw/1/00/gw-1/up"), agent("gw-1"));
+        assert_eq!(acl.publish("gw-1", "hw/1/00/pump2/up"), None);
+        assert_eq!(acl.publish("gw-2", "hw/1/00/pump/up"), None);
+    }
+
+    #[test]
+    fn a_plain_device_publishes_where_a_pattern_allows() {
+        let acl = acl();
+        assert_eq!(acl.publish("x", "sensors/m1/temp"), Some(Target::Plain));
+        assert_eq!(acl.publish("x", "sensors/m1"), Some(Target::Plain));
+        assert_eq!(acl.publish("x", "plant/a/raw"), Some(Target::Plain));
+        for topic in ["plant/a/raw/b", "plant/raw", "other", "$SYS/x", "hw/9", "sensors"] {
+            assert_eq!(acl.publish("x", topic), None, "{topic}");
+        }
+    }
+
+    #[test]
+    fn a_bound_plain_topic_names_its_own_client() {
+        let acl = Acl { plain_bound: true, ..acl() };
+        assert_eq!(acl.publish("m1", "sensors/m1/temp"), Some(Target::Plain));
+        assert_eq!(acl.publish("m2", "sensors/m1/temp"), None);
+    }
+
+    #[test]
+    fn a_wide_pattern_reaches_neither_agents_nor_system_topics() {
+        let acl = Acl { plain: vec![TopicPattern::parse("#").unwrap()], ..Acl::default() };
+        assert_eq!(acl.publish("x", "a/b/c"), Some(Target::Plain));
+        assert_eq!(acl.publish("x", "hw/1/00/y/up"), None);
+        assert_eq!(acl.publish("x", "$SYS/broker"), None);
+    }
+
+    #[test]
+    fn only_the_own_down_topic_can_be_subscribed() {
+        let acl = acl();
+        assert!(acl.subscribe("pi-1", "hw/1/3c/pi-1/down"));
+        for filter in
+            ["hw/1/3c/pi-2/down", "hw/1/+/pi-1/down", "hw/1/3c/+/down", "#", "hw/1/3c/pi-1/up"]
+        {
+            assert!(!acl.subscribe("pi-1", filter), "{filter}");
+        }
+    }
+
+    #[test]
+    fn client_ids_that_break_brokers_are_refused() {
+        let acl = acl();
+        assert!(acl.client_id_is_allowed("pi-1"));
+        for id in ["", "a+b", "$link", "a#", "a/b", "a\nb", "console"] {
+            assert!(!acl.client_id_is_allowed(id), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_says_what_is_wrong_with_it() {
+        use PatternError as E;
+        let parse = |text| TopicPattern::parse(text).unwrap_err();
+        assert_eq!(parse(""), E::Empty(String::new()));
+        assert_eq!(parse("a//b"), E::Empty("a//b".into()));
+        assert_eq!(parse("a/#/b"), E::Wildcard("a/#/b".into()));
+        assert_eq!(parse("a+/b"), E::Wildcard("a+/b".into()));
+        assert_eq!(parse("{device}/{device}"), E::TwoDevices("{device}/{device}".into()));
+        assert_eq!(parse("hw/1/#"), E::Reserved("hw/1/#".into()));
+        assert_eq!(parse("$SYS/#"), E::Reserved("$SYS/#".into()));
+    }
+
+    #[test]
+    fn a_glob_with_many_stars_ends_soon() {
+        assert!(glob_matches("*a*b*", "xxaxxbxx"));
+        assert!(!glob_matches("a*", "ba"));
+        assert!(glob_matches("*", ""));
+        let stars = "a*".repeat(30) + "b";
+        assert!(!glob_matches(&stars, &"a".repeat(64)));
+    }
+}
