@@ -206,11 +206,8 @@ fn check_properties(
             return Err(DecodeError::RepeatedProperty(id));
         }
         seen |= bit;
-        match property {
-            Property::AuthenticationMethod(_) => method = true,
-            Property::AuthenticationData(_) => data = true,
-            _ => {}
-        }
+        method |= matches!(property, Property::AuthenticationMethod(_));
+        data |= matches!(property, Property::AuthenticationData(_));
         check_property(&property)?;
     }
     if data && !method {
@@ -243,7 +240,21 @@ fn check_property(property: &Property<'_>) -> Result<(), DecodeError> {
             text(name)?;
             return text(value);
         }
-        _ => true,
+        Property::CorrelationData(value) | Property::AuthenticationData(value) => {
+            value.len() <= super::MAX_TEXT_BYTES
+        }
+        Property::PayloadFormatIndicator(_)
+        | Property::MessageExpiryInterval(_)
+        | Property::SessionExpiryInterval(_)
+        | Property::ServerKeepAlive(_)
+        | Property::RequestProblemInformation(_)
+        | Property::WillDelayInterval(_)
+        | Property::RequestResponseInformation(_)
+        | Property::TopicAliasMaximum(_)
+        | Property::RetainAvailable(_)
+        | Property::WildcardSubscriptionAvailable(_)
+        | Property::SubscriptionIdentifierAvailable(_)
+        | Property::SharedSubscriptionAvailable(_) => true,
     };
     if good {
         Ok(())

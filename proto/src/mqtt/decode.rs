@@ -31,10 +31,7 @@ pub fn decode(
         return Ok(None);
     };
     let packet = parse(header, body, version)?;
-    let version = match packet {
-        Packet::Connect(connect) => connect.version,
-        _ => version,
-    };
+    let version = packet.version_on(version);
     if version == Version::V5 && header.padded {
         return Err(DecodeError::VariableInteger);
     }

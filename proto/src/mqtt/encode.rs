@@ -38,10 +38,7 @@ pub fn encoded_len(packet: &Packet<'_>, version: Version) -> Result<usize, Encod
 
 /// The version it is written in, and the length of its body, of a packet that is valid.
 fn measure(packet: &Packet<'_>, version: Version) -> Result<(Version, u32), EncodeError> {
-    let version = match packet {
-        Packet::Connect(connect) => connect.version,
-        _ => version,
-    };
+    let version = packet.version_on(version);
     check(packet, version).map_err(EncodeError::Invalid)?;
     let mut counter = Sink::counter();
     put_body(packet, version, &mut counter)?;

@@ -112,6 +112,18 @@ impl Packet<'_> {
     }
 }
 
+impl Packet<'_> {
+    /// The version this packet is written in on a connection that speaks `version`: a CONNECT has
+    /// its own.
+    pub(super) const fn version_on(&self, version: Version) -> Version {
+        if let Self::Connect(connect) = self {
+            connect.version
+        } else {
+            version
+        }
+    }
+}
+
 /// Opens a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connect<'a> {

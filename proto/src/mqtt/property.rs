@@ -165,9 +165,9 @@ impl Property<'_> {
     }
 
     pub(super) const fn may_repeat_in(&self, place: Place) -> bool {
-        match self {
-            Self::UserProperty(..) => true,
-            Self::SubscriptionIdentifier(_) => matches!(place, Place::Publish),
+        match self.id() {
+            USER_PROPERTY => true,
+            SUBSCRIPTION_IDENTIFIER => matches!(place, Place::Publish),
             _ => false,
         }
     }
@@ -266,7 +266,6 @@ macro_rules! questions {
                 pub fn $name(&self) -> Option<$value> {
                     self.iter().find_map(|property| match property {
                         Property::$variant(value) => Some(value),
-                        #[expect(clippy::wildcard_enum_match_arm, reason = "one is asked for")]
                         _ => None,
                     })
                 }
