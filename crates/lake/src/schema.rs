@@ -1,0 +1,432 @@
+//! Core: the frozen tables of the lake, column by column.
+//!
+//! The order of columns never changes; new ones come at the end and may be null. Every table is
+//! partitioned by `dt`, the UTC date of its [`Table::time_column`], which stands in the path alone.
+//!
+//! | table | one row is | date by |
+//! |---|---|---|
+//! | `samples` | one reading | `ts` |
+//! | `logs` | one line of a log | `ts` |
+//! | `quarantine` | a reading or batch that was refused after custody | `at` |
+//! | `gaps` | readings that are missing, and why | `at` |
+//! | `epochs` | what is known of one life of a writer; append only, rows merge | `at` |
+//! | `devices` | what is known of a device; the newest row holds | `at` |
+//! | `metrics` | unit and kind of a metric; the newest row holds | `at` |
+//!
+//! `rec_device`, `rec_lane`, `rec_epoch`, `rec_seq` name the record that carried the row, where it
+//! had a number: the audit counts that number as present.
+
+use std::sync::{Arc, OnceLock};
+
+use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+
+/// Version of the columns below; part of every file's metadata.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Microseconds in a day: the width of a partition.
+pub const DAY_US: i64 = 86_400_000_000;
+
+/// First instant after the years that a partition can name: 10000-01-01.
+pub const MAX_TIME_US: i64 = 253_402_300_800_000_000;
+
+/// The tables, in the order in which a flush commits them: a later one never claims what an
+/// earlier one lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Table {
+    /// Readings.
+    Samples,
+    /// Log lines.
+    Logs,
+    /// Refused after custody.
+    Quarantine,
+    /// Missing readings.
+    Gaps,
+    /// Lives of writers.
+    Epochs,
+    /// Devices.
+    Devices,
+    /// Units.
+    Metrics,
+}
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// UTF-8 text.
+    Text,
+    /// Bytes.
+    Bytes,
+    /// Signed 64-bit integer.
+    I64,
+    /// Signed 32-bit integer.
+    I32,
+    /// Double precision.
+    F64,
+    /// Boolean.
+    Bool,
+    /// Microseconds since the Unix epoch, UTC.
+    Time,
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    /// Its name.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// Whether it may be null.
+    pub nullable: bool,
+    /// What it means, unit included; goes into the catalog.
+    pub doc: &'static str,
+}
+
+const fn must(name: &'static str, kind: Kind, doc: &'static str) -> Column {
+    Column { name, kind, nullable: false, doc }
+}
+
+const fn may(name: &'static str, kind: Kind, doc: &'static str) -> Column {
+    Column { name, kind, nullable: true, doc }
+}
+
+const SAMPLES: &[Column] = &[
+    must("device_id", Kind::Text, "device that made the reading"),
+    must("metric", Kind::Text, "what was measured; its unit is in table metrics"),
+    must("ts", Kind::Time, "when it was measured, UTC"),
+    may("value_f64", Kind::F64, "the value of a floating-point reading; NaN is a value"),
+    may("value_i64", Kind::I64, "the value of an integer reading"),
+    may("value_str", Kind::Text, "the value of a text or state reading"),
+    may("value_bool", Kind::Bool, "the value of an on/off reading"),
+    may("site", Kind::Text, "tag `site` of the device"),
+    may("device_type", Kind::Text, "tag `device_type` of the device"),
+    may("tags", Kind::Text, "other tags and series labels: JSON object, keys sorted"),
+    must("ingest_ts", Kind::Time, "when the collector received it, UTC, whole milliseconds"),
+    must("lane", Kind::Text, "alarm, normal, bulk or plain"),
+    must("epoch", Kind::I64, "life of the writer that numbered the batch"),
+    must("seq", Kind::I64, "number of the batch within device, lane and epoch"),
+    must("row", Kind::I32, "row within the batch"),
+    must("batch_samples", Kind::I32, "readings in the whole batch"),
+    may("via", Kind::Text, "gateway that forwarded the batch, if any"),
+    may("time_err_ms", Kind::I64, "largest error of ts in ms; null: the clock was synchronised"),
+    must("time_class", Kind::Text, "how ts was found: synced, offset, bounded or received"),
+];
+
+const REC_DEVICE: Column = may("rec_device", Kind::Text, "device of the record that carried this");
+const REC_LANE: Column = may("rec_lane", Kind::Text, "lane of that record");
+const REC_EPOCH: Column = may("rec_epoch", Kind::I64, "epoch of that record");
+const REC_SEQ: Column = may("rec_seq", Kind::I64, "number of that record");
+
+const LOGS: &[Column] = &[
+    must("device_id", Kind::Text, "device that logged the line"),
+    must("ts", Kind::Time, "when, UTC"),
+    may("level", Kind::Text, "severity, as far as known"),
+    may("source", Kind::Text, "file, unit or stream it came from"),
+    must("message", Kind::Text, "the line without its end"),
+    must("ingest_ts", Kind::Time, "when the collector received it, UTC, whole milliseconds"),
+    must("line", Kind::I32, "number of the line within its record"),
+    may("time_err_ms", Kind::I64, "largest error of ts in ms; null: the clock was synchronised"),
+    must("time_class", Kind::Text, "how ts was found: synced, offset, bounded or received"),
+    REC_DEVICE,
+    REC_LANE,
+    REC_EPOCH,
+    REC_SEQ,
+];
+
+const QUARANTINE: &[Column] = &[
+    must("device_id", Kind::Text, "device of the batch"),
+    must("lane", Kind::Text, "lane of the batch"),
+    must("epoch", Kind::I64, "epoch of the batch"),
+    must("seq", Kind::I64, "number of the batch"),
+    may("row", Kind::I32, "row within the batch; null: the whole batch"),
+    may("metric", Kind::Text, "metric of the reading; null: the whole row or batch"),
+    may("batch_samples", Kind::I32, "readings in the whole batch, where known"),
+    must("samples", Kind::I32, "readings this row stands for; 0: a copy beside a gap"),
+    must("reason", Kind::Text, "why it was refused"),
+    may("payload", Kind::Bytes, "what was refused, as received"),
+    must("at", Kind::Time, "when it was refused, UTC"),
+];
+
+const GAPS: &[Column] = &[
+    must("device_id", Kind::Text, "device whose readings are missing"),
+    must("lane", Kind::Text, "its lane"),
+    must("epoch", Kind::I64, "its epoch"),
+    may("seq_first", Kind::I64, "first missing number; null: known by time alone"),
+    may("seq_last", Kind::I64, "last missing number, inclusive"),
+    may("samples", Kind::I64, "missing readings, where known"),
+    may("t_first", Kind::Time, "start of the missing time, where known"),
+    may("t_last", Kind::Time, "end of the missing time, where known"),
+    must("reason", Kind::Text, "why they are missing"),
+    must("stage", Kind::Text, "who lost them: firmware, agent, gateway, collector, sink, lake"),
+    may("sink", Kind::Text, "the sink that lacks them, if stage is sink"),
+    must("at", Kind::Time, "when the gap was recorded, UTC"),
+    REC_DEVICE,
+    REC_LANE,
+    REC_EPOCH,
+    REC_SEQ,
+    may("source", Kind::Text, "source within the device that lost them, if one did"),
+];
+
+const EPOCHS: &[Column] = &[
+    must("device_id", Kind::Text, "device of the writer"),
+    must("lane", Kind::Text, "lane of the writer"),
+    must("epoch", Kind::I64, "the epoch"),
+    must("first_seq", Kind::I64, "first number; the lowest of all rows holds"),
+    must("next_seq", Kind::I64, "number after the last one known; the highest of all rows holds"),
+    must("state", Kind::Text, "open, ended, closed or abandoned"),
+    may("clean", Kind::Bool, "whether the writer stopped in order; all rows must say so"),
+    may("boot", Kind::I64, "boot counter of the device"),
+    must("at", Kind::Time, "when the row was made, UTC"),
+    REC_DEVICE,
+    REC_LANE,
+    REC_EPOCH,
+    REC_SEQ,
+];
+
+const DEVICES: &[Column] = &[
+    must("device_id", Kind::Text, "the device"),
+    may("site", Kind::Text, "its tag `site`"),
+    may("device_type", Kind::Text, "its tag `device_type`"),
+    may("tags", Kind::Text, "its other tags: JSON object, keys sorted"),
+    may("software", Kind::Text, "name and version of what it runs"),
+    may("via", Kind::Text, "gateway that forwards for it, if any"),
+    must("at", Kind::Time, "when the row was made, UTC"),
+];
+
+const METRICS: &[Column] = &[
+    must("metric", Kind::Text, "the metric"),
+    may("device_type", Kind::Text, "type of the devices that report it so; null: any"),
+    may("unit", Kind::Text, "its unit"),
+    must("kind", Kind::Text, "column that holds it: value_f64, value_i64, value_str, value_bool"),
+    must("at", Kind::Time, "when the row was made, UTC"),
+];
+
+impl Table {
+    /// Every table, in commit order.
+    pub const ALL: [Self; 7] = [
+        Self::Samples,
+        Self::Logs,
+        Self::Quarantine,
+        Self::Gaps,
+        Self::Epochs,
+        Self::Devices,
+        Self::Metrics,
+    ];
+
+    /// Its name, which is also its folder.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Samples => "samples",
+            Self::Logs => "logs",
+            Self::Quarantine => "quarantine",
+            Self::Gaps => "gaps",
+            Self::Epochs => "epochs",
+            Self::Devices => "devices",
+            Self::Metrics => "metrics",
+        }
+    }
+
+    /// The table of a name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| table.name() == name)
+    }
+
+    /// One sentence on what a row is; goes into the catalog.
+    #[must_use]
+    pub const fn doc(self) -> &'static str {
+        match self {
+            Self::Samples => "one row per reading; exactly one value column is not null",
+            Self::Logs => "one row per log line",
+            Self::Quarantine => "readings and batches that were refused after custody",
+            Self::Gaps => "readings that are missing: range, time span, reason, stage",
+            Self::Epochs => "numbers that each life of a writer used; rows of one epoch merge",
+            Self::Devices => "what is known of each device; the newest row holds",
+            Self::Metrics => "unit and kind of each metric; the newest row holds",
+        }
+    }
+
+    /// Its columns, in the order of the files.
+    #[must_use]
+    pub const fn columns(self) -> &'static [Column] {
+        match self {
+            Self::Samples => SAMPLES,
+            Self::Logs => LOGS,
+            Self::Quarantine => QUARANTINE,
+            Self::Gaps => GAPS,
+            Self::Epochs => EPOCHS,
+            Self::Devices => DEVICES,
+            Self::Metrics => METRICS,
+        }
+    }
+
+    /// The column whose UTC date is the partition.
+    #[must_use]
+    pub const fn time_column(self) -> &'static str {
+        match self {
+            Self::Samples | Self::Logs => "ts",
+            Self::Quarantine | Self::Gaps | Self::Epochs | Self::Devices | Self::Metrics => "at",
+        }
+    }
+
+    /// The columns by which a file is sorted, ascending.
+    #[must_use]
+    pub const fn sort_columns(self, encoding: Encoding) -> &'static [&'static str] {
+        match (self, encoding) {
+            (Self::Samples, Encoding::Compact) => &["device_id", "ts", "metric"],
+            (Self::Samples, Encoding::Compat) => &["device_id", "metric", "ts"],
+            (Self::Logs, _) => &["device_id", "ts"],
+            (Self::Quarantine | Self::Gaps | Self::Epochs | Self::Devices, _) => {
+                &["device_id", "at"]
+            }
+            (Self::Metrics, _) => &["metric", "at"],
+        }
+    }
+
+    /// Place of a column among [`Self::columns`].
+    #[must_use]
+    pub fn column_index(self, name: &str) -> Option<usize> {
+        self.columns().iter().position(|column| column.name == name)
+    }
+
+    /// Its columns for Arrow.
+    #[must_use]
+    pub fn arrow_schema(self) -> SchemaRef {
+        static SCHEMAS: OnceLock<Vec<SchemaRef>> = OnceLock::new();
+        let schemas = SCHEMAS.get_or_init(|| Self::ALL.into_iter().map(build_schema).collect());
+        Arc::clone(&schemas[self as usize])
+    }
+}
+
+/// How integers, times and rows are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    /// DELTA_BINARY_PACKED for times and integers, sorted by device and time: smallest.
+    #[default]
+    Compact,
+    /// Dictionary and plain alone, sorted by device and metric: for readers without delta.
+    Compat,
+}
+
+impl Encoding {
+    /// Its name in configuration and in a file's metadata.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Compact => "compact",
+            Self::Compat => "compat",
+        }
+    }
+}
+
+impl Kind {
+    /// Its type in Arrow.
+    #[must_use]
+    pub fn arrow(self) -> DataType {
+        match self {
+            Self::Text => DataType::Utf8,
+            Self::Bytes => DataType::Binary,
+            Self::I64 => DataType::Int64,
+            Self::I32 => DataType::Int32,
+            Self::F64 => DataType::Float64,
+            Self::Bool => DataType::Boolean,
+            Self::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        }
+    }
+
+    /// Its type in a Delta log.
+    #[must_use]
+    pub const fn delta(self) -> &'static str {
+        match self {
+            Self::Text => "string",
+            Self::Bytes => "binary",
+            Self::I64 => "long",
+            Self::I32 => "integer",
+            Self::F64 => "double",
+            Self::Bool => "boolean",
+            Self::Time => "timestamp",
+        }
+    }
+}
+
+fn build_schema(table: Table) -> SchemaRef {
+    let field = |c: &Column| Field::new(c.name, c.kind.arrow(), c.nullable);
+    Arc::new(Schema::new(table.columns().iter().map(field).collect::<Vec<_>>()))
+}
+
+/// UTC date of `time_us` as days since 1970-01-01.
+#[must_use]
+pub const fn day_of(time_us: i64) -> i64 {
+    time_us.div_euclid(DAY_US)
+}
+
+/// `YYYY-MM-DD` of a day number.
+///
+/// # Source
+/// Howard Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`.
+#[must_use]
+pub fn date_text(day: i64) -> String {
+    let shifted = day + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let date = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{date:02}")
+}
+
+/// Day number of `YYYY-MM-DD`, `None` if the text is no such date.
+#[must_use]
+pub fn day_of_date(text: &str) -> Option<i64> {
+    let mut parts = text.splitn(3, '-');
+    let mut part = || parts.next()?.parse::<i64>().ok();
+    let (year, month, date) = (part()?, part()?, part()?);
+    if !(0..10_000).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&date) {
+        return None;
+    }
+    let year_shifted = year - i64::from(month <= 2);
+    let era = year_shifted.div_euclid(400);
+    let year_of_era = year_shifted.rem_euclid(400);
+    let month_shifted = (month + 9) % 12;
+    let day_of_year = (153 * month_shifted + 2) / 5 + date - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let day = era * 146_097 + day_of_era - 719_468;
+    (date_text(day) == text).then_some(day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_match_days_both_ways() {
+        assert_eq!(date_text(0), "1970-01-01");
+        assert_eq!(date_text(day_of(1_795_305_600_000_000)), "2026-11-22");
+        assert_eq!(date_text(day_of(1_795_305_599_999_999)), "2026-11-21");
+        assert_eq!(date_text(day_of(MAX_TIME_US - 1)), "9999-12-31");
+        for day in (-1_000..2_900_000).step_by(17) {
+            assert_eq!(day_of_date(&date_text(day)), Some(day));
+        }
+        for wrong in ["2026-02-29", "2026-2-01", "x", "2026-13-01", "", "2026-01-01-1"] {
+            assert_eq!(day_of_date(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn tables_stand_in_commit_order() {
+        for (place, table) in Table::ALL.into_iter().enumerate() {
+            assert_eq!(table as usize, place);
+            assert_eq!(Table::from_name(table.name()), Some(table));
+            assert!(table.column_index(table.time_column()).is_some());
+        }
+        assert!(Table::Samples < Table::Gaps && Table::Gaps < Table::Epochs);
+    }
+}

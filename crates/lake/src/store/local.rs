@@ -1,0 +1,314 @@
+//! A lake in a folder.
+//!
+//! An object is written to a temporary file beside the stage, synced, and given its name by
+//! `link(2)`, which refuses to replace; where the file system has no links, by
+//! `renameat2(RENAME_NOREPLACE)`. Then the folder is synced.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use super::{Entry, Put, ReadAt, Store, StoreError, check};
+
+/// Folder of files that have no name in the lake yet; emptied when the store is opened for writing.
+const TMP_DIR: &str = "_headwater/tmp";
+
+/// Objects as files below one folder.
+#[derive(Debug)]
+pub struct LocalStore {
+    root: PathBuf,
+    next_tmp: AtomicU64,
+}
+
+impl LocalStore {
+    /// A store in `root`, which is created if need be.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the folder cannot be made.
+    pub fn new(root: &Path) -> Result<Self, StoreError> {
+        let store = Self { root: root.to_owned(), next_tmp: AtomicU64::new(0) };
+        make_dirs(root).map_err(io_error("create", &root.display().to_string()))?;
+        Ok(store)
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn full(&self, path: &str) -> Result<PathBuf, StoreError> {
+        check(path)?;
+        Ok(self.root.join(path))
+    }
+
+    /// Writes and syncs a file that bears no name of the lake yet. Its name holds the process id,
+    /// so that two processes on one lake never share one.
+    fn write_tmp(&self, bytes: &[u8]) -> io::Result<PathBuf> {
+        let dir = self.root.join(TMP_DIR);
+        make_dirs(&dir)?;
+        let number = self.next_tmp.fetch_add(1, Ordering::Relaxed);
+        let path = dir.join(format!("{}-{number}", std::process::id()));
+        let mut file = File::create(&path)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        Ok(path)
+    }
+}
+
+impl Store for LocalStore {
+    fn put_if_absent(&self, path: &str, bytes: &[u8]) -> Result<Put, StoreError> {
+        let target = self.full(path)?;
+        let tmp = self.write_tmp(bytes).map_err(io_error("write", path))?;
+        let put = link_new(&tmp, &target).map_err(io_error("create", path));
+        // It stays only if the link failed half-way; then it is garbage in the folder of garbage.
+        let _ = fs::remove_file(&tmp);
+        put
+    }
+
+    fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let target = self.full(path)?;
+        let tmp = self.write_tmp(bytes).map_err(io_error("write", path))?;
+        let put = make_parent(&target)
+            .and_then(|()| fs::rename(&tmp, &target))
+            .and_then(|()| sync_parent(&target));
+        put.map_err(io_error("replace", path))
+    }
+
+    fn get(&self, path: &str) -> Result<Bytes, StoreError> {
+        fs::read(self.full(path)?).map(Bytes::from).map_err(io_error("read", path))
+    }
+
+    fn open(&self, path: &str) -> Result<Arc<dyn ReadAt>, StoreError> {
+        let open = || {
+            let file = File::open(self.root.join(path))?;
+            let bytes = file.metadata()?.len();
+            Ok(OpenFile { file, bytes })
+        };
+        check(path)?;
+        open().map(|f| Arc::new(f) as Arc<dyn ReadAt>).map_err(io_error("open", path))
+    }
+
+    fn size(&self, path: &str) -> Result<Option<u64>, StoreError> {
+        match fs::metadata(self.full(path)?) {
+            Ok(meta) => Ok(Some(meta.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("look at", path)(error)),
+        }
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
+        let dir = if prefix.is_empty() { self.root.clone() } else { self.full(prefix)? };
+        let mut found = Vec::new();
+        walk(&dir, prefix, &mut found).map_err(io_error("list", prefix))?;
+        found.sort_by(|a: &Entry, b| a.path.cmp(&b.path));
+        Ok(found)
+    }
+
+    fn delete(&self, path: &str) -> Result<(), StoreError> {
+        match fs::remove_file(self.full(path)?) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(io_error("delete", path)(error)),
+        }
+    }
+
+    fn stage(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let target = self.full(path)?;
+        make_parent(&target)
+            .and_then(|()| fs::write(&target, bytes))
+            .map_err(io_error("stage", path))
+    }
+
+    fn sync_stage(&self, paths: &[&str]) -> Result<(), StoreError> {
+        for path in paths {
+            let target = self.full(path)?;
+            File::open(&target).and_then(|f| f.sync_data()).map_err(io_error("sync", path))?;
+        }
+        let mut parents: Vec<&str> =
+            paths.iter().filter_map(|p| p.rsplit_once('/')).map(|(dir, _)| dir).collect();
+        parents.sort_unstable();
+        parents.dedup();
+        for parent in parents {
+            sync_dir(&self.root.join(parent)).map_err(io_error("sync", parent))?;
+        }
+        Ok(())
+    }
+
+    fn publish(&self, from: &str, to: &str) -> Result<Put, StoreError> {
+        let (from, target) = (self.full(from)?, self.full(to)?);
+        link_new(&from, &target).map_err(io_error("publish", to))
+    }
+}
+
+struct OpenFile {
+    file: File,
+    bytes: u64,
+}
+
+impl ReadAt for OpenFile {
+    fn size(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes.into())
+    }
+}
+
+fn io_error<'a>(action: &'static str, path: &'a str) -> impl Fn(io::Error) -> StoreError + 'a {
+    move |source| {
+        let path = path.to_owned();
+        if source.kind() == io::ErrorKind::NotFound {
+            StoreError::Missing { path }
+        } else {
+            StoreError::Io { action, path, source }
+        }
+    }
+}
+
+/// Names the finished file `from` also `to`, unless that exists.
+fn link_new(from: &Path, to: &Path) -> io::Result<Put> {
+    make_parent(to)?;
+    let linked = match fs::hard_link(from, to) {
+        Err(error) if no_links(&error) => {
+            // exFAT and some network file systems have no links. The staged name goes away then,
+            // which is why publishing is repeated only where `to` is missing.
+            renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(io::Error::from)
+        }
+        result => result,
+    };
+    match linked {
+        Ok(()) => sync_parent(to).map(|()| Put::Created),
+        // The winner may not have synced the folder yet; what is reported to exist must last.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            sync_parent(to).map(|()| Put::Exists)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn no_links(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [Errno::PERM, Errno::OPNOTSUPP, Errno::MLINK, Errno::NOSYS, Errno::XDEV]
+        .iter()
+        .any(|errno| code == Some(errno.raw_os_error()))
+}
+
+fn make_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), make_dirs)
+}
+
+/// Creates a folder and those above it, each synced into the one above.
+fn make_dirs(dir: &Path) -> io::Result<()> {
+    if dir.as_os_str().is_empty() || dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent() {
+        make_dirs(parent)?;
+    }
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => sync_parent(dir),
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
+        Some(_) => sync_dir(Path::new(".")),
+        None => Ok(()),
+    }
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+fn walk(dir: &Path, prefix: &str, found: &mut Vec<Entry>) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        // A name that is not UTF-8 is not ours.
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+        let meta = match entry.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        if meta.is_dir() {
+            walk(&entry.path(), &path, found)?;
+        } else {
+            found.push(Entry { path, bytes: meta.len() });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_eight_racing_writers_one_creates_the_object() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::new(dir.path()).unwrap();
+        let created = std::thread::scope(|scope| {
+            let race = |n: u8| {
+                let store = &store;
+                scope.spawn(move || store.put_if_absent("a/b/object", &[n; 9]).unwrap())
+            };
+            let racers: Vec<_> = (0..8).map(race).collect();
+            racers.into_iter().filter(|_| true).map(|r| r.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(created.iter().filter(|put| **put == Put::Created).count(), 1);
+        let bytes = store.get("a/b/object").unwrap();
+        assert!(bytes.len() == 9 && bytes.iter().all(|b| *b == bytes[0]), "{bytes:?}");
+        assert_eq!(store.list(TMP_DIR).unwrap(), [], "temporary files are gone");
+    }
+
+    #[test]
+    fn publishing_links_the_staged_file_once_and_keeps_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::new(dir.path()).unwrap();
+        store.stage("_headwater/stage/x", b"one").unwrap();
+        store.sync_stage(&["_headwater/stage/x"]).unwrap();
+        assert_eq!(store.publish("_headwater/stage/x", "t/x").unwrap(), Put::Created);
+        assert_eq!(store.publish("_headwater/stage/x", "t/x").unwrap(), Put::Exists);
+        store.delete("_headwater/stage/x").unwrap();
+        assert_eq!(&store.get("t/x").unwrap()[..], b"one");
+        assert_eq!(&store.open("t/x").unwrap().read_at(1, 2).unwrap()[..], b"ne");
+    }
+
+    #[test]
+    fn paths_that_leave_the_lake_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::new(dir.path()).unwrap();
+        for path in ["", "/etc/passwd", "a/../../b", "a//b", "./a"] {
+            let refused = store.put_if_absent(path, b"");
+            assert!(matches!(refused, Err(StoreError::Path { .. })), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_missing_object_is_told_apart_from_a_refusing_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::new(dir.path()).unwrap();
+        assert!(matches!(store.get("nothing"), Err(StoreError::Missing { .. })));
+        assert_eq!(store.size("nothing").unwrap(), None);
+        assert_eq!(store.list("nothing").unwrap(), []);
+        store.delete("nothing").unwrap();
+    }
+}
