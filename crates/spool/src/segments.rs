@@ -1,0 +1,303 @@
+//! Finding the segments of a log at its start.
+
+use std::io;
+
+use crate::disk::{Disk, DiskFile};
+use crate::format::{FOOTER_BYTES, Footer, HEADER_BYTES, Header, HeaderError, Name};
+use crate::index::{Segment, SegmentInfo};
+use crate::reader::read_snapshot;
+use crate::recover::{Cut, Fate, Found, Recovery, Unreadable, judge};
+use crate::walk::{Step, Walk};
+
+/// Allocated bytes are counted in blocks of this size.
+pub(crate) const BLOCK_BYTES: u64 = 4096;
+
+/// `len` in whole blocks.
+pub(crate) fn in_blocks(len: u64) -> u64 {
+    len.div_ceil(BLOCK_BYTES) * BLOCK_BYTES
+}
+
+/// A file kept for its blocks.
+#[derive(Debug, Clone)]
+pub(crate) struct Spare {
+    pub(crate) name: String,
+    pub(crate) len: u64,
+}
+
+/// What a folder holds of one log.
+#[derive(Debug, Default)]
+pub(crate) struct Inventory {
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) spares: Vec<Spare>,
+    /// A number that no segment or spare of this log ever had.
+    pub(crate) next_id: u64,
+    pub(crate) recovery: Recovery,
+}
+
+/// Looks at every file of log `log`, cuts the tail, drops what is empty.
+pub(crate) fn take_stock<D: Disk>(disk: &D, log: &str) -> io::Result<Inventory> {
+    let mut inventory = Inventory {
+        next_id: 1,
+        ..Inventory::default()
+    };
+    let mut ids = Vec::new();
+    for file in disk.list()? {
+        match Name::parse(log, &file) {
+            Some(Name::Segment(id)) => ids.push(id),
+            Some(Name::Spare(id)) => {
+                inventory.next_id = inventory.next_id.max(id.saturating_add(1));
+                match disk.open(&file).and_then(|f| f.size()) {
+                    Ok(size) => inventory.spares.push(Spare {
+                        name: file,
+                        len: size.len,
+                    }),
+                    Err(error) => inventory.trouble(&file, "look at", &error),
+                }
+            }
+            None => {}
+        }
+    }
+    ids.sort_unstable();
+    if let Some(&newest) = ids.last() {
+        inventory.next_id = inventory.next_id.max(newest.saturating_add(1));
+    }
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        match probe(disk, log, id) {
+            Ok(file) => found.push(file),
+            Err(error) => inventory.trouble(&Name::Segment(id).file(log), "read", &error),
+        }
+    }
+    for (file, fate) in found.iter().zip(judge(&found)) {
+        inventory.settle(disk, log, file, fate);
+    }
+    // A tail may have been cut below what its successor's header promises; positions never return.
+    let promised = found
+        .iter()
+        .filter_map(|f| f.header.ok())
+        .map(|h| h.first.max(h.previous_next));
+    let reached = inventory.segments.iter().map(|s| s.info.next);
+    inventory.recovery.next = promised
+        .chain(reached)
+        .max()
+        .unwrap_or(0)
+        .max(inventory.recovery.next);
+    inventory.recovery.segments = inventory.segments.len();
+    Ok(inventory)
+}
+
+/// Reads the first and the last bytes of a segment.
+pub(crate) fn probe<D: Disk>(disk: &D, log: &str, id: u64) -> io::Result<Found> {
+    let file = disk.open(&Name::Segment(id).file(log))?;
+    let len = file.size()?.len;
+    let mut head = [0; HEADER_BYTES];
+    let read = file.read_at(&mut head, 0)?;
+    let header = Header::decode(&head[..read]);
+    // A header that promises more than the file holds was never synced.
+    let header = header.and_then(|h| {
+        if h.records_at() <= len {
+            Ok(h)
+        } else {
+            Err(HeaderError::Damaged)
+        }
+    });
+    let mut tail = [0; FOOTER_BYTES];
+    let mut footer = None;
+    if let Some(at) = len.checked_sub(FOOTER_BYTES as u64) {
+        let read = file.read_at(&mut tail, at)?;
+        footer = Footer::decode(&tail[..read], id);
+    }
+    Ok(Found {
+        id,
+        len,
+        header,
+        footer,
+    })
+}
+
+impl Inventory {
+    fn trouble(&mut self, file: &str, action: &str, error: &io::Error) {
+        self.recovery
+            .trouble
+            .push(format!("cannot {action} {file}: {error}"));
+    }
+
+    fn settle<D: Disk>(&mut self, disk: &D, log: &str, file: &Found, fate: Fate) {
+        let name = Name::Segment(file.id).file(log);
+        match fate {
+            Fate::Sealed { next, end } => {
+                let mut segment = segment(file, next, end);
+                let footed = file.footer.is_some_and(|f| f.next == next && f.end == end);
+                segment.unsealed_end = (!footed).then_some(u64::MAX);
+                self.segments.push(segment);
+            }
+            Fate::Scan => {
+                if let Err(error) = self.scan(disk, &name, file) {
+                    self.trouble(&name, "scan", &error);
+                }
+            }
+            Fate::Rescue => {
+                if let Err(error) = self.rescue(disk, &name, file) {
+                    self.trouble(&name, "scan", &error);
+                }
+            }
+            Fate::Stale => self.drop_file(disk, name),
+            Fate::Foreign {
+                version,
+                first,
+                next,
+            } => {
+                let why = format!("written in version {version} of the format");
+                self.unreadable(file, name, why, first);
+                self.recovery.next = self.recovery.next.max(next);
+            }
+        }
+    }
+
+    fn unreadable(&mut self, file: &Found, name: String, why: String, first: u64) {
+        self.recovery
+            .unreadable
+            .push(Unreadable { file: name, why });
+        let info = SegmentInfo {
+            id: file.id,
+            first,
+            next: first,
+            bytes_allocated: in_blocks(file.len),
+            sealed: true,
+            readable: false,
+        };
+        let (records_at, end) = (0, 0);
+        let (snapshot_len, snapshot_crc, unsealed_end) = (0, 0, None);
+        let segment = Segment {
+            info,
+            records_at,
+            end,
+            snapshot_len,
+            snapshot_crc,
+            unsealed_end,
+        };
+        self.segments.push(segment);
+    }
+
+    fn drop_file<D: Disk>(&mut self, disk: &D, name: String) {
+        match disk.remove(&name) {
+            Ok(()) => self.recovery.dropped.push(name),
+            Err(error) => self.trouble(&name, "remove", &error),
+        }
+    }
+
+    /// Finds where the records of a tail end, and cuts and seals it there.
+    fn scan<D: Disk>(&mut self, disk: &D, name: &str, found: &Found) -> io::Result<()> {
+        let mut segment = segment(found, 0, found.len);
+        let file = disk.open(name)?;
+        let first = segment.info.first;
+        let mut walk = Walk::new(
+            file,
+            found.id,
+            segment.records_at,
+            first,
+            found.len,
+            u64::MAX,
+        );
+        while walk.step_strict()? != Step::End {}
+        let (next, end) = (walk.position(), walk.offset());
+        // A snapshot alone is worth keeping: segments may have been released for its sake.
+        if next == first && read_snapshot(walk.file(), &segment)?.is_none() {
+            self.drop_file(disk, name.to_owned());
+            return Ok(());
+        }
+        (segment.info.next, segment.end) = (next, end);
+        let bytes = found.len - end;
+        self.recovery.cut.push(Cut {
+            segment: found.id,
+            next,
+            bytes,
+        });
+        match seal_file(walk.file(), found.id, next, end) {
+            Ok(len) => segment.info.bytes_allocated = in_blocks(len),
+            // The next start finds the same end.
+            Err(error) => {
+                segment.unsealed_end = Some(end);
+                self.trouble(name, "cut", &error);
+            }
+        }
+        self.segments.push(segment);
+        Ok(())
+    }
+
+    /// Takes what records there are in a file without a header.
+    fn rescue<D: Disk>(&mut self, disk: &D, name: &str, found: &Found) -> io::Result<()> {
+        let file = disk.open(name)?;
+        let mut walk = Walk::new(file, found.id, 0, 0, found.len, u64::MAX);
+        if !walk.find_any()? {
+            self.drop_file(disk, name.to_owned());
+            return Ok(());
+        }
+        let (first, records_at) = (walk.position(), walk.offset());
+        while walk.step_strict()? != Step::End {}
+        let (next, end) = match found.footer {
+            Some(footer) => (
+                footer.next.max(walk.position()),
+                footer.end.max(walk.offset()),
+            ),
+            None => (walk.position(), walk.offset()),
+        };
+        let why = format!("its header is damaged; records from position {first} on are read");
+        self.recovery.unreadable.push(Unreadable {
+            file: name.to_owned(),
+            why,
+        });
+        let info = SegmentInfo {
+            id: found.id,
+            first,
+            next,
+            bytes_allocated: in_blocks(found.len),
+            sealed: true,
+            readable: true,
+        };
+        // No snapshot of 4 GiB exists: its length is never believed.
+        let (snapshot_len, snapshot_crc, unsealed_end) = (u32::MAX, 0, None);
+        let segment = Segment {
+            info,
+            records_at,
+            end,
+            snapshot_len,
+            snapshot_crc,
+            unsealed_end,
+        };
+        self.segments.push(segment);
+        Ok(())
+    }
+}
+
+fn segment(file: &Found, next: u64, end: u64) -> Segment {
+    let (first, records_at, snapshot_len, snapshot_crc) = match file.header {
+        Ok(h) => (h.first, h.records_at(), h.snapshot_len, h.snapshot_crc),
+        Err(_) => (next, end, 0, 0),
+    };
+    let info = SegmentInfo {
+        id: file.id,
+        first,
+        next,
+        bytes_allocated: in_blocks(file.len),
+        sealed: true,
+        readable: true,
+    };
+    Segment {
+        info,
+        records_at,
+        end,
+        snapshot_len,
+        snapshot_crc,
+        unsealed_end: None,
+    }
+}
+
+/// Cuts a file after its last good record, writes its footer there and syncs; returns its length.
+pub(crate) fn seal_file<F: DiskFile>(file: &F, id: u64, next: u64, end: u64) -> io::Result<u64> {
+    let len = end + FOOTER_BYTES as u64;
+    file.truncate(len)?;
+    file.write_at(&Footer { id, next, end }.encode(), end)?;
+    file.sync_data()?;
+    Ok(len)
+}
