@@ -1,1 +1,386 @@
-//! To be written.
+//! One up publish of data: a head frame, then the frames it numbers.
+//!
+//! ```text
+//! [BundleHead frame] ([Schema frame] | [numbered frame])*
+//! ```
+//!
+//! Numbered frames take `first`, `first + 1`, ... in order; schema frames take no number. Payload
+//! of the head frame:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | version, now 1 |
+//! | 1 | flags: bit 0 the epoch lives in RAM, bit 1 wall time follows; other bits are refused |
+//! | 1 | lane |
+//! | 1, n | length of the origin's device id, the id |
+//! | 8 | epoch, little-endian, below 2^63 |
+//! | 8 | boot of the sender, little-endian |
+//! | 1 to 10 | sequence number of the first numbered frame, LEB128 |
+//! | 1 to 10 | uptime of the sender when it sent, milliseconds, LEB128 |
+//! | 0 or 8 | wall time when it sent, microseconds since the Unix epoch, little-endian |
+//! | 0 or 1 to 5 | most the wall time may be wrong by, milliseconds, LEB128 |
+//! | 2 | count of numbered frames, little-endian; last and fixed, so that it can be filled in late |
+
+use crate::frame::{self, Frame, FrameError, Frames, Kind};
+use crate::ids::{DeviceId, Epoch, Lane};
+use crate::message::{MAX_SEQ, WallClock};
+use crate::time::UnixMicros;
+use crate::varint::{self, NoRoom};
+
+/// The bundle version this build writes.
+pub const VERSION: u8 = 1;
+/// Most numbered frames in one bundle: bounds the work that one publish can ask for.
+pub const MAX_RECORDS: u16 = 4096;
+/// Most schema frames in one bundle.
+pub const MAX_SCHEMAS: u16 = 256;
+/// Most bytes of a head frame, its frame bytes counted.
+pub const MAX_HEAD_BYTES: usize =
+    3 + 1 + crate::ids::MAX_DEVICE_ID_BYTES + 8 + 8 + 10 + 10 + 8 + 5 + 2 + frame::MAX_OVERHEAD_BYTES;
+/// Largest bundle unless a Welcome says otherwise, frames and head counted.
+pub const DEFAULT_MAX_BUNDLE_BYTES: u32 = 256 * 1024;
+
+const FLAG_RAM: u8 = 1;
+const FLAG_WALL: u8 = 2;
+
+/// What the head frame says about all frames of its bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleHead {
+    /// The device that made the records.
+    pub origin: DeviceId,
+    /// Its lane.
+    pub lane: Lane,
+    /// The life of the writer that numbered them.
+    pub epoch: Epoch,
+    /// Number of the first numbered frame.
+    pub first: u64,
+    /// The epoch lives in RAM: its records are published without being synced.
+    pub ram: bool,
+    /// Which boot of the sender `uptime_ms` counts from.
+    pub boot: u64,
+    /// Milliseconds since that boot when the bundle was sent.
+    pub uptime_ms: u64,
+    /// Wall time when the bundle was sent, if the sender knows it.
+    pub wall: Option<WallClock>,
+}
+
+/// Why bytes are not a bundle. Nothing of a bundle that is not whole is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BundleError {
+    /// A frame in it is damaged, cut or of an unknown kind.
+    #[error("a frame of the bundle is refused: {0}")]
+    Frame(FrameError),
+    /// It does not begin with a head frame, or the head is cut or has trailing bytes.
+    #[error("the bundle does not begin with a whole head")]
+    Head,
+    /// A bundle version this build does not read.
+    #[error("bundle version {0} is unknown here")]
+    Version(u8),
+    /// A flag this build does not know.
+    #[error("bundle flags {0:#04x} are unknown here")]
+    Flags(u8),
+    /// A frame that does not belong into a bundle.
+    #[error("a frame of kind {0:?} does not belong into a bundle")]
+    Kind(Kind),
+    /// The head promises another number of records than follow, or more than are allowed.
+    #[error("the bundle promises {promised} records and holds {found}")]
+    Count {
+        /// What the head says.
+        promised: u16,
+        /// What follows, as far as it was counted.
+        found: u16,
+    },
+    /// Sequence numbers pass [`MAX_SEQ`].
+    #[error("the sequence numbers of the bundle pass their limit")]
+    Seq,
+}
+
+impl BundleHead {
+    /// Writes the payload of the head frame; returns its length.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if `out` is too short; [`MAX_HEAD_BYTES`] always suffices.
+    pub fn encode(&self, count: u16, out: &mut [u8]) -> Result<usize, NoRoom> {
+        let mut at = 0;
+        let origin = self.origin.as_str().as_bytes();
+        let mut flags = if self.ram { FLAG_RAM } else { 0 };
+        if self.wall.is_some() {
+            flags |= FLAG_WALL;
+        }
+        let origin_len = u8::try_from(origin.len()).map_err(|_| NoRoom)?;
+        put(out, &mut at, &[VERSION, flags, self.lane.to_u8(), origin_len])?;
+        put(out, &mut at, origin)?;
+        put(out, &mut at, &self.epoch.get().to_le_bytes())?;
+        put(out, &mut at, &self.boot.to_le_bytes())?;
+        varint::put(out, &mut at, self.first)?;
+        varint::put(out, &mut at, self.uptime_ms)?;
+        if let Some(wall) = self.wall {
+            put(out, &mut at, &wall.time.0.to_le_bytes())?;
+            varint::put(out, &mut at, u64::from(wall.error_ms))?;
+        }
+        put(out, &mut at, &count.to_le_bytes())?;
+        Ok(at)
+    }
+
+    /// Reads the payload of a head frame: the head and the count of numbered frames.
+    ///
+    /// # Errors
+    /// [`BundleError::Head`], [`BundleError::Version`], [`BundleError::Flags`] or
+    /// [`BundleError::Seq`].
+    pub fn decode(payload: &[u8]) -> Result<(Self, u16), BundleError> {
+        Self::parse(payload)?.ok_or(BundleError::Head)
+    }
+
+    /// `Ok(None)`: the bytes end too early, or have no meaning.
+    fn parse(payload: &[u8]) -> Result<Option<(Self, u16)>, BundleError> {
+        let Some(&version) = payload.first() else { return Ok(None) };
+        if version != VERSION {
+            return Err(BundleError::Version(version));
+        }
+        let Some(&flags) = payload.get(1) else { return Ok(None) };
+        if flags & !(FLAG_RAM | FLAG_WALL) != 0 {
+            return Err(BundleError::Flags(flags));
+        }
+        let head = Self::parse_fields(payload, flags);
+        match head {
+            Some((head, _)) if head.first > MAX_SEQ => Err(BundleError::Seq),
+            head => Ok(head),
+        }
+    }
+
+    fn parse_fields(payload: &[u8], flags: u8) -> Option<(Self, u16)> {
+        let lane = Lane::from_u8(*payload.get(2)?)?;
+        let origin_len = usize::from(*payload.get(3)?);
+        let mut at = 4;
+        let origin = core::str::from_utf8(take(payload, &mut at, origin_len)?).ok()?;
+        let origin = DeviceId::new(origin).ok()?;
+        let epoch = u64::from_le_bytes(take(payload, &mut at, 8)?.try_into().ok()?);
+        if epoch >> 63 != 0 {
+            return None;
+        }
+        let boot = u64::from_le_bytes(take(payload, &mut at, 8)?.try_into().ok()?);
+        let first = varint::get(payload, &mut at)?;
+        let uptime_ms = varint::get(payload, &mut at)?;
+        let wall = if flags & FLAG_WALL != 0 {
+            let time = i64::from_le_bytes(take(payload, &mut at, 8)?.try_into().ok()?);
+            let error_ms = u32::try_from(varint::get(payload, &mut at)?).ok()?;
+            Some(WallClock { time: UnixMicros(time), error_ms })
+        } else {
+            None
+        };
+        let count = u16::from_le_bytes(take(payload, &mut at, 2)?.try_into().ok()?);
+        if at != payload.len() {
+            return None;
+        }
+        let epoch = Epoch::new(epoch);
+        let ram = flags & FLAG_RAM != 0;
+        Some((Self { origin, lane, epoch, first, ram, boot, uptime_ms, wall }, count))
+    }
+}
+
+/// Assembles a bundle within a slice; the slice's length is the bundle's limit.
+#[derive(Debug)]
+pub struct BundleWriter<'a> {
+    out: &'a mut [u8],
+    at: usize,
+    head: BundleHead,
+    count: u16,
+    schemas: u16,
+}
+
+impl<'a> BundleWriter<'a> {
+    /// Begins a bundle in `out`.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if not even the head fits.
+    pub fn new(head: BundleHead, out: &'a mut [u8]) -> Result<Self, NoRoom> {
+        let at = write_head(&head, 0, out)?;
+        Ok(Self { out, at, head, count: 0, schemas: 0 })
+    }
+
+    /// Adds a frame around `payload`.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if it does not fit any more, or the kind does not belong into a bundle: the
+    /// bundle is then as it was.
+    pub fn push(&mut self, kind: Kind, payload: &[u8]) -> Result<(), NoRoom> {
+        self.admit(kind)?;
+        let rest = self.out.get_mut(self.at..).ok_or(NoRoom)?;
+        self.at += frame::encode(kind, payload, rest)?;
+        self.took(kind);
+        Ok(())
+    }
+
+    /// Adds a frame whose bytes stand already, header and checksum included.
+    ///
+    /// # Errors
+    /// As [`BundleWriter::push`].
+    pub fn push_frame(&mut self, kind: Kind, bytes: &[u8]) -> Result<(), NoRoom> {
+        self.admit(kind)?;
+        put(self.out, &mut self.at, bytes)?;
+        self.took(kind);
+        Ok(())
+    }
+
+    /// Numbered frames so far.
+    #[must_use]
+    pub const fn count(&self) -> u16 {
+        self.count
+    }
+
+    /// Bytes so far, head counted.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.at
+    }
+
+    /// Whether it holds no numbered frame yet; such a bundle is not worth sending.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Fills in the count; returns the length of the bundle.
+    #[must_use]
+    pub fn finish(self) -> usize {
+        write_head(&self.head, self.count, self.out)
+            .expect("the head has a fixed length and fitted before");
+        self.at
+    }
+
+    const fn admit(&self, kind: Kind) -> Result<(), NoRoom> {
+        let room = match kind {
+            Kind::Schema => self.schemas < MAX_SCHEMAS,
+            kind => kind.is_numbered() && self.count < MAX_RECORDS,
+        };
+        if room { Ok(()) } else { Err(NoRoom) }
+    }
+
+    const fn took(&mut self, kind: Kind) {
+        if kind.is_numbered() {
+            self.count += 1;
+        } else {
+            self.schemas += 1;
+        }
+    }
+}
+
+/// Assembles a bundle of at most `max_bytes` from records offered in order, in a buffer of its own.
+///
+/// `next` is asked for one frame after the other, as (kind, payload), until it has no more or one
+/// does not fit. Returns the bytes and the count of numbered frames.
+///
+/// # Errors
+/// [`NoRoom`] if not even the head fits.
+#[cfg(feature = "alloc")]
+pub fn assemble<'r>(
+    head: BundleHead,
+    max_bytes: usize,
+    records: impl IntoIterator<Item = (Kind, &'r [u8])>,
+) -> Result<(alloc::vec::Vec<u8>, u16), NoRoom> {
+    let mut out = alloc::vec![0; max_bytes];
+    let mut writer = BundleWriter::new(head, &mut out)?;
+    for (kind, payload) in records {
+        if writer.push(kind, payload).is_err() {
+            break;
+        }
+    }
+    let count = writer.count();
+    let len = writer.finish();
+    out.truncate(len);
+    Ok((out, count))
+}
+
+/// A bundle that was checked whole: every checksum, kind and the count.
+#[derive(Debug, Clone)]
+pub struct Bundle<'a> {
+    /// What holds for all its records.
+    pub head: BundleHead,
+    /// How many numbered frames it holds.
+    pub count: u16,
+    body: &'a [u8],
+}
+
+/// One frame of a bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Its sequence number; `None` for a schema frame.
+    pub seq: Option<u64>,
+    /// The frame.
+    pub frame: Frame<'a>,
+    /// Its bytes as they stood, header and checksum included.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Bundle<'a> {
+    /// Whether a publish begins like a bundle, by its first frame's kind byte.
+    #[must_use]
+    pub fn is_bundle(payload: &[u8]) -> bool {
+        payload.get(1) == Some(&Kind::BundleHead.to_u8())
+    }
+
+    /// Checks a whole publish.
+    ///
+    /// # Errors
+    /// [`BundleError`]; nothing of the publish may then be used.
+    pub fn open(payload: &'a [u8]) -> Result<Self, BundleError> {
+        let (first, len) = frame::decode(payload).map_err(BundleError::Frame)?;
+        if first.kind != Kind::BundleHead {
+            return Err(BundleError::Kind(first.kind));
+        }
+        let (head, promised) = BundleHead::decode(first.payload)?;
+        let body = payload.get(len..).unwrap_or_default();
+        let (mut found, mut schemas) = (0u16, 0u16);
+        for item in Frames::new(body) {
+            let (frame, _) = item.map_err(BundleError::Frame)?;
+            let counter = match frame.kind {
+                Kind::Schema => &mut schemas,
+                kind if kind.is_numbered() => &mut found,
+                kind => return Err(BundleError::Kind(kind)),
+            };
+            *counter += 1;
+            if found > MAX_RECORDS || schemas > MAX_SCHEMAS {
+                return Err(BundleError::Count { promised, found });
+            }
+        }
+        if found != promised {
+            return Err(BundleError::Count { promised, found });
+        }
+        if head.first + u64::from(found) > MAX_SEQ {
+            return Err(BundleError::Seq);
+        }
+        Ok(Self { head, count: found, body })
+    }
+
+    /// Its frames in order, schemas among them.
+    pub fn records(&self) -> impl Iterator<Item = Record<'a>> + use<'a> {
+        let mut seq = self.head.first;
+        Frames::new(self.body).map_while(Result::ok).map(move |(frame, bytes)| {
+            let mut own = None;
+            if frame.kind.is_numbered() {
+                own = Some(seq);
+                seq += 1;
+            }
+            Record { seq: own, frame, bytes }
+        })
+    }
+}
+
+/// Writes the head frame; its length does not depend on `count`.
+fn write_head(head: &BundleHead, count: u16, out: &mut [u8]) -> Result<usize, NoRoom> {
+    let mut payload = [0u8; MAX_HEAD_BYTES];
+    let len = head.encode(count, &mut payload)?;
+    frame::encode(Kind::BundleHead, &payload[..len], out)
+}
+
+fn put(out: &mut [u8], at: &mut usize, bytes: &[u8]) -> Result<(), NoRoom> {
+    let end = *at + bytes.len();
+    out.get_mut(*at..end).ok_or(NoRoom)?.copy_from_slice(bytes);
+    *at = end;
+    Ok(())
+}
+
+fn take<'a>(bytes: &'a [u8], at: &mut usize, len: usize) -> Option<&'a [u8]> {
+    let taken = bytes.get(*at..*at + len)?;
+    *at += len;
+    Some(taken)
+}

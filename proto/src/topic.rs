@@ -1,1 +1,193 @@
-//! To be written.
+//! MQTT topics of agents: `hw/1/<shard>/<device>/up` and `.../down`.
+//!
+//! | part | what |
+//! |---|---|
+//! | `hw` | every topic of headwater begins so |
+//! | `1` | version of the topic layout |
+//! | shard | two lower-case hex digits, `00` to `3f`: the low six bits of the CRC-32C of the device id |
+//! | device | the device id |
+//! | `up`, `down` | to the collector, to the device |
+//!
+//! The shard lets one subscriber take a share of the fleet. A reader accepts any shard of the 64,
+//! because who publishes is judged by the device alone.
+
+use core::fmt::Write as _;
+
+use crate::frame::crc32c;
+use crate::ids::DeviceId;
+
+/// Shards of the topic tree.
+pub const SHARDS: u8 = 64;
+/// Longest topic in bytes: `hw/1/`, a shard, a device id of 64 bytes, `/down`.
+pub const MAX_TOPIC_BYTES: usize = 5 + 3 + crate::ids::MAX_DEVICE_ID_BYTES + 5;
+
+/// A topic as text.
+pub type TopicText = heapless::String<MAX_TOPIC_BYTES>;
+
+/// Which way a publish goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the device to the collector.
+    Up,
+    /// From the collector to the device.
+    Down,
+}
+
+/// A topic of the layout above.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Topic {
+    /// Below [`SHARDS`].
+    pub shard: u8,
+    /// The device that publishes or listens; a gateway's own id for what it forwards.
+    pub device: DeviceId,
+    /// Which way.
+    pub direction: Direction,
+}
+
+/// Why a text is not a topic of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// It does not begin with `hw/`: some other client's topic.
+    #[error("not a topic of headwater")]
+    Foreign,
+    /// A layout version this build does not know.
+    #[error("this version of the topic layout is unknown here")]
+    Version,
+    /// Not two lower-case hex digits from `00` to `3f`.
+    #[error("the shard must be two hex digits from 00 to 3f")]
+    Shard,
+    /// Not a device id.
+    #[error("the device part is not a device id")]
+    Device,
+    /// Not `up` or `down`, or more parts follow.
+    #[error("the topic must end in /up or /down")]
+    Direction,
+}
+
+/// The shard of a device: the low six bits of the CRC-32C of its id.
+#[must_use]
+pub fn shard_of(device: &DeviceId) -> u8 {
+    (crc32c(device.as_str().as_bytes()) & u32::from(SHARDS - 1)).to_le_bytes()[0]
+}
+
+impl Topic {
+    /// The topic of a device, with the shard that its id hashes to.
+    #[must_use]
+    pub fn of(device: &DeviceId, direction: Direction) -> Self {
+        Self { shard: shard_of(device), device: device.clone(), direction }
+    }
+
+    /// Reads a topic; allocates nothing and reads at most [`MAX_TOPIC_BYTES`].
+    ///
+    /// # Errors
+    /// [`TopicError`] names the first part that is wrong.
+    pub fn parse(text: &str) -> Result<Self, TopicError> {
+        let rest = text.strip_prefix("hw/").ok_or(TopicError::Foreign)?;
+        let rest = rest.strip_prefix("1/").ok_or(TopicError::Version)?;
+        let (shard, rest) = rest.split_once('/').ok_or(TopicError::Shard)?;
+        let (device, direction) = rest.split_once('/').ok_or(TopicError::Direction)?;
+        let shard = match *shard.as_bytes() {
+            [high, low] => hex(high).zip(hex(low)).map(|(high, low)| high << 4 | low),
+            _ => None,
+        };
+        let direction = match direction {
+            "up" => Direction::Up,
+            "down" => Direction::Down,
+            _ => return Err(TopicError::Direction),
+        };
+        Ok(Self {
+            shard: shard.filter(|&shard| shard < SHARDS).ok_or(TopicError::Shard)?,
+            device: DeviceId::new(device).map_err(|_| TopicError::Device)?,
+            direction,
+        })
+    }
+
+    /// The topic as text.
+    #[must_use]
+    pub fn text(&self) -> TopicText {
+        let direction = match self.direction {
+            Direction::Up => "up",
+            Direction::Down => "down",
+        };
+        let mut text = TopicText::new();
+        write!(text, "hw/1/{:02x}/{}/{direction}", self.shard, self.device)
+            .expect("MAX_TOPIC_BYTES holds every part at its longest");
+        text
+    }
+}
+
+/// Where a device publishes.
+#[must_use]
+pub fn up(device: &DeviceId) -> TopicText {
+    Topic::of(device, Direction::Up).text()
+}
+
+/// Where a device listens.
+#[must_use]
+pub fn down(device: &DeviceId) -> TopicText {
+    Topic::of(device, Direction::Down).text()
+}
+
+/// Value of a lower-case hex digit.
+const fn hex(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::String;
+
+    #[test]
+    fn a_topic_comes_back_from_its_text() {
+        let device = DeviceId::new("pump-7.north_2").unwrap();
+        for direction in [Direction::Up, Direction::Down] {
+            let topic = Topic::of(&device, direction);
+            assert_eq!(Topic::parse(&topic.text()), Ok(topic));
+        }
+    }
+
+    #[test]
+    fn the_shard_of_a_device_is_frozen() {
+        assert_eq!(up(&DeviceId::new("pump-7").unwrap()), "hw/1/15/pump-7/up");
+        assert_eq!(down(&DeviceId::new("a").unwrap()), "hw/1/30/a/down");
+    }
+
+    #[test]
+    fn the_longest_id_fits() {
+        let device = DeviceId::new(&"x".repeat(64)).unwrap();
+        assert_eq!(down(&device).len(), MAX_TOPIC_BYTES);
+    }
+
+    #[test]
+    fn each_wrong_part_is_named() {
+        for (text, error) in [
+            ("home/kitchen", TopicError::Foreign),
+            ("hw/2/00/a/up", TopicError::Version),
+            ("hw/1/40/a/up", TopicError::Shard),
+            ("hw/1/0A/a/up", TopicError::Shard),
+            ("hw/1/000/a/up", TopicError::Shard),
+            ("hw/1/00//up", TopicError::Device),
+            ("hw/1/00/a+b/up", TopicError::Device),
+            ("hw/1/00/a/sideways", TopicError::Direction),
+            ("hw/1/00/a/up/more", TopicError::Direction),
+            ("hw/1/00/a", TopicError::Direction),
+        ] {
+            assert_eq!(Topic::parse(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_fleet_spreads_over_all_shards() {
+        let mut seen = [0u32; SHARDS as usize];
+        for k in 0..6400 {
+            let device = DeviceId::new(&String::from_iter(["agent-", &std::format!("{k}")])).unwrap();
+            seen[usize::from(shard_of(&device))] += 1;
+        }
+        assert!(seen.iter().all(|&n| (50..200).contains(&n)), "{seen:?}");
+    }
+}

@@ -1,0 +1,212 @@
+//! What a sender is told, and what it commands: the values at its border.
+
+use crate::delivery::rto::RtoLimits;
+use crate::ids::{Epoch, Lane, SeqRange};
+use crate::message::{Ack, Reject, RejectReason, WallClock, Welcome};
+
+/// Times and sizes of a sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SenderLimits {
+    /// How long the first Hello waits for its Welcome; each further one waits twice as long.
+    pub welcome_wait_ms: u64,
+    /// Longest such wait.
+    pub welcome_wait_max_ms: u64,
+    /// How often to ask by Hello while the credit is 0.
+    pub probe_ms: u64,
+    /// How long to bear silence while something is not committed, before asking by Hello.
+    pub quiet_ms: u64,
+    /// Pause after a reject that is not final.
+    pub pause_ms: u64,
+    /// Largest bundle this side makes.
+    pub max_bundle: u32,
+    /// The resend time-out.
+    pub rto: RtoLimits,
+}
+
+impl SenderLimits {
+    /// 5 s to 2 min for a Welcome, probe after 30 s, silence of 90 s, pause 1 s, bundle 256 KiB.
+    pub const DEFAULT: Self = Self {
+        welcome_wait_ms: 5_000,
+        welcome_wait_max_ms: 120_000,
+        probe_ms: 30_000,
+        quiet_ms: 90_000,
+        pause_ms: 1_000,
+        max_bundle: crate::bundle::DEFAULT_MAX_BUNDLE_BYTES,
+        rto: RtoLimits::DEFAULT,
+    };
+}
+
+/// Names one record of the same origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordRef {
+    /// Its lane.
+    pub lane: Lane,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its number.
+    pub seq: u64,
+}
+
+/// An epoch as the shell's disk holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldEpoch {
+    /// Its lane.
+    pub lane: Lane,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Lowest number on the disk.
+    pub first: u64,
+    /// One more than the highest durable number.
+    pub next: u64,
+    /// It lives in RAM.
+    pub ram: bool,
+    /// Its writer's life is over.
+    pub ended: bool,
+    /// The record that names its end, if that stands in another epoch: it must be committed before
+    /// this epoch leaves the Hello, or the collector would take it for abandoned.
+    pub end_named_in: Option<RecordRef>,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// Connected and subscribed: messages can pass both ways.
+    LinkUp,
+    /// The connection is gone.
+    LinkDown,
+    /// A page of a Welcome came.
+    Welcome(&'a Welcome),
+    /// An Ack came.
+    Ack(&'a Ack),
+    /// A Reject came.
+    Reject(&'a Reject),
+    /// Time passed; at the latest at [`super::Sender::next_wakeup`].
+    Tick,
+}
+
+/// What the shell must do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Publish the page that [`super::Sender::hello`] gives for this number.
+    SendHello {
+        /// The page, from 0.
+        page: u8,
+    },
+    /// Publish one bundle of records from `first` on, below `limit`, of at most `max_bytes` (all
+    /// bytes of the publish counted), and answer with [`super::Sender::sent`]. If the first records are
+    /// not readable, answer [`super::Sender::absent`]; if the first alone is larger than `max_bytes`,
+    /// [`super::Sender::held_back`]. The command comes again until it is answered.
+    Publish {
+        /// The lane.
+        lane: Lane,
+        /// The epoch.
+        epoch: Epoch,
+        /// The first record.
+        first: u64,
+        /// Not this one any more.
+        limit: u64,
+        /// Size of the publish.
+        max_bytes: u32,
+    },
+    /// All records below `through` may be forgotten.
+    Release {
+        /// The lane.
+        lane: Lane,
+        /// The epoch.
+        epoch: Epoch,
+        /// Not this one any more.
+        through: u64,
+    },
+    /// The collector will never take these: keep a dead-letter copy and name a gap, in one group.
+    /// They are not sent again.
+    Refused {
+        /// The lane.
+        lane: Lane,
+        /// The epoch.
+        epoch: Epoch,
+        /// The records.
+        range: SeqRange,
+        /// Why.
+        reason: RejectReason,
+    },
+}
+
+/// A message or report that was refused; the sender is as it was, save for what was right in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DeliveryError {
+    /// A mark speaks of records that were never stored.
+    #[error("the mark of {lane:?} {epoch} reaches {acked}, but only {stored} are stored")]
+    AckFromTheFuture {
+        /// The lane.
+        lane: Lane,
+        /// The epoch.
+        epoch: Epoch,
+        /// What the mark says.
+        acked: u64,
+        /// What there is.
+        stored: u64,
+    },
+    /// The message is for another origin.
+    #[error("the message is for another origin")]
+    Foreign,
+    /// An Ack of a journal that no Welcome named.
+    #[error("the ack is of another journal")]
+    OtherJournal,
+    /// A Welcome that answers no running Hello.
+    #[error("the welcome answers no running hello")]
+    StaleWelcome,
+    /// A protocol version this build does not speak.
+    #[error("protocol version {0} is unknown here")]
+    Version(u8),
+    /// A stream that this sender does not hold. For a mark that is harmless.
+    #[error("the stream {lane:?} {epoch} is not held")]
+    Unknown {
+        /// The lane.
+        lane: Lane,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// More epochs than the sender keeps.
+    #[error("no room for another epoch")]
+    TooManyEpochs,
+    /// An epoch that is held already, or a stored mark that falls.
+    #[error("the epoch {epoch} cannot go from {from} to {to}")]
+    Backwards {
+        /// The epoch.
+        epoch: Epoch,
+        /// What there is.
+        from: u64,
+        /// What was said.
+        to: u64,
+    },
+}
+
+/// What only the shell knows when a Hello goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HelloFacts {
+    /// The boot.
+    pub boot: u64,
+    /// Milliseconds since it.
+    pub uptime_ms: u64,
+    /// The wall clock, if known.
+    pub wall: Option<WallClock>,
+    /// Largest down publish this side takes.
+    pub max_down_bytes: u32,
+}
+
+/// Counters since the sender was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SenderCounters {
+    /// Hellos begun.
+    pub hellos: u64,
+    /// Bundles published.
+    pub published: u64,
+    /// Bundles whose ack did not come in time.
+    pub timed_out: u64,
+    /// Rejects taken in.
+    pub rejected: u64,
+    /// Marks of records never stored.
+    pub from_the_future: u64,
+    /// Messages that were refused for another reason.
+    pub refused: u64,
+}

@@ -1,0 +1,174 @@
+//! How an epoch ended, from all that say so; and the arithmetic that the audit shares.
+//!
+//! Several records may end one epoch: its writer's own, the one its successor found missing, the
+//! collector's when the epoch was abandoned. They merge, in any order, to one end:
+//!
+//! | field | merged |
+//! |---|---|
+//! | first | the lowest |
+//! | next | the highest, and at least one more than the highest record received |
+//! | clean | only if all say so, and nothing was received beyond what a clean end names |
+
+use crate::ids::SeqRange;
+use crate::message::EpochEnd;
+
+/// The merged end of one epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// First number of the epoch.
+    pub first: u64,
+    /// One more than its last.
+    pub next: u64,
+    /// Whether every record of its end says that it was clean.
+    pub clean: bool,
+}
+
+impl End {
+    /// The end that one record states.
+    #[must_use]
+    pub const fn of(record: &EpochEnd) -> Self {
+        Self { first: record.first, next: record.next, clean: record.clean }
+    }
+
+    /// Merges what two records state. Commutative, associative, idempotent.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        Self {
+            first: self.first.min(other.first),
+            next: self.next.max(other.next),
+            clean: self.clean && other.clean,
+        }
+    }
+
+    /// Merges in what was received: `received_next` is one more than the highest number.
+    #[must_use]
+    pub fn with_received(self, received_next: u64) -> Self {
+        Self {
+            first: self.first,
+            next: self.next.max(received_next),
+            clean: self.clean && received_next <= self.next,
+        }
+    }
+
+    /// The numbers that the epoch should have.
+    #[must_use]
+    pub const fn expected(self) -> SeqRange {
+        SeqRange::new(self.first, self.next)
+    }
+}
+
+/// What the audit knows of one epoch, counted in sequence numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Expected numbers, or received plus named ones while the epoch is open.
+    pub expected: u64,
+    /// Numbers all of whose rows are there (or quarantined).
+    pub present: u64,
+    /// Numbers that are not there and lie in a gap.
+    pub in_gaps: u64,
+    /// Numbers that lie in a gap and came after all.
+    pub filled: u64,
+    /// Identities with several copies of the same values.
+    pub repeated: u64,
+    /// Identities with different values, or beyond the end.
+    pub conflicting: u64,
+    /// The epoch has no end yet.
+    pub open: bool,
+}
+
+/// The audit's word on one stream; the last three fail an audit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// Everything expected is there.
+    Complete,
+    /// What is missing is named in gaps.
+    Explained,
+    /// The epoch is open and something below its highest number is still on its way.
+    Pending,
+    /// Something expected is neither there nor named.
+    Unexplained,
+    /// Something is there twice.
+    Repeated,
+    /// Two different things claim one identity.
+    Conflicting,
+}
+
+impl Verdict {
+    /// Whether an audit with this verdict fails.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        matches!(self, Self::Unexplained | Self::Repeated | Self::Conflicting)
+    }
+
+    /// Its name in the audit's output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Explained => "explained",
+            Self::Pending => "pending",
+            Self::Unexplained => "unexplained",
+            Self::Repeated => "repeated",
+            Self::Conflicting => "conflicting",
+        }
+    }
+}
+
+impl Counts {
+    /// The worst thing that holds.
+    #[must_use]
+    pub const fn verdict(&self) -> Verdict {
+        let accounted = self.present.saturating_add(self.in_gaps);
+        if self.conflicting > 0 {
+            Verdict::Conflicting
+        } else if self.repeated > 0 {
+            Verdict::Repeated
+        } else if accounted < self.expected && self.open {
+            Verdict::Pending
+        } else if accounted < self.expected {
+            Verdict::Unexplained
+        } else if self.in_gaps > 0 {
+            Verdict::Explained
+        } else {
+            Verdict::Complete
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn end() -> impl Strategy<Value = End> {
+        (0u64..5, 0u64..20, any::<bool>()).prop_map(|(first, next, clean)| End { first, next, clean })
+    }
+
+    proptest! {
+        #[test]
+        fn ends_merge_in_any_order_to_the_same(a in end(), b in end(), c in end()) {
+            prop_assert_eq!(a.merge(b), b.merge(a));
+            prop_assert_eq!(a.merge(b).merge(c), a.merge(b.merge(c)));
+            prop_assert_eq!(a.merge(a), a);
+        }
+    }
+
+    #[test]
+    fn an_epoch_that_forgot_records_it_had_sent_ends_after_them_and_not_clean() {
+        let told = End { first: 0, next: 8, clean: true };
+        assert_eq!(told.with_received(11), End { first: 0, next: 11, clean: false });
+        assert_eq!(told.with_received(8), told);
+    }
+
+    #[test]
+    fn an_open_epoch_waits_where_an_ended_one_fails() {
+        let mut counts = Counts { expected: 5, present: 3, in_gaps: 1, open: true, ..Counts::default() };
+        assert_eq!(counts.verdict(), Verdict::Pending);
+        counts.open = false;
+        assert_eq!(counts.verdict(), Verdict::Unexplained);
+        counts.in_gaps = 2;
+        assert_eq!(counts.verdict(), Verdict::Explained);
+        counts.repeated = 1;
+        assert_eq!(counts.verdict(), Verdict::Repeated);
+    }
+}

@@ -1,0 +1,189 @@
+//! One epoch that a sender holds: what is stored, received, committed, and may be sent next.
+
+use crate::delivery::ranges::Ranges;
+use crate::delivery::command::HeldEpoch;
+use crate::ids::SeqRange;
+use crate::message::{HelloStream, Mark};
+
+/// Ranges kept beyond a mark: twice what one Ack tells, so that absent records find room.
+const MAX_RANGES: usize = 16;
+/// With more holes than this, what is oldest goes first: the receiver keeps only so many.
+const MAX_LIVE_HOLES: usize = 8;
+
+/// Invariant: `oldest <= released <= committed <= received <= next`.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) info: HeldEpoch,
+    /// All below it is gone from the disk, or may go: a Release was commanded.
+    pub(super) released: u64,
+    /// All below it may be forgotten.
+    pub(super) committed: u64,
+    /// All below it need not be sent.
+    pub(super) received: u64,
+    /// Beyond `received`: received too, or absent from the disk.
+    pub(super) settled: Ranges<MAX_RANGES>,
+    /// Beyond `committed`: committed too.
+    committed_ranges: Ranges<MAX_RANGES>,
+    /// Records from here on are live; `u64::MAX` in an epoch that has ended.
+    pub(super) live_from: u64,
+    /// One more than the highest number sent on this connection: below it, a send is a repeat.
+    pub(super) sent_high: u64,
+    /// A Hello that the collector answered on this connection named it.
+    pub(super) greeted: bool,
+    /// The receiver asked for the oldest first.
+    pub(super) oldest_first: bool,
+}
+
+impl Held {
+    pub(super) const fn new(info: HeldEpoch) -> Self {
+        let first = info.first;
+        Self {
+            info,
+            released: first,
+            committed: first,
+            received: first,
+            settled: Ranges::new(),
+            committed_ranges: Ranges::new(),
+            live_from: u64::MAX,
+            sent_high: first,
+            greeted: false,
+            oldest_first: false,
+        }
+    }
+
+    pub(super) const fn hello(&self) -> HelloStream {
+        HelloStream {
+            lane: self.info.lane,
+            epoch: self.info.epoch,
+            oldest: self.released,
+            next: self.info.next,
+            ram: self.info.ram,
+            ended: self.info.ended,
+        }
+    }
+
+    /// The link is new: nothing is in flight, nobody knows this epoch.
+    pub(super) fn forget_connection(&mut self) {
+        self.greeted = false;
+        self.oldest_first = false;
+        self.sent_high = self.released;
+        self.live_from = u64::MAX;
+    }
+
+    /// The journal is new: what it received is told by its marks alone.
+    pub(super) fn forget_marks(&mut self) {
+        self.received = self.released;
+        self.committed = self.released;
+        self.settled.clear();
+        self.committed_ranges.clear();
+    }
+
+    /// What a Welcome says of `received` counts even if it is less than was known: sending twice
+    /// costs a repeat, not sending costs the record.
+    pub(super) fn lower_received(&mut self, received: u64) {
+        self.received = self.received.min(received).max(self.committed);
+        self.settled.clear();
+    }
+
+    /// Takes in a mark. `false` if it speaks of records that were never stored.
+    pub(super) fn apply(&mut self, mark: &Mark) -> bool {
+        let end = mark.ranges.last().map_or(mark.received, |range| range.next);
+        // A writer whose disk lost what it had synced may have sent more than it remembers; its
+        // epoch has ended. What lives in this process cannot have been received from elsewhere.
+        if end > self.info.next && !self.info.ended {
+            return false;
+        }
+        let clamp = |seq: u64| seq.min(self.info.next);
+        self.received = self.received.max(clamp(mark.received));
+        let mut committed = self.committed.max(clamp(mark.committed));
+        for range in &mark.ranges {
+            let part = SeqRange::new(range.first, clamp(range.next));
+            // Beyond the bound the rest stays unknown, and may be sent again.
+            let _ = self.settled.insert(part);
+            if range.committed {
+                let _ = self.committed_ranges.insert(part);
+            }
+        }
+        committed = self.committed_ranges.end_at(committed);
+        self.committed = committed;
+        self.tidy();
+        true
+    }
+
+    /// Records that are not on the disk, or never will be taken: not to be sent.
+    pub(super) fn set_absent(&mut self, range: SeqRange) {
+        if range.first <= self.released {
+            self.released = self.released.max(range.next.min(self.info.next));
+        } else {
+            let _ = self.settled.insert(range);
+        }
+        self.tidy();
+    }
+
+    /// The collector will never take `range`: not to be sent again.
+    pub(super) fn settle(&mut self, range: SeqRange) {
+        let _ = self.settled.insert(range);
+        self.tidy();
+    }
+
+    fn tidy(&mut self) {
+        self.committed = self.committed.max(self.released);
+        self.received = self.settled.end_at(self.received.max(self.committed));
+        self.settled.forget_below(self.received);
+        self.committed_ranges.forget_below(self.committed);
+        debug_assert!(self.info.first <= self.released);
+        debug_assert!(self.released <= self.committed);
+        debug_assert!(self.committed <= self.received);
+        debug_assert!(self.received <= self.info.next);
+    }
+
+    /// Whether `range` need not be sent.
+    pub(super) fn is_received(&self, range: SeqRange) -> bool {
+        let from = range.first.max(self.received);
+        self.settled.covers(SeqRange::new(from, range.next))
+    }
+
+    /// Whether `range` may be forgotten, wherever it stands.
+    pub(super) fn is_committed(&self, range: SeqRange) -> bool {
+        let from = range.first.max(self.committed);
+        self.committed_ranges.covers(SeqRange::new(from, range.next))
+    }
+
+    /// Everything may be forgotten, and nothing will be added.
+    pub(super) const fn is_finished(&self) -> bool {
+        self.info.ended && self.released >= self.info.next
+    }
+
+    /// Where the live part begins: what is newer goes before the backlog.
+    pub(super) fn live_from(&self) -> u64 {
+        if self.oldest_first || self.settled.len() > MAX_LIVE_HOLES {
+            u64::MAX
+        } else {
+            self.live_from
+        }
+    }
+
+    /// The first stretch of `within` that was neither received nor is in flight.
+    pub(super) fn unsent(
+        &self,
+        within: SeqRange,
+        flights: impl Iterator<Item = SeqRange> + Clone,
+    ) -> Option<SeqRange> {
+        let mut from = within.first.max(self.received);
+        let limit = within.next.min(self.info.next);
+        loop {
+            let mut stretch = self.settled.next_out(SeqRange::new(from, limit))?;
+            match flights.clone().find(|flight| flight.contains(stretch.first)) {
+                Some(flight) => from = flight.next,
+                None => {
+                    for flight in flights {
+                        if flight.first > stretch.first {
+                            stretch.next = stretch.next.min(flight.first);
+                        }
+                    }
+                    return Some(stretch);
+                }
+            }
+        }
+    }
+}
