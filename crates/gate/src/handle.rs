@@ -145,29 +145,37 @@ impl Outbox {
         wake(state);
     }
 
-    /// Swaps the released tokens out, moves messages down as long as `room` says yes, and registers
-    /// the task for the next change.
+    /// Takes what waits and registers the task for the next change. Messages down come as long as
+    /// they are below `down_room` bytes together, the first in any case; `more` says that some
+    /// stayed.
     pub(crate) fn poll_take(
         &self,
         cx: &Context<'_>,
         released: &mut Vec<Token>,
-        mut room: impl FnMut(Bytes) -> bool,
-    ) -> Option<CloseReason> {
+        down: &mut Vec<Bytes>,
+        down_room: usize,
+    ) -> Taken {
         let mut state = self.lock();
-        if released.is_empty() {
-            std::mem::swap(&mut state.released, released);
-        } else {
-            released.append(&mut state.released);
-        }
-        while let Some(payload) = state.down.pop_front() {
-            state.down_bytes -= payload.len() + Self::OVERHEAD_BYTES;
-            if !room(payload) {
-                break;
-            }
+        debug_assert!(released.is_empty());
+        std::mem::swap(&mut state.released, released);
+        let mut room = down_room;
+        while room > 0
+            && let Some(payload) = state.down.pop_front()
+        {
+            let bytes = payload.len() + Self::OVERHEAD_BYTES;
+            state.down_bytes -= bytes;
+            room = room.saturating_sub(bytes);
+            down.push(payload);
         }
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
         }
-        state.close
+        Taken { close: state.close, more: !state.down.is_empty() }
     }
+}
+
+/// What [`Outbox::poll_take`] found besides.
+pub(crate) struct Taken {
+    pub(crate) close: Option<CloseReason>,
+    pub(crate) more: bool,
 }

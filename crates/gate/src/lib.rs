@@ -16,15 +16,20 @@
 pub mod acl;
 pub mod clock;
 pub mod close;
+mod conn;
 mod handle;
 pub mod identity;
 pub mod ingest;
 pub mod limits;
+mod listener;
 pub mod metrics;
 pub mod repeat;
+pub mod session;
+pub mod store;
 
 pub use close::CloseReason;
 pub use handle::{DownError, GateHandle};
 pub use ingest::{Arrival, Arrivals, Body, ConnId, GateEvent, Token};
 pub use limits::Limits;
 pub use metrics::Metrics;
+pub use listener::{Gate, Settings};

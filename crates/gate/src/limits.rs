@@ -29,23 +29,19 @@ pub struct Limits {
     pub unacked_grace_ms: u64,
     /// Silence allowed with keep-alive 0: a device may report once a day.
     pub idle_ms: u64,
-    /// Bytes waiting to be written to one client: a few messages down.
+    /// Bytes that the owner may leave waiting for one client, and again as many that its task
+    /// holds: a few messages down.
     pub outgoing_bytes: usize,
     /// How long a client may take nothing while bytes wait for it.
     pub write_stall_ms: u64,
-    /// Filters in all SUBSCRIBEs that are remembered per client; more are refused.
-    pub subscriptions: usize,
     /// Silence after a PUBACK after which the next sign of life proves that the client has it.
     pub settle_ms: u64,
+    /// How long the end of a connection waits for the peer to take the last bytes and to close.
+    pub closing_ms: u64,
     /// How long a stop waits for connections to write what is released.
     pub stop_grace_ms: u64,
     /// How long a new connection waits for the older one with its id to leave.
     pub takeover_grace_ms: u64,
-}
-
-impl Limits {
-    /// Smallest packet bound that still fits a message and its topic.
-    pub const MIN_PACKET_BYTES: usize = 1024;
 }
 
 impl Default for Limits {
@@ -64,8 +60,8 @@ impl Default for Limits {
             idle_ms: 26 * 3_600_000,
             outgoing_bytes: 512 * 1024,
             write_stall_ms: 10_000,
-            subscriptions: 16,
             settle_ms: 30_000,
+            closing_ms: 500,
             stop_grace_ms: 2_000,
             takeover_grace_ms: 1_000,
         }
