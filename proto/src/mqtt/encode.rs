@@ -193,7 +193,8 @@ fn put_unsubscribe(
     Ok(())
 }
 
-/// Reason and properties, in the shortest form: nothing for plain success.
+/// Reason and properties: nothing for plain success, else both. Version 5 could leave out an empty
+/// property length, but some clients cannot read that form (rumqttc 0.25 in DISCONNECT).
 fn put_tail(
     reason: Reason,
     properties: &Properties<'_>,
@@ -204,11 +205,7 @@ fn put_tail(
         return Ok(());
     }
     sink.put_u8(reason.0)?;
-    if properties.is_empty() {
-        Ok(())
-    } else {
-        put_properties(properties, version, sink)
-    }
+    put_properties(properties, version, sink)
 }
 
 fn put_properties(
