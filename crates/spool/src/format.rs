@@ -321,7 +321,14 @@ mod tests {
 
     #[test]
     fn the_bytes_of_version_1_are_frozen() {
-        assert_eq!(HEADER.encode(), [0; HEADER_BYTES]);
+        assert_eq!(
+            HEADER.encode(),
+            [
+                72, 87, 83, 80, 79, 79, 76, 0, 1, 0, 0, 0, 3, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1, 9,
+                0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 221, 204, 187,
+                170, 0, 0, 0, 0, 0, 0, 0, 0, 187, 66, 4, 220
+            ]
+        );
         assert_eq!(
             Footer {
                 id: 5,
@@ -333,8 +340,13 @@ mod tests {
         );
         let mut record = Vec::new();
         append_record(&mut record, 5, 299, 0x21, b"abc");
-        assert_eq!(record, [0; 0]);
-        assert_eq!(snapshot_crc(5, b"abc"), 0);
+        assert_eq!(
+            record,
+            [
+                29, 10, 218, 125, 3, 0, 0, 33, 43, 1, 0, 0, 0, 0, 0, 0, 97, 98, 99
+            ]
+        );
+        assert_eq!(snapshot_crc(5, b"abc"), 0x3d90ef12);
         assert_eq!(Name::Segment(255).file("log"), "log-00000000000000ff.seg");
     }
 
