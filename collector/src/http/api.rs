@@ -1,0 +1,182 @@
+//! The read interface over the hot store.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use headwater_proto::ids::DeviceId;
+use headwater_proto::sample::OwnedValue;
+use serde::Deserialize;
+use serde_json::{Value as Json_, json};
+
+use super::{Shared, time};
+use crate::sink::hot::{DeviceInfo, HotView, Point};
+use crate::state::StateError;
+
+/// Most points of one answer; `truncated` says that there were more.
+const MAX_POINTS: usize = 100_000;
+/// Span of a series when `from` is not given.
+const DEFAULT_SPAN_US: i64 = 3_600_000_000;
+
+/// An error as JSON.
+pub(super) fn error(status: StatusCode, text: &str) -> Response {
+    (status, Json(json!({ "error": text }))).into_response()
+}
+
+pub(super) async fn devices(State(shared): State<Arc<Shared>>) -> Response {
+    read(shared, |hot, _| {
+        let devices: Vec<Json_> =
+            hot.devices()?.iter().map(|(name, info)| device_json(name, info)).collect();
+        Ok(Json(json!({ "devices": devices })).into_response())
+    })
+    .await
+}
+
+pub(super) async fn latest(
+    State(shared): State<Arc<Shared>>,
+    Path(device): Path<String>,
+) -> Response {
+    read(shared, move |hot, _| {
+        let Some(info) = known(hot, &device)? else { return Ok(unknown(&device)) };
+        let values: Vec<Json_> = hot.latest(&device)?.iter().map(point_json).collect();
+        let mut answer = device_json(&device, &info);
+        answer["latest"] = values.into();
+        Ok(Json(answer).into_response())
+    })
+    .await
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct SeriesQuery {
+    metric: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+}
+
+pub(super) async fn series(
+    State(shared): State<Arc<Shared>>,
+    Path(device): Path<String>,
+    Query(query): Query<SeriesQuery>,
+) -> Response {
+    read(shared, move |hot, now_us| {
+        let Some(metric) = query.metric.filter(|metric| !metric.is_empty()) else {
+            let text = "add ?metric=NAME; /latest names the metrics of a device";
+            return Ok(error(StatusCode::BAD_REQUEST, text));
+        };
+        let mut problems = Vec::new();
+        let mut moment = |name: &str, text: Option<String>, default: i64| match text {
+            None => default,
+            Some(text) => time::parse(&text).unwrap_or_else(|| {
+                problems.push(format!(
+                    "{name}={text}: must be Unix milliseconds or RFC 3339 in UTC, for example \
+                     2026-11-22T08:00:00Z"
+                ));
+                default
+            }),
+        };
+        let to = moment("to", query.to, now_us.saturating_add(1));
+        let from = moment("from", query.from, to.saturating_sub(DEFAULT_SPAN_US));
+        if problems.is_empty() && from >= to {
+            problems.push("from must lie before to".into());
+        }
+        if !problems.is_empty() {
+            return Ok(error(StatusCode::BAD_REQUEST, &problems.join("; ")));
+        }
+        if known(hot, &device)?.is_none() {
+            return Ok(unknown(&device));
+        }
+        let series = hot.series(&device, &metric, from, to, MAX_POINTS)?;
+        let points: Vec<Json_> = series.points.iter().map(point_json).collect();
+        Ok(Json(json!({
+            "device": device,
+            "metric": metric,
+            "from": time::format(from),
+            "to": time::format(to),
+            "truncated": series.truncated,
+            "points": points,
+        }))
+        .into_response())
+    })
+    .await
+}
+
+/// Runs a read of the hot store off the runtime's threads: sled blocks.
+async fn read(
+    shared: Arc<Shared>,
+    work: impl FnOnce(&HotView, i64) -> Result<Response, StateError> + Send + 'static,
+) -> Response {
+    let done = tokio::task::spawn_blocking(move || {
+        let Some(hot) = &shared.hot else {
+            let text = "the hot store is switched off in the configuration";
+            return error(StatusCode::NOT_FOUND, text);
+        };
+        work(hot, (shared.now_us)())
+            .unwrap_or_else(|e| error(StatusCode::SERVICE_UNAVAILABLE, &e.to_string()))
+    })
+    .await;
+    done.unwrap_or_else(|_| error(StatusCode::INTERNAL_SERVER_ERROR, "the read was cut short"))
+}
+
+fn known(hot: &HotView, device: &str) -> Result<Option<DeviceInfo>, StateError> {
+    // A text that is no device id cannot be a key: another device's keys begin with it.
+    if DeviceId::new(device).is_err() {
+        return Ok(None);
+    }
+    hot.device(device)
+}
+
+fn unknown(device: &str) -> Response {
+    error(StatusCode::NOT_FOUND, &format!("no readings of a device '{device}' are known here"))
+}
+
+fn device_json(name: &str, info: &DeviceInfo) -> Json_ {
+    json!({
+        "device": name,
+        "first_seen": time::format(info.first_seen_us),
+        "last_seen": time::format(info.last_seen_us),
+        "records": info.records,
+        "samples": info.samples,
+    })
+}
+
+fn point_json(point: &Point) -> Json_ {
+    let mut object = json!({
+        "metric": point.metric,
+        "time": time::format(point.time_us),
+        "value": value_json(&point.value),
+    });
+    if !point.labels.is_empty() {
+        object["labels"] = serde_json::from_str(&point.labels).unwrap_or(Json_::Null);
+    }
+    object
+}
+
+/// JSON has no NaN and no infinities: they become texts, so that nothing is lost in silence.
+fn value_json(value: &OwnedValue) -> Json_ {
+    let float = |v: f64| if v.is_finite() { json!(v) } else { json!(v.to_string()) };
+    match value {
+        OwnedValue::Bool(v) => json!(v),
+        OwnedValue::I64(v) => json!(v),
+        OwnedValue::F32(v) => {
+            // The shortest text that is this f32, as a number: 0.1 and not 0.10000000149.
+            v.to_string().parse().map_or_else(|_| float(f64::from(*v)), float)
+        }
+        OwnedValue::F64(v) => float(*v),
+        OwnedValue::Str(v) => json!(v),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_keep_their_meaning_in_json() {
+        assert_eq!(value_json(&OwnedValue::F32(0.1)).to_string(), "0.1");
+        assert_eq!(value_json(&OwnedValue::F64(f64::NAN)), json!("NaN"));
+        assert_eq!(value_json(&OwnedValue::F64(f64::NEG_INFINITY)), json!("-inf"));
+        assert_eq!(value_json(&OwnedValue::I64(i64::MAX)).to_string(), i64::MAX.to_string());
+    }
+}

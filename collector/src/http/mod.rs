@@ -1,0 +1,81 @@
+//! The HTTP interface: health, metrics, and what devices said last.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/healthz` | 200 while the process works |
+//! | `/readyz` | 200 when it takes data; 503 and the reasons when it does not |
+//! | `/metrics` | counters in Prometheus text |
+//! | `/v1/devices` | every device with what is known about it |
+//! | `/v1/devices/{id}/latest` | the newest value of each metric |
+//! | `/v1/devices/{id}/series?metric=&from=&to=` | recent readings of one metric |
+//!
+//! Times in queries are Unix milliseconds or RFC 3339 in UTC (`2026-11-22T08:00:00Z`).
+
+mod api;
+mod time;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::sink::hot::HotView;
+
+/// What the interface shows; shared with the parts that know it.
+pub struct Shared {
+    /// The hot store, if it is on.
+    pub hot: Option<HotView>,
+    /// Counters in Prometheus text.
+    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// Why the collector does not take data now; empty when it does.
+    pub not_ready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Wall time, for the default span of a series.
+    pub now_us: Box<dyn Fn() -> i64 + Send + Sync>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("hot", &self.hot.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// Serves until `stop`; open answers are finished first.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    axum::serve(listener, router(shared)).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/v1/devices", get(api::devices))
+        .route("/v1/devices/{id}/latest", get(api::latest))
+        .route("/v1/devices/{id}/series", get(api::series))
+        .fallback(|| async { api::error(StatusCode::NOT_FOUND, "there is nothing at this path") })
+        .with_state(shared)
+}
+
+async fn ready(state: axum::extract::State<Arc<Shared>>) -> Response {
+    let reasons = (state.not_ready)();
+    if reasons.is_empty() {
+        return "ready\n".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n").into_response()
+}
+
+async fn metrics(state: axum::extract::State<Arc<Shared>>) -> Response {
+    const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, TYPE)], (state.metrics)()).into_response()
+}

@@ -1,0 +1,20 @@
+//! The embedded hot store: the latest value of every metric, and recent readings of every device.
+//!
+//! It follows the journal with a cursor of its own and lives in keyed state, which may be deleted
+//! at any time: it is then filled again from what the journal still holds and from the lake.
+//!
+//! | map | key | value |
+//! |---|---|---|
+//! | `recent` | device, time, identity, part ([`chunk`]) | a chunk of readings, still compressed |
+//! | `latest` | device, 0, metric, 0, labels | time and value |
+//! | `schemas` | device, 0, epoch, number, part | bytes of a schema |
+//! | `devices` | device | [`DeviceInfo`] |
+//! | `meta` | `cursor` | journal id and position |
+
+mod chunk;
+mod query;
+mod store;
+
+pub use chunk::Point;
+pub use query::{HotView, Series};
+pub use store::{DeviceInfo, HotSettings, HotStore};

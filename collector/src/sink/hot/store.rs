@@ -1,0 +1,379 @@
+//! Writing the hot store: one owner, on the hot sink's thread.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use headwater_proto::codec::BatchHeader;
+use headwater_proto::frame::{self, Kind};
+use headwater_proto::ids::{Epoch, JournalId, Lane, Stream};
+use headwater_proto::schema::Schema;
+use headwater_proto::time::UnixMicros;
+use serde::{Deserialize, Serialize};
+
+use super::chunk::{self, Format, MAX_PARTS, Point, StoredRow, StoredValue};
+use super::query::HotView;
+use crate::pipeline::envelope::{BatchHead, RawHead, Record, Verdict};
+use crate::pipeline::payload;
+use crate::state::{Found, MAX_VALUE_BYTES, Map, State, StateError};
+
+/// Most bytes of a schema that the store keeps.
+const MAX_SCHEMA_BYTES: usize = MAX_PARTS * MAX_VALUE_BYTES;
+
+/// How long and how much the store keeps.
+#[derive(Debug, Clone, Copy)]
+pub struct HotSettings {
+    /// Readings older than this are dropped from `recent`, in microseconds.
+    pub keep_us: i64,
+    /// Chunks may take this many bytes; the oldest go first.
+    pub max_bytes: u64,
+    /// sled's cache in bytes.
+    pub cache_bytes: u64,
+}
+
+/// What is known about a device.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceInfo {
+    /// When its first record arrived, Unix µs.
+    pub first_seen_us: i64,
+    /// When its newest record arrived, Unix µs.
+    pub last_seen_us: i64,
+    /// Records seen since the store began.
+    pub records: u64,
+    /// Samples seen since the store began.
+    pub samples: u64,
+    /// Longest time from first to last row of one chunk, in µs: how far back a search must begin.
+    pub max_span_us: i64,
+    /// Bytes of its chunks.
+    pub bytes: u64,
+    /// Time of its oldest chunk, Unix µs.
+    pub oldest_us: i64,
+}
+
+/// The store, open for writing.
+#[derive(Debug)]
+pub struct HotStore {
+    state: State,
+    maps: Maps,
+    settings: HotSettings,
+    devices: HashMap<String, DeviceInfo>,
+    /// Devices whose info changed since the last commit.
+    changed: HashMap<String, Vec<Vec<u8>>>,
+    bytes: u64,
+    skipped: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Maps {
+    pub(super) recent: Map,
+    pub(super) latest: Map,
+    pub(super) schemas: Map,
+    pub(super) devices: Map,
+    pub(super) meta: Map,
+}
+
+impl HotStore {
+    /// Opens the store in `folder`.
+    ///
+    /// # Errors
+    /// When its folder cannot be used at all.
+    pub fn open(folder: &Path, settings: HotSettings) -> Result<(Self, Found), StateError> {
+        // sled keeps what it once took and rewrites before it frees: four times the live bytes.
+        let quota = settings.max_bytes.saturating_mul(4).saturating_add(64 << 20);
+        let (state, found) = State::open(folder, settings.cache_bytes, quota)?;
+        let maps = Maps {
+            recent: state.map("recent")?,
+            latest: state.map("latest")?,
+            schemas: state.map("schemas")?,
+            devices: state.map("devices")?,
+            meta: state.map("meta")?,
+        };
+        let mut devices = HashMap::new();
+        for pair in maps.devices.prefix(&[]) {
+            let (key, value) = pair?;
+            if let (Ok(name), Ok(info)) = (String::from_utf8(key), postcard::from_bytes(&value)) {
+                devices.insert(name, info);
+            }
+        }
+        let bytes = devices.values().map(|info: &DeviceInfo| info.bytes).sum();
+        let changed = HashMap::new();
+        Ok((Self { state, maps, settings, devices, changed, bytes, skipped: 0 }, found))
+    }
+
+    /// A handle for readers; sees every write at once.
+    #[must_use]
+    pub fn view(&self) -> HotView {
+        HotView::new(self.maps.clone())
+    }
+
+    /// The journal position to read next, if this journal was read before.
+    ///
+    /// # Errors
+    /// When the state refuses.
+    pub fn cursor(&self, journal: JournalId) -> Result<Option<u64>, StateError> {
+        let stored = self.maps.meta.get(b"cursor")?;
+        Ok(stored
+            .and_then(|bytes| postcard::from_bytes::<(u64, u64)>(&bytes).ok())
+            .filter(|(id, _)| *id == journal.0)
+            .map(|(_, position)| position))
+    }
+
+    /// Records that were not stored for lack of room.
+    #[must_use]
+    pub const fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// Takes in one journal record. Idempotent.
+    ///
+    /// # Errors
+    /// When the state refuses; the record may be applied again.
+    pub fn apply(&mut self, record: &Record<'_>) -> Result<(), StateError> {
+        match record {
+            Record::Batch(head, frame) if head.verdict == Verdict::Store => self.batch(head, frame),
+            Record::Raw(head, body) if head.verdict == Verdict::Store => self.raw(head, body),
+            Record::Schema(head, bytes) => {
+                self.schema(head.origin.as_str(), head.epoch, head.number, bytes)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes in readings of `stream` that come from elsewhere than the journal. Idempotent per
+    /// `seq`, which no record of the journal uses under the same epoch.
+    ///
+    /// # Errors
+    /// When the state refuses.
+    pub fn refill(
+        &mut self,
+        stream: &Stream,
+        seq: u64,
+        points: &[Point],
+        at: UnixMicros,
+    ) -> Result<(), StateError> {
+        let rows: Vec<StoredRow> = points.iter().map(stored).collect();
+        self.rows(stream, seq, &rows, at)
+    }
+
+    /// Makes everything durable up to `position` of the journal: latest values, device infos and
+    /// the cursor with them.
+    ///
+    /// # Errors
+    /// When the state refuses.
+    pub fn commit(&mut self, journal: JournalId, position: u64) -> Result<(), StateError> {
+        let view = self.view();
+        for (device, chunks) in std::mem::take(&mut self.changed) {
+            for key in chunks {
+                self.fold_latest(&device, &view.chunk(&device, &key)?)?;
+            }
+            if let Some(info) = self.devices.get(&device) {
+                self.maps.devices.put(device.as_bytes(), &encode(info))?;
+            }
+        }
+        self.maps.meta.put(b"cursor", &encode(&(journal.0, position)))?;
+        self.state.sync()
+    }
+
+    /// Drops chunks older than the store keeps, and the oldest ones above its size.
+    ///
+    /// # Errors
+    /// When the state refuses.
+    pub fn expire(&mut self, now: UnixMicros) -> Result<(), StateError> {
+        let mut cutoff = now.0.saturating_sub(self.settings.keep_us);
+        self.drop_before(cutoff)?;
+        while self.bytes > self.settings.max_bytes {
+            let oldest = self.devices.values().filter(|info| info.bytes > 0);
+            let Some(oldest) = oldest.map(|info| info.oldest_us).min() else { break };
+            // An eighth of what is kept at a time; at least a millisecond, so that it ends.
+            let step = (now.0.saturating_sub(oldest) / 8).max(1_000);
+            cutoff = cutoff.max(oldest.saturating_add(step));
+            self.drop_before(cutoff)?;
+        }
+        Ok(())
+    }
+
+    fn batch(&mut self, head: &BatchHead, frame: &[u8]) -> Result<(), StateError> {
+        let Ok((frame, _)) = frame::decode(frame) else { return Ok(()) };
+        if frame.kind != Kind::Batch {
+            return Ok(());
+        }
+        let Ok(header) = BatchHeader::peek(frame.payload) else { return Ok(()) };
+        let offset = head.clock.offset_us;
+        let first = header.first_time_us.saturating_add(offset);
+        let span = header.last_time_us.saturating_sub(header.first_time_us).max(0);
+        let parts = chunk::parts(Format::Batch, offset, frame.payload);
+        self.store(&head.stream, head.seq, first, span, header.samples.into(), head.at, &parts)
+    }
+
+    fn raw(&mut self, head: &RawHead<'_>, body: &[u8]) -> Result<(), StateError> {
+        let mut rows = Vec::new();
+        let read = payload::read(head.decoder, head.metric, body, &mut |reading| {
+            rows.push(StoredRow {
+                metric: reading.metric.to_owned(),
+                labels: reading.tags.to_owned(),
+                time_us: reading.time_us.unwrap_or(head.at.0),
+                value: StoredValue::from(reading.value),
+            });
+        });
+        if read.is_err() {
+            return Ok(());
+        }
+        let stream = Stream {
+            device: head.device.clone(),
+            lane: Lane::Plain,
+            epoch: Epoch::new(head.journal.0),
+        };
+        self.rows(&stream, head.seq, &rows, head.at)
+    }
+
+    fn rows(
+        &mut self,
+        stream: &Stream,
+        seq: u64,
+        rows: &[StoredRow],
+        at: UnixMicros,
+    ) -> Result<(), StateError> {
+        let times = || rows.iter().map(|row| row.time_us);
+        let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(()) };
+        let parts = chunk::parts(Format::Rows, 0, &encode(&rows));
+        self.store(stream, seq, first, last.saturating_sub(first), rows.len() as u64, at, &parts)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the facts of one chunk, used once each")]
+    fn store(
+        &mut self,
+        stream: &Stream,
+        seq: u64,
+        first_us: i64,
+        span_us: i64,
+        samples: u64,
+        at: UnixMicros,
+        parts: &[Vec<u8>],
+    ) -> Result<(), StateError> {
+        if parts.len() > MAX_PARTS || self.state.room().is_err() {
+            self.skipped += 1;
+            return Ok(());
+        }
+        let key = chunk::key(stream, seq, first_us);
+        let known = self.maps.recent.get(&part_key(&key, 0))?.is_some();
+        for (number, part) in parts.iter().enumerate() {
+            self.maps.recent.put(&part_key(&key, number), part)?;
+        }
+        let device = stream.device.as_str();
+        let info = self.devices.entry(device.to_owned()).or_insert_with(|| DeviceInfo {
+            first_seen_us: at.0,
+            oldest_us: first_us,
+            ..DeviceInfo::default()
+        });
+        info.last_seen_us = info.last_seen_us.max(at.0);
+        info.max_span_us = info.max_span_us.max(span_us);
+        info.oldest_us = if info.bytes == 0 { first_us } else { info.oldest_us.min(first_us) };
+        if !known {
+            let bytes = parts.iter().map(|part| part.len() as u64).sum::<u64>();
+            info.records += 1;
+            info.samples += samples;
+            info.bytes += bytes;
+            self.bytes += bytes;
+        }
+        self.changed.entry(device.to_owned()).or_default().push(key);
+        Ok(())
+    }
+
+    fn schema(
+        &mut self,
+        device: &str,
+        epoch: Epoch,
+        number: u32,
+        bytes: &[u8],
+    ) -> Result<(), StateError> {
+        if bytes.len() > MAX_SCHEMA_BYTES || Schema::decode(bytes).is_err() {
+            return Ok(());
+        }
+        let key = schema_key(device, epoch.get(), number);
+        for (number, part) in bytes.chunks(MAX_VALUE_BYTES).enumerate() {
+            self.maps.schemas.put(&part_key(&key, number), part)?;
+        }
+        Ok(())
+    }
+
+    /// Latest values are the newest by time, whichever came last.
+    fn fold_latest(&self, device: &str, points: &[Point]) -> Result<(), StateError> {
+        let mut newest: HashMap<(&str, &str), &Point> = HashMap::new();
+        for point in points {
+            let slot = newest.entry((&point.metric, &point.labels)).or_insert(point);
+            if slot.time_us <= point.time_us {
+                *slot = point;
+            }
+        }
+        for ((metric, labels), point) in newest {
+            let key = latest_key(device, metric, labels);
+            let known = self.maps.latest.get(&key)?;
+            let known = known.and_then(|bytes| postcard::from_bytes::<StoredRow>(&bytes).ok());
+            if known.is_none_or(|known| known.time_us <= point.time_us) {
+                let value = encode(&stored(point));
+                // A text that long is in `recent` and in the lake.
+                if value.len() <= MAX_VALUE_BYTES {
+                    self.maps.latest.put(&key, &value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_before(&mut self, cutoff_us: i64) -> Result<(), StateError> {
+        let due: Vec<String> = self
+            .devices
+            .iter()
+            .filter(|(_, info)| info.bytes > 0 && info.oldest_us < cutoff_us)
+            .map(|(device, _)| device.clone())
+            .collect();
+        for device in due {
+            let from = chunk::key_from(&device, i64::MIN);
+            let to = chunk::key_from(&device, cutoff_us);
+            let mut freed = 0;
+            for pair in self.maps.recent.range(&from, &to) {
+                let (key, value) = pair?;
+                self.maps.recent.remove(&key)?;
+                freed += value.len() as u64;
+            }
+            let mut rest = self.maps.recent.range(&to, &chunk::key_after(&device));
+            let oldest = rest.next().transpose()?.and_then(|(k, _)| chunk::parse_key(&device, &k));
+            let Some(info) = self.devices.get_mut(&device) else { continue };
+            info.bytes = if oldest.is_some() { info.bytes.saturating_sub(freed) } else { 0 };
+            info.oldest_us = oldest.map_or(cutoff_us, |(time, _)| time);
+            self.maps.devices.put(device.as_bytes(), &encode(info))?;
+        }
+        self.bytes = self.devices.values().map(|info| info.bytes).sum();
+        Ok(())
+    }
+}
+
+pub(super) fn part_key(key: &[u8], part: usize) -> Vec<u8> {
+    let mut whole = key.to_vec();
+    whole.push(u8::try_from(part).expect("a chunk has at most MAX_PARTS parts"));
+    whole
+}
+
+pub(super) fn schema_key(device: &str, epoch: u64, number: u32) -> Vec<u8> {
+    let mut key = device.as_bytes().to_vec();
+    key.push(0);
+    key.extend_from_slice(&epoch.to_be_bytes());
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+fn latest_key(device: &str, metric: &str, labels: &str) -> Vec<u8> {
+    [device.as_bytes(), &[0], metric.as_bytes(), &[0], labels.as_bytes()].concat()
+}
+
+fn stored(point: &Point) -> StoredRow {
+    StoredRow {
+        metric: point.metric.clone(),
+        labels: point.labels.clone(),
+        time_us: point.time_us,
+        value: StoredValue::from(point.value.borrowed()),
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_allocvec(value).expect("plain values serialise")
+}
