@@ -336,7 +336,10 @@ mod tests {
                 end: 70_000
             }
             .encode(),
-            [0; FOOTER_BYTES]
+            [
+                72, 87, 83, 69, 5, 0, 0, 0, 0, 0, 0, 0, 44, 1, 0, 0, 0, 0, 0, 0, 112, 17, 1, 0, 0,
+                0, 0, 0, 210, 44, 146, 71
+            ]
         );
         let mut record = Vec::new();
         append_record(&mut record, 5, 299, 0x21, b"abc");

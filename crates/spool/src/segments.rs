@@ -17,6 +17,10 @@ pub(crate) fn in_blocks(len: u64) -> u64 {
     len.div_ceil(BLOCK_BYTES) * BLOCK_BYTES
 }
 
+/// More records than a segment file can hold: positions that are left out behind a file which
+/// cannot be looked at now, so that none of them is given out twice.
+const UNKNOWN_POSITIONS: u64 = 1 << 28;
+
 /// A file kept for its blocks.
 #[derive(Debug, Clone)]
 pub(crate) struct Spare {
@@ -32,6 +36,8 @@ pub(crate) struct Inventory {
     /// A number that no segment or spare of this log ever had.
     pub(crate) next_id: u64,
     pub(crate) recovery: Recovery,
+    /// Positions that may be taken by files which could not be looked at.
+    unknown: u64,
 }
 
 /// Looks at every file of log `log`, cuts the tail, drops what is empty.
@@ -65,7 +71,7 @@ pub(crate) fn take_stock<D: Disk>(disk: &D, log: &str) -> io::Result<Inventory> 
     for id in ids {
         match probe(disk, log, id) {
             Ok(file) => found.push(file),
-            Err(error) => inventory.trouble(&Name::Segment(id).file(log), "read", &error),
+            Err(error) => inventory.skip(&Name::Segment(id).file(log), "read", &error),
         }
     }
     for (file, fate) in found.iter().zip(judge(&found)) {
@@ -77,11 +83,8 @@ pub(crate) fn take_stock<D: Disk>(disk: &D, log: &str) -> io::Result<Inventory> 
         .filter_map(|f| f.header.ok())
         .map(|h| h.first.max(h.previous_next));
     let reached = inventory.segments.iter().map(|s| s.info.next);
-    inventory.recovery.next = promised
-        .chain(reached)
-        .max()
-        .unwrap_or(0)
-        .max(inventory.recovery.next);
+    let known = promised.chain(reached).max().unwrap_or(0);
+    inventory.recovery.next = known.max(inventory.recovery.next) + inventory.unknown;
     inventory.recovery.segments = inventory.segments.len();
     Ok(inventory)
 }
@@ -122,6 +125,12 @@ impl Inventory {
             .push(format!("cannot {action} {file}: {error}"));
     }
 
+    /// Goes on without a segment.
+    fn skip(&mut self, file: &str, action: &str, error: &io::Error) {
+        self.trouble(file, action, error);
+        self.unknown += UNKNOWN_POSITIONS;
+    }
+
     fn settle<D: Disk>(&mut self, disk: &D, log: &str, file: &Found, fate: Fate) {
         let name = Name::Segment(file.id).file(log);
         match fate {
@@ -133,12 +142,12 @@ impl Inventory {
             }
             Fate::Scan => {
                 if let Err(error) = self.scan(disk, &name, file) {
-                    self.trouble(&name, "scan", &error);
+                    self.skip(&name, "scan", &error);
                 }
             }
             Fate::Rescue => {
                 if let Err(error) = self.rescue(disk, &name, file) {
-                    self.trouble(&name, "scan", &error);
+                    self.skip(&name, "scan", &error);
                 }
             }
             Fate::Stale => self.drop_file(disk, name),

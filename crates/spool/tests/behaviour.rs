@@ -423,6 +423,7 @@ fn a_failed_write_or_sync_anywhere_loses_only_what_it_says() {
                 }
             }
         }
+        disk.fail_operation(1 << 40);
         assert_eq!(positions(&mut log), durable, "operation {at}");
         assert_eq!(
             positions(&mut open(&disk.power_cut(at))),
@@ -581,5 +582,27 @@ fn a_start_survives_any_file_content_under_its_names() {
         assert_eq!(recovery.dropped, ["log-0000000000000009.seg"]);
         assert_eq!(positions(&mut log), [0, 1]);
         assert!(disk.list().unwrap().contains(&"x".to_owned()));
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_at_a_start_is_there_at_the_next_and_its_positions_are_not_reused() {
+    for at in 0..40 {
+        let disk = FakeDisk::new();
+        let mut log = open(&disk);
+        fill(&mut log, 25, 1000);
+        drop(log);
+        disk.fail_operation(at);
+        let Ok((mut log, _)) = Log::open(disk.clone(), config()) else {
+            continue;
+        };
+        disk.fail_operation(1 << 40);
+        let first = log.next();
+        assert!(first >= 25, "operation {at}");
+        fill(&mut log, 3, 1000);
+        drop(log);
+        let mut expected: Vec<_> = (0..25).collect();
+        expected.extend(first..first + 3);
+        assert_eq!(positions(&mut open(&disk)), expected, "operation {at}");
     }
 }

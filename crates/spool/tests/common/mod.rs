@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use headwater_spool::{Config, Disk, Log};
 
 /// Small segments, so that every path is walked within a few records.
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         segment_bytes: 8 << 10,
         quota_bytes: 1 << 20,
@@ -16,7 +16,7 @@ pub fn config() -> Config {
 }
 
 /// The payload of a position: tells which it is, and differs in every byte from its neighbours.
-pub fn payload(position: u64, len: usize) -> Vec<u8> {
+pub(crate) fn payload(position: u64, len: usize) -> Vec<u8> {
     let mut bytes = position.to_le_bytes().to_vec();
     let mut word = position.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     while bytes.len() < len {
@@ -27,12 +27,12 @@ pub fn payload(position: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A snapshot that names the position it was taken at.
+/// An owner without state.
 #[allow(dead_code, reason = "not every test file needs it")]
-pub fn no_snapshot(_: &mut Vec<u8>) {}
+pub(crate) fn no_snapshot(_: &mut Vec<u8>) {}
 
 /// Everything that can be read, and the positions named as damaged.
-pub fn read_all<D: Disk>(log: &mut Log<D>) -> (Vec<(u64, u8, Vec<u8>)>, Vec<u64>) {
+pub(crate) fn read_all<D: Disk>(log: &mut Log<D>) -> (Vec<(u64, u8, Vec<u8>)>, Vec<u64>) {
     let (mut records, mut damaged) = (Vec::new(), Vec::new());
     let mut from = 0;
     loop {
