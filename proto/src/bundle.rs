@@ -384,3 +384,120 @@ fn take<'a>(bytes: &'a [u8], at: &mut usize, len: usize) -> Option<&'a [u8]> {
     *at += len;
     Some(taken)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    pub(super) fn head() -> BundleHead {
+        BundleHead {
+            origin: DeviceId::new("pump-7").unwrap(),
+            lane: Lane::Normal,
+            epoch: Epoch::new(0x0102_0304_0506_0708),
+            first: 300,
+            ram: false,
+            boot: 9,
+            uptime_ms: 70_000,
+            wall: Some(WallClock { time: UnixMicros(1_700_000_000_000_000), error_ms: 200 }),
+        }
+    }
+
+    fn bundle(records: &[(Kind, &[u8])]) -> Vec<u8> {
+        assemble(head(), 4096, records.iter().copied()).unwrap().0
+    }
+
+    #[test]
+    fn the_head_of_version_1_is_frozen() {
+        let mut out = [0; MAX_HEAD_BYTES];
+        let len = head().encode(2, &mut out).unwrap();
+        let golden: &[u8] = &[
+            1, 2, 1, 6, b'p', b'u', b'm', b'p', b'-', b'7', 8, 7, 6, 5, 4, 3, 2, 1, 9, 0, 0, 0, 0,
+            0, 0, 0, 172, 2, 240, 162, 4, 0, 64, 245, 3, 36, 10, 6, 0, 200, 1, 2, 0,
+        ];
+        assert_eq!(out[..len], *golden);
+        assert_eq!(BundleHead::decode(golden), Ok((head(), 2)));
+    }
+
+    #[test]
+    fn numbered_frames_take_numbers_in_order_and_schemas_take_none() {
+        let bytes = bundle(&[(Kind::Schema, b"s"), (Kind::Batch, b"a"), (Kind::Gap, b"g")]);
+        let bundle = Bundle::open(&bytes).unwrap();
+        assert_eq!((bundle.head.clone(), bundle.count), (head(), 2));
+        let seen: Vec<_> =
+            bundle.records().map(|r| (r.seq, r.frame.kind, r.frame.payload)).collect();
+        assert_eq!(
+            seen,
+            [
+                (None, Kind::Schema, &b"s"[..]),
+                (Some(300), Kind::Batch, b"a"),
+                (Some(301), Kind::Gap, b"g"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_record_that_does_not_fit_leaves_the_bundle_as_it_was() {
+        let mut out = [0; 128];
+        let mut writer = BundleWriter::new(head(), &mut out).unwrap();
+        writer.push(Kind::Batch, &[7; 20]).unwrap();
+        assert_eq!(writer.push(Kind::Batch, &[8; 100]), Err(NoRoom));
+        assert_eq!(writer.push(Kind::Hello, &[8; 1]), Err(NoRoom));
+        let len = writer.finish();
+        let bundle = Bundle::open(&out[..len]).unwrap();
+        assert_eq!(bundle.count, 1);
+    }
+
+    #[test]
+    fn the_longest_head_fits_its_bound() {
+        let mut head = head();
+        head.origin = DeviceId::new(&"x".repeat(64)).unwrap();
+        (head.first, head.uptime_ms) = (MAX_SEQ, u64::MAX);
+        head.wall = Some(WallClock { time: UnixMicros(i64::MIN), error_ms: u32::MAX });
+        let mut out = [0; MAX_HEAD_BYTES];
+        assert!(write_head(&head, u16::MAX, &mut out).is_ok());
+    }
+
+    #[test]
+    fn a_bundle_that_is_not_whole_is_refused_whole() {
+        let bytes = bundle(&[(Kind::Batch, b"abc"), (Kind::Batch, b"def")]);
+        for cut in 0..bytes.len() {
+            assert!(Bundle::open(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        let mut longer = bytes.clone();
+        frame::append(Kind::Batch, b"x", &mut longer).unwrap();
+        assert_eq!(Bundle::open(&longer).err(), Some(BundleError::Count { promised: 2, found: 3 }));
+        let mut foreign = bytes;
+        frame::append(Kind::Ack, b"x", &mut foreign).unwrap();
+        assert_eq!(Bundle::open(&foreign).err(), Some(BundleError::Kind(Kind::Ack)));
+    }
+
+    #[test]
+    fn more_records_than_the_bound_are_neither_written_nor_read() {
+        let records = vec![(Kind::Batch, &b""[..]); usize::from(MAX_RECORDS) + 1];
+        let (mut bytes, count) = assemble(head(), 1 << 20, records).unwrap();
+        assert_eq!(count, MAX_RECORDS);
+        assert!(Bundle::open(&bytes).is_ok());
+        frame::append(Kind::Batch, b"", &mut bytes).unwrap();
+        assert!(matches!(Bundle::open(&bytes), Err(BundleError::Count { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            head_payload in proptest::collection::vec(any::<u8>(), 0..120),
+        ) {
+            let _ = Bundle::open(&bytes);
+            let _ = BundleHead::decode(&head_payload);
+            let mut begun = vec![VERSION, 2, 1, 1, b'a'];
+            begun.extend(&head_payload);
+            let mut framed = Vec::new();
+            frame::append(Kind::BundleHead, &begun, &mut framed).unwrap();
+            framed.extend(bytes);
+            let _ = Bundle::open(&framed);
+        }
+    }
+}

