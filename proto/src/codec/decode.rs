@@ -1,8 +1,20 @@
 //! From a batch's bytes to its rows, bounded.
+//!
+//! A few bytes can stand for thousands of rows, so the length of the input bounds nothing: the
+//! declared rows do, and they are checked before anything is allocated. Beside what the visitor
+//! keeps, decoding takes memory for the columns, for the histories of series that appear, and for
+//! new texts, all within [`Limits`].
 
-use super::{BatchHeader, DecodeError, Limits};
+use alloc::vec::Vec;
+
+use super::bits::{BitReader, CodeError};
+use super::model::{Class, Plan, Symbol};
+use super::rice::{Rice, RowState, Texts};
+use super::table::{Table, check, code_series, known_series, learn, plans};
+use super::{BackEnd, BatchHeader, DecodeError, Limits, varint_rows};
 use crate::sample::Value;
-use crate::schema::Schema;
+use crate::schema::{ColumnKind, Schema};
+use crate::varint::unzigzag;
 
 /// What receives the rows of a batch, in order.
 ///
@@ -24,6 +36,266 @@ pub fn decode(
     limits: &Limits,
     visitor: &mut impl RowVisitor,
 ) -> Result<BatchHeader, DecodeError> {
-    let _ = (schema, limits, visitor);
-    BatchHeader::peek(payload)
+    let (header, len) = BatchHeader::read(payload)?;
+    if header.rows > limits.rows {
+        return Err(DecodeError::Limit("rows"));
+    }
+    let cells = u64::from(header.rows).saturating_mul(schema.columns.len() as u64);
+    if cells > u64::from(limits.cells) || u64::from(header.samples) > cells {
+        return Err(DecodeError::Limit("cells"));
+    }
+    check(schema, limits)?;
+    let plans = plans(schema, header.back_end);
+    let mut decoder = Decoder {
+        header,
+        schema,
+        table: Table::new(&plans, schema.series.len()),
+        symbols: alloc::vec![Symbol::default(); plans.len()],
+        texts: NewTexts::new(plans.len(), limits.text_bytes),
+        plans: &plans,
+        rice: Rice::default(),
+        earliest: i64::MAX,
+        latest: i64::MIN,
+        samples: 0,
+    };
+    let mut bits = BitReader::new(&payload[len..]);
+    match decoder.rows(&mut bits, visitor) {
+        Ok(()) => {}
+        Err(CodeError::Decode(error)) => return Err(error),
+        Err(CodeError::Full) => return Err(DecodeError::Limit("text")),
+    }
+    bits.finish()?;
+    let summary = (decoder.earliest, decoder.latest, decoder.samples);
+    if summary != (header.first_time_us, header.last_time_us, header.samples) {
+        return Err(DecodeError::Mismatch);
+    }
+    Ok(header)
+}
+
+struct Decoder<'a> {
+    header: BatchHeader,
+    schema: &'a Schema,
+    plans: &'a [Plan],
+    table: Table,
+    symbols: Vec<Symbol>,
+    texts: NewTexts,
+    rice: Rice,
+    earliest: i64,
+    latest: i64,
+    samples: u32,
+}
+
+impl Decoder<'_> {
+    fn rows(
+        &mut self,
+        bits: &mut BitReader<'_>,
+        visitor: &mut impl RowVisitor,
+    ) -> Result<(), CodeError> {
+        for row in 0..self.header.rows {
+            self.row(bits, row, visitor)?;
+        }
+        if self.header.back_end == BackEnd::Rice {
+            self.rice.finish(bits)?;
+        }
+        Ok(())
+    }
+
+    fn row(
+        &mut self,
+        bits: &mut BitReader<'_>,
+        row: u32,
+        visitor: &mut impl RowVisitor,
+    ) -> Result<(), CodeError> {
+        let count = self.table.series_count();
+        let mut series = if count == 1 { 0 } else { self.table.expected() };
+        let mut foretold = false;
+        match self.header.back_end {
+            BackEnd::Rice => {
+                foretold = self.rice.begin(bits, false)?;
+                if !foretold && count != 1 {
+                    series = code_series(bits, 0, series, count)?;
+                }
+            }
+            BackEnd::Varint if count != 1 => {
+                series = known_series(varint_rows::number(bits, 0)?, count)?;
+            }
+            BackEnd::Varint => {}
+        }
+        let latest = self.table.ticks;
+        let (time, columns, _) = self.table.get(self.plans, series);
+        let expected = time.predict(latest);
+        let timed = row > 0 || self.header.flags & BatchHeader::OUT_OF_ORDER != 0;
+        let mut state = RowState {
+            plans: self.plans,
+            time,
+            columns,
+            timed,
+        };
+        let (symbols, texts) = (&mut self.symbols, &mut self.texts);
+        let residual = match self.header.back_end {
+            BackEnd::Rice => self
+                .rice
+                .cells(bits, &mut state, foretold, 0, symbols, texts)?,
+            BackEnd::Varint => varint_rows::cells(bits, &mut state, 0, symbols, texts)?,
+        };
+        let ticks = expected.wrapping_add(unzigzag(residual));
+        self.table.ticks = ticks;
+        self.table.follow(series);
+        let tick = i64::from(self.header.tick_us(&self.schema.time));
+        let time_us = self
+            .header
+            .first_time_us
+            .wrapping_add(ticks.wrapping_mul(tick));
+        self.earliest = self.earliest.min(time_us);
+        self.latest = self.latest.max(time_us);
+        let (time, ..) = self.table.get(self.plans, series);
+        time.learn(self.schema.time.step, self.schema.time.residual_bits, ticks);
+        visitor.row(row, time_us, series);
+        self.values(series, visitor)
+    }
+
+    fn values(&mut self, series: u32, visitor: &mut impl RowVisitor) -> Result<(), CodeError> {
+        let (_, columns, recent) = self.table.get(self.plans, series);
+        for (at, (plan, history)) in self.plans.iter().zip(columns).enumerate() {
+            let symbol = self.symbols[at];
+            if symbol.class == Class::Missing {
+                if !plan.nullable {
+                    return Err(DecodeError::Invalid("missing value").into());
+                }
+                history.missing = true;
+                continue;
+            }
+            self.samples += 1;
+            let (quotient, value) = match plan.kind {
+                ColumnKind::Str => {
+                    let dictionary = &self.schema.columns[at].dictionary;
+                    let number = self.texts.number(at, plan, symbol, history.last())?;
+                    visitor.value(at, Value::Str(self.texts.get(at, dictionary, number)?));
+                    (Some(i64::from(number)), 0)
+                }
+                ColumnKind::Bool => {
+                    let value = (history.last() ^ symbol.code.cast_signed()) & 1;
+                    visitor.value(at, Value::Bool(value != 0));
+                    (Some(value), 0)
+                }
+                ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64 => {
+                    let (quotient, value) = match symbol.class {
+                        Class::Number => {
+                            let quotient = history.undo(plan, symbol.code);
+                            (Some(quotient), plan.join(quotient, symbol.correction))
+                        }
+                        Class::Recent => {
+                            let value = recent[at]
+                                .get(symbol.code)
+                                .ok_or(DecodeError::Invalid("rank"))?;
+                            (plan.split(value).map(|(quotient, _)| quotient), value)
+                        }
+                        Class::Missing | Class::Raw => (None, symbol.code),
+                    };
+                    visitor.value(at, number_value(plan.kind, value));
+                    (quotient, value)
+                }
+            };
+            learn(plan, history, &mut recent[at], quotient, value);
+        }
+        Ok(())
+    }
+}
+
+fn number_value(kind: ColumnKind, bits: u64) -> Value<'static> {
+    match kind {
+        ColumnKind::F32 => Value::F32(f32::from_bits((bits & 0xffff_ffff) as u32)),
+        ColumnKind::F64 => Value::F64(f64::from_bits(bits)),
+        ColumnKind::Bool | ColumnKind::I64 | ColumnKind::Str => Value::I64(bits.cast_signed()),
+    }
+}
+
+/// Texts that the batch itself brings.
+struct NewTexts {
+    bytes: Vec<u8>,
+    /// Per column: where each of its texts ends; it starts where it was begun.
+    places: Vec<Vec<(u32, u32)>>,
+    begun: u32,
+    most: u32,
+}
+
+impl NewTexts {
+    fn new(columns: usize, most: u32) -> Self {
+        Self {
+            bytes: Vec::new(),
+            places: alloc::vec![Vec::new(); columns],
+            begun: 0,
+            most,
+        }
+    }
+}
+
+impl NewTexts {
+    /// The number of a text symbol; a new text gets the next one.
+    fn number(
+        &mut self,
+        column: usize,
+        plan: &Plan,
+        symbol: Symbol,
+        last: i64,
+    ) -> Result<u32, DecodeError> {
+        if symbol.class == Class::Raw {
+            // The length is at most 255, and its bytes have been taken.
+            let end = self
+                .begun
+                .saturating_add(u32::try_from(symbol.code).unwrap_or(u32::MAX));
+            let places = &mut self.places[column];
+            places.push((self.begun, end));
+            self.begun = end;
+            return u32::try_from(places.len())
+                .ok()
+                .and_then(|added| plan.texts.checked_add(added))
+                .ok_or(DecodeError::Limit("texts"));
+        }
+        let number = if symbol.code == 0 {
+            last.cast_unsigned()
+        } else {
+            symbol.code
+        };
+        u32::try_from(number)
+            .ok()
+            .filter(|&number| number > 0)
+            .ok_or(DecodeError::Invalid("text number"))
+    }
+
+    /// The text of a number.
+    fn get<'a>(
+        &'a self,
+        column: usize,
+        dictionary: &'a [alloc::string::String],
+        number: u32,
+    ) -> Result<&'a str, DecodeError> {
+        let at = number as usize - 1;
+        if let Some(text) = dictionary.get(at) {
+            return Ok(text);
+        }
+        self.places[column]
+            .get(at - dictionary.len())
+            .and_then(|&(start, end)| self.bytes.get(start as usize..end as usize))
+            .and_then(|bytes| core::str::from_utf8(bytes).ok())
+            .ok_or(DecodeError::Invalid("text"))
+    }
+}
+
+impl Texts for NewTexts {
+    fn byte(&mut self, _: usize, _: usize) -> u8 {
+        0
+    }
+
+    fn take(&mut self, _: usize, byte: u8) -> Result<(), CodeError> {
+        if self.bytes.len() >= self.most as usize {
+            return Err(DecodeError::Limit("text").into());
+        }
+        self.bytes.push(byte);
+        Ok(())
+    }
+
+    fn added(&self, column: usize) -> u32 {
+        u32::try_from(self.places[column].len()).unwrap_or(u32::MAX)
+    }
 }

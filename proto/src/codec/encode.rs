@@ -1,9 +1,17 @@
 //! From rows to a batch's bytes.
 
+use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{BackEnd, BatchHeader, Rows};
-use crate::schema::Schema;
+use super::bits::{BitWriter, Bits, CodeError};
+use super::model::{Class, History, Plan, Symbol};
+use super::rice::{Rice, RowState, Texts};
+use super::rows::Cells;
+use super::table::{Table, code_series, learn, plans, symbol};
+use super::{BackEnd, BatchHeader, Rows, TimeParams, header, varint_rows};
+use crate::schema::{ColumnKind, Schema};
+use crate::varint::zigzag;
 
 /// Why rows do not become a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -20,21 +28,36 @@ pub enum EncodeError {
 #[derive(Debug, Clone)]
 pub struct Encoder {
     back_end: BackEnd,
+    time: TimeParams,
+    plans: Vec<Plan>,
+    table: Table,
+    symbols: Vec<Symbol>,
+    texts: Vec<TextNumbers>,
 }
 
 impl Encoder {
     /// For batches of `schema`, with the back end that suits it best.
     #[must_use]
     pub fn new(schema: &Schema) -> Self {
-        let _ = schema;
-        Self {
-            back_end: BackEnd::Rice,
-        }
+        Self::with_back_end(schema, BackEnd::Rice)
     }
 
-    /// Writes with this back end from now on.
-    pub fn set_back_end(&mut self, back_end: BackEnd) {
-        self.back_end = back_end;
+    /// For batches of `schema` with this back end.
+    #[must_use]
+    pub fn with_back_end(schema: &Schema, back_end: BackEnd) -> Self {
+        let plans = plans(schema, back_end);
+        Self {
+            back_end,
+            time: schema.time,
+            table: Table::new(&plans, schema.series.len()),
+            symbols: alloc::vec![Symbol::default(); plans.len()],
+            texts: schema
+                .columns
+                .iter()
+                .map(|c| TextNumbers::new(&c.dictionary))
+                .collect(),
+            plans,
+        }
     }
 
     /// Appends the batch of `rows` to `out`: the payload of a frame.
@@ -47,7 +70,271 @@ impl Encoder {
         rows: &Rows,
         out: &mut Vec<u8>,
     ) -> Result<BatchHeader, EncodeError> {
-        let _ = (schema_no, rows, out);
-        Err(EncodeError::Empty)
+        let header = self.header(schema_no, rows)?;
+        let mut bytes = [0u8; header::MAX_HEADER_BYTES];
+        let len = header
+            .write(&mut bytes)
+            .map_err(|_| EncodeError::OtherSchema)?;
+        out.extend_from_slice(&bytes[..len]);
+        self.table.clear();
+        for (texts, cells) in self.texts.iter_mut().zip(&rows.columns) {
+            texts.begin(cells);
+        }
+        let mut bits = BitWriter::new(&mut *out);
+        let mut rice = Rice::default();
+        for row in 0..rows.times.len() {
+            // A Vec takes every byte.
+            self.row(&mut bits, &mut rice, &header, rows, row)
+                .map_err(|_| EncodeError::OtherSchema)?;
+        }
+        if self.back_end == BackEnd::Rice {
+            rice.finish(&mut bits)
+                .map_err(|_| EncodeError::OtherSchema)?;
+        }
+        bits.finish().map_err(|_| EncodeError::OtherSchema)?;
+        Ok(header)
+    }
+
+    fn header(&self, schema_no: u32, rows: &Rows) -> Result<BatchHeader, EncodeError> {
+        let (Some(&first), Some(&earliest), Some(&latest)) = (
+            rows.times.first(),
+            rows.times.iter().min(),
+            rows.times.iter().max(),
+        ) else {
+            return Err(EncodeError::Empty);
+        };
+        let kinds = rows.columns.iter().map(|cells| cells.kind);
+        if !kinds.eq(self.plans.iter().map(|plan| plan.kind))
+            || rows
+                .series
+                .iter()
+                .any(|&series| series >= self.table.series_count())
+            || self
+                .plans
+                .iter()
+                .zip(&rows.columns)
+                .any(|(plan, cells)| !plan.nullable && cells.present.contains(&false))
+        {
+            return Err(EncodeError::OtherSchema);
+        }
+        let tick = u64::from(self.time.tick_us);
+        let on_tick = |&time: &i64| {
+            time.wrapping_sub(earliest)
+                .cast_unsigned()
+                .is_multiple_of(tick)
+        };
+        let mut flags = if first == earliest {
+            0
+        } else {
+            BatchHeader::OUT_OF_ORDER
+        };
+        if tick > 1 && !rows.times.iter().all(on_tick) {
+            flags |= BatchHeader::FINE_TIMES;
+        }
+        Ok(BatchHeader {
+            schema_no,
+            back_end: self.back_end,
+            flags,
+            rows: u32::try_from(rows.times.len()).map_err(|_| EncodeError::OtherSchema)?,
+            samples: rows.samples(),
+            first_time_us: earliest,
+            last_time_us: latest,
+        })
+    }
+
+    fn row<B: Bits>(
+        &mut self,
+        bits: &mut B,
+        rice: &mut Rice,
+        header: &BatchHeader,
+        rows: &Rows,
+        row: usize,
+    ) -> Result<(), CodeError> {
+        let series = rows.series[row];
+        let since = rows.times[row]
+            .wrapping_sub(header.first_time_us)
+            .cast_unsigned();
+        let ticks = (since / u64::from(header.tick_us(&self.time))).cast_signed();
+        let latest = core::mem::replace(&mut self.table.ticks, ticks);
+        let expected = self.table.expected();
+        let series_count = self.table.series_count();
+        let one_series = series_count == 1;
+
+        let (time, columns, recent) = self.table.get(&self.plans, series);
+        for (at, (plan, history)) in self.plans.iter().zip(columns.iter()).enumerate() {
+            let cells = &rows.columns[at];
+            self.symbols[at] = if !cells.present[row] {
+                Symbol {
+                    class: Class::Missing,
+                    ..Symbol::default()
+                }
+            } else if plan.kind == ColumnKind::Str {
+                self.texts[at].symbol(history, cells, cells.bits[row])
+            } else {
+                symbol(plan, history, &recent[at], cells.bits[row])
+            };
+        }
+        let residual = zigzag(ticks.wrapping_sub(time.predict(latest)));
+        let timed = row > 0 || header.flags & BatchHeader::OUT_OF_ORDER != 0;
+        let mut state = RowState {
+            plans: &self.plans,
+            time,
+            columns,
+            timed,
+        };
+        let mut texts = Source {
+            numbers: &self.texts,
+            columns: &rows.columns,
+            row,
+        };
+        match self.back_end {
+            BackEnd::Rice => {
+                let foretold =
+                    expected == series && rice.is_foretold(&state, residual, &self.symbols);
+                rice.begin(bits, foretold)?;
+                if !foretold && !one_series {
+                    code_series(bits, series, expected, series_count)?;
+                }
+                rice.cells(
+                    bits,
+                    &mut state,
+                    foretold,
+                    residual,
+                    &mut self.symbols,
+                    &mut texts,
+                )?;
+            }
+            BackEnd::Varint => {
+                if !one_series {
+                    varint_rows::number(bits, u64::from(series))?;
+                }
+                varint_rows::cells(bits, &mut state, residual, &mut self.symbols, &mut texts)?;
+            }
+        }
+
+        self.table.follow(series);
+        let (time, columns, recent) = self.table.get(&self.plans, series);
+        time.learn(self.time.step, self.time.residual_bits, ticks);
+        for (at, (plan, history)) in self.plans.iter().zip(columns).enumerate() {
+            let symbol = self.symbols[at];
+            let value = rows.columns[at].bits[row];
+            if symbol.class == Class::Missing {
+                history.missing = true;
+                continue;
+            }
+            let quotient = match plan.kind {
+                ColumnKind::Str => Some(self.texts[at].number_of(value)),
+                ColumnKind::Bool => Some(value.cast_signed()),
+                ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64 => match symbol.class {
+                    Class::Number => Some(history.undo(plan, symbol.code)),
+                    Class::Recent => plan.split(value).map(|(quotient, _)| quotient),
+                    Class::Missing | Class::Raw => None,
+                },
+            };
+            learn(plan, history, &mut recent[at], quotient, value);
+        }
+        Ok(())
+    }
+}
+
+/// The numbers that the texts of one column have within a batch.
+#[derive(Debug, Clone)]
+struct TextNumbers {
+    dictionary: BTreeMap<String, u32>,
+    /// Number of the last text of the schema's dictionary.
+    last: u32,
+    added: u32,
+    /// Per text of the rows' pool: its number, 0 while it has none.
+    numbers: Vec<u32>,
+}
+
+impl TextNumbers {
+    fn new(dictionary: &[String]) -> Self {
+        let mut numbers = BTreeMap::new();
+        for (number, text) in (1u32..).zip(dictionary) {
+            // Of equal entries the first counts.
+            numbers.entry(text.clone()).or_insert(number);
+        }
+        Self {
+            dictionary: numbers,
+            last: u32::try_from(dictionary.len()).unwrap_or(u32::MAX),
+            added: 0,
+            numbers: Vec::new(),
+        }
+    }
+
+    fn begin(&mut self, cells: &Cells) {
+        self.added = 0;
+        self.numbers.clear();
+        self.numbers.resize(cells.pool.len(), 0);
+    }
+
+    /// The symbol of the text at `place` of the pool.
+    fn symbol(&mut self, history: &History<i64>, cells: &Cells, place: u64) -> Symbol {
+        let Some(place) = usize::try_from(place)
+            .ok()
+            .filter(|&at| at < self.numbers.len())
+        else {
+            return Symbol::default();
+        };
+        let text = &cells.pool[place];
+        if self.numbers[place] == 0 {
+            self.numbers[place] = self.dictionary.get(text.as_str()).copied().unwrap_or(0);
+        }
+        match self.numbers[place] {
+            0 => Symbol {
+                class: Class::Raw,
+                correction: 0,
+                code: text.len() as u64,
+            },
+            number if i64::from(number) == history.last() => Symbol::default(),
+            number => Symbol {
+                class: Class::Number,
+                correction: 0,
+                code: u64::from(number),
+            },
+        }
+    }
+
+    /// The number of the text at `place`, which is coded by now.
+    fn number_of(&mut self, place: u64) -> i64 {
+        let Some(number) = usize::try_from(place)
+            .ok()
+            .and_then(|at| self.numbers.get_mut(at))
+        else {
+            return 0;
+        };
+        if *number == 0 {
+            self.added += 1;
+            *number = self.last + self.added;
+        }
+        i64::from(*number)
+    }
+}
+
+/// The new texts of one row.
+struct Source<'a> {
+    numbers: &'a [TextNumbers],
+    columns: &'a [Cells],
+    row: usize,
+}
+
+impl Texts for Source<'_> {
+    fn byte(&mut self, column: usize, at: usize) -> u8 {
+        let cells = &self.columns[column];
+        usize::try_from(cells.bits[self.row])
+            .ok()
+            .and_then(|place| cells.pool.get(place))
+            .and_then(|text| text.as_bytes().get(at))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    fn take(&mut self, _: usize, _: u8) -> Result<(), CodeError> {
+        Ok(())
+    }
+
+    fn added(&self, column: usize) -> u32 {
+        self.numbers[column].added
     }
 }

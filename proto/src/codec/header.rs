@@ -74,6 +74,16 @@ impl BatchHeader {
         Self::read(payload).map(|(header, _)| header)
     }
 
+    /// Microseconds per tick of the batch's times.
+    #[cfg(feature = "alloc")]
+    pub(crate) const fn tick_us(&self, time: &super::TimeParams) -> u32 {
+        if self.flags & Self::FINE_TIMES == 0 {
+            time.tick_us
+        } else {
+            1
+        }
+    }
+
     /// The header and its length.
     pub(crate) fn read(payload: &[u8]) -> Result<(Self, usize), DecodeError> {
         let mut at = 0;

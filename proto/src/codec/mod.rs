@@ -1,5 +1,6 @@
 //! Batches: rows of one schema, losslessly compressed.
 
+pub mod bits;
 #[cfg(feature = "alloc")]
 mod decode;
 #[cfg(feature = "alloc")]
@@ -9,8 +10,14 @@ mod fit;
 pub mod header;
 pub mod model;
 pub mod params;
+pub mod rice;
 #[cfg(feature = "alloc")]
 mod rows;
+pub mod scale;
+#[cfg(feature = "alloc")]
+mod table;
+#[cfg(feature = "alloc")]
+mod varint_rows;
 
 #[cfg(feature = "alloc")]
 pub use decode::{RowVisitor, decode};

@@ -65,3 +65,294 @@ impl Predictor {
         }
     }
 }
+
+use super::params::{Corrections, Params, Scale};
+use super::scale;
+use crate::schema::ColumnKind;
+
+/// A column as the coder sees it: its parameters and what follows from them.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    pub(crate) kind: ColumnKind,
+    pub(crate) params: Params,
+    pub(crate) nullable: bool,
+    /// Whether a value may be something else than a residual with the correction foretold.
+    pub(crate) exceptional: bool,
+    /// Texts of the schema's dictionary.
+    pub(crate) texts: u32,
+    /// By how many bits the running mean of residuals is scaled down, so that it fits 32 bits.
+    pub(crate) shift: u32,
+    power: f64,
+}
+
+impl Plan {
+    /// The plan of a column of checked parameters; `texts` is the length of its dictionary.
+    #[must_use]
+    pub fn new(kind: ColumnKind, nullable: bool, params: Params, texts: u32) -> Self {
+        let float = matches!(kind, ColumnKind::F32 | ColumnKind::F64);
+        let power = match params.scale {
+            Scale::Decimal(exponent) => scale::power(exponent),
+            Scale::Bits => 1.0,
+        };
+        let exceptional = nullable
+            || float
+            || (kind == ColumnKind::I64 && (params.divisor != 1 || params.memory != 0));
+        let shift = u32::from(params.residual_bits).saturating_sub(24);
+        Self {
+            kind,
+            params,
+            nullable,
+            exceptional,
+            texts,
+            shift,
+            power,
+        }
+    }
+
+    /// Whether the column holds numbers, which have residuals.
+    #[inline]
+    pub(crate) const fn is_number(&self) -> bool {
+        matches!(
+            self.kind,
+            ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64
+        )
+    }
+
+    /// Whether every value says its correction.
+    #[inline]
+    pub(crate) fn says_corrections(&self) -> bool {
+        self.params.corrections == Corrections::Often
+            && matches!(self.kind, ColumnKind::F32 | ColumnKind::F64)
+            && self.params.scale != Scale::Bits
+    }
+
+    /// Width of a value's bits.
+    #[inline]
+    pub(crate) const fn width(&self) -> u32 {
+        match self.kind {
+            ColumnKind::F32 => 32,
+            ColumnKind::F64 | ColumnKind::I64 => 64,
+            ColumnKind::Bool | ColumnKind::Str => 8,
+        }
+    }
+
+    /// Quotient and correction of a value's bits, if it has both.
+    #[inline]
+    pub(crate) fn split(&self, bits: u64) -> Option<(i64, i8)> {
+        let low = (bits & 0xffff_ffff) as u32;
+        let (mantissa, correction) = match (self.kind, self.params.scale) {
+            (ColumnKind::F32, Scale::Decimal(_)) => scale::split_f32(low, self.power)?,
+            (ColumnKind::F32, Scale::Bits) => (scale::order_f32(low), 0),
+            (ColumnKind::F64, Scale::Decimal(_)) => scale::split_f64(bits, self.power)?,
+            (ColumnKind::F64, Scale::Bits) => (scale::order_f64(bits), 0),
+            (ColumnKind::I64 | ColumnKind::Bool | ColumnKind::Str, _) => (bits.cast_signed(), 0),
+        };
+        let divisor = self.params.divisor.cast_signed();
+        if divisor == 1 {
+            return Some((mantissa, correction));
+        }
+        let above = mantissa.checked_sub(self.params.offset.cast_signed())?;
+        let quotient = above / divisor;
+        (quotient * divisor == above).then_some((quotient, correction))
+    }
+
+    /// Undoes [`Plan::split`].
+    #[inline]
+    pub(crate) fn join(&self, quotient: i64, correction: i8) -> u64 {
+        let mantissa = quotient
+            .wrapping_mul(self.params.divisor.cast_signed())
+            .wrapping_add(self.params.offset.cast_signed());
+        match (self.kind, self.params.scale) {
+            (ColumnKind::F32, Scale::Decimal(_)) => {
+                u64::from(scale::join_f32(mantissa, correction, self.power))
+            }
+            (ColumnKind::F32, Scale::Bits) => u64::from(scale::unorder_f32(mantissa)),
+            (ColumnKind::F64, Scale::Decimal(_)) => {
+                scale::join_f64(mantissa, correction, self.power)
+            }
+            (ColumnKind::F64, Scale::Bits) => scale::unorder_f64(mantissa),
+            (ColumnKind::I64 | ColumnKind::Bool | ColumnKind::Str, _) => mantissa.cast_unsigned(),
+        }
+    }
+}
+
+/// The integer that a history stores: 32 bits are enough for most sensors, and half the memory.
+pub trait Width: Copy + Default + core::fmt::Debug {
+    /// Stores `value`; narrow histories keep its low bits.
+    fn store(value: i64) -> Self;
+    /// The value.
+    fn load(self) -> i64;
+}
+
+impl Width for i64 {
+    #[inline]
+    fn store(value: i64) -> Self {
+        value
+    }
+    #[inline]
+    fn load(self) -> i64 {
+        self
+    }
+}
+
+impl Width for i32 {
+    #[inline]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the encoder checks the range"
+    )]
+    fn store(value: i64) -> Self {
+        value as Self
+    }
+    #[inline]
+    fn load(self) -> i64 {
+        i64::from(self)
+    }
+}
+
+/// What is remembered of one column within one series.
+#[derive(Debug, Clone, Copy)]
+pub struct History<W> {
+    past: [W; 3],
+    /// Running mean of the residuals (zigzag) in 1/16, scaled down by the plan's shift.
+    pub(crate) mean: u32,
+    /// Running share of values that were just as foretold, of 255.
+    pub(crate) zeros: u8,
+    /// Running share of exceptions, of 255.
+    pub(crate) exceptions: u8,
+    pub(crate) correction: i8,
+    pub(crate) started: bool,
+    pub(crate) missing: bool,
+}
+
+impl<W: Width> History<W> {
+    /// Before the first value.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        let bits = plan.params.reference_bits + 5;
+        Self {
+            past: [W::store(plan.params.reference); 3],
+            mean: start_mean(u32::from(bits).min(28 + plan.shift), plan.shift),
+            zeros: if plan.params.reference_bits == 0 {
+                plan.params.zero_share * 17
+            } else {
+                0
+            },
+            exceptions: 0,
+            correction: 0,
+            started: false,
+            missing: false,
+        }
+    }
+
+    /// The next quotient, as foretold.
+    #[inline]
+    pub(crate) fn predict(&self, plan: &Plan) -> i64 {
+        if self.started {
+            plan.params
+                .predictor
+                .predict(self.past.map(W::load), plan.params.reference)
+        } else {
+            self.past[0].load()
+        }
+    }
+
+    /// The quotient of a residual in zigzag.
+    #[inline]
+    pub(crate) fn undo(&self, plan: &Plan, code: u64) -> i64 {
+        self.predict(plan)
+            .wrapping_add(crate::varint::unzigzag(code))
+    }
+
+    /// The last quotient, or the reference before the first.
+    #[inline]
+    pub(crate) fn last(&self) -> i64 {
+        self.past[0].load()
+    }
+
+    /// Takes in the quotient that came.
+    #[inline]
+    pub(crate) fn learn(&mut self, plan: &Plan, quotient: i64) {
+        let new = W::store(quotient);
+        if self.started {
+            self.past = [new, self.past[0], self.past[1]];
+        } else {
+            self.past = [new; 3];
+            self.started = true;
+            self.mean = start_mean(u32::from(plan.params.residual_bits), plan.shift);
+            self.zeros = plan.params.zero_share * 17;
+        }
+    }
+}
+
+/// A mean in 1/16 of which `bits` bits are needed: three quarters of the power of two.
+fn start_mean(bits: u32, shift: u32) -> u32 {
+    match bits.saturating_sub(shift).min(28) {
+        0 => 0,
+        bits => (3 << bits) >> 2,
+    }
+}
+
+/// What is remembered of the times of one series.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TimeHistory {
+    last: i64,
+    step: i64,
+    /// As in [`History`].
+    pub(crate) mean: u32,
+    pub(crate) zeros: u8,
+    rows: u8,
+}
+
+impl TimeHistory {
+    /// The ticks from the batch's first time at which the next row is foretold; `latest` is the
+    /// row before it, of whatever series.
+    #[inline]
+    pub(crate) const fn predict(&self, latest: i64) -> i64 {
+        if self.rows == 0 {
+            latest
+        } else {
+            self.last.wrapping_add(self.step)
+        }
+    }
+
+    /// Takes in the time that came.
+    #[inline]
+    pub(crate) fn learn(&mut self, step: u32, residual_bits: u8, ticks: i64) {
+        match self.rows {
+            0 => {
+                self.step = i64::from(step);
+                self.rows = 1;
+                self.mean = start_mean(u32::from(residual_bits), 0);
+                self.zeros = if residual_bits == 0 { 255 } else { 0 };
+            }
+            _ => self.step = ticks.wrapping_sub(self.last),
+        }
+        self.last = ticks;
+    }
+}
+
+/// What one cell of a row is, to the coder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Class {
+    /// A residual, in zigzag; for text its number.
+    #[default]
+    Number,
+    /// No value.
+    Missing,
+    /// The value's own bits; for text its length.
+    Raw,
+    /// A recent value, by rank.
+    Recent,
+}
+
+/// One cell of a row between the model and a back end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Symbol {
+    /// What `code` is.
+    pub class: Class,
+    /// Units in the last place beside the decimal.
+    pub correction: i8,
+    /// Residual, bits, length or rank.
+    pub code: u64,
+}

@@ -48,7 +48,7 @@ pub struct Params {
     pub reference: i64,
     /// Expected distance of a series' first quotient from the reference: bits of it, 0 to 63.
     pub reference_bits: u8,
-    /// Expected size of a residual at the start of a batch, in 1/16, as bits of it, 0 to 36.
+    /// Expected size of a residual (in zigzag) at the start of a batch, in 1/16, as bits of it, 0 to 68.
     pub residual_bits: u8,
     /// How often a residual is expected to be zero at the start of a batch, in 1/16, 0 to 15.
     pub zero_share: u8,
@@ -71,7 +71,10 @@ impl Params {
             offset: 0,
             predictor: Predictor::Last,
             reference: 0,
-            reference_bits: 12,
+            reference_bits: match kind {
+                ColumnKind::Bool | ColumnKind::Str => 0,
+                ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64 => 12,
+            },
             residual_bits: 6,
             zero_share: 8,
             memory: 0,
@@ -101,8 +104,12 @@ impl Params {
         if self.offset >= self.divisor {
             return Err("offset");
         }
-        if self.reference_bits > 63 || self.residual_bits > 36 || self.zero_share > 15 {
+        if self.reference_bits > 63 || self.residual_bits > 68 || self.zero_share > 15 {
             return Err("start value");
+        }
+        let plain = most == 0 && kind != ColumnKind::I64;
+        if plain && (self.memory != 0 || self.divisor != 1 || self.reference < 0) {
+            return Err("parameter of a column that is no number");
         }
         if self.memory == 1 || self.memory > MAX_MEMORY {
             return Err("memory");
@@ -116,10 +123,11 @@ impl Params {
         matches!(kind, ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64)
     }
 
-    /// Appends the parameters of a column of this kind: 5 to 30 bytes, 1 for text and bool.
+    /// Appends the parameters of a column of this kind: 5 to 30 bytes, 2 or more for text and bool.
     #[cfg(feature = "alloc")]
     pub(crate) fn encode(&self, kind: ColumnKind, out: &mut alloc::vec::Vec<u8>) {
         out.push(self.zero_share << 4 | self.predictor.to_u8());
+        append(out, varint::zigzag(self.reference));
         if !Self::is_number(kind) {
             return;
         }
@@ -138,7 +146,6 @@ impl Params {
             head |= REMEMBERS;
         }
         out.extend_from_slice(&[head, self.residual_bits, self.reference_bits]);
-        append(out, varint::zigzag(self.reference));
         if self.divisor != 1 {
             append(out, self.divisor);
             append(out, self.offset);
@@ -155,6 +162,7 @@ impl Params {
         let first = next(bytes, at)?;
         params.zero_share = first >> 4;
         params.predictor = Predictor::from_u8(first & 0x0f)?;
+        params.reference = varint::unzigzag(varint::get(bytes, at)?);
         if !Self::is_number(kind) {
             return Some(params);
         }
@@ -170,7 +178,6 @@ impl Params {
         };
         params.residual_bits = next(bytes, at)?;
         params.reference_bits = next(bytes, at)?;
-        params.reference = varint::unzigzag(varint::get(bytes, at)?);
         if head & DIVIDED != 0 {
             params.divisor = varint::get(bytes, at)?;
             params.offset = varint::get(bytes, at)?;
