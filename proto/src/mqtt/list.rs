@@ -124,3 +124,18 @@ impl<'a, T: Item<'a>> Iterator for Items<'a, T> {
         self.try_next().ok().flatten()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_equal_by_their_items_however_they_are_held() {
+        let raw = List::<&str>::raw(b"\x00\x01a\x00\x01b");
+        assert_eq!(raw, List::of(&["a", "b"]));
+        for other in [&["a"][..], &["a", "c"], &["a", "b", "c"], &[]] {
+            assert_ne!(raw, List::of(other));
+        }
+        assert!(List::<&str>::EMPTY.is_empty() && List::<&str>::of(&[]).is_empty());
+    }
+}
