@@ -1,0 +1,291 @@
+//! Core: Hello and Welcome, and what a Hello proves to be lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use headwater_gate::{CloseReason, ConnId};
+use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
+use headwater_proto::message::{
+    GapReason, Hello, HelloStream, MAX_MARKS, Mark, PROTOCOL, Welcome,
+};
+use headwater_proto::time::{Millis, Now};
+use headwater_spool::Disk;
+
+use super::{Custody, Refused};
+use crate::ledger::MAX_STREAMS;
+use crate::pipeline::envelope::{Change, GapHead, MarkHead, Record};
+
+/// Most origins of one connection: a gateway speaks for its nodes.
+const MAX_ORIGINS: usize = 256;
+
+/// What a connection said about one origin.
+#[derive(Debug, Default)]
+pub(super) struct Origin {
+    /// Streams of its latest complete set of pages, with the oldest record held.
+    listed: BTreeMap<(Lane, Epoch), HelloStream>,
+    /// Nonce that the Welcome echoes.
+    nonce: u64,
+    pending: Option<Pending>,
+}
+
+/// Pages of a Hello that is not whole yet.
+#[derive(Debug)]
+struct Pending {
+    nonce: u64,
+    pages: u8,
+    seen: BTreeSet<u8>,
+    streams: Vec<HelloStream>,
+}
+
+impl Origin {
+    /// The oldest record that the sender holds of a stream; `None` if it did not list it.
+    pub(super) fn oldest(&self, lane: Lane, epoch: Epoch) -> Option<u64> {
+        self.listed.get(&(lane, epoch)).map(|stream| stream.oldest)
+    }
+
+    /// Adds a page; the streams when that was the last.
+    fn page(&mut self, hello: &Hello) -> Option<Vec<HelloStream>> {
+        let fresh = match &self.pending {
+            Some(pending) => pending.nonce != hello.nonce || pending.pages != hello.pages,
+            None => true,
+        };
+        if fresh {
+            self.pending = Some(Pending {
+                nonce: hello.nonce,
+                pages: hello.pages,
+                seen: BTreeSet::new(),
+                streams: Vec::new(),
+            });
+        }
+        let pending = self.pending.as_mut()?;
+        if pending.seen.insert(hello.page) {
+            pending.streams.extend(hello.streams.iter().copied());
+        }
+        if pending.seen.len() < usize::from(pending.pages) {
+            return None;
+        }
+        self.nonce = hello.nonce;
+        self.pending.take().map(|pending| pending.streams)
+    }
+}
+
+impl<D: Disk> Custody<D> {
+    pub(super) fn hello(
+        &mut self,
+        conn: ConnId,
+        hello: &Hello,
+        now: Now,
+    ) -> Result<(), Refused> {
+        if !(hello.version_min..=hello.version_max).contains(&PROTOCOL) {
+            self.close(conn, CloseReason::Protocol);
+            return Ok(());
+        }
+        let origin = &hello.origin;
+        let Some(state) = self.conns.get_mut(&conn) else { return Ok(()) };
+        if !state.origins.contains_key(origin) && state.origins.len() >= MAX_ORIGINS {
+            self.close(conn, CloseReason::Protocol);
+            return Ok(());
+        }
+        let said = state.origins.entry(origin.clone()).or_default();
+        let Some(streams) = said.page(hello) else { return Ok(()) };
+        for stream in &streams {
+            self.listed(origin, stream, hello.boot, now)?;
+        }
+        let listed: BTreeMap<_, _> = streams.iter().map(|s| ((s.lane, s.epoch), *s)).collect();
+        if hello.complete {
+            self.note_absent(conn, origin, &listed, now);
+        }
+        self.note_present(conn, origin, &listed);
+        if let Some(said) = self.conns.get_mut(&conn).and_then(|c| c.origins.get_mut(origin)) {
+            said.listed = listed;
+        }
+        self.by_origin.entry(origin.clone()).or_default().insert(conn);
+        self.abandon_absent(now);
+        self.group.welcomes.insert((conn, origin.clone()));
+        Ok(())
+    }
+
+    /// One stream of a Hello: opens it if it is new, and names what its sender no longer holds.
+    fn listed(
+        &mut self,
+        origin: &DeviceId,
+        listed: &HelloStream,
+        boot: u64,
+        now: Now,
+    ) -> Result<(), Refused> {
+        let stream =
+            Stream { device: origin.clone(), lane: listed.lane, epoch: listed.epoch };
+        if self.ledger.track(&stream).is_none() {
+            if !self.ledger.has_room() {
+                // Bounded by MAX_STREAMS: the sender keeps what it has and asks again.
+                debug_assert!(self.ledger.len() >= MAX_STREAMS);
+                return Ok(());
+            }
+            let change = Change::Opened { oldest: listed.oldest, ram: listed.ram, boot };
+            let head = MarkHead { stream: stream.clone(), change, at: now.wall };
+            self.append(&Record::Mark(head), true)?;
+        }
+        self.ledger.claim(&stream, listed.next);
+        let missing: Vec<SeqRange> = self
+            .ledger
+            .track(&stream)
+            .map(|track| track.receiver.missing_below(listed.oldest).collect())
+            .unwrap_or_default();
+        for range in missing {
+            self.name_gap(&stream, Some(range), GapReason::MissingAtSource, now)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn name_gap(
+        &mut self,
+        stream: &Stream,
+        range: Option<SeqRange>,
+        reason: GapReason,
+        now: Now,
+    ) -> Result<(), Refused> {
+        let head = GapHead { stream: stream.clone(), range, reason, at: now.wall };
+        self.append(&Record::Gap(head), true)?;
+        self.counters.gaps_named_total += 1;
+        Ok(())
+    }
+
+    /// Known streams that a complete Hello no longer lists begin to be absent.
+    fn note_absent(
+        &mut self,
+        conn: ConnId,
+        origin: &DeviceId,
+        listed: &BTreeMap<(Lane, Epoch), HelloStream>,
+        now: Now,
+    ) {
+        let absent: Vec<Stream> = self
+            .ledger
+            .streams_of(origin)
+            .filter(|(stream, track)| {
+                stream.lane != Lane::Plain
+                    && !listed.contains_key(&(stream.lane, stream.epoch))
+                    && !track.abandoned
+                    && !track.receiver.is_closed()
+            })
+            .map(|(stream, _)| stream.clone())
+            .collect();
+        for stream in absent {
+            self.absent.entry(stream).or_insert((conn, now.mono));
+        }
+    }
+
+    /// A stream that comes back after another connection's Hello left it out: two live devices
+    /// share an identity.
+    fn note_present(
+        &mut self,
+        conn: ConnId,
+        origin: &DeviceId,
+        listed: &BTreeMap<(Lane, Epoch), HelloStream>,
+    ) {
+        for (lane, epoch) in listed.keys() {
+            let stream = Stream { device: origin.clone(), lane: *lane, epoch: *epoch };
+            if self.absent.remove(&stream).is_some_and(|(other, _)| other != conn) {
+                self.counters.identity_shared_total += 1;
+            }
+        }
+    }
+
+    /// Closes epochs that were absent long enough, and names what is missing of them.
+    pub(super) fn abandon_absent(&mut self, now: Now) {
+        let after = self.settings.abandon_after_ms;
+        let due: Vec<Stream> = self
+            .absent
+            .iter()
+            .filter(|(_, (_, since))| due(*since, after, now.mono))
+            .map(|(stream, _)| stream.clone())
+            .collect();
+        for stream in due {
+            if self.is_listed(&stream) {
+                continue;
+            }
+            match self.abandon(&stream, now) {
+                Ok(()) => {
+                    self.absent.remove(&stream);
+                }
+                // Named at a later tick, when there is room.
+                Err(Refused::Full | Refused::Failed) => return,
+            }
+        }
+    }
+
+    fn is_listed(&self, stream: &Stream) -> bool {
+        self.by_origin.get(&stream.device).is_some_and(|conns| {
+            conns.iter().any(|conn| {
+                self.conns
+                    .get(conn)
+                    .and_then(|state| state.origins.get(&stream.device))
+                    .is_some_and(|origin| origin.oldest(stream.lane, stream.epoch).is_some())
+            })
+        })
+    }
+
+    fn abandon(&mut self, stream: &Stream, now: Now) -> Result<(), Refused> {
+        let Some(track) = self.ledger.track(stream) else { return Ok(()) };
+        if track.abandoned || track.receiver.is_closed() {
+            return Ok(());
+        }
+        let known = track.receiver.next();
+        let next = known.max(track.claimed);
+        let ram = track.ram;
+        let mut missing: Vec<SeqRange> = track.receiver.unaccounted().collect();
+        if next > known {
+            missing.push(SeqRange::new(known, next));
+        }
+        for range in missing {
+            self.name_gap(stream, Some(range), GapReason::Abandoned, now)?;
+        }
+        if ram {
+            // What a memory-only epoch held beyond is known by time alone.
+            self.name_gap(stream, None, GapReason::Abandoned, now)?;
+        }
+        let change = Change::Abandoned { next };
+        let head = MarkHead { stream: stream.clone(), change, at: now.wall };
+        self.append(&Record::Mark(head), true)?;
+        Ok(())
+    }
+
+    /// Answers a Hello whose consequences are durable.
+    pub(super) fn welcome(&mut self, conn: ConnId, origin: &DeviceId, now: Now) {
+        let Some(said) = self.conns.get(&conn).and_then(|state| state.origins.get(origin)) else {
+            return;
+        };
+        let nonce = said.nonce;
+        let marks: Vec<Mark> = said
+            .listed
+            .keys()
+            .filter_map(|(lane, epoch)| self.mark(conn, origin, *lane, *epoch))
+            .collect();
+        let mut pages: Vec<&[Mark]> = marks.chunks(MAX_MARKS).collect();
+        if pages.is_empty() {
+            pages.push(&[]);
+        }
+        // At most 2,048 streams in a Hello, so at most 128 pages; those beyond the bound of a
+        // Welcome are left out and come with the next Ack.
+        pages.truncate(usize::from(headwater_proto::message::MAX_PAGES));
+        let count = u8::try_from(pages.len()).unwrap_or(u8::MAX);
+        let credit = u32::try_from(self.credit).unwrap_or(u32::MAX);
+        for (page, marks) in (0u8..).zip(pages) {
+            let welcome = Welcome {
+                version: PROTOCOL,
+                origin: origin.clone(),
+                nonce,
+                page,
+                pages: count,
+                journal: self.journal,
+                credit,
+                max_bundle: self.settings.max_bundle_bytes,
+                time: now.wall,
+                marks: marks.iter().cloned().collect(),
+            };
+            self.send(conn, &welcome);
+        }
+    }
+}
+
+const fn due(since: Millis, after: u64, now: Millis) -> bool {
+    now.since(since) >= after
+}

@@ -1,0 +1,68 @@
+//! Core: publishes of plain MQTT devices.
+//!
+//! A plain device numbers nothing, so the journal does: identity is (device, lane `plain`, journal,
+//! counter given at append). A repeat is told by the gate's rule of open entries.
+
+use headwater_gate::repeat;
+use headwater_proto::ids::DeviceId;
+use headwater_proto::time::Now;
+use headwater_spool::Disk;
+
+use super::{Custody, PlainPublish, Refused};
+use crate::pipeline::envelope::{Decoder, RawHead, Reason, Record, Verdict};
+use crate::pipeline::pattern::{self, Target};
+
+/// Whose quarantine holds what no pattern maps to a device.
+const NOBODY: &str = "unknown";
+
+impl<D: Disk> Custody<D> {
+    pub(super) fn plain(&mut self, publish: &PlainPublish, now: Now) -> Result<(), Refused> {
+        if publish.token.is_some() {
+            let (id, dup) = (publish.packet_id, publish.dup);
+            match self.open.judge(&publish.client, id, dup, publish.fingerprint) {
+                repeat::Verdict::New => {}
+                repeat::Verdict::Repeat { place: _ } => {
+                    // Its original is durable after the next sync at the latest.
+                    self.counters.plain_repeats_total += 1;
+                    self.owe(publish.conn, publish.token);
+                    return Ok(());
+                }
+            }
+        }
+        let found = pattern::find(&self.settings.patterns, &publish.topic);
+        let (target, verdict) = match found {
+            Some(target) => (target, Verdict::Store),
+            None => (nobody(), Verdict::Quarantine(Reason::UnknownTopic)),
+        };
+        let Some(seq) = self.ledger.next_plain(&target.device) else {
+            return Err(Refused::Full);
+        };
+        let head = RawHead {
+            device: target.device,
+            journal: self.journal,
+            seq,
+            verdict,
+            at: now.wall,
+            decoder: target.decoder,
+            metric: &target.metric,
+            topic: &publish.topic,
+            client: &publish.client,
+            packet_id: if publish.token.is_some() { publish.packet_id } else { 0 },
+            hash: publish.fingerprint,
+        };
+        let place = self.append(&Record::Raw(head, &publish.payload), false)?;
+        if let Some(token) = publish.token {
+            let on = (publish.conn, token);
+            self.open.open(&publish.client, publish.packet_id, publish.fingerprint, place, on);
+        }
+        self.counters.records_stored_total += 1;
+        self.counters.record_bytes_stored_total += publish.payload.len() as u64;
+        self.owe(publish.conn, publish.token);
+        Ok(())
+    }
+}
+
+fn nobody() -> Target {
+    let device = DeviceId::new(NOBODY).expect("a constant that is a device id");
+    Target { device, metric: String::new(), decoder: Decoder::Number }
+}

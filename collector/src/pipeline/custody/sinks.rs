@@ -1,0 +1,161 @@
+//! Core: what sinks say, and which journal segments may go.
+
+use headwater_proto::ids::{SeqRange, Stream};
+use headwater_proto::time::Now;
+use headwater_spool::Disk;
+
+use super::{Custody, Mode, Refused};
+use crate::pipeline::envelope::{CursorHead, PlanHead, Record};
+use crate::pipeline::snapshot::{PendingPlan, SinkCursor};
+
+/// A plan could not be made durable; the sink tries again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The journal has no room even in its reserve.
+    #[error("the journal has no room for a sink's plan")]
+    Full,
+    /// The disk failed.
+    #[error("the journal could not take a sink's plan")]
+    Failed,
+}
+
+impl<D: Disk> Custody<D> {
+    /// Appends what a sink is about to publish; durable after the next [`Custody::sync`] that
+    /// succeeds.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn append_plan(&mut self, sink: &str, bytes: &[u8]) -> Result<u64, PlanError> {
+        self.append(&Record::Plan(PlanHead { sink }, bytes), true).map_err(|refused| match refused {
+            Refused::Full => PlanError::Full,
+            Refused::Failed => PlanError::Failed,
+        })
+    }
+
+    /// The last plan in the journal, if it may not be carried out yet.
+    #[must_use]
+    pub const fn plan(&self) -> Option<&PendingPlan> {
+        self.plan.as_ref()
+    }
+
+    /// How far each sink is.
+    #[must_use]
+    pub fn cursors(&self) -> &[SinkCursor] {
+        &self.cursors
+    }
+
+    /// The first position that a sink has not committed.
+    #[must_use]
+    pub fn cursor(&self, sink: &str) -> Option<u64> {
+        position(&self.cursors, sink)
+    }
+
+    /// The first position that some required sink has not committed.
+    pub(super) fn required_position(&self) -> u64 {
+        self.least(&self.cursors)
+    }
+
+    fn least(&self, cursors: &[SinkCursor]) -> u64 {
+        let required = self.settings.sinks.iter().filter(|sink| sink.required);
+        required.map(|sink| position(cursors, &sink.name).unwrap_or(0)).min().unwrap_or(0)
+    }
+
+    pub(super) fn committed(
+        &mut self,
+        sink: &str,
+        through: u64,
+        streams: &[(Stream, Vec<SeqRange>)],
+    ) {
+        // A sink has one plan at a time; what it says it has, it carried out.
+        if self.plan.as_ref().is_some_and(|plan| plan.sink == sink) {
+            self.plan = None;
+        }
+        let before = self.required_position();
+        let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.name == sink) else {
+            return;
+        };
+        cursor.position = cursor.position.max(through);
+        let after = self.required_position();
+        if after <= before {
+            return;
+        }
+        let required = self.settings.sinks.iter().filter(|sink| sink.required).count();
+        if required == 1 {
+            for (stream, ranges) in streams {
+                for range in ranges {
+                    self.ledger.commit(stream, *range);
+                }
+                self.owe_acks(stream);
+            }
+        } else if self.commit_stretch(before, after).is_ok() {
+            // What each sink says covers its own records; what all have is read from the journal.
+            let all: Vec<Stream> = self.ledger.streams().map(|(stream, _)| stream.clone()).collect();
+            all.iter().for_each(|stream| self.owe_acks(stream));
+        }
+    }
+
+    fn owe_acks(&mut self, stream: &Stream) {
+        let Some(conns) = self.by_origin.get(&stream.device) else { return };
+        for conn in conns {
+            let key = (*conn, stream.device.clone(), stream.lane, stream.epoch);
+            self.group.acks.insert(key);
+        }
+    }
+
+    /// Where custody ends at the journal, what was synced is committed.
+    pub(super) fn commit_synced(&mut self) {
+        if self.settings.mode == Mode::Journal {
+            for (_, origin, lane, epoch) in &self.group.acks {
+                let (device, lane, epoch) = (origin.clone(), *lane, *epoch);
+                self.ledger.commit_all(&Stream { device, lane, epoch });
+            }
+        }
+    }
+
+    /// Gives back segments that every required sink has passed, as a later durable snapshot says.
+    pub(super) fn release(&mut self) {
+        let passed = self.least(&self.durable_cursors);
+        let done: Vec<u64> = self
+            .log
+            .segments()
+            .filter(|segment| segment.sealed && segment.next <= passed)
+            .map(|segment| segment.id)
+            .collect();
+        for id in done {
+            match self.log.release(id) {
+                Ok(true) => self.counters.segments_released_total += 1,
+                // The newest stays; one that could not be removed is tried again.
+                Ok(false) | Err(_) => {}
+            }
+        }
+    }
+
+    /// When half of the quota is used and a new snapshot would free a segment, begins one.
+    pub(super) fn make_room(&mut self, _now: Now) {
+        let config = self.log.config();
+        let tight = self.log.used_bytes() > config.quota_bytes / 2 || self.is_stalled();
+        if !tight {
+            return;
+        }
+        let (durable, present) = (self.least(&self.durable_cursors), self.required_position());
+        let frees = self.log.segments().any(|segment| {
+            segment.next > segment.first && segment.next <= present && segment.next > durable
+        });
+        if !frees || self.pending_cursors.is_some() {
+            return;
+        }
+        if let Err(error) = self.log.roll() {
+            self.fail(error.lost.start);
+            return;
+        }
+        let Some(sink) = self.settings.sinks.iter().find(|sink| sink.required) else { return };
+        let name = sink.name.clone();
+        let head = CursorHead { sink: &name, position: present };
+        // Without room the next tick tries again.
+        let _ = self.append(&Record::Cursor(head), true);
+    }
+}
+
+fn position(cursors: &[SinkCursor], sink: &str) -> Option<u64> {
+    cursors.iter().find(|cursor| cursor.name == sink).map(|cursor| cursor.position)
+}

@@ -1,0 +1,257 @@
+//! Core: bundles. Each record is judged on its own; what is new is appended with its envelope.
+
+use headwater_gate::ConnId;
+use headwater_gate::Token;
+use headwater_proto::bundle::{Bundle, BundleHead, Record as BundleRecord};
+use headwater_proto::codec::BatchHeader;
+use headwater_proto::delivery::Verdict as Judgement;
+use headwater_proto::frame::{Frame, Frames, Kind};
+use headwater_proto::ids::{DeviceId, SeqRange, Stream};
+use headwater_proto::message::{self, Hello, Reject, RejectReason, SchemaRequest};
+use headwater_proto::sabotage::{self, Bug};
+use headwater_proto::time::Now;
+use headwater_spool::Disk;
+
+use super::{Custody, Refused};
+use crate::pipeline::envelope::{
+    BatchHead, Clock, Reason, Record, SchemaHead, TimeClass, Verdict,
+};
+use crate::pipeline::schemas::Bound;
+
+/// Error assumed for a boot dated by one receipt: the delay on the way is not known.
+const DATED_ERROR_MS: u32 = 1_000;
+
+impl<D: Disk> Custody<D> {
+    pub(super) fn up(
+        &mut self,
+        conn: ConnId,
+        device: &DeviceId,
+        payload: &[u8],
+        token: Option<Token>,
+        now: Now,
+    ) -> Result<(), Refused> {
+        if Bundle::is_bundle(payload) {
+            match Bundle::open(payload) {
+                Ok(bundle) => self.bundle(conn, device, &bundle, now)?,
+                // Nothing of it can be trusted, not even whose it is: its sender sends again when
+                // the Ack does not come.
+                Err(_) => self.counters.malformed_total += 1,
+            }
+        } else {
+            self.messages(conn, device, payload, now)?;
+        }
+        self.owe(conn, token);
+        Ok(())
+    }
+
+    fn messages(
+        &mut self,
+        conn: ConnId,
+        device: &DeviceId,
+        payload: &[u8],
+        now: Now,
+    ) -> Result<(), Refused> {
+        for item in Frames::new(payload) {
+            let hello = match item {
+                Ok((frame, _)) if frame.kind == Kind::Hello => {
+                    message::decode::<Hello>(frame.payload).ok()
+                }
+                Ok((frame, _)) if frame.kind == Kind::Stat => continue,
+                Ok(_) | Err(_) => None,
+            };
+            match hello {
+                Some(hello) if self.speaks_for(conn, device, &hello.origin) => {
+                    self.hello(conn, &hello, now)?;
+                }
+                Some(_) | None => self.counters.malformed_total += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the sender of a publish on `device`'s topic may speak for `origin`.
+    fn speaks_for(&self, conn: ConnId, device: &DeviceId, origin: &DeviceId) -> bool {
+        device == origin
+            || self.conns.get(&conn).is_some_and(|state| {
+                self.settings.gateways.iter().any(|gateway| {
+                    gateway.client == *state.client
+                        && gateway.devices.iter().any(|glob| fits(glob, origin.as_str()))
+                })
+            })
+    }
+
+    fn bundle(
+        &mut self,
+        conn: ConnId,
+        device: &DeviceId,
+        bundle: &Bundle<'_>,
+        now: Now,
+    ) -> Result<(), Refused> {
+        let head = &bundle.head;
+        let whole = SeqRange::new(head.first, head.first + u64::from(bundle.count));
+        if !self.speaks_for(conn, device, &head.origin) {
+            self.reject(conn, head, whole, RejectReason::Forbidden);
+            return Ok(());
+        }
+        let listed = self
+            .conns
+            .get(&conn)
+            .and_then(|state| state.origins.get(&head.origin))
+            .and_then(|origin| origin.oldest(head.lane, head.epoch));
+        if listed.is_none() {
+            self.reject(conn, head, whole, RejectReason::NotInHello);
+            return Ok(());
+        }
+        let via = (*device != head.origin).then(|| device.clone());
+        for record in bundle.records() {
+            match record.seq {
+                None => self.schema(head, &record.frame)?,
+                Some(seq) => self.numbered(conn, head, via.as_ref(), seq, &record, now)?,
+            }
+        }
+        self.group.acks.insert((conn, head.origin.clone(), head.lane, head.epoch));
+        Ok(())
+    }
+
+    fn schema(&mut self, head: &BundleHead, frame: &Frame<'_>) -> Result<(), Refused> {
+        let mut at = 0;
+        let number = headwater_proto::varint::get(frame.payload, &mut at)
+            .and_then(|number| u32::try_from(number).ok());
+        let (Some(number), Some(bytes)) = (number, frame.payload.get(at..)) else {
+            self.counters.malformed_total += 1;
+            return Ok(());
+        };
+        let schema = SchemaHead { origin: head.origin.clone(), epoch: head.epoch, number };
+        match self.schemas.judge(&schema, bytes) {
+            Bound::New => {
+                self.append(&Record::Schema(schema, bytes), false)?;
+            }
+            Bound::Same => {}
+            // Its batches are then refused as unknown or decoded by what the number first meant.
+            Bound::Conflict | Bound::Invalid | Bound::Full => self.counters.malformed_total += 1,
+        }
+        Ok(())
+    }
+
+    fn numbered(
+        &mut self,
+        conn: ConnId,
+        head: &BundleHead,
+        via: Option<&DeviceId>,
+        seq: u64,
+        record: &BundleRecord<'_>,
+        now: Now,
+    ) -> Result<(), Refused> {
+        let stream =
+            Stream { device: head.origin.clone(), lane: head.lane, epoch: head.epoch };
+        let one = SeqRange::new(seq, seq + 1);
+        let mut samples = 0;
+        let verdict = match self.ledger.judge(&stream, seq, &record.frame) {
+            Judgement::Store => {
+                if record.frame.kind == Kind::Batch {
+                    let batch = BatchHeader::peek(record.frame.payload);
+                    if let Ok(batch) = &batch {
+                        samples = batch.samples;
+                        if !self.schemas.knows(&head.origin, head.epoch, batch.schema_no) {
+                            self.ask(conn, head, batch.schema_no);
+                            return Ok(());
+                        }
+                    }
+                }
+                Verdict::Store
+            }
+            Judgement::Repeat => {
+                self.counters.repeats_total += 1;
+                if sabotage::is(Bug::AckUnsyncedRepeat) {
+                    let mark = self.mark(conn, &head.origin, head.lane, head.epoch);
+                    self.ack(conn, &head.origin, mark.as_slice(), now);
+                }
+                return Ok(());
+            }
+            Judgement::Conflict => {
+                self.counters.identity_conflicts_total += 1;
+                self.reject(conn, head, one, RejectReason::Conflict);
+                Verdict::Quarantine(Reason::IdentityConflict)
+            }
+            Judgement::Refuse(reason) => {
+                self.reject(conn, head, one, reason);
+                return Ok(());
+            }
+        };
+        let envelope = BatchHead {
+            stream,
+            seq,
+            verdict,
+            at: now.wall,
+            clock: clock_of(head, now),
+            via: via.cloned(),
+        };
+        // A gap makes room at its sender, so it may use the reserve.
+        let reserved = matches!(record.frame.kind, Kind::Gap | Kind::EpochEnd);
+        self.append(&Record::Batch(envelope, record.bytes), reserved)?;
+        if verdict == Verdict::Store {
+            self.counters.records_stored_total += 1;
+            self.counters.record_bytes_stored_total += record.bytes.len() as u64;
+            self.counters.samples_stored_total += u64::from(samples);
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, conn: ConnId, head: &BundleHead, schema: u32) {
+        self.counters.schema_requests_total += 1;
+        let request = SchemaRequest {
+            origin: head.origin.clone(),
+            lane: head.lane,
+            epoch: head.epoch,
+            schema,
+        };
+        self.send(conn, &request);
+    }
+
+    fn reject(&mut self, conn: ConnId, head: &BundleHead, range: SeqRange, reason: RejectReason) {
+        self.counters.rejects_total += 1;
+        let (origin, lane, epoch) = (head.origin.clone(), head.lane, head.epoch);
+        self.send(conn, &Reject { origin, lane, epoch, range, reason });
+    }
+}
+
+/// How the times of a bundle's records become Unix time. A sender that knows wall time stamps it;
+/// another counts from boot, and its boot is dated by this receipt.
+fn clock_of(head: &BundleHead, now: Now) -> Clock {
+    match head.wall {
+        Some(wall) if wall.error_ms == 0 => Clock::SYNCED,
+        Some(wall) => {
+            Clock { class: TimeClass::Wall, offset_us: 0, error_ms: Some(wall.error_ms) }
+        }
+        None => {
+            let uptime_us = i64::try_from(head.uptime_ms.saturating_mul(1000)).unwrap_or(i64::MAX);
+            Clock {
+                class: TimeClass::Dated,
+                offset_us: now.wall.0.saturating_sub(uptime_us),
+                error_ms: Some(DATED_ERROR_MS),
+            }
+        }
+    }
+}
+
+/// Whether `glob`, with `*` for any run of characters, fits `text`.
+fn fits(glob: &str, text: &str) -> bool {
+    let mut parts = glob.split('*');
+    let Some(first) = parts.next() else { return text.is_empty() };
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let mut parts = parts.peekable();
+    if parts.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return rest.ends_with(part);
+        }
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    true
+}
+

@@ -1,0 +1,514 @@
+//! Core: the bytes of the journal's records.
+//!
+//! Everything that decides is decided when a record arrives and is stored in its envelope, so that
+//! each sink, today or after a restart, says the same about it. The journal's log frames, numbers
+//! and checksums each record and keeps its kind; the payload is:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | envelope version, now 1 |
+//! | n | head of the kind ([`BatchHead`], [`RawHead`] ...), postcard |
+//! | rest | body: the frame as it came, the payload of a publish, the bytes of a schema or plan |
+//!
+//! New kinds only at new numbers, new enum variants only at the end; a changed head is a new
+//! version.
+
+use headwater_proto::ids::{DeviceId, Epoch, JournalId, SeqRange, Stream};
+use headwater_proto::message::GapReason;
+use headwater_proto::time::UnixMicros;
+use serde::{Deserialize, Serialize};
+
+/// The envelope version this build writes.
+pub const VERSION: u8 = 1;
+
+/// What a journal record is. Numbers are part of the disk format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// A numbered frame of an agent or node.
+    Batch = 1,
+    /// One publish of a plain MQTT device.
+    Raw = 2,
+    /// What a sink is about to publish.
+    Plan = 3,
+    /// How far a sink has come.
+    Cursor = 4,
+    /// A change to a stream that is not data: opened, abandoned.
+    Mark = 5,
+    /// A change to the device registry.
+    Registry = 6,
+    /// A change to the persistent MQTT sessions.
+    Session = 7,
+    /// Binds a schema number to its bytes.
+    Schema = 8,
+    /// Loss that the collector itself names.
+    Gap = 9,
+    /// A frame that waits for what it needs to be dated or decoded.
+    Park = 10,
+}
+
+impl RecordKind {
+    /// Every kind.
+    pub const ALL: [Self; 10] = [
+        Self::Batch,
+        Self::Raw,
+        Self::Plan,
+        Self::Cursor,
+        Self::Mark,
+        Self::Registry,
+        Self::Session,
+        Self::Schema,
+        Self::Gap,
+        Self::Park,
+    ];
+
+    /// Its number on disk.
+    #[must_use]
+    pub const fn to_u8(self) -> u8 {
+        self as u8
+    }
+
+    /// The kind of a number this build knows.
+    #[must_use]
+    pub fn from_u8(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.to_u8() == number)
+    }
+}
+
+/// Why a record goes to quarantine instead of the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Reason {
+    /// The same identity came before with different content.
+    IdentityConflict,
+    /// The bytes cannot be decoded with their schema.
+    Undecodable,
+    /// A kind or version that this build does not store.
+    UnknownKind,
+    /// A publish that its topic's decoder cannot read.
+    BadPayload,
+    /// A publish on a topic that no pattern maps to a device.
+    UnknownTopic,
+}
+
+impl Reason {
+    /// Its name in the lake and in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IdentityConflict => "identity_conflict",
+            Self::Undecodable => "undecodable",
+            Self::UnknownKind => "unknown_kind",
+            Self::BadPayload => "bad_payload",
+            Self::UnknownTopic => "unknown_topic",
+        }
+    }
+}
+
+/// What the collector decided about a record when it arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Its rows belong in the tables.
+    Store,
+    /// Its bytes belong in quarantine.
+    Quarantine(Reason),
+}
+
+/// How the times of a record become Unix time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum TimeClass {
+    /// The device said that its clock was synchronised.
+    Synced,
+    /// The device had wall time and did not know how good it was.
+    Wall,
+    /// The device counted from boot; the collector dated the boot.
+    Dated,
+    /// The device sent no time; it is the time of receipt.
+    Received,
+}
+
+/// The clock decision for one record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Clock {
+    /// Where the times come from.
+    pub class: TimeClass,
+    /// Added to the record's times to get Unix time, in microseconds.
+    pub offset_us: i64,
+    /// Largest error of the result in milliseconds; `None` when synchronised.
+    pub error_ms: Option<u32>,
+}
+
+impl Clock {
+    /// Times are Unix time already, from a synchronised clock.
+    pub const SYNCED: Self = Self {
+        class: TimeClass::Synced,
+        offset_us: 0,
+        error_ms: None,
+    };
+}
+
+/// Head of [`RecordKind::Batch`] and [`RecordKind::Park`]; the body is the whole frame, so that its
+/// checksum travels on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchHead {
+    /// The origin's stream.
+    pub stream: Stream,
+    /// The record's number in it.
+    pub seq: u64,
+    /// What was decided.
+    pub verdict: Verdict,
+    /// When it arrived.
+    pub at: UnixMicros,
+    /// How its times become Unix time.
+    pub clock: Clock,
+    /// The gateway that carried it, if another than its origin.
+    pub via: Option<DeviceId>,
+}
+
+/// How the payload of a plain publish becomes samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Decoder {
+    /// A JSON object; its numbers, booleans and texts are metrics by name.
+    Json,
+    /// One number, boolean or text.
+    Number,
+    /// InfluxDB line protocol.
+    Line,
+}
+
+/// Head of [`RecordKind::Raw`]; the body is the publish's payload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawHead<'a> {
+    /// The device, from the topic alone.
+    pub device: DeviceId,
+    /// The journal that numbers the device's records: the epoch of its stream.
+    pub journal: JournalId,
+    /// The record's number in that stream.
+    pub seq: u64,
+    /// What was decided.
+    pub verdict: Verdict,
+    /// When it arrived.
+    pub at: UnixMicros,
+    /// Which decoder reads it.
+    pub decoder: Decoder,
+    /// Name of the metric, where the topic gives one.
+    pub metric: &'a str,
+    /// The topic as published.
+    pub topic: &'a str,
+    /// The MQTT client that published it.
+    pub client: &'a str,
+    /// Its packet id; 0 for QoS 0.
+    pub packet_id: u16,
+    /// Hash of topic and payload, as the repeat rule compares it.
+    pub hash: u64,
+}
+
+/// Head of [`RecordKind::Plan`]; the body is the sink's own plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanHead<'a> {
+    /// The sink.
+    pub sink: &'a str,
+}
+
+/// Head of [`RecordKind::Cursor`]; no body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CursorHead<'a> {
+    /// The sink.
+    pub sink: &'a str,
+    /// The first position it has not committed.
+    pub position: u64,
+}
+
+/// A change to a stream that is not data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Change {
+    /// A Hello listed the epoch for the first time.
+    Opened {
+        /// The oldest record that the sender still held.
+        oldest: u64,
+        /// The epoch lives in memory only and is never continued.
+        ram: bool,
+        /// The sender's boot, 0 if it named none.
+        boot: u64,
+    },
+    /// A Hello no longer listed the epoch: what is missing of it will not come.
+    Abandoned {
+        /// The end of the epoch as far as the collector can know it.
+        next: u64,
+    },
+}
+
+/// Head of [`RecordKind::Mark`]; no body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarkHead {
+    /// The stream.
+    pub stream: Stream,
+    /// What happened to it.
+    pub change: Change,
+    /// When.
+    pub at: UnixMicros,
+}
+
+/// Head of [`RecordKind::Session`]; no body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionHead<'a> {
+    /// The MQTT client id.
+    pub client: &'a str,
+    /// Whether a persistent session exists from now on.
+    pub present: bool,
+}
+
+/// Head of [`RecordKind::Schema`]; the body is the schema's bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchemaHead {
+    /// The origin that numbered it.
+    pub origin: DeviceId,
+    /// The epoch within which the number holds.
+    pub epoch: Epoch,
+    /// The number.
+    pub number: u32,
+}
+
+/// Head of [`RecordKind::Gap`]; no body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapHead {
+    /// The stream with the loss.
+    pub stream: Stream,
+    /// The records that are lost; `None` where only time is known.
+    pub range: Option<SeqRange>,
+    /// Why.
+    pub reason: GapReason,
+    /// When it was found.
+    pub at: UnixMicros,
+}
+
+/// A journal record as read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// A numbered frame.
+    Batch(BatchHead, &'a [u8]),
+    /// A plain publish.
+    Raw(RawHead<'a>, &'a [u8]),
+    /// A sink's plan.
+    Plan(PlanHead<'a>, &'a [u8]),
+    /// A sink's cursor.
+    Cursor(CursorHead<'a>),
+    /// A change to a stream.
+    Mark(MarkHead),
+    /// A change to the registry: opaque here, the registry reads it.
+    Registry(&'a [u8]),
+    /// A change to the sessions.
+    Session(SessionHead<'a>),
+    /// A schema.
+    Schema(SchemaHead, &'a [u8]),
+    /// A loss.
+    Gap(GapHead),
+    /// A frame that waits.
+    Park(BatchHead, &'a [u8]),
+}
+
+/// Why a journal record cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// Another version.
+    #[error("envelope version {0} is unknown here")]
+    Version(u8),
+    /// Another kind.
+    #[error("journal record kind {0} is unknown here")]
+    Kind(u8),
+    /// The head does not decode.
+    #[error("the head of a journal record does not decode")]
+    Head,
+}
+
+/// Writes `head` and `body` to `out`, which is cleared first.
+fn write<T: Serialize>(head: &T, body: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    out.push(VERSION);
+    let filled = postcard::to_extend(head, std::mem::take(out));
+    // Heads hold only bounded plain values, and a vector takes whatever it is given.
+    *out = filled.expect("a head always serialises into a growing buffer");
+    out.extend_from_slice(body);
+}
+
+impl Record<'_> {
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> RecordKind {
+        match self {
+            Self::Batch(..) => RecordKind::Batch,
+            Self::Raw(..) => RecordKind::Raw,
+            Self::Plan(..) => RecordKind::Plan,
+            Self::Cursor(_) => RecordKind::Cursor,
+            Self::Mark(_) => RecordKind::Mark,
+            Self::Registry(_) => RecordKind::Registry,
+            Self::Session(_) => RecordKind::Session,
+            Self::Schema(..) => RecordKind::Schema,
+            Self::Gap(_) => RecordKind::Gap,
+            Self::Park(..) => RecordKind::Park,
+        }
+    }
+
+    /// Writes the payload for the journal to `out`, which is cleared first.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Batch(head, body) | Self::Park(head, body) => write(head, body, out),
+            Self::Raw(head, body) => write(head, body, out),
+            Self::Plan(head, body) => write(head, body, out),
+            Self::Cursor(head) => write(head, &[], out),
+            Self::Mark(head) => write(head, &[], out),
+            Self::Registry(body) => write(&(), body, out),
+            Self::Session(head) => write(head, &[], out),
+            Self::Schema(head, body) => write(head, body, out),
+            Self::Gap(head) => write(head, &[], out),
+        }
+    }
+}
+
+/// Reads the record of `kind` from its payload.
+///
+/// # Errors
+/// [`EnvelopeError`] for a version, kind or head that this build does not know.
+pub fn decode(kind: u8, payload: &[u8]) -> Result<Record<'_>, EnvelopeError> {
+    fn head<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), EnvelopeError> {
+        postcard::take_from_bytes(bytes).map_err(|_| EnvelopeError::Head)
+    }
+    let kind = RecordKind::from_u8(kind).ok_or(EnvelopeError::Kind(kind))?;
+    let (&version, bytes) = payload.split_first().ok_or(EnvelopeError::Head)?;
+    if version != VERSION {
+        return Err(EnvelopeError::Version(version));
+    }
+    Ok(match kind {
+        RecordKind::Batch => head(bytes).map(|(head, body)| Record::Batch(head, body))?,
+        RecordKind::Raw => head(bytes).map(|(head, body)| Record::Raw(head, body))?,
+        RecordKind::Plan => head(bytes).map(|(head, body)| Record::Plan(head, body))?,
+        RecordKind::Cursor => head(bytes).map(|(head, _)| Record::Cursor(head))?,
+        RecordKind::Mark => head(bytes).map(|(head, _)| Record::Mark(head))?,
+        RecordKind::Registry => Record::Registry(bytes),
+        RecordKind::Session => head(bytes).map(|(head, _)| Record::Session(head))?,
+        RecordKind::Schema => head(bytes).map(|(head, body)| Record::Schema(head, body))?,
+        RecordKind::Gap => head(bytes).map(|(head, _)| Record::Gap(head))?,
+        RecordKind::Park => head(bytes).map(|(head, body)| Record::Park(head, body))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headwater_proto::ids::Lane;
+    use proptest::prelude::*;
+
+    fn stream() -> Stream {
+        Stream {
+            device: DeviceId::new("dev-1").unwrap(),
+            lane: Lane::Normal,
+            epoch: Epoch::new(0x1234_5678_9abc),
+        }
+    }
+
+    fn batch() -> BatchHead {
+        BatchHead {
+            stream: stream(),
+            seq: 300,
+            verdict: Verdict::Quarantine(Reason::IdentityConflict),
+            at: UnixMicros(1_700_000_000_000_000),
+            clock: Clock {
+                class: TimeClass::Dated,
+                offset_us: -5,
+                error_ms: Some(250),
+            },
+            via: Some(DeviceId::new("gw").unwrap()),
+        }
+    }
+
+    fn raw() -> RawHead<'static> {
+        RawHead {
+            device: DeviceId::new("pump").unwrap(),
+            journal: JournalId(7),
+            seq: 2,
+            verdict: Verdict::Store,
+            at: UnixMicros(10),
+            decoder: Decoder::Line,
+            metric: "t",
+            topic: "a/pump/t",
+            client: "c",
+            packet_id: 513,
+            hash: 0xfeed,
+        }
+    }
+
+    fn one_of_each() -> Vec<Record<'static>> {
+        vec![
+            Record::Batch(batch(), b"frame"),
+            Record::Raw(raw(), b"{}"),
+            Record::Plan(PlanHead { sink: "lake" }, b"plan"),
+            Record::Cursor(CursorHead {
+                sink: "lake",
+                position: 129,
+            }),
+            Record::Mark(MarkHead {
+                stream: stream(),
+                change: Change::Opened {
+                    oldest: 1,
+                    ram: true,
+                    boot: 9,
+                },
+                at: UnixMicros(3),
+            }),
+            Record::Registry(b"row"),
+            Record::Session(SessionHead {
+                client: "c",
+                present: true,
+            }),
+            Record::Schema(
+                SchemaHead {
+                    origin: DeviceId::new("d").unwrap(),
+                    epoch: Epoch::new(5),
+                    number: 1,
+                },
+                b"schema",
+            ),
+            Record::Gap(GapHead {
+                stream: stream(),
+                range: Some(SeqRange::new(1, 4)),
+                reason: GapReason::MissingAtSource,
+                at: UnixMicros(-1),
+            }),
+            Record::Park(batch(), b"frame"),
+        ]
+    }
+
+    #[test]
+    fn every_record_comes_back_as_it_was() {
+        let mut out = Vec::new();
+        for record in one_of_each() {
+            record.encode(&mut out);
+            assert_eq!(decode(record.kind().to_u8(), &out).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_version_1_are_frozen() {
+        let golden = include_str!("../../tests/golden/envelope-1.txt");
+        let mut out = Vec::new();
+        let mut text = String::new();
+        for record in one_of_each() {
+            record.encode(&mut out);
+            let hex: String = out.iter().map(|byte| format!("{byte:02x}")).collect();
+            text += &format!("{} {hex}\n", record.kind().to_u8());
+        }
+        assert_eq!(
+            text, golden,
+            "the journal's format changed: that needs a new version"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_an_error_or_a_record_and_never_a_panic(
+            kind in 0u8..16,
+            bytes in proptest::collection::vec(any::<u8>(), 0..80),
+        ) {
+            let _ = decode(kind, &bytes);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Core: what happens to a record between its arrival and the sinks.
+
+pub mod credit;
+pub mod custody;
+pub mod envelope;
+pub mod pattern;
+pub mod payload;
+pub mod schemas;
+pub mod snapshot;

@@ -1,0 +1,233 @@
+//! Core: which schema a number means, and the schemas themselves.
+//!
+//! Numbers are bound within (origin, epoch); equal schemas of many devices are kept once, by their
+//! SHA-256. The book is shared: custody binds and forgets, the sinks look up. It is filled from the
+//! journal's snapshot and Schema records, so that it always knows what records in the journal need.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use headwater_proto::codec::Limits;
+use headwater_proto::ids::{DeviceId, Epoch};
+use headwater_proto::schema::Schema;
+use sha2::{Digest as _, Sha256};
+
+use super::envelope::SchemaHead;
+
+/// Most bytes of distinct schemas: they all stand in each journal snapshot. A fleet of one make
+/// shares one schema.
+pub const MAX_SCHEMA_BYTES: usize = 6 << 20;
+/// Most bound numbers.
+pub const MAX_BOUND: usize = 65_536;
+
+/// SHA-256 of a schema's bytes.
+pub type SchemaId = [u8; 32];
+
+/// What came of binding a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// New: append it to the journal.
+    New,
+    /// Known already.
+    Same,
+    /// The number means another schema.
+    Conflict,
+    /// The bytes are no schema.
+    Invalid,
+    /// Too many, or too large together.
+    Full,
+}
+
+#[derive(Debug)]
+struct Kept {
+    bytes: Arc<[u8]>,
+    schema: Arc<Schema>,
+    uses: usize,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    bound: BTreeMap<(DeviceId, Epoch, u32), SchemaId>,
+    kept: HashMap<SchemaId, Kept>,
+    bytes: usize,
+    tentative: Vec<(DeviceId, Epoch, u32)>,
+}
+
+/// The schemas in use. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct SchemaBook {
+    inner: Arc<Mutex<Inner>>,
+}
+
+impl SchemaBook {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No operation leaves the book half changed.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Judges a binding without making it.
+    #[must_use]
+    pub fn judge(&self, head: &SchemaHead, bytes: &[u8]) -> Bound {
+        let id: SchemaId = Sha256::digest(bytes).into();
+        let inner = self.lock();
+        match inner.bound.get(&key(head)) {
+            Some(known) if *known == id => return Bound::Same,
+            Some(_) => return Bound::Conflict,
+            None => {}
+        }
+        let known = inner.kept.contains_key(&id);
+        if !known && Schema::decode(bytes, &Limits::DEFAULT).is_err() {
+            return Bound::Invalid;
+        }
+        let more = if known { 0 } else { bytes.len() };
+        if inner.bound.len() >= MAX_BOUND || inner.bytes + more > MAX_SCHEMA_BYTES {
+            return Bound::Full;
+        }
+        Bound::New
+    }
+
+    /// Binds a number, in the running group. False if the bytes are no schema.
+    pub fn bind(&self, head: &SchemaHead, bytes: &[u8]) -> bool {
+        let id: SchemaId = Sha256::digest(bytes).into();
+        let mut inner = self.lock();
+        if !inner.kept.contains_key(&id) {
+            let Ok(schema) = Schema::decode(bytes, &Limits::DEFAULT) else { return false };
+            inner.bytes += bytes.len();
+            let kept = Kept { bytes: bytes.into(), schema: Arc::new(schema), uses: 0 };
+            inner.kept.insert(id, kept);
+        }
+        if inner.bound.insert(key(head), id).is_none() {
+            if let Some(kept) = inner.kept.get_mut(&id) {
+                kept.uses += 1;
+            }
+            inner.tentative.push(key(head));
+        }
+        true
+    }
+
+    /// The running group is durable.
+    pub fn synced(&self) {
+        self.lock().tentative.clear();
+    }
+
+    /// The running group failed.
+    pub fn roll_back(&self) {
+        let mut inner = self.lock();
+        for key in std::mem::take(&mut inner.tentative) {
+            inner.unbind(&key);
+        }
+    }
+
+    /// Whether a number is bound.
+    #[must_use]
+    pub fn knows(&self, origin: &DeviceId, epoch: Epoch, number: u32) -> bool {
+        self.lock().bound.contains_key(&(origin.clone(), epoch, number))
+    }
+
+    /// The schema of a number.
+    #[must_use]
+    pub fn get(&self, origin: &DeviceId, epoch: Epoch, number: u32) -> Option<(SchemaId, Arc<Schema>)> {
+        let inner = self.lock();
+        let id = inner.bound.get(&(origin.clone(), epoch, number))?;
+        inner.kept.get(id).map(|kept| (*id, Arc::clone(&kept.schema)))
+    }
+
+    /// The bytes of a schema.
+    #[must_use]
+    pub fn bytes(&self, id: &SchemaId) -> Option<Arc<[u8]>> {
+        self.lock().kept.get(id).map(|kept| Arc::clone(&kept.bytes))
+    }
+
+    /// Forgets the numbers of an epoch of which no record is in the journal any more.
+    pub fn forget(&self, origin: &DeviceId, epoch: Epoch) {
+        let mut inner = self.lock();
+        let from = (origin.clone(), epoch, 0);
+        let to = (origin.clone(), epoch, u32::MAX);
+        let keys: Vec<_> = inner.bound.range(from..=to).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            inner.unbind(&key);
+        }
+    }
+
+    /// For a snapshot: distinct schemas, then the numbers with the place of theirs.
+    pub(crate) fn dump(&self) -> (Vec<Arc<[u8]>>, Vec<(SchemaHead, u32)>) {
+        let inner = self.lock();
+        let mut places = BTreeMap::new();
+        let mut schemas = Vec::new();
+        let mut heads = Vec::new();
+        for ((origin, epoch, number), id) in &inner.bound {
+            let Some(kept) = inner.kept.get(id) else { continue };
+            let next = u32::try_from(schemas.len()).unwrap_or(u32::MAX);
+            let place = *places.entry(*id).or_insert_with(|| {
+                schemas.push(Arc::clone(&kept.bytes));
+                next
+            });
+            let head = SchemaHead { origin: origin.clone(), epoch: *epoch, number: *number };
+            heads.push((head, place));
+        }
+        (schemas, heads)
+    }
+}
+
+impl Inner {
+    fn unbind(&mut self, key: &(DeviceId, Epoch, u32)) {
+        let Some(id) = self.bound.remove(key) else { return };
+        let Some(kept) = self.kept.get_mut(&id) else { return };
+        kept.uses -= 1;
+        if kept.uses == 0 {
+            self.bytes -= kept.bytes.len();
+            self.kept.remove(&id);
+        }
+    }
+}
+
+fn key(head: &SchemaHead) -> (DeviceId, Epoch, u32) {
+    (head.origin.clone(), head.epoch, head.number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headwater_proto::schema::{Column, ColumnKind};
+
+    fn head(epoch: u64, number: u32) -> SchemaHead {
+        SchemaHead { origin: DeviceId::new("d").unwrap(), epoch: Epoch::new(epoch), number }
+    }
+
+    fn bytes(name: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        Schema::new(1, vec![Column::new(name, ColumnKind::F64)]).encode(&mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn equal_schemas_are_kept_once_and_leave_with_their_last_number() {
+        let book = SchemaBook::default();
+        assert_eq!(book.judge(&head(1, 0), &bytes("t")), Bound::New);
+        assert!(book.bind(&head(1, 0), &bytes("t")));
+        assert!(book.bind(&head(2, 0), &bytes("t")));
+        book.synced();
+        assert_eq!(book.dump().0.len(), 1);
+        book.forget(&head(1, 0).origin, Epoch::new(1));
+        assert!(book.get(&head(2, 0).origin, Epoch::new(2), 0).is_some());
+        book.forget(&head(2, 0).origin, Epoch::new(2));
+        assert_eq!(book.dump().0.len(), 0);
+    }
+
+    #[test]
+    fn a_number_never_changes_its_meaning() {
+        let book = SchemaBook::default();
+        book.bind(&head(1, 0), &bytes("t"));
+        assert_eq!(book.judge(&head(1, 0), &bytes("t")), Bound::Same);
+        assert_eq!(book.judge(&head(1, 0), &bytes("u")), Bound::Conflict);
+        assert_eq!(book.judge(&head(1, 1), b"nonsense"), Bound::Invalid);
+    }
+
+    #[test]
+    fn a_failed_group_binds_nothing() {
+        let book = SchemaBook::default();
+        book.bind(&head(1, 0), &bytes("t"));
+        book.roll_back();
+        assert!(!book.knows(&head(1, 0).origin, Epoch::new(1), 0));
+    }
+}

@@ -1,0 +1,181 @@
+//! Core: what a journal segment begins with, so that all before it may go. Version 1:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | version |
+//! | n | [`Head`], postcard: journal id, sinks' cursors, plan, sessions, plain counters, schemas |
+//! | 4 | number of streams, little-endian |
+//! | each | [`TrackHead`], postcard, then the receiver's own bytes |
+//! | rest | open entries of plain devices, in the gate's format |
+
+use std::sync::Arc;
+
+use headwater_gate::repeat::OpenEntries;
+use headwater_proto::delivery::Receiver;
+use headwater_proto::ids::{DeviceId, JournalId, Stream};
+use headwater_proto::sabotage::{self, Bug};
+use headwater_proto::time::UnixMicros;
+use serde::{Deserialize, Serialize};
+
+use super::envelope::SchemaHead;
+use super::schemas::SchemaBook;
+use crate::ledger::{Ledger, Track};
+
+/// The snapshot version this build writes and reads.
+pub const VERSION: u8 = 1;
+
+/// How far a sink has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkCursor {
+    /// The sink.
+    pub name: String,
+    /// The first position that it has not committed.
+    pub position: u64,
+}
+
+/// A sink's plan that may not be carried out yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingPlan {
+    /// The sink.
+    pub sink: String,
+    /// The plan's own position.
+    pub position: u64,
+    /// The sink's bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// The small things, as they are written.
+#[derive(Debug, Serialize)]
+struct Head<'a> {
+    journal: JournalId,
+    sinks: &'a [SinkCursor],
+    plan: Option<&'a PendingPlan>,
+    sessions: Vec<&'a str>,
+    plain: Vec<(&'a DeviceId, u64)>,
+    schemas: Vec<&'a [u8]>,
+    numbers: &'a [(SchemaHead, u32)],
+}
+
+/// The small things, as they are read.
+#[derive(Debug, Deserialize)]
+struct ReadHead<'a> {
+    journal: JournalId,
+    sinks: Vec<SinkCursor>,
+    plan: Option<PendingPlan>,
+    sessions: Vec<String>,
+    plain: Vec<(DeviceId, u64)>,
+    #[serde(borrow)]
+    schemas: Vec<&'a [u8]>,
+    numbers: Vec<(SchemaHead, u32)>,
+}
+
+/// What stands before each stream's marks.
+#[derive(Debug, Serialize, Deserialize)]
+struct TrackHead {
+    stream: Stream,
+    claimed: u64,
+    ram: bool,
+    boot: u64,
+    abandoned: bool,
+    closed_at: Option<UnixMicros>,
+}
+
+/// All that a snapshot is made of.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) journal: JournalId,
+    pub(crate) sinks: &'a [SinkCursor],
+    pub(crate) plan: Option<&'a PendingPlan>,
+    pub(crate) sessions: &'a std::collections::BTreeSet<Arc<str>>,
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) schemas: &'a SchemaBook,
+    pub(crate) open: &'a OpenEntries,
+}
+
+/// All that a snapshot gives back.
+#[derive(Debug)]
+pub(crate) struct Restored {
+    pub(crate) journal: JournalId,
+    pub(crate) sinks: Vec<SinkCursor>,
+    pub(crate) plan: Option<PendingPlan>,
+    pub(crate) sessions: std::collections::BTreeSet<Arc<str>>,
+    pub(crate) ledger: Ledger,
+    pub(crate) schemas: SchemaBook,
+    pub(crate) open: OpenEntries,
+}
+
+/// Appends the snapshot to `out`.
+pub(crate) fn write(parts: &Parts<'_>, out: &mut Vec<u8>) {
+    out.push(VERSION);
+    let (schemas, numbers) = parts.schemas.dump();
+    let head = Head {
+        journal: parts.journal,
+        sinks: parts.sinks,
+        plan: parts.plan,
+        sessions: parts.sessions.iter().map(|client| &**client).collect(),
+        plain: parts.ledger.plain().collect(),
+        schemas: schemas.iter().map(|bytes| &**bytes).collect(),
+        numbers: &numbers,
+    };
+    extend(&head, out);
+    let forgets = sabotage::is(Bug::SegmentWithoutSnapshot);
+    let streams = if forgets { 0 } else { parts.ledger.len() };
+    out.extend_from_slice(&u32::try_from(streams).unwrap_or(u32::MAX).to_le_bytes());
+    for (stream, track) in parts.ledger.streams().take(streams) {
+        let head = TrackHead {
+            stream: stream.clone(),
+            claimed: track.claimed,
+            ram: track.ram,
+            boot: track.boot,
+            abandoned: track.abandoned,
+            closed_at: track.closed_at,
+        };
+        extend(&head, out);
+        track.receiver.append_to(out);
+    }
+    parts.open.encode(out);
+}
+
+fn extend<T: Serialize>(value: &T, out: &mut Vec<u8>) {
+    *out = postcard::to_extend(value, std::mem::take(out))
+        .expect("plain values always serialise into a growing buffer");
+}
+
+/// Reads a snapshot; `None` if the bytes are none of this version.
+pub(crate) fn read(bytes: &[u8]) -> Option<Restored> {
+    let (&version, rest) = bytes.split_first()?;
+    if version != VERSION {
+        return None;
+    }
+    let (head, rest) = postcard::take_from_bytes::<ReadHead<'_>>(rest).ok()?;
+    let schemas = SchemaBook::default();
+    for (number, place) in &head.numbers {
+        schemas.bind(number, head.schemas.get(usize::try_from(*place).ok()?)?);
+    }
+    schemas.synced();
+    let (count, mut rest) = rest.split_first_chunk::<4>()?;
+    let mut ledger = Ledger::default();
+    for _ in 0..u32::from_le_bytes(*count) {
+        let (track, after) = postcard::take_from_bytes::<TrackHead>(rest).ok()?;
+        let (receiver, len) = Receiver::decode(after).ok()?;
+        rest = after.get(len..)?;
+        ledger.restore(
+            track.stream,
+            Track {
+                receiver,
+                claimed: track.claimed,
+                ram: track.ram,
+                boot: track.boot,
+                abandoned: track.abandoned,
+                closed_at: track.closed_at,
+            },
+        );
+    }
+    for (device, next) in head.plain {
+        ledger.seed_plain(device, next);
+    }
+    let (open, _) = OpenEntries::decode(rest).ok()?;
+    let sessions = head.sessions.into_iter().map(Arc::from).collect();
+    let (journal, sinks, plan) = (head.journal, head.sinks, head.plan);
+    Some(Restored { journal, sinks, plan, sessions, ledger, schemas, open })
+}
