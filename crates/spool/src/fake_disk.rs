@@ -14,46 +14,10 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{Disk, DiskFile, DiskStats, FileSize, Space};
+use crate::fake_medium::{Dice, Inode, PAGE_BYTES, Write, to_usize};
 
-const SECTOR_BYTES: u64 = 512;
-const PAGE_BYTES: u64 = 4096;
 /// Size of a disk without a limit; large enough that no test meets it.
 const ROOMY_BYTES: u64 = 1 << 40;
-
-/// A small, well mixed generator: SplitMix64, after Steele, Lea and Flood, OOPSLA 2014.
-#[derive(Debug, Clone)]
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
-    fn coin(&mut self) -> bool {
-        self.next() & 1 == 1
-    }
-}
-
-#[derive(Debug, Clone)]
-enum Write {
-    Bytes { at: u64, bytes: Vec<u8> },
-    Length(u64),
-}
-
-#[derive(Debug, Clone, Default)]
-struct Inode {
-    cached: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<Write>,
-}
 
 #[derive(Debug, Clone)]
 enum Rename {
@@ -78,25 +42,6 @@ struct State {
     stats: DiskStats,
 }
 
-fn apply_write(bytes: &mut Vec<u8>, write: &Write) {
-    match write {
-        Write::Bytes { at, bytes: new } => put(bytes, *at, new),
-        Write::Length(len) => bytes.resize(to_usize(*len), 0),
-    }
-}
-
-fn put(bytes: &mut Vec<u8>, at: u64, new: &[u8]) {
-    let at = to_usize(at);
-    if bytes.len() < at + new.len() {
-        bytes.resize(at + new.len(), 0);
-    }
-    bytes[at..at + new.len()].copy_from_slice(new);
-}
-
-fn to_usize(n: u64) -> usize {
-    usize::try_from(n).expect("a fake file fits in memory")
-}
-
 fn apply_rename(names: &mut BTreeMap<String, u64>, rename: &Rename) {
     match rename {
         Rename::Set { name, inode } => {
@@ -110,72 +55,6 @@ fn apply_rename(names: &mut BTreeMap<String, u64>, rename: &Rename) {
         Rename::Remove { name } => {
             names.remove(name);
         }
-    }
-}
-
-impl Inode {
-    fn write(&mut self, write: Write) {
-        apply_write(&mut self.cached, &write);
-        self.pending.push(write);
-    }
-
-    fn sync(&mut self) {
-        for write in self.pending.drain(..) {
-            apply_write(&mut self.durable, &write);
-        }
-    }
-
-    /// What is there after the power went.
-    fn after_cut(&self, dice: &mut Dice) -> Vec<u8> {
-        let mut bytes = self.durable.clone();
-        let count = self.pending.len() as u64;
-        match dice.below(3) {
-            0 => {
-                let whole = dice.below(count + 1);
-                for (i, write) in (0..count).zip(&self.pending) {
-                    match write {
-                        _ if i < whole => apply_write(&mut bytes, write),
-                        Write::Bytes { at, bytes: new } if i == whole => {
-                            let sectors = (new.len() as u64).div_ceil(SECTOR_BYTES);
-                            let end = (at / SECTOR_BYTES + dice.below(sectors + 1)) * SECTOR_BYTES;
-                            let len = to_usize(end.saturating_sub(*at)).min(new.len());
-                            put(&mut bytes, *at, &new[..len]);
-                        }
-                        Write::Bytes { .. } | Write::Length(_) => break,
-                    }
-                }
-            }
-            1 => {
-                let block = if dice.coin() {
-                    SECTOR_BYTES
-                } else {
-                    PAGE_BYTES
-                };
-                for write in &self.pending {
-                    match write {
-                        Write::Bytes { at, bytes: new } => {
-                            keep_blocks(&mut bytes, *at, new, block, dice)
-                        }
-                        Write::Length(_) if dice.coin() => apply_write(&mut bytes, write),
-                        Write::Length(_) => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-        bytes
-    }
-}
-
-fn keep_blocks(bytes: &mut Vec<u8>, at: u64, new: &[u8], block: u64, dice: &mut Dice) {
-    let end = at + new.len() as u64;
-    let mut from = at;
-    while from < end {
-        let to = ((from / block + 1) * block).min(end);
-        if dice.coin() {
-            put(bytes, from, &new[to_usize(from - at)..to_usize(to - at)]);
-        }
-        from = to;
     }
 }
 

@@ -10,9 +10,11 @@
 
 use std::sync::Arc;
 
+use crate::config::{Budget, Config};
 use crate::disk::Disk;
+use crate::error::{AppendError, FullCause, OpenError, ReleaseError};
 use crate::index::{self, LaneView, SegmentInfo};
-use crate::log::{AppendError, Budget, Config, FullCause, Log, OpenError, ReleaseError};
+use crate::log::Log;
 use crate::recover::Recovery;
 
 /// One lane.

@@ -16,8 +16,11 @@
 //! Everything is synchronous and generic over [`Disk`], so that a simulation runs the same code over
 //! [`FakeDisk`] that a program runs over [`RealDisk`].
 
+mod config;
 pub mod disk;
+mod error;
 pub mod fake_disk;
+mod fake_medium;
 pub mod format;
 pub mod fsck;
 pub mod index;
@@ -25,6 +28,7 @@ pub mod lanes;
 pub mod log;
 pub mod reader;
 pub mod recover;
+mod room;
 mod segments;
 mod walk;
 

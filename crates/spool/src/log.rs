@@ -1,11 +1,14 @@
 //! One durable log: append, sync, read, release.
 
 use std::io;
-use std::ops::{ControlFlow, Range};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use crate::config::Budget;
+pub use crate::config::Config;
 use crate::disk::{Disk, DiskFile};
+pub use crate::error::{AppendError, FullCause, OpenError, ReleaseError, SyncError};
 use crate::format::{
     self, FOOTER_BYTES, Footer, HEADER_BYTES, Header, MAX_PAYLOAD_BYTES, MAX_SNAPSHOT_BYTES, Name,
     RECORD_HEADER_BYTES,
@@ -19,158 +22,6 @@ use crate::segments::{Spare, in_blocks, seal_file, take_stock};
 const SLACK_BYTES: u64 = 64 << 10;
 /// A scratch buffer above this is given back after a snapshot.
 const KEEP_BYTES: usize = 1 << 20;
-
-/// How a log is laid out and what it may take.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Begins the names of its files; several logs may share a folder. Letters, digits, `_`, `-`.
-    pub name: String,
-    /// Size of a segment file. A snapshot or record that needs more gets a larger one. At least 4 KiB.
-    pub segment_bytes: u64,
-    /// Most bytes that segments and spares may take.
-    pub quota_bytes: u64,
-    /// Part of the quota that only [`Log::append_reserved`] may take: one segment by default, so
-    /// that what must be said before room is made can be said.
-    pub reserve_bytes: u64,
-    /// Share of the file system, in percent, that is left to others. With `fs_reserve_bytes`, the
-    /// larger counts. [`Log::append_reserved`] may use it.
-    pub fs_reserve_percent: u8,
-    /// Bytes of the file system that are left to others.
-    pub fs_reserve_bytes: u64,
-    /// Most released files kept for their blocks: overwriting them spares the file system's journal.
-    pub spares: usize,
-    /// Buffered bytes at which a group is written out, though not synced, before its sync.
-    pub group_bytes: usize,
-    /// Positions start no lower: for an owner who knows that they were once beyond.
-    pub first_position: u64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            name: "log".to_owned(),
-            segment_bytes: 2 << 20,
-            quota_bytes: 256 << 20,
-            reserve_bytes: 2 << 20,
-            fs_reserve_percent: 5,
-            fs_reserve_bytes: 8 << 20,
-            spares: 2,
-            group_bytes: 1 << 20,
-            first_position: 0,
-        }
-    }
-}
-
-/// Why a log cannot be opened. What its files hold is never a reason.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot list the folder of log {log}")]
-pub struct OpenError {
-    /// The log's name.
-    pub log: String,
-    /// The disk's error.
-    #[source]
-    pub source: io::Error,
-}
-
-/// What a record found no room in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FullCause {
-    /// The quota, less the reserve.
-    Quota,
-    /// The file system, less what is left to others.
-    FileSystem,
-    /// The device said so itself.
-    Device,
-}
-
-/// Why a record was not appended. Nothing of it was written.
-#[derive(Debug, thiserror::Error)]
-pub enum AppendError {
-    /// A new segment finds no room: release one, or wait. Earlier records are as they were.
-    #[error("no room for a new segment of {need} bytes ({cause:?})")]
-    Full {
-        /// Bytes that must become free.
-        need: u64,
-        /// What is full.
-        cause: FullCause,
-    },
-    /// The payload is above [`MAX_PAYLOAD_BYTES`].
-    #[error("a record of {0} bytes is refused")]
-    TooLarge(usize),
-    /// The snapshot is above [`MAX_SNAPSHOT_BYTES`].
-    #[error("a snapshot of {0} bytes is refused")]
-    SnapshotTooLarge(usize),
-    /// The group before it could not be made durable; the log goes on in a new segment.
-    #[error(transparent)]
-    Sync(#[from] SyncError),
-    /// A new segment could not be begun; the next append tries again.
-    #[error("cannot {action} {file}")]
-    Disk {
-        /// What failed.
-        action: &'static str,
-        /// The file.
-        file: String,
-        /// The disk's error.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// A write or sync failed. The segment was cut before the group and sealed; the log goes on in a new
-/// one. A sync that failed is never tried again: the kernel may have dropped the data by then.
-#[derive(Debug, thiserror::Error)]
-#[error("positions {} to {} could not be made durable", lost.start, lost.end)]
-pub struct SyncError {
-    /// Records that are not stored. These positions are never used again.
-    pub lost: Range<u64>,
-    /// The disk's error.
-    #[source]
-    pub source: io::Error,
-}
-
-/// Why a segment was not released.
-#[derive(Debug, thiserror::Error)]
-pub enum ReleaseError {
-    /// The newest segment stays: it carries the position and the snapshot.
-    #[error("segment {0} is the newest and stays")]
-    Newest(u64),
-    /// The file could not be taken away; try again.
-    #[error("cannot release {file}")]
-    Disk {
-        /// The file.
-        file: String,
-        /// The disk's error.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// Bytes that one or several logs may take together.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    pub(crate) quota: u64,
-    pub(crate) reserve: u64,
-    pub(crate) used: AtomicU64,
-}
-
-impl Budget {
-    pub(crate) fn new(quota: u64, reserve: u64) -> Arc<Self> {
-        Arc::new(Self {
-            quota,
-            reserve,
-            used: AtomicU64::new(0),
-        })
-    }
-
-    fn has_room(&self, need: u64, reserved: bool) -> bool {
-        let most = if reserved {
-            self.quota
-        } else {
-            self.quota.saturating_sub(self.reserve)
-        };
-        self.used.load(Ordering::Relaxed).saturating_add(need) <= most
-    }
-}
 
 /// The segment that takes records.
 struct Active<F> {
@@ -186,19 +37,19 @@ struct Active<F> {
 
 /// One durable log in a folder. See the crate's page for what it promises.
 pub struct Log<D: Disk> {
-    disk: D,
-    config: Config,
+    pub(crate) disk: D,
+    pub(crate) config: Config,
     name: Arc<str>,
-    budget: Arc<Budget>,
+    pub(crate) budget: Arc<Budget>,
     /// Bytes of segments and spares; part of `budget.used`.
-    used: u64,
+    pub(crate) used: u64,
     infos: Vec<SegmentInfo>,
     shared: Shared,
-    spares: Vec<Spare>,
+    pub(crate) spares: Vec<Spare>,
     active: Option<Active<D::File>>,
     /// Records appended and not yet written.
     buffer: Vec<u8>,
-    scratch: Vec<u8>,
+    pub(crate) scratch: Vec<u8>,
     next_id: u64,
     next: u64,
     durable: u64,
@@ -495,99 +346,6 @@ impl<D: Disk> Log<D> {
         Ok(id)
     }
 
-    /// Whether a file of `want` bytes may be made; the spare that it may be made of.
-    fn check_room(&self, want: u64, reserved: bool) -> Result<Option<usize>, AppendError> {
-        let spare = (0..self.spares.len()).max_by_key(|&i| self.spares[i].len.min(want));
-        let held = spare.map_or(0, |i| in_blocks(self.spares[i].len));
-        let need = want.saturating_sub(held);
-        let own = if reserved {
-            0
-        } else {
-            self.config.reserve_bytes
-        };
-        let own_room = self.used + need <= self.config.quota_bytes.saturating_sub(own);
-        if need > 0 && !(own_room && self.budget.has_room(need, reserved)) {
-            return Err(AppendError::Full {
-                need,
-                cause: FullCause::Quota,
-            });
-        }
-        if need > 0 && !self.file_system_has(need, reserved) {
-            return Err(AppendError::Full {
-                need,
-                cause: FullCause::FileSystem,
-            });
-        }
-        Ok(spare)
-    }
-
-    /// A file system that does not tell counts as roomy: the device will say so itself.
-    fn file_system_has(&self, need: u64, reserved: bool) -> bool {
-        let Ok(space) = self.disk.space() else {
-            return true;
-        };
-        let share = space.total / 100 * u64::from(self.config.fs_reserve_percent);
-        let kept = if reserved {
-            0
-        } else {
-            share.max(self.config.fs_reserve_bytes)
-        };
-        space.available >= need.saturating_add(kept)
-    }
-
-    /// Makes the file `name`, durable with header and snapshot, which stand in `scratch`.
-    fn make_file(
-        &mut self,
-        name: &str,
-        want: u64,
-        spare: Option<usize>,
-    ) -> Result<(D::File, u64), AppendError> {
-        let failed = |action, source: io::Error| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AppendError::Full {
-                need: want,
-                cause: FullCause::Device,
-            },
-            _ => AppendError::Disk {
-                action,
-                file: name.to_owned(),
-                source,
-            },
-        };
-        let spare = spare.map(|i| self.spares.remove(i));
-        let held = spare.as_ref().map_or(0, |s| s.len);
-        self.give(in_blocks(held));
-        let file = match &spare {
-            Some(spare) => self
-                .disk
-                .rename(&spare.name, name)
-                .and_then(|()| self.disk.open(name)),
-            None => self.disk.create(name),
-        };
-        let made = file.map_err(|e| ("create", e)).and_then(|file| {
-            file.allocate(held.max(want)).map_err(|e| ("allocate", e))?;
-            // The name first: were a recycled file overwritten while its old name may still come
-            // back, a crash would leave a released segment half there.
-            self.disk
-                .sync_dir()
-                .map_err(|e| ("sync the folder of", e))?;
-            file.write_at(&self.scratch, 0).map_err(|e| ("write", e))?;
-            file.sync_data().map_err(|e| ("sync", e))?;
-            Ok(file)
-        });
-        match made {
-            Ok(file) => {
-                let len = held.max(want);
-                self.take(in_blocks(len));
-                Ok((file, len))
-            }
-            Err((action, source)) => {
-                // Whatever is left of it has no record; the next start drops it.
-                let _ = self.disk.remove(name);
-                Err(failed(action, source))
-            }
-        }
-    }
-
     /// Gives back a segment, wherever it stands, whether or not its records were read. Needs no
     /// space. Its file is kept for its blocks where one is wanted, else removed. After a crash it may
     /// be there again, whole. False if there is no such segment.
@@ -764,12 +522,12 @@ impl<D: Disk> Log<D> {
         self.active.as_ref().map(|active| active.name.as_str())
     }
 
-    fn take(&mut self, bytes: u64) {
+    pub(crate) fn take(&mut self, bytes: u64) {
         self.used += bytes;
         self.budget.used.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn give(&mut self, bytes: u64) {
+    pub(crate) fn give(&mut self, bytes: u64) {
         self.used -= bytes;
         self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
     }

@@ -1,4 +1,5 @@
 //! The log against a model: any sequence of operations, failures, kills and power cuts.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

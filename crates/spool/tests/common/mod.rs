@@ -1,5 +1,8 @@
 //! What the tests of the log share.
 
+#![allow(dead_code, reason = "not every test file needs all of it")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::ops::ControlFlow;
 
 use headwater_spool::{Config, Disk, Log};
@@ -28,11 +31,13 @@ pub(crate) fn payload(position: u64, len: usize) -> Vec<u8> {
 }
 
 /// An owner without state.
-#[allow(dead_code, reason = "not every test file needs it")]
 pub(crate) fn no_snapshot(_: &mut Vec<u8>) {}
 
+/// A record: position, kind, payload.
+pub(crate) type Record = (u64, u8, Vec<u8>);
+
 /// Everything that can be read, and the positions named as damaged.
-pub(crate) fn read_all<D: Disk>(log: &mut Log<D>) -> (Vec<(u64, u8, Vec<u8>)>, Vec<u64>) {
+pub(crate) fn read_all<D: Disk>(log: &mut Log<D>) -> (Vec<Record>, Vec<u64>) {
     let (mut records, mut damaged) = (Vec::new(), Vec::new());
     let mut from = 0;
     loop {
