@@ -74,7 +74,11 @@ impl Topic {
     /// The topic of a device, with the shard that its id hashes to.
     #[must_use]
     pub fn of(device: &DeviceId, direction: Direction) -> Self {
-        Self { shard: shard_of(device), device: device.clone(), direction }
+        Self {
+            shard: shard_of(device),
+            device: device.clone(),
+            direction,
+        }
     }
 
     /// Reads a topic; allocates nothing and reads at most [`MAX_TOPIC_BYTES`].
@@ -96,7 +100,9 @@ impl Topic {
             _ => return Err(TopicError::Direction),
         };
         Ok(Self {
-            shard: shard.filter(|&shard| shard < SHARDS).ok_or(TopicError::Shard)?,
+            shard: shard
+                .filter(|&shard| shard < SHARDS)
+                .ok_or(TopicError::Shard)?,
             device: DeviceId::new(device).map_err(|_| TopicError::Device)?,
             direction,
         })
@@ -185,7 +191,8 @@ mod tests {
     fn a_fleet_spreads_over_all_shards() {
         let mut seen = [0u32; SHARDS as usize];
         for k in 0..6400 {
-            let device = DeviceId::new(&String::from_iter(["agent-", &std::format!("{k}")])).unwrap();
+            let device =
+                DeviceId::new(&String::from_iter(["agent-", &std::format!("{k}")])).unwrap();
             seen[usize::from(shard_of(&device))] += 1;
         }
         assert!(seen.iter().all(|&n| (50..200).contains(&n)), "{seen:?}");

@@ -1,6 +1,8 @@
 //! A sender and a receiver joined by a channel that loses, repeats and reorders, with restarts of
 //! both: they always converge, forget only what is committed, and lose nothing.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_proto::delivery::{
@@ -24,7 +26,12 @@ enum Message {
     Reject(Reject),
 }
 
-const FACTS: HelloFacts = HelloFacts { boot: 1, uptime_ms: 0, wall: None, max_down_bytes: 4096 };
+const FACTS: HelloFacts = HelloFacts {
+    boot: 1,
+    uptime_ms: 0,
+    wall: None,
+    max_down_bytes: 4096,
+};
 const RECORD_BYTES: u32 = 1_000;
 const CREDIT: u32 = 20_000;
 
@@ -97,7 +104,11 @@ impl World {
             let end_named_in = ended.then_some(()).and_then(|()| {
                 let next = self.source.disk.iter().find(|(_, _, ended)| !ended)?;
                 let (lane, epoch) = next.0;
-                Some(RecordRef { lane, epoch, seq: 0 })
+                Some(RecordRef {
+                    lane,
+                    epoch,
+                    seq: 0,
+                })
             });
             let held = HeldEpoch {
                 lane,
@@ -120,9 +131,15 @@ impl World {
         for (_, _, ended) in &mut self.source.disk {
             *ended = true;
         }
-        let lane = if self.one_in(3) { Lane::Alarm } else { Lane::Normal };
+        let lane = if self.one_in(3) {
+            Lane::Alarm
+        } else {
+            Lane::Normal
+        };
         self.source.live = (lane, Epoch::new(self.random.bits()));
-        self.source.disk.push((self.source.live, SeqRange::new(0, 1), false));
+        self.source
+            .disk
+            .push((self.source.live, SeqRange::new(0, 1), false));
         self.source.sender = Sender::new(device(), SenderLimits::DEFAULT, self.random.bits());
         self.load_disk();
         self.link_down();
@@ -132,7 +149,10 @@ impl World {
         self.up.clear();
         self.down.clear();
         self.target.pages = None;
-        self.source.sender.handle(Input::LinkDown, self.now).unwrap();
+        self.source
+            .sender
+            .handle(Input::LinkDown, self.now)
+            .unwrap();
         self.source.sender.handle(Input::LinkUp, self.now).unwrap();
     }
 
@@ -149,36 +169,69 @@ impl World {
 
     fn store(&mut self, count: u64) {
         let live = self.source.live;
-        let held = self.source.disk.iter_mut().find(|(key, _, _)| *key == live).unwrap();
+        let held = self
+            .source
+            .disk
+            .iter_mut()
+            .find(|(key, _, _)| *key == live)
+            .unwrap();
         held.1.next += count;
-        self.source.sender.stored(live.0, live.1, held.1.next).unwrap();
+        self.source
+            .sender
+            .stored(live.0, live.1, held.1.next)
+            .unwrap();
     }
 
     fn run_commands(&mut self) {
         for _ in 0..200 {
-            let Some(command) = self.source.sender.next_command(self.now) else { return };
+            let Some(command) = self.source.sender.next_command(self.now) else {
+                return;
+            };
             match command {
                 Command::SendHello { page } => {
-                    self.up.push(Message::Hello(self.source.sender.hello(page, &FACTS)));
+                    self.up
+                        .push(Message::Hello(self.source.sender.hello(page, &FACTS)));
                 }
-                Command::Publish { lane, epoch, first, limit, max_bytes } => {
+                Command::Publish {
+                    lane,
+                    epoch,
+                    first,
+                    limit,
+                    max_bytes,
+                } => {
                     let most = u64::from(max_bytes / RECORD_BYTES).min(5);
                     if most == 0 {
                         self.source.sender.held_back();
                         continue;
                     }
                     let range = SeqRange::new(first, limit.min(first + most));
-                    let held = self.source.disk.iter().find(|(key, _, _)| *key == (lane, epoch));
+                    let held = self
+                        .source
+                        .disk
+                        .iter()
+                        .find(|(key, _, _)| *key == (lane, epoch));
                     let (_, stored, _) = held.expect("only what is held is published");
                     assert!(stored.first <= range.first && range.next <= stored.next);
                     let bytes = u32::try_from(range.len()).unwrap() * RECORD_BYTES;
-                    self.source.sender.sent(lane, epoch, range, bytes, self.now).unwrap();
+                    self.source
+                        .sender
+                        .sent(lane, epoch, range, bytes, self.now)
+                        .unwrap();
                     assert!(self.source.sender.in_flight_bytes() <= CREDIT + bytes);
                     self.up.push(Message::Bundle((lane, epoch), range));
                 }
-                Command::Release { lane, epoch, through } => {
+                Command::Release {
+                    lane,
+                    epoch,
+                    through,
+                } => {
                     let key = (lane, epoch);
-                    let at = self.source.disk.iter().position(|held| held.0 == key).unwrap();
+                    let at = self
+                        .source
+                        .disk
+                        .iter()
+                        .position(|held| held.0 == key)
+                        .unwrap();
                     let held = &mut self.source.disk[at];
                     for seq in held.1.first..through {
                         assert!(
@@ -207,7 +260,11 @@ impl World {
         };
         let (lost, kept) = (self.faults && self.one_in(6), self.faults && self.one_in(6));
         let queue = if up { &mut self.up } else { &mut self.down };
-        let message = if kept { queue[at].clone() } else { queue.remove(at) };
+        let message = if kept {
+            queue[at].clone()
+        } else {
+            queue.remove(at)
+        };
         (!lost).then_some(message)
     }
 
@@ -227,7 +284,9 @@ impl World {
         } | 1 << hello.page;
         target.pages = Some((hello.nonce, seen));
         for stream in &hello.streams {
-            target.oldest.insert((stream.lane, stream.epoch), stream.oldest);
+            target
+                .oldest
+                .insert((stream.lane, stream.epoch), stream.oldest);
         }
         if seen.count_ones() != u32::from(hello.pages) {
             return;
@@ -236,7 +295,11 @@ impl World {
             .oldest
             .iter()
             .map(|(&key, &oldest)| {
-                target.receivers.entry(key).or_default().mark(key.0, key.1, oldest)
+                target
+                    .receivers
+                    .entry(key)
+                    .or_default()
+                    .mark(key.0, key.1, oldest)
             })
             .collect();
         let pages = marks.chunks(4).count().max(1);
@@ -271,7 +334,13 @@ impl World {
         }
         if let Some(reason) = refused {
             let origin = device();
-            self.down.push(Message::Reject(Reject { origin, lane, epoch, range, reason }));
+            self.down.push(Message::Reject(Reject {
+                origin,
+                lane,
+                epoch,
+                range,
+                reason,
+            }));
         }
     }
 
@@ -296,7 +365,9 @@ impl World {
             }
             receiver.commit_all();
             let data = receiver.data().iter();
-            self.target.sunk.extend(data.flat_map(|r| r.first..r.next).map(|seq| (*key, seq)));
+            self.target
+                .sunk
+                .extend(data.flat_map(|r| r.first..r.next).map(|seq| (*key, seq)));
         }
         self.tell();
     }
@@ -321,7 +392,9 @@ impl World {
     }
 
     fn receive_down(&mut self) {
-        let Some(message) = self.take(false) else { return };
+        let Some(message) = self.take(false) else {
+            return;
+        };
         let sender = &mut self.source.sender;
         // Old messages are refused and counted; the world only asks that none does harm.
         let _ = match &message {
@@ -356,7 +429,12 @@ impl World {
     fn drain(&mut self) {
         self.faults = false;
         for _ in 0..400 {
-            if self.source.disk.iter().all(|(_, range, _)| range.is_empty()) {
+            if self
+                .source
+                .disk
+                .iter()
+                .all(|(_, range, _)| range.is_empty())
+            {
                 return;
             }
             while !self.up.is_empty() || !self.down.is_empty() {
@@ -374,7 +452,10 @@ impl World {
             let _ = self.source.sender.handle(Input::Tick, self.now);
             self.run_commands();
         }
-        panic!("never drained: {:?}\n{:#?}", self.source.disk, self.source.sender);
+        panic!(
+            "never drained: {:?}\n{:#?}",
+            self.source.disk, self.source.sender
+        );
     }
 }
 
@@ -393,4 +474,14 @@ proptest! {
     fn they_always_converge_and_forget_only_what_is_committed(seed: u64, steps in 0u64..400) {
         run(seed, steps);
     }
+}
+
+#[cfg(feature = "sabotage")]
+#[test]
+fn a_sender_that_forgets_what_is_only_received_is_noticed() {
+    use headwater_proto::sabotage::{self, Bug};
+    sabotage::set(Some(Bug::ReleaseBeforeAck));
+    let noticed = (0..50).any(|seed| std::panic::catch_unwind(|| run(seed, 300)).is_err());
+    sabotage::set(None);
+    assert!(noticed);
 }

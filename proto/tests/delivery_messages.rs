@@ -1,5 +1,7 @@
 //! The bodies of version 1: exact bytes, bounds, and what hostile bytes do.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
+
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, SeqRange};
 use headwater_proto::message::{
@@ -20,7 +22,13 @@ fn mark() -> Mark {
         epoch: Epoch::new(0x1234_5678_9abc),
         received: 300,
         committed: 200,
-        ranges: [AckRange { first: 310, next: 320, committed: true }].into_iter().collect(),
+        ranges: [AckRange {
+            first: 310,
+            next: 320,
+            committed: true,
+        }]
+        .into_iter()
+        .collect(),
     }
 }
 
@@ -35,7 +43,10 @@ fn hello() -> Hello {
         complete: true,
         boot: 3,
         uptime_ms: 12_345,
-        wall: Some(WallClock { time: UnixMicros(1_700_000_000_000_000), error_ms: 50 }),
+        wall: Some(WallClock {
+            time: UnixMicros(1_700_000_000_000_000),
+            error_ms: 50,
+        }),
         max_bundle: 262_144,
         streams: [HelloStream {
             lane: Lane::Alarm,
@@ -86,7 +97,12 @@ fn reject() -> Reject {
 }
 
 fn schema_request() -> SchemaRequest {
-    SchemaRequest { origin: device(), lane: Lane::Normal, epoch: Epoch::new(5), schema: 2 }
+    SchemaRequest {
+        origin: device(),
+        lane: Lane::Normal,
+        epoch: Epoch::new(5),
+        schema: 2,
+    }
 }
 
 fn gap() -> Gap {
@@ -137,8 +153,16 @@ fn stat() -> Stat {
 fn frozen<M: Body + PartialEq + std::fmt::Debug>(message: &M, golden: &str) {
     let mut out = [0; MAX_MESSAGE_BYTES];
     let len = message::encode_frame(message, &mut out).unwrap();
-    let hex: String = out[..len].iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(hex, golden.trim(), "{:?}: a change of version 1's bytes is wrong", M::KIND);
+    let hex: String = out[..len]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(
+        hex,
+        golden.trim(),
+        "{:?}: a change of version 1's bytes is wrong",
+        M::KIND
+    );
     let (frame, _) = frame::decode(&out[..len]).unwrap();
     assert_eq!(frame.kind, M::KIND);
     assert_eq!(&message::decode::<M>(frame.payload).unwrap(), message);
@@ -158,7 +182,10 @@ fn the_bytes_of_version_1_are_frozen() {
 
 #[test]
 fn the_seal_stands_before_the_body_and_leaves_its_bytes_alone() {
-    let seal = Seal { counter: 0x0102_0304, mac: [0xaa; 16] };
+    let seal = Seal {
+        counter: 0x0102_0304,
+        mac: [0xaa; 16],
+    };
     let mut sealed = [0; MAX_MESSAGE_BYTES];
     let len = message::encode_sealed(&ack(), Some(&seal), &mut sealed).unwrap();
     assert_eq!(sealed[..9], [1, 4, 3, 2, 1, 0, 0, 0, 0]);
@@ -178,25 +205,44 @@ fn the_largest_messages_fit_their_bound() {
     let longest = DeviceId::new(&"x".repeat(64)).unwrap();
     let epoch = Epoch::new(u64::MAX);
     let ranges = (0..MAX_ACK_RANGES as u64)
-        .map(|k| AckRange { first: MAX_SEQ - 99 + 2 * k, next: MAX_SEQ - 98 + 2 * k, committed: true })
+        .map(|k| AckRange {
+            first: MAX_SEQ - 99 + 2 * k,
+            next: MAX_SEQ - 98 + 2 * k,
+            committed: true,
+        })
         .collect();
     let seq = MAX_SEQ - 100;
-    let mark = Mark { lane: Lane::Plain, epoch, received: seq, committed: seq, ranges };
+    let mark = Mark {
+        lane: Lane::Plain,
+        epoch,
+        received: seq,
+        committed: seq,
+        ranges,
+    };
     let mut big = welcome();
     big.origin = longest.clone();
     (big.nonce, big.journal) = (u64::MAX, JournalId(u64::MAX));
     big.time = UnixMicros(i64::MIN);
     big.marks = std::iter::repeat_n(mark, MAX_MARKS).collect();
     let mut out = [0; MAX_MESSAGE_BYTES];
-    let seal = Seal { counter: u64::MAX, mac: [0xff; 16] };
+    let seal = Seal {
+        counter: u64::MAX,
+        mac: [0xff; 16],
+    };
     let len = message::encode_sealed(&big, Some(&seal), &mut out[..MAX_MESSAGE_BYTES - 9]).unwrap();
     assert_eq!(message::decode::<Welcome>(&out[..len]), Ok(big));
 
     let mut big = hello();
     big.origin = longest;
     (big.boot, big.nonce, big.uptime_ms) = (u64::MAX, u64::MAX, u64::MAX);
-    let stream =
-        HelloStream { lane: Lane::Plain, epoch, oldest: MAX_SEQ, next: MAX_SEQ, ram: true, ended: true };
+    let stream = HelloStream {
+        lane: Lane::Plain,
+        epoch,
+        oldest: MAX_SEQ,
+        next: MAX_SEQ,
+        ram: true,
+        ended: true,
+    };
     big.streams = std::iter::repeat_n(stream, MAX_HELLO_STREAMS).collect();
     assert!(message::encode_frame(&big, &mut out).is_ok());
 }
@@ -225,14 +271,20 @@ fn numbers_that_make_no_sense_are_refused() {
 
 fn refused<M: Body + PartialEq + std::fmt::Debug>(message: &M) {
     let payload = message::to_vec(message);
-    assert_eq!(message::decode::<M>(&payload), Err(MessageError::Sense(M::KIND)));
+    assert_eq!(
+        message::decode::<M>(&payload),
+        Err(MessageError::Sense(M::KIND))
+    );
 }
 
 #[test]
 fn bytes_after_a_body_are_refused() {
     let mut payload = message::to_vec(&gap());
     payload.push(0);
-    assert_eq!(message::decode::<Gap>(&payload), Err(MessageError::Body(Kind::Gap)));
+    assert_eq!(
+        message::decode::<Gap>(&payload),
+        Err(MessageError::Body(Kind::Gap))
+    );
 }
 
 #[test]

@@ -27,7 +27,11 @@ impl End {
     /// The end that one record states.
     #[must_use]
     pub const fn of(record: &EpochEnd) -> Self {
-        Self { first: record.first, next: record.next, clean: record.clean }
+        Self {
+            first: record.first,
+            next: record.next,
+            clean: record.clean,
+        }
     }
 
     /// Merges what two records state. Commutative, associative, idempotent.
@@ -141,7 +145,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn end() -> impl Strategy<Value = End> {
-        (0u64..5, 0u64..20, any::<bool>()).prop_map(|(first, next, clean)| End { first, next, clean })
+        (0u64..5, 0u64..20, any::<bool>()).prop_map(|(first, next, clean)| End {
+            first,
+            next,
+            clean,
+        })
     }
 
     proptest! {
@@ -155,14 +163,31 @@ mod tests {
 
     #[test]
     fn an_epoch_that_forgot_records_it_had_sent_ends_after_them_and_not_clean() {
-        let told = End { first: 0, next: 8, clean: true };
-        assert_eq!(told.with_received(11), End { first: 0, next: 11, clean: false });
+        let told = End {
+            first: 0,
+            next: 8,
+            clean: true,
+        };
+        assert_eq!(
+            told.with_received(11),
+            End {
+                first: 0,
+                next: 11,
+                clean: false
+            }
+        );
         assert_eq!(told.with_received(8), told);
     }
 
     #[test]
     fn an_open_epoch_waits_where_an_ended_one_fails() {
-        let mut counts = Counts { expected: 5, present: 3, in_gaps: 1, open: true, ..Counts::default() };
+        let mut counts = Counts {
+            expected: 5,
+            present: 3,
+            in_gaps: 1,
+            open: true,
+            ..Counts::default()
+        };
         assert_eq!(counts.verdict(), Verdict::Pending);
         counts.open = false;
         assert_eq!(counts.verdict(), Verdict::Unexplained);

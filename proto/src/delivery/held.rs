@@ -1,7 +1,7 @@
 //! One epoch that a sender holds: what is stored, received, committed, and may be sent next.
 
-use crate::delivery::ranges::Ranges;
 use crate::delivery::command::HeldEpoch;
+use crate::delivery::ranges::Ranges;
 use crate::ids::SeqRange;
 use crate::message::{HelloStream, Mark};
 
@@ -146,7 +146,8 @@ impl Held {
     /// Whether `range` may be forgotten, wherever it stands.
     pub(super) fn is_committed(&self, range: SeqRange) -> bool {
         let from = range.first.max(self.committed);
-        self.committed_ranges.covers(SeqRange::new(from, range.next))
+        self.committed_ranges
+            .covers(SeqRange::new(from, range.next))
     }
 
     /// Everything may be forgotten, and nothing will be added.
@@ -173,7 +174,10 @@ impl Held {
         let limit = within.next.min(self.info.next);
         loop {
             let mut stretch = self.settled.next_out(SeqRange::new(from, limit))?;
-            match flights.clone().find(|flight| flight.contains(stretch.first)) {
+            match flights
+                .clone()
+                .find(|flight| flight.contains(stretch.first))
+            {
                 Some(flight) => from = flight.next,
                 None => {
                     for flight in flights {

@@ -23,7 +23,9 @@ impl<const N: usize> Ranges<N> {
     /// The empty set.
     #[must_use]
     pub const fn new() -> Self {
-        Self { items: Items::<N>::new() }
+        Self {
+            items: Items::<N>::new(),
+        }
     }
 
     /// The ranges, lowest first.
@@ -88,14 +90,18 @@ impl<const N: usize> Ranges<N> {
     #[must_use]
     pub fn next_in(&self, from: u64) -> Option<SeqRange> {
         let at = self.items.partition_point(|range| range.next <= from);
-        self.items.get(at).map(|range| SeqRange::new(range.first.max(from), range.next))
+        self.items
+            .get(at)
+            .map(|range| SeqRange::new(range.first.max(from), range.next))
     }
 
     /// The first stretch of `within` that is not in the set.
     #[must_use]
     pub fn next_out(&self, within: SeqRange) -> Option<SeqRange> {
         let first = self.end_at(within.first);
-        let next = self.next_in(first).map_or(within.next, |range| range.first.min(within.next));
+        let next = self
+            .next_in(first)
+            .map_or(within.next, |range| range.first.min(within.next));
         let range = SeqRange::new(first, next);
         (!range.is_empty()).then_some(range)
     }

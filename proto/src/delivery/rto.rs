@@ -13,7 +13,11 @@ pub struct RtoLimits {
 
 impl RtoLimits {
     /// 5 s before the first measurement, then from 1 s to 2 min.
-    pub const DEFAULT: Self = Self { initial_ms: 5_000, min_ms: 1_000, max_ms: 120_000 };
+    pub const DEFAULT: Self = Self {
+        initial_ms: 5_000,
+        min_ms: 1_000,
+        max_ms: 120_000,
+    };
 }
 
 /// The resend time-out of one connection.
@@ -35,7 +39,12 @@ impl Rto {
     /// Nothing measured yet.
     #[must_use]
     pub const fn new(limits: RtoLimits) -> Self {
-        Self { limits, smoothed_ms: None, deviation_ms: 0, backed_off: 0 }
+        Self {
+            limits,
+            smoothed_ms: None,
+            deviation_ms: 0,
+            backed_off: 0,
+        }
     }
 
     /// Takes in one round trip of something sent once; ends the back-off.
@@ -112,7 +121,11 @@ mod tests {
 
     #[test]
     fn a_steady_round_trip_is_waited_for_a_little_longer_than_it_takes() {
-        let mut rto = Rto::new(RtoLimits { initial_ms: 5_000, min_ms: 100, max_ms: 60_000 });
+        let mut rto = Rto::new(RtoLimits {
+            initial_ms: 5_000,
+            min_ms: 100,
+            max_ms: 60_000,
+        });
         assert_eq!(rto.wait_ms(), 5_000);
         for _ in 0..50 {
             rto.measured(400);

@@ -7,6 +7,9 @@
 //! before the *backlog* (oldest epoch first), but every [`BACKLOG_TURN`]-th publish takes backlog
 //! first, so that neither starves. With more than 8 holes in a stream the oldest goes first.
 
+mod choose;
+mod hear;
+
 use heapless::Vec;
 
 use crate::delivery::command::{
@@ -15,9 +18,7 @@ use crate::delivery::command::{
 use crate::delivery::held::Held;
 use crate::delivery::rto::{Jitter, Rto};
 use crate::ids::{DeviceId, Epoch, JournalId, Lane, SeqRange};
-use crate::message::{
-    Ack, Hello, MAX_HELLO_STREAMS, MAX_PAGES, Mark, PROTOCOL, Reject, RejectReason, Welcome,
-};
+use crate::message::{Hello, MAX_HELLO_STREAMS, MAX_PAGES, PROTOCOL, RejectReason};
 use crate::sabotage::{self, Bug};
 use crate::time::Millis;
 
@@ -131,9 +132,15 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
     pub fn add_epoch(&mut self, info: HeldEpoch) -> Result<(), DeliveryError> {
         if let Some(held) = self.find(info.lane, info.epoch) {
             let from = held.info.next;
-            return Err(DeliveryError::Backwards { epoch: info.epoch, from, to: info.next });
+            return Err(DeliveryError::Backwards {
+                epoch: info.epoch,
+                from,
+                to: info.next,
+            });
         }
-        self.epochs.push(Held::new(info)).map_err(|_| DeliveryError::TooManyEpochs)?;
+        self.epochs
+            .push(Held::new(info))
+            .map_err(|_| DeliveryError::TooManyEpochs)?;
         if self.link_up {
             self.greet();
         }
@@ -155,7 +162,11 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
         let held = self.find_mut(lane, epoch)?;
         let from = held.info.next;
         if next < from || held.info.ended {
-            return Err(DeliveryError::Backwards { epoch, from, to: next });
+            return Err(DeliveryError::Backwards {
+                epoch,
+                from,
+                to: next,
+            });
         }
         held.info.next = next;
         Ok(())
@@ -184,7 +195,12 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
     ///
     /// # Errors
     /// [`DeliveryError::Unknown`].
-    pub fn absent(&mut self, lane: Lane, epoch: Epoch, range: SeqRange) -> Result<(), DeliveryError> {
+    pub fn absent(
+        &mut self,
+        lane: Lane,
+        epoch: Epoch,
+        range: SeqRange,
+    ) -> Result<(), DeliveryError> {
         self.find_mut(lane, epoch)?.set_absent(range);
         self.land(None);
         Ok(())
@@ -206,8 +222,15 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
         let held = self.find_mut(lane, epoch)?;
         let fresh = range.first >= held.sent_high;
         held.sent_high = held.sent_high.max(range.next);
-        let flight =
-            Flight { lane, epoch, range, bytes, sent_at: now, due: now.plus(wait_ms), fresh };
+        let flight = Flight {
+            lane,
+            epoch,
+            range,
+            bytes,
+            sent_at: now,
+            due: now.plus(wait_ms),
+            fresh,
+        };
         // `next_command` asks for no bundle while the list is full.
         let _ = self.flights.push(flight);
         let turn = &mut self.turns[usize::from(lane.to_u8())];
@@ -266,7 +289,12 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
         }
         if !self.refused.is_empty() {
             let (lane, epoch, range, reason) = self.refused.remove(0);
-            return Some(Command::Refused { lane, epoch, range, reason });
+            return Some(Command::Refused {
+                lane,
+                epoch,
+                range,
+                reason,
+            });
         }
         if !self.link_up {
             return None;
@@ -317,31 +345,40 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
     /// Whether every record of `range` is durable at the collector: evict these before others.
     #[must_use]
     pub fn is_received(&self, lane: Lane, epoch: Epoch, range: SeqRange) -> bool {
-        self.find(lane, epoch).is_some_and(|held| held.is_received(range))
+        self.find(lane, epoch)
+            .is_some_and(|held| held.is_received(range))
     }
 
     /// Whether every record of `range` may be forgotten, wherever it stands.
     #[must_use]
     pub fn is_committed(&self, lane: Lane, epoch: Epoch, range: SeqRange) -> bool {
-        self.find(lane, epoch).is_some_and(|held| held.is_committed(range))
+        self.find(lane, epoch)
+            .is_some_and(|held| held.is_committed(range))
     }
 
     /// Whether all that is stored was received and committed.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.epochs.iter().all(|held| held.committed >= held.info.next)
+        self.epochs
+            .iter()
+            .all(|held| held.committed >= held.info.next)
     }
 
     /// Bytes in flight.
     #[must_use]
     pub fn in_flight_bytes(&self) -> u32 {
-        self.flights.iter().fold(0, |sum, flight| sum.saturating_add(flight.bytes))
+        self.flights
+            .iter()
+            .fold(0, |sum, flight| sum.saturating_add(flight.bytes))
     }
 
     /// Records stored that are not committed.
     #[must_use]
     pub fn backlog_records(&self) -> u64 {
-        self.epochs.iter().map(|held| held.info.next - held.committed).sum()
+        self.epochs
+            .iter()
+            .map(|held| held.info.next - held.committed)
+            .sum()
     }
 
     /// Whether a Welcome was completed on this connection.
@@ -383,7 +420,13 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
         let pages = self.epochs.len().div_ceil(MAX_HELLO_STREAMS).max(1);
         let pages = u8::try_from(pages).unwrap_or(MAX_PAGES).min(MAX_PAGES);
         let nonce = self.jitter.bits();
-        self.greeting = Some(Greeting { nonce, next_page: 0, pages, due: None, seen: 0 });
+        self.greeting = Some(Greeting {
+            nonce,
+            next_page: 0,
+            pages,
+            due: None,
+            seen: 0,
+        });
         self.counters.hellos += 1;
     }
 
@@ -400,173 +443,6 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
             greeting.due = Some(now.plus(self.jitter.lengthen(wait_ms)));
         }
         Some(page)
-    }
-
-    fn welcome(&mut self, welcome: &Welcome, now: Millis) -> Result<(), DeliveryError> {
-        if welcome.origin != self.origin {
-            return Err(DeliveryError::Foreign);
-        }
-        if welcome.version != PROTOCOL {
-            return Err(DeliveryError::Version(welcome.version));
-        }
-        let Some(mut greeting) = self.greeting.filter(|greeting| greeting.nonce == welcome.nonce)
-        else {
-            return Err(DeliveryError::StaleWelcome);
-        };
-        if greeting.next_page < greeting.pages {
-            return Err(DeliveryError::StaleWelcome);
-        }
-        if self.journal != Some(welcome.journal) {
-            self.journal = Some(welcome.journal);
-            self.flights.clear();
-            for held in &mut self.epochs {
-                held.forget_marks();
-            }
-        }
-        self.heard(welcome.credit, now);
-        self.max_bundle = self.limits.max_bundle.min(welcome.max_bundle);
-        let mut result = Ok(());
-        for mark in &welcome.marks {
-            if let Ok(held) = self.find_mut(mark.lane, mark.epoch) {
-                held.lower_received(mark.received);
-            }
-            result = result.and(self.apply(mark));
-        }
-        self.land(None);
-        greeting.seen |= 1u64.wrapping_shl(u32::from(welcome.page));
-        let wanted = u64::MAX >> (64 - u32::from(welcome.pages.clamp(1, MAX_PAGES)));
-        if greeting.seen & wanted == wanted {
-            self.greeting = None;
-            self.greetings_unanswered = 0;
-            self.timeouts_in_a_row = 0;
-            self.open_all();
-        } else {
-            self.greeting = Some(greeting);
-        }
-        result
-    }
-
-    /// The Welcome is whole: what it named may be sent.
-    fn open_all(&mut self) {
-        self.open = true;
-        for held in &mut self.epochs {
-            if !held.greeted {
-                held.greeted = true;
-                held.live_from = if held.info.ended { u64::MAX } else { held.info.next };
-            }
-        }
-    }
-
-    fn ack(&mut self, ack: &Ack, now: Millis) -> Result<(), DeliveryError> {
-        if ack.origin != self.origin {
-            return Err(DeliveryError::Foreign);
-        }
-        if self.journal != Some(ack.journal) {
-            return Err(DeliveryError::OtherJournal);
-        }
-        self.heard(ack.credit, now);
-        let mut result = Ok(());
-        for mark in &ack.marks {
-            result = result.and(self.apply(mark));
-        }
-        self.land(Some(now));
-        result
-    }
-
-    fn apply(&mut self, mark: &Mark) -> Result<(), DeliveryError> {
-        let (lane, epoch) = (mark.lane, mark.epoch);
-        let held = self.find_mut(lane, epoch)?;
-        let before = held.received;
-        if !held.apply(mark) {
-            let acked = mark.ranges.last().map_or(mark.received, |range| range.next);
-            let stored = held.info.next;
-            return Err(DeliveryError::AckFromTheFuture { lane, epoch, acked, stored });
-        }
-        if held.received > before {
-            held.oldest_first = false;
-        }
-        Ok(())
-    }
-
-    /// A down message came: the collector lives, and tells its credit.
-    fn heard(&mut self, credit: u32, now: Millis) {
-        self.credit = credit;
-        let wait_ms = if credit == 0 { self.limits.probe_ms } else { self.limits.quiet_ms };
-        self.ask_at = now.plus(self.jitter.lengthen(wait_ms));
-    }
-
-    /// Takes out of flight what needs no sending any more; measures it when `acked_at` is known.
-    fn land(&mut self, acked_at: Option<Millis>) {
-        let mut at = 0;
-        while let Some(&flight) = self.flights.get(at) {
-            let landed = self
-                .find(flight.lane, flight.epoch)
-                .is_none_or(|held| held.is_received(flight.range));
-            if !landed {
-                at += 1;
-                continue;
-            }
-            self.flights.swap_remove(at);
-            self.held_back = false;
-            if let Some(now) = acked_at {
-                self.timeouts_in_a_row = 0;
-                if flight.fresh {
-                    self.rto.measured(now.since(flight.sent_at));
-                } else {
-                    self.rto.alive();
-                }
-            }
-        }
-    }
-
-    fn reject(&mut self, reject: &Reject, now: Millis) -> Result<(), DeliveryError> {
-        if reject.origin != self.origin {
-            return Err(DeliveryError::Foreign);
-        }
-        self.counters.rejected += 1;
-        let Reject { lane, epoch, range, reason, .. } = *reject;
-        let held = self.find_mut(lane, epoch)?;
-        if range.next > held.info.next {
-            let stored = held.info.next;
-            return Err(DeliveryError::AckFromTheFuture { lane, epoch, acked: range.next, stored });
-        }
-        if reason.is_final() {
-            self.refuse(lane, epoch, range, reason)?;
-        } else {
-            held.oldest_first |= reason == RejectReason::TooManyHoles;
-            self.paused_until = now.plus(self.jitter.lengthen(self.limits.pause_ms));
-            if reason == RejectReason::NotInHello && self.link_up {
-                self.greet();
-            }
-        }
-        self.flights.retain(|flight| {
-            let apart = flight.range.next <= range.first || range.next <= flight.range.first;
-            flight.lane != lane || flight.epoch != epoch || apart
-        });
-        self.held_back = false;
-        Ok(())
-    }
-
-    /// Takes out what the collector will never take, once for each record.
-    fn refuse(
-        &mut self,
-        lane: Lane,
-        epoch: Epoch,
-        range: SeqRange,
-        reason: RejectReason,
-    ) -> Result<(), DeliveryError> {
-        let mut from = range.first;
-        loop {
-            let within = SeqRange::new(from, range.next);
-            let held = self.find_mut(lane, epoch)?;
-            let Some(part) = held.unsent(within, core::iter::empty()) else { return Ok(()) };
-            if self.refused.push((lane, epoch, part, reason)).is_err() {
-                return Ok(());
-            }
-            let held = self.find_mut(lane, epoch)?;
-            held.settle(part);
-            from = part.next;
-        }
     }
 
     fn tick(&mut self, now: Millis) {
@@ -608,12 +484,19 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
 
     fn next_release(&mut self) -> Option<Command> {
         for held in &mut self.epochs {
-            let through =
-                if sabotage::is(Bug::ReleaseBeforeAck) { held.received } else { held.committed };
+            let through = if sabotage::is(Bug::ReleaseBeforeAck) {
+                held.received
+            } else {
+                held.committed
+            };
             if held.released < through {
                 held.released = through;
                 let (lane, epoch) = (held.info.lane, held.info.epoch);
-                return Some(Command::Release { lane, epoch, through });
+                return Some(Command::Release {
+                    lane,
+                    epoch,
+                    through,
+                });
             }
         }
         None
@@ -625,7 +508,8 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
         while let Some(held) = self.epochs.get(at) {
             let end_is_safe = held.info.end_named_in.is_none_or(|record| {
                 let range = SeqRange::new(record.seq, record.seq + 1);
-                self.find(record.lane, record.epoch).is_none_or(|other| other.is_committed(range))
+                self.find(record.lane, record.epoch)
+                    .is_none_or(|other| other.is_committed(range))
             });
             if held.is_finished() && end_is_safe {
                 self.epochs.remove(at);
@@ -635,52 +519,10 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
         }
     }
 
-    fn next_publish(&self, now: Millis) -> Option<Command> {
-        if !self.open || self.paused_until > now || self.flights.is_full() || self.credit == 0 {
-            return None;
-        }
-        let max_bytes = self.room()?;
-        Lane::AGENT.iter().chain(&[Lane::Plain]).find_map(|&lane| self.publish_of(lane, max_bytes))
-    }
-
-    /// Most bytes that the next bundle may have; `None`: wait for an ack.
-    fn room(&self) -> Option<u32> {
-        let in_flight = self.in_flight_bytes().saturating_add(self.in_flight_elsewhere);
-        if in_flight == 0 {
-            // One bundle always goes, or a record larger than the credit would never go.
-            return Some(self.max_bundle);
-        }
-        let room = self.credit.saturating_sub(in_flight);
-        (!self.held_back && room >= MIN_ROOM_BYTES).then(|| room.min(self.max_bundle))
-    }
-
-    fn publish_of(&self, lane: Lane, max_bytes: u32) -> Option<Command> {
-        let live = |this: &Self| this.pick(lane, |held| SeqRange::new(held.live_from(), u64::MAX));
-        let backlog = |this: &Self| this.pick(lane, |held| SeqRange::new(0, held.live_from()));
-        let turn = self.turns[usize::from(lane.to_u8())];
-        let (epoch, range) = if turn % BACKLOG_TURN == BACKLOG_TURN - 1 {
-            backlog(self).or_else(|| live(self))?
-        } else {
-            live(self).or_else(|| backlog(self))?
-        };
-        Some(Command::Publish { lane, epoch, first: range.first, limit: range.next, max_bytes })
-    }
-
-    /// The first unsent stretch of a lane's epochs, oldest first, within what `part` says of each.
-    fn pick(&self, lane: Lane, part: impl Fn(&Held) -> SeqRange) -> Option<(Epoch, SeqRange)> {
-        self.epochs.iter().filter(|held| held.greeted && held.info.lane == lane).find_map(|held| {
-            let epoch = held.info.epoch;
-            let flights = self
-                .flights
-                .iter()
-                .filter(move |flight| flight.lane == lane && flight.epoch == epoch)
-                .map(|flight| flight.range);
-            held.unsent(part(held), flights).map(|range| (epoch, range))
-        })
-    }
-
     fn find(&self, lane: Lane, epoch: Epoch) -> Option<&Held> {
-        self.epochs.iter().find(|held| held.info.lane == lane && held.info.epoch == epoch)
+        self.epochs
+            .iter()
+            .find(|held| held.info.lane == lane && held.info.epoch == epoch)
     }
 
     fn find_mut(&mut self, lane: Lane, epoch: Epoch) -> Result<&mut Held, DeliveryError> {

@@ -43,7 +43,9 @@ impl Receiver {
         if state.newest.is_some() {
             flags |= FLAG_NEWEST;
         }
-        out.get_mut(..2).ok_or(NoRoom)?.copy_from_slice(&[VERSION, flags]);
+        out.get_mut(..2)
+            .ok_or(NoRoom)?
+            .copy_from_slice(&[VERSION, flags]);
         let mut at = 2;
         for set in [&state.data, &state.gapped, &state.named, &self.committed] {
             put_set(set, out, &mut at)?;
@@ -54,7 +56,9 @@ impl Receiver {
         }
         if let Some((seq, crc)) = state.newest {
             varint::put(out, &mut at, seq)?;
-            out.get_mut(at..at + 4).ok_or(NoRoom)?.copy_from_slice(&crc.to_le_bytes());
+            out.get_mut(at..at + 4)
+                .ok_or(NoRoom)?
+                .copy_from_slice(&crc.to_le_bytes());
             at += 4;
         }
         Ok(at)
@@ -65,7 +69,9 @@ impl Receiver {
     pub fn append_to(&self, out: &mut alloc::vec::Vec<u8>) {
         let start = out.len();
         out.resize(start + MAX_SNAPSHOT_BYTES, 0);
-        let len = self.encode(&mut out[start..]).expect("MAX_SNAPSHOT_BYTES always suffices");
+        let len = self
+            .encode(&mut out[start..])
+            .expect("MAX_SNAPSHOT_BYTES always suffices");
         out.truncate(start + len);
     }
 
@@ -80,7 +86,9 @@ impl Receiver {
     }
 
     fn read(bytes: &[u8], at: &mut usize) -> Option<Self> {
-        let &[VERSION, flags] = bytes.first_chunk::<2>()? else { return None };
+        let &[VERSION, flags] = bytes.first_chunk::<2>()? else {
+            return None;
+        };
         if flags & !(FLAG_END | FLAG_CLEAN | FLAG_NEWEST) != 0 {
             return None;
         }
@@ -95,7 +103,11 @@ impl Receiver {
             if first > next || next > MAX_SEQ {
                 return None;
             }
-            receiver.now.end = Some(End { first, next, clean: flags & FLAG_CLEAN != 0 });
+            receiver.now.end = Some(End {
+                first,
+                next,
+                clean: flags & FLAG_CLEAN != 0,
+            });
         }
         if flags & FLAG_NEWEST != 0 {
             let seq = varint::get(bytes, at)?;
@@ -148,8 +160,14 @@ mod tests {
             receiver.offer(seq, 9);
         }
         receiver.cover(SeqRange::new(3, 5), Namer::Sender).unwrap();
-        receiver.cover(SeqRange::new(5, 7), Namer::Receiver).unwrap();
-        receiver.end(End { first: 0, next: 400, clean: true });
+        receiver
+            .cover(SeqRange::new(5, 7), Namer::Receiver)
+            .unwrap();
+        receiver.end(End {
+            first: 0,
+            next: 400,
+            clean: true,
+        });
         receiver.synced();
         receiver.commit(SeqRange::new(0, 3));
         let mut out = [0; MAX_SNAPSHOT_BYTES];
