@@ -14,8 +14,6 @@
 //!
 //! Integers are LEB128 (signed ones in zigzag), texts a length and UTF-8 bytes.
 
-use crate::codec::params::{Params, TimeParams};
-
 /// The type of a column's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ColumnKind {
@@ -72,8 +70,8 @@ mod owned {
     use alloc::vec;
     use alloc::vec::Vec;
 
-    use super::{ColumnKind, MAX_TEXT_BYTES, Params, TimeParams, VERSION};
-    use crate::codec::Limits;
+    use super::{ColumnKind, MAX_TEXT_BYTES, VERSION};
+    use crate::codec::{Limits, Params, TimeParams};
     use crate::varint;
 
     /// One metric.

@@ -77,6 +77,12 @@ impl<'a> Slice<'a> {
         self.len
     }
 
+    /// How many bytes are left.
+    #[must_use]
+    pub const fn room(&self) -> usize {
+        self.bytes.len() - self.len
+    }
+
     /// Whether nothing is filled.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -123,6 +129,12 @@ impl<S: Sink> BitWriter<S> {
             held: 0,
             count: 0,
         }
+    }
+
+    /// The sink; up to four more bytes are held.
+    #[must_use]
+    pub const fn sink(&self) -> &S {
+        &self.sink
     }
 
     /// Flushes the last bits, padded with zeros, and returns the sink.

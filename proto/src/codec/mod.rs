@@ -14,9 +14,9 @@ pub mod rice;
 #[cfg(feature = "alloc")]
 mod rows;
 pub mod scale;
+pub mod stream;
 #[cfg(feature = "alloc")]
 mod table;
-#[cfg(feature = "alloc")]
 mod varint_rows;
 
 #[cfg(feature = "alloc")]

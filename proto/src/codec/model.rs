@@ -147,21 +147,40 @@ impl Plan {
             (ColumnKind::F64, Scale::Bits) => (scale::order_f64(bits), 0),
             (ColumnKind::I64 | ColumnKind::Bool | ColumnKind::Str, _) => (bits.cast_signed(), 0),
         };
+        Some((self.quotient(mantissa)?, correction))
+    }
+
+    /// The quotient of a mantissa, if it has one.
+    #[inline]
+    pub(crate) const fn quotient(&self, mantissa: i64) -> Option<i64> {
         let divisor = self.params.divisor.cast_signed();
         if divisor == 1 {
-            return Some((mantissa, correction));
+            return Some(mantissa);
         }
-        let above = mantissa.checked_sub(self.params.offset.cast_signed())?;
+        let Some(above) = mantissa.checked_sub(self.params.offset.cast_signed()) else {
+            return None;
+        };
         let quotient = above / divisor;
-        (quotient * divisor == above).then_some((quotient, correction))
+        if quotient * divisor == above {
+            Some(quotient)
+        } else {
+            None
+        }
     }
 
     /// Undoes [`Plan::split`].
+    #[cfg(feature = "alloc")]
     #[inline]
     pub(crate) fn join(&self, quotient: i64, correction: i8) -> u64 {
         let mantissa = quotient
             .wrapping_mul(self.params.divisor.cast_signed())
             .wrapping_add(self.params.offset.cast_signed());
+        self.float(mantissa, correction)
+    }
+
+    /// The bits of the value that a mantissa and a correction stand for.
+    #[inline]
+    pub(crate) fn float(&self, mantissa: i64, correction: i8) -> u64 {
         match (self.kind, self.params.scale) {
             (ColumnKind::F32, Scale::Decimal(_)) => {
                 u64::from(scale::join_f32(mantissa, correction, self.power))

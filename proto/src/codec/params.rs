@@ -2,6 +2,7 @@
 
 use super::model::Predictor;
 use crate::schema::ColumnKind;
+#[cfg(feature = "alloc")]
 use crate::varint;
 
 /// Largest decimal exponent of an `f64` column: 10^15 times a value still has its own integer.
@@ -189,10 +190,15 @@ impl Params {
     }
 }
 
+#[cfg(feature = "alloc")]
 const SCALE: u8 = 0x1f;
+#[cfg(feature = "alloc")]
 const BITS: u8 = 0x1f;
+#[cfg(feature = "alloc")]
 const OFTEN: u8 = 0x20;
+#[cfg(feature = "alloc")]
 const DIVIDED: u8 = 0x40;
+#[cfg(feature = "alloc")]
 const REMEMBERS: u8 = 0x80;
 
 /// How the times of a schema's rows are coded.

@@ -72,11 +72,7 @@ pub(super) fn cells<B: Bits, W: Width>(
         };
         if exception {
             exceptional(bits, row.plans[at].width(), symbol, at, texts)?;
-        } else if if B::WRITES {
-            !is_foretold(symbol, history.missing)
-        } else {
-            symbol.code != 0
-        } {
+        } else if is_told(B::WRITES, symbol, history.missing) {
             // After a missing value even a residual of zero is told.
             let least = u64::from(!history.missing);
             let code = number(bits, symbol.code.wrapping_sub(least))?.wrapping_add(least);
@@ -109,6 +105,15 @@ fn is_foretold(symbol: &Symbol, missing: bool) -> bool {
         symbol.class == Class::Missing
     } else {
         symbol.class == Class::Number && symbol.code == 0 && symbol.correction == 0
+    }
+}
+
+/// Whether a value follows; a reader has the bitmap's bit in `code`.
+fn is_told(writes: bool, symbol: &Symbol, missing: bool) -> bool {
+    if writes {
+        !is_foretold(symbol, missing)
+    } else {
+        symbol.code != 0
     }
 }
 
