@@ -26,6 +26,7 @@ pub mod mqtt;
 pub mod sabotage;
 pub mod sample;
 pub mod schema;
+pub mod text;
 pub mod time;
 pub mod topic;
 pub mod varint;

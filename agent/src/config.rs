@@ -1,0 +1,202 @@
+//! Core: the configuration: what is written (`Raw*`), what is valid, and every fault at once.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use headwater_proto::ids::{DeviceId, Lane};
+use serde::Deserialize;
+
+mod raw;
+mod sources;
+
+pub use sources::{
+    Endpoint, ExecSource, FileSource, GeneratorSource, HostSource, LineFormat, LinesSource,
+    ReplaySource, Source, SourceKind,
+};
+
+/// Every setting with its default and what it means, as `--print-config` shows it.
+pub const DEFAULTS: &str = include_str!("default.toml");
+
+/// Why a configuration is not taken: all that the operator must fix.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct Faults(pub Vec<String>);
+
+/// A configuration that was checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// This device.
+    pub device: DeviceId,
+    /// What holds for every reading.
+    pub tags: Vec<(String, String)>,
+    /// Where readings go.
+    pub collector: Collector,
+    /// Where they wait.
+    pub spool: Spool,
+    /// When a batch closes.
+    pub batch: Batch,
+    /// Bounds of memory.
+    pub memory: Memory,
+    /// How the agent says how it is.
+    pub status: Status,
+    /// What it logs.
+    pub log: Log,
+    /// What it reads.
+    pub sources: Vec<Source>,
+}
+
+/// The way to the collector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collector {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Seconds between pings.
+    pub keep_alive_s: u16,
+    /// User and the file with the password.
+    pub login: Option<(String, PathBuf)>,
+}
+
+/// The spool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spool {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Disk of each lane, in the order of [`Lane::AGENT`].
+    pub lane_bytes: [u64; 3],
+    /// Size of a segment.
+    pub segment_bytes: u64,
+    /// Disk for dead letters.
+    pub dead_letter_bytes: u64,
+}
+
+/// When a batch closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// Rows.
+    pub rows: usize,
+    /// Bytes in memory.
+    pub bytes: usize,
+    /// Milliseconds.
+    pub age_ms: u64,
+}
+
+/// Bounds of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Readings not yet on disk.
+    pub readings_bytes: usize,
+    /// Records while the disk cannot be written.
+    pub fallback_bytes: usize,
+}
+
+/// The status file and socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The file, if one is wanted.
+    pub file: Option<PathBuf>,
+    /// Milliseconds between two of them.
+    pub interval_ms: u64,
+    /// The socket for `send`, if one is wanted.
+    pub socket: Option<PathBuf>,
+}
+
+/// Logging.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// A filter of the `tracing` kind.
+    pub level: String,
+    /// JSON instead of text.
+    pub json: bool,
+}
+
+impl Config {
+    /// Reads and checks a configuration.
+    ///
+    /// - `text`: TOML; empty is valid.
+    /// - `host_name`: names the device where the text does not.
+    ///
+    /// # Errors
+    /// [`Faults`]: what TOML itself refuses, or else every setting that is wrong.
+    pub fn parse(text: &str, host_name: &str) -> Result<Self, Faults> {
+        let raw: raw::RawConfig =
+            toml::from_str(text).map_err(|error| Faults(vec![error.to_string()]))?;
+        let mut problems = Vec::new();
+        let config = raw.check(host_name, &mut problems);
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(Faults(problems)),
+        }
+    }
+}
+
+/// A lane by its name, or a line in `problems`.
+fn lane(key: &str, name: &str, problems: &mut Vec<String>) -> Lane {
+    Lane::from_name(name).filter(|lane| Lane::AGENT.contains(lane)).unwrap_or_else(|| {
+        problems.push(format!("{key} = {name:?}: must be \"alarm\", \"normal\" or \"bulk\""));
+        Lane::Normal
+    })
+}
+
+/// `host:port`, or a line in `problems`.
+fn address(key: &str, text: &str, problems: &mut Vec<String>) -> (String, u16) {
+    let parts = text.rsplit_once(':').and_then(|(host, port)| {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        Some((host.to_owned(), port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
+    });
+    parts.unwrap_or_else(|| {
+        problems.push(format!("{key} = {text:?}: must be HOST:PORT, for example 127.0.0.1:1883"));
+        (String::new(), 0)
+    })
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// `value` if it lies in `range`, or a line in `problems` that says why it must.
+fn within(
+    key: &str,
+    value: u64,
+    range: std::ops::RangeInclusive<u64>,
+    why: &str,
+    problems: &mut Vec<String>,
+) -> u64 {
+    if !range.contains(&value) {
+        problems.push(format!(
+            "{key} = {value}: must be from {} to {}, {why}",
+            range.start(),
+            range.end()
+        ));
+    }
+    value.clamp(*range.start(), *range.end())
+}
+
+/// Tags as sorted pairs.
+fn tags(raw: BTreeMap<String, String>, problems: &mut Vec<String>) -> Vec<(String, String)> {
+    use headwater_proto::codec::Limits;
+    use headwater_proto::schema::MAX_TEXT_BYTES;
+    if raw.len() > Limits::DEFAULT.labels as usize {
+        problems.push(format!("tags: {} of them; at most {}", raw.len(), Limits::DEFAULT.labels));
+    }
+    for (key, value) in &raw {
+        if key.is_empty() || key.len().max(value.len()) > MAX_TEXT_BYTES {
+            problems.push(format!("tags.{key}: keys have 1 to {MAX_TEXT_BYTES} bytes, values at most that many"));
+        }
+    }
+    raw.into_iter().collect()
+}
+
+/// An empty text means "none".
+fn path(text: String) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| text.into())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum LogFormat {
+    Text,
+    Json,
+}

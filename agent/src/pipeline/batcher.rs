@@ -1,0 +1,475 @@
+//! Core: gathers readings of one lane into batches and numbers their schemas.
+//!
+//! A batch holds rows of one source and one shape (names, units and types of the columns). A
+//! source that cannot resume may have several shapes open; one that resumes has a single batch
+//! open at a time, so that the cursor in each record covers exactly the rows up to it.
+
+use headwater_proto::codec::{BatchHeader, Encoder, Limits, Rows, fit};
+use headwater_proto::schema::{Column, Schema, Series};
+use headwater_proto::time::{Millis, UnixMicros};
+
+use super::admit::{Refused, Sample};
+use super::record::{Cursor, MAX_SNAPSHOT_SCHEMAS};
+use super::text::TextBatch;
+
+/// Most shapes a lane remembers; beyond it the one that has rested longest is forgotten.
+pub const MAX_SHAPES: usize = MAX_SNAPSHOT_SCHEMAS / 4;
+/// Rows after which codec parameters are fitted anew: the first batch is often a short one.
+const REFIT_AFTER_ROWS: u64 = 2_000;
+
+/// When a batch closes, whichever comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Rows.
+    pub rows: usize,
+    /// Bytes in memory, which the encoded batch does not pass.
+    pub bytes: usize,
+    /// Milliseconds since its first row.
+    pub age_ms: u64,
+}
+
+/// A batch that is ready for its record.
+#[derive(Debug)]
+pub struct Closed {
+    /// The source, by its place in the settings.
+    pub source: usize,
+    /// A schema that was numbered for this batch.
+    pub new_schema: Option<(u32, Vec<u8>)>,
+    /// What the frame holds.
+    pub content: Content,
+    /// Time of its earliest sample.
+    pub first_time: UnixMicros,
+    /// Time of its latest sample.
+    pub last_time: UnixMicros,
+    /// Where the source resumes after it.
+    pub cursor: Option<Cursor>,
+}
+
+/// Payload of the frame of a closed batch.
+#[derive(Debug)]
+pub enum Content {
+    /// A batch of rows.
+    Batch(Vec<u8>),
+    /// Log lines.
+    Text(Vec<u8>),
+}
+
+/// The open batches and numbered schemas of one lane.
+#[derive(Debug)]
+pub struct Batcher {
+    limits: BatchLimits,
+    tags: Vec<(String, String)>,
+    shapes: Vec<Shape>,
+    texts: Vec<Text>,
+    next_number: u32,
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Text {
+    source: usize,
+    batch: TextBatch,
+    opened: Millis,
+    cursor: Option<Cursor>,
+}
+
+#[derive(Debug)]
+struct Shape {
+    source: usize,
+    schema: Schema,
+    rows: Rows,
+    encoder: Encoder,
+    /// The number and bytes under which `schema` was announced, until it changes.
+    numbered: Option<(u32, Vec<u8>)>,
+    fitted: bool,
+    rows_encoded: u64,
+    opened: Millis,
+    times: (i64, i64),
+    cursor: Option<Cursor>,
+    used: u64,
+}
+
+impl Batcher {
+    /// No batch, no schema.
+    #[must_use]
+    pub fn new(limits: BatchLimits, tags: Vec<(String, String)>) -> Self {
+        Self {
+            limits,
+            tags,
+            shapes: Vec::new(),
+            texts: Vec::new(),
+            next_number: 0,
+            clock: 0,
+        }
+    }
+
+    /// Whether a reading must wait until `source`'s other open batch is closed, because its cursor
+    /// would otherwise pass rows that are not in a record yet.
+    #[must_use]
+    pub fn must_close_first(&self, source: usize, sample: Option<&Sample<'_>>) -> bool {
+        let text = self
+            .texts
+            .iter()
+            .any(|text| text.source == source && !text.batch.is_empty());
+        let rows = self.shapes.iter().any(|shape| {
+            shape.source == source
+                && !shape.rows.is_empty()
+                && sample.is_none_or(|sample| !shape.fits(sample))
+        });
+        rows || (text && sample.is_some())
+    }
+
+    /// Adds a reading that was admitted. Says whether the batch is now full.
+    ///
+    /// # Errors
+    /// [`Refused`] if no schema can hold it.
+    pub fn push(
+        &mut self,
+        source: usize,
+        sample: &Sample<'_>,
+        cursor: Option<Cursor>,
+        now: Millis,
+    ) -> Result<bool, Refused> {
+        self.clock += 1;
+        let at = match self
+            .shapes
+            .iter()
+            .position(|s| s.source == source && s.fits(sample))
+        {
+            Some(at) => at,
+            None => {
+                self.shapes.push(Shape::new(source, sample, &self.tags));
+                self.shapes.len() - 1
+            }
+        };
+        let shape = &mut self.shapes[at];
+        shape.used = self.clock;
+        let series = shape.series_of(sample);
+        let values: Vec<_> = sample.fields.iter().map(|field| field.value).collect();
+        shape
+            .rows
+            .push_row(sample.time.0, series, &values)
+            .map_err(|_| Refused::Empty)?;
+        if shape.rows.len() == 1 {
+            shape.opened = now;
+            shape.times = (sample.time.0, sample.time.0);
+        }
+        shape.times = (
+            shape.times.0.min(sample.time.0),
+            shape.times.1.max(sample.time.0),
+        );
+        shape.cursor = cursor.or(shape.cursor);
+        Ok(shape.rows.len() >= self.limits.rows || shape.rows.approx_bytes() >= self.limits.bytes)
+    }
+
+    /// Adds a log line. Says whether the batch is now full.
+    ///
+    /// # Errors
+    /// [`Refused::Line`] if it is longer than a batch.
+    pub fn push_line(
+        &mut self,
+        source: usize,
+        name: &str,
+        time: UnixMicros,
+        line: &[u8],
+        cursor: Option<Cursor>,
+        now: Millis,
+    ) -> Result<bool, Refused> {
+        if line.len() > self.limits.bytes {
+            return Err(Refused::Line(line.len()));
+        }
+        let at = match self.texts.iter().position(|text| text.source == source) {
+            Some(at) => at,
+            None => {
+                let batch = TextBatch::new(name);
+                self.texts.push(Text {
+                    source,
+                    batch,
+                    opened: now,
+                    cursor: None,
+                });
+                self.texts.len() - 1
+            }
+        };
+        let text = &mut self.texts[at];
+        if text.batch.is_empty() {
+            text.opened = now;
+        }
+        text.batch.push(time, line);
+        text.cursor = cursor.or(text.cursor);
+        Ok(text.batch.lines() >= self.limits.rows || text.batch.bytes() >= self.limits.bytes)
+    }
+
+    /// Closes the oldest batch that `which` asks for; `None` if there is none.
+    pub fn close(&mut self, which: Which, now: Millis) -> Option<Closed> {
+        let age = self.limits.age_ms;
+        let limits = self.limits;
+        let wanted = |source: usize, opened: Millis, full: bool| match which {
+            Which::All => true,
+            Which::Of(wanted) => wanted == source,
+            Which::Full => full,
+            Which::Due => opened.plus(age) <= now,
+        };
+        let text = self.texts.iter_mut().find(|text| {
+            let full = text.batch.lines() >= limits.rows || text.batch.bytes() >= limits.bytes;
+            !text.batch.is_empty() && wanted(text.source, text.opened, full)
+        });
+        if let Some(text) = text {
+            return Some(text.close());
+        }
+        let at = self
+            .shapes
+            .iter()
+            .enumerate()
+            .filter(|(_, shape)| {
+                let full =
+                    shape.rows.len() >= limits.rows || shape.rows.approx_bytes() >= limits.bytes;
+                !shape.rows.is_empty() && wanted(shape.source, shape.opened, full)
+            })
+            .min_by_key(|(_, shape)| shape.opened)
+            .map(|(at, _)| at)?;
+        let closed = self.shapes[at].close(&mut self.next_number);
+        self.forget_shapes();
+        Some(closed)
+    }
+
+    /// When the next batch is due.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Millis> {
+        let rows = self
+            .shapes
+            .iter()
+            .filter(|s| !s.rows.is_empty())
+            .map(|s| s.opened);
+        let texts = self
+            .texts
+            .iter()
+            .filter(|t| !t.batch.is_empty())
+            .map(|t| t.opened);
+        rows.chain(texts)
+            .min()
+            .map(|opened| opened.plus(self.limits.age_ms))
+    }
+
+    /// Bytes of the open batches, in memory.
+    #[must_use]
+    pub fn open_bytes(&self) -> usize {
+        let rows: usize = self
+            .shapes
+            .iter()
+            .map(|shape| shape.rows.approx_bytes())
+            .sum();
+        rows + self
+            .texts
+            .iter()
+            .map(|text| text.batch.bytes())
+            .sum::<usize>()
+    }
+
+    /// Whether any row or line waits for its record.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.shapes.iter().all(|shape| shape.rows.is_empty())
+            && self.texts.iter().all(|text| text.batch.is_empty())
+    }
+
+    /// The schemas in use, by number.
+    pub fn schemas(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        self.shapes
+            .iter()
+            .filter_map(|shape| shape.numbered.as_ref())
+            .map(|(number, bytes)| (*number, bytes.as_slice()))
+    }
+
+    /// Forgets shapes beyond [`MAX_SHAPES`], those first that have rested longest.
+    fn forget_shapes(&mut self) {
+        while self.shapes.len() > MAX_SHAPES {
+            let resting = self
+                .shapes
+                .iter()
+                .enumerate()
+                .filter(|(_, s)| s.rows.is_empty());
+            let Some((at, _)) = resting.min_by_key(|(_, shape)| shape.used) else {
+                return;
+            };
+            self.shapes.swap_remove(at);
+        }
+    }
+}
+
+/// Which batches to close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Every one.
+    All,
+    /// Those of a source.
+    Of(usize),
+    /// Those at their limit of rows or bytes.
+    Full,
+    /// Those whose time has come.
+    Due,
+}
+
+impl Text {
+    fn close(&mut self) -> Closed {
+        let (first_time, last_time) = self.batch.times();
+        Closed {
+            source: self.source,
+            new_schema: None,
+            content: Content::Text(self.batch.close()),
+            first_time,
+            last_time,
+            cursor: self.cursor,
+        }
+    }
+}
+
+impl Shape {
+    fn new(source: usize, sample: &Sample<'_>, tags: &[(String, String)]) -> Self {
+        let columns = sample
+            .fields
+            .iter()
+            .map(|field| Column {
+                unit: field.unit.into(),
+                ..Column::new(field.name, field.kind)
+            })
+            .collect();
+        let mut schema = Schema::new(1, columns);
+        schema.series = vec![series(sample)];
+        schema.tags = tags.to_vec();
+        Self {
+            source,
+            rows: Rows::new(&schema),
+            encoder: Encoder::new(&schema),
+            schema,
+            numbered: None,
+            fitted: false,
+            rows_encoded: 0,
+            opened: Millis(0),
+            times: (0, 0),
+            cursor: None,
+            used: 0,
+        }
+    }
+
+    /// Whether the shape's columns are those of `sample` and it has room for its series.
+    fn fits(&self, sample: &Sample<'_>) -> bool {
+        self.schema.columns.len() == sample.fields.len()
+            && self
+                .schema
+                .columns
+                .iter()
+                .zip(sample.fields)
+                .all(|(column, field)| {
+                    column.kind == field.kind
+                        && column.name == field.name
+                        && column.unit == field.unit
+                })
+            && (self.room_for_series() || self.find(sample).is_some())
+    }
+
+    fn room_for_series(&self) -> bool {
+        let series = self.schema.series.len() + 1;
+        series <= Limits::DEFAULT.series as usize
+            && series * self.schema.columns.len() <= Limits::DEFAULT.states as usize
+    }
+
+    fn find(&self, sample: &Sample<'_>) -> Option<usize> {
+        self.schema
+            .series
+            .iter()
+            .position(|known| is_series(known, sample))
+    }
+
+    /// The place of the sample's series, which is added where it is new.
+    fn series_of(&mut self, sample: &Sample<'_>) -> u32 {
+        let at = self.find(sample).unwrap_or_else(|| {
+            self.schema.series.push(series(sample));
+            self.numbered = None;
+            self.regather();
+            self.schema.series.len() - 1
+        });
+        u32::try_from(at).expect("a schema has few series")
+    }
+
+    /// Moves the rows into a buffer that knows all series.
+    fn regather(&mut self) {
+        let old = std::mem::replace(&mut self.rows, Rows::new(&self.schema));
+        for row in 0..old.len() {
+            let values: Vec<_> = (0..self.schema.columns.len())
+                .map(|column| old.value(row, column))
+                .collect();
+            self.rows
+                .push_row(old.time_us(row), old.series(row), &values)
+                .expect("the same columns took this row before");
+        }
+    }
+
+    fn close(&mut self, next_number: &mut u32) -> Closed {
+        if !self.fitted || (self.rows_encoded > 0 && self.wants_refit()) {
+            fit(&self.rows, &mut self.schema);
+            self.fitted = true;
+            if self
+                .numbered
+                .as_ref()
+                .is_some_and(|(_, bytes)| *bytes != bytes_of(&self.schema))
+            {
+                self.numbered = None;
+            }
+        }
+        let mut new_schema = None;
+        if self.numbered.is_none() {
+            let bytes = bytes_of(&self.schema);
+            self.encoder = Encoder::new(&self.schema);
+            new_schema = Some((*next_number, bytes.clone()));
+            self.numbered = Some((*next_number, bytes));
+            *next_number += 1;
+        }
+        let number = self.numbered.as_ref().map_or(0, |(number, _)| *number);
+        let mut payload = Vec::new();
+        let header: BatchHeader = self
+            .encoder
+            .encode(number, &self.rows, &mut payload)
+            .expect("the rows were gathered for this schema and are not empty");
+        self.rows_encoded += u64::from(header.rows);
+        self.rows.clear();
+        Closed {
+            source: self.source,
+            new_schema,
+            content: Content::Batch(payload),
+            first_time: UnixMicros(self.times.0),
+            last_time: UnixMicros(self.times.1),
+            cursor: self.cursor,
+        }
+    }
+
+    /// Once, when enough rows have been seen to know the signal.
+    fn wants_refit(&self) -> bool {
+        let rows = self.rows.len() as u64;
+        self.rows_encoded < REFIT_AFTER_ROWS && self.rows_encoded + rows >= REFIT_AFTER_ROWS
+    }
+}
+
+fn bytes_of(schema: &Schema) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    schema
+        .encode(&mut bytes)
+        .expect("admitted readings stay within the limits of a schema");
+    bytes
+}
+
+fn series(sample: &Sample<'_>) -> Series {
+    let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+    Series {
+        labels: sample.labels.iter().map(own).collect(),
+    }
+}
+
+fn is_series(series: &Series, sample: &Sample<'_>) -> bool {
+    series.labels.len() == sample.labels.len()
+        && series
+            .labels
+            .iter()
+            .zip(sample.labels)
+            .all(|(a, b)| a.0 == b.0 && a.1 == b.1)
+}

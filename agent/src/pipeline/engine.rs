@@ -1,0 +1,741 @@
+//! Core: the agent's engine. It takes readings, makes them durable, numbers them, publishes them
+//! and forgets them when they are committed. Generic over its disk; time and entropy are arguments.
+//!
+//! | rule | where |
+//! |---|---|
+//! | a new epoch per lane at each start; the end of the one before is its first record | `open.rs` |
+//! | nothing is published before it is synced | `store.rs` |
+//! | the cursor of a source is in the record of its batch | `record.rs` |
+//! | a failed sync ends its epoch before the group; the group goes to a new one | `store.rs` |
+//! | a disk that takes nothing: a RAM epoch for live sources, waiting for those that resume | `ram.rs` |
+//! | a gap is durable before the segment it names is released | `room.rs` |
+//! | what cannot be read or is refused becomes a gap and is not sent again | `send.rs` |
+
+use std::collections::VecDeque;
+
+use headwater_proto::delivery::{HeldEpoch, Input, RecordRef, Sender, SenderLimits};
+use headwater_proto::frame::{self, Kind};
+use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange};
+use headwater_proto::message::{Gap, GapReason, Stage};
+use headwater_proto::time::{Millis, Now, UnixMicros};
+use headwater_spool::{Disk, Lanes, Log, OpenError};
+
+mod lane;
+mod open;
+mod ram;
+mod room;
+mod send;
+mod store;
+
+pub use ram::PROBE_MS;
+pub use room::MAX_GAPS;
+pub use send::{DEAD_LETTER, MAX_DOWN_BYTES};
+pub use store::GROUP_BYTES;
+
+use super::admit::{Refused, Sample, admit};
+use super::batcher::{BatchLimits, Closed, Content, Which};
+use super::record::{Cursor, Envelope};
+use lane::{LaneState, Overflow};
+
+/// Most epochs that the sender holds; more wait until older ones are committed.
+const MAX_EPOCHS: usize = 96;
+/// Most bundles in flight.
+const MAX_FLIGHTS: usize = 16;
+
+/// The sender of an agent.
+type AgentSender = Sender<MAX_EPOCHS, MAX_FLIGHTS>;
+
+/// A source as the engine knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceSettings {
+    /// Its name, at most 64 bytes, unique.
+    pub name: String,
+    /// It gives a cursor with every reading and can begin again from one.
+    pub resumes: bool,
+}
+
+/// Room of the spool, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpoolSettings {
+    /// Size of a segment.
+    pub segment_bytes: u64,
+    /// Room of each lane, in the order of [`Lane::AGENT`]. What `bulk` leaves, `normal` may take.
+    pub lane_bytes: [u64; 3],
+    /// Room of the dead letters.
+    pub dead_letter_bytes: u64,
+    /// Share of the file system that is left to others, in percent.
+    pub fs_reserve_percent: u8,
+    /// Bytes of the file system that are left to others.
+    pub fs_reserve_bytes: u64,
+}
+
+/// What an engine is opened with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This device.
+    pub device: DeviceId,
+    /// Tags of every schema.
+    pub tags: Vec<(String, String)>,
+    /// Its sources; a reading names one by its place.
+    pub sources: Vec<SourceSettings>,
+    /// Room of the spool.
+    pub spool: SpoolSettings,
+    /// When a batch closes.
+    pub batch: BatchLimits,
+    /// Milliseconds after which a group of the normal lane is synced.
+    pub group_ms: u64,
+    /// The same for the bulk lane.
+    pub bulk_group_ms: u64,
+    /// Most bytes of readings that are not on disk yet; beyond it sources wait.
+    pub readings_bytes: usize,
+    /// Most bytes of records in memory while the disk cannot be written.
+    pub fallback_bytes: usize,
+    /// Which boot [`Now::mono`] counts from.
+    pub boot: u64,
+    /// How far the wall clock may be off, if anything is known of it.
+    pub wall_error_ms: Option<u32>,
+    /// Times and sizes of sending.
+    pub sender: SenderLimits,
+}
+
+impl Settings {
+    /// The defaults of the design for a device without sources.
+    #[must_use]
+    pub fn new(device: DeviceId) -> Self {
+        const MIB: u64 = 1 << 20;
+        Self {
+            device,
+            tags: Vec::new(),
+            sources: Vec::new(),
+            spool: SpoolSettings {
+                segment_bytes: 2 * MIB,
+                lane_bytes: [26 * MIB, 154 * MIB, 76 * MIB],
+                dead_letter_bytes: 16 * MIB,
+                fs_reserve_percent: 5,
+                fs_reserve_bytes: 8 * MIB,
+            },
+            batch: BatchLimits {
+                rows: 1000,
+                bytes: 32 * 1024,
+                age_ms: 1000,
+            },
+            group_ms: 1000,
+            bulk_group_ms: 5000,
+            readings_bytes: 1 << 20,
+            fallback_bytes: 1 << 20,
+            boot: 0,
+            wall_error_ms: Some(1000),
+            sender: SenderLimits {
+                max_bundle: 128 * 1024,
+                ..SenderLimits::DEFAULT
+            },
+        }
+    }
+}
+
+/// Why an engine cannot be opened. What the spool's files hold is never a reason.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The spool's folder cannot be listed.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// More sources than a snapshot names.
+    #[error("{0} sources; at most {max} are taken", max = super::record::MAX_SOURCES)]
+    Sources(usize),
+}
+
+/// Why a reading was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OfferError {
+    /// No room now: offer it again later, or count it as lost if it cannot wait. The engine names
+    /// the loss of a source that does not resume.
+    #[error("no room for the reading now")]
+    Busy,
+    /// Never, whatever the room.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// Connected and subscribed.
+    LinkUp,
+    /// The connection is gone.
+    LinkDown,
+    /// A publish came on the down topic.
+    Message(&'a [u8]),
+    /// Time passed; at the latest at [`Engine::next_wakeup`].
+    Tick,
+}
+
+/// What the shell must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Publish these bytes on the up topic, at QoS 1.
+    Publish(Vec<u8>),
+    /// All readings of the source up to the cursor are durable: it may forget them.
+    Durable {
+        /// The source, by its place in the settings.
+        source: usize,
+        /// Where it would resume.
+        cursor: Cursor,
+    },
+}
+
+/// Counters since the engine was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Readings admitted.
+    pub readings: u64,
+    /// Samples admitted: their values that are not missing, and log lines.
+    pub samples: u64,
+    /// Readings that a cursor covered already.
+    pub covered: u64,
+    /// Readings refused for good.
+    pub refused: u64,
+    /// Readings that found no room.
+    pub busy: u64,
+    /// Records stored.
+    pub records: u64,
+    /// Groups whose sync failed.
+    pub failed_syncs: u64,
+    /// Times a lane gave the disk up for a while.
+    pub disk_failures: u64,
+    /// Records evicted.
+    pub evicted_records: u64,
+    /// Records that could not be read back.
+    pub damaged_records: u64,
+    /// Records the collector refused for good.
+    pub refused_records: u64,
+    /// Down messages that were damaged or made no sense.
+    pub refused_messages: u64,
+}
+
+/// How one lane is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneStatus {
+    /// Which.
+    pub lane: Lane,
+    /// The epoch that takes records on disk.
+    pub epoch: Epoch,
+    /// Bytes of its segments.
+    pub disk_bytes: u64,
+    /// Bytes in memory, not yet on disk.
+    pub memory_bytes: usize,
+    /// The disk cannot be written.
+    pub in_ram: bool,
+}
+
+/// The engine of one agent.
+pub struct Engine<D: Disk> {
+    settings: Settings,
+    spool: Lanes<D>,
+    dead_letters: Log<D>,
+    lanes: Vec<LaneState>,
+    sender: Box<AgentSender>,
+    /// Epochs that the sender had no room for, oldest first.
+    waiting: VecDeque<HeldEpoch>,
+    schemas: send::Schemas,
+    gaps: Vec<room::Named>,
+    outputs: VecDeque<Output>,
+    scratch: Vec<u8>,
+    counters: Counters,
+    random: (u64, u64),
+    /// Depth of failed syncs within failed syncs.
+    failing: u32,
+    /// The sender's present command waits for room or for the disk.
+    waiting_for_room: bool,
+    trouble: Vec<String>,
+}
+
+impl<D: Disk> Engine<D> {
+    /// Opens the spool. Every lane begins a new epoch; where the one before has no end on record,
+    /// that is the first thing appended and synced. A disk that cannot be written is no reason to
+    /// refuse: the lane then begins in memory.
+    ///
+    /// - `entropy`: 64 random bits at each call, from the operating system.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn open(
+        disk: D,
+        settings: Settings,
+        entropy: &mut dyn FnMut() -> u64,
+        now: Now,
+    ) -> Result<Self, EngineError> {
+        if settings.sources.len() > super::record::MAX_SOURCES {
+            return Err(EngineError::Sources(settings.sources.len()));
+        }
+        let (spool, dead_letters, recoveries) = open::open_logs(&disk, &settings)?;
+        let trouble = recoveries
+            .into_iter()
+            .flat_map(|recovery| recovery.trouble)
+            .collect();
+        let random = (entropy(), entropy());
+        let sender = AgentSender::new(settings.device.clone(), settings.sender, entropy());
+        let mut engine = Self {
+            settings,
+            spool,
+            dead_letters,
+            lanes: Vec::new(),
+            sender: Box::new(sender),
+            waiting: VecDeque::new(),
+            schemas: send::Schemas::default(),
+            gaps: Vec::new(),
+            outputs: VecDeque::new(),
+            scratch: Vec::new(),
+            counters: Counters::default(),
+            random,
+            failing: 0,
+            waiting_for_room: false,
+            trouble,
+        };
+        for at in 0..Lane::AGENT.len() {
+            engine.add_lane(at, now);
+        }
+        Ok(engine)
+    }
+
+    /// Where each source resumes: `None` where it has no durable reading or cannot resume.
+    #[must_use]
+    pub fn cursors(&self) -> Vec<Option<Cursor>> {
+        self.settings
+            .sources
+            .iter()
+            .map(|source| self.resume_at(&source.name))
+            .collect()
+    }
+
+    /// The least of a source's durable cursors, over the lanes that have one.
+    fn resume_at(&self, name: &str) -> Option<Cursor> {
+        let marks = self
+            .lanes
+            .iter()
+            .filter_map(|lane| lane.durable.source(name));
+        marks
+            .filter_map(|mark| mark.cursor)
+            .min_by_key(|cursor| (cursor.major, cursor.minor))
+    }
+
+    /// Takes a reading. A source that resumes gives the cursor after it; a reading that the lane's
+    /// durable cursor covers is dropped silently, since it is in the lane already.
+    ///
+    /// # Errors
+    /// [`OfferError`].
+    ///
+    /// # Panics
+    /// If `source` is not a place in the settings or `lane` not an agent's.
+    pub fn offer(
+        &mut self,
+        source: usize,
+        lane: Lane,
+        sample: &Sample<'_>,
+        cursor: Option<Cursor>,
+        now: Now,
+    ) -> Result<(), OfferError> {
+        let at = self.index_of(lane);
+        if let Err(refused) = admit(sample) {
+            self.counters.refused += 1;
+            return Err(refused.into());
+        }
+        let samples = sample
+            .fields
+            .iter()
+            .filter(|field| field.value.is_some())
+            .count() as u64;
+        if !self.may_take(at, source, cursor, samples, sample.time, now)? {
+            return Ok(());
+        }
+        let resumes = self.settings.sources[source].resumes;
+        if resumes
+            && self.lanes[at]
+                .batcher
+                .must_close_first(source, Some(sample))
+        {
+            self.close(at, Which::Of(source), now);
+        }
+        let full = self.lanes[at]
+            .batcher
+            .push(source, sample, cursor, now.mono)?;
+        self.took(at, samples, full, now);
+        Ok(())
+    }
+
+    /// Takes a log line, as [`Engine::offer`].
+    ///
+    /// # Errors
+    /// [`OfferError`].
+    ///
+    /// # Panics
+    /// As [`Engine::offer`].
+    pub fn offer_line(
+        &mut self,
+        source: usize,
+        lane: Lane,
+        time: UnixMicros,
+        line: &[u8],
+        cursor: Option<Cursor>,
+        now: Now,
+    ) -> Result<(), OfferError> {
+        let at = self.index_of(lane);
+        if !self.may_take(at, source, cursor, 1, time, now)? {
+            return Ok(());
+        }
+        let SourceSettings { name, resumes } = &self.settings.sources[source];
+        let (name, resumes) = (name.clone(), *resumes);
+        if resumes && self.lanes[at].batcher.must_close_first(source, None) {
+            self.close(at, Which::Of(source), now);
+        }
+        let batcher = &mut self.lanes[at].batcher;
+        let full = batcher.push_line(source, &name, time, line, cursor, now.mono)?;
+        self.took(at, 1, full, now);
+        Ok(())
+    }
+
+    /// Whether a reading is to be taken; `false` if it is in the lane already.
+    fn may_take(
+        &mut self,
+        at: usize,
+        source: usize,
+        cursor: Option<Cursor>,
+        samples: u64,
+        time: UnixMicros,
+        now: Now,
+    ) -> Result<bool, OfferError> {
+        let SourceSettings { name, resumes } = &self.settings.sources[source];
+        let resumes = *resumes;
+        let durable = self.lanes[at]
+            .durable
+            .source(name)
+            .and_then(|mark| mark.cursor);
+        if cursor
+            .zip(durable)
+            .is_some_and(|(offered, durable)| durable.covers(offered))
+        {
+            self.counters.covered += 1;
+            return Ok(false);
+        }
+        if self.has_room(at, resumes) {
+            return Ok(true);
+        }
+        for lane in 0..self.lanes.len() {
+            self.close(lane, Which::All, now);
+            self.sync_lane(lane, now);
+        }
+        if self.has_room(at, resumes) {
+            return Ok(true);
+        }
+        self.counters.busy += 1;
+        if !resumes {
+            self.note_overflow(at, source, samples, time);
+        }
+        Err(OfferError::Busy)
+    }
+
+    fn has_room(&self, at: usize, resumes: bool) -> bool {
+        let open: usize = self.lanes.iter().map(LaneState::open_bytes).sum();
+        let in_ram: usize = self
+            .lanes
+            .iter()
+            .flat_map(|lane| lane.ram.iter().chain(&lane.old_rams))
+            .map(|ram| ram.bytes)
+            .sum();
+        let waits = resumes && self.lanes[at].ram.is_some();
+        !waits && open < self.settings.readings_bytes && in_ram < self.settings.fallback_bytes
+    }
+
+    fn note_overflow(&mut self, at: usize, source: usize, samples: u64, time: UnixMicros) {
+        let overflow = &mut self.lanes[at].overflow;
+        if let Some(known) = overflow.iter_mut().find(|known| known.source == source) {
+            known.samples += samples;
+            known.first = known.first.min(time.0);
+            known.last = known.last.max(time.0);
+        } else {
+            overflow.push(Overflow {
+                source,
+                samples,
+                first: time.0,
+                last: time.0,
+            });
+        }
+    }
+
+    fn took(&mut self, at: usize, samples: u64, full: bool, now: Now) {
+        self.counters.readings += 1;
+        self.counters.samples += samples;
+        if full {
+            self.close(at, Which::Full, now);
+        }
+    }
+
+    /// Closes batches and stores them.
+    fn close(&mut self, at: usize, which: Which, now: Now) {
+        while let Some(closed) = self.lanes[at].batcher.close(which, now.mono) {
+            self.store(at, &closed, now);
+        }
+    }
+
+    fn store(&mut self, at: usize, closed: &Closed, now: Now) {
+        let SourceSettings { name, resumes } = self.settings.sources[closed.source].clone();
+        self.name_lost_readings(at, closed, &name, now);
+        let (kind, payload) = match &closed.content {
+            Content::Batch(payload) => (Kind::Batch, payload),
+            Content::Text(payload) => (Kind::Text, payload),
+        };
+        let mut bytes = Vec::with_capacity(frame::encoded_len(payload.len()));
+        frame::append(kind, payload, &mut bytes).expect("a batch is far below a frame's limit");
+        let schema = closed.new_schema.as_ref();
+        let record = Envelope {
+            seq: 0,
+            source: &name,
+            cursor: closed.cursor,
+            live: !resumes,
+            last_time: Some(closed.last_time),
+            schema: schema.map(|(number, bytes)| (*number, bytes.as_slice())),
+            frame: &bytes,
+        };
+        self.counters.records += 1;
+        self.put(at, kind, &record, now);
+    }
+
+    /// Before the first batch after an unclean stop, or after readings found no room, a gap says
+    /// so, in the same group.
+    fn name_lost_readings(&mut self, at: usize, closed: &Closed, name: &str, now: Now) {
+        let lane = &mut self.lanes[at];
+        let (lane_id, epoch) = (lane.lane, lane.epoch);
+        let previous = lane.previous.unwrap_or(epoch);
+        let overflow = lane
+            .overflow
+            .iter()
+            .position(|known| known.source == closed.source);
+        let overflow = overflow.map(|known| lane.overflow.swap_remove(known));
+        let unclean = lane.marks.source(name).and_then(|mark| mark.unclean_since);
+        let part = name.parse().ok();
+        if let Some(since) = unclean {
+            let gap = Gap {
+                t_first: Some(since),
+                t_last: Some(closed.first_time.max(since)),
+                part: part.clone(),
+                ..self.gap(lane_id, previous, GapReason::UncleanStop, now)
+            };
+            self.put_gap(at, &gap, now);
+        }
+        if let Some(overflow) = overflow {
+            let gap = Gap {
+                samples: Some(overflow.samples),
+                t_first: Some(UnixMicros(overflow.first)),
+                t_last: Some(UnixMicros(overflow.last)),
+                stage: Stage::Source,
+                part,
+                ..self.gap(lane_id, epoch, GapReason::Overflow, now)
+            };
+            self.put_gap(at, &gap, now);
+        }
+    }
+
+    /// Takes in what happened.
+    pub fn handle(&mut self, event: Event<'_>, now: Now) {
+        let input = match event {
+            Event::LinkUp => {
+                self.forget_sent_schemas();
+                Input::LinkUp
+            }
+            Event::LinkDown => Input::LinkDown,
+            Event::Message(bytes) => return self.message(bytes, now),
+            Event::Tick => {
+                for at in 0..self.lanes.len() {
+                    self.probe_disk(at, now);
+                    self.close(at, Which::Due, now);
+                    let lane = &self.lanes[at];
+                    if lane
+                        .held_since
+                        .is_some_and(|since| since.plus(lane.group_ms) <= now.mono)
+                    {
+                        self.sync_lane(at, now);
+                    }
+                }
+                Input::Tick
+            }
+        };
+        // These inputs are never refused.
+        let _ = self.sender.handle(input, now.mono);
+    }
+
+    /// What to do next; `None` until something happens or [`Engine::next_wakeup`] comes. Call it
+    /// only while a publish can be handed over: it counts as sent.
+    pub fn next_output(&mut self, now: Now) -> Option<Output> {
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        let publish = self.next_publish(now);
+        // A refused or damaged record may have made something durable meanwhile.
+        match (publish, self.outputs.pop_front()) {
+            (Some(publish), Some(earlier)) => {
+                self.outputs.push_back(publish);
+                Some(earlier)
+            }
+            (publish, earlier) => earlier.or(publish),
+        }
+    }
+
+    /// The next word to a source, if there is one: may be asked while nothing can be published.
+    pub fn next_durable(&mut self) -> Option<Output> {
+        let at = self
+            .outputs
+            .iter()
+            .position(|o| matches!(o, Output::Durable { .. }))?;
+        self.outputs.remove(at)
+    }
+
+    /// When to call with [`Event::Tick`] at the latest.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Millis> {
+        self.next_group()
+            .into_iter()
+            .chain(self.sender.next_wakeup())
+            .min()
+    }
+
+    /// Stores and syncs everything that was admitted, without ending anything.
+    pub fn flush(&mut self, now: Now) {
+        for at in 0..self.lanes.len() {
+            self.close(at, Which::All, now);
+            self.sync_lane(at, now);
+        }
+    }
+
+    /// A clean stop: everything is stored, each lane's epoch ends with a record that says so, and
+    /// all is synced. What was published stays valid; nothing may be offered afterwards.
+    pub fn stop(&mut self, now: Now) {
+        self.flush(now);
+        for at in 0..self.lanes.len() {
+            if self.lanes[at].ram.is_some() {
+                self.leave_ram(at, now);
+            }
+            let lane = &self.lanes[at];
+            if lane.ram.is_some() || lane.durable_seq == 0 {
+                continue;
+            }
+            let end = self.epoch_end(at, lane.epoch, lane.next_seq + 1, true);
+            let frame = store::frame_of(&end);
+            self.put(at, Kind::EpochEnd, &store::own(&frame), now);
+            self.sync_lane(at, now);
+        }
+    }
+
+    /// The counters.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The sender, to look at.
+    #[must_use]
+    pub fn sender(&self) -> &Sender<MAX_EPOCHS, MAX_FLIGHTS> {
+        &self.sender
+    }
+
+    /// How each lane is doing.
+    pub fn lanes(&self) -> impl Iterator<Item = LaneStatus> + '_ {
+        self.lanes.iter().enumerate().map(|(at, lane)| {
+            let ram = lane
+                .ram
+                .iter()
+                .chain(&lane.old_rams)
+                .map(|ram| ram.bytes)
+                .sum::<usize>();
+            LaneStatus {
+                lane: lane.lane,
+                epoch: lane.epoch,
+                disk_bytes: self.spool.log(at).map_or(0, Log::used_bytes),
+                memory_bytes: lane.open_bytes() + ram,
+                in_ram: lane.ram.is_some(),
+            }
+        })
+    }
+
+    /// What the start could not do with files it found, for the operator.
+    #[must_use]
+    pub fn trouble(&self) -> &[String] {
+        &self.trouble
+    }
+
+    fn index_of(&self, lane: Lane) -> usize {
+        Lane::AGENT
+            .iter()
+            .position(|known| *known == lane)
+            .expect("an agent writes the lanes of Lane::AGENT only")
+    }
+
+    /// The next epoch: mixed from the entropy of the start, so that no two are alike.
+    fn draw_epoch(&mut self) -> Epoch {
+        let (a, b) = &mut self.random;
+        *a = a.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = *a ^ b.rotate_left(17);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        *b = b.wrapping_mul(0xd120_2b55_a4a4_9d37).wrapping_add(z | 1);
+        Epoch::new(z ^ (z >> 31))
+    }
+
+    /// Tells the sender of an epoch, or keeps it until there is room.
+    fn announce(&mut self, epoch: HeldEpoch) {
+        if let Some(known) = self
+            .waiting
+            .iter_mut()
+            .find(|w| w.lane == epoch.lane && w.epoch == epoch.epoch)
+        {
+            known.next = epoch.next;
+            return;
+        }
+        if !self.waiting.is_empty() || self.sender.add_epoch(epoch).is_err() {
+            self.waiting.push_back(epoch);
+            self.sender.set_more_epochs(true);
+        }
+    }
+
+    fn announce_waiting(&mut self) {
+        while let Some(epoch) = self.waiting.front() {
+            if self.sender.add_epoch(*epoch).is_err() {
+                return;
+            }
+            self.waiting.pop_front();
+        }
+        self.sender.set_more_epochs(false);
+    }
+
+    /// Tells the sender that an epoch is over, and which record says so.
+    fn tell_ended(&mut self, at: usize, epoch: Epoch) {
+        let lane = &self.lanes[at];
+        let named = lane.marks.end_of(epoch).map(|end| end.named_in);
+        let named = named.map(|(epoch, seq)| RecordRef {
+            lane: lane.lane,
+            epoch,
+            seq,
+        });
+        let lane = lane.lane;
+        if self.sender.end_epoch(lane, epoch, named).is_err() {
+            for waiting in self
+                .waiting
+                .iter_mut()
+                .filter(|w| w.epoch == epoch && w.lane == lane)
+            {
+                (waiting.ended, waiting.end_named_in) = (true, named);
+            }
+        }
+    }
+}
+
+/// An epoch that goes on.
+fn held_epoch(lane: Lane, epoch: Epoch, range: SeqRange, ram: bool) -> HeldEpoch {
+    HeldEpoch {
+        lane,
+        epoch,
+        first: range.first,
+        next: range.next,
+        ram,
+        ended: false,
+        end_named_in: None,
+    }
+}

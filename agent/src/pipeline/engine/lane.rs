@@ -1,0 +1,221 @@
+//! Core: what the engine knows of one lane: its epochs on disk, its sources, its open group.
+
+use std::collections::VecDeque;
+
+use headwater_proto::frame::{self, Kind};
+use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange};
+use headwater_proto::message::{self, EpochEnd, Gap, GapReason};
+use headwater_proto::time::Millis;
+
+use super::ram::Ram;
+use crate::pipeline::batcher::Batcher;
+use crate::pipeline::record::{
+    Ended, Envelope, MAX_ENDED, MAX_SNAPSHOT_SCHEMAS, MAX_SOURCES, Snapshot, SourceMark,
+};
+
+/// An epoch as the spool holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) epoch: Epoch,
+    /// Position of its record 0, which may be gone.
+    pub(super) base: u64,
+    /// Lowest number that the spool still holds.
+    pub(super) first: u64,
+    /// One more than its highest durable number.
+    pub(super) next: u64,
+    /// All below it may be forgotten: the sender said so.
+    pub(super) released: u64,
+}
+
+/// What all records of a lane up to some point say about its sources and epochs.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Marks {
+    pub(super) sources: Vec<SourceMark>,
+    pub(super) ended: Vec<Ended>,
+}
+
+impl Marks {
+    pub(super) fn source(&self, name: &str) -> Option<&SourceMark> {
+        self.sources.iter().find(|mark| mark.name == name)
+    }
+
+    fn source_mut(&mut self, name: &str) -> Option<&mut SourceMark> {
+        if self.source(name).is_none() && self.sources.len() < MAX_SOURCES {
+            self.sources.push(SourceMark {
+                name: name.to_owned(),
+                cursor: None,
+                live: false,
+                last_time: None,
+                unclean_since: None,
+            });
+        }
+        self.sources.iter_mut().find(|mark| mark.name == name)
+    }
+
+    /// Takes in one record of `epoch`. Says whether it ends its own epoch cleanly.
+    pub(super) fn apply(
+        &mut self,
+        origin: &DeviceId,
+        lane: Lane,
+        epoch: Epoch,
+        record: &Envelope<'_>,
+    ) -> bool {
+        if !record.source.is_empty() {
+            if let Some(mark) = self.source_mut(record.source) {
+                mark.cursor = record.cursor.or(mark.cursor);
+                mark.live = record.live;
+                mark.last_time = mark.last_time.max(record.last_time);
+            }
+            return false;
+        }
+        let Ok((frame, _)) = frame::decode(record.frame) else {
+            return false;
+        };
+        match frame.kind {
+            Kind::EpochEnd => {
+                let Ok(end) = message::decode::<EpochEnd>(frame.payload) else {
+                    return false;
+                };
+                if end.origin != *origin || end.lane != lane {
+                    return false;
+                }
+                self.end(Ended {
+                    epoch: end.epoch,
+                    range: SeqRange::new(end.first, end.next),
+                    named_in: (epoch, record.seq),
+                });
+                end.clean && end.epoch == epoch
+            }
+            Kind::Gap => {
+                let Ok(gap) = message::decode::<Gap>(frame.payload) else {
+                    return false;
+                };
+                let named = gap.part.as_deref().unwrap_or_default();
+                if gap.reason == GapReason::UncleanStop && gap.origin == *origin {
+                    for mark in self.sources.iter_mut().filter(|mark| mark.name == named) {
+                        mark.unclean_since = None;
+                    }
+                }
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn end(&mut self, ended: Ended) {
+        self.ended.retain(|known| known.epoch != ended.epoch);
+        if self.ended.len() == MAX_ENDED {
+            self.ended.remove(0);
+        }
+        self.ended.push(ended);
+    }
+
+    pub(super) fn end_of(&self, epoch: Epoch) -> Option<&Ended> {
+        self.ended.iter().find(|ended| ended.epoch == epoch)
+    }
+}
+
+/// A record that is appended and not yet durable.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) seq: u64,
+    pub(super) kind: Kind,
+    pub(super) payload: Vec<u8>,
+}
+
+/// One lane of the engine.
+#[derive(Debug)]
+pub(super) struct LaneState {
+    pub(super) lane: Lane,
+    /// The epoch that takes records on disk.
+    pub(super) epoch: Epoch,
+    /// Position of its record 0, once that is appended.
+    pub(super) base: Option<u64>,
+    pub(super) next_seq: u64,
+    pub(super) durable_seq: u64,
+    /// What the sender was told: never beyond `durable_seq`.
+    pub(super) visible_seq: u64,
+    /// Epochs in the spool, oldest first; the last is `epoch` once it has a record.
+    pub(super) epochs: Vec<Stored>,
+    /// The epoch before this start, which would have held what an unclean stop lost.
+    pub(super) previous: Option<Epoch>,
+    /// After every appended record.
+    pub(super) marks: Marks,
+    /// After every durable record.
+    pub(super) durable: Marks,
+    pub(super) batcher: Batcher,
+    pub(super) held: VecDeque<Held>,
+    pub(super) held_bytes: usize,
+    pub(super) held_since: Option<Millis>,
+    /// Milliseconds after which a group is synced.
+    pub(super) group_ms: u64,
+    /// Set while the disk cannot be written.
+    pub(super) ram: Option<Ram>,
+    /// Earlier RAM epochs that are not yet committed.
+    pub(super) old_rams: Vec<Ram>,
+    /// Readings of sources that cannot wait, lost since the last batch: see [`Overflow`].
+    pub(super) overflow: Vec<Overflow>,
+}
+
+/// Readings of one source that found no room.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Overflow {
+    pub(super) source: usize,
+    pub(super) samples: u64,
+    pub(super) first: i64,
+    pub(super) last: i64,
+}
+
+impl LaneState {
+    /// The bytes with which a segment begins whose first record is `next_seq`.
+    pub(super) fn snapshot(&self, out: &mut Vec<u8>) {
+        let schemas = self.batcher.schemas().take(MAX_SNAPSHOT_SCHEMAS);
+        Snapshot {
+            epoch: self.epoch,
+            first_seq: self.next_seq,
+            sources: self.marks.sources.clone(),
+            ended: self.marks.ended.clone(),
+            schemas: schemas
+                .map(|(number, bytes)| (number, bytes.to_vec()))
+                .collect(),
+        }
+        .encode(out);
+    }
+
+    pub(super) fn stored(&self, epoch: Epoch) -> Option<&Stored> {
+        self.epochs.iter().find(|stored| stored.epoch == epoch)
+    }
+
+    /// The epoch and number of a position in the spool.
+    pub(super) fn at_position(&self, position: u64) -> Option<(Epoch, u64)> {
+        let stored = self
+            .epochs
+            .iter()
+            .rev()
+            .find(|stored| stored.base <= position)?;
+        Some((stored.epoch, position - stored.base))
+    }
+
+    /// A RAM epoch, the present one or an earlier one.
+    pub(super) fn ram_of(&self, epoch: Epoch) -> Option<&Ram> {
+        self.ram
+            .iter()
+            .chain(&self.old_rams)
+            .find(|ram| ram.epoch == epoch)
+    }
+
+    /// Bytes in memory that are on no disk yet, RAM epochs not counted.
+    pub(super) fn open_bytes(&self) -> usize {
+        self.batcher.open_bytes() + self.held_bytes
+    }
+
+    /// Forgets ends of epochs that neither the spool nor the memory holds.
+    pub(super) fn prune_ended(&mut self) {
+        let held = |ended: &Ended| {
+            self.epochs.iter().any(|stored| stored.epoch == ended.epoch)
+                || self.old_rams.iter().any(|ram| ram.epoch == ended.epoch)
+        };
+        self.marks.ended.retain(held);
+        self.durable.ended.retain(held);
+    }
+}

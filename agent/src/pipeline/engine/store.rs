@@ -1,0 +1,404 @@
+//! Core: how a record becomes durable: numbered, appended, synced with its group; and what happens
+//! when the disk says no.
+
+use std::collections::VecDeque;
+
+use headwater_proto::frame::{self, Kind};
+use headwater_proto::ids::{Epoch, Lane, SeqRange};
+use headwater_proto::message::{self, EpochEnd, Gap};
+use headwater_proto::time::{Millis, Now};
+use headwater_spool::{AppendError, Disk, FullCause, SyncError};
+
+use super::lane::{Held, Stored};
+use super::{Engine, Output};
+use crate::pipeline::record::{self, Envelope};
+
+/// Bytes at which a group is synced, however young it is.
+pub const GROUP_BYTES: usize = 64 * 1024;
+/// How often one record may see its group fail before its lane gives the disk up for a while.
+const MAX_FAILED_SYNCS: u32 = 3;
+
+/// The disk takes nothing at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unwritable;
+
+impl<D: Disk> Engine<D> {
+    /// Stores a record of the lane: on disk, or in memory while that cannot be written.
+    pub(super) fn put(&mut self, at: usize, kind: Kind, record: &Envelope<'_>, now: Now) {
+        if self.lanes[at].ram.is_none() && self.try_append(at, kind, record, false, now).is_ok() {
+            if self.lanes[at].held_bytes >= GROUP_BYTES {
+                self.sync_lane(at, now);
+            }
+            return;
+        }
+        self.fall_back(at, now);
+        let mut payload = Vec::new();
+        record.encode(&mut payload);
+        self.put_ram(at, kind, &payload);
+    }
+
+    /// Appends a record, making room where it may.
+    pub(super) fn try_append(
+        &mut self,
+        at: usize,
+        kind: Kind,
+        record: &Envelope<'_>,
+        reserved: bool,
+        now: Now,
+    ) -> Result<(), Unwritable> {
+        let mut failed = 0;
+        loop {
+            match self.append_once(at, kind, record, reserved, now) {
+                Ok(()) => return Ok(()),
+                Err(AppendError::Full {
+                    cause: FullCause::Quota,
+                    ..
+                }) if !reserved => {
+                    if !self.make_room(at, now) {
+                        return Err(Unwritable);
+                    }
+                }
+                Err(AppendError::Sync(error)) => {
+                    failed += 1;
+                    self.failed_sync(at, &error, now);
+                    if failed > MAX_FAILED_SYNCS || self.lanes[at].ram.is_some() {
+                        return Err(Unwritable);
+                    }
+                }
+                Err(
+                    AppendError::Full { .. }
+                    | AppendError::Disk { .. }
+                    | AppendError::TooLarge(_)
+                    | AppendError::SnapshotTooLarge(_),
+                ) => return Err(Unwritable),
+            }
+        }
+    }
+
+    fn append_once(
+        &mut self,
+        at: usize,
+        kind: Kind,
+        record: &Envelope<'_>,
+        reserved: bool,
+        now: Now,
+    ) -> Result<(), AppendError> {
+        let lane = &mut self.lanes[at];
+        let record = Envelope {
+            seq: lane.next_seq,
+            ..record.clone()
+        };
+        let mut payload = Vec::new();
+        record.encode(&mut payload);
+        let snapshot = |out: &mut Vec<u8>| lane.snapshot(out);
+        let position = if reserved {
+            self.spool
+                .append_reserved(at, kind.to_u8(), &payload, &snapshot)?
+        } else {
+            self.spool.append(at, kind.to_u8(), &payload, &snapshot)?
+        };
+        lane.base.get_or_insert(position - record.seq);
+        lane.marks
+            .apply(&self.settings.device, lane.lane, lane.epoch, &record);
+        lane.next_seq += 1;
+        lane.held_since.get_or_insert(now.mono);
+        lane.held_bytes += payload.len();
+        lane.held.push_back(Held {
+            seq: record.seq,
+            kind,
+            payload,
+        });
+        // A new segment syncs the group before it.
+        let durable = self.spool.log(at).map_or(0, headwater_spool::Log::durable);
+        self.note_durable(at, durable, now);
+        Ok(())
+    }
+
+    /// Records of the present epoch below `position` are durable.
+    fn note_durable(&mut self, at: usize, position: u64, now: Now) {
+        let lane = &mut self.lanes[at];
+        let Some(base) = lane.base else { return };
+        let durable = position.saturating_sub(base).min(lane.next_seq);
+        #[cfg(feature = "sabotage")]
+        let visible =
+            if headwater_proto::sabotage::is(headwater_proto::sabotage::Bug::PublishBeforeSync) {
+                lane.next_seq
+            } else {
+                durable
+            };
+        #[cfg(not(feature = "sabotage"))]
+        let visible = durable;
+        if durable <= lane.durable_seq && visible <= lane.visible_seq {
+            return;
+        }
+        lane.visible_seq = visible;
+        let (lane_id, epoch) = (lane.lane, lane.epoch);
+        let mut cursors = Vec::new();
+        while lane.held.front().is_some_and(|held| held.seq < durable) {
+            let Some(held) = lane.held.pop_front() else {
+                break;
+            };
+            lane.held_bytes -= held.payload.len();
+            if let Ok(envelope) = record::decode(&held.payload) {
+                lane.durable
+                    .apply(&self.settings.device, lane_id, epoch, &envelope);
+                if envelope.cursor.is_some() {
+                    cursors.push(envelope.source.to_owned());
+                }
+            }
+        }
+        lane.held_since = if lane.held.is_empty() {
+            None
+        } else {
+            lane.held_since.or(Some(now.mono))
+        };
+        lane.durable_seq = durable;
+        match lane.epochs.iter_mut().find(|stored| stored.epoch == epoch) {
+            Some(stored) => stored.next = durable,
+            None if durable > 0 => {
+                lane.epochs.push(Stored {
+                    epoch,
+                    base,
+                    first: 0,
+                    next: durable,
+                    released: 0,
+                });
+            }
+            None => {}
+        }
+        if visible > 0 {
+            self.tell_stored(lane_id, epoch, 0, visible, false);
+        }
+        cursors.dedup();
+        for name in cursors {
+            self.say_durable(&name);
+        }
+    }
+
+    /// Tells a source how far all its lanes have made it durable.
+    fn say_durable(&mut self, name: &str) {
+        let Some(source) = self.settings.sources.iter().position(|s| s.name == name) else {
+            return;
+        };
+        if let Some(cursor) = self.resume_at(name) {
+            self.outputs.push_back(Output::Durable { source, cursor });
+        }
+    }
+
+    /// Makes the open group of a lane durable.
+    pub(super) fn sync_lane(&mut self, at: usize, now: Now) {
+        if self.lanes[at].held.is_empty() || self.lanes[at].ram.is_some() {
+            return;
+        }
+        let Some(log) = self.spool.log_mut(at) else {
+            return;
+        };
+        match log.sync() {
+            Ok(durable) => self.note_durable(at, durable, now),
+            Err(error) => self.failed_sync(at, &error, now),
+        }
+    }
+
+    /// The open group is lost on disk, not in memory. Its positions are never used again, so its
+    /// epoch ends before it, and the group goes to a new epoch; or to memory, if that fails too.
+    fn failed_sync(&mut self, at: usize, error: &SyncError, now: Now) {
+        self.counters.failed_syncs += 1;
+        self.note_durable(at, error.lost.start, now);
+        let lane = &mut self.lanes[at];
+        let held = std::mem::take(&mut lane.held);
+        lane.held_bytes = 0;
+        lane.held_since = None;
+        lane.next_seq = lane.durable_seq;
+        lane.marks = lane.durable.clone();
+        let ended = lane.durable.end_of(lane.epoch).is_some();
+        let ends: Vec<_> = (lane.durable_seq > 0 && !ended)
+            .then_some((lane.epoch, lane.durable_seq))
+            .into_iter()
+            .collect();
+        self.failing += 1;
+        if self.failing <= MAX_FAILED_SYNCS && self.begin_epoch(at, &ends, now) {
+            self.put_again(at, held, now);
+        } else {
+            self.go_ram(at, held, now);
+        }
+        self.failing -= 1;
+    }
+
+    /// Begins an epoch on disk, whose first records name the ends of others: (epoch, next).
+    /// On failure the lane is as it was.
+    pub(super) fn begin_epoch(&mut self, at: usize, ends: &[(Epoch, u64)], now: Now) -> bool {
+        let epoch = self.draw_epoch();
+        let lane = &mut self.lanes[at];
+        let before = (
+            lane.epoch,
+            lane.base,
+            lane.next_seq,
+            lane.durable_seq,
+            lane.visible_seq,
+        );
+        debug_assert!(lane.held.is_empty(), "a group never spans two epochs");
+        (lane.epoch, lane.base) = (epoch, None);
+        (lane.next_seq, lane.durable_seq, lane.visible_seq) = (0, 0, 0);
+        lane.marks = lane.durable.clone();
+        let bodies: Vec<_> = ends
+            .iter()
+            .map(|&(ended, next)| self.epoch_end(at, ended, next, false))
+            .collect();
+        let rolled = self.spool.log_mut(at).is_some_and(|log| log.roll().is_ok());
+        let appended = rolled
+            && bodies
+                .iter()
+                .all(|end| self.append_body(at, Kind::EpochEnd, end, now).is_ok());
+        // A first append that found no room leaves nothing to sync. One that failed later leaves
+        // ends that the next start finds missing and appends again.
+        let synced = if self.lanes[at].held.is_empty() {
+            appended
+        } else {
+            match self.spool.log_mut(at).map(headwater_spool::Log::sync) {
+                Some(Ok(durable)) => {
+                    self.note_durable(at, durable, now);
+                    true
+                }
+                _ => false,
+            }
+        };
+        if !synced {
+            let lane = &mut self.lanes[at];
+            lane.held.clear();
+            (lane.held_bytes, lane.held_since) = (0, None);
+            (
+                lane.epoch,
+                lane.base,
+                lane.next_seq,
+                lane.durable_seq,
+                lane.visible_seq,
+            ) = before;
+            lane.marks = lane.durable.clone();
+            return false;
+        }
+        for &(ended, _) in ends {
+            self.tell_ended(at, ended);
+        }
+        true
+    }
+
+    fn append_body<M: message::Body>(
+        &mut self,
+        at: usize,
+        kind: Kind,
+        body: &M,
+        now: Now,
+    ) -> Result<(), AppendError> {
+        let frame = frame_of(body);
+        self.append_once(at, kind, &own(&frame), true, now)
+    }
+
+    /// Stores records of a lost group, or of a time without a disk, under new numbers.
+    pub(super) fn put_again(&mut self, at: usize, records: VecDeque<Held>, now: Now) {
+        for held in records {
+            if let Ok(envelope) = record::decode(&held.payload) {
+                self.put(at, held.kind, &envelope, now);
+            }
+        }
+    }
+
+    /// The disk took no more: what it has of the open group is synced, and the lane goes to memory.
+    fn fall_back(&mut self, at: usize, now: Now) {
+        if self.lanes[at].ram.is_some() {
+            return;
+        }
+        self.sync_lane(at, now);
+        if self.lanes[at].ram.is_none() {
+            self.go_ram(at, VecDeque::new(), now);
+        }
+    }
+
+    /// Appends a gap to a lane, as any record.
+    pub(super) fn put_gap(&mut self, at: usize, gap: &Gap, now: Now) {
+        let frame = frame_of(gap);
+        self.put(at, Kind::Gap, &own(&frame), now);
+    }
+
+    /// Appends a record that makes room, with the reserve.
+    pub(super) fn put_reserved<M: message::Body>(
+        &mut self,
+        at: usize,
+        body: &M,
+        now: Now,
+    ) -> Result<(), Unwritable> {
+        let frame = frame_of(body);
+        self.try_append(at, M::KIND, &own(&frame), true, now)
+    }
+
+    pub(super) fn epoch_end(&self, at: usize, epoch: Epoch, next: u64, clean: bool) -> EpochEnd {
+        let lane = &self.lanes[at];
+        let newest = lane
+            .durable
+            .sources
+            .iter()
+            .filter_map(|mark| mark.last_time)
+            .max();
+        EpochEnd {
+            origin: self.settings.device.clone(),
+            lane: lane.lane,
+            epoch,
+            first: 0,
+            next,
+            clean,
+            boot: self.settings.boot,
+            last_durable: newest,
+        }
+    }
+
+    /// Tells the sender of records that may go out.
+    pub(super) fn tell_stored(
+        &mut self,
+        lane: Lane,
+        epoch: Epoch,
+        first: u64,
+        next: u64,
+        ram: bool,
+    ) {
+        if self.sender.stored(lane, epoch, next).is_ok() {
+            return;
+        }
+        self.announce(super::held_epoch(
+            lane,
+            epoch,
+            SeqRange::new(first, next),
+            ram,
+        ));
+    }
+
+    /// When the open groups must be synced or batches closed.
+    pub(super) fn next_group(&self) -> Option<Millis> {
+        let groups = self.lanes.iter().flat_map(|lane| {
+            let group = lane.held_since.filter(|_| lane.ram.is_none());
+            let group = group.map(|since| since.plus(lane.group_ms));
+            let probe = lane.ram.as_ref().map(|ram| ram.probe_at);
+            [group, probe, lane.batcher.next_due()]
+        });
+        groups.flatten().min()
+    }
+}
+
+/// The frame of a body.
+pub(super) fn frame_of<M: message::Body>(body: &M) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::append(M::KIND, &message::to_vec(body), &mut out)
+        .expect("a message is far below a frame's limit");
+    out
+}
+
+/// The envelope of a record that the agent itself made.
+pub(super) const fn own(frame: &[u8]) -> Envelope<'_> {
+    Envelope {
+        seq: 0,
+        source: "",
+        cursor: None,
+        live: false,
+        last_time: None,
+        schema: None,
+        frame,
+    }
+}

@@ -1,0 +1,9 @@
+//! From readings to durable, numbered records, and from there to the collector.
+//!
+//! Everything here is core: it takes time, entropy and its disk as arguments.
+
+pub mod admit;
+pub mod batcher;
+pub mod engine;
+pub mod record;
+pub mod text;

@@ -1,0 +1,165 @@
+//! Core: gathers log lines until they become one compressed Text payload.
+
+use headwater_proto::text::{self, MAX_HEADER_BYTES, MAX_NAME_BYTES, TextHeader};
+use headwater_proto::time::UnixMicros;
+
+/// zstd's own default: the best bytes per time for log lines.
+const LEVEL: i32 = 3;
+/// Most bytes that the time and length of a line take.
+const LINE_OVERHEAD_BYTES: usize = 20;
+
+/// The open lines of one log.
+#[derive(Debug)]
+pub struct TextBatch {
+    name: String,
+    body: Vec<u8>,
+    lines: usize,
+    first_line: i64,
+    times: (i64, i64),
+}
+
+impl TextBatch {
+    /// No line yet; a name beyond its limit is cut at a character.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let mut end = name.len().min(MAX_NAME_BYTES);
+        while !name.is_char_boundary(end) {
+            end -= 1;
+        }
+        let name = name[..end].to_owned();
+        Self {
+            name,
+            body: Vec::new(),
+            lines: 0,
+            first_line: 0,
+            times: (0, 0),
+        }
+    }
+
+    /// Adds a line.
+    pub fn push(&mut self, time: UnixMicros, line: &[u8]) {
+        if self.lines == 0 {
+            self.first_line = time.0;
+            self.times = (time.0, time.0);
+        }
+        self.times = (self.times.0.min(time.0), self.times.1.max(time.0));
+        self.append(time, line);
+        self.lines += 1;
+    }
+
+    fn append(&mut self, time: UnixMicros, line: &[u8]) {
+        let start = self.body.len();
+        self.body
+            .resize(start + line.len() + LINE_OVERHEAD_BYTES, 0);
+        let len = text::write_line(time.0, self.first_line, line, &mut self.body[start..])
+            .expect("the room was made for it");
+        self.body.truncate(start + len);
+    }
+
+    /// How many lines it holds.
+    #[must_use]
+    pub const fn lines(&self) -> usize {
+        self.lines
+    }
+
+    /// Their bytes before compression.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.lines == 0
+    }
+
+    /// The earliest and the latest time of its lines.
+    #[must_use]
+    pub const fn times(&self) -> (UnixMicros, UnixMicros) {
+        (UnixMicros(self.times.0), UnixMicros(self.times.1))
+    }
+
+    /// The payload of all lines; begins anew.
+    pub fn close(&mut self) -> Vec<u8> {
+        if self.times.0 != self.first_line {
+            self.rebase();
+        }
+        let header = TextHeader {
+            lines: u32::try_from(self.lines).unwrap_or(u32::MAX),
+            first_time_us: self.times.0,
+            last_time_us: self.times.1,
+            name: &self.name,
+            body_bytes: self.body.len(),
+        };
+        let mut out = vec![0; MAX_HEADER_BYTES];
+        let len = header
+            .write(&mut out)
+            .expect("the header fits its own limit");
+        out.truncate(len);
+        let packed = zstd::bulk::compress(&self.body, LEVEL)
+            .expect("zstd compresses any bytes into a buffer of its own bound");
+        out.extend_from_slice(&packed);
+        self.body.clear();
+        self.lines = 0;
+        out
+    }
+
+    /// Writes the lines again with times relative to the earliest, which came late.
+    fn rebase(&mut self) {
+        let old = std::mem::take(&mut self.body);
+        let lines = text::Lines::new(&old, self.first_line);
+        self.first_line = self.times.0;
+        for (time, line) in lines {
+            self.append(UnixMicros(time), line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(payload: &[u8]) -> Vec<(i64, Vec<u8>)> {
+        let (header, packed) = TextHeader::read(payload).unwrap();
+        let body = zstd::bulk::decompress(packed, header.body_bytes).unwrap();
+        let mut lines = text::Lines::new(&body, header.first_time_us);
+        let out: Vec<_> = lines
+            .by_ref()
+            .map(|(time, line)| (time, line.to_vec()))
+            .collect();
+        assert!(lines.is_done());
+        assert_eq!(out.len(), header.lines as usize);
+        out
+    }
+
+    #[test]
+    fn lines_come_back_in_order_with_their_bytes_and_times() {
+        let mut batch = TextBatch::new("syslog");
+        for (time, line) in [(50, &b"fifty"[..]), (20, b""), (70, b"\xff\xfe")] {
+            batch.push(UnixMicros(time), line);
+        }
+        assert_eq!(batch.times(), (UnixMicros(20), UnixMicros(70)));
+        let payload = batch.close();
+        assert_eq!(
+            lines(&payload),
+            [
+                (50, b"fifty".to_vec()),
+                (20, vec![]),
+                (70, b"\xff\xfe".to_vec())
+            ]
+        );
+        assert!(batch.is_empty());
+        batch.push(UnixMicros(5), b"again");
+        assert_eq!(lines(&batch.close()), [(5, b"again".to_vec())]);
+    }
+
+    #[test]
+    fn a_long_name_is_cut_at_a_character() {
+        let name = "ä".repeat(200);
+        let mut batch = TextBatch::new(&name);
+        batch.push(UnixMicros(1), b"x");
+        let payload = batch.close();
+        assert_eq!(TextHeader::read(&payload).unwrap().0.name, "ä".repeat(127));
+    }
+}

@@ -1,0 +1,195 @@
+//! Log lines: the payload of a Text frame.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | version, now 1 |
+//! | varint | lines, at least 1 |
+//! | varint | earliest time, µs since the Unix epoch, zigzag |
+//! | varint | latest minus earliest time, µs |
+//! | varint, n | name of the log, at most [`MAX_NAME_BYTES`] |
+//! | varint | bytes of the body before compression, at most [`MAX_BODY_BYTES`] |
+//! | rest | the body, one zstd frame |
+//!
+//! The body holds for each line: its time minus the earliest time (zigzag varint), its length
+//! (varint) and its bytes, which need not be UTF-8. Compression is the caller's: a microcontroller
+//! forwards lines without it.
+
+use crate::varint::{self, NoRoom};
+
+/// The version this build writes.
+pub const VERSION: u8 = 1;
+/// Longest name of a log.
+pub const MAX_NAME_BYTES: usize = 255;
+/// Most bytes of a body before compression: bounds what a decoder allocates.
+pub const MAX_BODY_BYTES: usize = 1 << 20;
+/// Most bytes of a header.
+pub const MAX_HEADER_BYTES: usize = 1 + 5 + 10 + 10 + 2 + MAX_NAME_BYTES + 5;
+
+/// What a Text payload says about itself: all that forwarding and eviction need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextHeader<'a> {
+    /// How many lines it has.
+    pub lines: u32,
+    /// The earliest time of a line, µs since the Unix epoch.
+    pub first_time_us: i64,
+    /// The latest time of a line.
+    pub last_time_us: i64,
+    /// The log the lines belong to.
+    pub name: &'a str,
+    /// Bytes of the body before compression.
+    pub body_bytes: usize,
+}
+
+impl<'a> TextHeader<'a> {
+    /// Reads the header; returns it and the compressed body. `None` if the bytes are no Text
+    /// payload of this version.
+    #[must_use]
+    pub fn read(payload: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let mut at = 1;
+        if *payload.first()? != VERSION {
+            return None;
+        }
+        let lines = u32::try_from(varint::get(payload, &mut at)?).ok().filter(|n| *n > 0)?;
+        let first_time_us = varint::unzigzag(varint::get(payload, &mut at)?);
+        let last_time_us = first_time_us.checked_add_unsigned(varint::get(payload, &mut at)?)?;
+        let len = usize::try_from(varint::get(payload, &mut at)?).ok()?;
+        if len > MAX_NAME_BYTES {
+            return None;
+        }
+        let name = core::str::from_utf8(payload.get(at..at + len)?).ok()?;
+        at += len;
+        let body_bytes = usize::try_from(varint::get(payload, &mut at)?).ok()?;
+        if body_bytes > MAX_BODY_BYTES {
+            return None;
+        }
+        Some((Self { lines, first_time_us, last_time_us, name, body_bytes }, &payload[at..]))
+    }
+
+    /// Writes the header; returns its length.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if `out` is too short; [`MAX_HEADER_BYTES`] suffice for a name within its limit.
+    pub fn write(&self, out: &mut [u8]) -> Result<usize, NoRoom> {
+        *out.first_mut().ok_or(NoRoom)? = VERSION;
+        let mut at = 1;
+        varint::put(out, &mut at, u64::from(self.lines))?;
+        varint::put(out, &mut at, varint::zigzag(self.first_time_us))?;
+        let span = self.last_time_us.wrapping_sub(self.first_time_us).cast_unsigned();
+        varint::put(out, &mut at, span)?;
+        varint::put(out, &mut at, self.name.len() as u64)?;
+        let end = at + self.name.len();
+        out.get_mut(at..end).ok_or(NoRoom)?.copy_from_slice(self.name.as_bytes());
+        at = end;
+        varint::put(out, &mut at, self.body_bytes as u64)?;
+        Ok(at)
+    }
+}
+
+/// Walks the lines of a body after decompression; ends at the first byte that is no line.
+#[derive(Debug, Clone)]
+pub struct Lines<'a> {
+    body: &'a [u8],
+    at: usize,
+    first_time_us: i64,
+}
+
+impl<'a> Lines<'a> {
+    /// Over the decompressed `body` of a payload whose header says `first_time_us`.
+    #[must_use]
+    pub const fn new(body: &'a [u8], first_time_us: i64) -> Self {
+        Self { body, at: 0, first_time_us }
+    }
+
+    /// Whether all bytes were lines.
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        self.at == self.body.len()
+    }
+
+    fn line(&self) -> Option<((i64, &'a [u8]), usize)> {
+        let mut at = self.at;
+        let time = self
+            .first_time_us
+            .checked_add(varint::unzigzag(varint::get(self.body, &mut at)?))?;
+        let len = usize::try_from(varint::get(self.body, &mut at)?).ok()?;
+        let end = at.checked_add(len)?;
+        Some(((time, self.body.get(at..end)?), end))
+    }
+}
+
+impl<'a> Iterator for Lines<'a> {
+    /// Time in µs, and the line.
+    type Item = (i64, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (line, end) = self.line()?;
+        self.at = end;
+        Some(line)
+    }
+}
+
+/// Writes one line of a body; returns its length.
+///
+/// # Errors
+/// [`NoRoom`] if `out` is too short.
+pub fn write_line(
+    time_us: i64,
+    first_time_us: i64,
+    line: &[u8],
+    out: &mut [u8],
+) -> Result<usize, NoRoom> {
+    let mut at = 0;
+    varint::put(out, &mut at, varint::zigzag(time_us.wrapping_sub(first_time_us)))?;
+    varint::put(out, &mut at, line.len() as u64)?;
+    let end = at + line.len();
+    out.get_mut(at..end).ok_or(NoRoom)?.copy_from_slice(line);
+    Ok(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_version_1_are_frozen() {
+        let header = TextHeader {
+            lines: 2,
+            first_time_us: -1,
+            last_time_us: 4,
+            name: "sys",
+            body_bytes: 300,
+        };
+        let mut out = [0; MAX_HEADER_BYTES];
+        let len = header.write(&mut out).unwrap();
+        assert_eq!(&out[..len], b"\x01\x02\x01\x05\x03sys\xac\x02");
+        assert_eq!(TextHeader::read(&out[..len]), Some((header, &[][..])));
+    }
+
+    #[test]
+    fn lines_come_back_with_their_times() {
+        let mut body = [0; 64];
+        let mut at = write_line(10, 10, b"one", &mut body).unwrap();
+        at += write_line(7, 10, b"\xff", &mut body[at..]).unwrap();
+        let mut lines = Lines::new(&body[..at], 10);
+        assert_eq!(lines.next(), Some((10, &b"one"[..])));
+        assert_eq!(lines.next(), Some((7, &b"\xff"[..])));
+        assert_eq!(lines.next(), None);
+        assert!(lines.is_done());
+    }
+
+    #[test]
+    fn a_cut_or_foreign_payload_is_refused() {
+        let header =
+            TextHeader { lines: 1, first_time_us: 5, last_time_us: 5, name: "a", body_bytes: 3 };
+        let mut out = [0; MAX_HEADER_BYTES];
+        let len = header.write(&mut out).unwrap();
+        for cut in 0..len {
+            assert_eq!(TextHeader::read(&out[..cut]), None);
+        }
+        out[0] = VERSION + 1;
+        assert_eq!(TextHeader::read(&out[..len]), None);
+        let mut cut = Lines::new(&[0, 9, b'x'], 0);
+        assert_eq!(cut.next(), None);
+        assert!(!cut.is_done());
+    }
+}
