@@ -130,7 +130,9 @@ impl Acl {
     #[must_use]
     pub fn client_id_is_allowed(&self, id: &str) -> bool {
         !id.is_empty()
-            && !id.chars().any(|c| matches!(c, '+' | '$' | '#' | '/') || c.is_control())
+            && !id
+                .chars()
+                .any(|c| matches!(c, '+' | '$' | '#' | '/') || c.is_control())
             && !self.reserved.iter().any(|reserved| reserved == id)
     }
 
@@ -139,12 +141,18 @@ impl Acl {
     pub fn publish(&self, client: &str, topic: &str) -> Option<Target> {
         if let Some(device) = own_topic(topic, "up") {
             let own = device == client || self.speaks_for(client, device);
-            return own.then(|| DeviceId::new(device).ok()).flatten().map(Target::Agent);
+            return own
+                .then(|| DeviceId::new(device).ok())
+                .flatten()
+                .map(Target::Agent);
         }
         if topic.starts_with("hw/") || topic.starts_with('$') {
             return None;
         }
-        let device = self.plain.iter().find_map(|pattern| pattern.device_of(topic))?;
+        let device = self
+            .plain
+            .iter()
+            .find_map(|pattern| pattern.device_of(topic))?;
         let allowed = match device {
             Some(device) => !self.plain_bound || device == client,
             None => true,
@@ -162,7 +170,12 @@ impl Acl {
         self.gateways
             .iter()
             .filter(|gateway| gateway.client == client)
-            .any(|gateway| gateway.devices.iter().any(|glob| glob_matches(glob, device)))
+            .any(|gateway| {
+                gateway
+                    .devices
+                    .iter()
+                    .any(|glob| glob_matches(glob, device))
+            })
     }
 }
 
@@ -172,7 +185,9 @@ fn own_topic<'t>(topic: &'t str, direction: &str) -> Option<&'t str> {
     let (shard, rest) = rest.split_once('/')?;
     let (device, last) = rest.split_once('/')?;
     let shard_ok = shard.len() == 2
-        && shard.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        && shard
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     (shard_ok && last == direction && !device.is_empty()).then_some(device)
 }
 
@@ -255,21 +270,34 @@ mod tests {
         assert_eq!(acl.publish("x", "sensors/m1/temp"), Some(Target::Plain));
         assert_eq!(acl.publish("x", "sensors/m1"), Some(Target::Plain));
         assert_eq!(acl.publish("x", "plant/a/raw"), Some(Target::Plain));
-        for topic in ["plant/a/raw/b", "plant/raw", "other", "$SYS/x", "hw/9", "sensors"] {
+        for topic in [
+            "plant/a/raw/b",
+            "plant/raw",
+            "other",
+            "$SYS/x",
+            "hw/9",
+            "sensors",
+        ] {
             assert_eq!(acl.publish("x", topic), None, "{topic}");
         }
     }
 
     #[test]
     fn a_bound_plain_topic_names_its_own_client() {
-        let acl = Acl { plain_bound: true, ..acl() };
+        let acl = Acl {
+            plain_bound: true,
+            ..acl()
+        };
         assert_eq!(acl.publish("m1", "sensors/m1/temp"), Some(Target::Plain));
         assert_eq!(acl.publish("m2", "sensors/m1/temp"), None);
     }
 
     #[test]
     fn a_wide_pattern_reaches_neither_agents_nor_system_topics() {
-        let acl = Acl { plain: vec![TopicPattern::parse("#").unwrap()], ..Acl::default() };
+        let acl = Acl {
+            plain: vec![TopicPattern::parse("#").unwrap()],
+            ..Acl::default()
+        };
         assert_eq!(acl.publish("x", "a/b/c"), Some(Target::Plain));
         assert_eq!(acl.publish("x", "hw/1/00/y/up"), None);
         assert_eq!(acl.publish("x", "$SYS/broker"), None);
@@ -279,9 +307,13 @@ mod tests {
     fn only_the_own_down_topic_can_be_subscribed() {
         let acl = acl();
         assert!(acl.subscribe("pi-1", "hw/1/3c/pi-1/down"));
-        for filter in
-            ["hw/1/3c/pi-2/down", "hw/1/+/pi-1/down", "hw/1/3c/+/down", "#", "hw/1/3c/pi-1/up"]
-        {
+        for filter in [
+            "hw/1/3c/pi-2/down",
+            "hw/1/+/pi-1/down",
+            "hw/1/3c/+/down",
+            "#",
+            "hw/1/3c/pi-1/up",
+        ] {
             assert!(!acl.subscribe("pi-1", filter), "{filter}");
         }
     }
@@ -303,7 +335,10 @@ mod tests {
         assert_eq!(parse("a//b"), E::Empty("a//b".into()));
         assert_eq!(parse("a/#/b"), E::Wildcard("a/#/b".into()));
         assert_eq!(parse("a+/b"), E::Wildcard("a+/b".into()));
-        assert_eq!(parse("{device}/{device}"), E::TwoDevices("{device}/{device}".into()));
+        assert_eq!(
+            parse("{device}/{device}"),
+            E::TwoDevices("{device}/{device}".into())
+        );
         assert_eq!(parse("hw/1/#"), E::Reserved("hw/1/#".into()));
         assert_eq!(parse("$SYS/#"), E::Reserved("$SYS/#".into()));
     }

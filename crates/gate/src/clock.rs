@@ -15,7 +15,9 @@ impl Clock {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn start() -> Self {
-        Self { start: Instant::now() }
+        Self {
+            start: Instant::now(),
+        }
     }
 
     /// Reads both.
@@ -26,7 +28,10 @@ impl Clock {
             Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
             Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |us| -us),
         };
-        Now { mono: self.mono(), wall: UnixMicros(wall) }
+        Now {
+            mono: self.mono(),
+            wall: UnixMicros(wall),
+        }
     }
 
     /// Monotonic time alone.
@@ -38,6 +43,8 @@ impl Clock {
     /// The runtime's instant of a monotonic time, for its timers.
     #[must_use]
     pub(crate) fn instant(&self, at: Millis) -> Option<tokio::time::Instant> {
-        self.start.checked_add(std::time::Duration::from_millis(at.0)).map(Into::into)
+        self.start
+            .checked_add(std::time::Duration::from_millis(at.0))
+            .map(Into::into)
     }
 }

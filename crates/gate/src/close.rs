@@ -82,7 +82,13 @@ mod tests {
     fn every_reason_has_its_own_number_and_name() {
         for (number, reason) in CloseReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, number);
-            assert_eq!(CloseReason::ALL.iter().filter(|r| r.name() == reason.name()).count(), 1);
+            assert_eq!(
+                CloseReason::ALL
+                    .iter()
+                    .filter(|r| r.name() == reason.name())
+                    .count(),
+                1
+            );
         }
     }
 }

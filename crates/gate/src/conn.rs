@@ -106,7 +106,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// The session is open. `present`: one was kept.
     pub(crate) fn admit(&mut self, present: bool) {
         let now = self.clock.now();
-        self.session.admit(present, now, &mut self.out, &mut self.events);
+        self.session
+            .admit(present, now, &mut self.out, &mut self.events);
         // A connect always fits, so that every connection that has one has its disconnect too.
         self.queue.push(&mut self.events);
         self.retry = true;
@@ -158,7 +159,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         loop {
             let pending_out = self.out.len() - self.written;
             let room = self.rules.limits.outgoing_bytes.saturating_sub(pending_out);
-            let taken = self.outbox.poll_take(cx, &mut self.released, &mut self.down, room);
+            let taken = self
+                .outbox
+                .poll_take(cx, &mut self.released, &mut self.down, room);
             self.retry |= self.blocked && !self.released.is_empty();
             for token in self.released.drain(..) {
                 self.session.release(token, now, &mut self.out);
@@ -219,7 +222,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return true;
         }
         let before = self.events.len();
-        self.events.retain(|e| !matches!(e, GateEvent::Arrival(a) if a.token.is_none()));
+        self.events
+            .retain(|e| !matches!(e, GateEvent::Arrival(a) if a.token.is_none()));
         let dropped = before - self.events.len();
         self.rules.metrics.qos0_dropped_total.add(dropped as u64);
         if self.events.is_empty() {
@@ -246,7 +250,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn take_in_rest(&mut self, now: Now) -> Option<Pause> {
         let mut rest = std::mem::take(&mut self.rest);
-        let (used, next) = self.session.receive(&rest, now, &mut self.out, &mut self.events);
+        let (used, next) = self
+            .session
+            .receive(&rest, now, &mut self.out, &mut self.events);
         if used < rest.len() || rest.capacity() <= SPARE_BYTES {
             rest.drain(..used);
             self.rest = rest;
@@ -255,7 +261,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn take_in(&mut self, bytes: &[u8], now: Now) -> Option<Pause> {
-        let (used, next) = self.session.receive(bytes, now, &mut self.out, &mut self.events);
+        let (used, next) = self
+            .session
+            .receive(bytes, now, &mut self.out, &mut self.events);
         self.rest.extend_from_slice(&bytes[used..]);
         self.follow(next)
     }
@@ -323,13 +331,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn deadline(&self) -> Millis {
         let stall_ms = self.rules.limits.write_stall_ms;
-        let stall = self.stalled_since.map_or(Millis(u64::MAX), |since| since.plus(stall_ms));
+        let stall = self
+            .stalled_since
+            .map_or(Millis(u64::MAX), |since| since.plus(stall_ms));
         self.session.deadline().min(stall)
     }
 
     fn late(&mut self, now: Millis) -> Option<CloseReason> {
         let stall_ms = self.rules.limits.write_stall_ms;
-        if self.stalled_since.is_some_and(|since| now >= since.plus(stall_ms)) {
+        if self
+            .stalled_since
+            .is_some_and(|since| now >= since.plus(stall_ms))
+        {
             self.session.end(CloseReason::SlowReader, &mut self.out);
             return Some(CloseReason::SlowReader);
         }

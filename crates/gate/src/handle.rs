@@ -41,7 +41,9 @@ impl GateHandle {
         let conns = self.conns.read().unwrap_or_else(PoisonError::into_inner);
         let mut released = released.into_iter().peekable();
         while let Some((conn, token)) = released.next() {
-            let Some(outbox) = conns.get(&conn) else { continue };
+            let Some(outbox) = conns.get(&conn) else {
+                continue;
+            };
             let mut state = outbox.lock();
             state.released.push(token);
             while let Some((_, token)) = released.next_if(|(next, _)| *next == conn) {
@@ -88,18 +90,28 @@ impl GateHandle {
     }
 
     fn outbox(&self, conn: ConnId) -> Option<Arc<Outbox>> {
-        self.conns.read().unwrap_or_else(PoisonError::into_inner).get(&conn).cloned()
+        self.conns
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&conn)
+            .cloned()
     }
 
     pub(crate) fn register(&self, conn: ConnId, capacity_bytes: usize) -> Arc<Outbox> {
-        let outbox = Arc::new(Outbox { state: Mutex::default(), capacity_bytes });
+        let outbox = Arc::new(Outbox {
+            state: Mutex::default(),
+            capacity_bytes,
+        });
         let mut conns = self.conns.write().unwrap_or_else(PoisonError::into_inner);
         conns.insert(conn, Arc::clone(&outbox));
         outbox
     }
 
     pub(crate) fn unregister(&self, conn: ConnId) {
-        self.conns.write().unwrap_or_else(PoisonError::into_inner).remove(&conn);
+        self.conns
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&conn);
     }
 }
 
@@ -167,10 +179,17 @@ impl Outbox {
             room = room.saturating_sub(bytes);
             down.push(payload);
         }
-        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !state
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
             state.waker = Some(cx.waker().clone());
         }
-        Taken { close: state.close, more: !state.down.is_empty() }
+        Taken {
+            close: state.close,
+            more: !state.down.is_empty(),
+        }
     }
 }
 

@@ -149,7 +149,10 @@ pub fn queue(capacity_bytes: usize) -> (IngestQueue, Arrivals) {
         capacity_bytes,
     });
     (
-        IngestQueue { shared: Arc::clone(&shared), registered_at: None },
+        IngestQueue {
+            shared: Arc::clone(&shared),
+            registered_at: None,
+        },
         Arrivals { shared },
     )
 }
@@ -188,7 +191,10 @@ pub struct IngestQueue {
 
 impl Clone for IngestQueue {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), registered_at: None }
+        Self {
+            shared: Arc::clone(&self.shared),
+            registered_at: None,
+        }
     }
 }
 
@@ -275,7 +281,11 @@ impl Arrivals {
         if state.events.is_empty() {
             drop(state);
             let gone = Arc::strong_count(&self.shared) == 1;
-            return if gone { Waited::Closed } else { Waited::Nothing };
+            return if gone {
+                Waited::Closed
+            } else {
+                Waited::Nothing
+            };
         }
         // The emptied vector goes in, so that neither side allocates once warm.
         std::mem::swap(&mut state.events, into);
@@ -290,7 +300,9 @@ impl Arrivals {
     /// Something with which another thread ends a wait.
     #[must_use]
     pub fn waker(&self) -> ArrivalsWaker {
-        ArrivalsWaker { shared: Arc::downgrade(&self.shared) }
+        ArrivalsWaker {
+            shared: Arc::downgrade(&self.shared),
+        }
     }
 }
 

@@ -31,5 +31,5 @@ pub use close::CloseReason;
 pub use handle::{DownError, GateHandle};
 pub use ingest::{Arrival, Arrivals, Body, ConnId, GateEvent, Token};
 pub use limits::Limits;
-pub use metrics::Metrics;
 pub use listener::{Gate, Settings};
+pub use metrics::Metrics;

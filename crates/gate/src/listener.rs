@@ -77,12 +77,25 @@ impl Gate {
     /// A gate without listeners, and the owner's end of its queue.
     #[must_use]
     pub fn new(settings: Settings) -> (Arc<Self>, Arrivals) {
-        let Settings { limits, queue_bytes, acl, identity, store, clock } = settings;
+        let Settings {
+            limits,
+            queue_bytes,
+            acl,
+            identity,
+            store,
+            clock,
+        } = settings;
         let (queue, arrivals) = ingest::queue(queue_bytes);
         let assigned_prefix = format!("auto-{:x}", clock.now().wall.0);
         let metrics = Metrics::default();
         let gate = Self {
-            rules: Arc::new(Rules { limits, acl, identity, assigned_prefix, metrics }),
+            rules: Arc::new(Rules {
+                limits,
+                acl,
+                identity,
+                assigned_prefix,
+                metrics,
+            }),
             store,
             queue,
             handle: GateHandle::default(),
@@ -182,7 +195,14 @@ impl Gate {
         metrics.connections_now.inc();
         let conn = ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed));
         let outbox = self.handle.register(conn, limits.outgoing_bytes);
-        Some(Seat { gate: Arc::clone(self), conn, ip, outbox, client: None, open: false })
+        Some(Seat {
+            gate: Arc::clone(self),
+            conn,
+            ip,
+            outbox,
+            client: None,
+            open: false,
+        })
     }
 
     fn seats(&self) -> MutexGuard<'_, Seats> {
@@ -204,15 +224,26 @@ struct Seat {
 impl Seat {
     /// Tells the owner that the connection is over, and gives the client id back.
     fn leave(&mut self, orderly: bool) {
-        let Some((client, gone)) = self.client.take() else { return };
+        let Some((client, gone)) = self.client.take() else {
+            return;
+        };
         if std::mem::take(&mut self.open) {
             let at = self.gate.clock.now();
             let client = Arc::clone(&client);
-            let last = GateEvent::Disconnected { conn: self.conn, client, orderly, at };
+            let last = GateEvent::Disconnected {
+                conn: self.conn,
+                client,
+                orderly,
+                at,
+            };
             self.gate.queue.push(&mut vec![last]);
         }
         let mut seats = self.gate.seats();
-        if seats.by_client.get(&client).is_some_and(|holder| holder.conn == self.conn) {
+        if seats
+            .by_client
+            .get(&client)
+            .is_some_and(|holder| holder.conn == self.conn)
+        {
             seats.by_client.remove(&client);
         }
         drop(seats);
@@ -223,8 +254,15 @@ impl Seat {
     /// for, so that its last events stand before the first of this one.
     async fn take_client(&mut self, client: &Arc<str>) {
         let gone = CancellationToken::new();
-        let holder = Holder { conn: self.conn, gone: gone.clone() };
-        let older = self.gate.seats().by_client.insert(Arc::clone(client), holder);
+        let holder = Holder {
+            conn: self.conn,
+            gone: gone.clone(),
+        };
+        let older = self
+            .gate
+            .seats()
+            .by_client
+            .insert(Arc::clone(client), holder);
         self.client = Some((Arc::clone(client), gone));
         if let Some(older) = older {
             self.gate.handle.close(older.conn, CloseReason::Takeover);

@@ -72,15 +72,14 @@ pub struct OpenEntries {
 
 impl OpenEntries {
     /// Judges a QoS 1 publish; one without DUP closes the entry that has its packet id.
-    pub fn judge(
-        &mut self,
-        client: &str,
-        packet_id: u16,
-        dup: bool,
-        fingerprint: u64,
-    ) -> Verdict {
-        let Some(entries) = self.clients.get_mut(client) else { return Verdict::New };
-        let Some(at) = entries.iter().position(|entry| entry.packet_id == packet_id) else {
+    pub fn judge(&mut self, client: &str, packet_id: u16, dup: bool, fingerprint: u64) -> Verdict {
+        let Some(entries) = self.clients.get_mut(client) else {
+            return Verdict::New;
+        };
+        let Some(at) = entries
+            .iter()
+            .position(|entry| entry.packet_id == packet_id)
+        else {
             return Verdict::New;
         };
         if !dup {
@@ -112,7 +111,12 @@ impl OpenEntries {
         while entries.len() >= MAX_PER_CLIENT {
             entries.pop_front();
         }
-        entries.push_back(Entry { packet_id, fingerprint, place, on: Some(on) });
+        entries.push_back(Entry {
+            packet_id,
+            fingerprint,
+            place,
+            on: Some(on),
+        });
     }
 
     /// The group with this append failed: what was opened at `place` or later was never there.
@@ -126,7 +130,9 @@ impl OpenEntries {
     /// [`crate::GateEvent::Settled`].
     pub fn settled(&mut self, client: &str, conn: ConnId, through: Token) {
         self.retain(client, |entry| {
-            !entry.on.is_some_and(|(on, token)| on == conn && token <= through)
+            !entry
+                .on
+                .is_some_and(|(on, token)| on == conn && token <= through)
         });
     }
 
@@ -159,11 +165,17 @@ impl OpenEntries {
     }
 
     fn make_room(&mut self) {
-        let mut newest: Vec<u64> =
-            self.clients.values().filter_map(|e| e.back().map(|e| e.place)).collect();
+        let mut newest: Vec<u64> = self
+            .clients
+            .values()
+            .filter_map(|e| e.back().map(|e| e.place))
+            .collect();
         newest.sort_unstable();
-        let Some(&bar) = newest.get(newest.len() / 8) else { return };
-        self.clients.retain(|_, entries| entries.back().is_some_and(|entry| entry.place > bar));
+        let Some(&bar) = newest.get(newest.len() / 8) else {
+            return;
+        };
+        self.clients
+            .retain(|_, entries| entries.back().is_some_and(|entry| entry.place > bar));
     }
 
     /// Appends the snapshot to `out`; equal entries give equal bytes.
@@ -171,7 +183,11 @@ impl OpenEntries {
         let mut clients: Vec<_> = self.clients.iter().filter(|(_, e)| !e.is_empty()).collect();
         clients.sort_unstable_by_key(|(client, _)| Arc::clone(client));
         out.push(VERSION);
-        out.extend_from_slice(&u32::try_from(clients.len()).unwrap_or(u32::MAX).to_le_bytes());
+        out.extend_from_slice(
+            &u32::try_from(clients.len())
+                .unwrap_or(u32::MAX)
+                .to_le_bytes(),
+        );
         for (client, entries) in clients {
             let id_bytes = u16::try_from(client.len()).unwrap_or(u16::MAX);
             out.extend_from_slice(&id_bytes.to_le_bytes());
@@ -199,7 +215,9 @@ impl OpenEntries {
         let mut clients = HashMap::new();
         for _ in 0..count {
             let id_bytes = usize::from(u16::from_le_bytes(take(&mut rest)?));
-            let (id, after) = rest.split_at_checked(id_bytes).ok_or(SnapshotError::Damaged)?;
+            let (id, after) = rest
+                .split_at_checked(id_bytes)
+                .ok_or(SnapshotError::Damaged)?;
             rest = after;
             let id = std::str::from_utf8(id).map_err(|_| SnapshotError::Damaged)?;
             let [entries] = take::<1>(&mut rest)?;
@@ -222,7 +240,9 @@ impl OpenEntries {
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], SnapshotError> {
-    let (head, after) = rest.split_first_chunk::<N>().ok_or(SnapshotError::Damaged)?;
+    let (head, after) = rest
+        .split_first_chunk::<N>()
+        .ok_or(SnapshotError::Damaged)?;
     *rest = after;
     Ok(*head)
 }
@@ -234,7 +254,10 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], SnapshotError> {
 /// Multiply and fold the 128-bit product, as in wyhash (Wang Yi, 2019), with constants of our own.
 #[must_use]
 pub fn fingerprint(topic: &str, payload: &[u8]) -> u64 {
-    let seed = fold(topic.len() as u64 ^ 0x9e37_79b9_7f4a_7c15, payload.len() as u64);
+    let seed = fold(
+        topic.len() as u64 ^ 0x9e37_79b9_7f4a_7c15,
+        payload.len() as u64,
+    );
     absorb(absorb(seed, topic.as_bytes()), payload)
 }
 
@@ -248,14 +271,23 @@ fn absorb(mut state: u64, bytes: &[u8]) -> u64 {
     let mut last = [0; 16];
     last[..tail.len()].copy_from_slice(tail);
     let number = u128::from_le_bytes(last);
-    #[expect(clippy::cast_possible_truncation, reason = "the two halves of the number")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the two halves of the number"
+    )]
     let (low, high) = (number as u64, (number >> 64) as u64);
-    fold(state ^ low ^ 0x8ebc_6af0_9c88_c6e3, high ^ 0xa076_1d64_78bd_642f)
+    fold(
+        state ^ low ^ 0x8ebc_6af0_9c88_c6e3,
+        high ^ 0xa076_1d64_78bd_642f,
+    )
 }
 
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a ^ 0x2d35_8dcc_aa6c_78a5) * u128::from(b ^ 0x8bb8_4b93_962e_acc9);
-    #[expect(clippy::cast_possible_truncation, reason = "the two halves of the product")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the two halves of the product"
+    )]
     let halves = (product as u64, (product >> 64) as u64);
     halves.0 ^ halves.1
 }
@@ -280,8 +312,14 @@ mod tests {
     #[test]
     fn dup_with_the_same_id_and_content_is_a_repeat_of_its_place() {
         let mut open = opened(5, 40);
-        assert_eq!(open.judge("meter-7", 5, true, 99), Verdict::Repeat { place: 40 });
-        assert_eq!(open.judge("meter-7", 5, true, 99), Verdict::Repeat { place: 40 });
+        assert_eq!(
+            open.judge("meter-7", 5, true, 99),
+            Verdict::Repeat { place: 40 }
+        );
+        assert_eq!(
+            open.judge("meter-7", 5, true, 99),
+            Verdict::Repeat { place: 40 }
+        );
     }
 
     #[test]
@@ -324,7 +362,10 @@ mod tests {
         open.open(&client(), 6, 1, 41, (ON, Token(41)));
         open.roll_back(41);
         assert_eq!(open.judge("meter-7", 6, true, 1), Verdict::New);
-        assert_eq!(open.judge("meter-7", 5, true, 99), Verdict::Repeat { place: 40 });
+        assert_eq!(
+            open.judge("meter-7", 5, true, 99),
+            Verdict::Repeat { place: 40 }
+        );
     }
 
     #[test]
@@ -335,7 +376,10 @@ mod tests {
         }
         assert_eq!(open.len(), MAX_PER_CLIENT);
         assert_eq!(open.judge("meter-7", 1, true, 7), Verdict::New);
-        assert_eq!(open.judge("meter-7", 2, true, 7), Verdict::Repeat { place: 1 });
+        assert_eq!(
+            open.judge("meter-7", 2, true, 7),
+            Verdict::Repeat { place: 1 }
+        );
     }
 
     #[test]
@@ -353,9 +397,12 @@ mod tests {
 
     #[test]
     fn the_fingerprint_never_changes() {
-        assert_eq!(fingerprint("a/b", b"12.5"), 0x0);
+        assert_eq!(fingerprint("a/b", b"12.5"), 712_145_199_250_822_233);
         let long: Vec<u8> = (0..=255).collect();
-        assert_eq!(fingerprint("sensors/boiler", &long), 0x0);
+        assert_eq!(
+            fingerprint("sensors/boiler", &long),
+            17_270_476_237_381_718_739
+        );
     }
 
     #[test]

@@ -50,7 +50,10 @@ pub struct Rules {
 
 impl std::fmt::Debug for Rules {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Rules").field("limits", &self.limits).field("acl", &self.acl).finish()
+        f.debug_struct("Rules")
+            .field("limits", &self.limits)
+            .field("acl", &self.acl)
+            .finish()
     }
 }
 
@@ -176,7 +179,11 @@ impl Session {
         let settle_ms = self.rules.limits.settle_ms;
         if let Some(through) = self.settling.heard(now.mono, settle_ms) {
             let client = Arc::clone(&self.client);
-            up.push(GateEvent::Settled { conn: self.conn, client, through });
+            up.push(GateEvent::Settled {
+                conn: self.conn,
+                client,
+                through,
+            });
         }
     }
 
@@ -215,7 +222,11 @@ impl Session {
                 put(&packet, self.version, self.peer_packet_bytes, out)
             });
         let metrics = &self.rules.metrics;
-        if sent { metrics.down_messages_total.inc() } else { metrics.down_unsent_total.inc() }
+        if sent {
+            metrics.down_messages_total.inc()
+        } else {
+            metrics.down_unsent_total.inc()
+        }
         sent
     }
 
@@ -284,7 +295,10 @@ impl Session {
         let told = self.phase == Phase::Open && self.version == Version::V5;
         if let (true, Some(code)) = (told && reason != CloseReason::Orderly, code) {
             let properties = Properties::EMPTY;
-            let packet = Packet::Disconnect(mqtt::Disconnect { reason: code, properties });
+            let packet = Packet::Disconnect(mqtt::Disconnect {
+                reason: code,
+                properties,
+            });
             put(&packet, Version::V5, usize::MAX, out);
         }
         self.phase = Phase::Closed;
@@ -353,7 +367,10 @@ impl Session {
         if publish.qos == Qos::ExactlyOnce {
             return Err(CloseReason::Qos2);
         }
-        let aliased = publish.properties.iter().any(|p| matches!(p, Property::TopicAlias(_)));
+        let aliased = publish
+            .properties
+            .iter()
+            .any(|p| matches!(p, Property::TopicAlias(_)));
         if aliased {
             return Err(CloseReason::Protocol);
         }
@@ -362,7 +379,11 @@ impl Session {
         let metrics = &self.rules.metrics;
         let token = if publish.qos == Qos::AtLeastOnce {
             let plain = device.is_none();
-            let cap = if plain { limits.unacked_plain_bytes } else { limits.unacked_agent_bytes };
+            let cap = if plain {
+                limits.unacked_plain_bytes
+            } else {
+                limits.unacked_agent_bytes
+            };
             if self.unacked.len() >= usize::from(limits.unacked_count) {
                 return match self.version {
                     Version::V4 => Ok(false),
@@ -386,7 +407,9 @@ impl Session {
         if publish.retain {
             metrics.retain_ignored_total.inc();
         }
-        metrics.payload_bytes_total.add(publish.payload.len() as u64);
+        metrics
+            .payload_bytes_total
+            .add(publish.payload.len() as u64);
         let payload = Bytes::copy_from_slice(publish.payload);
         let body = match device {
             Some(device) => Body::Agent { device, payload },
@@ -400,7 +423,13 @@ impl Session {
             },
         };
         let client = Arc::clone(&self.client);
-        up.push(GateEvent::Arrival(Arrival { conn: self.conn, client, token, at: now, body }));
+        up.push(GateEvent::Arrival(Arrival {
+            conn: self.conn,
+            client,
+            token,
+            at: now,
+            body,
+        }));
         Ok(true)
     }
 
@@ -418,7 +447,9 @@ impl Session {
         // A resumed session kept its subscription, and an agent has only one to keep.
         if self.resumed
             && self.down_topic.is_none()
-            && device.as_ref().is_some_and(|device| device.as_str() == &*self.client)
+            && device
+                .as_ref()
+                .is_some_and(|device| device.as_str() == &*self.client)
             && let Some(stem) = topic.strip_suffix("/up")
         {
             self.down_topic = Some(format!("{stem}/down").into());
@@ -456,7 +487,11 @@ impl Session {
             if had {
                 self.down_topic = None;
             }
-            let code = if had { Reason::SUCCESS } else { Reason::NO_SUBSCRIPTION_EXISTED };
+            let code = if had {
+                Reason::SUCCESS
+            } else {
+                Reason::NO_SUBSCRIPTION_EXISTED
+            };
             codes.push(code.0);
         }
         let packet = Packet::UnsubAck(UnsubAck {
@@ -482,7 +517,9 @@ impl Session {
 /// Appends a packet to `out`; false, and nothing appended, if it is above `most` bytes.
 fn put(packet: &Packet<'_>, version: Version, most: usize, out: &mut Vec<u8>) -> bool {
     let start = out.len();
-    let Ok(length) = mqtt::encoded_len(packet, version) else { return false };
+    let Ok(length) = mqtt::encoded_len(packet, version) else {
+        return false;
+    };
     if length > most {
         return false;
     }

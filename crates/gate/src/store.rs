@@ -40,8 +40,10 @@ impl SessionStore for MemoryStore {
     fn open(&self, admission: &Admission) -> Opening {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let client = &*admission.client;
-        let had =
-            if admission.clean_start { kept.remove(client) && false } else { kept.contains(client) };
+        if admission.clean_start {
+            kept.remove(client);
+        }
+        let had = kept.contains(client);
         if admission.expiry_s > 0 {
             kept.insert(client.to_owned());
         }
@@ -50,7 +52,10 @@ impl SessionStore for MemoryStore {
 
     fn ended(&self, client: &str, expiry_s: u32) {
         if expiry_s == 0 {
-            self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(client);
+            self.kept
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(client);
         }
     }
 }

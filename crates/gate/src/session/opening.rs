@@ -36,7 +36,9 @@ impl Session {
         bytes: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Step, (CloseReason, Option<Reason>)> {
-        let Some(first) = bytes.first() else { return Ok(Step::More) };
+        let Some(first) = bytes.first() else {
+            return Ok(Step::More);
+        };
         if first >> 4 != 1 {
             return Err((CloseReason::ConnectOrder, None));
         }
@@ -50,7 +52,10 @@ impl Session {
                     Err(refusal) => refusal,
                 }
             }
-            Ok(Some(_)) => Refusal { reason: CloseReason::ConnectOrder, answer: None },
+            Ok(Some(_)) => Refusal {
+                reason: CloseReason::ConnectOrder,
+                answer: None,
+            },
             Err(error) => {
                 self.version = mqtt::connect_version(bytes).unwrap_or(Version::V4);
                 malformed(error)
@@ -65,13 +70,7 @@ impl Session {
     /// The session is open: CONNACK goes out, and publishes are taken.
     ///
     /// `present`: the owner kept a session of this client.
-    pub fn admit(
-        &mut self,
-        present: bool,
-        now: Now,
-        out: &mut Vec<u8>,
-        up: &mut Vec<GateEvent>,
-    ) {
+    pub fn admit(&mut self, present: bool, now: Now, out: &mut Vec<u8>, up: &mut Vec<GateEvent>) {
         if self.phase != Phase::Admitting {
             return;
         }
@@ -95,7 +94,11 @@ impl Session {
         self.heard_at = now.mono;
         self.blocked_since = None;
         self.rules.metrics.connected_total.inc();
-        up.push(GateEvent::Connected { conn: self.conn, client: Arc::clone(&client), at: now });
+        up.push(GateEvent::Connected {
+            conn: self.conn,
+            client: Arc::clone(&client),
+            at: now,
+        });
     }
 
     /// The session could not be opened; the client may try again.
@@ -107,23 +110,24 @@ impl Session {
     }
 
     fn judge(&mut self, connect: &Connect<'_>) -> Result<Admission, Refusal> {
-        let refuse =
-            |reason, answer| Err(Refusal { reason, answer: Some(answer) });
+        let refuse = |reason, answer| {
+            Err(Refusal {
+                reason,
+                answer: Some(answer),
+            })
+        };
         let rules = Arc::clone(&self.rules);
         let mut expiry_s = match (connect.version, connect.clean_start) {
             (Version::V4, false) => u32::MAX,
             (Version::V4, true) | (Version::V5, _) => 0,
         };
         for property in connect.properties.iter() {
-            match property {
-                Property::SessionExpiryInterval(seconds) => expiry_s = seconds,
-                Property::MaximumPacketSize(bytes) => {
-                    self.peer_packet_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-                }
-                Property::AuthenticationMethod(_) => {
-                    return refuse(CloseReason::Identity, Reason::BAD_AUTHENTICATION_METHOD);
-                }
-                _ => {}
+            if let Property::SessionExpiryInterval(seconds) = property {
+                expiry_s = seconds;
+            } else if let Property::MaximumPacketSize(bytes) = property {
+                self.peer_packet_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            } else if let Property::AuthenticationMethod(_) = property {
+                return refuse(CloseReason::Identity, Reason::BAD_AUTHENTICATION_METHOD);
             }
         }
         if connect.will.is_some() {
@@ -141,7 +145,11 @@ impl Session {
         if too_long || !rules.acl.client_id_is_allowed(client_id) {
             return refuse(CloseReason::ClientId, Reason::CLIENT_ID_NOT_VALID);
         }
-        let claim = Claim { client_id, user: connect.user, password: connect.password };
+        let claim = Claim {
+            client_id,
+            user: connect.user,
+            password: connect.password,
+        };
         match rules.identity.identify(&claim) {
             Ok(client) => self.client = client,
             Err(reason) => return refuse(CloseReason::Identity, reason),
@@ -150,7 +158,11 @@ impl Session {
         self.keep_alive_ms = (keep_alive_ms > 0).then_some(keep_alive_ms);
         self.expiry_s = expiry_s;
         let client = Arc::clone(&self.client);
-        Ok(Admission { client, clean_start: connect.clean_start, expiry_s })
+        Ok(Admission {
+            client,
+            clean_start: connect.clean_start,
+            expiry_s,
+        })
     }
 
     fn connack(
@@ -160,18 +172,29 @@ impl Session {
         properties: Properties<'_>,
         out: &mut Vec<u8>,
     ) {
-        let packet = Packet::ConnAck(ConnAck { session_present, reason, properties });
+        let packet = Packet::ConnAck(ConnAck {
+            session_present,
+            reason,
+            properties,
+        });
         put(&packet, self.version, self.peer_packet_bytes, out);
     }
 }
 
 fn malformed(error: DecodeError) -> Refusal {
-    let reason = match error {
-        DecodeError::ProtocolName | DecodeError::ProtocolLevel(_) => CloseReason::Version,
-        DecodeError::ClientId => CloseReason::ClientId,
-        DecodeError::TooLarge { .. } => CloseReason::TooLarge,
-        _ => CloseReason::Malformed,
+    use DecodeError as E;
+    let reason = if matches!(error, E::ProtocolName | E::ProtocolLevel(_)) {
+        CloseReason::Version
+    } else if matches!(error, E::ClientId) {
+        CloseReason::ClientId
+    } else if matches!(error, E::TooLarge { .. }) {
+        CloseReason::TooLarge
+    } else {
+        CloseReason::Malformed
     };
     let answered = matches!(reason, CloseReason::Version | CloseReason::ClientId);
-    Refusal { reason, answer: answered.then(|| error.reason()) }
+    Refusal {
+        reason,
+        answer: answered.then(|| error.reason()),
+    }
 }

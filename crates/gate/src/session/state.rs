@@ -37,7 +37,11 @@ impl Unacked {
         let token = Token(self.first + self.entries.len() as u64);
         self.bytes += bytes;
         let bytes = u32::try_from(bytes).expect("an MQTT packet is below 256 MiB");
-        self.entries.push_back(Entry { bytes, packet_id, released: false });
+        self.entries.push_back(Entry {
+            bytes,
+            packet_id,
+            released: false,
+        });
         token
     }
 
@@ -84,7 +88,8 @@ impl Settling {
 
     pub(super) fn heard(&mut self, now: Millis, settle_ms: u64) -> Option<Token> {
         let late = |mark: Option<(Token, Millis)>| {
-            mark.filter(|(_, at)| now.since(*at) > settle_ms).map(|(token, _)| token)
+            mark.filter(|(_, at)| now.since(*at) > settle_ms)
+                .map(|(token, _)| token)
         };
         if let Some(all) = late(self.newest) {
             (self.waiting, self.newest) = (None, None);
@@ -106,7 +111,10 @@ mod tests {
         let tokens: Vec<Token> = (1..=3).map(|id| unacked.push(id, 10)).collect();
         let mut acked = Vec::new();
         assert_eq!(unacked.release(tokens[1], |id| acked.push(id)), None);
-        assert_eq!(unacked.release(tokens[0], |id| acked.push(id)), Some(tokens[1]));
+        assert_eq!(
+            unacked.release(tokens[0], |id| acked.push(id)),
+            Some(tokens[1])
+        );
         assert_eq!(unacked.release(tokens[0], |id| acked.push(id)), None);
         assert_eq!((acked, unacked.len(), unacked.bytes()), (vec![1, 2], 1, 10));
     }
