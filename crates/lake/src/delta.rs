@@ -117,9 +117,16 @@ impl Log {
     /// # Errors
     /// [`LogError`].
     pub fn load(store: &dyn Store, table: Table) -> Result<Self, LogError> {
-        let mut log = Self { table, version: None, checkpoint: None, marks: BTreeMap::new() };
+        let mut log = Self {
+            table,
+            version: None,
+            checkpoint: None,
+            marks: BTreeMap::new(),
+        };
         if let Some(version) = checkpoint::newest(store, table)? {
-            log.marks = checkpoint::marks(store, table, version)?.into_iter().collect();
+            log.marks = checkpoint::marks(store, table, version)?
+                .into_iter()
+                .collect();
             log.version = Some(version);
             log.checkpoint = Some(version);
         }
@@ -205,7 +212,9 @@ impl Log {
                 Put::Exists => self.refresh(store)?,
             }
         }
-        Err(LogError::Crowded { table: self.table.name() })
+        Err(LogError::Crowded {
+            table: self.table.name(),
+        })
     }
 
     /// Writes a checkpoint if [`CHECKPOINT_VERSIONS`] versions came since the last one.
@@ -213,7 +222,9 @@ impl Log {
     /// # Errors
     /// [`LogError`]; the table is whole all the same, and the next call tries again.
     pub fn checkpoint_if_due(&mut self, store: &dyn Store) -> Result<bool, LogError> {
-        let Some(version) = self.version else { return Ok(false) };
+        let Some(version) = self.version else {
+            return Ok(false);
+        };
         if version - self.checkpoint.unwrap_or(0) < CHECKPOINT_VERSIONS {
             return Ok(false);
         }
@@ -232,7 +243,9 @@ impl Log {
         store: &dyn Store,
         mut visit: impl FnMut(Add) -> Result<(), E>,
     ) -> Result<(), E> {
-        let Some(newest) = self.version else { return Ok(()) };
+        let Some(newest) = self.version else {
+            return Ok(());
+        };
         let start = self.checkpoint.map_or(0, |version| version + 1);
         let mut removed = HashSet::new();
         for version in start..=newest {
@@ -241,7 +254,11 @@ impl Log {
         }
         if let Some(version) = self.checkpoint {
             checkpoint::files(store, self.table, version, |add| {
-                if removed.contains(&add.path) { Ok(()) } else { visit(add) }
+                if removed.contains(&add.path) {
+                    Ok(())
+                } else {
+                    visit(add)
+                }
             })?;
         }
         for version in start..=newest {
@@ -281,12 +298,17 @@ impl Add {
             #[serde(default)]
             max_values: Map<String, Value>,
         }
-        let Ok(raw) = serde_json::from_str::<Raw>(&self.stats) else { return Stats::default() };
+        let Ok(raw) = serde_json::from_str::<Raw>(&self.stats) else {
+            return Stats::default();
+        };
         let time = |values: &Map<String, Value>| {
             parse_time(values.get(table.time_column()).and_then(Value::as_str)?)
         };
         let times_us = time(&raw.min_values).zip(time(&raw.max_values));
-        Stats { rows: raw.num_records, times_us }
+        Stats {
+            rows: raw.num_records,
+            times_us,
+        }
     }
 }
 
@@ -315,7 +337,12 @@ fn time_text(time_us: i64) -> String {
     let date = crate::schema::date_text(crate::schema::day_of(time_us));
     let ms = time_us.rem_euclid(crate::schema::DAY_US) / 1_000;
     let (s, ms) = (ms / 1_000, ms % 1_000);
-    format!("{date}T{:02}:{:02}:{:02}.{ms:03}Z", s / 3_600, s / 60 % 60, s % 60)
+    format!(
+        "{date}T{:02}:{:02}:{:02}.{ms:03}Z",
+        s / 3_600,
+        s / 60 % 60,
+        s % 60
+    )
 }
 
 fn parse_time(text: &str) -> Option<i64> {
@@ -345,16 +372,24 @@ pub(crate) fn protocol() -> Value {
 pub(crate) fn table_id(table: Table) -> String {
     let hash = Sha256::of(format!("headwater table {}", table.name()).as_bytes()).to_string();
     let part = |from: usize, to: usize| hash.get(from..to).unwrap_or_default();
-    format!("{}-{}-4{}-8{}-{}", part(0, 8), part(8, 12), part(13, 16), part(17, 20), part(20, 32))
+    format!(
+        "{}-{}-4{}-8{}-{}",
+        part(0, 8),
+        part(8, 12),
+        part(13, 16),
+        part(17, 20),
+        part(20, 32)
+    )
 }
 
 /// The columns in Delta's own notation, partition column last.
 pub(crate) fn schema_string(table: Table) -> String {
-    let field = |name: &str, kind: &str, nullable: bool| {
-        json!({"name": name, "type": kind, "nullable": nullable, "metadata": {}})
-    };
-    let mut fields: Vec<_> =
-        table.columns().iter().map(|c| field(c.name, c.kind.delta(), c.nullable)).collect();
+    let field = |name: &str, kind: &str, nullable: bool| json!({"name": name, "type": kind, "nullable": nullable, "metadata": {}});
+    let mut fields: Vec<_> = table
+        .columns()
+        .iter()
+        .map(|c| field(c.name, c.kind.delta(), c.nullable))
+        .collect();
     fields.push(field("dt", "date", false));
     json!({"type": "struct", "fields": fields}).to_string()
 }
@@ -378,7 +413,11 @@ fn actions_text(actions: &Actions, at_us: i64) -> String {
         text.push_str(&value.to_string());
         text.push('\n');
     };
-    let operation = if actions.removes.is_empty() { "WRITE" } else { "DELETE" };
+    let operation = if actions.removes.is_empty() {
+        "WRITE"
+    } else {
+        "DELETE"
+    };
     line(json!({"commitInfo": {
         "timestamp": at_ms, "operation": operation, "engineInfo": crate::parquet::CREATED_BY,
     }}));
@@ -458,26 +497,45 @@ fn read_version(
         other => other?,
     };
     let mut actions = Actions::default();
-    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let line: RawLine = serde_json::from_slice(line)
-            .map_err(|error| LogError::Damaged { path: path.clone(), what: error.to_string() })?;
-        if let Some(RawProtocol { min_reader_version: reader, min_writer_version: writer }) =
-            line.protocol
+    for line in bytes
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+    {
+        let line: RawLine = serde_json::from_slice(line).map_err(|error| LogError::Damaged {
+            path: path.clone(),
+            what: error.to_string(),
+        })?;
+        if let Some(RawProtocol {
+            min_reader_version: reader,
+            min_writer_version: writer,
+        }) = line.protocol
             && (reader > 1 || writer > 2)
         {
-            return Err(LogError::Protocol { path, reader, writer });
+            return Err(LogError::Protocol {
+                path,
+                reader,
+                writer,
+            });
         }
         if let Some(mut add) = line.add {
             actions.adds.push(Add {
                 path: add.path,
-                dt: add.partition_values.remove("dt").flatten().unwrap_or_default(),
+                dt: add
+                    .partition_values
+                    .remove("dt")
+                    .flatten()
+                    .unwrap_or_default(),
                 bytes: add.size,
                 modified_ms: add.modification_time,
                 stats: add.stats.unwrap_or_default(),
             });
         }
-        actions.removes.extend(line.remove.map(|remove| remove.path));
-        actions.txns.extend(line.txn.map(|txn| (txn.app_id, txn.version)));
+        actions
+            .removes
+            .extend(line.remove.map(|remove| remove.path));
+        actions
+            .txns
+            .extend(line.txn.map(|txn| (txn.app_id, txn.version)));
     }
     Ok(Some(actions))
 }

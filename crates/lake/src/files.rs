@@ -34,13 +34,47 @@ pub(crate) fn for_each_file<E: From<ParquetError>>(
     mut take: impl FnMut(File) -> Result<(), E>,
 ) -> Result<(), E> {
     sample_files(rows, encoding, origin, &mut take)?;
-    let mut cut = Cut { encoding, origin, take };
-    cut.files(Table::Logs, &rows.logs, |r| (&r.device_id, r.ts_us), log_columns)?;
-    cut.files(Table::Quarantine, &rows.quarantine, |r| (r.stream.device.as_str(), r.at_us), quarantine_columns)?;
-    cut.files(Table::Gaps, &rows.gaps, |r| (r.stream.device.as_str(), r.at_us), gap_columns)?;
-    cut.files(Table::Epochs, &rows.epochs, |r| (r.stream.device.as_str(), r.at_us), epoch_columns)?;
-    cut.files(Table::Devices, &rows.devices, |r| (&r.device_id, r.at_us), device_columns)?;
-    cut.files(Table::Metrics, &rows.metrics, |r| (&r.metric, r.at_us), metric_columns)
+    let mut cut = Cut {
+        encoding,
+        origin,
+        take,
+    };
+    cut.files(
+        Table::Logs,
+        &rows.logs,
+        |r| (&r.device_id, r.ts_us),
+        log_columns,
+    )?;
+    cut.files(
+        Table::Quarantine,
+        &rows.quarantine,
+        |r| (r.stream.device.as_str(), r.at_us),
+        quarantine_columns,
+    )?;
+    cut.files(
+        Table::Gaps,
+        &rows.gaps,
+        |r| (r.stream.device.as_str(), r.at_us),
+        gap_columns,
+    )?;
+    cut.files(
+        Table::Epochs,
+        &rows.epochs,
+        |r| (r.stream.device.as_str(), r.at_us),
+        epoch_columns,
+    )?;
+    cut.files(
+        Table::Devices,
+        &rows.devices,
+        |r| (&r.device_id, r.at_us),
+        device_columns,
+    )?;
+    cut.files(
+        Table::Metrics,
+        &rows.metrics,
+        |r| (&r.metric, r.at_us),
+        metric_columns,
+    )
 }
 
 /// By what a reading is sorted: 24 bytes.
@@ -72,7 +106,12 @@ fn sample_files<E: From<ParquetError>>(
             if day_of(part.ts_us) == day {
                 let device = ranks[rows.batches[part.batch as usize].device as usize];
                 let metric = ranks[part.metric as usize];
-                keys.push(SortKey { ts_us: part.ts_us, device, metric, place });
+                keys.push(SortKey {
+                    ts_us: part.ts_us,
+                    device,
+                    metric,
+                    place,
+                });
             }
         }
         match encoding {
@@ -90,11 +129,13 @@ fn sample_files<E: From<ParquetError>>(
         let device = |key: Option<&SortKey>| {
             let part = key.map(|key| &rows.samples[key.place as usize]);
             let id = part.map(|part| rows.batches[part.batch as usize].device);
-            id.and_then(|id| rows.texts.get(id)).unwrap_or_default().to_owned()
+            id.and_then(|id| rows.texts.get(id))
+                .unwrap_or_default()
+                .to_owned()
         };
-        let (first, last) = keys
-            .iter()
-            .fold((i64::MAX, i64::MIN), |(lo, hi), key| (lo.min(key.ts_us), hi.max(key.ts_us)));
+        let (first, last) = keys.iter().fold((i64::MAX, i64::MIN), |(lo, hi), key| {
+            (lo.min(key.ts_us), hi.max(key.ts_us))
+        });
         take(File {
             table: Table::Samples,
             day,
@@ -109,9 +150,11 @@ fn sample_files<E: From<ParquetError>>(
 
 fn sample_columns(rows: &Rows, keys: &[SortKey]) -> Vec<ArrayRef> {
     let part = |key: &SortKey| rows.samples[key.place as usize];
-    let of_part = |get: fn(&SamplePart) -> TextId| text_ids(&rows.texts, keys.iter().map(|k| get(&part(k))));
+    let of_part =
+        |get: fn(&SamplePart) -> TextId| text_ids(&rows.texts, keys.iter().map(|k| get(&part(k))));
     let batch = |key: &SortKey| rows.batches[part(key).batch as usize];
-    let of_batch = |get: fn(&BatchPart) -> TextId| text_ids(&rows.texts, keys.iter().map(|k| get(&batch(k))));
+    let of_batch =
+        |get: fn(&BatchPart) -> TextId| text_ids(&rows.texts, keys.iter().map(|k| get(&batch(k))));
     let bits_of = |kind: ValueKind| {
         keys.iter().map(move |key| {
             let part = part(key);
@@ -124,7 +167,8 @@ fn sample_columns(rows: &Rows, keys: &[SortKey]) -> Vec<ArrayRef> {
     bits_of(ValueKind::Bool).for_each(|bits| bools.append_option(bits.map(|bits| bits != 0)));
     // The id of a text was stored as the bits, so that it fits again.
     let text_of = |bits: Option<u64>| {
-        bits.and_then(|bits| TextId::try_from(bits).ok()).unwrap_or(crate::rows::NO_TEXT)
+        bits.and_then(|bits| TextId::try_from(bits).ok())
+            .unwrap_or(crate::rows::NO_TEXT)
     };
     vec![
         of_batch(|b| b.device),
@@ -185,7 +229,14 @@ impl<F> Cut<'_, F> {
                 rows.iter().map(time).max().unwrap_or_default(),
             );
             let keys = (text(rows.first()), text(rows.last()));
-            (self.take)(File { table, day, bytes, rows: rows.len() as u64, times_us, keys })?;
+            (self.take)(File {
+                table,
+                day,
+                bytes,
+                rows: rows.len() as u64,
+                times_us,
+                keys,
+            })?;
         }
         Ok(())
     }
@@ -209,7 +260,8 @@ fn log_columns(rows: &[&LogRow]) -> Vec<ArrayRef> {
 
 fn quarantine_columns(rows: &[&QuarantineRow]) -> Vec<ArrayRef> {
     let mut payloads = BinaryBuilder::new();
-    rows.iter().for_each(|r| payloads.append_option(r.payload.as_deref()));
+    rows.iter()
+        .for_each(|r| payloads.append_option(r.payload.as_deref()));
     let mut columns = stream_columns(rows.iter().map(|r| &r.stream));
     columns.extend([
         longs(rows.iter().map(|r| Some(long(r.seq)))),
@@ -290,9 +342,7 @@ fn stream_columns<'a>(streams: impl Iterator<Item = &'a Stream> + Clone) -> Vec<
 }
 
 /// `rec_device`, `rec_lane`, `rec_epoch`, `rec_seq`.
-fn record_columns<'a>(
-    records: impl Iterator<Item = Option<&'a Record>> + Clone,
-) -> [ArrayRef; 4] {
+fn record_columns<'a>(records: impl Iterator<Item = Option<&'a Record>> + Clone) -> [ArrayRef; 4] {
     let streams = || records.clone().map(|r| r.map(|r| &r.stream));
     [
         texts(streams().map(|s| s.map(|s| s.device.as_str()))),

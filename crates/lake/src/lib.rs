@@ -14,18 +14,25 @@
 //! | `_headwater/schemas/<sha256>` | schemas of the wire |
 //! | `catalog.json` | tables, columns, units, ranges, versions |
 
+pub mod audit;
 pub mod catalog;
-pub mod checkpoint;
+mod checkpoint;
+pub mod ddl;
 pub mod delta;
 mod files;
+pub mod guard;
 pub mod parquet;
 pub mod plan;
+pub mod prune;
+mod ranges;
+mod read;
 pub mod rows;
 pub mod schema;
 pub mod store;
 pub mod writer;
 
 pub use plan::{Plan, PlanError, PlanFile, Sha256};
+pub use read::ReadError;
 pub use rows::{
     DeviceRow, EpochRow, EpochState, GapRow, LogRow, MetricRow, QuarantineRow, Record, RowError,
     Rows, SampleRow, TimeClass, ValueKind,

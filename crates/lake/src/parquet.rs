@@ -21,7 +21,9 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding as PageEncoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
+use parquet::file::properties::{
+    EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion,
+};
 use parquet::schema::types::ColumnPath;
 
 use crate::plan::WRITER_VERSION;
@@ -71,15 +73,19 @@ pub(crate) fn encode(
     let options = ArrowWriterOptions::new()
         .with_properties(properties(table, encoding, rows, origin))
         .with_skip_arrow_metadata(true);
-    let mut writer =
-        ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)?;
+    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)?;
     while let Some(columns) = chunks() {
         writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
     }
     writer.into_inner()
 }
 
-fn properties(table: Table, encoding: Encoding, rows: usize, origin: Origin<'_>) -> WriterProperties {
+fn properties(
+    table: Table,
+    encoding: Encoding,
+    rows: usize,
+    origin: Origin<'_>,
+) -> WriterProperties {
     let mut head = vec![
         ("headwater.table", table.name().to_owned()),
         ("headwater.schema_version", SCHEMA_VERSION.to_string()),
@@ -89,8 +95,13 @@ fn properties(table: Table, encoding: Encoding, rows: usize, origin: Origin<'_>)
         ("headwater.first_pos", origin.first_pos.to_string()),
         ("headwater.last_pos", origin.last_pos.to_string()),
     ];
-    let head = head.drain(..).map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect();
-    base_properties(table, encoding, rows < TINY_ROWS).set_key_value_metadata(Some(head)).build()
+    let head = head
+        .drain(..)
+        .map(|(key, value)| KeyValue::new(key.to_owned(), value))
+        .collect();
+    base_properties(table, encoding, rows < TINY_ROWS)
+        .set_key_value_metadata(Some(head))
+        .build()
 }
 
 /// The settings that all files of a kind share, built once.
@@ -126,7 +137,11 @@ fn build_properties(table: Table, encoding: Encoding, tiny: bool) -> WriterPrope
     let mut builder = WriterProperties::builder()
         .set_created_by(CREATED_BY.to_owned())
         .set_writer_version(WriterVersion::PARQUET_1_0)
-        .set_compression(if tiny { Compression::UNCOMPRESSED } else { Compression::ZSTD(level) })
+        .set_compression(if tiny {
+            Compression::UNCOMPRESSED
+        } else {
+            Compression::ZSTD(level)
+        })
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_size_limit(PAGE_BYTES)
         .set_write_batch_size(4_096)

@@ -117,13 +117,21 @@ impl Plan {
             return Err(PlanError::Version(*version));
         }
         let (plan, rest) = postcard::take_from_bytes(body).map_err(PlanError::Damaged)?;
-        if rest.is_empty() { Ok(plan) } else { Err(PlanError::Trailing(rest.len())) }
+        if rest.is_empty() {
+            Ok(plan)
+        } else {
+            Err(PlanError::Trailing(rest.len()))
+        }
     }
 
     /// Rows of a table.
     #[must_use]
     pub fn rows(&self, table: Table) -> u64 {
-        self.files.iter().filter(|file| file.table == table).map(|file| file.rows).sum()
+        self.files
+            .iter()
+            .filter(|file| file.table == table)
+            .map(|file| file.rows)
+            .sum()
     }
 
     /// Bytes of all files.
@@ -177,7 +185,10 @@ mod tests {
         bytes.push(0);
         assert!(matches!(Plan::decode(&bytes), Err(PlanError::Trailing(1))));
         for cut in 1..bytes.len() - 1 {
-            assert!(matches!(Plan::decode(&bytes[..cut]), Err(PlanError::Damaged(_))), "{cut}");
+            assert!(
+                matches!(Plan::decode(&bytes[..cut]), Err(PlanError::Damaged(_))),
+                "{cut}"
+            );
         }
     }
 

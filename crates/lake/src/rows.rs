@@ -417,8 +417,10 @@ impl Rows {
         if self.batches.last() != Some(&part) {
             self.batches.push(part);
         }
-        let batch = u32::try_from(self.batches.len() - 1)
-            .map_err(|_| RowError::Range { column: "batches", value: self.batches.len() as u64 })?;
+        let batch = u32::try_from(self.batches.len() - 1).map_err(|_| RowError::Range {
+            column: "batches",
+            value: self.batches.len() as u64,
+        })?;
         let (kind, bits) = match row.value {
             Value::F64(value) => (ValueKind::F64, value.to_bits()),
             Value::F32(value) => (ValueKind::F64, f64::from(value).to_bits()),
@@ -428,7 +430,15 @@ impl Rows {
         };
         let metric = self.texts.id(row.metric);
         let tags = self.texts.optional(row.tags);
-        let part = SamplePart { ts_us: row.ts_us, bits, batch, metric, tags, row: place, kind };
+        let part = SamplePart {
+            ts_us: row.ts_us,
+            bits,
+            batch,
+            metric,
+            tags,
+            row: place,
+            kind,
+        };
         self.samples.push(part);
         Ok(())
     }
@@ -445,7 +455,12 @@ impl Rows {
         }
         signed("samples", row.samples.unwrap_or(0))?;
         check_record(row.record.as_ref())?;
-        let texts = [Some(&row.reason), Some(&row.stage), row.sink.as_ref(), row.source.as_ref()];
+        let texts = [
+            Some(&row.reason),
+            Some(&row.stage),
+            row.sink.as_ref(),
+            row.source.as_ref(),
+        ];
         self.loose_bytes += heap(texts);
         self.gaps.push(row);
         Ok(())
@@ -495,8 +510,8 @@ impl Rows {
         narrow("row", row.row.unwrap_or(0))?;
         narrow("batch_samples", row.batch_samples.unwrap_or(0))?;
         narrow("samples", row.samples)?;
-        self.loose_bytes +=
-            heap([Some(&row.reason), row.metric.as_ref()]) + row.payload.as_ref().map_or(0, Vec::len);
+        self.loose_bytes += heap([Some(&row.reason), row.metric.as_ref()])
+            + row.payload.as_ref().map_or(0, Vec::len);
         self.quarantine.push(row);
         Ok(())
     }
@@ -526,7 +541,11 @@ impl Rows {
     /// [`RowError`]; the row is then not taken.
     pub fn push_metric(&mut self, row: MetricRow) -> Result<(), RowError> {
         check_time(row.at_us)?;
-        self.loose_bytes += heap([Some(&row.metric), row.device_type.as_ref(), row.unit.as_ref()]);
+        self.loose_bytes += heap([
+            Some(&row.metric),
+            row.device_type.as_ref(),
+            row.unit.as_ref(),
+        ]);
         self.metrics.push(row);
         Ok(())
     }
@@ -577,7 +596,11 @@ impl Rows {
 }
 
 fn check_time(time_us: i64) -> Result<(), RowError> {
-    if (0..MAX_TIME_US).contains(&time_us) { Ok(()) } else { Err(RowError::Time(time_us)) }
+    if (0..MAX_TIME_US).contains(&time_us) {
+        Ok(())
+    } else {
+        Err(RowError::Time(time_us))
+    }
 }
 
 fn check_record(record: Option<&Record>) -> Result<(), RowError> {
@@ -593,11 +616,18 @@ fn signed(column: &'static str, value: u64) -> Result<i64, RowError> {
 }
 
 fn narrow(column: &'static str, value: u32) -> Result<i32, RowError> {
-    i32::try_from(value).map_err(|_| RowError::Range { column, value: value.into() })
+    i32::try_from(value).map_err(|_| RowError::Range {
+        column,
+        value: value.into(),
+    })
 }
 
 fn heap<const N: usize>(texts: [Option<&String>; N]) -> usize {
-    texts.into_iter().flatten().map(|text| text.capacity()).sum()
+    texts
+        .into_iter()
+        .flatten()
+        .map(|text| text.capacity())
+        .sum()
 }
 
 #[cfg(test)]

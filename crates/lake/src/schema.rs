@@ -31,8 +31,9 @@ pub const MAX_TIME_US: i64 = 253_402_300_800_000_000;
 
 /// The tables, in the order in which a flush commits them: a later one never claims what an
 /// earlier one lacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[derive(serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Table {
     /// Readings.
@@ -84,36 +85,90 @@ pub struct Column {
 }
 
 const fn must(name: &'static str, kind: Kind, doc: &'static str) -> Column {
-    Column { name, kind, nullable: false, doc }
+    Column {
+        name,
+        kind,
+        nullable: false,
+        doc,
+    }
 }
 
 const fn may(name: &'static str, kind: Kind, doc: &'static str) -> Column {
-    Column { name, kind, nullable: true, doc }
+    Column {
+        name,
+        kind,
+        nullable: true,
+        doc,
+    }
 }
 
 const SAMPLES: &[Column] = &[
     must("device_id", Kind::Text, "device that made the reading"),
-    must("metric", Kind::Text, "what was measured; its unit is in table metrics"),
+    must(
+        "metric",
+        Kind::Text,
+        "what was measured; its unit is in table metrics",
+    ),
     must("ts", Kind::Time, "when it was measured, UTC"),
-    may("value_f64", Kind::F64, "the value of a floating-point reading; NaN is a value"),
+    may(
+        "value_f64",
+        Kind::F64,
+        "the value of a floating-point reading; NaN is a value",
+    ),
     may("value_i64", Kind::I64, "the value of an integer reading"),
-    may("value_str", Kind::Text, "the value of a text or state reading"),
+    may(
+        "value_str",
+        Kind::Text,
+        "the value of a text or state reading",
+    ),
     may("value_bool", Kind::Bool, "the value of an on/off reading"),
     may("site", Kind::Text, "tag `site` of the device"),
     may("device_type", Kind::Text, "tag `device_type` of the device"),
-    may("tags", Kind::Text, "other tags and series labels: JSON object, keys sorted"),
-    must("ingest_ts", Kind::Time, "when the collector received it, UTC, whole milliseconds"),
+    may(
+        "tags",
+        Kind::Text,
+        "other tags and series labels: JSON object, keys sorted",
+    ),
+    must(
+        "ingest_ts",
+        Kind::Time,
+        "when the collector received it, UTC, whole milliseconds",
+    ),
     must("lane", Kind::Text, "alarm, normal, bulk or plain"),
-    must("epoch", Kind::I64, "life of the writer that numbered the batch"),
-    must("seq", Kind::I64, "number of the batch within device, lane and epoch"),
+    must(
+        "epoch",
+        Kind::I64,
+        "life of the writer that numbered the batch",
+    ),
+    must(
+        "seq",
+        Kind::I64,
+        "number of the batch within device, lane and epoch",
+    ),
     must("row", Kind::I32, "row within the batch"),
     must("batch_samples", Kind::I32, "readings in the whole batch"),
-    may("via", Kind::Text, "gateway that forwarded the batch, if any"),
-    may("time_err_ms", Kind::I64, "largest error of ts in ms; null: the clock was synchronised"),
-    must("time_class", Kind::Text, "how ts was found: synced, offset, bounded or received"),
+    may(
+        "via",
+        Kind::Text,
+        "gateway that forwarded the batch, if any",
+    ),
+    may(
+        "time_err_ms",
+        Kind::I64,
+        "largest error of ts in ms; null: the clock was synchronised",
+    ),
+    must(
+        "time_class",
+        Kind::Text,
+        "how ts was found: synced, offset, bounded or received",
+    ),
 ];
 
-const REC_DEVICE: Column = may("rec_device", Kind::Text, "device of the record that carried this");
+const REC_DEVICE: Column = may(
+    "rec_device",
+    Kind::Text,
+    "device of the record that carried this",
+);
 const REC_LANE: Column = may("rec_lane", Kind::Text, "lane of that record");
 const REC_EPOCH: Column = may("rec_epoch", Kind::I64, "epoch of that record");
 const REC_SEQ: Column = may("rec_seq", Kind::I64, "number of that record");
@@ -124,10 +179,22 @@ const LOGS: &[Column] = &[
     may("level", Kind::Text, "severity, as far as known"),
     may("source", Kind::Text, "file, unit or stream it came from"),
     must("message", Kind::Text, "the line without its end"),
-    must("ingest_ts", Kind::Time, "when the collector received it, UTC, whole milliseconds"),
+    must(
+        "ingest_ts",
+        Kind::Time,
+        "when the collector received it, UTC, whole milliseconds",
+    ),
     must("line", Kind::I32, "number of the line within its record"),
-    may("time_err_ms", Kind::I64, "largest error of ts in ms; null: the clock was synchronised"),
-    must("time_class", Kind::Text, "how ts was found: synced, offset, bounded or received"),
+    may(
+        "time_err_ms",
+        Kind::I64,
+        "largest error of ts in ms; null: the clock was synchronised",
+    ),
+    must(
+        "time_class",
+        Kind::Text,
+        "how ts was found: synced, offset, bounded or received",
+    ),
     REC_DEVICE,
     REC_LANE,
     REC_EPOCH,
@@ -139,10 +206,26 @@ const QUARANTINE: &[Column] = &[
     must("lane", Kind::Text, "lane of the batch"),
     must("epoch", Kind::I64, "epoch of the batch"),
     must("seq", Kind::I64, "number of the batch"),
-    may("row", Kind::I32, "row within the batch; null: the whole batch"),
-    may("metric", Kind::Text, "metric of the reading; null: the whole row or batch"),
-    may("batch_samples", Kind::I32, "readings in the whole batch, where known"),
-    must("samples", Kind::I32, "readings this row stands for; 0: a copy beside a gap"),
+    may(
+        "row",
+        Kind::I32,
+        "row within the batch; null: the whole batch",
+    ),
+    may(
+        "metric",
+        Kind::Text,
+        "metric of the reading; null: the whole row or batch",
+    ),
+    may(
+        "batch_samples",
+        Kind::I32,
+        "readings in the whole batch, where known",
+    ),
+    must(
+        "samples",
+        Kind::I32,
+        "readings this row stands for; 0: a copy beside a gap",
+    ),
     must("reason", Kind::Text, "why it was refused"),
     may("payload", Kind::Bytes, "what was refused, as received"),
     must("at", Kind::Time, "when it was refused, UTC"),
@@ -152,30 +235,62 @@ const GAPS: &[Column] = &[
     must("device_id", Kind::Text, "device whose readings are missing"),
     must("lane", Kind::Text, "its lane"),
     must("epoch", Kind::I64, "its epoch"),
-    may("seq_first", Kind::I64, "first missing number; null: known by time alone"),
+    may(
+        "seq_first",
+        Kind::I64,
+        "first missing number; null: known by time alone",
+    ),
     may("seq_last", Kind::I64, "last missing number, inclusive"),
     may("samples", Kind::I64, "missing readings, where known"),
-    may("t_first", Kind::Time, "start of the missing time, where known"),
+    may(
+        "t_first",
+        Kind::Time,
+        "start of the missing time, where known",
+    ),
     may("t_last", Kind::Time, "end of the missing time, where known"),
     must("reason", Kind::Text, "why they are missing"),
-    must("stage", Kind::Text, "who lost them: firmware, agent, gateway, collector, sink, lake"),
-    may("sink", Kind::Text, "the sink that lacks them, if stage is sink"),
+    must(
+        "stage",
+        Kind::Text,
+        "who lost them: firmware, agent, gateway, collector, sink, lake",
+    ),
+    may(
+        "sink",
+        Kind::Text,
+        "the sink that lacks them, if stage is sink",
+    ),
     must("at", Kind::Time, "when the gap was recorded, UTC"),
     REC_DEVICE,
     REC_LANE,
     REC_EPOCH,
     REC_SEQ,
-    may("source", Kind::Text, "source within the device that lost them, if one did"),
+    may(
+        "source",
+        Kind::Text,
+        "source within the device that lost them, if one did",
+    ),
 ];
 
 const EPOCHS: &[Column] = &[
     must("device_id", Kind::Text, "device of the writer"),
     must("lane", Kind::Text, "lane of the writer"),
     must("epoch", Kind::I64, "the epoch"),
-    must("first_seq", Kind::I64, "first number; the lowest of all rows holds"),
-    must("next_seq", Kind::I64, "number after the last one known; the highest of all rows holds"),
+    must(
+        "first_seq",
+        Kind::I64,
+        "first number; the lowest of all rows holds",
+    ),
+    must(
+        "next_seq",
+        Kind::I64,
+        "number after the last one known; the highest of all rows holds",
+    ),
     must("state", Kind::Text, "open, ended, closed or abandoned"),
-    may("clean", Kind::Bool, "whether the writer stopped in order; all rows must say so"),
+    may(
+        "clean",
+        Kind::Bool,
+        "whether the writer stopped in order; all rows must say so",
+    ),
     may("boot", Kind::I64, "boot counter of the device"),
     must("at", Kind::Time, "when the row was made, UTC"),
     REC_DEVICE,
@@ -188,7 +303,11 @@ const DEVICES: &[Column] = &[
     must("device_id", Kind::Text, "the device"),
     may("site", Kind::Text, "its tag `site`"),
     may("device_type", Kind::Text, "its tag `device_type`"),
-    may("tags", Kind::Text, "its other tags: JSON object, keys sorted"),
+    may(
+        "tags",
+        Kind::Text,
+        "its other tags: JSON object, keys sorted",
+    ),
     may("software", Kind::Text, "name and version of what it runs"),
     may("via", Kind::Text, "gateway that forwards for it, if any"),
     must("at", Kind::Time, "when the row was made, UTC"),
@@ -196,9 +315,17 @@ const DEVICES: &[Column] = &[
 
 const METRICS: &[Column] = &[
     must("metric", Kind::Text, "the metric"),
-    may("device_type", Kind::Text, "type of the devices that report it so; null: any"),
+    may(
+        "device_type",
+        Kind::Text,
+        "type of the devices that report it so; null: any",
+    ),
     may("unit", Kind::Text, "its unit"),
-    must("kind", Kind::Text, "column that holds it: value_f64, value_i64, value_str, value_bool"),
+    must(
+        "kind",
+        Kind::Text,
+        "column that holds it: value_f64, value_i64, value_str, value_bool",
+    ),
     must("at", Kind::Time, "when the row was made, UTC"),
 ];
 
@@ -301,8 +428,7 @@ impl Table {
 }
 
 /// How integers, times and rows are laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[derive(serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Encoding {
     /// DELTA_BINARY_PACKED for times and integers, sorted by device and time: smallest.
@@ -355,7 +481,9 @@ impl Kind {
 
 fn build_schema(table: Table) -> SchemaRef {
     let field = |c: &Column| Field::new(c.name, c.kind.arrow(), c.nullable);
-    Arc::new(Schema::new(table.columns().iter().map(field).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        table.columns().iter().map(field).collect::<Vec<_>>(),
+    ))
 }
 
 /// UTC date of `time_us` as days since 1970-01-01.
@@ -378,7 +506,11 @@ pub fn date_text(day: i64) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let date = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     format!("{year:04}-{month:02}-{date:02}")
 }
@@ -415,7 +547,14 @@ mod tests {
         for day in (-1_000..2_900_000).step_by(17) {
             assert_eq!(day_of_date(&date_text(day)), Some(day));
         }
-        for wrong in ["2026-02-29", "2026-2-01", "x", "2026-13-01", "", "2026-01-01-1"] {
+        for wrong in [
+            "2026-02-29",
+            "2026-2-01",
+            "x",
+            "2026-13-01",
+            "",
+            "2026-01-01-1",
+        ] {
             assert_eq!(day_of_date(wrong), None, "{wrong}");
         }
     }

@@ -107,7 +107,11 @@ impl<S: Store> Lake<S> {
             log.create(&store)?;
             logs.push(log);
         }
-        Ok(Self { store, settings, logs })
+        Ok(Self {
+            store,
+            settings,
+            logs,
+        })
     }
 
     /// The store below.
@@ -137,15 +141,32 @@ impl<S: Store> Lake<S> {
     /// # Errors
     /// [`LakeError`]; staged files are replaced by the next try.
     pub fn stage(&self, flush: &Flush<'_>) -> Result<Plan, LakeError> {
-        let Flush { journal, first_pos, last_pos, at_us, rows } = *flush;
+        let Flush {
+            journal,
+            first_pos,
+            last_pos,
+            at_us,
+            rows,
+        } = *flush;
         if let Some(cursor) = self.cursor(journal).filter(|cursor| *cursor >= last_pos) {
             return Err(LakeError::Behind { last_pos, cursor });
         }
         let encoding = self.settings.encoding;
-        let mut plan =
-            Plan { journal, first_pos, last_pos, at_us, encoding, writer: WRITER_VERSION, files: vec![] };
+        let mut plan = Plan {
+            journal,
+            first_pos,
+            last_pos,
+            at_us,
+            encoding,
+            writer: WRITER_VERSION,
+            files: vec![],
+        };
         let writer = journal.to_string();
-        let origin = Origin { writer: &writer, first_pos, last_pos };
+        let origin = Origin {
+            writer: &writer,
+            first_pos,
+            last_pos,
+        };
         let mut staged = Vec::new();
         for_each_file(rows, encoding, origin, |file| {
             let planned = PlanFile {
@@ -164,7 +185,8 @@ impl<S: Store> Lake<S> {
             Ok::<(), LakeError>(())
         })?;
         if !staged.is_empty() {
-            self.store.sync_stage(&staged.iter().map(String::as_str).collect::<Vec<_>>())?;
+            self.store
+                .sync_stage(&staged.iter().map(String::as_str).collect::<Vec<_>>())?;
         }
         Ok(plan)
     }
@@ -195,7 +217,9 @@ impl<S: Store> Lake<S> {
         if Sha256::of(&self.store.get(path)?) == file.sha256 {
             Ok(())
         } else {
-            Err(LakeError::Conflict { path: path.to_owned() })
+            Err(LakeError::Conflict {
+                path: path.to_owned(),
+            })
         }
     }
 
@@ -207,13 +231,21 @@ impl<S: Store> Lake<S> {
     pub fn commit(&mut self, plan: &Plan) -> Result<(), LakeError> {
         let app = plan.journal.to_string();
         for table in Table::ALL {
-            let adds: Vec<Add> =
-                plan.files.iter().filter(|f| f.table == table).map(|f| add(plan, f)).collect();
+            let adds: Vec<Add> = plan
+                .files
+                .iter()
+                .filter(|f| f.table == table)
+                .map(|f| add(plan, f))
+                .collect();
             if adds.is_empty() {
                 continue;
             }
             let txns = vec![(app.clone(), plan.last_pos)];
-            let actions = Actions { adds, removes: Vec::new(), txns };
+            let actions = Actions {
+                adds,
+                removes: Vec::new(),
+                txns,
+            };
             let log = &mut self.logs[table as usize];
             log.commit(&self.store, &actions, plan.at_us)?;
             log.checkpoint_if_due(&self.store)?;
@@ -263,7 +295,11 @@ impl<S: Store> Lake<S> {
 
     fn is_committed(&self, plan: &Plan) -> bool {
         let app = plan.journal.to_string();
-        let done = |f: &PlanFile| self.log(f.table).mark(&app).is_some_and(|m| m >= plan.last_pos);
+        let done = |f: &PlanFile| {
+            self.log(f.table)
+                .mark(&app)
+                .is_some_and(|m| m >= plan.last_pos)
+        };
         plan.files.iter().all(done)
     }
 
@@ -278,9 +314,16 @@ impl<S: Store> Lake<S> {
     fn delete_orphans(&mut self, of: impl Fn(&str) -> bool) -> Result<(), LakeError> {
         for log in &mut self.logs {
             log.refresh(&self.store)?;
-            for entry in self.store.list(&format!("{}/{HOT_DIR}", log.table().name()))? {
-                let Some(name) = FileName::parse(&entry.path) else { continue };
-                let committed = log.mark(name.writer).is_some_and(|mark| mark >= name.last_pos);
+            for entry in self
+                .store
+                .list(&format!("{}/{HOT_DIR}", log.table().name()))?
+            {
+                let Some(name) = FileName::parse(&entry.path) else {
+                    continue;
+                };
+                let committed = log
+                    .mark(name.writer)
+                    .is_some_and(|mark| mark >= name.last_pos);
                 if of(name.writer) && !committed {
                     self.store.delete(&entry.path)?;
                 }
@@ -320,7 +363,9 @@ impl<S: Store> Lake<S> {
     /// [`LakeError`].
     pub fn write_catalog(&self) -> Result<(), LakeError> {
         let text = crate::catalog::catalog(&self.store, &self.logs)?;
-        Ok(self.store.replace(crate::catalog::CATALOG_PATH, text.as_bytes())?)
+        Ok(self
+            .store
+            .replace(crate::catalog::CATALOG_PATH, text.as_bytes())?)
     }
 }
 
@@ -340,7 +385,10 @@ impl<'a> FileName<'a> {
         let name = path.rsplit('/').next()?.strip_suffix(".parquet")?;
         let mut parts = name.split('-');
         let (writer, _first, last) = (parts.next()?, parts.next()?, parts.next()?);
-        Some(Self { writer, last_pos: last.parse().ok()? })
+        Some(Self {
+            writer,
+            last_pos: last.parse().ok()?,
+        })
     }
 }
 

@@ -17,15 +17,17 @@ use rustix::io::Errno;
 
 use super::{Entry, Put, ReadAt, Store, StoreError, check};
 
-/// Folder of files that have no name in the lake yet; emptied when the store is opened for writing.
+/// Folder of files that have no name in the lake yet; a sweep empties it.
 const TMP_DIR: &str = "_headwater/tmp";
 
 /// Objects as files below one folder.
 #[derive(Debug)]
 pub struct LocalStore {
     root: PathBuf,
-    next_tmp: AtomicU64,
 }
+
+/// Number of the next temporary file of this process, whatever store writes it.
+static NEXT_TMP: AtomicU64 = AtomicU64::new(0);
 
 impl LocalStore {
     /// A store in `root`, which is created if need be.
@@ -33,7 +35,7 @@ impl LocalStore {
     /// # Errors
     /// [`StoreError::Io`] if the folder cannot be made.
     pub fn new(root: &Path) -> Result<Self, StoreError> {
-        let store = Self { root: root.to_owned(), next_tmp: AtomicU64::new(0) };
+        let store = Self { root: root.to_owned() };
         make_dirs(root).map_err(io_error("create", &root.display().to_string()))?;
         Ok(store)
     }
@@ -49,17 +51,24 @@ impl LocalStore {
         Ok(self.root.join(path))
     }
 
-    /// Writes and syncs a file that bears no name of the lake yet. Its name holds the process id,
-    /// so that two processes on one lake never share one.
+    /// Writes and syncs a file that bears no name of the lake yet. The file is created new: two
+    /// writers on one lake never share one, though they bear one process id in two containers.
     fn write_tmp(&self, bytes: &[u8]) -> io::Result<PathBuf> {
         let dir = self.root.join(TMP_DIR);
         make_dirs(&dir)?;
-        let number = self.next_tmp.fetch_add(1, Ordering::Relaxed);
-        let path = dir.join(format!("{}-{number}", std::process::id()));
-        let mut file = File::create(&path)?;
-        file.write_all(bytes)?;
-        file.sync_data()?;
-        Ok(path)
+        loop {
+            let number = NEXT_TMP.fetch_add(1, Ordering::Relaxed);
+            let path = dir.join(format!("{}-{number}", std::process::id()));
+            match File::create_new(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+                Ok(mut file) => {
+                    file.write_all(bytes)?;
+                    file.sync_data()?;
+                    return Ok(path);
+                }
+            }
+        }
     }
 }
 
@@ -83,7 +92,9 @@ impl Store for LocalStore {
     }
 
     fn get(&self, path: &str) -> Result<Bytes, StoreError> {
-        fs::read(self.full(path)?).map(Bytes::from).map_err(io_error("read", path))
+        fs::read(self.full(path)?)
+            .map(Bytes::from)
+            .map_err(io_error("read", path))
     }
 
     fn open(&self, path: &str) -> Result<Arc<dyn ReadAt>, StoreError> {
@@ -93,7 +104,9 @@ impl Store for LocalStore {
             Ok(OpenFile { file, bytes })
         };
         check(path)?;
-        open().map(|f| Arc::new(f) as Arc<dyn ReadAt>).map_err(io_error("open", path))
+        open()
+            .map(|f| Arc::new(f) as Arc<dyn ReadAt>)
+            .map_err(io_error("open", path))
     }
 
     fn size(&self, path: &str) -> Result<Option<u64>, StoreError> {
@@ -105,7 +118,11 @@ impl Store for LocalStore {
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
-        let dir = if prefix.is_empty() { self.root.clone() } else { self.full(prefix)? };
+        let dir = if prefix.is_empty() {
+            self.root.clone()
+        } else {
+            self.full(prefix)?
+        };
         let mut found = Vec::new();
         walk(&dir, prefix, &mut found).map_err(io_error("list", prefix))?;
         found.sort_by(|a: &Entry, b| a.path.cmp(&b.path));
@@ -130,10 +147,15 @@ impl Store for LocalStore {
     fn sync_stage(&self, paths: &[&str]) -> Result<(), StoreError> {
         for path in paths {
             let target = self.full(path)?;
-            File::open(&target).and_then(|f| f.sync_data()).map_err(io_error("sync", path))?;
+            File::open(&target)
+                .and_then(|f| f.sync_data())
+                .map_err(io_error("sync", path))?;
         }
-        let mut parents: Vec<&str> =
-            paths.iter().filter_map(|p| p.rsplit_once('/')).map(|(dir, _)| dir).collect();
+        let mut parents: Vec<&str> = paths
+            .iter()
+            .filter_map(|p| p.rsplit_once('/'))
+            .map(|(dir, _)| dir)
+            .collect();
         parents.sort_unstable();
         parents.dedup();
         for parent in parents {
@@ -171,7 +193,11 @@ fn io_error<'a>(action: &'static str, path: &'a str) -> impl Fn(io::Error) -> St
         if source.kind() == io::ErrorKind::NotFound {
             StoreError::Missing { path }
         } else {
-            StoreError::Io { action, path, source }
+            StoreError::Io {
+                action,
+                path,
+                source,
+            }
         }
     }
 }
@@ -199,9 +225,15 @@ fn link_new(from: &Path, to: &Path) -> io::Result<Put> {
 
 fn no_links(error: &io::Error) -> bool {
     let code = error.raw_os_error();
-    [Errno::PERM, Errno::OPNOTSUPP, Errno::MLINK, Errno::NOSYS, Errno::XDEV]
-        .iter()
-        .any(|errno| code == Some(errno.raw_os_error()))
+    [
+        Errno::PERM,
+        Errno::OPNOTSUPP,
+        Errno::MLINK,
+        Errno::NOSYS,
+        Errno::XDEV,
+    ]
+    .iter()
+    .any(|errno| code == Some(errno.raw_os_error()))
 }
 
 fn make_parent(path: &Path) -> io::Result<()> {
@@ -242,8 +274,14 @@ fn walk(dir: &Path, prefix: &str, found: &mut Vec<Entry>) -> io::Result<()> {
     for entry in entries {
         let entry = entry?;
         // A name that is not UTF-8 is not ours.
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let path = if prefix.is_empty() {
+            name
+        } else {
+            format!("{prefix}/{name}")
+        };
         let meta = match entry.metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other?,
@@ -251,7 +289,10 @@ fn walk(dir: &Path, prefix: &str, found: &mut Vec<Entry>) -> io::Result<()> {
         if meta.is_dir() {
             walk(&entry.path(), &path, found)?;
         } else {
-            found.push(Entry { path, bytes: meta.len() });
+            found.push(Entry {
+                path,
+                bytes: meta.len(),
+            });
         }
     }
     Ok(())
@@ -271,11 +312,21 @@ mod tests {
                 scope.spawn(move || store.put_if_absent("a/b/object", &[n; 9]).unwrap())
             };
             let racers: Vec<_> = (0..8).map(race).collect();
-            racers.into_iter().filter(|_| true).map(|r| r.join().unwrap()).collect::<Vec<_>>()
+            racers
+                .into_iter()
+                .filter(|_| true)
+                .map(|r| r.join().unwrap())
+                .collect::<Vec<_>>()
         });
-        assert_eq!(created.iter().filter(|put| **put == Put::Created).count(), 1);
+        assert_eq!(
+            created.iter().filter(|put| **put == Put::Created).count(),
+            1
+        );
         let bytes = store.get("a/b/object").unwrap();
-        assert!(bytes.len() == 9 && bytes.iter().all(|b| *b == bytes[0]), "{bytes:?}");
+        assert!(
+            bytes.len() == 9 && bytes.iter().all(|b| *b == bytes[0]),
+            "{bytes:?}"
+        );
         assert_eq!(store.list(TMP_DIR).unwrap(), [], "temporary files are gone");
     }
 
@@ -285,11 +336,20 @@ mod tests {
         let store = LocalStore::new(dir.path()).unwrap();
         store.stage("_headwater/stage/x", b"one").unwrap();
         store.sync_stage(&["_headwater/stage/x"]).unwrap();
-        assert_eq!(store.publish("_headwater/stage/x", "t/x").unwrap(), Put::Created);
-        assert_eq!(store.publish("_headwater/stage/x", "t/x").unwrap(), Put::Exists);
+        assert_eq!(
+            store.publish("_headwater/stage/x", "t/x").unwrap(),
+            Put::Created
+        );
+        assert_eq!(
+            store.publish("_headwater/stage/x", "t/x").unwrap(),
+            Put::Exists
+        );
         store.delete("_headwater/stage/x").unwrap();
         assert_eq!(&store.get("t/x").unwrap()[..], b"one");
-        assert_eq!(&store.open("t/x").unwrap().read_at(1, 2).unwrap()[..], b"ne");
+        assert_eq!(
+            &store.open("t/x").unwrap().read_at(1, 2).unwrap()[..],
+            b"ne"
+        );
     }
 
     #[test]
@@ -306,7 +366,10 @@ mod tests {
     fn a_missing_object_is_told_apart_from_a_refusing_disk() {
         let dir = tempfile::tempdir().unwrap();
         let store = LocalStore::new(dir.path()).unwrap();
-        assert!(matches!(store.get("nothing"), Err(StoreError::Missing { .. })));
+        assert!(matches!(
+            store.get("nothing"),
+            Err(StoreError::Missing { .. })
+        ));
         assert_eq!(store.size("nothing").unwrap(), None);
         assert_eq!(store.list("nothing").unwrap(), []);
         store.delete("nothing").unwrap();

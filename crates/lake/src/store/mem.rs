@@ -84,15 +84,22 @@ impl MemStore {
     #[must_use]
     pub fn has_crashed(&self) -> bool {
         let state = self.lock();
-        state.crash.is_some_and(|crash| state.operations > crash.after)
+        state
+            .crash
+            .is_some_and(|crash| state.operations > crash.after)
     }
 
     /// An independent copy of what the store holds now.
     #[must_use]
     pub fn fork(&self) -> Self {
         let objects = self.lock().objects.clone();
-        let state = State { objects, ..State::default() };
-        Self { state: Arc::new(Mutex::new(state)) }
+        let state = State {
+            objects,
+            ..State::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -116,7 +123,11 @@ impl MemStore {
                     let _ = run(&mut state);
                 }
                 let source = io::Error::other("the store has crashed");
-                Err(StoreError::Io { action, path: path.to_owned(), source })
+                Err(StoreError::Io {
+                    action,
+                    path: path.to_owned(),
+                    source,
+                })
             }
             _ => run(&mut state),
         }
@@ -125,14 +136,22 @@ impl MemStore {
 
 impl State {
     fn find(&self, path: &str) -> Result<&Object, StoreError> {
-        self.objects.get(path).ok_or_else(|| StoreError::Missing { path: path.to_owned() })
+        self.objects.get(path).ok_or_else(|| StoreError::Missing {
+            path: path.to_owned(),
+        })
     }
 
     fn create(&mut self, path: &str, bytes: Bytes) -> Put {
         if self.objects.contains_key(path) {
             return Put::Exists;
         }
-        self.objects.insert(path.to_owned(), Object { bytes, durable: true });
+        self.objects.insert(
+            path.to_owned(),
+            Object {
+                bytes,
+                durable: true,
+            },
+        );
         Put::Created
     }
 }
@@ -140,14 +159,22 @@ impl State {
 impl Store for MemStore {
     fn put_if_absent(&self, path: &str, bytes: &[u8]) -> Result<Put, StoreError> {
         check(path)?;
-        self.operate("create", path, |s| Ok(s.create(path, Bytes::copy_from_slice(bytes))))
+        self.operate("create", path, |s| {
+            Ok(s.create(path, Bytes::copy_from_slice(bytes)))
+        })
     }
 
     fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
         check(path)?;
         self.operate("replace", path, |s| {
             let bytes = Bytes::copy_from_slice(bytes);
-            s.objects.insert(path.to_owned(), Object { bytes, durable: true });
+            s.objects.insert(
+                path.to_owned(),
+                Object {
+                    bytes,
+                    durable: true,
+                },
+            );
             Ok(())
         })
     }
@@ -162,16 +189,25 @@ impl Store for MemStore {
     }
 
     fn size(&self, path: &str) -> Result<Option<u64>, StoreError> {
-        self.operate("look at", path, |s| Ok(s.objects.get(path).map(|o| o.bytes.len() as u64)))
+        self.operate("look at", path, |s| {
+            Ok(s.objects.get(path).map(|o| o.bytes.len() as u64))
+        })
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
         self.operate("list", prefix, |s| {
-            let folder = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+            let folder = if prefix.is_empty() {
+                String::new()
+            } else {
+                format!("{prefix}/")
+            };
             let below = s.objects.range(folder.clone()..);
             Ok(below
                 .take_while(|(path, _)| path.starts_with(&folder))
-                .map(|(path, o)| Entry { path: path.clone(), bytes: o.bytes.len() as u64 })
+                .map(|(path, o)| Entry {
+                    path: path.clone(),
+                    bytes: o.bytes.len() as u64,
+                })
                 .collect())
         })
     }
@@ -187,7 +223,13 @@ impl Store for MemStore {
         check(path)?;
         self.operate("stage", path, |s| {
             let bytes = Bytes::copy_from_slice(bytes);
-            s.objects.insert(path.to_owned(), Object { bytes, durable: false });
+            s.objects.insert(
+                path.to_owned(),
+                Object {
+                    bytes,
+                    durable: false,
+                },
+            );
             Ok(())
         })
     }
@@ -196,7 +238,9 @@ impl Store for MemStore {
         self.operate("sync", paths.first().copied().unwrap_or_default(), |s| {
             for path in paths {
                 s.find(path)?;
-                s.objects.entry((*path).to_owned()).and_modify(|o| o.durable = true);
+                s.objects
+                    .entry((*path).to_owned())
+                    .and_modify(|o| o.durable = true);
             }
             Ok(())
         })
@@ -219,7 +263,10 @@ impl ReadAt for Bytes {
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let end = || io::Error::from(io::ErrorKind::UnexpectedEof);
         let start = usize::try_from(offset).map_err(|_| end())?;
-        let stop = start.checked_add(len).filter(|stop| *stop <= self.len()).ok_or_else(end)?;
+        let stop = start
+            .checked_add(len)
+            .filter(|stop| *stop <= self.len())
+            .ok_or_else(end)?;
         Ok(self.slice(start..stop))
     }
 }
@@ -238,7 +285,12 @@ mod tests {
         store.crash_after(0);
         assert!(store.get("c").is_err());
         store.power_cut();
-        let left: Vec<_> = store.list("").unwrap().into_iter().map(|e| e.path).collect();
+        let left: Vec<_> = store
+            .list("")
+            .unwrap()
+            .into_iter()
+            .map(|e| e.path)
+            .collect();
         assert_eq!(left, ["c", "s/a"]);
     }
 

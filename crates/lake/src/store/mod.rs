@@ -151,6 +151,8 @@ fn check(path: &str) -> Result<(), StoreError> {
     if path.split('/').all(good) && !path.contains('\\') && !path.contains('\0') {
         Ok(())
     } else {
-        Err(StoreError::Path { path: path.to_owned() })
+        Err(StoreError::Path {
+            path: path.to_owned(),
+        })
     }
 }

@@ -1,0 +1,358 @@
+//! Core: is every reading in the lake once, or named in a gap? Answered from the lake alone.
+//!
+//! A stream is one device, lane and epoch. Its numbers `[first, next)` come from table `epochs`,
+//! whose rows merge. A number is there if all its readings are (rows of `samples` and those that
+//! rows of `quarantine` stand for make up `batch_samples`), or if it is the number of a record
+//! that gave rows of `gaps`, `epochs` or `logs`. What is there wins over a gap that names it.
+//!
+//! | verdict | some number of the stream | exit |
+//! |---|---|---|
+//! | complete | all are there | 0 |
+//! | explained | is not there, and a gap names it | 0 |
+//! | pending | is not there yet: its source or the collector still holds it | 0 |
+//! | unexplained | is not there, though the lake was told that it is | 1 |
+//! | repeated | is there twice with the same values | 1 |
+//! | conflicting | is there twice with other values, or beyond the end of its epoch | 1 |
+//!
+//! The worst one found names the stream. Gaps of stage `sink` are left out: they tell what another
+//! sink lacks. Memory: the streams of one pass over the files; many streams make several passes.
+
+mod marks;
+mod scan;
+
+use headwater_proto::ids::SeqRange;
+use serde::Serialize;
+
+pub use marks::{StreamMark, marks};
+pub(crate) use scan::{Key, Scan};
+
+use crate::delta::LogError;
+use crate::ranges::Ranges;
+use crate::read::ReadError;
+use crate::rows::EpochState;
+use crate::store::Store;
+use scan::{State, View};
+
+/// Memory that the streams of one pass may take.
+pub const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
+
+/// What one stream takes in memory: key, ranges, one row of the report.
+const STREAM_BYTES: u64 = 1_024;
+
+/// Missing ranges that a report names per stream; more are counted.
+const MAX_RANGES: usize = 16;
+
+/// Why a lake could not be audited.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// A log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A file that a log names cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A row of `epochs` has a state that this version does not know.
+    #[error("an epoch is in state {state:?}, which this version does not know")]
+    State {
+        /// The state.
+        state: String,
+    },
+}
+
+/// What the audit says of a stream, from best to worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Every number is there.
+    Complete,
+    /// What is not there is named in a gap.
+    Explained,
+    /// What is not there may still come.
+    Pending,
+    /// Something is not there, and nothing says why.
+    Unexplained,
+    /// Something is there twice.
+    Repeated,
+    /// Two rows contradict each other, or lie beyond the epoch's end.
+    Conflicting,
+}
+
+/// One stream.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StreamAudit {
+    /// Its device.
+    pub device_id: String,
+    /// Its lane.
+    pub lane: String,
+    /// Its epoch.
+    pub epoch: i64,
+    /// The worst that was found.
+    pub verdict: Verdict,
+    /// How far the epoch is known; `None`: table `epochs` has no row of it yet.
+    pub state: Option<&'static str>,
+    /// Whether its writer stopped in order.
+    pub clean: Option<bool>,
+    /// Its first number.
+    pub first_seq: u64,
+    /// The number after the last one known.
+    pub next_seq: u64,
+    /// What was counted.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// The first ranges that are unexplained, `[first, next)`.
+    pub unexplained_ranges: Vec<(u64, u64)>,
+}
+
+/// What was counted, of a stream or of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Counts {
+    /// Rows of `samples`.
+    pub samples: u64,
+    /// Readings in quarantine.
+    pub quarantined: u64,
+    /// Batches that are wholly there.
+    pub batches: u64,
+    /// Records that gave rows of other tables.
+    pub records: u64,
+    /// Numbers that are missing and named in a gap.
+    pub explained: u64,
+    /// Readings that gaps count and that are not there; a gap that is filled in part counts in
+    /// proportion.
+    pub gap_samples: u64,
+    /// Gaps that do not say how many readings they stand for, or which numbers.
+    pub gaps_uncounted: u64,
+    /// Numbers that a gap names and that are there nevertheless.
+    pub filled: u64,
+    /// Numbers that may still come.
+    pub pending: u64,
+    /// Numbers that are missing without a reason.
+    pub unexplained: u64,
+    /// Rows that are there once more.
+    pub repeated: u64,
+    /// Rows or numbers that contradict.
+    pub conflicting: u64,
+}
+
+impl Counts {
+    fn add(&mut self, other: &Self) {
+        self.samples += other.samples;
+        self.quarantined += other.quarantined;
+        self.batches += other.batches;
+        self.records += other.records;
+        self.explained += other.explained;
+        self.gap_samples += other.gap_samples;
+        self.gaps_uncounted += other.gaps_uncounted;
+        self.filled += other.filled;
+        self.pending += other.pending;
+        self.unexplained += other.unexplained;
+        self.repeated += other.repeated;
+        self.conflicting += other.conflicting;
+    }
+}
+
+/// Streams by verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Verdicts {
+    /// Complete ones.
+    pub complete: u64,
+    /// Explained ones.
+    pub explained: u64,
+    /// Pending ones.
+    pub pending: u64,
+    /// Unexplained ones.
+    pub unexplained: u64,
+    /// Repeated ones.
+    pub repeated: u64,
+    /// Conflicting ones.
+    pub conflicting: u64,
+}
+
+/// All streams together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Totals {
+    /// Streams.
+    pub streams: u64,
+    /// Streams by verdict.
+    pub verdicts: Verdicts,
+    /// Sums over the streams.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+impl Totals {
+    fn take(&mut self, stream: &StreamAudit) {
+        self.streams += 1;
+        self.counts.add(&stream.counts);
+        let by = &mut self.verdicts;
+        *match stream.verdict {
+            Verdict::Complete => &mut by.complete,
+            Verdict::Explained => &mut by.explained,
+            Verdict::Pending => &mut by.pending,
+            Verdict::Unexplained => &mut by.unexplained,
+            Verdict::Repeated => &mut by.repeated,
+            Verdict::Conflicting => &mut by.conflicting,
+        } += 1;
+    }
+
+    /// Whether nothing is unexplained, repeated or conflicting.
+    #[must_use]
+    pub const fn is_good(&self) -> bool {
+        self.verdicts.unexplained == 0
+            && self.verdicts.repeated == 0
+            && self.verdicts.conflicting == 0
+    }
+}
+
+/// What [`audit`] found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Audit {
+    /// Every stream, by device, lane and epoch within a pass.
+    pub streams: Vec<StreamAudit>,
+    /// All together.
+    pub totals: Totals,
+}
+
+/// Audits a lake, also while it is written.
+///
+/// # Errors
+/// [`AuditError`] if the lake cannot be read.
+pub fn audit(store: &dyn Store) -> Result<Audit, AuditError> {
+    let mut streams = Vec::new();
+    let totals = audit_each(store, DEFAULT_MEMORY_BYTES, |stream| streams.push(stream))?;
+    Ok(Audit { streams, totals })
+}
+
+/// Audits a lake and hands over one stream at a time.
+///
+/// - `memory_bytes`: what the streams of one pass may take; the fewer, the more passes.
+///
+/// # Errors
+/// [`AuditError`] if the lake cannot be read.
+pub fn audit_each(
+    store: &dyn Store,
+    memory_bytes: u64,
+    mut visit: impl FnMut(StreamAudit),
+) -> Result<Totals, AuditError> {
+    let view = View::new(store)?;
+    let passes = (view.epoch_rows(store)? * STREAM_BYTES)
+        .div_ceil(memory_bytes.max(1))
+        .max(1);
+    let mut totals = Totals::default();
+    for pass in 0..passes {
+        let in_pass = |device: &str| passes == 1 || hash(device) % passes == pass;
+        for (key, state) in view.scan(store, &in_pass)?.streams {
+            let stream = judge(&key, &state);
+            totals.take(&stream);
+            visit(stream);
+        }
+    }
+    Ok(totals)
+}
+
+fn hash(text: &str) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn judge(key: &Key, state: &State) -> StreamAudit {
+    let mut there = state.whole.clone();
+    there.insert_all(&state.records);
+    let whole_partials = state
+        .partial
+        .iter()
+        .filter(|(_, partial)| partial.is_whole());
+    whole_partials.for_each(|(seq, _)| there.insert(SeqRange::new(*seq, seq + 1)));
+    let mut gaps = Ranges::default();
+    state.gaps.iter().for_each(|gap| gaps.insert(gap.range));
+
+    let seen_end = there
+        .end()
+        .max(state.partial.keys().next_back().map_or(0, |seq| seq + 1));
+    let first = state.epoch.map_or(0, |epoch| epoch.first);
+    let next = state.epoch.map_or(0, |epoch| epoch.next);
+    let is_final = |s: EpochState| matches!(s, EpochState::Closed | EpochState::Abandoned);
+    let strict = match state.epoch {
+        Some(epoch) if is_final(epoch.state) => epoch.next,
+        Some(epoch) => epoch.strict,
+        None => 0,
+    };
+    let has_end = state
+        .epoch
+        .is_some_and(|epoch| epoch.state != EpochState::Open);
+    // An open epoch may be further than its last row says; one that ended may not.
+    let end = if has_end { next } else { next.max(seen_end) };
+    let missing = there.missing_from(SeqRange::new(first, end));
+    let unnamed = missing.minus(&gaps);
+    let unexplained = unnamed.below(strict);
+
+    let both = there.len() - there.minus(&gaps).len();
+    let doubly_used = state.whole.len() - state.whole.minus(&state.records).len();
+    let beyond = there.len() - there.below(end).len();
+    let gap_samples = gap_samples(state, &there);
+    let counts = Counts {
+        samples: state.samples,
+        quarantined: state.quarantined,
+        batches: there.len() - state.records.len() + doubly_used,
+        records: state.records.len(),
+        explained: missing.len() - unnamed.len(),
+        gap_samples,
+        gaps_uncounted: state.timed_gaps
+            + state
+                .gaps
+                .iter()
+                .filter(|gap| gap.samples.is_none())
+                .count() as u64,
+        filled: both,
+        pending: unnamed.len() - unexplained.len(),
+        unexplained: unexplained.len(),
+        repeated: state.repeated,
+        conflicting: state.conflicting + doubly_used + beyond,
+    };
+    let verdict = if counts.conflicting > 0 {
+        Verdict::Conflicting
+    } else if counts.repeated > 0 {
+        Verdict::Repeated
+    } else if counts.unexplained > 0 {
+        Verdict::Unexplained
+    } else if counts.pending > 0 || state.epoch.is_none() && !there.is_empty() {
+        Verdict::Pending
+    } else if counts.explained > 0 || state.timed_gaps > 0 {
+        Verdict::Explained
+    } else {
+        Verdict::Complete
+    };
+    let ranges = unexplained
+        .iter()
+        .take(MAX_RANGES)
+        .map(|range| (range.first, range.next));
+    StreamAudit {
+        device_id: key.device.to_string(),
+        lane: key.lane.to_string(),
+        epoch: key.epoch,
+        verdict,
+        state: state.epoch.map(|epoch| epoch.state.name()),
+        clean: state.epoch.and_then(|epoch| epoch.clean),
+        first_seq: first,
+        next_seq: end,
+        counts,
+        unexplained_ranges: ranges.collect(),
+    }
+}
+
+/// Readings that the gaps count and that are not there; a number in several gaps counts once.
+fn gap_samples(state: &State, there: &Ranges) -> u64 {
+    let mut gaps: Vec<_> = state.gaps.iter().copied().collect();
+    gaps.sort_unstable();
+    let mut seen = there.clone();
+    let mut samples = 0;
+    for gap in gaps {
+        let new = seen.missing_from(gap.range).len();
+        let share = u128::from(gap.samples.unwrap_or(0)) * u128::from(new);
+        let share = share.div_ceil(u128::from(gap.range.len().max(1)));
+        samples += u64::try_from(share).unwrap_or(u64::MAX);
+        seen.insert(gap.range);
+    }
+    samples
+}

@@ -1,0 +1,593 @@
+//! Core: what a lake holds of each stream, from its identity columns alone.
+//!
+//! Tables are looked at in the reverse of the order in which they commit, so that what a later
+//! table claims is there although a writer goes on. Per stream only ranges stay in memory, and the
+//! batches that are not whole.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use headwater_proto::ids::SeqRange;
+
+use super::AuditError;
+use crate::delta::Log;
+use crate::ranges::Ranges;
+use crate::read::{Columns, Reader, cell, text};
+use crate::rows::EpochState;
+use crate::schema::Table;
+use crate::store::Store;
+
+/// Batches that are looked at twice, to tell repeated rows from conflicting ones, at most.
+const MAX_SUSPECTS: usize = 1_000;
+
+/// A stream as the lake names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Key {
+    pub(crate) device: Arc<str>,
+    pub(crate) lane: Arc<str>,
+    pub(crate) epoch: i64,
+}
+
+/// A batch of which not every reading was found yet, or some are in quarantine.
+#[derive(Debug, Default)]
+pub(crate) struct Partial {
+    /// Readings in the whole batch; 0: not known.
+    pub(crate) batch_samples: u32,
+    /// Readings found, by the hash of row and metric.
+    pub(crate) found: HashSet<u64>,
+    /// Readings that rows of the quarantine stand for.
+    pub(crate) quarantined: u32,
+}
+
+impl Partial {
+    pub(crate) fn is_whole(&self) -> bool {
+        let found = u32::try_from(self.found.len()).unwrap_or(u32::MAX);
+        self.batch_samples > 0 && found.saturating_add(self.quarantined) >= self.batch_samples
+    }
+}
+
+/// A gap with a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Gap {
+    pub(crate) range: SeqRange,
+    pub(crate) samples: Option<u64>,
+}
+
+/// What is known of one stream.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// Batches that are whole.
+    pub(crate) whole: Ranges,
+    /// Numbers of records that gave rows of other tables.
+    pub(crate) records: Ranges,
+    /// Batches that are not whole, or partly in quarantine.
+    pub(crate) partial: BTreeMap<u64, Partial>,
+    pub(crate) gaps: HashSet<Gap>,
+    /// Gaps that are known by time alone.
+    pub(crate) timed_gaps: u64,
+    pub(crate) samples: u64,
+    pub(crate) quarantined: u64,
+    pub(crate) repeated: u64,
+    pub(crate) conflicting: u64,
+    pub(crate) epoch: Option<Merged>,
+}
+
+/// The rows of `epochs` on one stream, merged.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Merged {
+    pub(crate) first: u64,
+    /// Highest end of all rows.
+    pub(crate) next: u64,
+    /// Below it, every number was handed to the lake.
+    pub(crate) strict: u64,
+    /// The furthest state.
+    pub(crate) state: EpochState,
+    /// Only if all rows that tell say so.
+    pub(crate) clean: Option<bool>,
+}
+
+/// A look at a lake: versions, taken in the right order.
+pub(crate) struct View {
+    logs: Vec<Log>,
+}
+
+impl View {
+    pub(crate) fn new(store: &dyn Store) -> Result<Self, AuditError> {
+        let order = [
+            Table::Epochs,
+            Table::Gaps,
+            Table::Quarantine,
+            Table::Logs,
+            Table::Samples,
+        ];
+        let logs = order.into_iter().map(|table| Log::load(store, table));
+        Ok(Self {
+            logs: logs.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Rows that may each begin a stream: bounds how many there are.
+    pub(crate) fn epoch_rows(&self, store: &dyn Store) -> Result<u64, AuditError> {
+        let mut rows = 0;
+        for log in self.logs.iter().filter(|log| log.table() == Table::Epochs) {
+            log.files::<AuditError>(store, |add| {
+                rows += add.parsed_stats(Table::Epochs).rows;
+                Ok(())
+            })?;
+        }
+        Ok(rows)
+    }
+
+    /// Reads the identity columns of every file; `wanted` picks the devices of this pass.
+    pub(crate) fn scan(
+        &self,
+        store: &dyn Store,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<Scan, AuditError> {
+        let mut scan = Scan::default();
+        for log in &self.logs {
+            let table = log.table();
+            log.files::<AuditError>(store, |add| {
+                scan.file(
+                    store,
+                    table,
+                    &format!("{}/{}", table.name(), add.path),
+                    wanted,
+                )
+            })?;
+        }
+        if !scan.suspects.is_empty() {
+            self.compare_suspects(store, &mut scan)?;
+        }
+        Ok(scan)
+    }
+
+    /// Reads the values of rows that are there more than once, to see whether they differ.
+    fn compare_suspects(&self, store: &dyn Store, scan: &mut Scan) -> Result<(), AuditError> {
+        let columns = [
+            "device_id",
+            "lane",
+            "epoch",
+            "seq",
+            "row",
+            "metric",
+            "ts",
+            "value_f64",
+            "value_i64",
+            "value_str",
+            "value_bool",
+        ];
+        let mut seen: BTreeMap<(Key, u64, u64), u64> = BTreeMap::new();
+        for log in self.logs.iter().filter(|log| log.table() == Table::Samples) {
+            log.files::<AuditError>(store, |add| {
+                let path = format!("samples/{}", add.path);
+                let mut reader = Reader::open(store, &path, &columns)?;
+                while let Some(batch) = reader.next_batch()? {
+                    let ids = Identity::of(&batch)?;
+                    for row in 0..batch.rows() {
+                        let (key, seq) = (ids.key(&mut scan.names, row), ids.seq(row));
+                        if !scan.suspects.contains(&(key.clone(), seq)) {
+                            continue;
+                        }
+                        let value = value_hash(&batch, row)?;
+                        let id = (key, seq, ids.reading(row));
+                        let known = *seen.entry(id.clone()).or_insert(value);
+                        if known != value {
+                            scan.state(id.0).conflicting += 1;
+                        }
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// What a scan found.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    pub(crate) streams: BTreeMap<Key, State>,
+    suspects: HashSet<(Key, u64)>,
+    names: Names,
+}
+
+impl Scan {
+    fn state(&mut self, key: Key) -> &mut State {
+        self.streams.entry(key).or_default()
+    }
+
+    /// Reads one file.
+    pub(crate) fn file(
+        &mut self,
+        store: &dyn Store,
+        table: Table,
+        path: &str,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<(), AuditError> {
+        const RECORD: [&str; 4] = ["rec_device", "rec_lane", "rec_epoch", "rec_seq"];
+        const STREAM: [&str; 3] = ["device_id", "lane", "epoch"];
+        let own: &[&str] = match table {
+            Table::Samples => &["seq", "row", "metric", "batch_samples"],
+            Table::Quarantine => &["seq", "row", "metric", "batch_samples", "samples"],
+            Table::Gaps => &["seq_first", "seq_last", "samples", "stage"],
+            Table::Epochs => &["first_seq", "next_seq", "state", "clean"],
+            Table::Logs | Table::Devices | Table::Metrics => &[],
+        };
+        let columns = [own, &STREAM, &RECORD].concat();
+        let mut reader = Reader::open(store, path, &columns)?;
+        let mut group = Group::default();
+        while let Some(batch) = reader.next_batch()? {
+            match table {
+                Table::Samples => self.samples(&batch, &mut group, wanted)?,
+                Table::Quarantine => self.quarantine(&batch, wanted)?,
+                Table::Gaps => self.gaps(&batch, wanted)?,
+                Table::Epochs => self.epochs(&batch, wanted)?,
+                Table::Logs | Table::Devices | Table::Metrics => {}
+            }
+            if matches!(table, Table::Gaps | Table::Epochs | Table::Logs) {
+                self.records(&batch, table, wanted)?;
+            }
+        }
+        self.end_group(&mut group);
+        Ok(())
+    }
+
+    /// Files are sorted by device, so that one device's readings come together.
+    fn samples(
+        &mut self,
+        batch: &Columns,
+        group: &mut Group,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<(), AuditError> {
+        let ids = Identity::of(batch)?;
+        let sizes = batch.ints("batch_samples")?;
+        for row in 0..batch.rows() {
+            let device = ids.devices.value(row);
+            if group.device.as_deref() != Some(device) {
+                self.end_group(group);
+                group.device = Some(self.names.get(device));
+                group.wanted = wanted(device);
+            }
+            if group.wanted {
+                let batch_samples = cell(sizes, row).unwrap_or_default().cast_unsigned();
+                let lane = self.names.get(ids.lanes.value(row));
+                let (epoch, seq, id) = (ids.epochs.value(row), ids.seq(row), ids.reading(row));
+                group.rows.push(Reading {
+                    lane,
+                    epoch,
+                    seq,
+                    id,
+                    batch_samples,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn end_group(&mut self, group: &mut Group) {
+        let Some(device) = group.device.take() else {
+            return;
+        };
+        group.rows.sort_unstable();
+        let mut rest = group.rows.as_slice();
+        while let Some(first) = rest.first() {
+            let same =
+                |r: &&Reading| (&r.lane, r.epoch, r.seq) == (&first.lane, first.epoch, first.seq);
+            let count = rest.iter().take_while(same).count();
+            let (readings, others) = rest.split_at(count);
+            let key = Key {
+                device: Arc::clone(&device),
+                lane: Arc::clone(&first.lane),
+                epoch: first.epoch,
+            };
+            self.batch(key, first.seq, readings);
+            rest = others;
+        }
+        group.rows.clear();
+    }
+
+    /// Takes the readings of one batch that one file holds, sorted.
+    fn batch(&mut self, key: Key, seq: u64, readings: &[Reading]) {
+        let state = self.streams.entry(key.clone()).or_default();
+        state.samples += readings.len() as u64;
+        let size = readings
+            .iter()
+            .map(|r| r.batch_samples)
+            .max()
+            .unwrap_or_default();
+        if readings.iter().any(|r| r.batch_samples != size) {
+            state.conflicting += 1;
+        }
+        let twice = readings
+            .windows(2)
+            .filter(|pair| pair[0].id == pair[1].id)
+            .count();
+        let mut repeated = twice as u64;
+        if state.whole.contains(seq) {
+            repeated = readings.len() as u64;
+        } else if twice == 0 && readings.len() == size as usize && !state.partial.contains_key(&seq)
+        {
+            state.whole.insert(SeqRange::new(seq, seq + 1));
+        } else {
+            let partial = state.partial.entry(seq).or_default();
+            if partial.batch_samples == 0 {
+                partial.batch_samples = size;
+            } else if partial.batch_samples != size {
+                state.conflicting += 1;
+            }
+            let before = partial.found.len();
+            partial.found.extend(readings.iter().map(|r| r.id));
+            repeated = (readings.len() - (partial.found.len() - before)) as u64;
+            let found = partial.found.len();
+            if found > partial.batch_samples as usize {
+                state.conflicting += 1;
+            } else if partial.quarantined == 0 && found == partial.batch_samples as usize {
+                state.partial.remove(&seq);
+                state.whole.insert(SeqRange::new(seq, seq + 1));
+            }
+        }
+        state.repeated += repeated;
+        if repeated > 0 && self.suspects.len() < MAX_SUSPECTS {
+            self.suspects.insert((key, seq));
+        }
+    }
+
+    fn quarantine(
+        &mut self,
+        batch: &Columns,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<(), AuditError> {
+        let ids = Identity::of(batch)?;
+        let (sizes, samples) = (batch.ints("batch_samples")?, batch.ints("samples")?);
+        for row in (0..batch.rows()).filter(|row| wanted(ids.devices.value(*row))) {
+            let stands_for = cell(samples, row).unwrap_or_default().cast_unsigned();
+            if stands_for == 0 {
+                continue;
+            }
+            let key = ids.key(&mut self.names, row);
+            let state = self.state(key);
+            state.quarantined += u64::from(stands_for);
+            let partial = state.partial.entry(ids.seq(row)).or_default();
+            partial.quarantined = partial.quarantined.saturating_add(stands_for);
+            let size = cell(sizes, row).unwrap_or_default().cast_unsigned();
+            partial.batch_samples = partial.batch_samples.max(size);
+        }
+        Ok(())
+    }
+
+    fn gaps(&mut self, batch: &Columns, wanted: &dyn Fn(&str) -> bool) -> Result<(), AuditError> {
+        let (firsts, lasts) = (batch.longs("seq_first")?, batch.longs("seq_last")?);
+        let (samples, stages) = (batch.longs("samples")?, batch.texts("stage")?);
+        let stream = StreamColumns::of(batch, ["device_id", "lane", "epoch"])?;
+        for row in 0..batch.rows() {
+            // The lake has what one of the sinks lacks.
+            if stages.value(row) == "sink" {
+                continue;
+            }
+            let Some(key) = stream
+                .key(&mut self.names, row)
+                .filter(|k| wanted(&k.device))
+            else {
+                continue;
+            };
+            let samples = cell(samples, row).map(i64::cast_unsigned);
+            let range = cell(firsts, row).zip(cell(lasts, row));
+            let state = self.state(key);
+            match range {
+                Some((first, last)) => {
+                    let range = SeqRange::new(first.cast_unsigned(), last.cast_unsigned() + 1);
+                    state.gaps.insert(Gap { range, samples });
+                }
+                None => state.timed_gaps += 1,
+            }
+        }
+        Ok(())
+    }
+
+    fn epochs(&mut self, batch: &Columns, wanted: &dyn Fn(&str) -> bool) -> Result<(), AuditError> {
+        let (firsts, nexts) = (batch.longs("first_seq")?, batch.longs("next_seq")?);
+        let (states, clean) = (batch.texts("state")?, batch.bools("clean")?);
+        let stream = StreamColumns::of(batch, ["device_id", "lane", "epoch"])?;
+        for row in 0..batch.rows() {
+            let Some(key) = stream
+                .key(&mut self.names, row)
+                .filter(|k| wanted(&k.device))
+            else {
+                continue;
+            };
+            let state =
+                EpochState::from_name(states.value(row)).ok_or_else(|| AuditError::State {
+                    state: states.value(row).to_owned(),
+                })?;
+            let first = firsts.value(row).cast_unsigned();
+            let next = nexts.value(row).cast_unsigned();
+            let strict = if state == EpochState::Ended { 0 } else { next };
+            let clean = cell_bool(clean, row);
+            let new = Merged {
+                first,
+                next,
+                strict,
+                state,
+                clean,
+            };
+            let known = &mut self.state(key).epoch;
+            *known = Some(known.map_or(new, |known| known.merge(new)));
+        }
+        Ok(())
+    }
+
+    /// Counts the records that carried rows.
+    fn records(
+        &mut self,
+        batch: &Columns,
+        table: Table,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<(), AuditError> {
+        let stream = StreamColumns::of(batch, ["rec_device", "rec_lane", "rec_epoch"])?;
+        let seqs = batch.longs("rec_seq")?;
+        let of = StreamColumns::of(batch, ["device_id", "lane", "epoch"]).ok();
+        for row in 0..batch.rows() {
+            let Some(key) = stream
+                .key(&mut self.names, row)
+                .filter(|k| wanted(&k.device))
+            else {
+                continue;
+            };
+            let Some(seq) = cell(seqs, row).map(i64::cast_unsigned) else {
+                continue;
+            };
+            // The end of an epoch that is its own last record lies within the epoch.
+            let own = of.as_ref().and_then(|of| of.key(&mut self.names, row));
+            let ends_itself = table == Table::Epochs && own.as_ref() == Some(&key);
+            let state = self.state(key);
+            state.records.insert(SeqRange::new(seq, seq + 1));
+            if let Some(epoch) = state.epoch.as_mut().filter(|_| ends_itself) {
+                epoch.next = epoch.next.max(seq + 1);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Merged {
+    fn merge(self, other: Self) -> Self {
+        let clean = match (self.clean, other.clean) {
+            (Some(a), Some(b)) => Some(a && b),
+            (a, b) => a.or(b),
+        };
+        Self {
+            first: self.first.min(other.first),
+            next: self.next.max(other.next),
+            strict: self.strict.max(other.strict),
+            state: self.state.max(other.state),
+            clean,
+        }
+    }
+}
+
+/// The readings of one device in one file.
+#[derive(Default)]
+struct Group {
+    device: Option<Arc<str>>,
+    wanted: bool,
+    rows: Vec<Reading>,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Reading {
+    lane: Arc<str>,
+    epoch: i64,
+    seq: u64,
+    id: u64,
+    batch_samples: u32,
+}
+
+/// Texts that stand in many keys.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    names: HashSet<Arc<str>>,
+}
+
+impl Names {
+    fn get(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.names.get(name) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = name.into();
+        self.names.insert(Arc::clone(&new));
+        new
+    }
+}
+
+/// The columns that name a stream.
+struct StreamColumns<'a> {
+    devices: &'a arrow_array::StringArray,
+    lanes: &'a arrow_array::StringArray,
+    epochs: &'a arrow_array::Int64Array,
+}
+
+impl<'a> StreamColumns<'a> {
+    fn of(batch: &'a Columns, [device, lane, epoch]: [&str; 3]) -> Result<Self, AuditError> {
+        let (devices, lanes) = (batch.texts(device)?, batch.texts(lane)?);
+        Ok(Self {
+            devices,
+            lanes,
+            epochs: batch.longs(epoch)?,
+        })
+    }
+
+    /// `None` if one of them is null.
+    fn key(&self, names: &mut Names, row: usize) -> Option<Key> {
+        let device = names.get(text(self.devices, row)?);
+        let lane = names.get(text(self.lanes, row)?);
+        Some(Key {
+            device,
+            lane,
+            epoch: cell(self.epochs, row)?,
+        })
+    }
+}
+
+/// The columns that name a reading.
+struct Identity<'a> {
+    devices: &'a arrow_array::StringArray,
+    lanes: &'a arrow_array::StringArray,
+    epochs: &'a arrow_array::Int64Array,
+    seqs: &'a arrow_array::Int64Array,
+    rows: &'a arrow_array::Int32Array,
+    metrics: &'a arrow_array::StringArray,
+}
+
+impl<'a> Identity<'a> {
+    fn of(batch: &'a Columns) -> Result<Self, AuditError> {
+        Ok(Self {
+            devices: batch.texts("device_id")?,
+            lanes: batch.texts("lane")?,
+            epochs: batch.longs("epoch")?,
+            seqs: batch.longs("seq")?,
+            rows: batch.ints("row")?,
+            metrics: batch.texts("metric")?,
+        })
+    }
+
+    fn key(&self, names: &mut Names, row: usize) -> Key {
+        let device = names.get(self.devices.value(row));
+        Key {
+            device,
+            lane: names.get(self.lanes.value(row)),
+            epoch: self.epochs.value(row),
+        }
+    }
+
+    fn seq(&self, row: usize) -> u64 {
+        self.seqs.value(row).cast_unsigned()
+    }
+
+    /// Row and metric as one number.
+    fn reading(&self, row: usize) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (cell(self.rows, row), text(self.metrics, row)).hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// Time and value of a row as one number.
+fn value_hash(batch: &Columns, row: usize) -> Result<u64, AuditError> {
+    let mut hasher = DefaultHasher::new();
+    cell(batch.times("ts")?, row).hash(&mut hasher);
+    cell(batch.doubles("value_f64")?, row)
+        .map(f64::to_bits)
+        .hash(&mut hasher);
+    cell(batch.longs("value_i64")?, row).hash(&mut hasher);
+    text(batch.texts("value_str")?, row).hash(&mut hasher);
+    cell_bool(batch.bools("value_bool")?, row).hash(&mut hasher);
+    Ok(hasher.finish())
+}
+
+fn cell_bool(array: &arrow_array::BooleanArray, row: usize) -> Option<bool> {
+    use arrow_array::Array as _;
+    array.is_valid(row).then(|| array.value(row))
+}

@@ -1,0 +1,82 @@
+//! Core: `catalog.json`, by which a person or a program learns what is in the lake and how to read
+//! it: tables, columns, units, ranges, versions.
+//!
+//! It is rewritten whole and is a summary alone: the logs are the truth.
+
+use serde_json::{Value, json};
+
+use crate::delta::{Log, LogError};
+use crate::schema::{SCHEMA_VERSION, date_text, day_of};
+use crate::store::Store;
+
+/// Where the catalog is.
+pub const CATALOG_PATH: &str = "catalog.json";
+
+/// Version of the catalog's own form.
+const CATALOG_VERSION: u32 = 1;
+
+/// The catalog of some logs, as JSON.
+///
+/// # Errors
+/// [`LogError`] if the list of files cannot be read.
+pub fn catalog(store: &dyn Store, logs: &[Log]) -> Result<String, LogError> {
+    let tables = logs
+        .iter()
+        .map(|log| table(store, log))
+        .collect::<Result<Vec<_>, _>>()?;
+    let catalog = json!({
+        "catalog_version": CATALOG_VERSION,
+        "schema_version": SCHEMA_VERSION,
+        "format": "parquet behind a Delta Lake log; one folder per table, partitioned by dt",
+        "times": "microseconds, UTC",
+        "units": "table metrics: the newest row per metric and device_type holds",
+        "identity": "device_id, lane, epoch, seq, row, metric name one reading, once in the lake",
+        "tables": tables,
+    });
+    Ok(format!("{catalog:#}\n"))
+}
+
+fn table(store: &dyn Store, log: &Log) -> Result<Value, LogError> {
+    let table = log.table();
+    let (mut files, mut bytes, mut rows) = (0u64, 0u64, 0u64);
+    let mut times: Option<(i64, i64)> = None;
+    log.files::<LogError>(store, |add| {
+        let stats = add.parsed_stats(table);
+        files += 1;
+        bytes += add.bytes;
+        rows += stats.rows;
+        if let Some((lo, hi)) = stats.times_us {
+            times = Some(times.map_or((lo, hi), |(a, b)| (a.min(lo), b.max(hi))));
+        }
+        Ok(())
+    })?;
+    let columns: Vec<_> = table
+        .columns()
+        .iter()
+        .map(|c| {
+            json!({"name": c.name, "type": c.kind.delta(), "nullable": c.nullable, "doc": c.doc})
+        })
+        .collect();
+    let name = table.name();
+    let marks: serde_json::Map<_, _> = log
+        .marks()
+        .map(|(app, mark)| (app.to_owned(), Value::from(mark)))
+        .collect();
+    Ok(json!({
+        "name": name,
+        "doc": table.doc(),
+        "path": name,
+        "glob": format!("{name}/hot/dt=*/*.parquet"),
+        "partition": {"column": "dt", "type": "date", "of": table.time_column()},
+        "columns": columns,
+        "version": log.version(),
+        "positions": marks,
+        "files": files,
+        "bytes": bytes,
+        "rows": rows,
+        "time_column": table.time_column(),
+        "first_day": times.map(|(lo, _)| date_text(day_of(lo))),
+        "last_day": times.map(|(_, hi)| date_text(day_of(hi))),
+        "time_range_us": times.map(|(lo, hi)| [lo, hi]),
+    }))
+}

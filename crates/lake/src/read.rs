@@ -1,0 +1,222 @@
+//! Core: Parquet files of the lake, read by parts and by column.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::{
+    Array, ArrayRef, ArrowPrimitiveType, BooleanArray, PrimitiveArray, RecordBatch, StringArray,
+};
+use bytes::{Buf as _, Bytes};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
+
+use crate::store::{ReadAt, Store, StoreError};
+
+/// Rows that are decoded at a time.
+const BATCH_ROWS: usize = 8_192;
+
+/// Bytes that a sequential read asks for at a time.
+const READ_BYTES: usize = 64 << 10;
+
+/// Why a file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The file is no Parquet file, or a damaged one.
+    #[error("{path} cannot be read: {source}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        #[source]
+        source: ParquetError,
+    },
+    /// The file lacks a column, or has it with another type.
+    #[error("{path}: column {column} is missing or of another type")]
+    Column {
+        /// The file.
+        path: String,
+        /// The column.
+        column: String,
+    },
+}
+
+/// An open object as Parquet's reader wants it.
+#[derive(Clone)]
+pub(crate) struct Chunks(pub(crate) Arc<dyn ReadAt>);
+
+impl Length for Chunks {
+    fn len(&self) -> u64 {
+        self.0.size()
+    }
+}
+
+impl ChunkReader for Chunks {
+    type T = Sequential;
+
+    fn get_read(&self, start: u64) -> Result<Sequential, ParquetError> {
+        Ok(Sequential {
+            object: Arc::clone(&self.0),
+            at: start,
+            buffer: Bytes::new(),
+        })
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        Ok(self.0.read_at(start, length)?)
+    }
+}
+
+/// An object read from some place onward.
+pub(crate) struct Sequential {
+    object: Arc<dyn ReadAt>,
+    at: u64,
+    buffer: Bytes,
+}
+
+impl Read for Sequential {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.buffer.is_empty() {
+            let left = self.object.size().saturating_sub(self.at);
+            let len = usize::try_from(left).unwrap_or(usize::MAX).min(READ_BYTES);
+            self.buffer = self.object.read_at(self.at, len)?;
+            self.at += len as u64;
+        }
+        let len = self.buffer.len().min(into.len());
+        self.buffer.copy_to_slice(&mut into[..len]);
+        Ok(len)
+    }
+}
+
+/// A file whose wanted columns are read batch by batch.
+pub(crate) struct Reader {
+    path: String,
+    batches: ParquetRecordBatchReader,
+}
+
+impl Reader {
+    /// Opens the file at `path` to read the top-level `columns`; those it lacks are left out.
+    pub(crate) fn open(store: &dyn Store, path: &str, columns: &[&str]) -> Result<Self, ReadError> {
+        let damaged = |source| ReadError::Damaged {
+            path: path.to_owned(),
+            source,
+        };
+        let object = Chunks(store.open(path)?);
+        let builder = ParquetRecordBatchReaderBuilder::try_new(object).map_err(damaged)?;
+        let schema = builder.parquet_schema();
+        let fields = schema.root_schema().get_fields().iter();
+        let roots = fields
+            .enumerate()
+            .filter(|(_, field)| columns.contains(&field.name()));
+        let mask = ProjectionMask::roots(schema, roots.map(|(place, _)| place));
+        let batches = builder
+            .with_projection(mask)
+            .with_batch_size(BATCH_ROWS)
+            .build()
+            .map_err(damaged)?;
+        Ok(Self {
+            path: path.to_owned(),
+            batches,
+        })
+    }
+
+    /// The next rows, `None` at the end.
+    pub(crate) fn next_batch(&mut self) -> Result<Option<Columns>, ReadError> {
+        match self.batches.next() {
+            None => Ok(None),
+            Some(Ok(batch)) => Ok(Some(Columns {
+                path: self.path.clone(),
+                batch,
+            })),
+            Some(Err(error)) => {
+                let source = ParquetError::ArrowError(error.to_string());
+                Err(ReadError::Damaged {
+                    path: self.path.clone(),
+                    source,
+                })
+            }
+        }
+    }
+}
+
+/// Some rows of a file.
+pub(crate) struct Columns {
+    path: String,
+    batch: RecordBatch,
+}
+
+impl Columns {
+    pub(crate) fn rows(&self) -> usize {
+        self.batch.num_rows()
+    }
+
+    pub(crate) fn array(&self, name: &str) -> Option<&ArrayRef> {
+        self.batch.column_by_name(name)
+    }
+
+    pub(crate) fn wrong(&self, column: &str) -> ReadError {
+        ReadError::Column {
+            path: self.path.clone(),
+            column: column.to_owned(),
+        }
+    }
+
+    pub(crate) fn texts(&self, name: &str) -> Result<&StringArray, ReadError> {
+        self.array(name)
+            .and_then(|a| a.as_string_opt())
+            .ok_or_else(|| self.wrong(name))
+    }
+
+    pub(crate) fn longs(&self, name: &str) -> Result<&PrimitiveArray<Int64Type>, ReadError> {
+        self.primitive(name)
+    }
+
+    pub(crate) fn ints(&self, name: &str) -> Result<&PrimitiveArray<Int32Type>, ReadError> {
+        self.primitive(name)
+    }
+
+    pub(crate) fn times(
+        &self,
+        name: &str,
+    ) -> Result<&PrimitiveArray<TimestampMicrosecondType>, ReadError> {
+        self.primitive(name)
+    }
+
+    pub(crate) fn doubles(&self, name: &str) -> Result<&PrimitiveArray<Float64Type>, ReadError> {
+        self.primitive(name)
+    }
+
+    pub(crate) fn bools(&self, name: &str) -> Result<&BooleanArray, ReadError> {
+        self.array(name)
+            .and_then(|a| a.as_boolean_opt())
+            .ok_or_else(|| self.wrong(name))
+    }
+
+    fn primitive<T: ArrowPrimitiveType>(
+        &self,
+        name: &str,
+    ) -> Result<&PrimitiveArray<T>, ReadError> {
+        self.array(name)
+            .and_then(|a| a.as_primitive_opt())
+            .ok_or_else(|| self.wrong(name))
+    }
+}
+
+/// The value at `row`, `None` if null.
+pub(crate) fn cell<T: ArrowPrimitiveType>(
+    array: &PrimitiveArray<T>,
+    row: usize,
+) -> Option<T::Native> {
+    array.is_valid(row).then(|| array.value(row))
+}
+
+/// The text at `row`, `None` if null.
+pub(crate) fn text(array: &StringArray, row: usize) -> Option<&str> {
+    array.is_valid(row).then(|| array.value(row))
+}

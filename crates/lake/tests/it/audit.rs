@@ -1,0 +1,306 @@
+//! Every verdict is reached, marks are read back, and pruned data stays explained.
+
+use headwater_lake::audit::{Verdict, audit, audit_each, marks};
+use headwater_lake::prune::prune;
+use headwater_lake::{EpochRow, EpochState, MemStore, QuarantineRow, Record, Rows, Store, Table};
+use headwater_proto::ids::SeqRange;
+use headwater_proto::sample::Value;
+
+use crate::help::{MIDNIGHT_US, epoch, flush, gap, open, push_batches, read, sample, stream};
+
+/// The only stream's verdict after `flushes`, and what was counted.
+fn verdict(flushes: &[&dyn Fn(&mut Rows)]) -> (Verdict, headwater_lake::audit::Counts) {
+    let store = MemStore::new();
+    let mut lake = open(&store);
+    for (position, fill) in (0..).zip(flushes) {
+        let mut rows = Rows::new();
+        fill(&mut rows);
+        flush(&mut lake, (position, position), &rows);
+    }
+    let found = audit(&store).unwrap();
+    assert_eq!(found.streams.len(), 1, "{found:?}");
+    let bad = matches!(
+        found.streams[0].verdict,
+        Verdict::Unexplained | Verdict::Repeated | Verdict::Conflicting
+    );
+    assert_eq!(found.totals.is_good(), !bad);
+    (found.streams[0].verdict, found.streams[0].counts)
+}
+
+fn state(next: u64, state: EpochState) -> impl Fn(&mut Rows) {
+    move |rows| rows.push_epoch(epoch(&stream("d"), next, state)).unwrap()
+}
+
+fn data(seqs: std::ops::Range<u64>) -> impl Fn(&mut Rows) {
+    move |rows| push_batches(rows, "d", seqs.clone())
+}
+
+#[test]
+fn all_numbers_there_is_complete() {
+    let (found, counts) = verdict(&[&data(0..3), &data(3..5), &state(5, EpochState::Closed)]);
+    assert_eq!(found, Verdict::Complete);
+    assert_eq!((counts.samples, counts.batches), (10, 5));
+    // An open epoch may be further than its last row says.
+    assert_eq!(
+        verdict(&[&data(0..5), &state(3, EpochState::Open)]).0,
+        Verdict::Complete
+    );
+}
+
+#[test]
+fn a_hole_that_a_gap_names_is_explained() {
+    let named = |rows: &mut Rows| rows.push_gap(gap(&stream("d"), 2, 3)).unwrap();
+    let (found, counts) = verdict(&[&data(0..2), &named, &state(4, EpochState::Closed)]);
+    assert_eq!(found, Verdict::Explained);
+    assert_eq!((counts.explained, counts.gap_samples), (2, 4));
+}
+
+#[test]
+fn what_arrives_after_its_gap_wins() {
+    let named = |rows: &mut Rows| rows.push_gap(gap(&stream("d"), 0, 3)).unwrap();
+    let (found, counts) = verdict(&[&named, &named, &data(1..4), &state(4, EpochState::Closed)]);
+    assert_eq!(found, Verdict::Explained);
+    assert_eq!(
+        (counts.filled, counts.explained, counts.gap_samples),
+        (3, 1, 2)
+    );
+    let (found, counts) = verdict(&[&named, &data(0..4), &state(4, EpochState::Closed)]);
+    assert_eq!((found, counts.gap_samples), (Verdict::Complete, 0));
+}
+
+#[test]
+fn what_another_sink_lacks_does_not_explain_a_hole() {
+    let of_sink = |rows: &mut Rows| {
+        let mut gap = gap(&stream("d"), 2, 3);
+        gap.stage = "sink".into();
+        gap.sink = Some("kinesis".into());
+        rows.push_gap(gap).unwrap();
+    };
+    let (found, _) = verdict(&[&data(0..2), &of_sink, &state(4, EpochState::Closed)]);
+    assert_eq!(found, Verdict::Unexplained);
+}
+
+#[test]
+fn a_hole_that_may_still_fill_is_pending() {
+    // Live first: 5 and 6 came before 3 and 4; the collector handed over all below 3.
+    let (found, counts) = verdict(&[&data(0..3), &data(5..7), &state(3, EpochState::Open)]);
+    assert_eq!((found, counts.pending), (Verdict::Pending, 2));
+    let (found, counts) = verdict(&[&data(0..3), &state(9, EpochState::Ended)]);
+    assert_eq!((found, counts.pending), (Verdict::Pending, 6));
+    assert_eq!(
+        verdict(&[&data(0..3)]).0,
+        Verdict::Pending,
+        "no row of epochs yet"
+    );
+}
+
+#[test]
+fn a_hole_below_what_was_handed_over_is_unexplained() {
+    for known in [EpochState::Open, EpochState::Closed, EpochState::Abandoned] {
+        let (found, counts) = verdict(&[&data(0..2), &data(3..5), &state(5, known)]);
+        assert_eq!(
+            (found, counts.unexplained),
+            (Verdict::Unexplained, 1),
+            "{known:?}"
+        );
+    }
+}
+
+#[test]
+fn a_row_lost_inside_a_batch_is_unexplained() {
+    let cut = |rows: &mut Rows| {
+        rows.push_sample(&sample("d", 0, 0, Value::I64(1))).unwrap();
+        push_batches(rows, "d", 1..3);
+    };
+    let (found, counts) = verdict(&[&cut, &state(3, EpochState::Open)]);
+    assert_eq!((found, counts.unexplained), (Verdict::Unexplained, 1));
+}
+
+#[test]
+fn the_same_rows_twice_are_repeated_and_other_values_conflict() {
+    let (found, counts) = verdict(&[&data(0..2), &data(1..2), &state(2, EpochState::Closed)]);
+    assert_eq!((found, counts.repeated), (Verdict::Repeated, 2));
+    let other = |rows: &mut Rows| {
+        rows.push_sample(&sample("d", 1, 0, Value::F64(1.0)))
+            .unwrap();
+        rows.push_sample(&sample("d", 1, 1, Value::F64(-0.5)))
+            .unwrap();
+    };
+    let (found, counts) = verdict(&[&data(0..2), &other, &state(2, EpochState::Closed)]);
+    assert_eq!((found, counts.conflicting), (Verdict::Conflicting, 1));
+}
+
+#[test]
+fn data_beyond_a_closed_end_conflicts() {
+    let (found, counts) = verdict(&[&data(0..4), &state(3, EpochState::Closed)]);
+    assert_eq!((found, counts.conflicting), (Verdict::Conflicting, 1));
+    // Several ends merge to the highest.
+    let (found, _) = verdict(&[
+        &data(0..4),
+        &state(3, EpochState::Ended),
+        &state(4, EpochState::Closed),
+    ]);
+    assert_eq!(found, Verdict::Complete);
+}
+
+#[test]
+fn readings_in_quarantine_complete_their_batch() {
+    let split = |rows: &mut Rows| {
+        rows.push_sample(&sample("d", 0, 0, Value::I64(1))).unwrap();
+        let refused = QuarantineRow {
+            stream: stream("d"),
+            seq: 0,
+            row: Some(1),
+            metric: Some("m".into()),
+            batch_samples: Some(2),
+            samples: 1,
+            reason: "time_in_the_future".into(),
+            payload: Some(vec![1, 2]),
+            at_us: MIDNIGHT_US,
+        };
+        rows.push_quarantine(refused).unwrap();
+    };
+    let (found, counts) = verdict(&[&split, &state(1, EpochState::Closed)]);
+    assert_eq!(
+        (found, counts.quarantined, counts.batches),
+        (Verdict::Complete, 1, 1)
+    );
+}
+
+#[test]
+fn records_that_gave_other_rows_count_as_there() {
+    let records = |rows: &mut Rows| {
+        push_batches(rows, "d", 0..2);
+        let record = |seq| {
+            Some(Record {
+                stream: stream("d"),
+                seq,
+            })
+        };
+        let named = headwater_lake::GapRow {
+            seqs: None,
+            record: record(2),
+            ..gap(&stream("d"), 0, 0)
+        };
+        rows.push_gap(named).unwrap();
+        // The end of an epoch is its own last record.
+        let end = EpochRow {
+            record: record(3),
+            ..epoch(&stream("d"), 3, EpochState::Closed)
+        };
+        rows.push_epoch(end).unwrap();
+    };
+    let (found, counts) = verdict(&[&records]);
+    assert_eq!(
+        (found, counts.records, counts.gaps_uncounted),
+        (Verdict::Explained, 2, 1)
+    );
+}
+
+#[test]
+fn many_passes_find_what_one_finds() {
+    let store = MemStore::new();
+    let mut rows = Rows::new();
+    for device in ["a", "b", "c", "d", "e", "f"] {
+        push_batches(&mut rows, device, 0..3);
+        rows.push_epoch(epoch(&stream(device), 3, EpochState::Open))
+            .unwrap();
+    }
+    flush(&mut open(&store), (0, 0), &rows);
+    let mut devices = Vec::new();
+    let totals = audit_each(&store, 1, |stream| devices.push(stream.device_id)).unwrap();
+    devices.sort();
+    assert_eq!(devices, ["a", "b", "c", "d", "e", "f"]);
+    assert_eq!(totals, audit(&store).unwrap().totals);
+}
+
+#[test]
+fn marks_tell_what_a_new_journal_must_not_take_again() {
+    let store = MemStore::new();
+    let mut rows = Rows::new();
+    push_batches(&mut rows, "d", 0..3);
+    rows.push_sample(&sample("d", 9, 0, Value::I64(1))).unwrap();
+    rows.push_gap(gap(&stream("d"), 4, 5)).unwrap();
+    rows.push_epoch(epoch(&stream("d"), 3, EpochState::Open))
+        .unwrap();
+    flush(&mut open(&store), (0, 0), &rows);
+    let found = marks(&store).unwrap();
+    assert_eq!(found.len(), 1);
+    let held = [
+        SeqRange::new(0, 3),
+        SeqRange::new(4, 6),
+        SeqRange::new(9, 10),
+    ];
+    assert_eq!(found[0].held, held);
+    assert_eq!(
+        (found[0].partial.as_slice(), found[0].next),
+        ([9].as_slice(), 10)
+    );
+}
+
+fn lake_of_two_days() -> MemStore {
+    let store = MemStore::new();
+    let mut lake = open(&store);
+    let mut rows = Rows::new();
+    push_batches(&mut rows, "d", 0..3);
+    // The second reading of batch 3 lies before midnight.
+    let mut before = sample("d", 3, 0, Value::I64(1));
+    before.ts_us = MIDNIGHT_US - 1;
+    rows.push_sample(&before).unwrap();
+    rows.push_sample(&sample("d", 3, 1, Value::I64(2))).unwrap();
+    let mut old = sample("d", 4, 0, Value::I64(1));
+    (old.ts_us, old.batch_samples) = (MIDNIGHT_US - 2, 1);
+    rows.push_sample(&old).unwrap();
+    rows.push_epoch(epoch(&stream("d"), 5, EpochState::Closed))
+        .unwrap();
+    flush(&mut lake, (0, 0), &rows);
+    store
+}
+
+#[test]
+fn pruned_data_is_explained_and_gone() {
+    let store = lake_of_two_days();
+    let pruned = prune(&store, 1, MIDNIGHT_US + 5).unwrap();
+    assert_eq!((pruned.files, pruned.rows, pruned.gaps), (1, 2, 1));
+    assert_eq!(store.list("samples/hot").unwrap().len(), 1);
+    assert_eq!(read(&store, Table::Samples).len(), 7);
+    let found = audit(&store).unwrap();
+    assert_eq!(found.streams[0].verdict, Verdict::Explained);
+    assert_eq!(found.streams[0].counts.explained, 2);
+    assert_eq!(prune(&store, 1, MIDNIGHT_US + 5).unwrap().files, 0);
+    assert_eq!(headwater_lake::guard::guard(&store).unwrap().faults, []);
+}
+
+#[test]
+fn a_prune_that_is_cut_off_anywhere_is_finished_by_the_next() {
+    let first = lake_of_two_days();
+    let whole = first.fork();
+    prune(&whole, 1, MIDNIGHT_US).unwrap();
+    for crash in 0..whole.operations() {
+        for lands in [false, true] {
+            let store = first.fork();
+            if lands {
+                store.crash_after_landing(crash)
+            } else {
+                store.crash_after(crash)
+            }
+            let _ = prune(&store, 1, MIDNIGHT_US);
+            store.restart();
+            let during = audit(&store).unwrap();
+            assert!(during.totals.is_good(), "operation {crash}: {during:?}");
+            prune(&store, 1, MIDNIGHT_US).unwrap();
+            assert_eq!(
+                store.list("samples/hot").unwrap().len(),
+                1,
+                "operation {crash}"
+            );
+            let found = audit(&store).unwrap();
+            assert_eq!(
+                found.streams[0].verdict,
+                Verdict::Explained,
+                "operation {crash}"
+            );
+            assert_eq!(read(&store, Table::Samples), read(&whole, Table::Samples));
+        }
+    }
+}

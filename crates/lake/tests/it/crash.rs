@@ -1,0 +1,159 @@
+//! A crash at every operation of a flush, on either side of it, with and without a power cut.
+
+use headwater_lake::{EpochState, Lake, LakeError, MemStore, Plan, Rows, Settings, Store, Table};
+
+use crate::help::{
+    JOURNAL, epoch, flush, flush_of, gap, objects, open, push_batches, read, sample, stream,
+};
+use headwater_proto::ids::JournalId;
+use headwater_proto::sample::Value;
+
+fn rows_of(seqs: std::ops::Range<u64>) -> Rows {
+    let mut rows = Rows::new();
+    push_batches(&mut rows, "a", seqs.clone());
+    // A second date, and the other tables.
+    let mut late = sample("b", seqs.start, 0, Value::I64(1));
+    late.ts_us -= 86_400_000_000;
+    rows.push_sample(&late).unwrap();
+    rows.push_gap(gap(&stream("c"), seqs.start, seqs.end - 1))
+        .unwrap();
+    rows.push_epoch(epoch(&stream("a"), seqs.end, EpochState::Open))
+        .unwrap();
+    rows
+}
+
+/// What the collector does from its cursor on; `kept` is its journal's last plan.
+fn carry_on(
+    store: &MemStore,
+    kept: &mut Option<Plan>,
+    rows: &Rows,
+    positions: (u64, u64),
+) -> Result<(), LakeError> {
+    let mut lake = Lake::open(store.clone(), Settings::default())?;
+    lake.recover(JOURNAL, kept.as_ref())?;
+    if lake.cursor(JOURNAL) != Some(positions.1) {
+        let plan = lake.stage(&flush_of(positions, rows))?;
+        *kept = Some(plan.clone());
+        lake.publish(&plan)?;
+        lake.commit(&plan)?;
+        lake.finish(&plan)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn rows_are_there_once_whatever_operation_a_crash_cuts_off() {
+    let first = MemStore::new();
+    let before = flush(&mut open(&first), (0, 9), &rows_of(0..5));
+    let second = rows_of(5..9);
+    let whole = first.fork();
+    carry_on(&whole, &mut Some(before.clone()), &second, (10, 19)).unwrap();
+    let operations = whole.operations();
+    assert!(operations > 20, "{operations}");
+    for crash in 0..operations {
+        for lands in [false, true] {
+            for power_cut in [false, true] {
+                let store = first.fork();
+                let mut kept = Some(before.clone());
+                if lands {
+                    store.crash_after_landing(crash)
+                } else {
+                    store.crash_after(crash)
+                }
+                assert!(carry_on(&store, &mut kept, &second, (10, 19)).is_err());
+                // Once more amid the repair.
+                if power_cut {
+                    store.power_cut()
+                } else {
+                    store.restart()
+                }
+                store.crash_after(crash / 2);
+                let _ = carry_on(&store, &mut kept, &second, (10, 19));
+                if power_cut {
+                    store.power_cut()
+                } else {
+                    store.restart()
+                }
+                carry_on(&store, &mut kept, &second, (10, 19)).unwrap();
+                let what = format!("operation {crash}, lands {lands}, power cut {power_cut}");
+                for table in Table::ALL {
+                    assert_eq!(
+                        read(&store, table),
+                        read(&whole, table),
+                        "{what}, {table:?}"
+                    );
+                }
+                assert_eq!(objects(&store), objects(&whole), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_published_file_without_a_plan_is_deleted_before_serving() {
+    let store = MemStore::new();
+    let lake = open(&store);
+    let plan = lake.stage(&flush_of((0, 9), &rows_of(0..5))).unwrap();
+    lake.publish(&plan).unwrap();
+    // The journal was lost with its plan; the new one has another id.
+    let mut lake = open(&store);
+    lake.recover(JournalId(0xdef), None).unwrap();
+    assert_eq!(
+        objects(&store).len(),
+        8,
+        "files of another journal may be in flight"
+    );
+    lake.sweep().unwrap();
+    assert_eq!(objects(&store).len(), 0);
+    // A committed one stays.
+    flush(&mut lake, (0, 9), &rows_of(0..5));
+    lake.sweep().unwrap();
+    assert_eq!(objects(&store).len(), 4);
+}
+
+#[test]
+fn a_name_that_holds_other_bytes_stops_the_journal() {
+    let store = MemStore::new();
+    let lake = open(&store);
+    let plan = lake.stage(&flush_of((0, 9), &rows_of(0..5))).unwrap();
+    store
+        .put_if_absent(&plan.paths().next().unwrap(), b"other")
+        .unwrap();
+    assert!(matches!(
+        lake.publish(&plan),
+        Err(LakeError::Conflict { .. })
+    ));
+}
+
+#[test]
+fn a_plan_whose_staged_files_are_gone_asks_for_the_records_again() {
+    let store = MemStore::new();
+    let mut lake = open(&store);
+    let rows = rows_of(0..5);
+    let plan = lake.stage(&flush_of((0, 9), &rows)).unwrap();
+    for entry in store.list("_headwater/stage").unwrap() {
+        store.delete(&entry.path).unwrap();
+    }
+    assert!(matches!(
+        lake.recover(JOURNAL, Some(&plan)),
+        Err(LakeError::Lost { .. })
+    ));
+    assert_eq!(lake.stage(&flush_of((0, 9), &rows)).unwrap(), plan);
+    lake.recover(JOURNAL, Some(&plan)).unwrap();
+    assert_eq!(lake.cursor(JOURNAL), Some(9));
+}
+
+#[test]
+fn what_is_committed_is_not_staged_again() {
+    let store = MemStore::new();
+    let mut lake = open(&store);
+    flush(&mut lake, (0, 9), &rows_of(0..5));
+    let again = lake.stage(&flush_of((5, 9), &rows_of(0..5)));
+    assert!(matches!(
+        again,
+        Err(LakeError::Behind {
+            last_pos: 9,
+            cursor: 9
+        })
+    ));
+}

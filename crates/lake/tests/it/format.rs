@@ -1,0 +1,146 @@
+//! Values, dates and the promises of the file format.
+
+use headwater_lake::guard::guard;
+use headwater_lake::{Encoding, Lake, MemStore, Rows, Settings, Store, Table};
+use headwater_proto::sample::Value;
+
+use crate::help::{MIDNIGHT_US, epoch, flush, gap, open, push_batches, read, sample, stream};
+
+#[test]
+fn every_value_comes_back_bit_for_bit() {
+    let texts = ["", "ein Wört", "日本 🌊", "\0\n\"{}"];
+    let floats = [
+        f64::NAN,
+        f64::from_bits(0x7ff8_dead_beef_0001),
+        -0.0,
+        f64::INFINITY,
+        f64::MIN_POSITIVE / 2.0,
+        0.1,
+    ];
+    let longs = [i64::MIN, -1, 0, i64::MAX];
+    let mut values: Vec<Value<'_>> = Vec::new();
+    values.extend(texts.map(Value::Str));
+    values.extend(floats.map(Value::F64));
+    values.extend(longs.map(Value::I64));
+    values.extend([true, false].map(Value::Bool));
+    values.push(Value::F32(0.1));
+    let expected = |value: &Value<'_>| match value {
+        Value::Str(text) => ("value_str", (*text).to_owned()),
+        Value::F64(value) => ("value_f64", format!("{:016x}", value.to_bits())),
+        Value::F32(value) => ("value_f64", format!("{:016x}", f64::from(*value).to_bits())),
+        Value::I64(value) => ("value_i64", value.to_string()),
+        Value::Bool(value) => ("value_bool", value.to_string()),
+    };
+    let mut rows = Rows::new();
+    for (row, value) in (0..).zip(&values) {
+        rows.push_sample(&sample("d", 3, row, *value)).unwrap();
+    }
+    let store = MemStore::new();
+    flush(&mut open(&store), (0, 0), &rows);
+    let found = read(&store, Table::Samples);
+    assert_eq!(found.len(), values.len());
+    for (row, (cells, value)) in found.iter().zip(&values).enumerate() {
+        let (column, text) = expected(value);
+        assert_eq!(cells.get(column), Some(&text), "row {row}");
+        let others = cells
+            .keys()
+            .filter(|name| name.starts_with("value_"))
+            .count();
+        assert_eq!(others, 1, "exactly one value column: {cells:?}");
+        assert_eq!(cells["row"], row.to_string());
+        assert_eq!(
+            (&*cells["site"], &*cells["lane"], &*cells["seq"]),
+            ("hall", "normal", "3")
+        );
+        assert_eq!(
+            cells["ingest_ts"],
+            (MIDNIGHT_US + 123_000).to_string(),
+            "whole milliseconds"
+        );
+        assert!(!cells.contains_key("device_type") && !cells.contains_key("time_err_ms"));
+    }
+}
+
+#[test]
+fn a_flush_is_split_at_midnight_utc() {
+    let mut rows = Rows::new();
+    for (row, offset_us) in [-1, 0, 86_399_999_999, 86_400_000_000]
+        .into_iter()
+        .enumerate()
+    {
+        let mut one = sample("d", 0, u32::try_from(row).unwrap(), Value::Bool(true));
+        one.ts_us = MIDNIGHT_US + offset_us;
+        rows.push_sample(&one).unwrap();
+    }
+    let store = MemStore::new();
+    let plan = flush(&mut open(&store), (0, 0), &rows);
+    assert_eq!(plan.files.len(), 3);
+    let dates: Vec<_> = read(&store, Table::Samples)
+        .iter()
+        .map(|c| c["dt"].clone())
+        .collect();
+    assert_eq!(
+        dates,
+        ["2026-11-21", "2026-11-22", "2026-11-22", "2026-11-23"]
+    );
+    assert_eq!(guard(&store).unwrap().faults, []);
+}
+
+fn large_rows() -> Rows {
+    let mut rows = Rows::new();
+    for device in ["b", "a", "c"] {
+        push_batches(&mut rows, device, 0..40_000);
+    }
+    rows.push_gap(gap(&stream("a"), 3, 4)).unwrap();
+    rows.push_epoch(epoch(&stream("b"), 3, headwater_lake::EpochState::Open))
+        .unwrap();
+    rows
+}
+
+#[test]
+fn files_of_both_encodings_keep_every_promise() {
+    for encoding in [Encoding::Compact, Encoding::Compat] {
+        let store = MemStore::new();
+        let mut lake = Lake::open(store.clone(), Settings { encoding }).unwrap();
+        flush(&mut lake, (0, 9), &large_rows());
+        let found = guard(&store).unwrap();
+        assert_eq!(found.faults, [], "{encoding:?}");
+        assert_eq!((found.files, found.rows), (3, 240_002));
+    }
+}
+
+#[test]
+fn the_guard_notices_a_row_under_the_wrong_date() {
+    let store = MemStore::new();
+    let mut rows = Rows::new();
+    push_batches(&mut rows, "d", 0..10);
+    let plan = flush(&mut open(&store), (0, 0), &rows);
+    let right = plan.paths().next().unwrap();
+    let wrong = right.replace("2026-11-22", "2026-11-23");
+    store
+        .put_if_absent(&wrong, &store.get(&right).unwrap())
+        .unwrap();
+    let version = "samples/_delta_log/00000000000000000001.json";
+    let text = String::from_utf8(store.get(version).unwrap().to_vec()).unwrap();
+    store
+        .replace(version, text.replace("2026-11-22", "2026-11-23").as_bytes())
+        .unwrap();
+    let faults = guard(&store).unwrap().faults;
+    assert!(
+        faults
+            .iter()
+            .any(|f| f.what.contains("its dt is 2026-11-23")),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn the_same_rows_give_the_same_bytes() {
+    let plan_of = || {
+        let store = MemStore::new();
+        let lake = open(&store);
+        lake.stage(&crate::help::flush_of((4, 5), &large_rows()))
+            .unwrap()
+    };
+    assert_eq!(plan_of(), plan_of());
+}

@@ -1,0 +1,177 @@
+//! Flushes and what a plain reader of Parquet finds of them.
+
+use std::collections::BTreeMap;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array, RecordBatch};
+use headwater_lake::{
+    EpochRow, EpochState, Flush, GapRow, Lake, MemStore, Plan, Rows, SampleRow, Settings, Store,
+    Table, TimeClass,
+};
+use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
+use headwater_proto::sample::Value;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+pub(crate) const JOURNAL: JournalId = JournalId(0xabc);
+
+/// 2026-11-22T00:00:00Z.
+pub(crate) const MIDNIGHT_US: i64 = 1_795_305_600_000_000;
+
+pub(crate) fn stream(device: &str) -> Stream {
+    Stream {
+        device: DeviceId::new(device).unwrap(),
+        lane: Lane::Normal,
+        epoch: Epoch::new(7),
+    }
+}
+
+pub(crate) fn sample<'a>(device: &'a str, seq: u64, row: u32, value: Value<'a>) -> SampleRow<'a> {
+    SampleRow {
+        device_id: device,
+        metric: "m",
+        ts_us: MIDNIGHT_US + i64::try_from(seq).unwrap() * 1_000_000 + i64::from(row) * 1_000,
+        value,
+        site: Some("hall"),
+        device_type: None,
+        tags: Some("{\"a\":\"b\"}"),
+        ingest_us: MIDNIGHT_US + 123_456,
+        lane: Lane::Normal,
+        epoch: Epoch::new(7),
+        seq,
+        row,
+        batch_samples: 2,
+        via: None,
+        time_err_ms: None,
+        time_class: TimeClass::Synced,
+    }
+}
+
+/// Two readings for each number.
+pub(crate) fn push_batches(rows: &mut Rows, device: &str, seqs: std::ops::Range<u64>) {
+    for seq in seqs {
+        for row in 0..2 {
+            let value = Value::F64(f64::from(row) + seq as f64);
+            rows.push_sample(&sample(device, seq, row, value)).unwrap();
+        }
+    }
+}
+
+pub(crate) fn gap(stream: &Stream, first: u64, last: u64) -> GapRow {
+    GapRow {
+        stream: stream.clone(),
+        seqs: Some((first, last)),
+        samples: Some(2 * (last + 1 - first)),
+        t_first_us: None,
+        t_last_us: None,
+        reason: "evicted".into(),
+        stage: "agent".into(),
+        sink: None,
+        at_us: MIDNIGHT_US,
+        record: None,
+        source: None,
+    }
+}
+
+pub(crate) fn epoch(stream: &Stream, next: u64, state: EpochState) -> EpochRow {
+    EpochRow {
+        stream: stream.clone(),
+        first_seq: 0,
+        next_seq: next,
+        state,
+        clean: None,
+        boot: None,
+        at_us: MIDNIGHT_US,
+        record: None,
+    }
+}
+
+pub(crate) fn open(store: &MemStore) -> Lake<MemStore> {
+    Lake::open(store.clone(), Settings::default()).unwrap()
+}
+
+/// All four steps.
+pub(crate) fn flush(lake: &mut Lake<MemStore>, positions: (u64, u64), rows: &Rows) -> Plan {
+    let plan = lake.stage(&flush_of(positions, rows)).unwrap();
+    lake.publish(&plan).unwrap();
+    lake.commit(&plan).unwrap();
+    lake.finish(&plan).unwrap();
+    plan
+}
+
+pub(crate) fn flush_of(positions: (u64, u64), rows: &Rows) -> Flush<'_> {
+    let (first_pos, last_pos) = positions;
+    Flush {
+        journal: JOURNAL,
+        first_pos,
+        last_pos,
+        at_us: MIDNIGHT_US,
+        rows,
+    }
+}
+
+/// The rows of a table, read through the log, each as text.
+pub(crate) fn read(store: &MemStore, table: Table) -> Vec<BTreeMap<String, String>> {
+    let log = headwater_lake::delta::Log::load(store, table).unwrap();
+    let mut rows = Vec::new();
+    log.files::<headwater_lake::delta::LogError>(store, |add| {
+        let bytes = store
+            .get(&format!("{}/{}", table.name(), add.path))
+            .unwrap();
+        for batch in ParquetRecordBatchReaderBuilder::try_new(bytes)
+            .unwrap()
+            .build()
+            .unwrap()
+        {
+            let batch = batch.unwrap();
+            for row in 0..batch.num_rows() {
+                let mut cells = cells(&batch, row);
+                cells.insert("dt".into(), add.dt.clone());
+                rows.push(cells);
+            }
+        }
+        Ok(())
+    })
+    .unwrap();
+    rows
+}
+
+fn cells(batch: &RecordBatch, row: usize) -> BTreeMap<String, String> {
+    let mut cells = BTreeMap::new();
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        if column.is_null(row) {
+            continue;
+        }
+        let text = if let Some(a) = column.as_string_opt::<i32>() {
+            a.value(row).to_owned()
+        } else if let Some(a) = column.as_primitive_opt::<Int64Type>() {
+            a.value(row).to_string()
+        } else if let Some(a) = column.as_primitive_opt::<Int32Type>() {
+            a.value(row).to_string()
+        } else if let Some(a) = column.as_primitive_opt::<TimestampMicrosecondType>() {
+            a.value(row).to_string()
+        } else if let Some(a) = column.as_primitive_opt::<Float64Type>() {
+            format!("{:016x}", a.value(row).to_bits())
+        } else if let Some(a) = column.as_boolean_opt() {
+            a.value(row).to_string()
+        } else {
+            format!("{:?}", column.as_binary::<i32>().value(row))
+        };
+        cells.insert(field.name().clone(), text);
+    }
+    cells
+}
+
+/// Path and content of every Parquet file.
+pub(crate) fn objects(store: &MemStore) -> BTreeMap<String, headwater_lake::Sha256> {
+    let files = store.list("").unwrap().into_iter().map(|e| e.path);
+    files
+        .filter(|path| path.ends_with(".parquet") && !path.contains("_delta_log"))
+        .map(|path| {
+            (
+                path.clone(),
+                headwater_lake::Sha256::of(&store.get(&path).unwrap()),
+            )
+        })
+        .collect()
+}

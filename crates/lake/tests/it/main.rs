@@ -1,0 +1,7 @@
+//! The lake as its writer and its readers see it, on a store that crashes where the test says.
+
+mod audit;
+mod crash;
+mod format;
+mod help;
+mod log;
