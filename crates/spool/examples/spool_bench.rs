@@ -1,5 +1,5 @@
 //! What the log costs on this machine's disk: `cargo run --release --example spool_bench -- [--json]
-//! [--quick] [FOLDER]`. The folder (default: a new one under the temporary folder) must not be on a
+//! [--quick] [--no-rates] [FOLDER]`. The folder (default: a new one under the temporary folder) must not be on a
 //! memory file system if the syncs are to mean anything; it is removed at the end.
 
 use std::io::{self, Write};
@@ -53,11 +53,12 @@ struct Figures {
 }
 
 fn main() -> Result<(), Failure> {
-    let (mut json, mut quick, mut folder) = (false, false, None);
+    let (mut json, mut quick, mut rates, mut folder) = (false, false, true, None);
     for argument in std::env::args().skip(1) {
         match argument.as_str() {
             "--json" => json = true,
             "--quick" => quick = true,
+            "--no-rates" => rates = false,
             path => folder = Some(PathBuf::from(path)),
         }
     }
@@ -76,6 +77,9 @@ fn main() -> Result<(), Failure> {
         (16 << 10, 4, 8_000),
         (16 << 10, 64, 32_000),
     ] {
+        if !rates {
+            break;
+        }
         group_commit.push(rate(&folder.join("rate"), len, group, records / scale)?);
     }
     let buffered_appends_per_s_1_kib = buffered(&folder.join("buffered"), 400_000 / scale)?;

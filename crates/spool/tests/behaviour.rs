@@ -278,6 +278,22 @@ fn positions_go_on_after_everything_was_released() {
 }
 
 #[test]
+fn a_snapshot_without_a_record_is_kept_for_its_own_sake() {
+    let disk = FakeDisk::new();
+    let mut log = open(&disk);
+    fill(&mut log, 3, 100);
+    log.roll().unwrap();
+    let snapshot = |out: &mut Vec<u8>| out.extend_from_slice(b"marks");
+    log.append(1, b"never synced", &snapshot).unwrap();
+    // The snapshot is durable, so what stands before it may go.
+    let oldest = ids(&log)[0];
+    log.release(oldest).unwrap();
+    let log = open(&disk.power_cut(5));
+    assert_eq!(log.newest_snapshot().unwrap().unwrap().1, b"marks");
+    assert_eq!(log.next(), 3);
+}
+
+#[test]
 fn a_full_quota_says_so_and_the_reserve_names_the_loss() {
     let disk = FakeDisk::new();
     let mut log = open(&disk);
