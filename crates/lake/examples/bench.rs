@@ -15,8 +15,15 @@ use headwater_proto::sample::Value;
 
 const DEVICES: u64 = 500;
 const MINUTES: u64 = 286;
-const METRICS: [&str; 7] =
-    ["temperature", "humidity", "pressure", "vibration", "counter", "state", "running"];
+const METRICS: [&str; 7] = [
+    "temperature",
+    "humidity",
+    "pressure",
+    "vibration",
+    "counter",
+    "state",
+    "running",
+];
 const START_US: i64 = 1_795_305_600_000_000;
 
 fn splitmix(k: u64) -> u64 {
@@ -36,8 +43,10 @@ fn value(device: u64, minute: u64, metric: usize) -> Value<'static> {
         2 => Value::F64(round(1_013.0 + slow + (h % 3) as f64 / 10.0, 10.0)),
         3 => Value::F32((h % 1_000_000) as f32 / 1e6),
         4 => Value::I64((minute * 60 + h % 3).cast_signed()),
-        5 => Value::Str(["idle", "run", "run", "run", "stop"][usize::try_from(minute / 50 % 5).unwrap_or(0)]),
-        _ => Value::Bool(minute / 90 % 2 == 0),
+        5 => Value::Str(
+            ["idle", "run", "run", "run", "stop"][usize::try_from(minute / 50 % 5).unwrap_or(0)],
+        ),
+        _ => Value::Bool((minute / 90).is_multiple_of(2)),
     }
 }
 
@@ -84,8 +93,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     for encoding in [Encoding::Compact, Encoding::Compat] {
         let lake = Lake::open(MemStore::new(), Settings { encoding })?;
-        let flush =
-            Flush { journal: JournalId(1), first_pos: 0, last_pos: 1, at_us: START_US, rows: &rows };
+        let flush = Flush {
+            journal: JournalId(1),
+            first_pos: 0,
+            last_pos: 1,
+            at_us: START_US,
+            rows: &rows,
+        };
         let start = Instant::now();
         let plan = lake.stage(&flush)?;
         println!(
@@ -126,15 +140,28 @@ fn tiny_flushes() -> Result<(), Box<dyn std::error::Error>> {
             })?;
         }
         let (first_pos, last_pos) = (position, position);
-        let flush =
-            Flush { journal: JournalId(1), first_pos, last_pos, at_us: START_US, rows: &rows };
+        let flush = Flush {
+            journal: JournalId(1),
+            first_pos,
+            last_pos,
+            at_us: START_US,
+            rows: &rows,
+        };
         let plan = lake.stage(&flush)?;
         lake.publish(&plan)?;
         lake.commit(&plan)?;
         lake.finish(&plan)?;
     }
     let each = start.elapsed().as_secs_f64() / FLUSHES as f64;
-    let bytes: u64 = store.list(Table::Samples.name())?.iter().map(|e| e.bytes).sum();
-    println!("tiny     {:.0} us and {} bytes per flush of 10 readings", each * 1e6, bytes / FLUSHES);
+    let bytes: u64 = store
+        .list(Table::Samples.name())?
+        .iter()
+        .map(|e| e.bytes)
+        .sum();
+    println!(
+        "tiny     {:.0} us and {} bytes per flush of 10 readings",
+        each * 1e6,
+        bytes / FLUSHES
+    );
     Ok(())
 }

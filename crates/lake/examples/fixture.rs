@@ -14,8 +14,15 @@ use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
 use headwater_proto::sample::Value;
 
 const DEVICES: u64 = 50;
-const METRICS: [&str; 7] =
-    ["temperature", "pressure", "counter", "extreme", "state", "running", "odd"];
+const METRICS: [&str; 7] = [
+    "temperature",
+    "pressure",
+    "counter",
+    "extreme",
+    "state",
+    "running",
+    "odd",
+];
 const FLUSHES: u64 = 130;
 
 /// 2026-11-21T23:50:00Z: the fixture crosses midnight.
@@ -57,13 +64,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for k in samples * flush / FLUSHES..samples * (flush + 1) / FLUSHES {
             let metric = usize::try_from(k / DEVICES % 7)?;
             let step = k / (DEVICES * 7);
-            let late = if k % 97 == 0 { 2 * DAY_US } else { 0 };
+            let late = if k.is_multiple_of(97) { 2 * DAY_US } else { 0 };
             rows.push_sample(&SampleRow {
                 device_id: &devices[usize::try_from(k % DEVICES)?],
                 metric: METRICS[metric],
                 ts_us: START_US + i64::try_from(step)? * 1_500_001 - late,
                 value: value(k, metric),
-                site: (k % 2 == 0).then_some("north"),
+                site: (k.is_multiple_of(2)).then_some("north"),
                 device_type: Some("fixture"),
                 tags: None,
                 ingest_us: START_US + i64::try_from(k)?,
@@ -73,7 +80,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 row: u32::try_from(metric)?,
                 batch_samples: 7,
                 via: None,
-                time_err_ms: (k % 3 == 0).then_some(5),
+                time_err_ms: (k.is_multiple_of(3)).then_some(5),
                 time_class: TimeClass::Synced,
             })?;
         }
@@ -81,7 +88,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             other_tables(&mut rows, &devices, samples.div_ceil(DEVICES * 7))?;
         }
         let at_us = START_US + i64::try_from(flush)? * 1_000_000;
-        let flush = Flush { journal, first_pos: flush, last_pos: flush, at_us, rows: &rows };
+        let flush = Flush {
+            journal,
+            first_pos: flush,
+            last_pos: flush,
+            at_us,
+            rows: &rows,
+        };
         let plan = lake.stage(&flush)?;
         lake.publish(&plan)?;
         lake.commit(&plan)?;
@@ -89,7 +102,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     lake.write_catalog()?;
     let store = lake.store();
-    let (found, guarded) = (headwater_lake::audit::audit(store)?, headwater_lake::guard::guard(store)?);
+    let (found, guarded) = (
+        headwater_lake::audit::audit(store)?,
+        headwater_lake::guard::guard(store)?,
+    );
     println!(
         "{samples} samples in {dir}; audit good: {}; {} files, {} faults",
         found.totals.is_good(),
@@ -97,7 +113,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         guarded.fault_count
     );
     let good = found.totals.is_good() && guarded.fault_count == 0;
-    if good { Ok(()) } else { Err("the fixture does not pass its own checks".into()) }
+    if good {
+        Ok(())
+    } else {
+        Err("the fixture does not pass its own checks".into())
+    }
 }
 
 fn other_tables(
@@ -106,8 +126,11 @@ fn other_tables(
     steps: u64,
 ) -> Result<(), Box<dyn std::error::Error>> {
     for name in devices {
-        let stream =
-            Stream { device: DeviceId::new(name)?, lane: Lane::Normal, epoch: Epoch::new(1) };
+        let stream = Stream {
+            device: DeviceId::new(name)?,
+            lane: Lane::Normal,
+            epoch: Epoch::new(1),
+        };
         rows.push_epoch(EpochRow {
             stream: stream.clone(),
             first_seq: 0,
@@ -142,7 +165,15 @@ fn other_tables(
             at_us: START_US,
         })?;
     }
-    let kinds = [ValueKind::F64, ValueKind::F64, ValueKind::I64, ValueKind::I64, ValueKind::Str, ValueKind::Bool, ValueKind::F64];
+    let kinds = [
+        ValueKind::F64,
+        ValueKind::F64,
+        ValueKind::I64,
+        ValueKind::I64,
+        ValueKind::Str,
+        ValueKind::Bool,
+        ValueKind::F64,
+    ];
     for (metric, kind) in METRICS.into_iter().zip(kinds) {
         rows.push_metric(MetricRow {
             metric: metric.into(),

@@ -35,7 +35,9 @@ impl LocalStore {
     /// # Errors
     /// [`StoreError::Io`] if the folder cannot be made.
     pub fn new(root: &Path) -> Result<Self, StoreError> {
-        let store = Self { root: root.to_owned() };
+        let store = Self {
+            root: root.to_owned(),
+        };
         make_dirs(root).map_err(io_error("create", &root.display().to_string()))?;
         Ok(store)
     }
