@@ -1,6 +1,6 @@
 //! The one place of the collector that reads clocks and entropy.
 
-pub use headwater_gate::Clock;
+pub use headwater_gate::clock::Clock;
 
 /// 64 random bits, from the keys that the standard library draws from the operating system.
 #[must_use]

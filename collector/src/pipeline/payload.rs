@@ -9,6 +9,7 @@
 //! JSON does not tell 21 from 21.0, and a sensor that sends both must not be torn over two columns:
 //! its numbers are doubles, except whole ones that a double cannot hold. `null` is a missing value.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use headwater_proto::sample::Value;
@@ -40,7 +41,7 @@ pub enum PayloadError {
     /// Nothing in it.
     #[error("the payload holds no value")]
     Empty,
-    /// More than [`MAX_VALUES`], or nested too deeply, or a name too long.
+    /// More than [`MAX_VALUES`], nested too deeply, a name too long or given twice.
     #[error("the payload passes a bound: {0}")]
     Bound(&'static str),
 }
@@ -75,6 +76,7 @@ pub fn read(
         .map_err(|_| PayloadError::NotText)?
         .trim();
     let mut count = 0usize;
+    let mut seen = HashSet::new();
     let mut counted = |reading: Reading<'_>| {
         count += 1;
         if count > MAX_VALUES {
@@ -82,6 +84,9 @@ pub fn read(
         }
         if reading.metric.len() > MAX_METRIC_BYTES {
             return Err(PayloadError::Bound("a name longer than 256 bytes"));
+        }
+        if !seen.insert((reading.row, reading.metric.to_owned())) {
+            return Err(PayloadError::Bound("two values of one name"));
         }
         visit(reading);
         Ok(())

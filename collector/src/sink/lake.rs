@@ -1,0 +1,469 @@
+//! Core: the lake as a sink of the journal.
+//!
+//! Rows wait in memory under a byte budget; a flush is staged, planned, published and committed:
+//!
+//! ```text
+//! offer … offer ──► stage ──► plan bytes ──► journal, synced ──► publish ──► Committed
+//! ```
+//! The cursor is the lake's own `txn`, so that a crash anywhere is mended by [`LakeSink::open`]
+//! carrying out the last plan, or by reading the same records again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use headwater_lake::{
+    EpochRow, EpochState, Flush, Lake, LakeError, Plan, PlanError, RowError, Rows, Store,
+};
+use headwater_proto::delivery::{End, Ranges};
+use headwater_proto::frame::{self, Kind};
+use headwater_proto::ids::{JournalId, SeqRange, Stream};
+use headwater_proto::message::{self, EpochEnd};
+use headwater_proto::time::{Millis, Now};
+
+use super::rows::{RowCounters, RowMaker, TimeWindow, boot_of, plain_stream};
+use crate::ledger::{self, Ledger};
+use crate::pipeline::envelope::{self, Change, Record, Verdict};
+use crate::pipeline::schemas::SchemaBook;
+
+/// The sink's name in the journal and the configuration.
+pub const NAME: &str = "lake";
+
+/// When rows go out, and which times are believed.
+#[derive(Debug, Clone, Copy)]
+pub struct LakeSettings {
+    /// How files are laid out.
+    pub lake: headwater_lake::Settings,
+    /// Oldest waiting row.
+    pub flush_after_ms: u64,
+    /// Memory that rows may take.
+    pub flush_bytes: usize,
+    /// Readings that may wait.
+    pub flush_rows: usize,
+    /// Which times are believed.
+    pub window: TimeWindow,
+}
+
+impl Default for LakeSettings {
+    fn default() -> Self {
+        Self {
+            lake: headwater_lake::Settings::default(),
+            flush_after_ms: 60_000,
+            flush_bytes: 64 << 20,
+            flush_rows: 4_000_000,
+            window: TimeWindow::default(),
+        }
+    }
+}
+
+/// Why the sink could not go on. The same step may be tried again unless it says otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The lake.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// The journal holds a plan that this build cannot read.
+    #[error("the journal's last plan cannot be read: {0}")]
+    Plan(#[from] PlanError),
+    /// A row that the lake cannot hold; the record stays in the journal.
+    #[error("record {position} gives a row that the lake cannot hold: {source}")]
+    Row {
+        /// The record's position.
+        position: u64,
+        /// What is wrong with the row.
+        source: RowError,
+    },
+}
+
+impl SinkError {
+    /// Whether trying again can help without an operator.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::Lake(LakeError::Store(_) | LakeError::Log(_)) => true,
+            Self::Lake(_) | Self::Plan(_) | Self::Row { .. } => false,
+        }
+    }
+}
+
+/// What a flush brought to rest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Committed {
+    /// The first position that the lake does not have.
+    pub through: u64,
+    /// What that covers of each stream.
+    pub streams: Vec<(Stream, Vec<SeqRange>)>,
+    /// Files that were published.
+    pub files: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Rows of `samples` among them.
+    pub samples: u64,
+}
+
+/// What a flush has to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Staged {
+    /// Nothing was read since the last one.
+    Nothing,
+    /// Nothing of what was read gives a row: [`LakeSink::publish`] at once.
+    Empty,
+    /// Make these bytes durable in the journal, then [`LakeSink::publish`].
+    Plan(Vec<u8>),
+}
+
+/// Many ranges, for what one flush or the whole lake has of a stream.
+type Held = Ranges<{ usize::MAX }>;
+
+/// What the lake was handed of a stream.
+#[derive(Debug, Default)]
+struct Track {
+    held: Held,
+    end: Option<End>,
+    boot: u64,
+    abandoned: bool,
+}
+
+#[derive(Debug)]
+struct Pending {
+    plan: Option<Plan>,
+    committed: Committed,
+}
+
+/// The lake as a sink. See the module's page for the order of calls.
+pub struct LakeSink<S: Store> {
+    lake: Lake<S>,
+    journal: JournalId,
+    settings: LakeSettings,
+    maker: RowMaker,
+    rows: Rows,
+    /// The first position not yet offered.
+    position: u64,
+    /// The first position not yet committed.
+    cursor: u64,
+    first_at: Option<Millis>,
+    tracks: BTreeMap<Stream, Track>,
+    touched: BTreeMap<Stream, Held>,
+    changed: BTreeSet<Stream>,
+    pending: Option<Pending>,
+}
+
+impl<S: Store> LakeSink<S> {
+    /// Opens the lake and carries out the journal's last plan, if it was not.
+    ///
+    /// - `plan`: the sink's last plan in the journal.
+    /// - `known`: the first position that the journal does not know to be in the lake.
+    ///
+    /// # Errors
+    /// [`SinkError`] if the lake cannot be read or the plan cannot be carried out.
+    pub fn open(
+        store: S,
+        settings: LakeSettings,
+        journal: JournalId,
+        plan: Option<&[u8]>,
+        known: u64,
+        schemas: SchemaBook,
+    ) -> Result<Self, SinkError> {
+        let mut lake = Lake::open(store, settings.lake)?;
+        let plan = plan.map(Plan::decode).transpose()?.filter(|plan| plan.journal == journal);
+        match lake.recover(journal, plan.as_ref()) {
+            // Its staged files are gone, its records are not: they are staged again.
+            Err(LakeError::Lost { .. }) => lake.recover(journal, None)?,
+            other => other?,
+        }
+        let cursor = lake.cursor(journal).map_or(known, |last| known.max(last + 1));
+        let maker = RowMaker::new(schemas, settings.window);
+        Ok(Self {
+            lake,
+            journal,
+            settings,
+            maker,
+            rows: Rows::new(),
+            position: cursor,
+            cursor,
+            first_at: None,
+            tracks: BTreeMap::new(),
+            touched: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            pending: None,
+        })
+    }
+
+    /// Takes over what the lake holds of each stream, after the journal's marks were made exact by
+    /// [`crate::pipeline::custody::Custody::resume`].
+    pub fn restore(&mut self, ledger: &Ledger) {
+        for (stream, track) in ledger.streams() {
+            let mut held = Held::new();
+            for range in track.receiver.committed().iter() {
+                // Without a bound on ranges nothing is refused.
+                let _ = held.insert(range);
+            }
+            let known = Track {
+                held,
+                end: track.receiver.ended(),
+                boot: track.boot,
+                abandoned: track.abandoned,
+            };
+            self.tracks.insert(stream.clone(), known);
+        }
+    }
+
+    /// The first position that the lake does not have.
+    #[must_use]
+    pub const fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// The first position not yet offered: where to read on.
+    #[must_use]
+    pub const fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The lake below.
+    pub const fn lake(&self) -> &Lake<S> {
+        &self.lake
+    }
+
+    /// What became of records so far.
+    #[must_use]
+    pub const fn counters(&self) -> RowCounters {
+        self.maker.counters()
+    }
+
+    /// Memory that waiting rows take.
+    #[must_use]
+    pub const fn waiting_bytes(&self) -> usize {
+        self.rows.bytes()
+    }
+
+    /// Readings that wait.
+    #[must_use]
+    pub const fn waiting_samples(&self) -> usize {
+        self.rows.samples()
+    }
+
+    /// Whether rows must go out before more are offered.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.rows.bytes() >= self.settings.flush_bytes
+            || self.rows.samples() >= self.settings.flush_rows
+    }
+
+    /// Whether rows should go out now.
+    #[must_use]
+    pub fn is_due(&self, now: Millis) -> bool {
+        self.pending.is_some()
+            || self.is_full()
+            || self.first_at.is_some_and(|at| now.since(at) >= self.settings.flush_after_ms)
+    }
+
+    /// When rows are due for their age, if any wait.
+    #[must_use]
+    pub fn due_at(&self) -> Option<Millis> {
+        self.first_at.map(|at| at.plus(self.settings.flush_after_ms))
+    }
+
+    /// Passes over positions that hold nothing: a released stretch, a failed group.
+    pub fn skip_to(&mut self, position: u64) {
+        self.position = self.position.max(position);
+    }
+
+    /// Takes in the record at `position`, which is not below [`LakeSink::position`].
+    ///
+    /// # Errors
+    /// [`SinkError::Row`] for a row that the lake cannot hold.
+    pub fn offer(
+        &mut self,
+        position: u64,
+        kind: u8,
+        payload: &[u8],
+        now: Now,
+    ) -> Result<(), SinkError> {
+        if position < self.position {
+            return Ok(());
+        }
+        if let Ok(record) = envelope::decode(kind, payload) {
+            self.take(&record).map_err(|source| SinkError::Row { position, source })?;
+        }
+        self.position = position + 1;
+        if self.first_at.is_none() && !(self.rows.is_empty() && self.changed.is_empty()) {
+            self.first_at = Some(now.mono);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, record: &Record<'_>) -> Result<(), RowError> {
+        match record {
+            Record::Batch(head, bytes) => {
+                self.maker.batch(head, bytes, &mut self.rows)?;
+                if head.verdict == Verdict::Store {
+                    self.learn_end(bytes);
+                }
+            }
+            Record::Raw(head, payload) => {
+                self.maker.raw(head, payload, &mut self.rows)?;
+                self.hold(&plain_stream(head), SeqRange::new(head.seq, head.seq + 1));
+            }
+            Record::Gap(head) => {
+                self.maker.named(head, &mut self.rows)?;
+                self.changed.insert(head.stream.clone());
+            }
+            Record::Mark(head) => {
+                self.changed.insert(head.stream.clone());
+                let track = self.tracks.entry(head.stream.clone()).or_default();
+                match head.change {
+                    Change::Opened { boot, .. } => track.boot = boot,
+                    Change::Abandoned { next } => {
+                        let end = End { first: 0, next, clean: false };
+                        track.end = Some(track.end.map_or(end, |known| known.merge(end)));
+                        track.abandoned = true;
+                    }
+                }
+            }
+            Record::Plan(..)
+            | Record::Cursor(_)
+            | Record::Registry(_)
+            | Record::Session(_)
+            | Record::Schema(..)
+            | Record::Park(..) => {}
+        }
+        let mut covered = Vec::new();
+        ledger::committed_by(record, &mut |stream, range| covered.push((stream.clone(), range)));
+        for (stream, range) in covered {
+            self.hold(&stream, range);
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, stream: &Stream, range: SeqRange) {
+        // Without a bound on ranges nothing is refused.
+        let _ = self.tracks.entry(stream.clone()).or_default().held.insert(range);
+        let _ = self.touched.entry(stream.clone()).or_default().insert(range);
+        if !self.changed.contains(stream) {
+            self.changed.insert(stream.clone());
+        }
+    }
+
+    fn learn_end(&mut self, bytes: &[u8]) {
+        let Ok((frame, _)) = frame::decode(bytes) else { return };
+        if frame.kind != Kind::EpochEnd {
+            return;
+        }
+        let Ok(end) = message::decode::<EpochEnd>(frame.payload) else { return };
+        let stream = Stream { device: end.origin.clone(), lane: end.lane, epoch: end.epoch };
+        let track = self.tracks.entry(stream.clone()).or_default();
+        let end = End::of(&end);
+        track.end = Some(track.end.map_or(end, |known| known.merge(end)));
+        self.changed.insert(stream);
+    }
+
+    /// Encodes what waits to staged files. Called again after a failure, it gives the same plan.
+    ///
+    /// # Errors
+    /// [`SinkError::Lake`]; nothing is published then.
+    pub fn stage(&mut self, now: Now) -> Result<Staged, SinkError> {
+        if let Some(pending) = &self.pending {
+            return Ok(pending.plan.as_ref().map_or(Staged::Empty, |p| Staged::Plan(p.encode())));
+        }
+        if self.position == self.cursor {
+            return Ok(Staged::Nothing);
+        }
+        let changed = std::mem::take(&mut self.changed);
+        for stream in &changed {
+            if let Some(row) = self.epoch_row(stream, now) {
+                // Numbers were bounded when they came in.
+                let _ = self.rows.push_epoch(row);
+            }
+        }
+        for schema in self.maker.used() {
+            self.lake.put_schema(&schema)?;
+        }
+        self.maker.kept();
+        let mut committed = Committed { through: self.position, ..Committed::default() };
+        for (stream, held) in &self.touched {
+            committed.streams.push((stream.clone(), held.as_slice().to_vec()));
+        }
+        let plan = if self.rows.is_empty() {
+            None
+        } else {
+            let flush = Flush {
+                journal: self.journal,
+                first_pos: self.cursor,
+                last_pos: self.position - 1,
+                at_us: now.wall.0,
+                rows: &self.rows,
+            };
+            let plan = self.lake.stage(&flush)?;
+            committed.files = plan.files.len();
+            committed.bytes = plan.bytes();
+            committed.samples = self.rows.samples() as u64;
+            Some(plan)
+        };
+        // The staged files hold the rows now.
+        self.rows.clear();
+        self.touched.clear();
+        self.first_at = None;
+        self.forget_done(&changed);
+        let staged = plan.as_ref().map_or(Staged::Empty, |plan| Staged::Plan(plan.encode()));
+        self.pending = Some(Pending { plan, committed });
+        Ok(staged)
+    }
+
+    /// Publishes and commits what was staged, once its plan is durable. May be repeated after a
+    /// failure.
+    ///
+    /// # Errors
+    /// [`SinkError::Lake`].
+    pub fn publish(&mut self) -> Result<Option<Committed>, SinkError> {
+        let Some(pending) = &self.pending else { return Ok(None) };
+        if let Some(plan) = &pending.plan {
+            self.lake.publish(plan)?;
+            self.lake.commit(plan)?;
+            self.lake.finish(plan)?;
+        }
+        let Some(pending) = self.pending.take() else { return Ok(None) };
+        self.cursor = pending.committed.through;
+        Ok(Some(pending.committed))
+    }
+
+    /// What the lake may now say of an epoch: nothing that it was not handed.
+    fn epoch_row(&self, stream: &Stream, now: Now) -> Option<EpochRow> {
+        let track = self.tracks.get(stream)?;
+        let (state, first, next) = match track.end {
+            Some(end) => {
+                let end = end.with_received(track.held.end());
+                let whole = track.held.covers(end.expected());
+                let state = match (track.abandoned, whole) {
+                    (true, _) => EpochState::Abandoned,
+                    (false, true) => EpochState::Closed,
+                    (false, false) => EpochState::Ended,
+                };
+                (state, end.first, end.next)
+            }
+            None => (EpochState::Open, 0, track.held.end_at(0)),
+        };
+        Some(EpochRow {
+            stream: stream.clone(),
+            first_seq: first,
+            next_seq: next,
+            state,
+            clean: track.end.map(|end| end.clean && end.next >= track.held.end()),
+            boot: boot_of(track.boot),
+            at_us: now.wall.0,
+            record: None,
+        })
+    }
+
+    /// Streams that are whole need no memory; should more come, the journal's marks know them.
+    fn forget_done(&mut self, changed: &BTreeSet<Stream>) {
+        for stream in changed {
+            let done = self.tracks.get(stream).is_some_and(|track| {
+                track.end.is_some_and(|end| {
+                    track.held.covers(end.with_received(track.held.end()).expected())
+                })
+            });
+            if done {
+                self.tracks.remove(stream);
+            }
+        }
+    }
+}
