@@ -332,3 +332,100 @@ impl ArrivalsWaker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headwater_proto::time::{Millis, UnixMicros};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    const NOW: Now = Now {
+        mono: Millis(1),
+        wall: UnixMicros(2),
+    };
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn arrival(bytes: usize) -> GateEvent {
+        let payload = Bytes::from(vec![0; bytes]);
+        let device = DeviceId::new("pi-1").unwrap();
+        GateEvent::Arrival(Arrival {
+            conn: ConnId(0),
+            client: Arc::from("pi-1"),
+            token: None,
+            at: NOW,
+            body: Body::Agent { device, payload },
+        })
+    }
+
+    #[test]
+    fn a_full_queue_takes_no_arrivals_until_it_is_emptied_and_then_wakes_each_waiter_once() {
+        let (mut queue, mut arrivals) = queue(1_000);
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        assert!(
+            queue
+                .poll_push(&mut vec![arrival(1_000)], &mut cx)
+                .is_ready()
+        );
+        let mut waiting = vec![arrival(1)];
+        assert!(queue.poll_push(&mut waiting, &mut cx).is_pending());
+        assert!(queue.poll_push(&mut waiting, &mut cx).is_pending());
+        assert_eq!(waiting.len(), 1);
+        // The end of a connection always fits.
+        let client = Arc::from("pi-1");
+        let end = GateEvent::Disconnected {
+            conn: ConnId(0),
+            client,
+            orderly: true,
+            at: NOW,
+        };
+        queue.push(&mut vec![end]);
+        let mut events = Vec::new();
+        assert_eq!(arrivals.take(&mut events, Duration::ZERO), Waited::Events);
+        assert_eq!((events.len(), woken.0.load(Ordering::Relaxed)), (2, 1));
+        assert!(queue.poll_push(&mut waiting, &mut cx).is_ready());
+        assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn a_wait_ends_when_another_thread_says_so() {
+        let (_queue, mut arrivals) = queue(1_000);
+        arrivals.waker().wake();
+        let long = Duration::from_secs(3_600);
+        assert_eq!(arrivals.take(&mut Vec::new(), long), Waited::Nothing);
+    }
+
+    #[test]
+    fn the_owner_gets_everything_before_it_hears_that_the_gate_is_gone() {
+        let (queue, mut arrivals) = queue(1_000);
+        queue.push(&mut vec![arrival(1)]);
+        drop(queue);
+        let mut events = Vec::new();
+        assert_eq!(arrivals.take(&mut events, Duration::ZERO), Waited::Events);
+        assert_eq!(
+            arrivals.take(&mut events, Duration::from_secs(3_600)),
+            Waited::Closed
+        );
+        assert!(events.is_empty());
+    }
+
+    #[test]
+    fn without_an_owner_events_go_nowhere() {
+        let (mut queue, arrivals) = queue(1);
+        drop(arrivals);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut events = vec![arrival(10), arrival(10)];
+        assert!(queue.poll_push(&mut events, &mut cx).is_ready());
+        assert!(events.is_empty());
+    }
+}

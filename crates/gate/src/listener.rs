@@ -180,12 +180,12 @@ impl Gate {
         let metrics = &self.rules.metrics;
         let mut seats = self.seats();
         if seats.total >= limits.connections {
-            metrics.refused_total_limit.inc();
+            metrics.refused_full_total.inc();
             return None;
         }
         let from_ip = seats.by_ip.entry(ip).or_default();
         if *from_ip >= limits.connections_per_ip {
-            metrics.refused_per_ip.inc();
+            metrics.refused_per_ip_total.inc();
             return None;
         }
         *from_ip += 1;

@@ -37,9 +37,9 @@ pub struct Metrics {
     /// Streams accepted by the listener and within its limits.
     pub accepted_total: Counter,
     /// Streams closed at once: too many in all.
-    pub refused_total_limit: Counter,
+    pub refused_full_total: Counter,
     /// Streams closed at once: too many from one address.
-    pub refused_per_ip: Counter,
+    pub refused_per_ip_total: Counter,
     /// Failures of accept itself.
     pub accept_errors_total: Counter,
     /// Open connections, with or without a CONNECT.

@@ -39,7 +39,8 @@ impl Session {
         let Some(first) = bytes.first() else {
             return Ok(Step::More);
         };
-        if first >> 4 != 1 {
+        // Type 1 without flags: all that a CONNECT can begin with, and TLS cannot.
+        if *first != 0x10 {
             return Err((CloseReason::ConnectOrder, None));
         }
         let decoded = mqtt::decode(bytes, Version::V4, self.rules.limits.connect_bytes);

@@ -6,9 +6,20 @@ use std::sync::Arc;
 use super::harness::{Client, Setup, TestGate, bytes_of, publish};
 use headwater_gate::store::MemoryStore;
 use headwater_gate::{CloseReason, DownError, GateEvent, Limits};
-use headwater_proto::mqtt::{Ack, List, Packet, Properties, Qos, Subscribe, Subscription, Version};
+use headwater_proto::mqtt::{
+    Ack, Disconnect, List, Packet, Properties, Qos, Reason, Subscribe, Subscription, Version,
+};
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
+
+/// What an MQTT 5 client is told before the end.
+fn goodbye(code: u8) -> Vec<u8> {
+    let (reason, properties) = (Reason(code), Properties::EMPTY);
+    bytes_of(
+        &Packet::Disconnect(Disconnect { reason, properties }),
+        Version::V5,
+    )
+}
 
 fn subscribe(client: &mut Client, filter: &str, qos: Qos) -> u8 {
     let filters = [Subscription::new(filter, qos)];
@@ -99,7 +110,7 @@ fn an_agent_gets_messages_down_between_pubacks() {
 
 #[test]
 fn the_newer_connection_takes_the_client_id() {
-    for (version, last) in BOTH.into_iter().zip([&[][..], &[0xE0, 1, 0x8E]]) {
+    for (version, last) in BOTH.into_iter().zip([vec![], goodbye(0x8E)]) {
         let gate = TestGate::quiet();
         let mut older = Client::connect(&gate, version, "m1");
         older.publish("sensors/m1/t", 1, b"x");
@@ -181,7 +192,7 @@ fn an_oversized_packet_is_told_and_closed() {
         .stream
         .write_all(&[0x32, 0xFF, 0xFF, 0x7F, 0, 3])
         .unwrap();
-    assert_eq!(client.read_to_end(), [0xE0, 1, 0x95]);
+    assert_eq!(client.read_to_end(), goodbye(0x95));
     assert_eq!(gate.closed(CloseReason::TooLarge), 1);
     gate.is_alive();
 }
@@ -250,7 +261,7 @@ fn an_owner_that_takes_nothing_holds_only_those_who_publish() {
 
 #[test]
 fn a_full_journal_ends_the_connection_without_a_code_for_the_message() {
-    for (version, last) in BOTH.into_iter().zip([&[][..], &[0xE0, 1, 0x89]]) {
+    for (version, last) in BOTH.into_iter().zip([vec![], goodbye(0x89)]) {
         let gate = TestGate::quiet();
         let mut client = Client::connect(&gate, version, "m1");
         client.publish("sensors/m1/t", 1, b"x");
@@ -317,7 +328,7 @@ fn a_stop_tells_everyone_and_returns() {
         gate.gate.metrics().connections_now.get() == 3
     });
     gate.stop();
-    assert_eq!(v5.read_to_end(), [0xE0, 1, 0x8B]);
+    assert_eq!(v5.read_to_end(), goodbye(0x8B));
     assert_eq!(v4.read_to_end(), [0x40, 2, 0, 1]);
     assert!(early.read_to_end().is_empty());
     assert_eq!(gate.gate.metrics().connections_now.get(), 0);
@@ -332,7 +343,7 @@ fn the_limit_per_address_refuses_and_gives_seats_back() {
     let first = Client::connect(&gate, Version::V4, "m1");
     let _second = Client::connect(&gate, Version::V4, "m2");
     assert!(Client::raw(gate.addr, Version::V4).read_to_end().is_empty());
-    assert_eq!(gate.gate.metrics().refused_per_ip.get(), 1);
+    assert_eq!(gate.gate.metrics().refused_per_ip_total.get(), 1);
     drop(first);
     gate.wait_until("a free seat", |gate| {
         gate.gate.metrics().connections_now.get() == 1
@@ -365,7 +376,7 @@ fn trigger_2_a_refused_client_retries_at_the_connection_limit() {
     for _ in 0..20 {
         assert!(Client::raw(gate.addr, Version::V4).read_to_end().is_empty());
     }
-    assert_eq!(gate.gate.metrics().refused_total_limit.get(), 20);
+    assert_eq!(gate.gate.metrics().refused_full_total.get(), 20);
     drop(seated);
     gate.wait_until("free seats", |gate| {
         gate.gate.metrics().connections_now.get() == 0
