@@ -26,6 +26,7 @@ pub mod plan;
 pub mod prune;
 mod ranges;
 mod read;
+mod row;
 pub mod rows;
 pub mod schema;
 pub mod store;

@@ -9,7 +9,7 @@
 //! | integers, times | DELTA_BINARY_PACKED (`compact`), dictionary (`compat`) |
 //! | texts | dictionary; free text and payloads plain |
 //! | floats | plain, dictionary in `compat`; never BYTE_STREAM_SPLIT, which Spark cannot read |
-//! | pages | 1 MiB, version 1, with page index and statistics |
+//! | pages | 1 MiB, version 1, with page index and statistics; a tiny file has no index |
 //! | row groups | [`ROW_GROUP_ROWS`] rows |
 //! | metadata | `headwater.journal`, `.first_pos`, `.last_pos`, `.schema_version`, `.writer`, `.table` |
 
@@ -134,6 +134,12 @@ fn build_properties(table: Table, encoding: Encoding, tiny: bool) -> WriterPrope
         })
         .collect();
     let level = ZstdLevel::try_new(3).expect("zstd knows level 3");
+    // A tiny file has one page per column: an index of its pages would be as large as they are.
+    let statistics = if tiny {
+        EnabledStatistics::Chunk
+    } else {
+        EnabledStatistics::Page
+    };
     let mut builder = WriterProperties::builder()
         .set_created_by(CREATED_BY.to_owned())
         .set_writer_version(WriterVersion::PARQUET_1_0)
@@ -145,7 +151,8 @@ fn build_properties(table: Table, encoding: Encoding, tiny: bool) -> WriterPrope
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_size_limit(PAGE_BYTES)
         .set_write_batch_size(4_096)
-        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_statistics_enabled(statistics)
+        .set_offset_index_disabled(tiny)
         .set_sorting_columns(Some(sorting));
     for column in table.columns() {
         let path = ColumnPath::from(column.name);
