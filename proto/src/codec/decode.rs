@@ -162,7 +162,7 @@ impl Decoder<'_> {
                 if !plan.nullable {
                     return Err(DecodeError::Invalid("missing value").into());
                 }
-                history.missing = true;
+                history.set_missing(true);
                 continue;
             }
             self.samples += 1;

@@ -219,7 +219,7 @@ impl Encoder {
             let symbol = self.symbols[at];
             let value = rows.columns[at].bits[row];
             if symbol.class == Class::Missing {
-                history.missing = true;
+                history.set_missing(true);
                 continue;
             }
             let quotient = match plan.kind {

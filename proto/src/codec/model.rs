@@ -239,10 +239,13 @@ pub struct History<W> {
     pub(crate) zeros: u8,
     /// Running share of exceptions, of 255.
     pub(crate) exceptions: u8,
-    pub(crate) correction: i8,
-    pub(crate) started: bool,
-    pub(crate) missing: bool,
+    /// Bits [`STARTED`] and [`MISSING`], and the last correction plus three above them.
+    flags: u8,
 }
+
+const STARTED: u8 = 0x01;
+const MISSING: u8 = 0x02;
+const CORRECTION_SHIFT: u32 = 2;
 
 impl<W: Width> History<W> {
     /// Before the first value.
@@ -258,16 +261,45 @@ impl<W: Width> History<W> {
                 0
             },
             exceptions: 0,
-            correction: 0,
-            started: false,
-            missing: false,
+            flags: 3 << CORRECTION_SHIFT,
         }
+    }
+
+    /// Whether a value has been learnt.
+    #[inline]
+    const fn started(&self) -> bool {
+        self.flags & STARTED != 0
+    }
+
+    /// Whether the last value was missing.
+    #[inline]
+    pub(crate) const fn missing(&self) -> bool {
+        self.flags & MISSING != 0
+    }
+
+    /// Notes whether a value is missing.
+    #[inline]
+    pub(crate) const fn set_missing(&mut self, missing: bool) {
+        self.flags = self.flags & !MISSING | if missing { MISSING } else { 0 };
+    }
+
+    /// The last correction that was said.
+    #[inline]
+    pub(crate) const fn correction(&self) -> i8 {
+        (self.flags >> CORRECTION_SHIFT).cast_signed() - scale::MAX_CORRECTION
+    }
+
+    /// Notes a correction of at most three either way.
+    #[inline]
+    pub(crate) const fn set_correction(&mut self, correction: i8) {
+        let above = (correction + scale::MAX_CORRECTION).cast_unsigned();
+        self.flags = self.flags & (STARTED | MISSING) | above << CORRECTION_SHIFT;
     }
 
     /// The next quotient, as foretold.
     #[inline]
     pub(crate) fn predict(&self, plan: &Plan) -> i64 {
-        if self.started {
+        if self.started() {
             plan.params
                 .predictor
                 .predict(self.past.map(W::load), plan.params.reference)
@@ -293,11 +325,11 @@ impl<W: Width> History<W> {
     #[inline]
     pub(crate) fn learn(&mut self, plan: &Plan, quotient: i64) {
         let new = W::store(quotient);
-        if self.started {
+        if self.started() {
             self.past = [new, self.past[0], self.past[1]];
         } else {
             self.past = [new; 3];
-            self.started = true;
+            self.flags |= STARTED;
             self.mean = start_mean(u32::from(plan.params.residual_bits), plan.shift);
             self.zeros = plan.params.zero_share * 17;
         }

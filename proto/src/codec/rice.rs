@@ -79,8 +79,9 @@ enum Mode {
 /// The state of a batch beside its histories.
 #[derive(Debug, Clone, Copy)]
 pub struct Rice {
-    /// Rows of the present run: counted up by a writer, down by a reader.
-    run: u32,
+    /// Rows of the present run: counted up by a writer, down by a reader. A batch has at most
+    /// 65,535 rows.
+    run: u16,
     /// Reader: a run was read and its last row is still to come or just gone.
     in_run: bool,
     /// Running mean of runs in 1/16.
@@ -147,8 +148,8 @@ impl Rice {
 
     fn end_run<B: Bits>(&mut self, bits: &mut B) -> Result<(), CodeError> {
         let run = golomb(bits, u64::from(self.run), rice_bits(self.run_mean))?;
-        let run = u32::try_from(run).map_err(|_| CodeError::Decode(DecodeError::Invalid("run")))?;
-        settle(&mut self.run_mean, run.min(1 << 16), 1);
+        let run = u16::try_from(run).map_err(|_| CodeError::Decode(DecodeError::Invalid("run")))?;
+        settle(&mut self.run_mean, u32::from(run), 1);
         self.run = if B::WRITES { 0 } else { run };
         Ok(())
     }
@@ -240,8 +241,8 @@ impl Rice {
     }
 }
 
-fn mode<W>(plan: &Plan, history: &History<W>) -> Mode {
-    if history.missing || history.zeros >= QUIET {
+fn mode<W: Width>(plan: &Plan, history: &History<W>) -> Mode {
+    if history.missing() || history.zeros >= QUIET {
         Mode::Quiet
     } else if history.zeros >= FLAGGED || !plan.is_number() {
         Mode::Flagged
@@ -251,13 +252,13 @@ fn mode<W>(plan: &Plan, history: &History<W>) -> Mode {
 }
 
 /// Whether the row's start says if this column holds a surprise.
-fn is_item<W>(plan: &Plan, history: &History<W>, mode: Mode) -> bool {
+fn is_item<W: Width>(plan: &Plan, history: &History<W>, mode: Mode) -> bool {
     mode == Mode::Quiet
         || (plan.exceptional && plan.params.memory == 0 && history.exceptions < RARE)
 }
 
-fn is_hit<W>(plan: &Plan, history: &History<W>, symbol: &Symbol) -> bool {
-    if history.missing {
+fn is_hit<W: Width>(plan: &Plan, history: &History<W>, symbol: &Symbol) -> bool {
+    if history.missing() {
         return symbol.class == Class::Missing;
     }
     let class = if plan.params.memory == 0 {
@@ -270,9 +271,9 @@ fn is_hit<W>(plan: &Plan, history: &History<W>, symbol: &Symbol) -> bool {
         && (class == Class::Recent || symbol.correction == foretold_correction(plan, history))
 }
 
-fn foretold_correction<W>(plan: &Plan, history: &History<W>) -> i8 {
+fn foretold_correction<W: Width>(plan: &Plan, history: &History<W>) -> i8 {
     if plan.says_corrections() {
-        history.correction
+        history.correction()
     } else {
         0
     }
@@ -300,7 +301,7 @@ fn cell<B: Bits, W: Width>(
     if mode == Mode::Quiet {
         let hit = B::WRITES && is_hit(plan, history, symbol);
         if foretold || !bits.bit(!hit)? {
-            if history.missing {
+            if history.missing() {
                 *symbol = Symbol {
                     class: Class::Missing,
                     ..Symbol::default()
@@ -321,7 +322,7 @@ fn cell<B: Bits, W: Width>(
             }
             return Ok(());
         }
-        let was_missing = history.missing;
+        let was_missing = history.missing();
         if plan.params.memory != 0 {
             remembered(bits, plan, history, symbol, u64::from(!was_missing))?;
         } else if plan.exceptional && bits.bit(is_exception(plan, symbol))? {
@@ -410,7 +411,7 @@ fn exception<B: Bits, W: Width>(
     let corrects = matches!(plan.kind, ColumnKind::F32 | ColumnKind::F64)
         && plan.params.scale != Scale::Bits
         && !plan.says_corrections();
-    let misses = plan.nullable && !history.missing;
+    let misses = plan.nullable && !history.missing();
     let raw = plan.is_number();
     if corrects && !bits.bit(symbol.class != Class::Number)? {
         number(bits, plan, history, symbol, false, (0, &mut NoTexts))?;
@@ -478,7 +479,7 @@ fn number<B: Bits, W: Width>(
                 } else {
                     0
                 };
-                history.correction = correction;
+                history.set_correction(correction);
             } else if !B::WRITES {
                 correction = 0;
             }

@@ -164,7 +164,7 @@ impl<'a, W: Width> StreamEncoder<'a, W> {
             .zip(self.histories.iter_mut())
             .zip(self.symbols.iter())
         {
-            history.missing = symbol.class == Class::Missing;
+            history.set_missing(symbol.class == Class::Missing);
             if symbol.class == Class::Number {
                 let quotient = if plan.kind == ColumnKind::Bool {
                     history.last() ^ symbol.code.cast_signed()

@@ -239,7 +239,7 @@ pub(super) fn learn(
     quotient: Option<i64>,
     bits: u64,
 ) {
-    history.missing = false;
+    history.set_missing(false);
     if let Some(quotient) = quotient {
         history.learn(plan, quotient);
     }

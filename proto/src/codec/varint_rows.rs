@@ -34,12 +34,12 @@ pub(super) fn cells<B: Bits, W: Width>(
         symbols
             .iter()
             .zip(row.columns.iter())
-            .any(|(symbol, history)| is_exception(symbol, history.missing)),
+            .any(|(symbol, history)| is_exception(symbol, history.missing())),
     )?;
     let time_coded = row.timed && bits.bit(time != 0)?;
     // A reader keeps "not as foretold" in `code` and "exception" in `class` until the values come.
     for (symbol, history) in symbols.iter_mut().zip(row.columns.iter()) {
-        let surprise = bits.bit(!is_foretold(symbol, history.missing))?;
+        let surprise = bits.bit(!is_foretold(symbol, history.missing()))?;
         if !B::WRITES {
             *symbol = Symbol {
                 class: Class::Number,
@@ -51,7 +51,7 @@ pub(super) fn cells<B: Bits, W: Width>(
     bits.align()?;
     if any {
         for (symbol, history) in symbols.iter_mut().zip(row.columns.iter()) {
-            let exception = bits.bit(is_exception(symbol, history.missing))?;
+            let exception = bits.bit(is_exception(symbol, history.missing()))?;
             if !B::WRITES && exception {
                 symbol.class = Class::Raw;
             }
@@ -66,15 +66,15 @@ pub(super) fn cells<B: Bits, W: Width>(
     for (at, symbol) in symbols.iter_mut().enumerate() {
         let history = &mut row.columns[at];
         let exception = if B::WRITES {
-            is_exception(symbol, history.missing)
+            is_exception(symbol, history.missing())
         } else {
             symbol.class == Class::Raw
         };
         if exception {
             exceptional(bits, row.plans[at].width(), symbol, at, texts)?;
-        } else if is_told(B::WRITES, symbol, history.missing) {
+        } else if is_told(B::WRITES, symbol, history.missing()) {
             // After a missing value even a residual of zero is told.
-            let least = u64::from(!history.missing);
+            let least = u64::from(!history.missing());
             let code = number(bits, symbol.code.wrapping_sub(least))?.wrapping_add(least);
             let plan = &row.plans[at];
             let most = match plan.kind {
@@ -90,7 +90,7 @@ pub(super) fn cells<B: Bits, W: Width>(
                 correction: 0,
                 code,
             };
-        } else if history.missing {
+        } else if history.missing() {
             *symbol = Symbol {
                 class: Class::Missing,
                 ..Symbol::default()

@@ -1,0 +1,163 @@
+//! The exact bytes of schema and batch version 1. When one of these fails, the change is wrong:
+//! batches of today must stay readable, and equal rows must give equal bytes on every machine.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use headwater_proto::codec::{BackEnd, Encoder, Limits, RowVisitor, Rows, decode, fit};
+use headwater_proto::sample::Value;
+use headwater_proto::schema::{Column, ColumnKind, Schema, Series};
+
+fn schema() -> Schema {
+    let mut schema = Schema::new(
+        1,
+        vec![
+            Column {
+                unit: "Cel".into(),
+                ..Column::new("temperature", ColumnKind::F64)
+            },
+            Column::new("wind", ColumnKind::F64),
+            Column::new("axis", ColumnKind::F32),
+            Column::new("count", ColumnKind::I64),
+            Column {
+                nullable: false,
+                ..Column::new("open", ColumnKind::Bool)
+            },
+            Column::new("state", ColumnKind::Str),
+        ],
+    );
+    schema.series = vec![
+        Series {
+            labels: vec![("room".into(), "a".into())],
+        },
+        Series {
+            labels: vec![("room".into(), "b".into())],
+        },
+    ];
+    schema.tags = vec![("site".into(), "north".into())];
+    schema
+}
+
+/// Rows that reach every class of symbol: residuals, corrections, missing values, raw bits, recent
+/// values, new texts, a time out of step, a series out of turn.
+fn rows(schema: &Schema) -> Rows {
+    let mut rows = Rows::new(schema);
+    let mut noise = 12_345u32;
+    for at in 0..40i32 {
+        noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let wobble = (noise >> 28).cast_signed() - 8;
+        let temperature = match at {
+            7 | 8 => None,
+            9 => Some(Value::F64(f64::from_bits(0x7ff8_0000_0000_0042))),
+            10 => Some(Value::F64(-0.0)),
+            _ => Some(Value::F64(f64::from(2_100 + at + wobble) / 100.0)),
+        };
+        let wind = Some(Value::F64(f64::from(wobble) * 1.15078));
+        let axis = (at != 20).then(|| Value::F32(f32::from_bits(0x3f80_0000 ^ (noise >> 20))));
+        let count = Some(Value::I64(if at == 30 {
+            i64::MIN
+        } else {
+            i64::from(at / 4) * 10
+        }));
+        let open = Some(Value::Bool(at % 13 > 9));
+        let text = format!("event {at}");
+        let state = match at {
+            12 => None,
+            25 => Some(Value::Str(&text)),
+            _ => Some(Value::Str(if at < 18 { "idle" } else { "running" })),
+        };
+        let time = 1_700_000_000_000_000 + i64::from(at / 2) * 1_000_000;
+        let time = if at == 33 { time + 250_000 } else { time };
+        let series = if at == 15 { 0 } else { u32::from(at % 2 == 1) };
+        rows.push_row(time, series, &[temperature, wind, axis, count, open, state])
+            .unwrap();
+    }
+    rows
+}
+
+struct Compare<'a>(&'a Rows, usize);
+
+impl RowVisitor for Compare<'_> {
+    fn row(&mut self, row: u32, time_us: i64, series: u32) {
+        assert_eq!(
+            (self.0.time_us(row as usize), self.0.series(row as usize)),
+            (time_us, series)
+        );
+        self.1 = row as usize;
+    }
+
+    fn value(&mut self, column: usize, value: Value<'_>) {
+        assert!(self.0.value(self.1, column).unwrap().same_bits(&value));
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text
+        .chars()
+        .filter_map(|c| c.to_digit(16))
+        .map(|d| u8::try_from(d).unwrap())
+        .collect();
+    digits
+        .chunks(2)
+        .map(|pair| pair[0] << 4 | pair[1])
+        .collect()
+}
+
+const SCHEMA: &str = include_str!("golden/codec_schema_v1.hex");
+const VARINT: &str = include_str!("golden/codec_batch_varint_v1.hex");
+const RICE: &str = include_str!("golden/codec_batch_rice_v1.hex");
+
+#[test]
+fn the_bytes_of_schema_version_1_are_frozen() {
+    let mut schema = schema();
+    let rows = rows(&schema);
+    fit(&rows, &mut schema);
+    let frozen = Schema::decode(&unhex(SCHEMA), &Limits::DEFAULT).unwrap();
+    let mut bytes = Vec::new();
+    frozen.encode(&mut bytes).unwrap();
+    assert_eq!(hex(&bytes), SCHEMA.trim());
+    assert_eq!(frozen.columns.len(), schema.columns.len());
+    assert_eq!(frozen.tags, schema.tags);
+    assert_eq!(frozen.series, schema.series);
+}
+
+#[test]
+fn the_bytes_of_batch_version_1_are_frozen_for_both_back_ends() {
+    let schema = Schema::decode(&unhex(SCHEMA), &Limits::DEFAULT).unwrap();
+    let rows = rows(&schema);
+    for (back_end, golden) in [(BackEnd::Varint, VARINT), (BackEnd::Rice, RICE)] {
+        let mut payload = Vec::new();
+        Encoder::with_back_end(&schema, back_end)
+            .encode(5, &rows, &mut payload)
+            .unwrap();
+        assert_eq!(hex(&payload), golden.trim(), "{back_end:?}");
+        decode(
+            &unhex(golden),
+            &schema,
+            &Limits::DEFAULT,
+            &mut Compare(&rows, 0),
+        )
+        .unwrap();
+    }
+}
+
+/// Prints the golden bytes of a new version: `cargo test --test codec_golden -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints bytes for a new version; never to make a failing test pass"]
+fn print_the_bytes_of_a_new_version() {
+    let mut schema = schema();
+    let rows = rows(&schema);
+    fit(&rows, &mut schema);
+    let mut bytes = Vec::new();
+    schema.encode(&mut bytes).unwrap();
+    println!("SCHEMA {}", hex(&bytes));
+    for back_end in [BackEnd::Varint, BackEnd::Rice] {
+        let mut payload = Vec::new();
+        Encoder::with_back_end(&schema, back_end)
+            .encode(5, &rows, &mut payload)
+            .unwrap();
+        println!("{back_end:?} {}", hex(&payload));
+    }
+}
