@@ -28,6 +28,7 @@ mod ranges;
 mod read;
 mod row;
 pub mod rows;
+pub mod scan;
 pub mod schema;
 pub mod store;
 pub mod writer;
