@@ -17,8 +17,6 @@ mod hello;
 mod open;
 mod plain;
 mod sinks;
-#[cfg(test)]
-mod tests;
 mod up;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

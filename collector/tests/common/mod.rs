@@ -1,0 +1,377 @@
+//! A collector's cores on disks in memory, and a device that speaks to them.
+#![allow(dead_code, unreachable_pub, reason = "shared by test files, each of which uses its part")]
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use headwater_collector::pipeline::custody::{
+    Custody, Event, Gateway, Mode, Output, PlainPublish, Settings, SinkSpec,
+};
+use headwater_collector::pipeline::envelope::Decoder;
+use headwater_collector::pipeline::pattern::Pattern;
+use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, Staged};
+use headwater_gate::repeat::fingerprint;
+use headwater_gate::{ConnId, Token};
+use headwater_lake::MemStore;
+use headwater_lake::audit::Audit;
+use headwater_proto::bundle::{self, BundleHead};
+use headwater_proto::codec::{Encoder, Rows};
+use headwater_proto::frame::{self, Frames, Kind};
+use headwater_proto::ids::{DeviceId, Epoch, Lane};
+use headwater_proto::message::{
+    self, Ack, EpochEnd, Hello, HelloStream, Mark, Reject, Welcome, WallClock,
+};
+use headwater_proto::sample::Value;
+use headwater_proto::schema::{Column, ColumnKind, Schema};
+use headwater_proto::time::{Millis, Now, UnixMicros};
+use headwater_spool::{FakeDisk, Reader};
+
+pub const CONN: ConnId = ConnId(1);
+const START_US: i64 = 1_760_000_000_000_000;
+
+pub fn at(ms: u64) -> Now {
+    let us = i64::try_from(ms * 1000).unwrap();
+    Now { mono: Millis(ms), wall: UnixMicros(START_US + us) }
+}
+
+pub fn device() -> DeviceId {
+    DeviceId::new("dev").unwrap()
+}
+
+pub fn settings() -> Settings {
+    Settings {
+        log: headwater_spool::Config {
+            name: "journal".into(),
+            segment_bytes: 8 << 10,
+            quota_bytes: 1 << 20,
+            reserve_bytes: 32 << 10,
+            fs_reserve_bytes: 0,
+            fs_reserve_percent: 0,
+            spares: 1,
+            ..headwater_spool::Config::default()
+        },
+        mode: Mode::Sinks,
+        sinks: vec![SinkSpec { name: NAME.into(), required: true }],
+        patterns: vec![Pattern::new("plain/{device}/{metric}", Decoder::Number).unwrap()],
+        gateways: vec![Gateway { client: "gw".into(), devices: vec!["node-*".into()] }],
+        abandon_after_ms: 0,
+        ..Settings::default()
+    }
+}
+
+pub struct Rig {
+    pub disk: FakeDisk,
+    pub store: MemStore,
+    pub custody: Custody<FakeDisk>,
+    pub sink: LakeSink<MemStore>,
+    pub reader: Reader<FakeDisk>,
+    pub ms: u64,
+    pub sent: Vec<Output>,
+}
+
+impl Rig {
+    pub fn new() -> Self {
+        Self::start(FakeDisk::new(), MemStore::new(), settings(), 0).unwrap()
+    }
+
+    /// Opens the cores as the program does.
+    pub fn start(
+        disk: FakeDisk,
+        store: MemStore,
+        settings: Settings,
+        ms: u64,
+    ) -> Result<Self, String> {
+        let mut next = 0x1234_5678 + ms;
+        let mut entropy = || {
+            next = next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            next
+        };
+        let say = |error: &dyn std::fmt::Display| error.to_string();
+        let (mut custody, opened) =
+            Custody::open(disk.clone(), settings, &mut entropy).map_err(|e| say(&e))?;
+        let lake = LakeSettings { flush_after_ms: 2_000, ..LakeSettings::default() };
+        let plan = custody.plan().filter(|plan| plan.sink == NAME).map(|plan| plan.bytes.clone());
+        let known = custody.cursor(NAME).unwrap_or_default();
+        let mut sink = LakeSink::open(
+            store.clone(),
+            lake,
+            custody.journal(),
+            plan.as_deref(),
+            known,
+            custody.schemas().clone(),
+        )
+        .map_err(|e| say(&e))?;
+        if opened.is_new {
+            headwater_collector::sink::seed(&mut custody, &store).map_err(|e| say(&e))?;
+        }
+        custody.resume(NAME, sink.cursor()).map_err(|e| say(&e))?;
+        sink.restore(custody.ledger());
+        let reader = custody.reader();
+        Ok(Self { disk, store, custody, sink, reader, ms, sent: Vec::new() })
+    }
+
+    pub fn now(&self) -> Now {
+        at(self.ms)
+    }
+
+    pub fn handle(&mut self, event: Event) {
+        let now = self.now();
+        self.custody.handle(event, now);
+    }
+
+    /// Syncs and gathers what is said.
+    pub fn sync(&mut self) -> bool {
+        let now = self.now();
+        let ok = self.custody.sync(now).is_ok();
+        while let Some(output) = self.custody.next_output() {
+            self.sent.push(output);
+        }
+        ok
+    }
+
+    pub fn connect(&mut self, client: &str) {
+        self.handle(Event::Connected { conn: CONN, client: client.into() });
+    }
+
+    pub fn up(&mut self, payload: Vec<u8>, token: u64) {
+        self.up_for(&device(), payload, token);
+    }
+
+    pub fn up_for(&mut self, device: &DeviceId, payload: Vec<u8>, token: u64) {
+        self.handle(Event::Up {
+            conn: CONN,
+            device: device.clone(),
+            payload: payload.into(),
+            token: Some(Token(token)),
+        });
+    }
+
+    pub fn plain(&mut self, topic: &str, payload: &str, packet_id: u16, dup: bool, token: u64) {
+        self.handle(Event::Plain(PlainPublish {
+            conn: CONN,
+            client: Arc::from("meter"),
+            topic: topic.into(),
+            payload: payload.as_bytes().to_vec().into(),
+            dup,
+            packet_id,
+            fingerprint: fingerprint(topic, payload.as_bytes()),
+            token: Some(Token(token)),
+        }));
+    }
+
+    /// Lets the sink read all that is durable, and flushes it.
+    pub fn flush(&mut self) -> Result<(), String> {
+        let now = self.now();
+        loop {
+            let from = self.sink.position();
+            let sink = &mut self.sink;
+            let mut failed = None;
+            let chunk = self
+                .reader
+                .read(from, 1 << 16, |position, kind, payload| {
+                    match sink.offer(position, kind, payload, now) {
+                        Ok(()) => ControlFlow::Continue(()),
+                        Err(error) => {
+                            failed = Some(error.to_string());
+                            ControlFlow::Break(())
+                        }
+                    }
+                })
+                .map_err(|e| e.to_string())?;
+            if let Some(failed) = failed {
+                return Err(failed);
+            }
+            self.sink.skip_to(chunk.next);
+            if chunk.next == from {
+                break;
+            }
+        }
+        match self.sink.stage(now).map_err(|e| e.to_string())? {
+            Staged::Nothing => return Ok(()),
+            Staged::Empty => {}
+            Staged::Plan(bytes) => {
+                self.custody.append_plan(NAME, &bytes).map_err(|e| e.to_string())?;
+                if !self.sync() {
+                    return Err("the plan was not synced".into());
+                }
+            }
+        }
+        let committed = self.sink.publish().map_err(|e| e.to_string())?.ok_or("no flush")?;
+        self.handle(Event::Committed {
+            sink: NAME.into(),
+            through: committed.through,
+            streams: committed.streams,
+        });
+        Ok(())
+    }
+
+    pub fn audit(&self) -> Audit {
+        headwater_lake::audit::audit(&self.store).unwrap()
+    }
+
+    pub fn pubacks(&self) -> Vec<u64> {
+        let acks = self.sent.iter().filter_map(|output| match output {
+            Output::PubAck { token, .. } => Some(token.0),
+            _ => None,
+        });
+        acks.collect()
+    }
+
+    pub fn messages<M: message::Body>(&self) -> Vec<M> {
+        let mut found = Vec::new();
+        for output in &self.sent {
+            let Output::Send { payload, .. } = output else { continue };
+            for item in Frames::new(payload) {
+                let (frame, _) = item.unwrap();
+                if frame.kind == M::KIND {
+                    found.push(message::decode(frame.payload).unwrap());
+                }
+            }
+        }
+        found
+    }
+
+    /// The newest mark of a stream in any Ack or Welcome.
+    pub fn mark(&self, epoch: u64) -> Option<Mark> {
+        let mut newest = None;
+        for output in &self.sent {
+            let Output::Send { payload, .. } = output else { continue };
+            for item in Frames::new(payload) {
+                let (frame, _) = item.unwrap();
+                let marks: Vec<Mark> = match frame.kind {
+                    Kind::Ack => message::decode::<Ack>(frame.payload).unwrap().marks.to_vec(),
+                    Kind::Welcome => {
+                        message::decode::<Welcome>(frame.payload).unwrap().marks.to_vec()
+                    }
+                    _ => continue,
+                };
+                for mark in marks {
+                    if mark.epoch == Epoch::new(epoch) {
+                        newest = Some(mark);
+                    }
+                }
+            }
+        }
+        newest
+    }
+
+    pub fn rejects(&self) -> Vec<Reject> {
+        self.messages()
+    }
+}
+
+pub fn listed(epoch: u64, oldest: u64, next: u64) -> HelloStream {
+    HelloStream {
+        lane: Lane::Normal,
+        epoch: Epoch::new(epoch),
+        oldest,
+        next,
+        ram: false,
+        ended: false,
+    }
+}
+
+pub fn hello(streams: &[HelloStream]) -> Vec<u8> {
+    hello_of(&device(), streams)
+}
+
+pub fn hello_of(origin: &DeviceId, streams: &[HelloStream]) -> Vec<u8> {
+    let hello = Hello {
+        version_min: 1,
+        version_max: 1,
+        origin: origin.clone(),
+        nonce: 7,
+        page: 0,
+        pages: 1,
+        complete: true,
+        boot: 3,
+        uptime_ms: 1000,
+        wall: Some(wall()),
+        max_bundle: 65_536,
+        streams: streams.iter().copied().collect(),
+    };
+    let mut out = Vec::new();
+    message::append_frame(&hello, &mut out);
+    out
+}
+
+fn wall() -> WallClock {
+    WallClock { time: UnixMicros(START_US), error_ms: 0 }
+}
+
+pub fn schema() -> Schema {
+    Schema::new(
+        1000,
+        vec![Column::new("temp", ColumnKind::F64), Column::new("n", ColumnKind::I64)],
+    )
+}
+
+/// A batch of record `seq`: three rows, five values that `seq` decides.
+pub fn batch(seq: u64) -> Vec<u8> {
+    let schema = schema();
+    let mut rows = Rows::new(&schema);
+    for row in 0..3u32 {
+        let us = START_US + i64::try_from(seq % 1000).unwrap() * 3_000_000 + i64::from(row) * 1_000_000;
+        let temp = Value::F64(20.0 + seq as f64 / 8.0 + f64::from(row));
+        let n = (row != 1).then_some(Value::I64(i64::try_from(seq).unwrap()));
+        rows.push_row(us, 0, &[Some(temp), n]).unwrap();
+    }
+    let mut out = Vec::new();
+    Encoder::new(&schema).encode(0, &rows, &mut out).unwrap();
+    out
+}
+
+/// Readings in each [`batch`].
+pub const SAMPLES: u64 = 5;
+
+pub fn schema_frame() -> Vec<u8> {
+    let mut bytes = vec![0];
+    schema().encode(&mut bytes).unwrap();
+    bytes
+}
+
+pub fn bundle_of(
+    origin: &DeviceId,
+    epoch: u64,
+    first: u64,
+    frames: &[(Kind, Vec<u8>)],
+) -> Vec<u8> {
+    let head = BundleHead {
+        origin: origin.clone(),
+        lane: Lane::Normal,
+        epoch: Epoch::new(epoch),
+        first,
+        ram: false,
+        boot: 3,
+        uptime_ms: 2000,
+        wall: Some(wall()),
+    };
+    let frames = frames.iter().map(|(kind, payload)| (*kind, payload.as_slice()));
+    bundle::assemble(head, 256 << 10, frames).unwrap().0
+}
+
+/// Records `first..next` of an epoch with their schema.
+pub fn bundle(epoch: u64, first: u64, next: u64) -> Vec<u8> {
+    let mut frames = vec![(Kind::Schema, schema_frame())];
+    frames.extend((first..next).map(|seq| (Kind::Batch, batch(seq))));
+    bundle_of(&device(), epoch, first, &frames)
+}
+
+pub fn epoch_end(epoch: u64, next: u64) -> Vec<u8> {
+    message::to_vec(&EpochEnd {
+        origin: device(),
+        lane: Lane::Normal,
+        epoch: Epoch::new(epoch),
+        first: 0,
+        next,
+        clean: true,
+        boot: 3,
+        last_durable: None,
+    })
+}
+
+pub fn framed(kind: Kind, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::append(kind, payload, &mut out).unwrap();
+    out
+}
