@@ -49,7 +49,7 @@ impl Report {
     /// Reads the lake and nothing else, apart from the counters of the wire.
     pub(super) fn make(fleet: &Fleet, watch: &Watch, start: UnixMicros, rows: u64) -> Result<Self> {
         let dir = fleet.lake();
-        let store = LocalStore::open(&dir).context("the lake cannot be opened")?;
+        let store = LocalStore::new(&dir).context("the lake cannot be opened")?;
         let audit = audit::audit(&store).context("the lake cannot be audited")?;
         let mut comparison = Comparison::default();
         for agent in &fleet.agents[1..] {

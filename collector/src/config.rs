@@ -1,0 +1,162 @@
+//! Core: the configuration: what is written (`Raw*`), what is valid, and every fault at once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use headwater_gate::Limits;
+use headwater_gate::acl::{Acl, Gateway, TopicPattern};
+use headwater_lake::Encoding;
+
+use crate::pipeline::credit::CreditLimits;
+use crate::pipeline::custody::{self, Mode};
+use crate::pipeline::envelope::Decoder;
+use crate::pipeline::pattern::{MAX_PATTERNS, Pattern};
+use crate::sink::hot::HotSettings;
+use crate::sink::lake::LakeSettings;
+use crate::sink::rows::TimeWindow;
+
+mod raw;
+
+/// Every setting with its default and what it means, as `--print-config` shows it.
+pub const DEFAULTS: &str = include_str!("default.toml");
+
+const MIB: u64 = 1 << 20;
+
+/// Why a configuration is not taken: all that the operator must fix.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct Faults(pub Vec<String>);
+
+/// A configuration that was checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Folder of the journal.
+    pub journal_dir: PathBuf,
+    /// Folder of keyed state.
+    pub state_dir: PathBuf,
+    /// Folder of the tables.
+    pub lake_dir: PathBuf,
+    /// Where MQTT is taken.
+    pub gate_listen: SocketAddr,
+    /// Bounds of connections.
+    pub limits: Limits,
+    /// Who may publish what.
+    pub acl: Acl,
+    /// The journal and what rests on it.
+    pub custody: custody::Settings,
+    /// The lake.
+    pub lake: LakeSettings,
+    /// The hot store, if it is on.
+    pub hot: Option<Hot>,
+    /// Where HTTP is served, if anywhere.
+    pub http_listen: Option<SocketAddr>,
+    /// What is logged: a filter of the `tracing` kind.
+    pub log_level: String,
+    /// JSON instead of text.
+    pub log_json: bool,
+}
+
+/// The hot store.
+#[derive(Debug, Clone, Copy)]
+pub struct Hot {
+    /// How long and how much it keeps.
+    pub settings: HotSettings,
+    /// Milliseconds between two commits.
+    pub freshness_ms: u64,
+}
+
+impl Config {
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    /// [`Faults`]: what TOML itself refuses, or else every setting that is wrong.
+    pub fn parse(text: &str) -> Result<Self, Faults> {
+        let raw: raw::RawConfig =
+            toml::from_str(text).map_err(|error| Faults(vec![error.to_string()]))?;
+        let mut problems = Vec::new();
+        let config = raw.check(&mut problems);
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(Faults(problems)),
+        }
+    }
+}
+
+/// A loopback address, or a line in `problems`.
+fn loopback(key: &str, text: &str, problems: &mut Vec<String>) -> Option<SocketAddr> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => return Some(address),
+        Ok(_) => problems.push(format!(
+            "{key} = {text:?}: must be a loopback address such as 127.0.0.1: without TLS nothing \
+             leaves this machine"
+        )),
+        Err(_) => problems.push(format!(
+            "{key} = {text:?}: must be ADDRESS:PORT, for example 127.0.0.1:1883"
+        )),
+    }
+    None
+}
+
+/// `value` if it lies in `range`, or a line in `problems` that says why it must.
+fn within(
+    key: &str,
+    value: u64,
+    range: std::ops::RangeInclusive<u64>,
+    why: &str,
+    problems: &mut Vec<String>,
+) -> u64 {
+    if !range.contains(&value) {
+        problems.push(format!(
+            "{key} = {value}: must be from {} to {}, {why}",
+            range.start(),
+            range.end()
+        ));
+    }
+    value.clamp(*range.start(), *range.end())
+}
+
+/// A folder, or a line in `problems`.
+fn folder(key: &str, text: &str, problems: &mut Vec<String>) -> PathBuf {
+    if text.is_empty() {
+        problems.push(format!("{key} is empty: name a folder"));
+    }
+    text.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_and_the_printed_one_are_the_same() {
+        let empty = Config::parse("").unwrap();
+        let printed = Config::parse(DEFAULTS).unwrap();
+        assert_eq!(format!("{empty:?}"), format!("{printed:?}"));
+    }
+
+    #[test]
+    fn all_faults_come_at_once_and_say_what_to_do() {
+        let text = "custody = \"maybe\"\n[gate]\nlisten = \"0.0.0.0:1883\"\n[journal]\nsegment_mib = \
+                    4096\n[lake]\nflush_s = 0\n[[plain]]\ntopic = \"a/b\"\ndecoder = \"json\"\n";
+        let faults = Config::parse(text).unwrap_err();
+        assert_eq!(faults.0.len(), 5, "{faults}");
+        for part in ["custody", "loopback", "journal.segment_mib", "lake.flush_s", "{device}"] {
+            assert!(faults.to_string().contains(part), "{part} in:\n{faults}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let faults = Config::parse("[gate]\nlisen = \"127.0.0.1:1\"\n").unwrap_err().to_string();
+        assert!(faults.contains("lisen") && faults.contains("line 2"), "{faults}");
+    }
+
+    #[test]
+    fn own_patterns_replace_the_default_ones() {
+        let text = "[[plain]]\ntopic = \"plant/{device}/{metric}\"\ndecoder = \"number\"\n";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.custody.patterns.len(), 1);
+        assert!(config.acl.publish("any", "plant/pump/level").is_some());
+        assert!(config.acl.publish("any", "devices/pump").is_none());
+    }
+}

@@ -1,0 +1,380 @@
+//! Core: the configuration as it is written.
+
+use serde::Deserialize;
+
+use super::{
+    Acl, Config, CreditLimits, Decoder, Encoding, Gateway, Hot, HotSettings, LakeSettings, Limits,
+    MAX_PATTERNS, MIB, Mode, Pattern, TimeWindow, TopicPattern, custody, folder, loopback, within,
+};
+
+const DAY_US: i64 = 86_400_000_000;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawConfig {
+    data_dir: String,
+    custody: String,
+    gate: RawGate,
+    plain: Vec<RawPlain>,
+    journal: RawJournal,
+    lake: RawLake,
+    hot: RawHot,
+    http: RawHttp,
+    log: RawLog,
+}
+
+impl Default for RawConfig {
+    fn default() -> Self {
+        let plain = |topic: &str, decoder: &str| RawPlain {
+            topic: topic.into(),
+            decoder: decoder.into(),
+        };
+        Self {
+            data_dir: "/var/lib/headwater-collector".into(),
+            custody: "sinks".into(),
+            gate: RawGate::default(),
+            plain: vec![
+                plain("devices/{device}", "json"),
+                plain("devices/{device}/{metric#}", "number"),
+            ],
+            journal: RawJournal::default(),
+            lake: RawLake::default(),
+            hot: RawHot::default(),
+            http: RawHttp::default(),
+            log: RawLog::default(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawGate {
+    listen: String,
+    max_connections: u64,
+    max_connections_per_ip: u64,
+    credit_kib: u64,
+    credit_total_mib: u64,
+    gateways: Vec<RawGateway>,
+}
+
+impl Default for RawGate {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:1883".into(),
+            max_connections: 10_000,
+            max_connections_per_ip: 2_000,
+            credit_kib: 1024,
+            credit_total_mib: 64,
+            gateways: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGateway {
+    client: String,
+    devices: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPlain {
+    topic: String,
+    decoder: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawJournal {
+    max_mib: u64,
+    segment_mib: u64,
+}
+
+impl Default for RawJournal {
+    fn default() -> Self {
+        Self { max_mib: 4096, segment_mib: 64 }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawLake {
+    dir: String,
+    flush_s: u64,
+    flush_mib: u64,
+    flush_rows: u64,
+    encoding: String,
+    max_late_days: u64,
+    max_future_s: u64,
+}
+
+impl Default for RawLake {
+    fn default() -> Self {
+        Self {
+            dir: "/var/lib/headwater-collector/lake".into(),
+            flush_s: 60,
+            flush_mib: 64,
+            flush_rows: 4_000_000,
+            encoding: "compact".into(),
+            max_late_days: 30,
+            max_future_s: 3600,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawHot {
+    enabled: bool,
+    keep_hours: u64,
+    max_mib: u64,
+    freshness_s: u64,
+}
+
+impl Default for RawHot {
+    fn default() -> Self {
+        Self { enabled: true, keep_hours: 24, max_mib: 256, freshness_s: 1 }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawHttp {
+    listen: String,
+}
+
+impl Default for RawHttp {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:8080".into() }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawLog {
+    level: String,
+    format: String,
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self { level: "info".into(), format: "text".into() }
+    }
+}
+
+impl RawConfig {
+    /// The valid configuration, and a line in `problems` for each thing the operator must fix.
+    pub(super) fn check(self, problems: &mut Vec<String>) -> Option<Config> {
+        let data = folder("data_dir", &self.data_dir, problems);
+        let gate_listen = loopback("gate.listen", &self.gate.listen, problems);
+        let http_listen = (!self.http.listen.is_empty())
+            .then(|| loopback("http.listen", &self.http.listen, problems))
+            .flatten();
+        let (patterns, plain) = patterns(&self.plain, problems);
+        let mode = match self.custody.as_str() {
+            "sinks" => Mode::Sinks,
+            "journal" => Mode::Journal,
+            other => {
+                problems.push(format!("custody = {other:?}: must be \"sinks\" or \"journal\""));
+                Mode::Sinks
+            }
+        };
+        let log = self.journal.check(problems);
+        let gateways = self.gate.gateways(problems);
+        let (limits, credit) = self.gate.check(problems);
+        let custody = custody::Settings {
+            log,
+            credit,
+            mode,
+            patterns,
+            gateways: gateways.clone(),
+            ..custody::Settings::default()
+        };
+        let lake_dir = folder("lake.dir", &self.lake.dir, problems);
+        let lake = self.lake.check(problems);
+        let hot = self.hot.check(problems);
+        let log_json = match self.log.format.as_str() {
+            "text" => false,
+            "json" => true,
+            other => {
+                problems.push(format!("log.format = {other:?}: must be \"text\" or \"json\""));
+                false
+            }
+        };
+        Some(Config {
+            journal_dir: data.join("journal"),
+            state_dir: data.join("state"),
+            lake_dir,
+            gate_listen: gate_listen?,
+            limits,
+            acl: Acl { gateways, plain, ..Acl::default() },
+            custody,
+            lake,
+            hot,
+            http_listen,
+            log_level: self.log.level,
+            log_json,
+        })
+    }
+}
+
+impl RawGate {
+    fn check(&self, problems: &mut Vec<String>) -> (Limits, CreditLimits) {
+        let why = "each takes about 10 KB when idle, and a file descriptor";
+        let all = within("gate.max_connections", self.max_connections, 1..=100_000, why, problems);
+        let per_ip = within(
+            "gate.max_connections_per_ip",
+            self.max_connections_per_ip,
+            1..=all,
+            "no more than gate.max_connections",
+            problems,
+        );
+        let why = "one bundle of 256 KiB must fit, and more is memory for one sender";
+        let credit = within("gate.credit_kib", self.credit_kib, 256..=65_536, why, problems);
+        let total = within(
+            "gate.credit_total_mib",
+            self.credit_total_mib,
+            credit.div_ceil(1024)..=16_384,
+            "at least the credit of one connection",
+            problems,
+        );
+        let limits = Limits {
+            connections: usize::try_from(all).unwrap_or(usize::MAX),
+            connections_per_ip: usize::try_from(per_ip).unwrap_or(usize::MAX),
+            ..Limits::default()
+        };
+        let credit =
+            CreditLimits { per_connection_bytes: credit * 1024, total_bytes: total * MIB };
+        (limits, credit)
+    }
+
+    fn gateways(&self, problems: &mut Vec<String>) -> Vec<Gateway> {
+        let mut gateways = Vec::new();
+        for gateway in &self.gateways {
+            if gateway.client.is_empty() || gateway.devices.is_empty() {
+                problems.push(format!(
+                    "gate.gateways: {:?} needs a client id and at least one device",
+                    gateway.client
+                ));
+            }
+            gateways.push(Gateway {
+                client: gateway.client.clone(),
+                devices: gateway.devices.clone(),
+            });
+        }
+        gateways
+    }
+}
+
+impl RawJournal {
+    fn check(&self, problems: &mut Vec<String>) -> headwater_spool::Config {
+        let why = "room for eight segments and for what the fleet sends while the lake is away";
+        let max = within("journal.max_mib", self.max_mib, 64..=1 << 20, why, problems);
+        let segment = within(
+            "journal.segment_mib",
+            self.segment_mib,
+            1..=(max / 8).min(1024),
+            "at most an eighth of journal.max_mib, so that releasing one frees little",
+            problems,
+        );
+        headwater_spool::Config {
+            segment_bytes: segment * MIB,
+            quota_bytes: max * MIB,
+            reserve_bytes: segment * MIB,
+            ..custody::Settings::default().log
+        }
+    }
+}
+
+impl RawLake {
+    fn check(&self, problems: &mut Vec<String>) -> LakeSettings {
+        let why = "small files are slow to read, late ones hold up the devices' disks";
+        let flush_s = within("lake.flush_s", self.flush_s, 1..=3_600, why, problems);
+        let why = "this is memory";
+        let flush_mib = within("lake.flush_mib", self.flush_mib, 1..=4_096, why, problems);
+        let why = "each takes about 57 bytes of memory";
+        let rows = within("lake.flush_rows", self.flush_rows, 1_000..=64_000_000, why, problems);
+        let why = "longer than any device sleeps";
+        let late = within("lake.max_late_days", self.max_late_days, 0..=36_500, why, problems);
+        let why = "a clock that is further ahead is wrong";
+        let future = within("lake.max_future_s", self.max_future_s, 0..=31_536_000, why, problems);
+        let encoding = match self.encoding.as_str() {
+            "compact" => Encoding::Compact,
+            "compat" => Encoding::Compat,
+            other => {
+                problems
+                    .push(format!("lake.encoding = {other:?}: must be \"compact\" or \"compat\""));
+                Encoding::Compact
+            }
+        };
+        let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        LakeSettings {
+            lake: headwater_lake::Settings { encoding },
+            flush_after_ms: flush_s * 1_000,
+            flush_bytes: usize::try_from(flush_mib * MIB).unwrap_or(usize::MAX),
+            flush_rows: usize::try_from(rows).unwrap_or(usize::MAX),
+            window: TimeWindow {
+                max_late_us: (late > 0).then(|| signed(late).saturating_mul(DAY_US)),
+                max_ahead_us: signed(future).saturating_mul(1_000_000),
+            },
+        }
+    }
+}
+
+impl RawHot {
+    fn check(&self, problems: &mut Vec<String>) -> Option<Hot> {
+        let why = "the lake keeps the rest";
+        let hours = within("hot.keep_hours", self.keep_hours, 1..=8_760, why, problems);
+        let max = within("hot.max_mib", self.max_mib, 16..=65_536, why, problems);
+        let why = "each update is a sync of the disk";
+        let freshness = within("hot.freshness_s", self.freshness_s, 1..=3_600, why, problems);
+        let hours = i64::try_from(hours).unwrap_or(i64::MAX);
+        self.enabled.then_some(Hot {
+            settings: HotSettings {
+                keep_us: hours.saturating_mul(3_600_000_000),
+                max_bytes: max * MIB,
+                // The floor of sled's own memory is higher than a small cache would save.
+                cache_bytes: (max * MIB / 16).clamp(8 * MIB, 64 * MIB),
+            },
+            freshness_ms: freshness * 1_000,
+        })
+    }
+}
+
+/// The patterns twice: as the gate lets publishes in, and as custody reads their topics.
+fn patterns(
+    plain: &[RawPlain],
+    problems: &mut Vec<String>,
+) -> (Vec<Pattern>, Vec<TopicPattern>) {
+    let (mut read, mut let_in) = (Vec::new(), Vec::new());
+    if plain.len() > MAX_PATTERNS {
+        problems.push(format!("plain: {} patterns; at most {MAX_PATTERNS}", plain.len()));
+    }
+    for RawPlain { topic, decoder } in plain {
+        let decoder = match decoder.as_str() {
+            "json" => Decoder::Json,
+            "number" => Decoder::Number,
+            "line" => Decoder::Line,
+            other => {
+                problems.push(format!(
+                    "plain {topic:?}: decoder = {other:?} must be \"json\", \"number\" or \"line\""
+                ));
+                continue;
+            }
+        };
+        match Pattern::new(topic, decoder) {
+            Ok(pattern) => read.push(pattern),
+            Err(error) => {
+                problems.push(format!("plain {topic:?}: {error}"));
+                continue;
+            }
+        }
+        let gate = topic.replace("{metric#}", "#").replace("{metric}", "+");
+        match TopicPattern::parse(&gate) {
+            Ok(pattern) => let_in.push(pattern),
+            Err(error) => problems.push(format!("plain {topic:?}: {error}")),
+        }
+    }
+    (read, let_in)
+}
