@@ -1,0 +1,118 @@
+//! `headwater-collector audit`: is every reading in the lake once, or named in a gap?
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use headwater_lake::LocalStore;
+use headwater_lake::audit::{self, Audit, StreamAudit, Verdict};
+
+use super::print;
+
+/// Streams that the table shows when there are more; bad ones always come first.
+const MAX_LINES: usize = 50;
+
+/// What `audit` takes.
+#[derive(Debug, clap::Args)]
+pub struct AuditArgs {
+    /// Folder of the lake.
+    #[arg(long)]
+    lake: PathBuf,
+    /// Print one JSON object with every stream.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &AuditArgs) -> Result<bool> {
+    let audit = audit::audit(&open(&args.lake)?)?;
+    let text = if args.json { format!("{}\n", serde_json::to_string(&audit)?) } else { table(&audit) };
+    print(&text)?;
+    Ok(audit.totals.is_good())
+}
+
+/// An existing lake; a typing error must not become an empty one that audits well.
+pub(super) fn open(lake: &PathBuf) -> Result<LocalStore> {
+    if !lake.join("samples").join("_delta_log").is_dir() {
+        bail!("{} is no lake: it has no samples/_delta_log", lake.display());
+    }
+    LocalStore::new(lake).with_context(|| format!("cannot open the lake {}", lake.display()))
+}
+
+fn table(audit: &Audit) -> String {
+    let mut out = String::new();
+    let mut streams: Vec<&StreamAudit> = audit.streams.iter().collect();
+    streams.sort_by_key(|stream| std::cmp::Reverse(stream.verdict));
+    let width = streams.iter().take(MAX_LINES).map(|s| s.device_id.len()).max().unwrap_or(6).max(6);
+    let _ = writeln!(
+        out,
+        "{:<width$}  {:<6}  {:<16}  {:<11}  {:>9}  {:>12}  {:>9}  note",
+        "device", "lane", "epoch", "verdict", "batches", "samples", "missing"
+    );
+    for stream in streams.iter().take(MAX_LINES) {
+        let counts = &stream.counts;
+        let _ = writeln!(
+            out,
+            "{:<width$}  {:<6}  {:016x}  {:<11}  {:>9}  {:>12}  {:>9}  {}",
+            stream.device_id,
+            stream.lane,
+            stream.epoch,
+            name(stream.verdict),
+            counts.batches,
+            counts.samples,
+            counts.explained + counts.pending + counts.unexplained,
+            note(stream)
+        );
+    }
+    if streams.len() > MAX_LINES {
+        let _ = writeln!(out, "and {} more streams; --json has them all", streams.len() - MAX_LINES);
+    }
+    let (totals, verdicts) = (&audit.totals, &audit.totals.verdicts);
+    let _ = writeln!(
+        out,
+        "\n{} samples in {} streams: {} complete, {} explained, {} pending, {} unexplained, {} \
+         repeated, {} conflicting",
+        totals.counts.samples,
+        totals.streams,
+        verdicts.complete,
+        verdicts.explained,
+        verdicts.pending,
+        verdicts.unexplained,
+        verdicts.repeated,
+        verdicts.conflicting
+    );
+    out.push_str(if totals.is_good() {
+        "every reading is here once, named in a gap, or still on its way\n"
+    } else {
+        "THE PROMISE IS BROKEN for the streams at the top\n"
+    });
+    out
+}
+
+fn note(stream: &StreamAudit) -> String {
+    let counts = &stream.counts;
+    let mut notes = Vec::new();
+    if let Some((first, next)) = stream.unexplained_ranges.first() {
+        notes.push(format!("first unexplained: {first} to {}", next - 1));
+    }
+    let facts = [
+        (counts.gap_samples, "samples in gaps"),
+        (counts.gaps_uncounted, "gaps known by time alone"),
+        (counts.quarantined, "samples in quarantine"),
+        (counts.filled, "gaps filled later"),
+        (counts.repeated, "rows twice"),
+        (counts.conflicting, "contradictions"),
+    ];
+    notes.extend(facts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
+    notes.join("; ")
+}
+
+const fn name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Complete => "complete",
+        Verdict::Explained => "explained",
+        Verdict::Pending => "pending",
+        Verdict::Unexplained => "UNEXPLAINED",
+        Verdict::Repeated => "REPEATED",
+        Verdict::Conflicting => "CONFLICTING",
+    }
+}
