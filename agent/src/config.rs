@@ -15,6 +15,8 @@ pub use sources::{
     ReplaySource, Source, SourceKind,
 };
 
+/// The source of what `send` hands over; no other may have its name.
+pub const SEND_SOURCE: &str = "send";
 /// Every setting with its default and what it means, as `--print-config` shows it.
 pub const DEFAULTS: &str = include_str!("default.toml");
 
@@ -134,10 +136,14 @@ impl Config {
 
 /// A lane by its name, or a line in `problems`.
 fn lane(key: &str, name: &str, problems: &mut Vec<String>) -> Lane {
-    Lane::from_name(name).filter(|lane| Lane::AGENT.contains(lane)).unwrap_or_else(|| {
-        problems.push(format!("{key} = {name:?}: must be \"alarm\", \"normal\" or \"bulk\""));
-        Lane::Normal
-    })
+    Lane::from_name(name)
+        .filter(|lane| Lane::AGENT.contains(lane))
+        .unwrap_or_else(|| {
+            problems.push(format!(
+                "{key} = {name:?}: must be \"alarm\", \"normal\" or \"bulk\""
+            ));
+            Lane::Normal
+        })
 }
 
 /// `host:port`, or a line in `problems`.
@@ -147,13 +153,18 @@ fn address(key: &str, text: &str, problems: &mut Vec<String>) -> (String, u16) {
         Some((host.to_owned(), port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
     });
     parts.unwrap_or_else(|| {
-        problems.push(format!("{key} = {text:?}: must be HOST:PORT, for example 127.0.0.1:1883"));
+        problems.push(format!(
+            "{key} = {text:?}: must be HOST:PORT, for example 127.0.0.1:1883"
+        ));
         (String::new(), 0)
     })
 }
 
 fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 /// `value` if it lies in `range`, or a line in `problems` that says why it must.
@@ -179,11 +190,17 @@ fn tags(raw: BTreeMap<String, String>, problems: &mut Vec<String>) -> Vec<(Strin
     use headwater_proto::codec::Limits;
     use headwater_proto::schema::MAX_TEXT_BYTES;
     if raw.len() > Limits::DEFAULT.labels as usize {
-        problems.push(format!("tags: {} of them; at most {}", raw.len(), Limits::DEFAULT.labels));
+        problems.push(format!(
+            "tags: {} of them; at most {}",
+            raw.len(),
+            Limits::DEFAULT.labels
+        ));
     }
     for (key, value) in &raw {
         if key.is_empty() || key.len().max(value.len()) > MAX_TEXT_BYTES {
-            problems.push(format!("tags.{key}: keys have 1 to {MAX_TEXT_BYTES} bytes, values at most that many"));
+            problems.push(format!(
+                "tags.{key}: keys have 1 to {MAX_TEXT_BYTES} bytes, values at most that many"
+            ));
         }
     }
     raw.into_iter().collect()
@@ -199,4 +216,115 @@ fn path(text: String) -> Option<PathBuf> {
 enum LogFormat {
     Text,
     Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(text: &str) -> String {
+        Config::parse(text, "host").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_empty_file_and_the_printed_defaults_are_the_same_configuration() {
+        let empty = Config::parse("", "mill 3").unwrap();
+        assert_eq!(empty, Config::parse(DEFAULTS, "mill 3").unwrap());
+        assert_eq!(empty.device.as_str(), "mill-3");
+        assert!(empty.sources.is_empty());
+    }
+
+    #[test]
+    fn every_source_shown_in_the_defaults_is_valid() {
+        let uncommented: String = DEFAULTS
+            .lines()
+            .filter_map(|line| line.strip_prefix("#   "))
+            .map(|line| line.split("   #").next().unwrap_or(line).to_owned() + "\n")
+            .collect();
+        let config = Config::parse(&uncommented, "host").unwrap();
+        assert_eq!(config.sources.len(), 6);
+        let resuming: Vec<_> = config
+            .sources
+            .iter()
+            .filter(|s| s.resumes())
+            .map(|s| s.name.as_str())
+            .collect();
+        assert_eq!(resuming, ["syslog", "replay", "generator"]);
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let text = r#"
+            device = "a b"
+            [collector]
+            address = "example.org:1883"
+            keep_alive_s = 1
+            user = "me"
+            [spool]
+            segment_mib = 9
+            alarm_percent = 50
+            bulk_percent = 50
+            [batch]
+            rows = 0
+            [log]
+            level = "info,,=="
+            [[lines]]
+            name = "x"
+            listen = "tcp://0.0.0.0:80"
+            lane = "fast"
+            [[exec]]
+            name = "x"
+            command = []
+        "#;
+        let faults = faults(text);
+        for expected in [
+            "device = \"a b\": a device id has only letters",
+            "collector.address = \"example.org:1883\": readings would leave this machine",
+            "collector.keep_alive_s = 1: must be from 5 to 600",
+            "give both or neither",
+            "spool.segment_mib = 9: must be from 1 to 4",
+            "spool.alarm_percent + spool.bulk_percent = 100: at most 90",
+            "spool: a lane has",
+            "batch.rows = 0: must be from 1 to 10000",
+            "log.level = \"info,,==\"",
+            "lines.x.listen = \"tcp://0.0.0.0:80\": anybody on the network",
+            "x.lane = \"fast\": must be",
+            "exec.x.command: must name a program",
+            "source \"x\": the name is taken already",
+        ] {
+            assert!(
+                faults.contains(expected),
+                "{expected:?} is not told in:\n{faults}"
+            );
+        }
+        assert_eq!(faults.lines().count(), 13, "{faults}");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let faults = faults("[spool]\nmax_mb = 3\n");
+        assert!(
+            faults.contains("line 2") && faults.contains("max_mb"),
+            "{faults}"
+        );
+    }
+
+    #[test]
+    fn a_host_beyond_loopback_needs_the_word_insecure() {
+        let text = "[collector]\naddress = \"[2001:db8::1]:1883\"\ninsecure = true";
+        let config = Config::parse(text, "h").unwrap();
+        assert_eq!(
+            (config.collector.host.as_str(), config.collector.port),
+            ("2001:db8::1", 1883)
+        );
+    }
+
+    #[test]
+    fn lanes_too_small_for_their_segments_are_refused() {
+        let faults = faults("[spool]\nmax_mib = 16\n");
+        assert!(
+            faults.contains("three segments of 2 MiB must fit"),
+            "{faults}"
+        );
+    }
 }

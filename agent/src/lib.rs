@@ -1,4 +1,22 @@
 //! The agent: reads sensors, makes their samples durable on its own disk, and sends them until the
 //! collector says that they are in the lake.
+//!
+//! ```text
+//! source → queue → engine (admit → batch → spool, synced → sender) → link → collector
+//!                     ▲ forget: committed ◄────────────────────────────┘
+//! ```
+//!
+//! Memory is bounded: `memory.readings_kib` for readings not yet on disk, `memory.fallback_kib` for
+//! records while the disk cannot be written, 128 readings per source on their way, one bundle of at
+//! most 128 KiB being packed, one on its way to the link and those that the link holds (32 at most,
+//! and no more bytes than the collector's credit).
 
+pub mod clock;
+pub mod command;
+pub mod config;
+pub mod desk;
 pub mod pipeline;
+pub mod run;
+pub mod source;
+pub mod status;
+pub mod uplink;

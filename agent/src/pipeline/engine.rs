@@ -238,6 +238,8 @@ pub struct Engine<D: Disk> {
     waiting: VecDeque<HeldEpoch>,
     schemas: send::Schemas,
     gaps: Vec<room::Named>,
+    /// What was in segments that went before their gap was written.
+    released: Vec<(usize, Epoch, room::Contents)>,
     outputs: VecDeque<Output>,
     scratch: Vec<u8>,
     counters: Counters,
@@ -283,6 +285,7 @@ impl<D: Disk> Engine<D> {
             waiting: VecDeque::new(),
             schemas: send::Schemas::default(),
             gaps: Vec::new(),
+            released: Vec::new(),
             outputs: VecDeque::new(),
             scratch: Vec::new(),
             counters: Counters::default(),
@@ -739,3 +742,6 @@ fn held_epoch(lane: Lane, epoch: Epoch, range: SeqRange, ram: bool) -> HeldEpoch
         end_named_in: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

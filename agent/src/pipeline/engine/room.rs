@@ -19,6 +19,9 @@ use crate::pipeline::record;
 
 /// Most gaps kept apart; beyond it neighbours merge with reason `many`.
 pub const MAX_GAPS: usize = 4096;
+/// Most segments released to make the reserve whole: it is a single one, but the quota may have
+/// been lowered since the last start.
+const MAX_RELEASES: usize = 4096;
 /// Bytes of a segment that are looked through at once.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -30,8 +33,8 @@ pub(super) struct Named {
 }
 
 /// What is lost with a segment, and what must be said again.
-#[derive(Default)]
-struct Contents {
+#[derive(Debug, Default)]
+pub(super) struct Contents {
     /// From the first to the last record that is not committed.
     lost: Option<SeqRange>,
     samples: u64,
@@ -123,12 +126,14 @@ impl<D: Disk> Engine<D> {
         let contents = self.look_through(at, &info);
         if sabotage::is(Bug::GapAfterReuse) {
             let released = self.release_segment(at, info.id);
-            let _ = self.name_loss(at, epoch, contents, now);
+            let lane = self.lanes[at].lane;
+            let _ = self.name_loss(at, lane, epoch, contents, now);
             return released;
         }
         let lost = contents.lost;
         // The gap is durable before the segment goes: a crash between the two leaves both.
-        if self.name_loss(at, epoch, contents, now).is_err() {
+        let lane = self.lanes[at].lane;
+        if self.name_loss(at, lane, epoch, contents, now).is_err() {
             return false;
         }
         let released = self.release_segment(at, info.id);
@@ -139,15 +144,72 @@ impl<D: Disk> Engine<D> {
         released
     }
 
+    /// The last resort of a lane whose reserve is used up: its oldest segment goes, and what it held
+    /// is named right after, in the room that it leaves. A crash between the two leaves the loss to
+    /// the collector, which misses the numbers below the Hello's oldest.
+    pub(super) fn release_first(&mut self, at: usize) -> bool {
+        if self.released.iter().any(|(lane, _, _)| *lane == at) {
+            return false;
+        }
+        let (sender, lanes) = (&self.sender, &self.lanes);
+        let acked = |lane: usize, info: &SegmentInfo| is_committed(sender, &lanes[lane], info);
+        let Some(victim) = self.spool.victim(at, &acked) else {
+            return false;
+        };
+        let (lane, info) = (victim.lane, victim.segment);
+        let Some((epoch, _)) = self.lanes[lane].at_position(info.first) else {
+            return self.release_segment(lane, info.id);
+        };
+        let contents = self.look_through(lane, &info);
+        if let Some(lost) = contents.lost {
+            self.counters.evicted_records += lost.len();
+            let _ = self.sender.absent(self.lanes[lane].lane, epoch, lost);
+        }
+        self.released.push((lane, epoch, contents));
+        self.release_segment(lane, info.id)
+    }
+
+    /// Names what [`Engine::release_first`] let go.
+    pub(super) fn name_released(&mut self, at: usize, now: Now) {
+        for (lane, epoch, contents) in std::mem::take(&mut self.released) {
+            // Named in the lane that is known to take records; a gap names its own lane.
+            let lane_id = self.lanes[lane].lane;
+            let _ = self.name_loss(at, lane_id, epoch, contents, now);
+        }
+    }
+
+    /// Makes room until the reserve is whole again, while the open segment takes the gaps.
+    pub(super) fn restore_reserve(&mut self, at: usize, now: Now) {
+        let spool = self.settings.spool;
+        let [alarm, normal, bulk] = spool.lane_bytes;
+        for _ in 0..MAX_RELEASES {
+            // Spare files are no loss to anybody: the spool gives them up by itself.
+            let used = |lane: usize| -> u64 {
+                let log = self.spool.log(lane);
+                log.map_or(0, |log| {
+                    log.segments().map(|info| info.bytes_allocated).sum()
+                })
+            };
+            let over = if at == 0 {
+                used(0) + spool.segment_bytes > alarm
+            } else {
+                used(1) + used(2) + spool.segment_bytes > normal + bulk
+            };
+            if !over || !self.make_room(at, now) {
+                return;
+            }
+        }
+    }
+
     /// Appends, with the reserve, what must be said before a segment goes, and syncs it.
     fn name_loss(
         &mut self,
         at: usize,
+        lane: Lane,
         epoch: Epoch,
         contents: Contents,
         now: Now,
     ) -> Result<(), Unwritable> {
-        let lane = self.lanes[at].lane;
         for end in &contents.ends {
             self.put_reserved(at, end, now)?;
         }
@@ -177,7 +239,7 @@ impl<D: Disk> Engine<D> {
     }
 
     /// Appends a gap, merged with the neighbours that were named before.
-    fn name_gap(&mut self, at: usize, mut gap: Gap, now: Now) -> Result<(), Unwritable> {
+    pub(super) fn name_gap(&mut self, at: usize, mut gap: Gap, now: Now) -> Result<(), Unwritable> {
         while let Some(near) = self.gaps.iter().position(|named| touches(&named.gap, &gap)) {
             merge(&mut gap, &self.gaps.swap_remove(near).gap);
         }

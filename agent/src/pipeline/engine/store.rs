@@ -227,6 +227,27 @@ impl<D: Disk> Engine<D> {
     /// Begins an epoch on disk, whose first records name the ends of others: (epoch, next).
     /// On failure the lane is as it was.
     pub(super) fn begin_epoch(&mut self, at: usize, ends: &[(Epoch, u64)], now: Now) -> bool {
+        let begun = match self.try_begin(at, ends, now) {
+            Err(AppendError::Full {
+                cause: FullCause::Quota,
+                ..
+            }) => {
+                // A crash between a gap and its release has used up the reserve.
+                self.release_first(at) && self.try_begin(at, ends, now).is_ok()
+            }
+            result => result.is_ok(),
+        };
+        if begun {
+            for &(ended, _) in ends {
+                self.tell_ended(at, ended);
+            }
+            self.name_released(at, now);
+            self.restore_reserve(at, now);
+        }
+        begun
+    }
+
+    fn try_begin(&mut self, at: usize, ends: &[(Epoch, u64)], now: Now) -> Result<(), AppendError> {
         let epoch = self.draw_epoch();
         let lane = &mut self.lanes[at];
         let before = (
@@ -244,25 +265,29 @@ impl<D: Disk> Engine<D> {
             .iter()
             .map(|&(ended, next)| self.epoch_end(at, ended, next, false))
             .collect();
-        let rolled = self.spool.log_mut(at).is_some_and(|log| log.roll().is_ok());
-        let appended = rolled
-            && bodies
-                .iter()
-                .all(|end| self.append_body(at, Kind::EpochEnd, end, now).is_ok());
-        // A first append that found no room leaves nothing to sync. One that failed later leaves
-        // ends that the next start finds missing and appends again.
-        let synced = if self.lanes[at].held.is_empty() {
-            appended
-        } else {
-            match self.spool.log_mut(at).map(headwater_spool::Log::sync) {
-                Some(Ok(durable)) => {
-                    self.note_durable(at, durable, now);
-                    true
-                }
-                _ => false,
+        let mut result = Ok(());
+        if let Some(log) = self.spool.log_mut(at) {
+            result = log.roll().map_err(AppendError::from);
+        }
+        for end in &bodies {
+            if result.is_ok() {
+                result = self.append_body(at, Kind::EpochEnd, end, now);
             }
-        };
-        if !synced {
+        }
+        // Where a later append found no room, the ends before it stand, and the next start finds
+        // the others missing and appends them.
+        if !self.lanes[at].held.is_empty()
+            && let Some(log) = self.spool.log_mut(at)
+        {
+            result = match log.sync() {
+                Ok(durable) => {
+                    self.note_durable(at, durable, now);
+                    Ok(())
+                }
+                Err(error) => Err(error.into()),
+            };
+        }
+        if result.is_err() {
             let lane = &mut self.lanes[at];
             lane.held.clear();
             (lane.held_bytes, lane.held_since) = (0, None);
@@ -274,12 +299,8 @@ impl<D: Disk> Engine<D> {
                 lane.visible_seq,
             ) = before;
             lane.marks = lane.durable.clone();
-            return false;
         }
-        for &(ended, _) in ends {
-            self.tell_ended(at, ended);
-        }
-        true
+        result
     }
 
     fn append_body<M: message::Body>(

@@ -1,0 +1,171 @@
+//! The commands beside `run`: status, fsck, send.
+
+use std::io::{BufRead, Read, Write};
+use std::os::unix::net::UnixStream;
+
+use anyhow::{Context, bail};
+use headwater_proto::ids::Lane;
+use headwater_spool::{RealDisk, fsck};
+
+use crate::clock::{Clock, wall};
+use crate::config::Config;
+use crate::pipeline::engine::OfferError;
+use crate::run::open_engine;
+use crate::source::influx;
+use crate::status::Status;
+
+/// Shows the status file.
+///
+/// # Errors
+/// If there is none.
+pub fn status(config: &Config, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    let path = config
+        .status
+        .file
+        .as_ref()
+        .context("status.file is empty: no status is kept")?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read {}; does the agent run?", path.display()))?;
+    if json {
+        return Ok(writeln!(out, "{text}")?);
+    }
+    let status: Status = serde_json::from_str(&text).context("the status file is damaged")?;
+    let age_s = (wall().0 - status.at_us) / 1_000_000;
+    let link = if status.connected {
+        "connected"
+    } else {
+        "not connected"
+    };
+    writeln!(out, "{}  {link}, as of {age_s} s ago", config.device)?;
+    writeln!(
+        out,
+        "  {} samples in {} readings",
+        status.samples, status.readings
+    )?;
+    writeln!(
+        out,
+        "  {} records wait for the lake",
+        status.backlog_records
+    )?;
+    for lane in &status.lanes {
+        let where_to = if lane.in_ram {
+            ", in memory: the disk takes nothing"
+        } else {
+            ""
+        };
+        writeln!(
+            out,
+            "  {:7} {} KiB on disk{where_to}",
+            lane.name,
+            lane.disk_bytes / 1024
+        )?;
+    }
+    for (count, what) in [
+        (status.evicted_records, "records evicted"),
+        (status.damaged_records, "records damaged"),
+        (status.refused_records, "records refused by the collector"),
+        (status.refused, "readings refused"),
+        (status.failed_syncs, "failed syncs"),
+    ] {
+        if count > 0 {
+            writeln!(out, "  {count} {what}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks every record of the spool; says whether all is sound.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn check_spool(config: &Config, json: bool, out: &mut dyn Write) -> anyhow::Result<bool> {
+    let dir = &config.spool.dir;
+    let disk = RealDisk::peek(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let report = fsck::check(&disk)?;
+    if json {
+        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+        return Ok(report.sound);
+    }
+    for log in &report.logs {
+        let segments = log.segments.len();
+        writeln!(
+            out,
+            "{:7} {} records in {segments} segments, {} bytes",
+            log.name, log.records, log.bytes
+        )?;
+        for segment in log
+            .segments
+            .iter()
+            .filter(|s| !s.damaged.is_empty() || s.error.is_some())
+        {
+            let error = segment.error.as_deref().unwrap_or("damaged records");
+            writeln!(
+                out,
+                "        {}: {error} {:?}",
+                segment.file, segment.damaged
+            )?;
+        }
+    }
+    writeln!(
+        out,
+        "{}",
+        if report.sound {
+            "sound"
+        } else {
+            "damaged: see above"
+        }
+    )?;
+    Ok(report.sound)
+}
+
+/// Hands lines in InfluxDB line protocol to the running agent, or stores them where none runs.
+/// Returns when they are durable.
+///
+/// # Errors
+/// If a line is no reading, or neither way works.
+pub fn send(config: &Config, input: &mut dyn Read) -> anyhow::Result<u64> {
+    let mut text = String::new();
+    for (number, line) in std::io::BufReader::new(input).lines().enumerate() {
+        let line = line.context("cannot read the lines")?;
+        influx::parse(&line, wall()).with_context(|| format!("line {}", number + 1))?;
+        text.push_str(&line);
+        text.push('\n');
+    }
+    if let Some(path) = &config.status.socket
+        && let Ok(mut stream) = UnixStream::connect(path)
+    {
+        stream.write_all(text.as_bytes())?;
+        stream.shutdown(std::net::Shutdown::Write)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let taken = answer
+            .strip_prefix("ok ")
+            .and_then(|rest| rest.trim().parse().ok());
+        return taken.context("the agent did not take the lines");
+    }
+    store(config, &text)
+}
+
+/// Stores lines in the spool of an agent that does not run.
+fn store(config: &Config, text: &str) -> anyhow::Result<u64> {
+    let clock = Clock::start();
+    let mut engine = open_engine(config, clock)?;
+    let mut stored = 0;
+    for line in text.lines() {
+        let Some(reading) = influx::parse(line, wall())? else {
+            continue;
+        };
+        let now = clock.now();
+        let source = config.sources.len();
+        match reading.with_sample(|sample| engine.offer(source, Lane::Normal, sample, None, now)) {
+            Ok(()) => stored += 1,
+            Err(OfferError::Busy) => bail!("the spool takes nothing: its disk is full or fails"),
+            Err(OfferError::Refused(refused)) => bail!("{refused}"),
+        }
+    }
+    engine.stop(clock.now());
+    if engine.lanes().any(|lane| lane.in_ram) {
+        bail!("the spool takes nothing: its disk is full or fails");
+    }
+    Ok(stored)
+}

@@ -1,0 +1,331 @@
+//! The engine's rules, each as a sentence.
+
+mod faults;
+mod loss;
+mod world;
+
+use std::collections::BTreeSet;
+
+use headwater_proto::ids::Lane;
+use headwater_proto::message::GapReason;
+
+use super::{Event, OfferError, Output};
+use crate::pipeline::record::Cursor;
+use world::{HOST, REPLAY, World};
+
+/// Offers `ks` of the replay, waiting where there is no room.
+fn feed(world: &mut World, ks: std::ops::Range<u64>) {
+    for k in ks {
+        for _ in 0..1000 {
+            match world.offer(REPLAY, Lane::Normal, k) {
+                Ok(()) => break,
+                Err(OfferError::Busy) => world.run(1000),
+                Err(refused) => panic!("{refused}"),
+            }
+        }
+    }
+}
+
+fn resume(world: &World) -> u64 {
+    world.engine.cursors()[REPLAY].map_or(0, |cursor| cursor.minor)
+}
+
+fn ks(range: std::ops::Range<i64>) -> Vec<i64> {
+    range.collect()
+}
+
+#[test]
+fn readings_reach_the_collector_once_and_are_forgotten() {
+    let mut world = World::new();
+    world.connect();
+    feed(&mut world, 0..500);
+    world.run(3000);
+    assert_eq!(world.collector.rows(), ks(0..500));
+    assert!(world.engine.sender().is_drained());
+    assert_eq!(
+        world.durable,
+        Some(Cursor {
+            major: 0,
+            minor: 500,
+            tag: 0
+        })
+    );
+    assert!(world.collector.gaps().is_empty());
+}
+
+#[test]
+fn nothing_is_published_before_it_is_synced() {
+    let mut world = World::new();
+    world.connect();
+    world.exchange();
+    feed(&mut world, 0..10);
+    // The batch is closed and appended; its group is young.
+    world.exchange();
+    assert_eq!(world.collector.rows(), ks(0..0));
+    world.run(1000);
+    assert_eq!(world.collector.rows(), ks(0..10));
+}
+
+#[test]
+fn an_alarm_is_synced_and_sent_at_the_next_tick() {
+    let mut world = World::new();
+    world.connect();
+    world.exchange();
+    world.offer(HOST, Lane::Alarm, 1).unwrap();
+    assert_eq!(world.engine.next_wakeup(), Some(world.now().mono));
+    world.exchange();
+    assert_eq!(world.collector.rows(), [1]);
+}
+
+#[test]
+fn a_young_batch_closes_when_its_time_has_come() {
+    let mut world = World::new();
+    world.connect();
+    feed(&mut world, 0..3);
+    world.run(2250);
+    assert_eq!(world.collector.rows(), ks(0..3));
+}
+
+#[test]
+fn every_start_renews_the_epoch_and_first_names_the_end_of_the_one_before() {
+    let mut world = World::new();
+    feed(&mut world, 0..30);
+    world.pass(2000);
+    let first = world.engine.lanes().nth(1).unwrap().epoch;
+    world.kill();
+    let second = world.engine.lanes().nth(1).unwrap().epoch;
+    assert_ne!(first, second);
+    world.connect();
+    world.run(1000);
+    let ends = world.collector.ends();
+    let (key, seq, end) = &ends[0];
+    assert_eq!((ends.len(), *key, *seq), (1, (Lane::Normal, second), 0));
+    assert_eq!((end.epoch, end.next, end.clean), (first, 3, false));
+}
+
+#[test]
+fn a_clean_stop_ends_its_epoch_itself_and_the_next_start_adds_nothing() {
+    let mut world = World::new();
+    feed(&mut world, 0..25);
+    let now = world.now();
+    world.engine.stop(now);
+    world.kill();
+    world.connect();
+    world.run(1000);
+    assert_eq!(world.collector.rows(), ks(0..25));
+    let ends = world.collector.ends();
+    assert_eq!(ends.len(), 1);
+    let (key, seq, end) = &ends[0];
+    assert_eq!((key.1, end.clean, end.next), (end.epoch, true, seq + 1));
+    // Once more, with data between: still one end for each.
+    feed(&mut world, 25..50);
+    world.engine.stop(now);
+    world.kill();
+    world.connect();
+    world.run(1000);
+    assert_eq!(world.collector.ends().len(), 2);
+    assert!(world.collector.ends().iter().all(|(_, _, end)| end.clean));
+}
+
+#[test]
+fn a_killed_agent_resumes_its_source_at_the_last_durable_record() {
+    let mut world = World::new();
+    feed(&mut world, 0..25);
+    // Two batches of ten are appended; the group is synced, the third batch is in memory.
+    world.pass(750);
+    world.pass(500);
+    world.kill();
+    let from = resume(&world);
+    assert!(from == 20 || from == 25, "{from}");
+    feed(&mut world, 0..60);
+    world.connect();
+    world.run(3000);
+    assert_eq!(world.collector.rows().len(), 60);
+    assert_eq!(
+        world.collector.rows().iter().collect::<BTreeSet<_>>().len(),
+        60
+    );
+    assert_eq!(world.engine.counters().covered, from);
+}
+
+#[test]
+fn an_unclean_stop_of_a_live_source_is_named_in_the_group_of_its_next_sample() {
+    let mut world = World::new();
+    world.offer(HOST, Lane::Normal, 5).unwrap();
+    world.pass(2000);
+    world.kill();
+    // A start without a sample, killed too: the gap still begins at the last durable one.
+    world.pass(2000);
+    world.kill();
+    world.connect();
+    world.run(2000);
+    assert!(world.collector.gaps().is_empty());
+    world.offer(HOST, Lane::Normal, 9).unwrap();
+    world.run(2250);
+    let gaps = world.collector.gaps();
+    assert_eq!(gaps.len(), 1);
+    let (_, seq, gap) = &gaps[0];
+    assert_eq!(gap.reason, GapReason::UncleanStop);
+    assert_eq!(gap.part.as_deref(), Some("host"));
+    assert_eq!(
+        (gap.t_first.unwrap().0, gap.t_last.unwrap().0),
+        (5_000, 9_000)
+    );
+    assert_eq!((gap.seqs, gap.samples), (None, None));
+    let (_, records) = world.collector.streams.iter().last().unwrap();
+    let _ = (seq, records);
+    // Named once, it is not named again.
+    world.kill();
+    world.offer(HOST, Lane::Normal, 10).unwrap();
+    world.connect();
+    world.run(2250);
+    assert_eq!(world.collector.gaps().len(), 2);
+}
+
+#[test]
+fn a_clean_stop_leaves_no_unclean_gap() {
+    let mut world = World::new();
+    world.offer(HOST, Lane::Normal, 5).unwrap();
+    let now = world.now();
+    world.engine.stop(now);
+    world.kill();
+    world.offer(HOST, Lane::Normal, 9).unwrap();
+    world.connect();
+    world.run(2250);
+    assert!(world.collector.gaps().is_empty());
+}
+
+#[test]
+fn schemas_go_out_before_their_first_use_on_every_connection() {
+    let mut world = World::new();
+    feed(&mut world, 0..40);
+    world.pass(2000);
+    world.connect();
+    world.run(1000);
+    assert_eq!(world.collector.rows().len(), 40);
+    // A collector that lost everything, and a new connection.
+    world.collector = world::Collector::default();
+    feed(&mut world, 40..60);
+    world.pass(2000);
+    world.connect();
+    world.run(1000);
+    assert!(world.collector.rows().contains(&59));
+}
+
+#[test]
+fn a_schema_is_sent_when_it_is_asked_for_even_from_an_earlier_life() {
+    use headwater_proto::message::{self, SchemaRequest};
+    let mut world = World::new();
+    feed(&mut world, 0..40);
+    world.pass(2000);
+    let epoch = world.engine.lanes().nth(1).unwrap().epoch;
+    world.kill();
+    let request = SchemaRequest {
+        origin: world.settings.device.clone(),
+        lane: Lane::Normal,
+        epoch,
+        schema: 0,
+    };
+    let mut bytes = Vec::new();
+    message::append_frame(&request, &mut bytes);
+    let now = world.now();
+    world.engine.handle(Event::Message(&bytes), now);
+    let answer = world.engine.next_output(now);
+    let Some(Output::Publish(answer)) = answer else {
+        panic!("no answer")
+    };
+    world.collector.take(&answer);
+    assert!(world.collector.schemas.contains_key(&(epoch, 0)));
+    // One that never was is counted and not answered.
+    let unknown = SchemaRequest {
+        schema: 77,
+        ..request
+    };
+    bytes.clear();
+    message::append_frame(&unknown, &mut bytes);
+    world.engine.handle(Event::Message(&bytes), now);
+    assert_eq!(world.engine.next_output(now), None);
+    assert_eq!(world.engine.counters().refused_messages, 1);
+}
+
+#[test]
+fn damaged_and_foreign_messages_are_counted_and_change_nothing() {
+    let mut world = World::new();
+    let now = world.now();
+    for bytes in [&b""[..], b"x", b"\x01\x21\x02ab\0\0\0\0", &[0xff; 40]] {
+        world.engine.handle(Event::Message(bytes), now);
+    }
+    assert_eq!(world.engine.counters().refused_messages, 3);
+}
+
+#[test]
+fn a_backlog_of_many_lives_drains_under_its_own_epochs() {
+    let mut world = World::new();
+    for life in 0..6 {
+        feed(&mut world, life * 10..life * 10 + 10);
+        world.pass(2000);
+        world.kill();
+    }
+    world.connect();
+    world.run(5000);
+    let rows: BTreeSet<_> = world.collector.rows().into_iter().collect();
+    assert_eq!(rows.len(), 60);
+    assert_eq!(world.collector.rows().len(), 60);
+    assert_eq!(world.collector.ends().len(), 6);
+    assert!(world.engine.sender().is_drained());
+}
+
+#[test]
+fn log_lines_travel_as_text_with_their_cursor() {
+    let mut world = World::new();
+    let now = world.now();
+    for k in 0..30u64 {
+        let cursor = Some(Cursor {
+            major: 0,
+            minor: k + 1,
+            tag: 3,
+        });
+        let time = headwater_proto::time::UnixMicros(k as i64);
+        world
+            .engine
+            .offer_line(REPLAY, Lane::Bulk, time, b"a line", cursor, now)
+            .unwrap();
+    }
+    world.connect();
+    world.run(6000);
+    let texts = world
+        .collector
+        .streams
+        .values()
+        .flat_map(|s| s.records.values());
+    let texts = texts
+        .filter(|(kind, _)| *kind == headwater_proto::frame::Kind::Text)
+        .count();
+    assert_eq!(texts, 3);
+    assert_eq!(
+        world.durable,
+        Some(Cursor {
+            major: 0,
+            minor: 30,
+            tag: 3
+        })
+    );
+}
+
+#[test]
+fn a_full_memory_makes_sources_wait_and_names_what_live_ones_lose() {
+    let mut settings = world::settings();
+    settings.readings_bytes = 1;
+    let mut world = World::with(settings, headwater_spool::FakeDisk::new());
+    // The bound is reached by one open reading; closing and syncing it makes room again.
+    world.offer(HOST, Lane::Normal, 0).unwrap();
+    world.offer(HOST, Lane::Normal, 1).unwrap();
+    // With the disk full there is no such way out.
+    world.disk.set_capacity(Some(0));
+    world.settings.fallback_bytes = 1;
+    for k in 2..200 {
+        let _ = world.offer(HOST, Lane::Normal, k);
+    }
+    let busy = world.engine.counters().busy;
+    assert!(busy == 0 || world.engine.lanes().any(|lane| lane.in_ram));
+}

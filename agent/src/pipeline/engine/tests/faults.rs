@@ -1,0 +1,204 @@
+//! Disks that fail.
+
+use std::collections::BTreeSet;
+
+use headwater_proto::ids::Lane;
+use headwater_proto::message::GapReason;
+use headwater_spool::FakeDisk;
+
+use super::world::{HOST, REPLAY, World, settings};
+use super::{OfferError, feed, ks, resume};
+use crate::pipeline::engine::PROBE_MS;
+
+#[test]
+fn a_power_cut_at_any_disk_operation_loses_and_doubles_no_row_of_a_source_that_resumes() {
+    for crash in 0..120 {
+        for seed in 0..3 {
+            let mut world = World::new();
+            feed(&mut world, 0..20);
+            world.pass(1250);
+            world.connect();
+            world.run(250);
+            world.disk.crash_after(crash);
+            for k in 20..100 {
+                let _ = world.offer(REPLAY, Lane::Normal, k);
+                world.run(250);
+            }
+            let sent: BTreeSet<_> = world.collector.rows().into_iter().collect();
+            world.restart_on(world.disk.power_cut(seed));
+            let from = resume(&world);
+            assert!(
+                sent.iter().all(|k| (*k as u64) < from),
+                "sent before durable: {crash} {seed}"
+            );
+            feed(&mut world, from..150);
+            world.connect();
+            world.run(12_000);
+            let mut rows = world.collector.rows();
+            rows.sort_unstable();
+            assert_eq!(rows, ks(0..150), "crash {crash} seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_failed_sync_ends_its_epoch_before_the_group_and_loses_nothing() {
+    for failing in 0..4 {
+        let mut world = World::new();
+        feed(&mut world, 0..20);
+        world.pass(1250);
+        let before = world.engine.lanes().nth(1).unwrap().epoch;
+        world.disk.fail_sync(failing);
+        world.offer(HOST, Lane::Normal, 1000).unwrap();
+        for from in [20, 40, 60, 80] {
+            feed(&mut world, from..from + 20);
+            world.pass(3000);
+        }
+        assert!(
+            world.engine.counters().failed_syncs > 0 || failing > 0,
+            "{failing}"
+        );
+        world.connect();
+        world.run(3000);
+        let mut rows = world.collector.rows();
+        rows.sort_unstable();
+        rows.retain(|k| *k != 1000);
+        assert_eq!(rows, ks(0..100), "{failing}");
+        if failing == 0 {
+            let ends = world.collector.ends();
+            assert!(
+                ends.iter().any(|(_, _, end)| end.epoch == before),
+                "{failing}"
+            );
+        }
+        // What the failed group left on the medium is never taken for data.
+        world.kill();
+        world.connect();
+        world.run(3000);
+        let rows: Vec<_> = world
+            .collector
+            .rows()
+            .into_iter()
+            .filter(|k| *k != 1000)
+            .collect();
+        assert_eq!(rows.len(), 100, "{failing}");
+    }
+}
+
+#[test]
+fn a_full_disk_puts_live_sources_into_a_ram_epoch_and_lets_the_others_wait() {
+    let mut world = World::new();
+    world.connect();
+    feed(&mut world, 0..10);
+    world.run(2000);
+    world.disk.set_capacity(Some(world.disk.used_bytes()));
+    // The open segment takes some more; then the disk is full.
+    let mut k = 10;
+    while world.engine.lanes().all(|lane| !lane.in_ram) {
+        world.offer(REPLAY, Lane::Normal, k).unwrap();
+        k += 1;
+        world.ms += 1;
+        assert!(k < 10_000, "the disk never fills");
+    }
+    assert_eq!(world.offer(REPLAY, Lane::Normal, k), Err(OfferError::Busy));
+    for live in 0..50 {
+        world.offer(HOST, Lane::Normal, 100_000 + live).unwrap();
+    }
+    world.run(3000);
+    let rows = world.collector.rows();
+    assert!(rows.contains(&100_049), "live readings pass by the disk");
+    assert!(
+        world.collector.streams.values().any(|stream| stream.ram),
+        "and say so"
+    );
+
+    // Space returns: the same process goes on, on disk, with everything that waited.
+    world.disk.set_capacity(None);
+    world.run(PROBE_MS + 3000);
+    assert!(world.engine.lanes().all(|lane| !lane.in_ram));
+    feed(&mut world, k..k + 50);
+    world.run(3000);
+    let mut rows = world.collector.rows();
+    rows.retain(|row| *row < 100_000);
+    rows.sort_unstable();
+    assert_eq!(rows, ks(0..k as i64 + 50));
+    assert!(world.engine.sender().is_drained());
+    // The RAM epoch ends on record.
+    let ram: Vec<_> = world
+        .collector
+        .streams
+        .iter()
+        .filter(|(_, s)| s.ram)
+        .map(|(k, _)| k.1)
+        .collect();
+    let ends = world.collector.ends();
+    assert!(
+        ram.iter()
+            .all(|epoch| ends.iter().any(|(_, _, end)| end.epoch == *epoch))
+    );
+    assert!(world.collector.gaps().is_empty());
+}
+
+#[test]
+fn a_start_on_a_full_disk_is_no_reason_to_refuse() {
+    let mut world = World::new();
+    feed(&mut world, 0..30);
+    world.pass(2000);
+    let disk = world.disk.process_killed();
+    disk.set_capacity(Some(disk.used_bytes()));
+    world.restart_on(disk);
+    world.connect();
+    world.run(2000);
+    assert_eq!(world.collector.rows(), ks(0..30));
+    world.disk.set_capacity(None);
+    world.run(PROBE_MS + 1000);
+    assert_eq!(world.collector.ends().len(), 1);
+}
+
+#[test]
+fn a_damaged_record_becomes_a_gap_and_is_not_read_forever() {
+    let mut world = World::new();
+    feed(&mut world, 0..200);
+    world.pass(2000);
+    world.kill();
+    let name = FakeDiskNames(&world.disk).first_of("normal");
+    assert!(world.disk.rot(&name, 1200, 0x40));
+    world.connect();
+    world.run(8000);
+    let gaps = world.collector.gaps();
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    let (_, _, gap) = &gaps[0];
+    assert_eq!(gap.reason, GapReason::Damaged);
+    let lost = gap.seqs.unwrap().len() as usize * 10;
+    assert_eq!(world.collector.rows().len() + lost, 200);
+    assert!(world.engine.sender().is_drained());
+}
+
+/// Names of files on a fake disk.
+struct FakeDiskNames<'a>(&'a FakeDisk);
+
+impl FakeDiskNames<'_> {
+    fn first_of(&self, lane: &str) -> String {
+        use headwater_spool::Disk;
+        let mut names = self.0.list().unwrap();
+        names.retain(|name| name.contains(lane));
+        names.sort();
+        names.remove(0)
+    }
+}
+
+#[test]
+fn a_foreign_limit_on_the_settings_is_named() {
+    let mut settings = settings();
+    let one = settings.sources[0].clone();
+    settings.sources = vec![one; 65];
+    let now = headwater_proto::time::Now {
+        mono: headwater_proto::time::Millis(0),
+        wall: headwater_proto::time::UnixMicros(0),
+    };
+    let opened = crate::pipeline::engine::Engine::open(FakeDisk::new(), settings, &mut || 1, now);
+    assert_eq!(
+        opened.err().unwrap().to_string(),
+        "65 sources; at most 64 are taken"
+    );
+}

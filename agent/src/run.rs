@@ -1,0 +1,359 @@
+//! Starts and stops everything. Only this file starts threads and tasks.
+//!
+//! Order of a stop: sources, then the engine takes what they gave, ends its epochs and syncs, then
+//! the link is dropped.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use headwater_proto::delivery::SenderLimits;
+use headwater_spool::RealDisk;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::config::{Config, SEND_SOURCE, Source, SourceKind};
+use crate::desk::{Desk, Inlet};
+use crate::pipeline::batcher::BatchLimits;
+use crate::pipeline::engine::{Engine, Settings, SourceSettings, SpoolSettings};
+use crate::pipeline::record::Cursor;
+use crate::source::{Outlet, Stop, exec, file, generator, host, lines, replay};
+use crate::uplink::{LINK_EVENTS, mqtt::Link};
+
+/// Largest bundle an agent makes: below a quarter of the default credit, so that several fly.
+const MAX_BUNDLE_BYTES: u32 = 128 * 1024;
+/// How long sources have to stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How to run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Return when every source has ended and all is committed.
+    pub until_drained: bool,
+}
+
+/// The engine's settings under a configuration.
+#[must_use]
+pub fn settings(config: &Config, boot: u64) -> Settings {
+    let source = |source: &Source| SourceSettings {
+        name: source.name.clone(),
+        resumes: source.resumes(),
+    };
+    let send = SourceSettings {
+        name: SEND_SOURCE.to_owned(),
+        resumes: false,
+    };
+    Settings {
+        tags: config.tags.clone(),
+        sources: config.sources.iter().map(source).chain([send]).collect(),
+        spool: SpoolSettings {
+            segment_bytes: config.spool.segment_bytes,
+            lane_bytes: config.spool.lane_bytes,
+            dead_letter_bytes: config.spool.dead_letter_bytes,
+            fs_reserve_percent: 5,
+            fs_reserve_bytes: 8 << 20,
+        },
+        batch: BatchLimits {
+            rows: config.batch.rows,
+            bytes: config.batch.bytes,
+            age_ms: config.batch.age_ms,
+        },
+        readings_bytes: config.memory.readings_bytes,
+        fallback_bytes: config.memory.fallback_bytes,
+        boot,
+        sender: SenderLimits {
+            max_bundle: MAX_BUNDLE_BYTES,
+            ..SenderLimits::DEFAULT
+        },
+        ..Settings::new(config.device.clone())
+    }
+}
+
+/// 64 random bits from the operating system.
+///
+/// # Errors
+/// If the system has none to give.
+pub fn random() -> std::io::Result<u64> {
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// Opens the spool of a configuration.
+///
+/// # Errors
+/// With what to do about it.
+pub fn open_engine(config: &Config, clock: Clock) -> anyhow::Result<Engine<RealDisk>> {
+    let dir = &config.spool.dir;
+    let disk = RealDisk::open(dir).with_context(|| {
+        format!(
+            "cannot take the spool in {}; is another agent running on it?",
+            dir.display()
+        )
+    })?;
+    let mut pool = Vec::new();
+    for _ in 0..4 {
+        pool.push(random().context("cannot read /dev/urandom")?);
+    }
+    let boot = pool.pop().unwrap_or_default();
+    let mut draw = || pool.pop().unwrap_or_default();
+    let engine = Engine::open(disk, settings(config, boot), &mut draw, clock.now())?;
+    for trouble in engine.trouble() {
+        tracing::warn!("spool: {trouble}");
+    }
+    Ok(engine)
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What kept it from starting, or which part ended early.
+pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
+    let clock = Clock::start();
+    let engine = open_engine(&config, clock)?;
+    let password = match &config.collector.login {
+        Some((_, path)) => Some(
+            std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read the password in {}", path.display()))?
+                .trim_end()
+                .to_owned(),
+        ),
+        None => None,
+    };
+    let link = Link::new(
+        &config.collector,
+        password,
+        &config.device,
+        MAX_BUNDLE_BYTES,
+    );
+    let (up, publishes) = mpsc::channel(1);
+    let (link_events, events) = mpsc::channel(LINK_EVENTS);
+    let wake = Arc::new(Notify::new());
+    let stop_engine = Arc::new(Notify::new());
+    let stop = Stop::default();
+
+    let mut sources = Sources::start(&config, &engine.cursors(), &wake, &stop, clock)?;
+    let desk = Desk {
+        engine,
+        inlets: std::mem::take(&mut sources.inlets),
+        up,
+        events,
+        wake,
+        stop: Arc::clone(&stop_engine),
+        clock,
+        status: config
+            .status
+            .file
+            .clone()
+            .map(|path| (path, config.status.interval_ms)),
+        until_drained: options.until_drained,
+    };
+    let (ended, mut engine_ended) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .name("engine".into())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build();
+            if let Ok(runtime) = runtime {
+                runtime.block_on(desk.run());
+            }
+            let _ = ended.send(());
+        })?;
+    let link = tokio::spawn(link.run(publishes, link_events, random().unwrap_or_default()));
+    tracing::info!(device = %config.device, "the agent runs");
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut early = false;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = &mut engine_ended => early = true,
+        Some(ended) = sources.tasks.join_next() => {
+            ended.context("a source's task failed")??;
+            // A source that ended is no reason to stop the others.
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = &mut engine_ended => early = true,
+            }
+        }
+    }
+    tracing::info!("the agent stops");
+    stop.stop();
+    let _ = tokio::time::timeout(GRACE, sources.stopped()).await;
+    if !early {
+        stop_engine.notify_one();
+        let _ = engine_ended.await;
+    }
+    link.abort();
+    thread
+        .join()
+        .map_err(|_| anyhow::anyhow!("the engine's thread failed"))?;
+    Ok(())
+}
+
+struct Sources {
+    inlets: Vec<Inlet>,
+    tasks: JoinSet<anyhow::Result<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Sources {
+    fn start(
+        config: &Config,
+        cursors: &[Option<Cursor>],
+        wake: &Arc<Notify>,
+        stop: &Stop,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let mut all = Self {
+            inlets: Vec::new(),
+            tasks: JoinSet::new(),
+            threads: Vec::new(),
+        };
+        for (at, source) in config.sources.iter().enumerate() {
+            let outlet = all.inlet(at, source.lane, source.resumes(), wake);
+            let resume = cursors.get(at).copied().flatten();
+            all.start_one(config, source, resume, outlet, stop.clone(), clock)?;
+        }
+        if let Some(path) = config.status.socket.clone() {
+            let outlet = all.inlet(
+                config.sources.len(),
+                headwater_proto::ids::Lane::Normal,
+                false,
+                wake,
+            );
+            let stop = stop.clone();
+            all.tasks.spawn(async move {
+                if let Err(error) = lines::serve_send(&path, outlet, stop, Arc::default()).await {
+                    tracing::warn!("`send` will not reach this agent: {}", cause(&error));
+                }
+                Ok(())
+            });
+        }
+        Ok(all)
+    }
+
+    fn inlet(
+        &mut self,
+        source: usize,
+        lane: headwater_proto::ids::Lane,
+        resumes: bool,
+        wake: &Arc<Notify>,
+    ) -> Outlet {
+        let (outlet, queue) = Outlet::new(Arc::clone(wake));
+        self.inlets.push(Inlet {
+            source,
+            lane,
+            resumes,
+            queue,
+            waiting: None,
+            ended: false,
+        });
+        outlet
+    }
+
+    fn start_one(
+        &mut self,
+        config: &Config,
+        source: &Source,
+        resume: Option<Cursor>,
+        outlet: Outlet,
+        stop: Stop,
+        clock: Clock,
+    ) -> anyhow::Result<()> {
+        let name = source.name.clone();
+        match source.kind.clone() {
+            SourceKind::Host(host) => self.thread(&name, move || host::run(&host, &outlet, &stop)),
+            SourceKind::File(file) => {
+                self.thread(&name, move || {
+                    // It ends early only because the agent does.
+                    let _ = file::run(&file, resume, &outlet, &stop);
+                })
+            }
+            SourceKind::Replay(replay) => self.thread(&name.clone(), move || {
+                if let Err(error) = replay::run(&replay, resume, &outlet, &stop, clock) {
+                    tracing::error!(source = name, "{}", cause(&error));
+                }
+            }),
+            SourceKind::Generator(signals) => {
+                let device = config.device.as_str().to_owned();
+                self.thread(&name, move || {
+                    let _ = generator::run(&signals, &device, resume, &outlet, &stop, clock);
+                })
+            }
+            SourceKind::Lines(lines) => {
+                self.tasks.spawn(async move {
+                    if let Err(error) =
+                        lines::run(&name, &lines, outlet, stop, Arc::default()).await
+                    {
+                        tracing::error!(source = name, "{}", cause(&error));
+                    }
+                    Ok(())
+                });
+                Ok(())
+            }
+            SourceKind::Exec(exec) => {
+                self.tasks.spawn(async move {
+                    Ok(exec::run(&name, &exec, outlet, stop, Arc::default()).await?)
+                });
+                Ok(())
+            }
+        }
+    }
+
+    fn thread(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+        let thread = std::thread::Builder::new()
+            .name(name.chars().take(15).collect())
+            .stack_size(256 * 1024)
+            .spawn(work)
+            .with_context(|| format!("cannot start a thread for source {name}"))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    async fn stopped(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// An error with its sources, on one line.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}
+
+/// The host's name, or nothing.
+#[must_use]
+pub fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default()
+}
+
+/// Reads and checks the configuration in `path`, or the defaults.
+///
+/// # Errors
+/// Every fault.
+pub fn read_config(path: Option<&Path>) -> anyhow::Result<Config> {
+    let text = match path {
+        Some(path) => std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?,
+        None => String::new(),
+    };
+    Config::parse(&text, &host_name()).map_err(Into::into)
+}

@@ -1,0 +1,185 @@
+//! Sources: where readings come from. Each has a bounded queue of its own to the engine, so that
+//! one that must wait holds up no other.
+//!
+//! A source that resumes gives a cursor with every reading, and begins again from the one it was
+//! started with. A source that cannot wait hands over what finds room and lets the engine name the
+//! rest.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use headwater_proto::sample::OwnedValue;
+use headwater_proto::schema::ColumnKind;
+use headwater_proto::time::UnixMicros;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::pipeline::admit::{Field, Sample};
+use crate::pipeline::record::Cursor;
+
+pub mod exec;
+pub mod file;
+pub mod generator;
+pub mod host;
+pub mod influx;
+pub mod json;
+pub mod lines;
+pub mod replay;
+
+/// Readings between a source and the engine.
+pub const QUEUE_READINGS: usize = 128;
+/// Longest line that any source reads; longer ones are counted and passed over.
+pub const MAX_LINE_BYTES: usize = 16 * 1024;
+
+/// One column of a source's rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnDef {
+    /// The metric's name.
+    pub name: String,
+    /// Its unit, or nothing.
+    pub unit: String,
+    /// The type of its values.
+    pub kind: ColumnKind,
+}
+
+/// A reading that owns what it says; columns and labels are shared between rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// When.
+    pub time: UnixMicros,
+    /// The labels of its series.
+    pub labels: Arc<[(String, String)]>,
+    /// Its columns.
+    pub columns: Arc<[ColumnDef]>,
+    /// A value for each column.
+    pub values: Vec<Option<OwnedValue>>,
+}
+
+impl Reading {
+    /// Hands the reading to `take`, borrowed.
+    pub fn with_sample<T>(&self, take: impl FnOnce(&Sample<'_>) -> T) -> T {
+        let labels: Vec<_> = self
+            .labels
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect();
+        let fields: Vec<_> = self
+            .columns
+            .iter()
+            .zip(&self.values)
+            .map(|(column, value)| Field {
+                name: &column.name,
+                unit: &column.unit,
+                kind: column.kind,
+                value: value.as_ref().map(OwnedValue::borrowed),
+            })
+            .collect();
+        take(&Sample {
+            time: self.time,
+            labels: &labels,
+            fields: &fields,
+        })
+    }
+}
+
+/// What a source hands over.
+#[derive(Debug)]
+pub enum Feed {
+    /// A reading, and where the source resumes after it.
+    Reading(Reading, Option<Cursor>),
+    /// A log line.
+    Line(UnixMicros, Vec<u8>, Option<Cursor>),
+    /// Everything before it is to be durable; then the answer.
+    Flush(oneshot::Sender<()>),
+}
+
+/// The agent stops, or the engine is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the agent stops")]
+pub struct Stopped;
+
+/// A source's way to the engine.
+#[derive(Debug, Clone)]
+pub struct Outlet {
+    queue: mpsc::Sender<Feed>,
+    wake: Arc<Notify>,
+}
+
+impl Outlet {
+    /// An outlet, and the engine's end of it. `wake` is told of everything that comes.
+    #[must_use]
+    pub fn new(wake: Arc<Notify>) -> (Self, mpsc::Receiver<Feed>) {
+        let (queue, inlet) = mpsc::channel(QUEUE_READINGS);
+        (Self { queue, wake }, inlet)
+    }
+
+    /// Hands over from a thread; waits for room.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub fn give_blocking(&self, feed: Feed) -> Result<(), Stopped> {
+        let given = self.queue.blocking_send(feed).map_err(|_| Stopped);
+        self.wake.notify_one();
+        given
+    }
+
+    /// Hands over from a task; waits for room.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn give(&self, feed: Feed) -> Result<(), Stopped> {
+        let given = self.queue.send(feed).await.map_err(|_| Stopped);
+        self.wake.notify_one();
+        given
+    }
+
+    /// Hands over if there is room; says whether there was.
+    #[must_use]
+    pub fn try_give(&self, feed: Feed) -> bool {
+        let given = self.queue.try_send(feed).is_ok();
+        self.wake.notify_one();
+        given
+    }
+}
+
+/// Tells threads to stop, and wakes them for it.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    state: Arc<(Mutex<bool>, Condvar)>,
+    tasks: Arc<Notify>,
+}
+
+impl Stop {
+    /// Stops.
+    pub fn stop(&self) {
+        let (stopped, changed) = &*self.state;
+        *stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        changed.notify_all();
+        self.tasks.notify_waiters();
+    }
+
+    /// Whether to stop.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        *self.state.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for so long, or until told to stop; says whether to go on.
+    #[must_use]
+    pub fn wait(&self, time: Duration) -> bool {
+        let (stopped, changed) = &*self.state;
+        let guard = stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = changed.wait_timeout_while(guard, time, |stopped| !*stopped);
+        !*waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Waits until told to stop.
+    pub async fn stopped(&self) {
+        loop {
+            let told = self.tasks.notified();
+            if self.is_stopped() {
+                return;
+            }
+            told.await;
+        }
+    }
+}

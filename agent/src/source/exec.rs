@@ -1,0 +1,153 @@
+//! The output of a command, started at an interval, as lines. One that runs too long is killed.
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::lines::{Intake, LineCounters};
+use super::{Outlet, Stop, Stopped};
+use crate::config::ExecSource;
+
+/// Runs the command until told to stop.
+///
+/// # Errors
+/// [`Stopped`] if the engine is gone.
+pub async fn run(
+    name: &str,
+    config: &ExecSource,
+    outlet: Outlet,
+    stop: Stop,
+    counters: Arc<LineCounters>,
+) -> Result<(), Stopped> {
+    let intake = Intake {
+        name: name.into(),
+        format: config.format,
+        outlet,
+        counters,
+    };
+    let mut every = interval(Duration::from_millis(config.interval_ms));
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.stopped() => return Ok(()),
+            _ = every.tick() => {}
+        }
+        let ran = tokio::select! {
+            // Dropping the run kills the command.
+            () = stop.stopped() => return Ok(()),
+            ran = timeout(Duration::from_millis(config.timeout_ms), once(config, &intake)) => ran,
+        };
+        match ran {
+            Ok(Ok(())) => {}
+            Ok(Err(ExecError::Stopped(stopped))) => return Err(stopped),
+            Ok(Err(error)) => tracing::warn!(source = name, "{error}"),
+            Err(_) => {
+                tracing::warn!(
+                    source = name,
+                    "the command ran for {} ms and was killed",
+                    config.timeout_ms
+                );
+            }
+        }
+    }
+}
+
+/// Why one run gave nothing.
+#[derive(Debug, thiserror::Error)]
+enum ExecError {
+    #[error("cannot start the command: {0}")]
+    Start(#[from] std::io::Error),
+    #[error("the command ended with {0}")]
+    Status(std::process::ExitStatus),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+async fn once(config: &ExecSource, intake: &Intake) -> Result<(), ExecError> {
+    let [program, arguments @ ..] = config.command.as_slice() else {
+        return Ok(());
+    };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    if let Some(output) = child.stdout.take() {
+        intake.stream(output).await?;
+    }
+    let status = child.wait().await?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(ExecError::Status(status))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LineFormat;
+    use crate::source::Feed;
+
+    fn config(script: &str) -> ExecSource {
+        ExecSource {
+            command: ["sh", "-c", script].map(str::to_owned).to_vec(),
+            interval_ms: 10,
+            timeout_ms: 200,
+            format: LineFormat::Json,
+        }
+    }
+
+    #[test]
+    fn the_output_of_a_command_becomes_readings_again_and_again() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (outlet, mut inlet) = Outlet::new(Arc::default());
+            let stop = Stop::default();
+            let config = config(r#"echo '{"t": 1}'"#);
+            let running = run("x", &config, outlet, stop.clone(), Arc::default());
+            let seen = async {
+                for _ in 0..2 {
+                    assert!(matches!(inlet.recv().await, Some(Feed::Reading(..))));
+                }
+                stop.stop();
+            };
+            let (ran, ()) = tokio::join!(running, seen);
+            ran.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_command_that_fails_or_is_missing_is_an_error_with_its_cause() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (outlet, _inlet) = Outlet::new(Arc::default());
+            let intake = Intake {
+                name: "x".into(),
+                format: LineFormat::Json,
+                outlet,
+                counters: Arc::default(),
+            };
+            let failed = once(&config("exit 3"), &intake)
+                .await
+                .unwrap_err()
+                .to_string();
+            assert_eq!(failed, "the command ended with exit status: 3");
+            let mut missing = config("");
+            missing.command = vec!["/no/such/program".into()];
+            let failed = once(&missing, &intake).await.unwrap_err().to_string();
+            assert!(failed.starts_with("cannot start the command: "), "{failed}");
+        });
+    }
+}

@@ -1,0 +1,311 @@
+//! Log lines of a file that grows, is rotated or truncated.
+//!
+//! The cursor is (rotations seen, bytes read, inode). After a start the file is found again by its
+//! inode: if another stands in its place, what was left of the old one is gone with its name, and
+//! reading begins at the new one's start. A truncated file begins anew. The last line counts only
+//! with its newline.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Feed, MAX_LINE_BYTES, Outlet, Stop, Stopped};
+use crate::clock::wall;
+use crate::config::FileSource;
+use crate::pipeline::record::Cursor;
+
+/// How often to look for more.
+const POLL: Duration = Duration::from_millis(250);
+/// Bytes read at once.
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// Follows the file until told to stop.
+///
+/// # Errors
+/// [`Stopped`] if the engine is gone.
+pub fn run(
+    config: &FileSource,
+    resume: Option<Cursor>,
+    outlet: &Outlet,
+    stop: &Stop,
+) -> Result<(), Stopped> {
+    let mut tail = Tail::new(&config.path, resume, config.from_start);
+    while !stop.is_stopped() {
+        let mut lines = Vec::new();
+        // A file that is missing or unreadable may come back: it is looked for again.
+        let more = tail.read(&mut lines).unwrap_or(false);
+        for (line, cursor) in lines {
+            outlet.give_blocking(Feed::Line(wall(), line, Some(cursor)))?;
+        }
+        if !more && !stop.wait(POLL) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// A place in a file that may change under it.
+#[derive(Debug)]
+pub struct Tail<'a> {
+    path: &'a Path,
+    open: Option<File>,
+    rotations: u64,
+    offset: u64,
+    inode: u64,
+    /// Bytes after the last newline.
+    rest: Vec<u8>,
+    /// The line is too long and is passed over up to its end.
+    skipping: bool,
+    known: bool,
+    from_start: bool,
+    /// Lines that were longer than [`MAX_LINE_BYTES`].
+    pub skipped: u64,
+}
+
+impl<'a> Tail<'a> {
+    /// At the place of `resume`, or at the file's start or end.
+    #[must_use]
+    pub fn new(path: &'a Path, resume: Option<Cursor>, from_start: bool) -> Self {
+        let Cursor { major, minor, tag } = resume.unwrap_or_default();
+        Self {
+            path,
+            open: None,
+            rotations: major,
+            offset: minor,
+            inode: tag,
+            rest: Vec::new(),
+            skipping: false,
+            known: resume.is_some(),
+            from_start,
+            skipped: 0,
+        }
+    }
+
+    /// Reads what has come, as lines with the cursor after each. Says whether there may be more.
+    ///
+    /// # Errors
+    /// The disk's; the place is kept.
+    pub fn read(&mut self, lines: &mut Vec<(Vec<u8>, Cursor)>) -> io::Result<bool> {
+        if self.open.is_none() {
+            self.enter()?;
+        }
+        let Some(mut file) = self.open.as_ref() else {
+            return Ok(false);
+        };
+        let mut chunk = [0; CHUNK_BYTES];
+        let truncated = file.metadata()?.len() < self.offset + self.rest.len() as u64;
+        if truncated {
+            // What is there now was written anew.
+            file.seek(SeekFrom::Start(0))?;
+        }
+        let len = file.read(&mut chunk)?;
+        if truncated {
+            self.begin_anew();
+        }
+        if len == 0 {
+            return self.follow_rotation();
+        }
+        self.take(&chunk[..len], lines);
+        Ok(true)
+    }
+
+    fn enter(&mut self) -> io::Result<()> {
+        let mut file = File::open(self.path)?;
+        let metadata = file.metadata()?;
+        if !self.known {
+            self.known = true;
+            self.inode = metadata.ino();
+            self.offset = if self.from_start { 0 } else { metadata.len() };
+        } else if metadata.ino() != self.inode {
+            self.begin_anew();
+            self.inode = metadata.ino();
+        } else if metadata.len() < self.offset {
+            self.begin_anew();
+        }
+        file.seek(SeekFrom::Start(self.offset))?;
+        self.open = Some(file);
+        Ok(())
+    }
+
+    /// At the end of the open file: goes on with the one that took its name, if there is one.
+    fn follow_rotation(&mut self) -> io::Result<bool> {
+        let named = match std::fs::metadata(self.path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if named.ino() == self.inode {
+            return Ok(false);
+        }
+        self.open = None;
+        self.begin_anew();
+        self.inode = named.ino();
+        Ok(true)
+    }
+
+    fn begin_anew(&mut self) {
+        self.rotations += 1;
+        self.offset = 0;
+        self.rest.clear();
+        self.skipping = false;
+    }
+
+    fn take(&mut self, mut chunk: &[u8], lines: &mut Vec<(Vec<u8>, Cursor)>) {
+        while let Some(end) = chunk.iter().position(|byte| *byte == b'\n') {
+            let (part, after) = (&chunk[..end], &chunk[end + 1..]);
+            let whole = self.rest.len() + part.len();
+            self.offset += whole as u64 + 1;
+            if self.skipping || whole > MAX_LINE_BYTES {
+                self.skipped += 1;
+                self.skipping = false;
+                self.rest.clear();
+            } else {
+                let mut line = std::mem::take(&mut self.rest);
+                line.extend_from_slice(part);
+                if line.last() == Some(&b'\r') {
+                    line.pop();
+                }
+                let cursor = Cursor {
+                    major: self.rotations,
+                    minor: self.offset,
+                    tag: self.inode,
+                };
+                if !line.is_empty() {
+                    lines.push((line, cursor));
+                }
+            }
+            chunk = after;
+        }
+        if self.skipping || self.rest.len() + chunk.len() > MAX_LINE_BYTES {
+            // The bytes are passed over now: a cursor after them is as good as one before.
+            self.offset += (self.rest.len() + chunk.len()) as u64;
+            self.rest.clear();
+            self.skipping = true;
+        } else {
+            self.rest.extend_from_slice(chunk);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    struct Log {
+        folder: tempfile::TempDir,
+    }
+
+    impl Log {
+        fn new() -> Self {
+            Self {
+                folder: tempfile::tempdir().unwrap(),
+            }
+        }
+        fn path(&self) -> std::path::PathBuf {
+            self.folder.path().join("log")
+        }
+        fn write(&self, text: &str) {
+            let mut options = File::options();
+            options
+                .create(true)
+                .append(true)
+                .open(self.path())
+                .unwrap()
+                .write_all(text.as_bytes())
+                .unwrap();
+        }
+        fn rotate(&self) {
+            std::fs::rename(self.path(), self.folder.path().join("log.1")).unwrap();
+        }
+    }
+
+    fn all(tail: &mut Tail<'_>) -> Vec<String> {
+        let mut lines = Vec::new();
+        while tail.read(&mut lines).unwrap() {}
+        lines
+            .into_iter()
+            .map(|(line, _)| String::from_utf8(line).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn lines_count_with_their_newline_only() {
+        let log = Log::new();
+        log.write("one\ntw");
+        let path = log.path();
+        let mut tail = Tail::new(&path, None, true);
+        assert_eq!(all(&mut tail), ["one"]);
+        log.write("o\r\n\nthree\n");
+        assert_eq!(all(&mut tail), ["two", "three"]);
+    }
+
+    #[test]
+    fn a_file_first_seen_is_followed_from_its_end_unless_told_otherwise() {
+        let log = Log::new();
+        log.write("old\n");
+        let path = log.path();
+        let mut tail = Tail::new(&path, None, false);
+        assert!(all(&mut tail).is_empty());
+        log.write("new\n");
+        assert_eq!(all(&mut tail), ["new"]);
+    }
+
+    #[test]
+    fn a_rotated_file_is_read_to_its_end_before_the_next() {
+        let log = Log::new();
+        log.write("one\n");
+        let path = log.path();
+        let mut tail = Tail::new(&path, None, true);
+        assert_eq!(all(&mut tail), ["one"]);
+        log.write("two\n");
+        log.rotate();
+        log.write("three\n");
+        assert_eq!(all(&mut tail), ["two", "three"]);
+    }
+
+    #[test]
+    fn a_truncated_file_begins_anew() {
+        let log = Log::new();
+        log.write("one\ntwo\n");
+        let path = log.path();
+        let mut tail = Tail::new(&path, None, true);
+        assert_eq!(all(&mut tail), ["one", "two"]);
+        std::fs::write(&path, "x\n").unwrap();
+        assert_eq!(all(&mut tail), ["x"]);
+    }
+
+    #[test]
+    fn a_cursor_finds_the_place_again_and_orders_across_rotations() {
+        let log = Log::new();
+        log.write("one\ntwo\nthree\n");
+        let path = log.path();
+        let mut tail = Tail::new(&path, None, true);
+        let mut lines = Vec::new();
+        while tail.read(&mut lines).unwrap() {}
+        let (_, after_one) = lines[0];
+        assert_eq!(
+            all(&mut Tail::new(&path, Some(after_one), true)),
+            ["two", "three"]
+        );
+        log.rotate();
+        log.write("four\n");
+        let mut lines = Vec::new();
+        let mut resumed = Tail::new(&path, Some(after_one), true);
+        while resumed.read(&mut lines).unwrap() {}
+        assert_eq!(lines[0].0, b"four");
+        assert!(lines[0].1.covers(after_one) && !after_one.covers(lines[0].1));
+    }
+
+    #[test]
+    fn a_line_beyond_its_bound_is_passed_over_and_counted() {
+        let log = Log::new();
+        log.write(&format!("{}\nshort\n", "x".repeat(3 * MAX_LINE_BYTES)));
+        let path = log.path();
+        let mut tail = Tail::new(&path, None, true);
+        assert_eq!(all(&mut tail), ["short"]);
+        assert_eq!(tail.skipped, 1);
+    }
+}

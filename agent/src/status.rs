@@ -1,0 +1,118 @@
+//! How the agent is doing, as the status file says it.
+
+use headwater_proto::time::Now;
+use headwater_spool::Disk;
+use serde::{Deserialize, Serialize};
+
+use crate::pipeline::engine::Engine;
+
+/// Version of the file's fields; a new field does not raise it, a changed meaning does.
+pub const VERSION: u32 = 1;
+
+/// The status of one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Wall time, microseconds since the Unix epoch.
+    pub at_us: i64,
+    /// Milliseconds since the agent's start.
+    pub uptime_ms: u64,
+    /// The collector answered on this connection.
+    pub connected: bool,
+    /// Credit that the collector gave last, in bytes.
+    pub credit_bytes: u32,
+    /// Readings admitted since the start.
+    pub readings: u64,
+    /// Their samples.
+    pub samples: u64,
+    /// Readings that were in the lake already when a source began again.
+    pub covered: u64,
+    /// Readings that made no sense.
+    pub refused: u64,
+    /// Offers that found no room.
+    pub busy: u64,
+    /// Records stored.
+    pub records: u64,
+    /// Records not yet committed.
+    pub backlog_records: u64,
+    /// Bundles published.
+    pub published: u64,
+    /// Bundles whose answer did not come in time.
+    pub timed_out: u64,
+    /// Records evicted, each within a gap.
+    pub evicted_records: u64,
+    /// Records that could not be read back, each within a gap.
+    pub damaged_records: u64,
+    /// Records the collector refused, each within a gap.
+    pub refused_records: u64,
+    /// Syncs that failed.
+    pub failed_syncs: u64,
+    /// Resident memory, if known.
+    pub memory_bytes: Option<u64>,
+    /// Each lane.
+    pub lanes: Vec<Lane>,
+}
+
+/// One lane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lane {
+    /// Its name.
+    pub name: String,
+    /// Its present epoch, as hex digits.
+    pub epoch: String,
+    /// Bytes of its segments.
+    pub disk_bytes: u64,
+    /// Bytes in memory, not yet on disk.
+    pub memory_bytes: usize,
+    /// The disk cannot be written.
+    pub in_ram: bool,
+}
+
+/// The status of an engine.
+#[must_use]
+pub fn of<D: Disk>(engine: &Engine<D>, now: Now) -> Status {
+    let (counters, sender) = (engine.counters(), engine.sender());
+    let sent = sender.counters();
+    Status {
+        version: VERSION,
+        at_us: now.wall.0,
+        uptime_ms: now.mono.0,
+        connected: sender.is_open(),
+        credit_bytes: sender.credit(),
+        readings: counters.readings,
+        samples: counters.samples,
+        covered: counters.covered,
+        refused: counters.refused,
+        busy: counters.busy,
+        records: counters.records,
+        backlog_records: sender.backlog_records(),
+        published: sent.published,
+        timed_out: sent.timed_out,
+        evicted_records: counters.evicted_records,
+        damaged_records: counters.damaged_records,
+        refused_records: counters.refused_records,
+        failed_syncs: counters.failed_syncs,
+        memory_bytes: resident_bytes(),
+        lanes: engine
+            .lanes()
+            .map(|lane| Lane {
+                name: lane.lane.name().to_owned(),
+                epoch: lane.epoch.to_string(),
+                disk_bytes: lane.disk_bytes,
+                memory_bytes: lane.memory_bytes,
+                in_ram: lane.in_ram,
+            })
+            .collect(),
+    }
+}
+
+fn resident_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace()
+        .next()?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
+}
