@@ -1,0 +1,132 @@
+//! A client that others wrote: its PUBACK means that the message is on disk.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use headwater_proto::sample::Value;
+use headwater_tests::lake::{Audit, each_sample};
+use headwater_tests::process::wait_for;
+use headwater_tests::site::{Site, at_a_site};
+use headwater_tests::trace::{self, Call};
+
+/// System calls that show custody: what was read, written, synced and answered.
+const CALLS: &str = "trace=read,readv,recvfrom,recvmsg,write,writev,pwrite64,pwritev,sendto,\
+                     sendmsg,fdatasync,fsync,sync_file_range";
+
+/// Publishes with `mosquitto_pub -q 1`, which returns when its PUBACK is there.
+fn publish(site: &Site, version: &str, topic: &str, payload: &str) -> Result<()> {
+    let output = Command::new("mosquitto_pub")
+        .args(["-V", version, "-q", "1", "-h", "127.0.0.1", "-p"])
+        .arg(site.mqtt().port().to_string())
+        .args(["-t", topic, "-m", payload])
+        .output()
+        .context("mosquitto_pub is in the package mosquitto-clients; tests/run installs it")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "mosquitto_pub -V {version}: {} {said}", output.status);
+    Ok(())
+}
+
+#[test]
+fn what_mosquitto_pub_saw_acknowledged_survives_a_sigkill_right_after() {
+    at_a_site(|site| {
+        site.start_collector()?;
+        let mut expected = Vec::new();
+        for (n, version) in ["311", "5", "311", "5"].into_iter().enumerate() {
+            let (device, value) = (format!("plain-{n}"), 20.5 + n as f64);
+            let topic = format!("plant/{device}/state");
+            publish(site, &mqtt(version), &topic, &format!("{{\"temperature\": {value}}}"))?;
+            site.kill_collector()?;
+            site.start_collector()?;
+            expected.push((device, value));
+        }
+        wait_for("the messages in the lake", || {
+            Ok((temperatures(site)?.len() >= expected.len()).then_some(()))
+        })?;
+        site.stop_collector()?;
+        let mut found = temperatures(site)?;
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        ensure!(found == expected, "in the lake: {found:?}");
+        Audit::of(&site.lake())?.expect_good()
+    });
+}
+
+/// Device and value of every row of metric `temperature`, which plain devices sent.
+fn temperatures(site: &Site) -> Result<Vec<(String, f64)>> {
+    let mut found = Vec::new();
+    each_sample(&site.lake(), |sample| {
+        if let Value::F64(value) = sample.value
+            && sample.metric == "temperature"
+            && sample.lane == "plain"
+        {
+            found.push((sample.device.to_owned(), value));
+        }
+    })?;
+    Ok(found)
+}
+
+fn mqtt(version: &str) -> String {
+    if version == "5" { "mqttv5".to_owned() } else { format!("mqttv{version}") }
+}
+
+#[test]
+fn the_puback_leaves_only_after_the_fsync_of_what_it_acknowledges() {
+    at_a_site(|site| {
+        let trace = site.folder().join("trace");
+        let path = trace.to_str().context("a path in UTF-8")?;
+        // -D: the collector itself is our child, and strace watches from aside.
+        site.wrapper = ["strace", "-D", "-f", "-y", "-xx", "-s", "8192", "-e", CALLS, "-o", path]
+            .map(str::to_owned)
+            .to_vec();
+        site.start_collector()?;
+        for (version, marker) in [("311", "drop-of-v311"), ("5", "drop-of-v5")] {
+            let payload = format!("{{\"mark\": \"{marker}\"}}");
+            publish(site, &mqtt(version), &format!("plant/{marker}/state"), &payload)?;
+        }
+        site.stop_collector()?;
+        let calls = wait_for("strace to finish its file", || {
+            let text = std::fs::read_to_string(&trace)?;
+            let whole = text.lines().last().is_some_and(|line| line.contains("+++ exited"));
+            Ok(whole.then(|| trace::read(&text)))
+        })?;
+        for marker in ["drop-of-v311", "drop-of-v5"] {
+            expect_synced_before_puback(&calls, marker, &site.data().display().to_string())
+                .with_context(|| format!("{marker}; the trace is {path}"))?;
+        }
+        Ok(())
+    });
+}
+
+/// Received, written to the journal, synced without an error, and only then acknowledged.
+fn expect_synced_before_puback(calls: &[Call], marker: &str, data: &str) -> Result<()> {
+    let is_journal = |call: &&Call| call.args.contains(data);
+    let marker = marker.as_bytes();
+    let received = calls
+        .iter()
+        .find(|call| call.args.contains("socket:") && call.holds(marker))
+        .or_else(|| calls.iter().find(|call| call.args.contains("TCP") && call.holds(marker)))
+        .context("the publish was never read from a socket")?;
+    let socket = received.args.split(',').next().context("a call without arguments")?;
+    let written = calls
+        .iter()
+        .filter(is_journal)
+        .find(|call| call.name.contains("write") && call.holds(marker))
+        .context("the publish was never written below the data folder")?;
+    let file = written.args.split(',').next().context("a call without arguments")?;
+    let synced = calls
+        .iter()
+        .find(|call| {
+            matches!(&*call.name, "fdatasync" | "fsync")
+                && call.args.starts_with(file)
+                && call.began > written.ended
+        })
+        .with_context(|| format!("{file} was never synced after the write"))?;
+    ensure!(synced.result == Some(0), "the sync failed: {synced:?}");
+    let acked = calls
+        .iter()
+        .filter(|call| call.began > received.ended && call.args.starts_with(socket))
+        .find(|call| call.data.first() == Some(&0x40))
+        .with_context(|| format!("no PUBACK on {socket}"))?;
+    ensure!(received.ended < written.began, "written before it was read");
+    ensure!(synced.ended < acked.began, "the PUBACK left before its sync: {synced:?} {acked:?}");
+    Ok(())
+}
