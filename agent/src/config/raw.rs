@@ -13,7 +13,7 @@ use super::{
 
 const MIB: u64 = 1 << 20;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawConfig {
     device: String,
@@ -30,27 +30,6 @@ pub(super) struct RawConfig {
     file: Vec<super::sources::RawFile>,
     replay: Vec<super::sources::RawReplay>,
     generator: Vec<super::sources::RawGenerator>,
-}
-
-impl Default for RawConfig {
-    fn default() -> Self {
-        Self {
-            device: String::new(),
-            tags: BTreeMap::new(),
-            collector: RawCollector::default(),
-            spool: RawSpool::default(),
-            batch: RawBatch::default(),
-            memory: RawMemory::default(),
-            status: RawStatus::default(),
-            log: RawLog::default(),
-            host: Vec::new(),
-            lines: Vec::new(),
-            exec: Vec::new(),
-            file: Vec::new(),
-            replay: Vec::new(),
-            generator: Vec::new(),
-        }
-    }
 }
 
 #[derive(Debug, Deserialize)]

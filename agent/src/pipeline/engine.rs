@@ -269,7 +269,11 @@ impl<D: Disk> Engine<D> {
         if settings.sources.len() > super::record::MAX_SOURCES {
             return Err(EngineError::Sources(settings.sources.len()));
         }
-        let (spool, dead_letters, recoveries) = open::open_logs(&disk, &settings)?;
+        let open::Logs {
+            lanes: spool,
+            dead: dead_letters,
+            recoveries,
+        } = open::open_logs(&disk, &settings)?;
         let trouble = recoveries
             .into_iter()
             .flat_map(|recovery| recovery.trouble)
@@ -744,4 +748,8 @@ fn held_epoch(lane: Lane, epoch: Epoch, range: SeqRange, ram: bool) -> HeldEpoch
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the numbers of a test are small"
+)]
 mod tests;

@@ -61,7 +61,9 @@ pub fn parse(line: &str, now: UnixMicros) -> Result<Option<Reading>, JsonError> 
                     match tag {
                         Value::String(text) => labels.push((key, text)),
                         Value::Number(number) => labels.push((key, number.to_string())),
-                        _ => return Err(JsonError::Type(key)),
+                        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
+                            return Err(JsonError::Type(key));
+                        }
                     }
                 }
                 continue;

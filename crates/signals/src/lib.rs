@@ -318,7 +318,9 @@ mod tests {
             "rows in a lake would no longer match their generator"
         );
     }
-    const GOLDEN: &str = "";
+    const GOLDEN: &str = "1700000123406798 [Some(F64(13.55)), Some(F64(61.1)), Some(F64(1013.05)), \
+        Some(F32(4.129)), Some(F64(0.009627433910031707)), Some(I64(836714)), Some(Str(\"idle\")), \
+        Some(Bool(false))]";
 
     #[test]
     fn devices_and_seeds_differ() {

@@ -52,53 +52,46 @@ impl Marks {
         self.sources.iter_mut().find(|mark| mark.name == name)
     }
 
-    /// Takes in one record of `epoch`. Says whether it ends its own epoch cleanly.
+    /// Takes in one record of `epoch`.
     pub(super) fn apply(
         &mut self,
         origin: &DeviceId,
         lane: Lane,
         epoch: Epoch,
         record: &Envelope<'_>,
-    ) -> bool {
+    ) {
         if !record.source.is_empty() {
             if let Some(mark) = self.source_mut(record.source) {
                 mark.cursor = record.cursor.or(mark.cursor);
                 mark.live = record.live;
                 mark.last_time = mark.last_time.max(record.last_time);
             }
-            return false;
+            return;
         }
         let Ok((frame, _)) = frame::decode(record.frame) else {
-            return false;
+            return;
         };
-        match frame.kind {
-            Kind::EpochEnd => {
-                let Ok(end) = message::decode::<EpochEnd>(frame.payload) else {
-                    return false;
-                };
-                if end.origin != *origin || end.lane != lane {
-                    return false;
-                }
+        if frame.kind == Kind::EpochEnd {
+            let Ok(end) = message::decode::<EpochEnd>(frame.payload) else {
+                return;
+            };
+            if end.origin == *origin && end.lane == lane {
                 self.end(Ended {
                     epoch: end.epoch,
                     range: SeqRange::new(end.first, end.next),
                     named_in: (epoch, record.seq),
                 });
-                end.clean && end.epoch == epoch
             }
-            Kind::Gap => {
-                let Ok(gap) = message::decode::<Gap>(frame.payload) else {
-                    return false;
-                };
-                let named = gap.part.as_deref().unwrap_or_default();
-                if gap.reason == GapReason::UncleanStop && gap.origin == *origin {
-                    for mark in self.sources.iter_mut().filter(|mark| mark.name == named) {
-                        mark.unclean_since = None;
-                    }
+        } else if frame.kind == Kind::Gap {
+            let Ok(gap) = message::decode::<Gap>(frame.payload) else {
+                return;
+            };
+            let named = gap.part.as_deref().unwrap_or_default();
+            if gap.reason == GapReason::UncleanStop && gap.origin == *origin {
+                for mark in self.sources.iter_mut().filter(|mark| mark.name == named) {
+                    mark.unclean_since = None;
                 }
-                false
             }
-            _ => false,
         }
     }
 

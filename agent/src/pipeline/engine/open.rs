@@ -227,11 +227,18 @@ impl<D: Disk> Engine<D> {
     }
 }
 
+/// The logs of a spool.
+pub(super) struct Logs<D: Disk> {
+    pub(super) lanes: Lanes<D>,
+    pub(super) dead: Log<D>,
+    pub(super) recoveries: Vec<headwater_spool::Recovery>,
+}
+
 /// Opens the lanes' logs and the dead letters.
 pub(super) fn open_logs<D: Disk>(
     disk: &D,
     settings: &Settings,
-) -> Result<(Lanes<D>, Log<D>, Vec<headwater_spool::Recovery>), headwater_spool::OpenError> {
+) -> Result<Logs<D>, headwater_spool::OpenError> {
     use headwater_spool::{Config, LaneConfig, LanesConfig};
     let spool = &settings.spool;
     let [alarm, normal, bulk] = spool.lane_bytes;
@@ -265,5 +272,9 @@ pub(super) fn open_logs<D: Disk>(
         ..each
     };
     let (dead, _) = Log::open(disk.clone(), dead)?;
-    Ok((lanes, dead, recoveries))
+    Ok(Logs {
+        lanes,
+        dead,
+        recoveries,
+    })
 }

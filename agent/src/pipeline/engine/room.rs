@@ -348,24 +348,18 @@ impl Contents {
         let Ok((frame, _)) = frame::decode(envelope.frame) else {
             return;
         };
-        match frame.kind {
-            Kind::Gap => {
-                if let Ok(gap) = message::decode::<Gap>(frame.payload) {
-                    self.gaps.push((seq, gap));
-                }
+        if frame.kind == Kind::Gap {
+            if let Ok(gap) = message::decode::<Gap>(frame.payload) {
+                self.gaps.push((seq, gap));
             }
-            Kind::EpochEnd => {
-                if let Ok(end) = message::decode::<EpochEnd>(frame.payload) {
-                    self.ends.push(end);
-                }
+        } else if frame.kind == Kind::EpochEnd {
+            if let Ok(end) = message::decode::<EpochEnd>(frame.payload) {
+                self.ends.push(end);
             }
-            _ => {
-                if let Some((samples, first, last)) = extent(&frame) {
-                    self.samples += samples;
-                    self.t_first = Some(self.t_first.map_or(first, |t| t.min(first)));
-                    self.t_last = Some(self.t_last.map_or(last, |t| t.max(last)));
-                }
-            }
+        } else if let Some((samples, first, last)) = extent(&frame) {
+            self.samples += samples;
+            self.t_first = Some(self.t_first.map_or(first, |t| t.min(first)));
+            self.t_last = Some(self.t_last.map_or(last, |t| t.max(last)));
         }
     }
 }

@@ -156,17 +156,15 @@ impl<D: Disk> Engine<D> {
         let mut looked = false;
         loop {
             let packed = self.pack(at, &head, range, max_bytes as usize);
-            if let Some((seq, name)) = packed
-                .wants
-                .filter(|(seq, _)| !looked && *seq == packed.taken.next.max(packed.taken.first))
+            if let Some((seq, name)) = packed.wants
+                && packed.taken.is_empty()
+                && !looked
             {
-                if packed.taken.is_empty() {
-                    looked = true;
-                    self.find_schemas(at, epoch, seq);
-                    // One that is nowhere goes without: the collector asks, and parks the batch.
-                    self.schemas.cached.entry(name).or_default();
-                    continue;
-                }
+                looked = true;
+                self.find_schemas(at, epoch, seq);
+                // One that is nowhere goes without: the collector asks, and parks the batch.
+                self.schemas.cached.entry(name).or_default();
+                continue;
             }
             if !packed.missing.is_empty() {
                 self.name_missing(at, epoch, packed.missing, packed.damaged, now);
@@ -454,20 +452,28 @@ impl<D: Disk> Engine<D> {
                 self.counters.refused_messages += 1;
                 return;
             };
-            let taken = match frame.kind {
-                Kind::Welcome => message::decode::<Welcome>(frame.payload)
-                    .is_ok_and(|m| self.sender.handle(Input::Welcome(&m), now.mono).is_ok()),
-                Kind::Ack => message::decode::<Ack>(frame.payload)
-                    .is_ok_and(|m| self.sender.handle(Input::Ack(&m), now.mono).is_ok()),
-                Kind::Reject => message::decode::<Reject>(frame.payload)
-                    .is_ok_and(|m| self.sender.handle(Input::Reject(&m), now.mono).is_ok()),
-                Kind::SchemaRequest => message::decode::<SchemaRequest>(frame.payload)
-                    .is_ok_and(|request| self.send_schema(&request, now)),
-                _ => false,
-            };
-            if !taken {
+            if !self.down_frame(frame.kind, frame.payload, now) {
                 self.counters.refused_messages += 1;
             }
+        }
+    }
+
+    /// Whether the frame was one that means something here.
+    fn down_frame(&mut self, kind: Kind, payload: &[u8], now: Now) -> bool {
+        if kind == Kind::Welcome {
+            message::decode::<Welcome>(payload)
+                .is_ok_and(|m| self.sender.handle(Input::Welcome(&m), now.mono).is_ok())
+        } else if kind == Kind::Ack {
+            message::decode::<Ack>(payload)
+                .is_ok_and(|m| self.sender.handle(Input::Ack(&m), now.mono).is_ok())
+        } else if kind == Kind::Reject {
+            message::decode::<Reject>(payload)
+                .is_ok_and(|m| self.sender.handle(Input::Reject(&m), now.mono).is_ok())
+        } else if kind == Kind::SchemaRequest {
+            message::decode::<SchemaRequest>(payload)
+                .is_ok_and(|request| self.send_schema(&request, now))
+        } else {
+            false
         }
     }
 
