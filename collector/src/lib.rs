@@ -1,13 +1,31 @@
 //! The collector: takes custody of readings, and brings each into the lake once.
 //!
+//! ```text
+//! gate ──► owner (custody: judge, append, sync, answer) ──► journal ──► sinks: lake · hot
+//!   ◄── PUBACK, Ack, Welcome ──┘        ◄── plan, committed ──────────────┘
+//! ```
+//!
 //! | module | what |
 //! |---|---|
 //! | [`pipeline`] | core: what happens to a record between its arrival and the sinks |
 //! | [`ledger`] | core: what is held of every stream |
 //! | [`sink`] | where records come to rest |
+//! | [`config`] | core: what the operator decides |
+//! | [`run`] | starts all parts, stops them in order |
+//! | [`metrics`], [`http`] | what others may see |
+//! | [`state`] | keyed state on sled: an index, never the authority |
+//! | [`commands`], [`demo`] | the other commands |
 //! | [`clock`] | the one place that reads clocks and entropy |
 
 pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod demo;
+pub mod http;
 pub mod ledger;
+pub mod metrics;
+mod owner;
 pub mod pipeline;
+pub mod run;
 pub mod sink;
+pub mod state;

@@ -5,7 +5,9 @@
 //! ```
 
 pub mod lake;
+pub mod hot;
 pub mod rows;
+pub(crate) mod worker;
 
 use headwater_lake::audit::{self, AuditError};
 use headwater_lake::{EpochState, Store};

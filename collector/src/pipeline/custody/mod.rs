@@ -32,7 +32,7 @@ use headwater_proto::time::{Millis, Now};
 use headwater_spool::{AppendError, Disk, Log, Reader, SyncError};
 
 use super::credit::{CreditLimits, JournalLevel, credit};
-use super::envelope::Record;
+use super::envelope::{Record, SessionHead};
 use super::pattern::Pattern;
 use super::schemas::SchemaBook;
 use super::snapshot::{self, Parts, PendingPlan, SinkCursor};
@@ -418,6 +418,13 @@ impl<D: Disk> Custody<D> {
     #[must_use]
     pub const fn credit_bytes(&self) -> u64 {
         self.credit
+    }
+
+    /// Keeps or forgets a persistent MQTT session; durable after the next sync. False if the journal
+    /// cannot take it.
+    pub fn keep_session(&mut self, client: &str, present: bool) -> bool {
+        let head = SessionHead { client, present };
+        self.append(&Record::Session(head), false).is_ok()
     }
 
     fn append(&mut self, record: &Record<'_>, reserved: bool) -> Result<u64, Refused> {

@@ -1,0 +1,303 @@
+//! The thread that owns custody: drains the gate's queue, appends all, syncs once, answers all.
+
+use std::collections::HashSet;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use headwater_gate::clock::Clock;
+use headwater_gate::ingest::{ArrivalsWaker, Waited};
+use headwater_gate::session::Admission;
+use headwater_gate::store::{Opening, SessionStore, StoreError};
+use headwater_gate::{Arrivals, Body, GateEvent, GateHandle};
+use headwater_proto::time::{Millis, Now};
+use headwater_spool::Disk;
+use tokio::sync::oneshot;
+
+use crate::metrics::{Board, CustodyLook};
+use crate::pipeline::custody::{Custody, Event, Output, PlainPublish};
+use crate::sink::lake::Committed;
+
+/// Longest time without a tick: what was withheld is tried again, absent epochs are looked at.
+const TICK_MS: u64 = 100;
+/// Time between two posts on the board.
+const POST_MS: u64 = 200;
+/// Most persistent sessions; about 200 bytes each.
+const MAX_SESSIONS: usize = 65_536;
+
+/// What other threads ask of the owner.
+pub(crate) enum Command {
+    /// Make a sink's plan durable, then answer.
+    Plan { sink: &'static str, bytes: Vec<u8>, reply: SyncSender<Result<(), String>> },
+    /// A sink has come further.
+    Committed { sink: &'static str, committed: Committed },
+    /// Make a change to the sessions durable, then answer.
+    Session { client: Arc<str>, present: bool, reply: oneshot::Sender<Result<(), StoreError>> },
+    /// Answer when all that came before is durable.
+    Barrier { reply: SyncSender<()> },
+    /// Nothing more comes; end when all that came is durable.
+    Stop,
+}
+
+/// Where other threads drop commands.
+#[derive(Clone)]
+pub(crate) struct Mailbox {
+    commands: Sender<Command>,
+    waker: Arc<Mutex<Option<ArrivalsWaker>>>,
+}
+
+impl Mailbox {
+    pub(crate) fn new() -> (Self, Receiver<Command>) {
+        let (commands, receiver) = channel();
+        (Self { commands, waker: Arc::default() }, receiver)
+    }
+
+    /// Whom to wake; the gate is made after the mailbox.
+    pub(crate) fn wake_with(&self, waker: ArrivalsWaker) {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
+    }
+
+    /// False when the owner is gone.
+    pub(crate) fn send(&self, command: Command) -> bool {
+        let sent = self.commands.send(command).is_ok();
+        if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+            waker.wake();
+        }
+        sent
+    }
+}
+
+/// The owner's parts.
+pub(crate) struct Owner<D: Disk> {
+    pub(crate) custody: Custody<D>,
+    pub(crate) arrivals: Arrivals,
+    pub(crate) gate: GateHandle,
+    pub(crate) commands: Receiver<Command>,
+    /// Told whenever something became durable; each holds one token.
+    pub(crate) readers: Vec<SyncSender<()>>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) clock: Clock,
+}
+
+/// Answers that are due after a sync.
+#[derive(Default)]
+struct Due {
+    plans: Vec<SyncSender<Result<(), String>>>,
+    sessions: Vec<oneshot::Sender<Result<(), StoreError>>>,
+    barriers: Vec<SyncSender<()>>,
+}
+
+impl<D: Disk> Owner<D> {
+    /// Runs until told to stop.
+    pub(crate) fn run(mut self) {
+        let mut events = Vec::new();
+        let (mut last_tick, mut last_post) = (Millis(0), Millis(0));
+        let mut stopping = false;
+        while !stopping {
+            let waited = self.arrivals.take(&mut events, Duration::from_millis(TICK_MS));
+            for event in events.drain(..) {
+                let (event, at) = translate(event);
+                self.custody.handle(event, at);
+            }
+            let now = self.clock.now();
+            let mut due = Due::default();
+            let mut commands = self.commands.try_iter().collect::<Vec<_>>();
+            if waited == Waited::Closed && commands.is_empty() {
+                // The gate is gone: only sinks speak, so wait for them.
+                commands.extend(self.commands.recv_timeout(Duration::from_millis(TICK_MS)));
+            }
+            for command in commands {
+                stopping |= self.obey(command, now, &mut due);
+            }
+            if now.mono.since(last_tick) >= TICK_MS {
+                last_tick = now.mono;
+                self.custody.handle(Event::Tick, now);
+            }
+            self.sync(now, due);
+            self.carry_out();
+            for reader in &self.readers {
+                match reader.try_send(()) {
+                    Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
+                }
+            }
+            if now.mono.since(last_post) >= POST_MS || stopping {
+                last_post = now.mono;
+                self.post();
+            }
+        }
+    }
+
+    /// True when told to stop.
+    fn obey(&mut self, command: Command, now: Now, due: &mut Due) -> bool {
+        match command {
+            Command::Plan { sink, bytes, reply } => {
+                match self.custody.append_plan(sink, &bytes) {
+                    Ok(_) => due.plans.push(reply),
+                    // A sink that is gone needs no answer.
+                    Err(error) => drop(reply.send(Err(error.to_string()))),
+                }
+            }
+            Command::Committed { sink, committed } => {
+                let Committed { through, streams, .. } = committed;
+                let event = Event::Committed { sink: sink.to_owned(), through, streams };
+                self.custody.handle(event, now);
+            }
+            Command::Session { client, present, reply } => {
+                if self.custody.keep_session(&client, present) {
+                    due.sessions.push(reply);
+                } else {
+                    let cause = "the journal cannot take it".to_owned();
+                    drop(reply.send(Err(StoreError { cause })));
+                }
+            }
+            Command::Barrier { reply } => due.barriers.push(reply),
+            Command::Stop => return true,
+        }
+        false
+    }
+
+    fn sync(&mut self, now: Now, due: Due) {
+        let result = self.custody.sync(now);
+        if let Err(error) = &result {
+            let cause = error.source.to_string();
+            tracing::error!(%error, cause, "the journal could not be synced; senders repeat");
+        }
+        for reply in due.plans {
+            // A sink that is gone needs no answer.
+            drop(reply.send(result.as_ref().map(|_| ()).map_err(ToString::to_string)));
+        }
+        for reply in due.barriers {
+            // Whoever asked may be gone.
+            let _ = reply.send(());
+        }
+        for reply in due.sessions {
+            let cause = || StoreError { cause: "the journal could not be synced".to_owned() };
+            drop(reply.send(result.as_ref().map(|_| ()).map_err(|_| cause())));
+        }
+    }
+
+    fn carry_out(&mut self) {
+        let mut pubacks = Vec::new();
+        while let Some(output) = self.custody.next_output() {
+            match output {
+                Output::PubAck { conn, token } => pubacks.push((conn, token)),
+                Output::Send { conn, payload } => {
+                    if let Err(error) = self.gate.send_down(conn, Bytes::from(payload)) {
+                        tracing::debug!(conn = conn.0, %error, "a message down was not taken");
+                    }
+                }
+                Output::Close { conn, reason } => {
+                    // What was promised before leaves first.
+                    self.gate.pubacks(std::mem::take(&mut pubacks));
+                    tracing::warn!(conn = conn.0, reason = reason.name(), "connection closed");
+                    self.gate.close(conn, reason);
+                }
+            }
+        }
+        if !pubacks.is_empty() {
+            self.gate.pubacks(pubacks);
+        }
+    }
+
+    fn post(&self) {
+        let log = self.custody.log();
+        self.board.post_custody(CustodyLook {
+            counters: *self.custody.counters(),
+            journal_used_bytes: log.used_bytes(),
+            journal_quota_bytes: log.config().quota_bytes,
+            journal_durable: log.durable(),
+            cursors: self.custody.cursors().to_vec(),
+            streams: self.custody.ledger().len() as u64,
+            credit_bytes: self.custody.credit_bytes(),
+            is_stalled: self.custody.is_stalled(),
+        });
+    }
+}
+
+fn translate(event: GateEvent) -> (Event, Now) {
+    match event {
+        GateEvent::Connected { conn, client, at } => (Event::Connected { conn, client }, at),
+        GateEvent::Settled { conn, client, through } => {
+            let unused = Now { mono: Millis(0), wall: headwater_proto::time::UnixMicros(0) };
+            (Event::Settled { conn, client, through }, unused)
+        }
+        GateEvent::Disconnected { conn, client, orderly, at } => {
+            (Event::Disconnected { conn, client, orderly }, at)
+        }
+        GateEvent::Arrival(arrival) => {
+            let (conn, token, at) = (arrival.conn, arrival.token, arrival.at);
+            let event = match arrival.body {
+                Body::Agent { device, payload } => Event::Up { conn, device, payload, token },
+                Body::Plain { topic, payload, qos: _, dup, packet_id, fingerprint } => {
+                    Event::Plain(PlainPublish {
+                        conn,
+                        client: arrival.client,
+                        topic,
+                        payload,
+                        dup,
+                        packet_id,
+                        fingerprint,
+                        token,
+                    })
+                }
+            };
+            (event, at)
+        }
+    }
+}
+
+/// The gate's persistent sessions, kept in the journal. They do not expire by time: what is kept is
+/// a name, and a client that asks for a clean start removes it.
+pub(crate) struct JournalSessions {
+    mailbox: Mailbox,
+    kept: Arc<Mutex<HashSet<Arc<str>>>>,
+}
+
+impl JournalSessions {
+    pub(crate) fn new(mailbox: Mailbox, kept: impl IntoIterator<Item = Arc<str>>) -> Self {
+        Self { mailbox, kept: Arc::new(Mutex::new(kept.into_iter().collect())) }
+    }
+}
+
+impl SessionStore for JournalSessions {
+    fn open(&self, admission: &Admission) -> Opening {
+        let client = Arc::clone(&admission.client);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let had = kept.contains(&client);
+        let room = had || kept.len() < MAX_SESSIONS;
+        let keep = admission.expiry_s > 0 && room;
+        let present = had && !admission.clean_start;
+        if keep == had {
+            return Box::pin(std::future::ready(Ok(present)));
+        }
+        if keep {
+            kept.insert(Arc::clone(&client));
+        } else {
+            kept.remove(&client);
+        }
+        drop(kept);
+        let (reply, answer) = oneshot::channel();
+        let all = Arc::clone(&self.kept);
+        let sent =
+            self.mailbox.send(Command::Session { client: Arc::clone(&client), present: keep, reply });
+        Box::pin(async move {
+            let answered = match answer.await {
+                Ok(result) if sent => result,
+                Ok(_) | Err(_) => Err(StoreError { cause: "the collector is stopping".to_owned() }),
+            };
+            if answered.is_err() {
+                // As if it had not been asked.
+                let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+                if had {
+                    all.insert(client);
+                } else {
+                    all.remove(&client);
+                }
+            }
+            answered.map(|()| present)
+        })
+    }
+
+    fn ended(&self, _client: &str, _expiry_s: u32) {}
+}

@@ -1,0 +1,247 @@
+//! `headwater-collector run`: starts all parts, and stops them in order.
+//!
+//! The gate stops first, then custody syncs what arrived, then the lake takes the rest, then the
+//! owner of the journal ends. A part that ends early is an error that names it.
+
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+use anyhow::{Context as _, Result, anyhow};
+use headwater_gate::identity::Loopback;
+use headwater_gate::{Gate, Settings as GateSettings};
+use headwater_lake::LocalStore;
+use headwater_proto::ids::JournalId;
+use headwater_spool::RealDisk;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, entropy};
+use crate::config::Config;
+use crate::http;
+use crate::metrics::Board;
+use crate::owner::{Command, JournalSessions, Mailbox, Owner};
+use crate::pipeline::custody::Custody;
+use crate::sink::hot::HotStore;
+use crate::sink::lake::{LakeSink, NAME};
+use crate::sink::{self, worker};
+
+/// A part that runs: its name and how it ended.
+type Ended = (&'static str, Result<()>);
+
+/// Opens custody and lake so that both agree on what is committed.
+fn open_cores(config: &Config) -> Result<(Custody<RealDisk>, LakeSink<LocalStore>)> {
+    let folder = &config.journal_dir;
+    if let Some(parent) = folder.parent() {
+        std::fs::create_dir_all(parent)
+            .with_context(|| format!("cannot create {}", parent.display()))?;
+    }
+    let disk = RealDisk::open(folder)
+        .with_context(|| format!("cannot use the journal's folder {}", folder.display()))?;
+    let (mut custody, opened) = Custody::open(disk, config.custody.clone(), &mut entropy)?;
+    tracing::info!(
+        journal = %custody.journal(),
+        replayed = opened.replayed,
+        new = opened.is_new,
+        "journal open"
+    );
+    for cut in &opened.recovery.cut {
+        tracing::warn!(?cut, "the journal's tail was cut after its last good record");
+    }
+    for trouble in &opened.recovery.trouble {
+        tracing::warn!(trouble, "the journal's folder");
+    }
+    let store = LocalStore::new(&config.lake_dir)
+        .with_context(|| format!("cannot use the lake's folder {}", config.lake_dir.display()))?;
+    let plan = custody.plan().filter(|plan| plan.sink == NAME).map(|plan| plan.bytes.clone());
+    let known = custody.cursor(NAME).unwrap_or_default();
+    let schemas = custody.schemas().clone();
+    let journal = custody.journal();
+    let mut lake =
+        LakeSink::open(store, config.lake, journal, plan.as_deref(), known, schemas)?;
+    if opened.is_new {
+        sink::seed(&mut custody, lake.lake().store())?;
+    }
+    custody.resume(NAME, lake.cursor())?;
+    lake.restore(custody.ledger());
+    Ok((custody, lake))
+}
+
+/// Threads of the runtime: the gate's connections and the HTTP interface. Custody, the lake and the
+/// hot store have threads of their own.
+const RUNTIME_THREADS: usize = 2;
+
+/// Runs until a signal, then drains and flushes.
+///
+/// # Errors
+/// When a part cannot start, or ends early.
+pub fn run(config: Config, clock: Clock) -> Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .enable_all()
+        .build()?
+        .block_on(run_parts(config, clock))
+}
+
+async fn run_parts(config: Config, clock: Clock) -> Result<()> {
+    let board = Arc::new(Board::default());
+    let (custody, lake) = open_cores(&config)?;
+    let journal = custody.journal();
+    let (mailbox, commands) = Mailbox::new();
+    let sessions = JournalSessions::new(mailbox.clone(), custody.sessions().iter().cloned());
+    let (gate, arrivals) = Gate::new(GateSettings {
+        limits: config.limits,
+        queue_bytes: GateSettings::QUEUE_BYTES,
+        acl: config.acl.clone(),
+        identity: Box::new(Loopback),
+        store: Arc::new(sessions),
+        clock,
+    });
+    mailbox.wake_with(arrivals.waker());
+    let mut parts: JoinSet<Ended> = JoinSet::new();
+    let sinks_stop = CancellationToken::new();
+    let context = |durable| worker::Context {
+        mailbox: mailbox.clone(),
+        durable,
+        board: Arc::clone(&board),
+        clock,
+        stop: sinks_stop.clone(),
+    };
+    let mut readers = Vec::new();
+
+    let (wake_lake, lake_durable) = sync_channel(1);
+    readers.push(wake_lake);
+    let (lake_reader, lake_context) = (custody.reader(), context(lake_durable));
+    parts.spawn_blocking(move || {
+        ("the lake sink", worker::run_lake(lake, lake_reader, &lake_context).map_err(Into::into))
+    });
+
+    let mut view = None;
+    if let Some((hot, freshness_ms)) = open_hot(&config, journal) {
+        view = Some(hot.view());
+        let (wake_hot, hot_durable) = sync_channel(1);
+        readers.push(wake_hot);
+        let (reader, context) = (custody.reader(), context(hot_durable));
+        parts.spawn_blocking(move || {
+            worker::run_hot(hot, reader, journal, freshness_ms, &context);
+            ("the hot store", Ok(()))
+        });
+    }
+
+    let owner = Owner {
+        custody,
+        arrivals,
+        gate: gate.handle(),
+        commands,
+        readers,
+        board: Arc::clone(&board),
+        clock,
+    };
+    let mut owner_part: JoinSet<()> = JoinSet::new();
+    owner_part.spawn_blocking(move || owner.run());
+
+    let gate_stop = CancellationToken::new();
+    let listener = TcpListener::bind(config.gate_listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.gate_listen))?;
+    tracing::info!(address = %listener.local_addr()?, "MQTT");
+    let mut gate_part: JoinSet<()> = JoinSet::new();
+    gate_part.spawn(Arc::clone(&gate).serve(listener, gate_stop.clone()));
+
+    let http_stop = CancellationToken::new();
+    if let Some(address) = config.http_listen {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address}"))?;
+        tracing::info!(address = %listener.local_addr()?, "HTTP");
+        let (page, ready) = (Arc::clone(&board), Arc::clone(&board));
+        let counted = Arc::clone(&gate);
+        let shared = http::Shared {
+            hot: view,
+            metrics: Box::new(move || page.render(counted.metrics())),
+            not_ready: Box::new(move || ready.not_ready()),
+            now_us: Box::new(move || clock.now().wall.0),
+        };
+        let stop = http_stop.clone();
+        parts.spawn(async move {
+            let served = http::serve(listener, Arc::new(shared), stop).await;
+            ("the HTTP interface", served.map_err(Into::into))
+        });
+    }
+
+    let result = tokio::select! {
+        () = asked_to_stop() => Ok(()),
+        ended = parts.join_next() => Err(early(ended)),
+        _ = owner_part.join_next() => Err(anyhow!("custody ended early")),
+        _ = gate_part.join_next() => Err(anyhow!("the gate ended early")),
+    };
+    tracing::info!("stopping");
+    gate_stop.cancel();
+    while gate_part.join_next().await.is_some() {}
+    settle(&mailbox).await;
+    sinks_stop.cancel();
+    http_stop.cancel();
+    let mut worst = result;
+    while let Some(ended) = parts.join_next().await {
+        match ended {
+            Ok((_, Ok(()))) => {}
+            Ok((part, Err(error))) => worst = worst.and(Err(error.context(part))),
+            Err(error) => worst = worst.and(Err(error.into())),
+        }
+    }
+    mailbox.send(Command::Stop);
+    while let Some(ended) = owner_part.join_next().await {
+        if let Err(error) = ended {
+            worst = worst.and(Err(error.into()));
+        }
+    }
+    tracing::info!("stopped");
+    worst
+}
+
+/// Waits until all that the gate handed over is durable.
+async fn settle(mailbox: &Mailbox) {
+    let (reply, done) = sync_channel(1);
+    if mailbox.send(Command::Barrier { reply }) {
+        // If the owner is gone there is nothing to wait for.
+        let _ = tokio::task::spawn_blocking(move || done.recv()).await;
+    }
+}
+
+fn open_hot(config: &Config, journal: JournalId) -> Option<(HotStore, u64)> {
+    let hot = config.hot?;
+    let freshness_ms = hot.freshness_ms;
+    match HotStore::open(&config.state_dir, hot.settings) {
+        Ok((hot, found)) => {
+            tracing::info!(?found, %journal, "hot store open");
+            Some((hot, freshness_ms))
+        }
+        Err(error) => {
+            tracing::error!(%error, "the hot store is off: it cannot be opened");
+            None
+        }
+    }
+}
+
+fn early(ended: Option<Result<Ended, tokio::task::JoinError>>) -> anyhow::Error {
+    match ended {
+        Some(Ok((part, Ok(())))) => anyhow!("{part} ended early"),
+        Some(Ok((part, Err(error)))) => error.context(part),
+        Some(Err(error)) => error.into(),
+        None => anyhow!("every part ended early"),
+    }
+}
+
+async fn asked_to_stop() {
+    let (Ok(mut term), Ok(mut int)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be caught; stop this program with SIGKILL");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
