@@ -1,0 +1,191 @@
+//! Core: what an engine is opened with, what it is told, and what it says.
+
+use headwater_proto::delivery::SenderLimits;
+use headwater_proto::ids::{DeviceId, Epoch, Lane};
+use headwater_spool::OpenError;
+
+use crate::pipeline::admit::Refused;
+use crate::pipeline::batcher::BatchLimits;
+use crate::pipeline::record::{Cursor, MAX_SOURCES};
+
+/// A source as the engine knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceSettings {
+    /// Its name, at most 64 bytes, unique.
+    pub name: String,
+    /// It gives a cursor with every reading and can begin again from one.
+    pub resumes: bool,
+}
+
+/// Room of the spool, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpoolSettings {
+    /// Size of a segment.
+    pub segment_bytes: u64,
+    /// Room of each lane, in the order of [`Lane::AGENT`]. What `bulk` leaves, `normal` may take.
+    pub lane_bytes: [u64; 3],
+    /// Room of the dead letters.
+    pub dead_letter_bytes: u64,
+    /// Share of the file system that is left to others, in percent.
+    pub fs_reserve_percent: u8,
+    /// Bytes of the file system that are left to others.
+    pub fs_reserve_bytes: u64,
+}
+
+/// What an engine is opened with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This device.
+    pub device: DeviceId,
+    /// Tags of every schema.
+    pub tags: Vec<(String, String)>,
+    /// Its sources; a reading names one by its place.
+    pub sources: Vec<SourceSettings>,
+    /// Room of the spool.
+    pub spool: SpoolSettings,
+    /// When a batch closes.
+    pub batch: BatchLimits,
+    /// Milliseconds after which a group of the normal lane is synced.
+    pub group_ms: u64,
+    /// The same for the bulk lane.
+    pub bulk_group_ms: u64,
+    /// Most bytes of readings that are not on disk yet; beyond it sources wait.
+    pub readings_bytes: usize,
+    /// Most bytes of records in memory while the disk cannot be written.
+    pub fallback_bytes: usize,
+    /// Which boot [`Now::mono`] counts from.
+    pub boot: u64,
+    /// How far the wall clock may be off, if anything is known of it.
+    pub wall_error_ms: Option<u32>,
+    /// Times and sizes of sending.
+    pub sender: SenderLimits,
+}
+
+impl Settings {
+    /// The defaults of the design for a device without sources.
+    #[must_use]
+    pub fn new(device: DeviceId) -> Self {
+        const MIB: u64 = 1 << 20;
+        Self {
+            device,
+            tags: Vec::new(),
+            sources: Vec::new(),
+            spool: SpoolSettings {
+                segment_bytes: 2 * MIB,
+                lane_bytes: [26 * MIB, 154 * MIB, 76 * MIB],
+                dead_letter_bytes: 16 * MIB,
+                fs_reserve_percent: 5,
+                fs_reserve_bytes: 8 * MIB,
+            },
+            batch: BatchLimits {
+                rows: 1000,
+                bytes: 32 * 1024,
+                age_ms: 1000,
+            },
+            group_ms: 1000,
+            bulk_group_ms: 5000,
+            readings_bytes: 1 << 20,
+            fallback_bytes: 1 << 20,
+            boot: 0,
+            wall_error_ms: Some(1000),
+            sender: SenderLimits {
+                max_bundle: 128 * 1024,
+                ..SenderLimits::DEFAULT
+            },
+        }
+    }
+}
+
+/// Why an engine cannot be opened. What the spool's files hold is never a reason.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The spool's folder cannot be listed.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// More sources than a snapshot names.
+    #[error("{0} sources; at most {max} are taken", max = MAX_SOURCES)]
+    Sources(usize),
+}
+
+/// Why a reading was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OfferError {
+    /// No room now: offer it again later, or count it as lost if it cannot wait. The engine names
+    /// the loss of a source that does not resume.
+    #[error("no room for the reading now")]
+    Busy,
+    /// Never, whatever the room.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// Connected and subscribed.
+    LinkUp,
+    /// The connection is gone.
+    LinkDown,
+    /// A publish came on the down topic.
+    Message(&'a [u8]),
+    /// Time passed; at the latest at [`Engine::next_wakeup`].
+    Tick,
+}
+
+/// What the shell must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Publish these bytes on the up topic, at QoS 1.
+    Publish(Vec<u8>),
+    /// All readings of the source up to the cursor are durable: it may forget them.
+    Durable {
+        /// The source, by its place in the settings.
+        source: usize,
+        /// Where it would resume.
+        cursor: Cursor,
+    },
+}
+
+/// Counters since the engine was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Readings admitted.
+    pub readings: u64,
+    /// Samples admitted: their values that are not missing, and log lines.
+    pub samples: u64,
+    /// Readings that a cursor covered already.
+    pub covered: u64,
+    /// Readings refused for good.
+    pub refused: u64,
+    /// Readings that found no room.
+    pub busy: u64,
+    /// Records stored.
+    pub records: u64,
+    /// Groups whose sync failed.
+    pub failed_syncs: u64,
+    /// Times a lane gave the disk up for a while.
+    pub disk_failures: u64,
+    /// Records evicted.
+    pub evicted_records: u64,
+    /// Records that could not be read back.
+    pub damaged_records: u64,
+    /// Records the collector refused for good.
+    pub refused_records: u64,
+    /// Down messages that were damaged or made no sense.
+    pub refused_messages: u64,
+}
+
+/// How one lane is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneStatus {
+    /// Which.
+    pub lane: Lane,
+    /// The epoch that takes records on disk.
+    pub epoch: Epoch,
+    /// Bytes of its segments.
+    pub disk_bytes: u64,
+    /// Bytes in memory, not yet on disk.
+    pub memory_bytes: usize,
+    /// The disk cannot be written.
+    pub in_ram: bool,
+}
