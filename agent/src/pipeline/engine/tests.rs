@@ -2,6 +2,8 @@
 
 mod faults;
 mod loss;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod world;
 
 use std::collections::BTreeSet;

@@ -53,7 +53,7 @@ pub struct Settings {
     pub readings_bytes: usize,
     /// Most bytes of records in memory while the disk cannot be written.
     pub fallback_bytes: usize,
-    /// Which boot [`Now::mono`] counts from.
+    /// Which boot [`headwater_proto::time::Now::mono`] counts from.
     pub boot: u64,
     /// How far the wall clock may be off, if anything is known of it.
     pub wall_error_ms: Option<u32>,
@@ -128,7 +128,7 @@ pub enum Event<'a> {
     LinkDown,
     /// A publish came on the down topic.
     Message(&'a [u8]),
-    /// Time passed; at the latest at [`Engine::next_wakeup`].
+    /// Time passed; at the latest at [`super::Engine::next_wakeup`].
     Tick,
 }
 

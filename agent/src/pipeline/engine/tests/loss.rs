@@ -71,7 +71,7 @@ fn what_is_committed_is_released_and_never_evicted() {
 }
 
 #[test]
-fn a_power_cut_during_eviction_leaves_the_segment_or_its_gap() {
+pub(super) fn a_power_cut_during_eviction_leaves_the_segment_or_its_gap() {
     for crash in 0..90 {
         let mut world = World::new();
         feed(&mut world, 0..900);
