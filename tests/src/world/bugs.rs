@@ -1,0 +1,25 @@
+//! Core: deliberate bugs, to show that the world would notice them.
+
+use headwater_proto::sabotage::Bug;
+
+/// Runs seeds with `bug` switched on until one fails; how many it took, `None` if all of `most`
+/// passed.
+#[cfg(feature = "sabotage")]
+#[must_use]
+pub fn seeds_until_noticed(bug: Bug, most: u64) -> Option<u64> {
+    headwater_proto::sabotage::set(Some(bug));
+    let noticed = (0..most).find(|seed| {
+        // A core that notices by itself counts too: its debug assertions are part of the net.
+        let run = std::panic::catch_unwind(|| super::run::run(*seed, false));
+        !matches!(run, Ok(Ok(_)))
+    });
+    headwater_proto::sabotage::set(None);
+    noticed.map(|seed| seed + 1)
+}
+
+/// Without the `sabotage` feature no bug can be switched on.
+#[cfg(not(feature = "sabotage"))]
+#[must_use]
+pub const fn seeds_until_noticed(_bug: Bug, _most: u64) -> Option<u64> {
+    None
+}

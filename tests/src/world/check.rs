@@ -1,0 +1,198 @@
+//! Core: what must hold of the lake after a run.
+
+use std::collections::BTreeMap;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array, RecordBatch};
+use headwater_lake::delta::{Log, LogError};
+use headwater_lake::{MemStore, Store, Table, audit};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::generator::{Bits, Key, Made};
+
+/// What is wrong with a lake; each a line.
+pub type Faults = Vec<String>;
+
+/// Rows and gaps of a lake.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Per reading: how often it is there, and with which values.
+    pub readings: BTreeMap<Key, Vec<Bits>>,
+    /// Per device: the time spans of its gaps; `None`: a gap without times.
+    pub gaps: BTreeMap<String, Vec<Option<(i64, i64)>>>,
+}
+
+/// Reads `samples` and `gaps` of a lake.
+///
+/// # Errors
+/// A line that says what cannot be read.
+pub fn read(store: &MemStore) -> Result<Found, String> {
+    let mut found = Found::default();
+    each_batch(store, Table::Samples, |batch| found.take_samples(batch))?;
+    each_batch(store, Table::Gaps, |batch| found.take_gaps(batch))?;
+    Ok(found)
+}
+
+fn each_batch(
+    store: &MemStore,
+    table: Table,
+    mut take: impl FnMut(&RecordBatch) -> Option<()>,
+) -> Result<(), String> {
+    let log = Log::load(store, table).map_err(|error| error.to_string())?;
+    let mut paths = Vec::new();
+    log.files::<LogError>(store, |add| {
+        paths.push(format!("{}/{}", table.name(), add.path));
+        Ok(())
+    })
+    .map_err(|error| error.to_string())?;
+    for path in paths {
+        let broken = |what: String| format!("{path}: {what}");
+        let bytes = store.get(&path).map_err(|error| broken(error.to_string()))?;
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
+            .and_then(ParquetRecordBatchReaderBuilder::build)
+            .map_err(|error| broken(error.to_string()))?;
+        for batch in reader {
+            let batch = batch.map_err(|error| broken(error.to_string()))?;
+            take(&batch).ok_or_else(|| broken("a column is missing".to_owned()))?;
+        }
+    }
+    Ok(())
+}
+
+impl Found {
+    fn take_samples(&mut self, batch: &RecordBatch) -> Option<()> {
+        let device = batch.column_by_name("device_id")?.as_string::<i32>();
+        let metric = batch.column_by_name("metric")?.as_string::<i32>();
+        let time = batch.column_by_name("ts")?.as_primitive::<TimestampMicrosecondType>();
+        let float = batch.column_by_name("value_f64")?.as_primitive::<Float64Type>();
+        let whole = batch.column_by_name("value_i64")?.as_primitive::<Int64Type>();
+        for row in 0..batch.num_rows() {
+            let key =
+                (device.value(row).to_owned(), metric.value(row).to_owned(), time.value(row));
+            let bits = if float.is_valid(row) {
+                Bits::F64(float.value(row).to_bits())
+            } else {
+                Bits::I64(whole.value(row))
+            };
+            self.readings.entry(key).or_default().push(bits);
+        }
+        Some(())
+    }
+
+    fn take_gaps(&mut self, batch: &RecordBatch) -> Option<()> {
+        let device = batch.column_by_name("device_id")?.as_string::<i32>();
+        let first = batch.column_by_name("t_first")?.as_primitive::<TimestampMicrosecondType>();
+        let last = batch.column_by_name("t_last")?.as_primitive::<TimestampMicrosecondType>();
+        for row in 0..batch.num_rows() {
+            let known = first.is_valid(row) && last.is_valid(row);
+            let span = known.then(|| (first.value(row), last.value(row)));
+            self.gaps.entry(device.value(row).to_owned()).or_default().push(span);
+        }
+        Some(())
+    }
+
+    fn is_named(&self, device: &str, time: i64) -> bool {
+        self.gaps.get(device).is_some_and(|gaps| {
+            gaps.iter().any(|gap| gap.is_none_or(|(first, last)| (first..=last).contains(&time)))
+        })
+    }
+}
+
+/// What a run knows of one device.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Its name.
+    pub name: String,
+    /// It was cloned or lost its disk: readings may be missing or there twice.
+    pub disturbed: bool,
+    /// It evicted records: readings may be missing, if a gap names them.
+    pub evicted: bool,
+}
+
+/// The audit's word.
+pub fn check_audit(store: &MemStore, faults: &mut Faults) {
+    match audit::audit(store) {
+        Ok(audit) if audit.totals.is_good() => {}
+        Ok(audit) => {
+            let bad = audit.streams.iter().filter(|stream| {
+                matches!(
+                    stream.verdict,
+                    audit::Verdict::Unexplained
+                        | audit::Verdict::Repeated
+                        | audit::Verdict::Conflicting
+                )
+            });
+            faults.extend(bad.map(|stream| format!("audit: {stream:?}")));
+        }
+        Err(error) => faults.push(format!("the audit fails: {error}")),
+    }
+}
+
+/// Holds the rows of the lake against what the generator made.
+pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Faults) {
+    let known = |name: &str| devices.iter().find(|known| known.name == name);
+    for (key, values) in &found.readings {
+        let Some(device) = known(&key.0) else { continue };
+        match made.readings().get(key) {
+            None => faults.push(format!("{key:?} is in the lake and was never made")),
+            Some(bits) if values.iter().any(|value| value != bits) => {
+                faults.push(format!("{key:?} is {values:?} in the lake and was made as {bits:?}"));
+            }
+            Some(_) if values.len() > 1 && !device.disturbed => {
+                faults.push(format!("{key:?} is in the lake {} times", values.len()));
+            }
+            Some(_) => {}
+        }
+    }
+    for key in made.readings().keys().filter(|key| !found.readings.contains_key(*key)) {
+        let Some(device) = known(&key.0) else { continue };
+        let waits = !key.1.starts_with("live");
+        if waits && !device.evicted && !device.disturbed {
+            faults.push(format!("{key:?} is missing, though its source waits and nothing gave way"));
+        } else if !found.is_named(&key.0, key.2) {
+            faults.push(format!("{key:?} is missing, and no gap names it"));
+        }
+    }
+}
+
+/// Holds the lake against what plain devices were told.
+pub fn check_plain(
+    found: &Found,
+    name: &str,
+    made: u64,
+    acknowledged: &[u64],
+    may_lose: bool,
+    faults: &mut Faults,
+) {
+    let mut times = BTreeMap::new();
+    let first = (name.to_owned(), String::new(), i64::MIN);
+    for (key, values) in found.readings.range(first..).take_while(|(key, _)| key.0 == name) {
+        for value in values {
+            // A number of JSON is a float.
+            match value {
+                Bits::F64(bits) => *times.entry(*bits).or_insert(0u64) += 1,
+                Bits::I64(_) => faults.push(format!("{key:?} of a plain device is no float")),
+            }
+        }
+    }
+    for (bits, times) in &times {
+        let number = f64::from_bits(*bits);
+        if !numbers(made).any(|(_, sent)| sent == *bits) {
+            faults.push(format!("{name} never sent message {number}"));
+        }
+        if *times > 1 {
+            faults.push(format!("message {number} of {name} is in the lake {times} times"));
+        }
+    }
+    for (number, bits) in numbers(made).filter(|(number, _)| acknowledged.contains(number)) {
+        if !times.contains_key(&bits) && !may_lose {
+            faults.push(format!("message {number} of {name} had its PUBACK and is not in the lake"));
+        }
+    }
+}
+
+/// The messages of a plain device and the bits of their floats.
+fn numbers(made: u64) -> impl Iterator<Item = (u64, u64)> {
+    (0u32..).map(|number| (u64::from(number), f64::from(number).to_bits())).take_while(move |n| n.0 < made)
+}

@@ -1,0 +1,228 @@
+//! Core: the collector of the world: custody and the lake sink, on a disk and a store that fail.
+
+use std::ops::ControlFlow;
+
+use headwater_collector::pipeline::credit::CreditLimits;
+use headwater_collector::pipeline::custody::{Custody, Event, Output, Settings};
+use headwater_collector::pipeline::envelope::Decoder;
+use headwater_collector::pipeline::pattern::Pattern;
+use headwater_collector::sink::seed;
+use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, Staged};
+use headwater_lake::{Lake, MemStore, Table};
+use headwater_proto::time::Now;
+use headwater_spool::{Config, FakeDisk};
+
+use super::device::Death;
+use super::dice::Dice;
+
+/// Topic of a plain device, by its id.
+#[must_use]
+pub fn plain_topic(device: &str) -> String {
+    format!("plain/{device}/readings")
+}
+
+/// The collector while it runs.
+struct Running {
+    custody: Custody<FakeDisk>,
+    sink: LakeSink<MemStore>,
+}
+
+/// The collector's machine.
+pub struct Collector {
+    /// Its journal.
+    pub disk: FakeDisk,
+    /// Its lake.
+    pub store: MemStore,
+    running: Option<Running>,
+    quota_bytes: u64,
+    flush_after_ms: u64,
+}
+
+impl Collector {
+    /// A machine with an empty disk beside an empty lake, switched off.
+    #[must_use]
+    pub fn new(quota_bytes: u64, flush_after_ms: u64) -> Self {
+        Self {
+            disk: FakeDisk::new(),
+            store: MemStore::new(),
+            running: None,
+            quota_bytes,
+            flush_after_ms,
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            log: Config {
+                name: "journal".to_owned(),
+                segment_bytes: 8192,
+                quota_bytes: self.quota_bytes,
+                reserve_bytes: 2 * 8192,
+                fs_reserve_percent: 0,
+                fs_reserve_bytes: 0,
+                ..Config::default()
+            },
+            credit: CreditLimits { per_connection_bytes: 16 << 10, total_bytes: 64 << 10 },
+            patterns: vec![
+                Pattern::new("plain/{device}/readings", Decoder::Json)
+                    .expect("the pattern names a device"),
+            ],
+            abandon_after_ms: 20_000,
+            max_bundle_bytes: 16 << 10,
+            ..Settings::default()
+        }
+    }
+
+    /// Whether it runs.
+    #[must_use]
+    pub const fn is_up(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Switches it on. Stays off if disk or store fail meanwhile.
+    pub fn start(&mut self, dice: &mut Dice) {
+        self.running = self.try_start(dice);
+    }
+
+    fn try_start(&self, dice: &mut Dice) -> Option<Running> {
+        let settings = self.settings();
+        let (mut custody, opened) =
+            Custody::open(self.disk.clone(), settings, &mut || dice.bits()).ok()?;
+        let lake_settings = LakeSettings {
+            flush_after_ms: self.flush_after_ms,
+            ..LakeSettings::default()
+        };
+        if opened.is_new {
+            Lake::open(self.store.clone(), lake_settings.lake).ok()?.sweep().ok()?;
+            seed(&mut custody, &self.store).ok()?;
+        }
+        let plan = custody.plan().filter(|plan| plan.sink == NAME).map(|plan| plan.bytes.clone());
+        let known = custody.cursor(NAME).unwrap_or(0);
+        let mut sink = LakeSink::open(
+            self.store.clone(),
+            lake_settings,
+            custody.journal(),
+            plan.as_deref(),
+            known,
+            custody.schemas().clone(),
+        )
+        .ok()?;
+        custody.resume(NAME, sink.cursor()).ok()?;
+        sink.restore(custody.ledger());
+        Some(Running { custody, sink })
+    }
+
+    /// Ends it against its will.
+    pub fn die(&mut self, death: Death, dice: &mut Dice) {
+        self.running = None;
+        match death {
+            Death::Killed => {
+                self.disk = self.disk.process_killed();
+                self.store.restart();
+            }
+            Death::PowerCut => {
+                self.disk = self.disk.power_cut(dice.bits());
+                self.store.power_cut();
+            }
+        }
+    }
+
+    /// Its journal's disk is gone; the lake remains.
+    pub fn lose_disk(&mut self) {
+        self.running = None;
+        self.disk = FakeDisk::new();
+        self.store.restart();
+    }
+
+    /// Whether disk or store have begun to fail for good: the process is as good as dead.
+    #[must_use]
+    pub fn is_crashed(&self) -> bool {
+        self.disk.has_crashed() || self.store.has_crashed()
+    }
+
+    /// Hands it an event.
+    pub fn handle(&mut self, event: Event, now: Now) {
+        if let Some(running) = &mut self.running {
+            running.custody.handle(event, now);
+        }
+    }
+
+    /// Makes what it was handed durable.
+    pub fn sync(&mut self, now: Now) {
+        if let Some(running) = &mut self.running {
+            // A failed sync shows in the outputs: connections are closed.
+            let _ = running.custody.sync(now);
+        }
+    }
+
+    /// What it says next.
+    pub fn next_output(&mut self) -> Option<Output> {
+        self.running.as_mut()?.custody.next_output()
+    }
+
+    /// Lets the sink read what is durable, at most `most_bytes` of it.
+    pub fn read_journal(&mut self, most_bytes: usize, now: Now) {
+        let Some(Running { custody, sink }) = &mut self.running else { return };
+        let mut reader = custody.reader();
+        let from = sink.position();
+        if from >= reader.durable() {
+            return;
+        }
+        let read = reader.read(from, most_bytes, |position, kind, payload| {
+            // A row that the lake cannot hold stays in the journal, and is tried again.
+            match sink.offer(position, kind, payload, now) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        });
+        if let Ok(chunk) = read {
+            sink.skip_to(chunk.next);
+        }
+    }
+
+    /// The first half of a flush: files are staged and the plan is appended.
+    /// `false`: there is nothing to publish.
+    pub fn stage(&mut self, now: Now) -> bool {
+        let Some(Running { custody, sink }) = &mut self.running else { return false };
+        match sink.stage(now) {
+            Ok(Staged::Plan(plan)) => {
+                custody.append_plan(NAME, &plan).is_ok() && custody.sync(now).is_ok()
+            }
+            Ok(Staged::Empty) => true,
+            Ok(Staged::Nothing) | Err(_) => false,
+        }
+    }
+
+    /// The second half: what was staged becomes part of the lake.
+    pub fn publish(&mut self, now: Now) {
+        let Some(Running { custody, sink }) = &mut self.running else { return };
+        if let Ok(Some(done)) = sink.publish() {
+            let (through, streams) = (done.through, done.streams);
+            let event = Event::Committed { sink: NAME.to_owned(), through, streams };
+            custody.handle(event, now);
+        }
+    }
+
+    /// Whether rows are due to be flushed.
+    #[must_use]
+    pub fn is_flush_due(&self, now: Now) -> bool {
+        self.running.as_ref().is_some_and(|running| running.sink.is_due(now.mono))
+    }
+
+    /// Whether the lake has everything that the journal holds.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| {
+            let sink = &running.sink;
+            sink.position() >= running.custody.reader().durable() && sink.due_at().is_none()
+        })
+    }
+
+    /// What custody counted.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let Some(running) = &self.running else { return "down".to_owned() };
+        let samples = running.sink.lake().log(Table::Samples).version();
+        format!("{:?} samples table at {samples:?}", running.custody.counters())
+    }
+}

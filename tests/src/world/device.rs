@@ -1,0 +1,216 @@
+//! Core: a device of the world: its disk, its sources, and the agent's engine while it runs.
+
+use headwater_agent::pipeline::engine::{
+    Engine, Event, Output, Settings, SourceSettings, SpoolSettings,
+};
+use headwater_agent::pipeline::batcher::BatchLimits;
+use headwater_agent::pipeline::record::Cursor;
+use headwater_proto::ids::DeviceId;
+use headwater_proto::time::{Now, UnixMicros};
+use headwater_spool::FakeDisk;
+
+use super::dice::Dice;
+use super::generator::{Made, SOURCES};
+
+/// How a process ends against its will.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// The process dies; what it wrote stays.
+    Killed,
+    /// The machine loses power; of what was not synced, anything may be gone.
+    PowerCut,
+}
+
+/// One physical device. Clones of it share its name.
+pub struct Device {
+    /// Its name.
+    pub id: DeviceId,
+    /// Its spool.
+    pub disk: FakeDisk,
+    /// The running agent.
+    pub engine: Option<Engine<FakeDisk>>,
+    /// Per source: rows that exist by now.
+    made: [u64; SOURCES.len()],
+    /// Per source: the row that is offered next.
+    next: [u64; SOURCES.len()],
+    /// Clocks of two devices never show the same microsecond.
+    clock_offset_us: i64,
+    /// Time of the newest live row.
+    newest_live_us: i64,
+    /// Bytes of each lane.
+    lane_bytes: u64,
+    boots: u64,
+    /// The agent was told to stop; it only sends.
+    pub stopping: bool,
+    /// Readings may be missing or doubled: it was cloned, or its disk is not what it was.
+    pub disturbed: bool,
+    /// Records it evicted over all lives.
+    pub evicted: u64,
+}
+
+impl Device {
+    /// A device with an empty disk, switched off.
+    #[must_use]
+    pub fn new(id: DeviceId, place: usize, lane_bytes: u64) -> Self {
+        Self {
+            id,
+            disk: FakeDisk::new(),
+            engine: None,
+            made: [0; SOURCES.len()],
+            next: [0; SOURCES.len()],
+            clock_offset_us: i64::try_from(place).unwrap_or(0),
+            newest_live_us: 0,
+            lane_bytes,
+            boots: 0,
+            stopping: false,
+            disturbed: false,
+            evicted: 0,
+        }
+    }
+
+    /// A second device from a copy of this one's disk as it is now.
+    #[must_use]
+    pub fn cloned(&self, place: usize) -> Self {
+        Self {
+            id: self.id.clone(),
+            disk: self.disk.process_killed(),
+            engine: None,
+            made: self.made,
+            next: [0; SOURCES.len()],
+            clock_offset_us: i64::try_from(place).unwrap_or(0),
+            newest_live_us: self.newest_live_us,
+            lane_bytes: self.lane_bytes,
+            boots: self.boots + 1000,
+            stopping: false,
+            disturbed: true,
+            evicted: 0,
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        let sources = SOURCES
+            .iter()
+            .map(|source| SourceSettings { name: source.name.to_owned(), resumes: source.resumes });
+        Settings {
+            sources: sources.collect(),
+            spool: SpoolSettings {
+                segment_bytes: 4096,
+                lane_bytes: [self.lane_bytes; 3],
+                dead_letter_bytes: 16 * 4096,
+                fs_reserve_percent: 0,
+                fs_reserve_bytes: 0,
+            },
+            batch: BatchLimits { rows: 5, bytes: 4096, age_ms: 1000 },
+            boot: self.boots,
+            wall_error_ms: Some(20),
+            ..Settings::new(self.id.clone())
+        }
+    }
+
+    /// Switches it on. Stays off if the disk fails meanwhile.
+    pub fn start(&mut self, dice: &mut Dice, now: Now) {
+        self.boots += 1;
+        let settings = self.settings();
+        let opened = Engine::open(self.disk.clone(), settings, &mut || dice.bits(), now);
+        let Ok(engine) = opened else { return };
+        for (at, cursor) in engine.cursors().into_iter().enumerate() {
+            self.next[at] = match cursor {
+                Some(cursor) => cursor.major,
+                None if SOURCES[at].resumes => 0,
+                None => self.made[at],
+            };
+        }
+        self.engine = Some(engine);
+        self.stopping = false;
+    }
+
+    /// Ends it against its will.
+    pub fn die(&mut self, death: Death, dice: &mut Dice) {
+        self.note_evicted();
+        self.engine = None;
+        self.disk = match death {
+            Death::Killed => self.disk.process_killed(),
+            Death::PowerCut => self.disk.power_cut(dice.bits()),
+        };
+    }
+
+    fn note_evicted(&mut self) {
+        if let Some(engine) = &self.engine {
+            let counters = engine.counters();
+            self.evicted += counters.evicted_records + counters.damaged_records;
+        }
+    }
+
+    /// Whether it lost records that it names in gaps.
+    #[must_use]
+    pub fn has_evicted(&self) -> bool {
+        let counters = self.engine.as_ref().map(Engine::counters);
+        self.evicted > 0
+            || counters.is_some_and(|c| c.evicted_records + c.damaged_records + c.refused_records > 0)
+    }
+
+    /// Makes `count` rows at `source` exist.
+    pub fn make(&mut self, source: usize, count: u64) {
+        self.made[source] += count;
+    }
+
+    /// Offers rows that exist and were not offered yet.
+    pub fn offer(&mut self, source: usize, most: u64, made: &mut Made, now: Now) {
+        let spec = &SOURCES[source];
+        if self.stopping {
+            return;
+        }
+        let Some(engine) = &mut self.engine else {
+            // Nobody reads a sensor while its device is off.
+            if !spec.resumes {
+                self.next[source] = self.made[source];
+            }
+            return;
+        };
+        let end = self.made[source].min(self.next[source] + most);
+        while self.next[source] < end {
+            let number = self.next[source];
+            let newest = (now.wall.0 + self.clock_offset_us).max(self.newest_live_us + 16);
+            let row = made.row(self.id.as_str(), spec, number, UnixMicros(newest));
+            if !spec.resumes {
+                self.newest_live_us = newest;
+            }
+            let cursor = spec.resumes.then_some(Cursor { major: number + 1, minor: 0, tag: 0 });
+            let taken = row
+                .with_sample(spec, |sample| engine.offer(source, spec.lane, sample, cursor, now));
+            if taken.is_err() {
+                // One that cannot wait is lost, and the engine names it.
+                if !spec.resumes {
+                    self.next[source] += 1;
+                }
+                return;
+            }
+            self.next[source] += 1;
+        }
+    }
+
+    /// Whether every row that exists was offered.
+    #[must_use]
+    pub fn has_offered_all(&self) -> bool {
+        self.made == self.next
+    }
+
+    /// Hands it an event.
+    pub fn handle(&mut self, event: Event<'_>, now: Now) {
+        if let Some(engine) = &mut self.engine {
+            engine.handle(event, now);
+        }
+    }
+
+    /// What it says next, to the link or to its sources.
+    pub fn next_output(&mut self, linked: bool, now: Now) -> Option<Output> {
+        let engine = self.engine.as_mut()?;
+        if linked { engine.next_output(now) } else { engine.next_durable() }
+    }
+
+    /// Whether its disk has begun to fail for good: the process is as good as dead.
+    #[must_use]
+    pub fn is_crashed(&self) -> bool {
+        self.disk.has_crashed()
+    }
+}

@@ -1,0 +1,35 @@
+//! Core: every choice of a run comes from here, and so from the seed alone.
+
+use headwater_proto::delivery::Jitter;
+
+/// A stream of choices.
+#[derive(Debug, Clone)]
+pub struct Dice(Jitter);
+
+impl Dice {
+    /// The choices of `seed`.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(Jitter::new(seed))
+    }
+
+    /// 64 random bits.
+    pub const fn bits(&mut self) -> u64 {
+        self.0.bits()
+    }
+
+    /// A number below `n`; 0 if `n` is.
+    pub const fn below(&mut self, n: u64) -> u64 {
+        if n == 0 { 0 } else { self.bits() % n }
+    }
+
+    /// A place in a list of `len`.
+    pub fn index(&mut self, len: usize) -> usize {
+        usize::try_from(self.below(len as u64)).expect("below a length")
+    }
+
+    /// True once in `n` times on average; never if `n` is 0.
+    pub const fn one_in(&mut self, n: u64) -> bool {
+        n > 0 && self.below(n) == 0
+    }
+}

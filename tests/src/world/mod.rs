@@ -1,0 +1,37 @@
+//! Core: the seeded world. Devices, links, a collector and its lake run on one virtual clock, in one
+//! thread, with the very cores that the programs run; every choice comes from a seed.
+//!
+//! ```text
+//! generator → device (Engine on a FakeDisk) → link → collector (Custody on a FakeDisk → LakeSink on
+//! a MemStore) → check: audit, rows against the generator, PUBACKs against the lake
+//! ```
+//!
+//! | fault | where |
+//! |---|---|
+//! | messages lost, repeated, overtaken; connections cut | `link.rs` |
+//! | death of a process or loss of power, between any two commands | `steps.rs` |
+//! | death at any operation of a disk or of the store | `steps.rs` |
+//! | an operation or a sync that fails once, a disk without room | `steps.rs` |
+//! | a spool so small that the oldest gives way, a journal that fills up | `plan.rs` |
+//! | a cloned SD card, a restored backup, a new disk in an old device | `steps.rs` |
+//! | the collector's disk is lost, the lake remains | `steps.rs` |
+//!
+//! After the faults a run drains: everybody comes back, everything is sent, the writers stop. Then
+//! the lake is judged. A run that fails names its seed; `HEADWATER_SEED=n` runs that one alone and
+//! prints what happened.
+
+pub mod bugs;
+pub mod check;
+pub mod collector;
+pub mod device;
+pub mod dice;
+mod drain;
+pub mod generator;
+pub mod link;
+pub mod plain;
+pub mod plan;
+pub mod run;
+mod steps;
+
+pub use bugs::seeds_until_noticed;
+pub use run::{Failure, Summary, run, run_many};

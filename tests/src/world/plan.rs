@@ -1,0 +1,72 @@
+//! Core: what a seed decides before the run begins.
+
+use super::dice::Dice;
+use super::link::Weather;
+
+/// The faults of one run; each one in so many steps, 0 is never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Devices at the start.
+    pub devices: usize,
+    /// Plain MQTT devices.
+    pub plain: usize,
+    /// Steps before the drain.
+    pub steps: u64,
+    /// How the links treat messages.
+    pub weather: Weather,
+    /// Connections cut.
+    pub cuts: u64,
+    /// Deaths between two steps.
+    pub deaths: u64,
+    /// Deaths between two commands, per command.
+    pub deaths_between_commands: u64,
+    /// Deaths at an operation of a disk or store to come.
+    pub crashes: u64,
+    /// Single operations and syncs that fail.
+    pub failures: u64,
+    /// Disks without room for a while.
+    pub full_disks: u64,
+    /// Clones, backups, new disks.
+    pub disturbances: u64,
+    /// Losses of the collector's disk.
+    pub disk_losses: u64,
+    /// Bytes of each lane of a spool.
+    pub lane_bytes: u64,
+    /// Bytes of the journal.
+    pub journal_bytes: u64,
+    /// How long rows wait for the lake.
+    pub flush_after_ms: u64,
+}
+
+impl Plan {
+    /// The plan of a run. Half of the kinds of faults are left out of each, so that what one kind
+    /// covers up in one run shows in another.
+    #[must_use]
+    pub fn draw(dice: &mut Dice) -> Self {
+        let mut maybe = |n: u64| if dice.one_in(2) { n } else { 0 };
+        let weather =
+            Weather { loses: maybe(15), repeats: maybe(10), reorders: maybe(10) };
+        let (cuts, deaths, crashes) = (maybe(40), maybe(50), maybe(40));
+        let (failures, full_disks) = (maybe(60), maybe(90));
+        let deaths_between_commands = maybe(150);
+        let disturbances = if dice.one_in(4) { 120 } else { 0 };
+        let disk_losses = if dice.one_in(6) { 150 } else { 0 };
+        Self {
+            devices: 1 + dice.index(3),
+            plain: dice.index(2),
+            steps: 100 + dice.below(250),
+            weather,
+            cuts,
+            deaths,
+            deaths_between_commands,
+            crashes,
+            failures,
+            full_disks,
+            disturbances,
+            disk_losses,
+            lane_bytes: if dice.one_in(3) { 5 * 4096 } else { 40 * 4096 },
+            journal_bytes: if dice.one_in(3) { 8 * 8192 } else { 100 * 8192 },
+            flush_after_ms: 1_000 + dice.below(5_000),
+        }
+    }
+}

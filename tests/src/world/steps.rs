@@ -1,0 +1,423 @@
+//! Core: one step of a run: somebody reads, sends, receives, syncs, flushes, or something breaks.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headwater_agent::pipeline::engine::{Event as AgentEvent, Output as AgentOutput};
+use headwater_collector::pipeline::custody::{Event, Output};
+use headwater_gate::ConnId;
+use headwater_proto::time::UnixMicros;
+use headwater_spool::FakeDisk;
+
+use super::device::{Death, Device};
+use super::generator::{SOURCES, START_US};
+use super::link::{Link, Weather};
+use super::run::World;
+
+/// Messages that pass in one step, at most.
+const MESSAGES_PER_STEP: u64 = 6;
+/// Devices of one run, clones counted.
+const MAX_DEVICES: usize = 6;
+
+impl World {
+    /// One step.
+    pub(super) fn step(&mut self) {
+        let place = self.dice.index(self.devices.len());
+        match self.dice.below(100) {
+            0..=19 => self.read_sensors(place),
+            20..=34 => {
+                for _ in 0..self.dice.below(MESSAGES_PER_STEP) {
+                    self.deliver_up(place, self.plan.weather);
+                }
+            }
+            35..=49 => {
+                for _ in 0..self.dice.below(MESSAGES_PER_STEP) {
+                    self.deliver_down(place, self.plan.weather);
+                }
+            }
+            50..=62 => self.sync_collector(),
+            63..=76 => {
+                let ms = self.dice.below(1_500);
+                self.pass(ms);
+            }
+            77..=86 => self.run_sink(false),
+            87..=92 => self.come_back(place),
+            _ => self.publish_plain(),
+        }
+        self.break_something(place);
+    }
+
+    fn read_sensors(&mut self, place: usize) {
+        let source = self.dice.index(SOURCES.len());
+        let count = self.dice.below(12);
+        self.devices[place].make(source, count);
+        self.devices[place].offer(source, count + 3, &mut self.made, self.now);
+        self.pump_device(place);
+    }
+
+    /// Takes what an agent says, one command after the other; between any two it may die.
+    pub(super) fn pump_device(&mut self, place: usize) {
+        loop {
+            if self.devices[place].is_crashed() {
+                self.kill_device(place);
+                return;
+            }
+            let linked = self.links[place].is_some();
+            let Some(output) = self.devices[place].next_output(linked, self.now) else { break };
+            if self.devices[place].is_crashed() {
+                // It died within this command.
+                self.kill_device(place);
+                return;
+            }
+            match output {
+                AgentOutput::Publish(bytes) => {
+                    if let Some(link) = &mut self.links[place] {
+                        link.send_up(bytes);
+                    }
+                }
+                AgentOutput::Durable { .. } => {}
+            }
+            if self.dice.one_in(self.plan.deaths_between_commands) {
+                self.kill_device(place);
+                return;
+            }
+        }
+        if self.devices[place].is_crashed() {
+            self.kill_device(place);
+        }
+    }
+
+    /// Takes what the collector says, one command after the other; between any two it may die.
+    pub(super) fn pump_collector(&mut self) {
+        loop {
+            if self.collector.is_crashed() {
+                self.kill_collector();
+                return;
+            }
+            let Some(output) = self.collector.next_output() else { return };
+            match output {
+                Output::Send { conn, payload } => {
+                    if let Some(link) = self.link_of(conn) {
+                        link.send_down(payload);
+                    }
+                }
+                Output::PubAck { conn, token } => {
+                    for plain in self.plain.iter_mut().filter(|plain| plain.conn == Some(conn)) {
+                        plain.acknowledge(token);
+                    }
+                }
+                Output::Close { conn, reason } => {
+                    self.note(|_| format!("collector closes {conn:?}: {reason:?}"));
+                    if let Some(place) = self.place_of(conn) {
+                        self.cut(place);
+                    }
+                    for plain in self.plain.iter_mut().filter(|plain| plain.conn == Some(conn)) {
+                        plain.disconnect();
+                    }
+                }
+            }
+            if self.dice.one_in(self.plan.deaths_between_commands) {
+                self.kill_collector();
+                return;
+            }
+        }
+    }
+
+    fn place_of(&self, conn: ConnId) -> Option<usize> {
+        self.links.iter().position(|link| link.as_ref().is_some_and(|link| link.conn == conn))
+    }
+
+    fn link_of(&mut self, conn: ConnId) -> Option<&mut Link> {
+        self.links.iter_mut().flatten().find(|link| link.conn == conn)
+    }
+
+    pub(super) fn deliver_up(&mut self, place: usize, weather: Weather) {
+        let Some(link) = &mut self.links[place] else { return };
+        let Some((token, payload)) = link.take_up(weather, &mut self.dice) else { return };
+        let (conn, device) = (link.conn, self.devices[place].id.clone());
+        let payload = Bytes::from(payload);
+        self.collector.handle(Event::Up { conn, device, payload, token: Some(token) }, self.now);
+        if self.dice.one_in(3) {
+            self.sync_collector();
+        } else {
+            self.pump_collector();
+        }
+    }
+
+    pub(super) fn deliver_down(&mut self, place: usize, weather: Weather) {
+        let Some(link) = &mut self.links[place] else { return };
+        let Some(payload) = link.take_down(weather, &mut self.dice) else { return };
+        self.devices[place].handle(AgentEvent::Message(&payload), self.now);
+        self.pump_device(place);
+    }
+
+    pub(super) fn sync_collector(&mut self) {
+        self.collector.sync(self.now);
+        self.pump_collector();
+    }
+
+    /// Time passes for everybody.
+    pub(super) fn pass(&mut self, ms: u64) {
+        self.now.mono = self.now.mono.plus(ms);
+        let elapsed_us = i64::try_from(self.now.mono.0).unwrap_or(0) * 1000;
+        self.now.wall = UnixMicros(START_US + elapsed_us);
+        self.collector.handle(Event::Tick, self.now);
+        self.sync_collector();
+        for place in 0..self.devices.len() {
+            self.devices[place].handle(AgentEvent::Tick, self.now);
+            self.pump_device(place);
+        }
+    }
+
+    /// The sink reads on and, when its time has come, flushes.
+    pub(super) fn run_sink(&mut self, now_at_all_costs: bool) {
+        let most = 1 + self.dice.index(20_000);
+        self.collector.read_journal(most, self.now);
+        if now_at_all_costs || self.collector.is_flush_due(self.now) {
+            if self.collector.stage(self.now) {
+                self.pump_collector();
+                if self.dice.one_in(self.plan.deaths_between_commands) {
+                    self.kill_collector();
+                    return;
+                }
+                self.collector.publish(self.now);
+            }
+            self.pump_collector();
+            self.sync_collector();
+        }
+        self.pump_collector();
+    }
+
+    /// Whoever is down comes back; whoever is not connected connects.
+    pub(super) fn come_back(&mut self, place: usize) {
+        if !self.collector.is_up() {
+            self.start_collector();
+        }
+        if self.devices[place].engine.is_none() {
+            self.start_device(place);
+        }
+        self.connect(place);
+    }
+
+    pub(super) fn start_collector(&mut self) {
+        self.note(|_| "collector starts".to_owned());
+        self.collector.start(&mut self.dice);
+        if self.collector.is_crashed() {
+            self.kill_collector();
+        }
+    }
+
+    pub(super) fn start_device(&mut self, place: usize) {
+        self.devices[place].start(&mut self.dice, self.now);
+        self.note(|world| {
+            let engine = world.devices[place].engine.as_ref();
+            let lanes = engine.map(|engine| engine.lanes().map(|l| l.epoch).collect::<Vec<_>>());
+            format!("device {place} starts: {lanes:?}")
+        });
+        self.pump_device(place);
+    }
+
+    /// Connects a device; another of the same name is thrown out, as MQTT has it.
+    pub(super) fn connect(&mut self, place: usize) {
+        let up = self.collector.is_up() && self.devices[place].engine.is_some();
+        if !up || self.links[place].is_some() {
+            return;
+        }
+        let id = self.devices[place].id.clone();
+        for other in 0..self.devices.len() {
+            if other != place && self.devices[other].id == id && self.links[other].is_some() {
+                self.hang_up(other);
+            }
+        }
+        let conn = ConnId(self.next_conn);
+        self.next_conn += 1;
+        self.note(|_| format!("device {place} connects as {conn:?}"));
+        self.links[place] = Some(Link::new(conn));
+        self.collector.handle(Event::Connected { conn, client: Arc::from(id.as_str()) }, self.now);
+        self.devices[place].handle(AgentEvent::LinkUp, self.now);
+        self.pump_device(place);
+    }
+
+    /// The connection of a device ends at both sides; what was on its way is gone.
+    pub(super) fn hang_up(&mut self, place: usize) {
+        let Some(conn) = self.links[place].as_ref().map(|link| link.conn) else { return };
+        let client = Arc::from(self.devices[place].id.as_str());
+        self.collector.handle(Event::Disconnected { conn, client, orderly: false }, self.now);
+        self.cut(place);
+    }
+
+    /// The device's side of a connection ends.
+    fn cut(&mut self, place: usize) {
+        if self.links[place].take().is_some() {
+            self.devices[place].handle(AgentEvent::LinkDown, self.now);
+        }
+    }
+
+    pub(super) fn publish_plain(&mut self) {
+        if self.plain.is_empty() || !self.collector.is_up() {
+            return;
+        }
+        let place = self.dice.index(self.plain.len());
+        if self.plain[place].conn.is_none() {
+            let conn = ConnId(self.next_conn);
+            self.next_conn += 1;
+            let event = self.plain[place].connect(conn);
+            self.collector.handle(event, self.now);
+        }
+        if let Some(event) = self.plain[place].publish(true) {
+            self.collector.handle(event, self.now);
+        }
+        self.pump_collector();
+    }
+
+    fn a_death(&mut self) -> Death {
+        if self.dice.one_in(2) { Death::Killed } else { Death::PowerCut }
+    }
+
+    pub(super) fn kill_device(&mut self, place: usize) {
+        let death = self.a_death();
+        self.note(|_| format!("device {place} dies: {death:?}"));
+        self.deaths += 1;
+        let Self { devices, dice, .. } = self;
+        devices[place].die(death, dice);
+        // The collector hears of it sooner or later; here at once.
+        self.hang_up(place);
+    }
+
+    pub(super) fn kill_collector(&mut self) {
+        let death = self.a_death();
+        self.note(|_| format!("collector dies: {death:?}"));
+        self.deaths += 1;
+        self.collector.die(death, &mut self.dice);
+        self.drop_connections();
+    }
+
+    fn drop_connections(&mut self) {
+        for place in 0..self.devices.len() {
+            self.cut(place);
+            self.pump_device(place);
+        }
+        for plain in &mut self.plain {
+            plain.disconnect();
+        }
+    }
+
+    fn break_something(&mut self, place: usize) {
+        let plan = self.plan;
+        if self.dice.one_in(plan.cuts) {
+            self.note(|_| format!("the link of device {place} is cut"));
+            self.hang_up(place);
+            for at in 0..self.plain.len() {
+                if let Some(event) = self.plain[at].disconnect() {
+                    self.collector.handle(event, self.now);
+                }
+            }
+        }
+        if self.dice.one_in(plan.deaths) {
+            if self.dice.one_in(2) {
+                self.kill_device(place);
+            } else if self.collector.is_up() {
+                self.kill_collector();
+            }
+        }
+        if self.dice.one_in(plan.crashes) {
+            self.crash_later(place);
+        }
+        if self.dice.one_in(plan.failures) {
+            self.fail_once(place);
+        }
+        if self.dice.one_in(plan.full_disks) {
+            self.fill_a_disk(place);
+        }
+        if self.dice.one_in(plan.disturbances) {
+            self.disturb(place);
+        }
+        if self.dice.one_in(plan.disk_losses) {
+            self.note(|_| "the collector's disk is lost".to_owned());
+            self.lost_disk = true;
+            self.deaths += 1;
+            self.collector.lose_disk();
+            self.drop_connections();
+        }
+    }
+
+    fn crash_later(&mut self, place: usize) {
+        let operations = self.dice.below(60);
+        match self.dice.below(3) {
+            0 => {
+                self.note(|_| format!("device {place} dies at disk operation {operations}"));
+                self.devices[place].disk.crash_after(operations);
+            }
+            1 => {
+                self.note(|_| format!("the collector dies at disk operation {operations}"));
+                self.collector.disk.crash_after(operations);
+            }
+            _ => {
+                self.note(|_| format!("the collector dies at store operation {operations}"));
+                if self.dice.one_in(2) {
+                    self.collector.store.crash_after(operations);
+                } else {
+                    self.collector.store.crash_after_landing(operations);
+                }
+            }
+        }
+    }
+
+    fn fail_once(&mut self, place: usize) {
+        let turn = self.dice.below(8);
+        let of_collector = self.dice.one_in(2);
+        let sync = self.dice.one_in(2);
+        self.note(|_| format!("failure {turn} ahead: collector {of_collector}, sync {sync}"));
+        let disk = if of_collector { &self.collector.disk } else { &self.devices[place].disk };
+        if sync { disk.fail_sync(turn) } else { disk.fail_operation(turn) }
+    }
+
+    fn fill_a_disk(&mut self, place: usize) {
+        let of_collector = self.dice.one_in(3);
+        let disk = if of_collector { &self.collector.disk } else { &self.devices[place].disk };
+        let roomy = self.dice.one_in(2);
+        let room = self.dice.below(3) * 4096;
+        disk.set_capacity((!roomy).then(|| disk.used_bytes() + room));
+        self.note(|_| format!("disk full {}: collector {of_collector}, device {place}", !roomy));
+    }
+
+    /// Somebody copies an SD card, restores a backup, or puts a new card into an old device.
+    fn disturb(&mut self, place: usize) {
+        match self.dice.below(4) {
+            0 if self.devices.len() < MAX_DEVICES => {
+                self.note(|_| format!("device {place} is cloned"));
+                let clone = self.devices[place].cloned(self.devices.len());
+                self.devices[place].disturbed = true;
+                self.devices.push(clone);
+                self.links.push(None);
+            }
+            1 => {
+                self.note(|_| format!("device {place} is backed up"));
+                self.backups.push((place, self.devices[place].disk.process_killed()));
+            }
+            2 => {
+                let Some(at) = self.backups.iter().position(|backup| backup.0 == place) else {
+                    return;
+                };
+                self.note(|_| format!("the backup of device {place} is restored"));
+                self.kill_device(place);
+                let (_, disk) = self.backups.swap_remove(at);
+                self.replace_disk(place, disk);
+            }
+            _ => {
+                self.note(|_| format!("device {place} gets an empty disk"));
+                self.kill_device(place);
+                self.replace_disk(place, FakeDisk::new());
+            }
+        }
+    }
+
+    fn replace_disk(&mut self, place: usize, disk: FakeDisk) {
+        let id = self.devices[place].id.clone();
+        let device: &mut Device = &mut self.devices[place];
+        device.disk = disk;
+        for device in self.devices.iter_mut().filter(|device| device.id == id) {
+            device.disturbed = true;
+        }
+    }
+}
