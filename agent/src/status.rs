@@ -26,6 +26,9 @@ pub struct Status {
     pub readings: u64,
     /// Their samples.
     pub samples: u64,
+    /// Samples that are on this disk, or were and went on to the lake, since the start.
+    #[serde(default)]
+    pub samples_durable: u64,
     /// Readings that were in the lake already when a source began again.
     pub covered: u64,
     /// Readings that made no sense.
@@ -52,6 +55,19 @@ pub struct Status {
     pub memory_bytes: Option<u64>,
     /// Each lane.
     pub lanes: Vec<Lane>,
+    /// Each source, in the order of the configuration; lines from `send` are the last.
+    #[serde(default)]
+    pub sources: Vec<Source>,
+}
+
+/// One source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Its name.
+    pub name: String,
+    /// What it has on disk and will not read again: rows of a generator or a replay, bytes of a
+    /// file. `None` before its first, and for a source that does not resume.
+    pub cursor: Option<u64>,
 }
 
 /// One lane.
@@ -82,6 +98,7 @@ pub fn of<D: Disk>(engine: &Engine<D>, now: Now) -> Status {
         credit_bytes: sender.credit(),
         readings: counters.readings,
         samples: counters.samples,
+        samples_durable: counters.samples_durable,
         covered: counters.covered,
         refused: counters.refused,
         busy: counters.busy,
@@ -102,6 +119,15 @@ pub fn of<D: Disk>(engine: &Engine<D>, now: Now) -> Status {
                 disk_bytes: lane.disk_bytes,
                 memory_bytes: lane.memory_bytes,
                 in_ram: lane.in_ram,
+            })
+            .collect(),
+        sources: engine
+            .cursors()
+            .into_iter()
+            .zip(engine.source_names())
+            .map(|(cursor, name)| Source {
+                name: name.to_owned(),
+                cursor: cursor.map(|cursor| cursor.minor),
             })
             .collect(),
     }

@@ -139,6 +139,11 @@ impl<D: Disk> Engine<D> {
             .collect()
     }
 
+    /// The sources' names, in the order of [`Engine::cursors`].
+    pub fn source_names(&self) -> impl Iterator<Item = &str> + '_ {
+        self.settings.sources.iter().map(|source| &*source.name)
+    }
+
     /// The least of a source's durable cursors, over the lanes that have one.
     fn resume_at(&self, name: &str) -> Option<Cursor> {
         let marks = self

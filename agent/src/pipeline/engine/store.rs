@@ -142,6 +142,9 @@ impl<D: Disk> Engine<D> {
             if let Ok(envelope) = record::decode(&held.payload) {
                 lane.durable
                     .apply(&self.settings.device, lane_id, epoch, &envelope);
+                let frame = frame::decode(envelope.frame).ok();
+                let extent = frame.and_then(|(frame, _)| super::room::extent(&frame));
+                self.counters.samples_durable += extent.map_or(0, |(samples, _, _)| samples);
                 if envelope.cursor.is_some() {
                     cursors.push(envelope.source.to_owned());
                 }

@@ -153,6 +153,8 @@ pub struct Counters {
     pub readings: u64,
     /// Samples admitted: their values that are not missing, and log lines.
     pub samples: u64,
+    /// Samples whose records are synced.
+    pub samples_durable: u64,
     /// Readings that a cursor covered already.
     pub covered: u64,
     /// Readings refused for good.
