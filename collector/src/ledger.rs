@@ -63,8 +63,14 @@ impl Ledger {
         device: &'a DeviceId,
     ) -> impl Iterator<Item = (&'a Stream, &'a Track)> {
         // Lane and epoch sort after the device, so its streams stand together.
-        let from = Stream { device: device.clone(), lane: Lane::Alarm, epoch: Epoch::new(0) };
-        self.tracks.range(from..).take_while(move |(stream, _)| stream.device == *device)
+        let from = Stream {
+            device: device.clone(),
+            lane: Lane::Alarm,
+            epoch: Epoch::new(0),
+        };
+        self.tracks
+            .range(from..)
+            .take_while(move |(stream, _)| stream.device == *device)
     }
 
     /// All streams.
@@ -122,7 +128,9 @@ impl Ledger {
                 return refuse;
             }
         }
-        let Some(track) = self.tracks.get(stream) else { return Judgement::Store };
+        let Some(track) = self.tracks.get(stream) else {
+            return Judgement::Store;
+        };
         let receiver = &track.receiver;
         // A set grows by at most one range at a time, so only near the bound is a copy tried.
         if receiver.data().len() + 1 < MAX_RANGES {
@@ -136,16 +144,24 @@ impl Ledger {
     pub fn apply(&mut self, record: &Record<'_>) {
         match record {
             Record::Batch(head, frame) if head.verdict == Verdict::Store => {
-                let Ok((frame, _)) = frame::decode(frame) else { return };
+                let Ok((frame, _)) = frame::decode(frame) else {
+                    return;
+                };
                 self.touch(&head.stream).receiver.offer(head.seq, frame.crc);
                 if let Some((stream, range)) = covered_by(&frame) {
                     self.cover(&stream, range, Namer::Sender);
                 }
-                if frame.kind == Kind::EpochEnd {
-                    if let Ok(end) = message::decode::<EpochEnd>(frame.payload) {
-                        let (device, lane, epoch) = (end.origin.clone(), end.lane, end.epoch);
-                        self.touch(&Stream { device, lane, epoch }).receiver.end(End::of(&end));
-                    }
+                if frame.kind == Kind::EpochEnd
+                    && let Ok(end) = message::decode::<EpochEnd>(frame.payload)
+                {
+                    let (device, lane, epoch) = (end.origin.clone(), end.lane, end.epoch);
+                    self.touch(&Stream {
+                        device,
+                        lane,
+                        epoch,
+                    })
+                    .receiver
+                    .end(End::of(&end));
                 }
             }
             Record::Raw(head, _) => {
@@ -157,13 +173,21 @@ impl Ledger {
             Record::Mark(head) => {
                 let track = self.touch(&head.stream);
                 match head.change {
-                    Change::Opened { ram, boot, oldest: _ } => {
+                    Change::Opened {
+                        ram,
+                        boot,
+                        oldest: _,
+                    } => {
                         track.ram = ram;
                         track.boot = boot;
                     }
                     Change::Abandoned { next } => {
                         track.abandoned = true;
-                        track.receiver.end(End { first: 0, next, clean: false });
+                        track.receiver.end(End {
+                            first: 0,
+                            next,
+                            clean: false,
+                        });
                     }
                 }
             }
@@ -190,7 +214,8 @@ impl Ledger {
 
     fn touch(&mut self, stream: &Stream) -> &mut Track {
         if !self.undo.contains_key(stream) {
-            self.undo.insert(stream.clone(), self.tracks.get(stream).cloned());
+            self.undo
+                .insert(stream.clone(), self.tracks.get(stream).cloned());
         }
         self.tracks.entry(stream.clone()).or_default()
     }
@@ -291,7 +316,14 @@ pub fn covered_by(frame: &Frame<'_>) -> Option<(Stream, SeqRange)> {
     }
     let gap = message::decode::<Gap>(frame.payload).ok()?;
     let range = gap.seqs.filter(|range| range.next <= MAX_SEQ)?;
-    Some((Stream { device: gap.origin, lane: gap.lane, epoch: gap.epoch }, range))
+    Some((
+        Stream {
+            device: gap.origin,
+            lane: gap.lane,
+            epoch: gap.epoch,
+        },
+        range,
+    ))
 }
 
 /// Visits the ranges that become committed when `record` is in the lake.
@@ -299,8 +331,9 @@ pub fn committed_by(record: &Record<'_>, visit: &mut dyn FnMut(&Stream, SeqRange
     match record {
         Record::Batch(head, frame) if head.verdict == Verdict::Store => {
             visit(&head.stream, SeqRange::new(head.seq, head.seq + 1));
-            if let Some((stream, range)) =
-                frame::decode(frame).ok().and_then(|(frame, _)| covered_by(&frame))
+            if let Some((stream, range)) = frame::decode(frame)
+                .ok()
+                .and_then(|(frame, _)| covered_by(&frame))
             {
                 visit(&stream, range);
             }

@@ -118,7 +118,10 @@ impl Board {
     pub fn render(&self, gate: &GateMetrics) -> String {
         let mut page = Page::default();
         let custody = self.custody();
-        page.counter("samples_received_total", custody.counters.samples_stored_total);
+        page.counter(
+            "samples_received_total",
+            custody.counters.samples_stored_total,
+        );
         page.counter("bytes_received_total", gate.payload_bytes_total.get());
         for (name, value) in custody.counters.all() {
             page.counter(name, value);
@@ -131,7 +134,11 @@ impl Board {
         page.gauge("journal_stalled", u64::from(custody.is_stalled));
         page.head("sink_position", "gauge");
         for cursor in &custody.cursors {
-            page.line("sink_position", &format!("sink=\"{}\"", cursor.name), cursor.position);
+            page.line(
+                "sink_position",
+                &format!("sink=\"{}\"", cursor.name),
+                cursor.position,
+            );
         }
         self.render_sinks(&mut page);
         render_gate(gate, &mut page);
@@ -169,7 +176,11 @@ fn render_gate(gate: &GateMetrics, page: &mut Page) {
     page.head("connections_closed_total", "counter");
     for reason in CloseReason::ALL {
         let labels = format!("reason=\"{}\"", reason.name());
-        page.line("connections_closed_total", &labels, gate.closed(*reason).get());
+        page.line(
+            "connections_closed_total",
+            &labels,
+            gate.closed(*reason).get(),
+        );
     }
 }
 
@@ -207,8 +218,10 @@ mod tests {
     fn the_page_names_each_series_once_and_ends_in_a_line() {
         let page = Board::default().render(&GateMetrics::default());
         assert!(page.ends_with('\n'));
-        let mut names: Vec<&str> =
-            page.lines().filter(|line| line.starts_with("# TYPE")).collect();
+        let mut names: Vec<&str> = page
+            .lines()
+            .filter(|line| line.starts_with("# TYPE"))
+            .collect();
         let all = names.len();
         names.sort_unstable();
         names.dedup();

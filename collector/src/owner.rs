@@ -29,11 +29,22 @@ const MAX_SESSIONS: usize = 65_536;
 /// What other threads ask of the owner.
 pub(crate) enum Command {
     /// Make a sink's plan durable, then answer.
-    Plan { sink: &'static str, bytes: Vec<u8>, reply: SyncSender<Result<(), String>> },
+    Plan {
+        sink: &'static str,
+        bytes: Vec<u8>,
+        reply: SyncSender<Result<(), String>>,
+    },
     /// A sink has come further.
-    Committed { sink: &'static str, committed: Committed },
+    Committed {
+        sink: &'static str,
+        committed: Committed,
+    },
     /// Make a change to the sessions durable, then answer.
-    Session { client: Arc<str>, present: bool, reply: oneshot::Sender<Result<(), StoreError>> },
+    Session {
+        client: Arc<str>,
+        present: bool,
+        reply: oneshot::Sender<Result<(), StoreError>>,
+    },
     /// Answer when all that came before is durable.
     Barrier { reply: SyncSender<()> },
     /// Nothing more comes; end when all that came is durable.
@@ -50,7 +61,13 @@ pub(crate) struct Mailbox {
 impl Mailbox {
     pub(crate) fn new() -> (Self, Receiver<Command>) {
         let (commands, receiver) = channel();
-        (Self { commands, waker: Arc::default() }, receiver)
+        (
+            Self {
+                commands,
+                waker: Arc::default(),
+            },
+            receiver,
+        )
     }
 
     /// Whom to wake; the gate is made after the mailbox.
@@ -95,7 +112,9 @@ impl<D: Disk> Owner<D> {
         let (mut last_tick, mut last_post) = (Millis(0), Millis(0));
         let mut stopping = false;
         while !stopping {
-            let waited = self.arrivals.take(&mut events, Duration::from_millis(TICK_MS));
+            let waited = self
+                .arrivals
+                .take(&mut events, Duration::from_millis(TICK_MS));
             for event in events.drain(..) {
                 let (event, at) = translate(event);
                 self.custody.handle(event, at);
@@ -139,11 +158,21 @@ impl<D: Disk> Owner<D> {
                 }
             }
             Command::Committed { sink, committed } => {
-                let Committed { through, streams, .. } = committed;
-                let event = Event::Committed { sink: sink.to_owned(), through, streams };
+                let Committed {
+                    through, streams, ..
+                } = committed;
+                let event = Event::Committed {
+                    sink: sink.to_owned(),
+                    through,
+                    streams,
+                };
                 self.custody.handle(event, now);
             }
-            Command::Session { client, present, reply } => {
+            Command::Session {
+                client,
+                present,
+                reply,
+            } => {
                 if self.custody.keep_session(&client, present) {
                     due.sessions.push(reply);
                 } else {
@@ -172,7 +201,9 @@ impl<D: Disk> Owner<D> {
             let _ = reply.send(());
         }
         for reply in due.sessions {
-            let cause = || StoreError { cause: "the journal could not be synced".to_owned() };
+            let cause = || StoreError {
+                cause: "the journal could not be synced".to_owned(),
+            };
             drop(reply.send(result.as_ref().map(|_| ()).map_err(|_| cause())));
         }
     }
@@ -218,29 +249,63 @@ impl<D: Disk> Owner<D> {
 fn translate(event: GateEvent) -> (Event, Now) {
     match event {
         GateEvent::Connected { conn, client, at } => (Event::Connected { conn, client }, at),
-        GateEvent::Settled { conn, client, through } => {
-            let unused = Now { mono: Millis(0), wall: headwater_proto::time::UnixMicros(0) };
-            (Event::Settled { conn, client, through }, unused)
+        GateEvent::Settled {
+            conn,
+            client,
+            through,
+        } => {
+            let unused = Now {
+                mono: Millis(0),
+                wall: headwater_proto::time::UnixMicros(0),
+            };
+            (
+                Event::Settled {
+                    conn,
+                    client,
+                    through,
+                },
+                unused,
+            )
         }
-        GateEvent::Disconnected { conn, client, orderly, at } => {
-            (Event::Disconnected { conn, client, orderly }, at)
-        }
+        GateEvent::Disconnected {
+            conn,
+            client,
+            orderly,
+            at,
+        } => (
+            Event::Disconnected {
+                conn,
+                client,
+                orderly,
+            },
+            at,
+        ),
         GateEvent::Arrival(arrival) => {
             let (conn, token, at) = (arrival.conn, arrival.token, arrival.at);
             let event = match arrival.body {
-                Body::Agent { device, payload } => Event::Up { conn, device, payload, token },
-                Body::Plain { topic, payload, qos: _, dup, packet_id, fingerprint } => {
-                    Event::Plain(PlainPublish {
-                        conn,
-                        client: arrival.client,
-                        topic,
-                        payload,
-                        dup,
-                        packet_id,
-                        fingerprint,
-                        token,
-                    })
-                }
+                Body::Agent { device, payload } => Event::Up {
+                    conn,
+                    device,
+                    payload,
+                    token,
+                },
+                Body::Plain {
+                    topic,
+                    payload,
+                    qos: _,
+                    dup,
+                    packet_id,
+                    fingerprint,
+                } => Event::Plain(PlainPublish {
+                    conn,
+                    client: arrival.client,
+                    topic,
+                    payload,
+                    dup,
+                    packet_id,
+                    fingerprint,
+                    token,
+                }),
             };
             (event, at)
         }
@@ -256,7 +321,10 @@ pub(crate) struct JournalSessions {
 
 impl JournalSessions {
     pub(crate) fn new(mailbox: Mailbox, kept: impl IntoIterator<Item = Arc<str>>) -> Self {
-        Self { mailbox, kept: Arc::new(Mutex::new(kept.into_iter().collect())) }
+        Self {
+            mailbox,
+            kept: Arc::new(Mutex::new(kept.into_iter().collect())),
+        }
     }
 }
 
@@ -279,12 +347,17 @@ impl SessionStore for JournalSessions {
         drop(kept);
         let (reply, answer) = oneshot::channel();
         let all = Arc::clone(&self.kept);
-        let sent =
-            self.mailbox.send(Command::Session { client: Arc::clone(&client), present: keep, reply });
+        let sent = self.mailbox.send(Command::Session {
+            client: Arc::clone(&client),
+            present: keep,
+            reply,
+        });
         Box::pin(async move {
             let answered = match answer.await {
                 Ok(result) if sent => result,
-                Ok(_) | Err(_) => Err(StoreError { cause: "the collector is stopping".to_owned() }),
+                Ok(_) | Err(_) => Err(StoreError {
+                    cause: "the collector is stopping".to_owned(),
+                }),
             };
             if answered.is_err() {
                 // As if it had not been asked.

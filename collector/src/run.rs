@@ -47,19 +47,24 @@ fn open_cores(config: &Config) -> Result<(Custody<RealDisk>, LakeSink<LocalStore
         "journal open"
     );
     for cut in &opened.recovery.cut {
-        tracing::warn!(?cut, "the journal's tail was cut after its last good record");
+        tracing::warn!(
+            ?cut,
+            "the journal's tail was cut after its last good record"
+        );
     }
     for trouble in &opened.recovery.trouble {
         tracing::warn!(trouble, "the journal's folder");
     }
     let store = LocalStore::new(&config.lake_dir)
         .with_context(|| format!("cannot use the lake's folder {}", config.lake_dir.display()))?;
-    let plan = custody.plan().filter(|plan| plan.sink == NAME).map(|plan| plan.bytes.clone());
+    let plan = custody
+        .plan()
+        .filter(|plan| plan.sink == NAME)
+        .map(|plan| plan.bytes.clone());
     let known = custody.cursor(NAME).unwrap_or_default();
     let schemas = custody.schemas().clone();
     let journal = custody.journal();
-    let mut lake =
-        LakeSink::open(store, config.lake, journal, plan.as_deref(), known, schemas)?;
+    let mut lake = LakeSink::open(store, config.lake, journal, plan.as_deref(), known, schemas)?;
     if opened.is_new {
         sink::seed(&mut custody, lake.lake().store())?;
     }
@@ -114,7 +119,10 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     readers.push(wake_lake);
     let (lake_reader, lake_context) = (custody.reader(), context(lake_durable));
     parts.spawn_blocking(move || {
-        ("the lake sink", worker::run_lake(lake, lake_reader, &lake_context).map_err(Into::into))
+        (
+            "the lake sink",
+            worker::run_lake(lake, lake_reader, &lake_context).map_err(Into::into),
+        )
     });
 
     let mut view = None;
@@ -234,9 +242,10 @@ fn early(ended: Option<Result<Ended, tokio::task::JoinError>>) -> anyhow::Error 
 }
 
 async fn asked_to_stop() {
-    let (Ok(mut term), Ok(mut int)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         tracing::error!("signals cannot be caught; stop this program with SIGKILL");
         return std::future::pending().await;
     };

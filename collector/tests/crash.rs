@@ -1,6 +1,11 @@
 //! Power cuts at every operation of the disk and of the store: whatever was acknowledged is there,
 //! and the lake holds each reading once.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of a test: a failure is a failed test"
+)]
+
 mod common;
 
 use common::{CONN, Rig, SAMPLES, bundle, hello, listed};
@@ -38,11 +43,17 @@ fn run(rig: &mut Rig, told: &mut Told) -> Result<(), String> {
         let next = (seq + 4).min(RECORDS);
         rig.up(bundle(1, seq, next), 1);
         seq = next;
-        rig.plain("plain/m1/temp", &format!("{id}"), id, false, u64::from(id) + 2_000);
+        rig.plain(
+            "plain/m1/temp",
+            &format!("{id}"),
+            id,
+            false,
+            u64::from(id) + 2_000,
+        );
         told.plain_open.push(id);
         id += 1;
         learn(rig, told)?;
-        if seq % 12 == 0 {
+        if seq.is_multiple_of(12) {
             rig.flush()?;
             learn(rig, told)?;
         }
@@ -59,12 +70,19 @@ fn learn(rig: &mut Rig, told: &mut Told) -> Result<(), String> {
         told.committed = told.committed.max(mark.committed);
     }
     // PUBACKs leave in order, so each is for the oldest that is open.
-    let acked = rig.pubacks().iter().filter(|token| **token >= 1_000).count();
+    let acked = rig
+        .pubacks()
+        .iter()
+        .filter(|token| **token >= 1_000)
+        .count();
     for _ in 0..acked {
         told.plain_acked.push(told.plain_open.remove(0));
     }
     rig.sent.retain(|output| {
-        !matches!(output, headwater_collector::pipeline::custody::Output::PubAck { .. })
+        !matches!(
+            output,
+            headwater_collector::pipeline::custody::Output::PubAck { .. }
+        )
     });
     if synced { Ok(()) } else { Err("sync".into()) }
 }
@@ -72,18 +90,29 @@ fn learn(rig: &mut Rig, told: &mut Told) -> Result<(), String> {
 /// The world after a crash: the same device comes back until all is told to be committed.
 fn finish(mut disk: FakeDisk, store: &MemStore, told: &mut Told, cut: u64) {
     for attempt in 0..10 {
-        let started =
-            Rig::start(disk.clone(), store.clone(), common::settings(), 10_000 * (attempt + 1));
+        let started = Rig::start(
+            disk.clone(),
+            store.clone(),
+            common::settings(),
+            10_000 * (attempt + 1),
+        );
         let mut rig = started.unwrap_or_else(|error| panic!("crash {cut}: {error}"));
         run(&mut rig, told).unwrap_or_else(|error| panic!("crash {cut}: {error}"));
         disk = rig.disk.clone();
-        rig.handle(Event::Disconnected { conn: CONN, client: "dev".into(), orderly: false });
+        rig.handle(Event::Disconnected {
+            conn: CONN,
+            client: "dev".into(),
+            orderly: false,
+        });
         if told.committed == RECORDS && told.plain_open.is_empty() {
             let audit = rig.audit();
             assert!(audit.totals.is_good(), "crash {cut}: {audit:#?}");
             let plain = told.plain_acked.len() as u64;
             let expected = RECORDS * SAMPLES + plain;
-            assert_eq!(audit.totals.counts.samples, expected, "crash {cut}: {audit:#?}");
+            assert_eq!(
+                audit.totals.counts.samples, expected,
+                "crash {cut}: {audit:#?}"
+            );
             assert_eq!(audit.totals.counts.pending, 0, "crash {cut}: {audit:#?}");
             return;
         }
@@ -121,7 +150,11 @@ fn a_power_cut_at_any_operation_of_the_lakes_store_loses_and_doubles_nothing() {
         for lands in [false, true] {
             let disk = FakeDisk::new();
             let store = MemStore::new();
-            if lands { store.crash_after_landing(cut) } else { store.crash_after(cut) }
+            if lands {
+                store.crash_after_landing(cut)
+            } else {
+                store.crash_after(cut)
+            }
             let mut told = Told::default();
             if let Ok(mut rig) = Rig::start(disk.clone(), store.clone(), common::settings(), 0) {
                 let _ = run(&mut rig, &mut told);

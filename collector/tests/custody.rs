@@ -64,7 +64,13 @@ fn a_failed_group_never_happened_and_its_connections_end() {
     rig.disk.fail_sync(0);
     assert!(!rig.sync());
     assert_eq!(rig.pubacks(), [0; 0]);
-    assert_eq!(rig.sent, [Output::Close { conn: CONN, reason: CloseReason::Journal }]);
+    assert_eq!(
+        rig.sent,
+        [Output::Close {
+            conn: CONN,
+            reason: CloseReason::Journal
+        }]
+    );
     // The device comes again with the same records, and they are new.
     rig.connect("dev");
     rig.up(hello(&[listed(1, 0, 100)]), 2);
@@ -81,7 +87,10 @@ fn a_batch_of_an_epoch_that_no_hello_named_is_refused() {
     rig.up(bundle(2, 0, 3), 1);
     rig.sync();
     let rejects = rig.rejects();
-    assert_eq!((rejects.len(), rejects[0].reason), (1, RejectReason::NotInHello));
+    assert_eq!(
+        (rejects.len(), rejects[0].reason),
+        (1, RejectReason::NotInHello)
+    );
     assert_eq!(rejects[0].range, SeqRange::new(0, 3));
 }
 
@@ -98,7 +107,10 @@ fn a_sender_speaks_only_for_itself_unless_it_is_its_gateway() {
     rig.connect("gw");
     let gateway = DeviceId::new("gw").unwrap();
     rig.up_for(&gateway, common::hello_of(&other, &[listed(1, 0, 3)]), 0);
-    let frames = [(Kind::Schema, common::schema_frame()), (Kind::Batch, batch(0))];
+    let frames = [
+        (Kind::Schema, common::schema_frame()),
+        (Kind::Batch, batch(0)),
+    ];
     rig.up_for(&gateway, bundle_of(&other, 1, 0, &frames), 1);
     rig.sync();
     assert_eq!(rig.mark(1).unwrap().received, 1);
@@ -148,7 +160,10 @@ fn records_that_the_sender_no_longer_holds_are_named() {
     rig.connect("dev");
     rig.up(hello(&[listed(1, 4, 6)]), 0);
     rig.up(bundle(1, 4, 6), 1);
-    rig.up(bundle_of(&device(), 1, 6, &[(Kind::EpochEnd, epoch_end(1, 7))]), 2);
+    rig.up(
+        bundle_of(&device(), 1, 6, &[(Kind::EpochEnd, epoch_end(1, 7))]),
+        2,
+    );
     rig.sync();
     rig.flush().unwrap();
     rig.sync();
@@ -164,7 +179,11 @@ fn an_epoch_that_vanished_is_abandoned_and_what_it_claimed_is_named() {
     rig.up(bundle(1, 0, 3), 1);
     rig.sync();
     // A new disk: another epoch, and nobody knows the first one any more.
-    rig.handle(Event::Disconnected { conn: CONN, client: "dev".into(), orderly: false });
+    rig.handle(Event::Disconnected {
+        conn: CONN,
+        client: "dev".into(),
+        orderly: false,
+    });
     rig.connect("dev");
     rig.up(hello(&[listed(2, 0, 0)]), 2);
     rig.sync();
@@ -215,7 +234,10 @@ fn a_payload_that_nobody_can_read_is_in_quarantine_and_the_audit_is_good() {
     rig.flush().unwrap();
     let audit = rig.audit();
     assert!(audit.totals.is_good(), "{audit:?}");
-    assert_eq!((audit.totals.counts.samples, audit.totals.counts.quarantined), (0, 2));
+    assert_eq!(
+        (audit.totals.counts.samples, audit.totals.counts.quarantined),
+        (0, 2)
+    );
 }
 
 #[test]
@@ -250,7 +272,10 @@ fn a_full_journal_withholds_and_goes_on_when_the_lake_took_its_part() {
 fn a_connection_past_its_withheld_cap_is_closed() {
     let mut rig = greeted();
     let mut seq = 0;
-    while !rig.sent.contains(&Output::Close { conn: CONN, reason: CloseReason::Journal }) {
+    while !rig.sent.contains(&Output::Close {
+        conn: CONN,
+        reason: CloseReason::Journal,
+    }) {
         rig.up(bundle(1, seq, seq + 50), seq + 1);
         rig.sync();
         seq += 50;
@@ -266,8 +291,13 @@ fn a_journal_new_beside_a_lake_takes_its_marks_from_it() {
     rig.flush().unwrap();
     // The journal's disk is lost, the lake is not.
     let store = rig.store.clone();
-    let mut rig =
-        Rig::start(headwater_spool::FakeDisk::new(), store, common::settings(), 50).unwrap();
+    let mut rig = Rig::start(
+        headwater_spool::FakeDisk::new(),
+        store,
+        common::settings(),
+        50,
+    )
+    .unwrap();
     rig.connect("dev");
     rig.up(hello(&[listed(1, 0, 5)]), 0);
     rig.sync();
@@ -289,9 +319,17 @@ fn two_live_devices_with_one_identity_are_noticed_and_nothing_is_abandoned() {
     rig.connect("dev");
     rig.up(hello(&[listed(1, 0, 3)]), 0);
     let other = headwater_gate::ConnId(2);
-    rig.handle(Event::Connected { conn: other, client: "dev".into() });
+    rig.handle(Event::Connected {
+        conn: other,
+        client: "dev".into(),
+    });
     let payload = hello(&[listed(2, 0, 3)]).into();
-    rig.handle(Event::Up { conn: other, device: device(), payload, token: None });
+    rig.handle(Event::Up {
+        conn: other,
+        device: device(),
+        payload,
+        token: None,
+    });
     rig.up(hello(&[listed(1, 0, 3)]), 1);
     rig.sync();
     assert_eq!(rig.custody.counters().identity_shared_total, 1);

@@ -130,7 +130,12 @@ impl Prepared {
         }
         let series = schema.series.iter().map(|series| {
             let mut all = tags.clone();
-            all.extend(series.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+            all.extend(
+                series
+                    .labels
+                    .iter()
+                    .map(|(key, value)| (key.as_str(), value.as_str())),
+            );
             json_of(&all)
         });
         let metrics = schema.columns.iter().map(|column| Metric {
@@ -156,7 +161,7 @@ fn json_of(pairs: &BTreeMap<&str, &str>) -> String {
 }
 
 /// The readings of one record; reused from record to record.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Readings {
     origin: Option<Origin>,
     text: String,
@@ -164,19 +169,6 @@ pub struct Readings {
     prepared: Option<Arc<Prepared>>,
     schema: Option<SchemaId>,
     cache: HashMap<SchemaId, Arc<Prepared>>,
-}
-
-impl Default for Readings {
-    fn default() -> Self {
-        Self {
-            origin: None,
-            text: String::new(),
-            entries: Vec::new(),
-            prepared: None,
-            schema: None,
-            cache: HashMap::new(),
-        }
-    }
 }
 
 impl Readings {
@@ -213,13 +205,17 @@ impl Readings {
     /// The device's other tags as JSON, or empty.
     #[must_use]
     pub fn device_tags(&self) -> &str {
-        self.prepared.as_ref().map_or("", |prepared| &prepared.device_tags)
+        self.prepared
+            .as_ref()
+            .map_or("", |prepared| &prepared.device_tags)
     }
 
     /// The metrics of the record's schema; none for a plain device.
     #[must_use]
     pub fn metrics(&self) -> &[Metric] {
-        self.prepared.as_ref().map_or(&[], |prepared| &prepared.metrics)
+        self.prepared
+            .as_ref()
+            .map_or(&[], |prepared| &prepared.metrics)
     }
 
     /// The record's schema.
@@ -236,24 +232,29 @@ impl Readings {
         } else {
             None
         };
-        self.entries.iter().filter(move |entry| lost != Some(entry.row)).map(|entry| Reading {
-            row: entry.row,
-            ts_us: entry.time_us,
-            metric: self.at(entry.metric),
-            tags: self.at(entry.tags),
-            value: match entry.value {
-                Cell::Bool(value) => Value::Bool(value),
-                Cell::I64(value) => Value::I64(value),
-                Cell::F32(value) => Value::F32(value),
-                Cell::F64(value) => Value::F64(value),
-                Cell::Str(span) => Value::Str(self.at(span)),
-            },
-        })
+        self.entries
+            .iter()
+            .filter(move |entry| lost != Some(entry.row))
+            .map(|entry| Reading {
+                row: entry.row,
+                ts_us: entry.time_us,
+                metric: self.at(entry.metric),
+                tags: self.at(entry.tags),
+                value: match entry.value {
+                    Cell::Bool(value) => Value::Bool(value),
+                    Cell::I64(value) => Value::I64(value),
+                    Cell::F32(value) => Value::F32(value),
+                    Cell::F64(value) => Value::F64(value),
+                    Cell::Str(span) => Value::Str(self.at(span)),
+                },
+            })
     }
 
     fn at(&self, span: Span) -> &str {
         let start = span.start as usize;
-        self.text.get(start..start + span.len as usize).unwrap_or_default()
+        self.text
+            .get(start..start + span.len as usize)
+            .unwrap_or_default()
     }
 
     fn clear(&mut self) {
@@ -281,8 +282,16 @@ impl Readings {
             .get(&stream.device, stream.epoch, number)
             .ok_or(DecodeError::Schema(number))?;
         let prepared = self.prepare(id, &schema);
-        let metrics = prepared.metrics.iter().map(|m| push_text(&mut self.text, &m.name)).collect();
-        let tags = prepared.tags.iter().map(|text| push_text(&mut self.text, text)).collect();
+        let metrics = prepared
+            .metrics
+            .iter()
+            .map(|m| push_text(&mut self.text, &m.name))
+            .collect();
+        let tags = prepared
+            .tags
+            .iter()
+            .map(|text| push_text(&mut self.text, text))
+            .collect();
         let mut visitor = Visitor {
             metrics,
             tags,
@@ -338,14 +347,22 @@ impl Readings {
             self.clear();
             return Err(error.into());
         }
-        let class = if from_device { TimeClass::Wall } else { TimeClass::Received };
+        let class = if from_device {
+            TimeClass::Wall
+        } else {
+            TimeClass::Received
+        };
         self.origin = Some(Origin {
             device: head.device.clone(),
             lane: Lane::Plain,
             epoch: Epoch::new(head.journal.0),
             seq: head.seq,
             at: head.at,
-            clock: Clock { class, offset_us: 0, error_ms: None },
+            clock: Clock {
+                class,
+                offset_us: 0,
+                error_ms: None,
+            },
             via: None,
         });
         Ok(())
@@ -368,7 +385,10 @@ impl Readings {
 fn push_text(text: &mut String, more: &str) -> Span {
     let start = u32::try_from(text.len()).unwrap_or(u32::MAX);
     text.push_str(more);
-    Span { start, len: u32::try_from(more.len()).unwrap_or(0) }
+    Span {
+        start,
+        len: u32::try_from(more.len()).unwrap_or(0),
+    }
 }
 
 struct Visitor<'a> {
@@ -397,6 +417,12 @@ impl RowVisitor for Visitor<'_> {
         };
         let metric = self.metrics.get(column).copied().unwrap_or_default();
         let (row, time_us, tags) = self.row;
-        self.entries.push(Entry { row, time_us, metric, tags, value });
+        self.entries.push(Entry {
+            row,
+            time_us,
+            metric,
+            tags,
+            value,
+        });
     }
 }

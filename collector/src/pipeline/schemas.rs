@@ -23,6 +23,9 @@ pub const MAX_BOUND: usize = 65_536;
 /// SHA-256 of a schema's bytes.
 pub type SchemaId = [u8; 32];
 
+/// Distinct schemas, and the numbers with the place of theirs.
+pub(crate) type Dump = (Vec<Arc<[u8]>>, Vec<(SchemaHead, u32)>);
+
 /// What came of binding a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
@@ -91,9 +94,15 @@ impl SchemaBook {
         let id: SchemaId = Sha256::digest(bytes).into();
         let mut inner = self.lock();
         if !inner.kept.contains_key(&id) {
-            let Ok(schema) = Schema::decode(bytes, &Limits::DEFAULT) else { return false };
+            let Ok(schema) = Schema::decode(bytes, &Limits::DEFAULT) else {
+                return false;
+            };
             inner.bytes += bytes.len();
-            let kept = Kept { bytes: bytes.into(), schema: Arc::new(schema), uses: 0 };
+            let kept = Kept {
+                bytes: bytes.into(),
+                schema: Arc::new(schema),
+                uses: 0,
+            };
             inner.kept.insert(id, kept);
         }
         if inner.bound.insert(key(head), id).is_none() {
@@ -121,15 +130,25 @@ impl SchemaBook {
     /// Whether a number is bound.
     #[must_use]
     pub fn knows(&self, origin: &DeviceId, epoch: Epoch, number: u32) -> bool {
-        self.lock().bound.contains_key(&(origin.clone(), epoch, number))
+        self.lock()
+            .bound
+            .contains_key(&(origin.clone(), epoch, number))
     }
 
     /// The schema of a number.
     #[must_use]
-    pub fn get(&self, origin: &DeviceId, epoch: Epoch, number: u32) -> Option<(SchemaId, Arc<Schema>)> {
+    pub fn get(
+        &self,
+        origin: &DeviceId,
+        epoch: Epoch,
+        number: u32,
+    ) -> Option<(SchemaId, Arc<Schema>)> {
         let inner = self.lock();
         let id = inner.bound.get(&(origin.clone(), epoch, number))?;
-        inner.kept.get(id).map(|kept| (*id, Arc::clone(&kept.schema)))
+        inner
+            .kept
+            .get(id)
+            .map(|kept| (*id, Arc::clone(&kept.schema)))
     }
 
     /// The bytes of a schema.
@@ -143,26 +162,36 @@ impl SchemaBook {
         let mut inner = self.lock();
         let from = (origin.clone(), epoch, 0);
         let to = (origin.clone(), epoch, u32::MAX);
-        let keys: Vec<_> = inner.bound.range(from..=to).map(|(key, _)| key.clone()).collect();
+        let keys: Vec<_> = inner
+            .bound
+            .range(from..=to)
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in keys {
             inner.unbind(&key);
         }
     }
 
-    /// For a snapshot: distinct schemas, then the numbers with the place of theirs.
-    pub(crate) fn dump(&self) -> (Vec<Arc<[u8]>>, Vec<(SchemaHead, u32)>) {
+    /// All of it, for a snapshot.
+    pub(crate) fn dump(&self) -> Dump {
         let inner = self.lock();
         let mut places = BTreeMap::new();
         let mut schemas = Vec::new();
         let mut heads = Vec::new();
         for ((origin, epoch, number), id) in &inner.bound {
-            let Some(kept) = inner.kept.get(id) else { continue };
+            let Some(kept) = inner.kept.get(id) else {
+                continue;
+            };
             let next = u32::try_from(schemas.len()).unwrap_or(u32::MAX);
             let place = *places.entry(*id).or_insert_with(|| {
                 schemas.push(Arc::clone(&kept.bytes));
                 next
             });
-            let head = SchemaHead { origin: origin.clone(), epoch: *epoch, number: *number };
+            let head = SchemaHead {
+                origin: origin.clone(),
+                epoch: *epoch,
+                number: *number,
+            };
             heads.push((head, place));
         }
         (schemas, heads)
@@ -171,8 +200,12 @@ impl SchemaBook {
 
 impl Inner {
     fn unbind(&mut self, key: &(DeviceId, Epoch, u32)) {
-        let Some(id) = self.bound.remove(key) else { return };
-        let Some(kept) = self.kept.get_mut(&id) else { return };
+        let Some(id) = self.bound.remove(key) else {
+            return;
+        };
+        let Some(kept) = self.kept.get_mut(&id) else {
+            return;
+        };
         kept.uses -= 1;
         if kept.uses == 0 {
             self.bytes -= kept.bytes.len();
@@ -191,12 +224,18 @@ mod tests {
     use headwater_proto::schema::{Column, ColumnKind};
 
     fn head(epoch: u64, number: u32) -> SchemaHead {
-        SchemaHead { origin: DeviceId::new("d").unwrap(), epoch: Epoch::new(epoch), number }
+        SchemaHead {
+            origin: DeviceId::new("d").unwrap(),
+            epoch: Epoch::new(epoch),
+            number,
+        }
     }
 
     fn bytes(name: &str) -> Vec<u8> {
         let mut out = Vec::new();
-        Schema::new(1, vec![Column::new(name, ColumnKind::F64)]).encode(&mut out).unwrap();
+        Schema::new(1, vec![Column::new(name, ColumnKind::F64)])
+            .encode(&mut out)
+            .unwrap();
         out
     }
 

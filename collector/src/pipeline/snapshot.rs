@@ -177,5 +177,157 @@ pub(crate) fn read(bytes: &[u8]) -> Option<Restored> {
     let (open, _) = OpenEntries::decode(rest).ok()?;
     let sessions = head.sessions.into_iter().map(Arc::from).collect();
     let (journal, sinks, plan) = (head.journal, head.sinks, head.plan);
-    Some(Restored { journal, sinks, plan, sessions, ledger, schemas, open })
+    Some(Restored {
+        journal,
+        sinks,
+        plan,
+        sessions,
+        ledger,
+        schemas,
+        open,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::envelope::{
+        BatchHead, Change, Clock, Decoder, MarkHead, RawHead, Record, Verdict,
+    };
+    use headwater_gate::{ConnId, Token};
+    use headwater_proto::frame::{self, Kind};
+    use headwater_proto::ids::{Epoch, Lane};
+    use headwater_proto::schema::{Column, ColumnKind, Schema};
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn bytes() -> Vec<u8> {
+        let device = DeviceId::new("dev").unwrap();
+        let stream = Stream {
+            device: device.clone(),
+            lane: Lane::Normal,
+            epoch: Epoch::new(9),
+        };
+        let mut ledger = Ledger::default();
+        let at = UnixMicros(1);
+        let change = Change::Opened {
+            oldest: 0,
+            ram: true,
+            boot: 4,
+        };
+        ledger.apply(&Record::Mark(MarkHead {
+            stream: stream.clone(),
+            change,
+            at,
+        }));
+        let mut frame = Vec::new();
+        frame::append(Kind::Batch, b"x", &mut frame).unwrap();
+        for seq in [0, 1, 5] {
+            let (verdict, clock) = (Verdict::Store, Clock::SYNCED);
+            let head = BatchHead {
+                stream: stream.clone(),
+                seq,
+                verdict,
+                at,
+                clock,
+                via: None,
+            };
+            ledger.apply(&Record::Batch(head, &frame));
+        }
+        let raw = RawHead {
+            device: DeviceId::new("meter").unwrap(),
+            journal: JournalId(7),
+            seq: 2,
+            verdict: Verdict::Store,
+            at,
+            decoder: Decoder::Json,
+            metric: "",
+            topic: "t",
+            client: "c",
+            packet_id: 3,
+            hash: 4,
+        };
+        ledger.apply(&Record::Raw(raw, b"{}"));
+        ledger.synced();
+        let mut open = OpenEntries::default();
+        open.open(&"c".into(), 3, 4, 11, (ConnId(1), Token(1)));
+        let schemas = SchemaBook::default();
+        let mut schema = Vec::new();
+        Schema::new(1000, vec![Column::new("t", ColumnKind::F64)])
+            .encode(&mut schema)
+            .unwrap();
+        schemas.bind(
+            &SchemaHead {
+                origin: device,
+                epoch: Epoch::new(9),
+                number: 0,
+            },
+            &schema,
+        );
+        let parts = Parts {
+            journal: JournalId(7),
+            sinks: &[SinkCursor {
+                name: "lake".into(),
+                position: 8,
+            }],
+            plan: Some(&PendingPlan {
+                sink: "lake".into(),
+                position: 10,
+                bytes: vec![1, 2],
+            }),
+            sessions: &BTreeSet::from(["c".into()]),
+            ledger: &ledger,
+            schemas: &schemas,
+            open: &open,
+        };
+        let mut out = Vec::new();
+        write(&parts, &mut out);
+        out
+    }
+
+    #[test]
+    fn the_bytes_of_version_1_are_frozen() {
+        let hex: String = bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let golden = include_str!("../../tests/golden/snapshot-1.txt");
+        assert_eq!(
+            hex,
+            golden.trim_end(),
+            "the snapshot's format changed: a new version"
+        );
+    }
+
+    #[test]
+    fn what_is_read_back_writes_the_same_bytes() {
+        let restored = read(&bytes()).unwrap();
+        let parts = Parts {
+            journal: restored.journal,
+            sinks: &restored.sinks,
+            plan: restored.plan.as_ref(),
+            sessions: &restored.sessions,
+            ledger: &restored.ledger,
+            schemas: &restored.schemas,
+            open: &restored.open,
+        };
+        let mut out = Vec::new();
+        write(&parts, &mut out);
+        assert_eq!(out, bytes());
+    }
+
+    #[test]
+    fn a_snapshot_of_a_later_version_is_none() {
+        let mut bytes = bytes();
+        bytes[0] = VERSION + 1;
+        assert!(read(&bytes).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_bytes_never_panic(at in 0usize..200, mask in 1u8.., cut in 0usize..300) {
+            let mut bytes = bytes();
+            let len = bytes.len();
+            bytes[at % len] ^= mask;
+            bytes.truncate(cut.max(1));
+            let _ = read(&bytes);
+        }
+    }
 }

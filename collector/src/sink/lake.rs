@@ -163,13 +163,18 @@ impl<S: Store> LakeSink<S> {
         schemas: SchemaBook,
     ) -> Result<Self, SinkError> {
         let mut lake = Lake::open(store, settings.lake)?;
-        let plan = plan.map(Plan::decode).transpose()?.filter(|plan| plan.journal == journal);
+        let plan = plan
+            .map(Plan::decode)
+            .transpose()?
+            .filter(|plan| plan.journal == journal);
         match lake.recover(journal, plan.as_ref()) {
             // Its staged files are gone, its records are not: they are staged again.
             Err(LakeError::Lost { .. }) => lake.recover(journal, None)?,
             other => other?,
         }
-        let cursor = lake.cursor(journal).map_or(known, |last| known.max(last + 1));
+        let cursor = lake
+            .cursor(journal)
+            .map_or(known, |last| known.max(last + 1));
         let maker = RowMaker::new(schemas, settings.window);
         Ok(Self {
             lake,
@@ -253,13 +258,16 @@ impl<S: Store> LakeSink<S> {
     pub fn is_due(&self, now: Millis) -> bool {
         self.pending.is_some()
             || self.is_full()
-            || self.first_at.is_some_and(|at| now.since(at) >= self.settings.flush_after_ms)
+            || self
+                .first_at
+                .is_some_and(|at| now.since(at) >= self.settings.flush_after_ms)
     }
 
     /// When rows are due for their age, if any wait.
     #[must_use]
     pub fn due_at(&self) -> Option<Millis> {
-        self.first_at.map(|at| at.plus(self.settings.flush_after_ms))
+        self.first_at
+            .map(|at| at.plus(self.settings.flush_after_ms))
     }
 
     /// Passes over positions that hold nothing: a released stretch, a failed group.
@@ -282,7 +290,8 @@ impl<S: Store> LakeSink<S> {
             return Ok(());
         }
         if let Ok(record) = envelope::decode(kind, payload) {
-            self.take(&record).map_err(|source| SinkError::Row { position, source })?;
+            self.take(&record)
+                .map_err(|source| SinkError::Row { position, source })?;
         }
         self.position = position + 1;
         if self.first_at.is_none() && !(self.rows.is_empty() && self.changed.is_empty()) {
@@ -313,7 +322,11 @@ impl<S: Store> LakeSink<S> {
                 match head.change {
                     Change::Opened { boot, .. } => track.boot = boot,
                     Change::Abandoned { next } => {
-                        let end = End { first: 0, next, clean: false };
+                        let end = End {
+                            first: 0,
+                            next,
+                            clean: false,
+                        };
                         track.end = Some(track.end.map_or(end, |known| known.merge(end)));
                         track.abandoned = true;
                     }
@@ -327,7 +340,9 @@ impl<S: Store> LakeSink<S> {
             | Record::Park(..) => {}
         }
         let mut covered = Vec::new();
-        ledger::committed_by(record, &mut |stream, range| covered.push((stream.clone(), range)));
+        ledger::committed_by(record, &mut |stream, range| {
+            covered.push((stream.clone(), range))
+        });
         for (stream, range) in covered {
             self.hold(&stream, range);
         }
@@ -336,20 +351,37 @@ impl<S: Store> LakeSink<S> {
 
     fn hold(&mut self, stream: &Stream, range: SeqRange) {
         // Without a bound on ranges nothing is refused.
-        let _ = self.tracks.entry(stream.clone()).or_default().held.insert(range);
-        let _ = self.touched.entry(stream.clone()).or_default().insert(range);
+        let _ = self
+            .tracks
+            .entry(stream.clone())
+            .or_default()
+            .held
+            .insert(range);
+        let _ = self
+            .touched
+            .entry(stream.clone())
+            .or_default()
+            .insert(range);
         if !self.changed.contains(stream) {
             self.changed.insert(stream.clone());
         }
     }
 
     fn learn_end(&mut self, bytes: &[u8]) {
-        let Ok((frame, _)) = frame::decode(bytes) else { return };
+        let Ok((frame, _)) = frame::decode(bytes) else {
+            return;
+        };
         if frame.kind != Kind::EpochEnd {
             return;
         }
-        let Ok(end) = message::decode::<EpochEnd>(frame.payload) else { return };
-        let stream = Stream { device: end.origin.clone(), lane: end.lane, epoch: end.epoch };
+        let Ok(end) = message::decode::<EpochEnd>(frame.payload) else {
+            return;
+        };
+        let stream = Stream {
+            device: end.origin.clone(),
+            lane: end.lane,
+            epoch: end.epoch,
+        };
         let track = self.tracks.entry(stream.clone()).or_default();
         let end = End::of(&end);
         track.end = Some(track.end.map_or(end, |known| known.merge(end)));
@@ -362,7 +394,10 @@ impl<S: Store> LakeSink<S> {
     /// [`SinkError::Lake`]; nothing is published then.
     pub fn stage(&mut self, now: Now) -> Result<Staged, SinkError> {
         if let Some(pending) = &self.pending {
-            return Ok(pending.plan.as_ref().map_or(Staged::Empty, |p| Staged::Plan(p.encode())));
+            return Ok(pending
+                .plan
+                .as_ref()
+                .map_or(Staged::Empty, |p| Staged::Plan(p.encode())));
         }
         if self.position == self.cursor {
             return Ok(Staged::Nothing);
@@ -378,9 +413,14 @@ impl<S: Store> LakeSink<S> {
             self.lake.put_schema(&schema)?;
         }
         self.maker.kept();
-        let mut committed = Committed { through: self.position, ..Committed::default() };
+        let mut committed = Committed {
+            through: self.position,
+            ..Committed::default()
+        };
         for (stream, held) in &self.touched {
-            committed.streams.push((stream.clone(), held.as_slice().to_vec()));
+            committed
+                .streams
+                .push((stream.clone(), held.as_slice().to_vec()));
         }
         let plan = if self.rows.is_empty() {
             None
@@ -403,7 +443,9 @@ impl<S: Store> LakeSink<S> {
         self.touched.clear();
         self.first_at = None;
         self.forget_done(&changed);
-        let staged = plan.as_ref().map_or(Staged::Empty, |plan| Staged::Plan(plan.encode()));
+        let staged = plan
+            .as_ref()
+            .map_or(Staged::Empty, |plan| Staged::Plan(plan.encode()));
         self.pending = Some(Pending { plan, committed });
         Ok(staged)
     }
@@ -414,13 +456,17 @@ impl<S: Store> LakeSink<S> {
     /// # Errors
     /// [`SinkError::Lake`].
     pub fn publish(&mut self) -> Result<Option<Committed>, SinkError> {
-        let Some(pending) = &self.pending else { return Ok(None) };
+        let Some(pending) = &self.pending else {
+            return Ok(None);
+        };
         if let Some(plan) = &pending.plan {
             self.lake.publish(plan)?;
             self.lake.commit(plan)?;
             self.lake.finish(plan)?;
         }
-        let Some(pending) = self.pending.take() else { return Ok(None) };
+        let Some(pending) = self.pending.take() else {
+            return Ok(None);
+        };
         self.cursor = pending.committed.through;
         Ok(Some(pending.committed))
     }
@@ -446,7 +492,9 @@ impl<S: Store> LakeSink<S> {
             first_seq: first,
             next_seq: next,
             state,
-            clean: track.end.map(|end| end.clean && end.next >= track.held.end()),
+            clean: track
+                .end
+                .map(|end| end.clean && end.next >= track.held.end()),
             boot: boot_of(track.boot),
             at_us: now.wall.0,
             record: None,
@@ -458,7 +506,9 @@ impl<S: Store> LakeSink<S> {
         for stream in changed {
             let done = self.tracks.get(stream).is_some_and(|track| {
                 track.end.is_some_and(|end| {
-                    track.held.covers(end.with_received(track.held.end()).expected())
+                    track
+                        .held
+                        .covers(end.with_received(track.held.end()).expected())
                 })
             });
             if done {

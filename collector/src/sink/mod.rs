@@ -4,8 +4,8 @@
 //! journal ──offer──► sink buffers ──stage──► plan ──► journal, synced ──publish──► committed
 //! ```
 
-pub mod lake;
 pub mod hot;
+pub mod lake;
 pub mod rows;
 pub(crate) mod worker;
 
@@ -24,7 +24,8 @@ use crate::pipeline::custody::Custody;
 /// [`AuditError`] if the lake cannot be read.
 pub fn seed<D: Disk>(custody: &mut Custody<D>, store: &dyn Store) -> Result<(), AuditError> {
     for mark in audit::marks(store)? {
-        let (Ok(device), Some(lane)) = (DeviceId::new(&mark.device_id), Lane::from_name(&mark.lane))
+        let (Ok(device), Some(lane)) =
+            (DeviceId::new(&mark.device_id), Lane::from_name(&mark.lane))
         else {
             continue;
         };
@@ -32,11 +33,23 @@ pub fn seed<D: Disk>(custody: &mut Custody<D>, store: &dyn Store) -> Result<(), 
             Some(EpochState::Ended | EpochState::Closed | EpochState::Abandoned) => true,
             Some(EpochState::Open) | None => false,
         };
-        let end = ended.then_some(End { first: mark.first, next: mark.next, clean: false });
+        let end = ended.then_some(End {
+            first: mark.first,
+            next: mark.next,
+            clean: false,
+        });
         // A plain device counts under each journal anew.
         if lane != Lane::Plain {
             let epoch = Epoch::new(mark.epoch);
-            custody.seed(Stream { device, lane, epoch }, &mark.held, end);
+            custody.seed(
+                Stream {
+                    device,
+                    lane,
+                    epoch,
+                },
+                &mark.held,
+                end,
+            );
         }
     }
     Ok(())

@@ -33,7 +33,10 @@ pub struct TimeWindow {
 impl Default for TimeWindow {
     fn default() -> Self {
         const HOUR_US: i64 = 3_600 * 1_000_000;
-        Self { max_late_us: Some(30 * 24 * HOUR_US), max_ahead_us: HOUR_US }
+        Self {
+            max_late_us: Some(30 * 24 * HOUR_US),
+            max_ahead_us: HOUR_US,
+        }
     }
 }
 
@@ -91,7 +94,9 @@ impl RowMaker {
     pub fn used(&self) -> Vec<std::sync::Arc<[u8]>> {
         let mut used: Vec<_> = self.used.iter().collect();
         used.sort_unstable();
-        used.into_iter().filter_map(|id| self.schemas.bytes(id)).collect()
+        used.into_iter()
+            .filter_map(|id| self.schemas.bytes(id))
+            .collect()
     }
 
     /// The lake keeps the used schemas.
@@ -194,7 +199,10 @@ impl RowMaker {
         self.counters.gaps += 1;
         rows.push_gap(GapRow {
             stream: head.stream.clone(),
-            seqs: head.range.filter(|r| !r.is_empty()).map(|r| (r.first, r.next - 1)),
+            seqs: head
+                .range
+                .filter(|r| !r.is_empty())
+                .map(|r| (r.first, r.next - 1)),
             samples: None,
             t_first_us: None,
             t_last_us: None,
@@ -208,7 +216,9 @@ impl RowMaker {
     }
 
     fn samples(&mut self, rows: &mut Rows) -> Result<(), RowError> {
-        let Some(origin) = self.readings.origin() else { return Ok(()) };
+        let Some(origin) = self.readings.origin() else {
+            return Ok(());
+        };
         let batch_samples = u32::try_from(self.readings.len()).unwrap_or(u32::MAX);
         let (site, device_type) = (self.readings.site(), self.readings.device_type());
         let via = origin.via.as_ref().map(DeviceId::as_str);
@@ -276,7 +286,9 @@ impl RowMaker {
 
     /// A row of `devices` when what is known of the device changed.
     fn note_device(&mut self, rows: &mut Rows) -> Result<(), RowError> {
-        let Some(origin) = self.readings.origin() else { return Ok(()) };
+        let Some(origin) = self.readings.origin() else {
+            return Ok(());
+        };
         let (site, device_type) = (self.readings.site(), self.readings.device_type());
         let tags = self.readings.device_tags();
         let state = self.hasher.hash_one((site, device_type, tags, &origin.via));
@@ -300,7 +312,9 @@ impl RowMaker {
 
     /// A row of `metrics` for each name, unit and kind not seen before.
     fn note_metrics(&mut self, rows: &mut Rows) -> Result<(), RowError> {
-        let Some(origin) = self.readings.origin() else { return Ok(()) };
+        let Some(origin) = self.readings.origin() else {
+            return Ok(());
+        };
         let device_type = self.readings.device_type();
         for metric in self.readings.metrics() {
             let key = (metric.clone(), device_type.map(str::to_owned));
@@ -327,8 +341,15 @@ impl RowMaker {
         let part = gap.part.as_ref().map(|part| part.as_str().to_owned());
         let is_sink = gap.stage == Stage::Sink;
         rows.push_gap(GapRow {
-            stream: Stream { device: gap.origin.clone(), lane: gap.lane, epoch: gap.epoch },
-            seqs: gap.seqs.filter(|r| !r.is_empty()).map(|r| (r.first, r.next - 1)),
+            stream: Stream {
+                device: gap.origin.clone(),
+                lane: gap.lane,
+                epoch: gap.epoch,
+            },
+            seqs: gap
+                .seqs
+                .filter(|r| !r.is_empty())
+                .map(|r| (r.first, r.next - 1)),
             samples: gap.samples,
             t_first_us: gap.t_first.map(|t| t.0),
             t_last_us: gap.t_last.map(|t| t.0),
@@ -402,7 +423,11 @@ pub fn plain_stream(head: &RawHead<'_>) -> Stream {
 
 fn epoch_end(head: &BatchHead, end: &EpochEnd, rows: &mut Rows) -> Result<(), RowError> {
     rows.push_epoch(EpochRow {
-        stream: Stream { device: end.origin.clone(), lane: end.lane, epoch: end.epoch },
+        stream: Stream {
+            device: end.origin.clone(),
+            lane: end.lane,
+            epoch: end.epoch,
+        },
         first_seq: end.first,
         next_seq: end.next,
         state: EpochState::Ended,
@@ -414,7 +439,10 @@ fn epoch_end(head: &BatchHead, end: &EpochEnd, rows: &mut Rows) -> Result<(), Ro
 }
 
 fn carrier(head: &BatchHead) -> Carrier {
-    Carrier { stream: head.stream.clone(), seq: head.seq }
+    Carrier {
+        stream: head.stream.clone(),
+        seq: head.seq,
+    }
 }
 
 /// A boot as the lake's signed column holds it; unknown is null.
@@ -442,7 +470,11 @@ const fn kind_of(kind: ColumnKind) -> ValueKind {
 
 /// A time that its namer's clock got wrong is replaced by that of receipt.
 fn in_range(at_us: i64, otherwise: i64) -> i64 {
-    if (0..rows_max()).contains(&at_us) { at_us } else { otherwise }
+    if (0..rows_max()).contains(&at_us) {
+        at_us
+    } else {
+        otherwise
+    }
 }
 
 /// The year 9999: what a partition can name.

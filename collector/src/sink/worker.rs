@@ -106,7 +106,9 @@ pub(crate) fn run_lake<S: Store, D: Disk>(
             return Ok(());
         }
         if idle {
-            let due = sink.due_at().map_or(IDLE_MS, |at| at.since(now.mono).clamp(1, IDLE_MS));
+            let due = sink
+                .due_at()
+                .map_or(IDLE_MS, |at| at.since(now.mono).clamp(1, IDLE_MS));
             context.wait(due);
         }
     }
@@ -130,7 +132,11 @@ fn read_lake<S: Store, D: Disk>(
                 failed = Some(error);
                 return ControlFlow::Break(());
             }
-            if sink.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if sink.is_full() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         if let Some(error) = failed {
             return Err(error.into());
@@ -165,7 +171,11 @@ fn flush<S: Store>(sink: &mut LakeSink<S>, context: &Context) -> Result<(), Work
         Staged::Empty => {}
         Staged::Plan(bytes) => loop {
             let (reply, answer) = sync_channel(1);
-            let plan = Command::Plan { sink: NAME, bytes: bytes.clone(), reply };
+            let plan = Command::Plan {
+                sink: NAME,
+                bytes: bytes.clone(),
+                reply,
+            };
             if !context.mailbox.send(plan) {
                 return Err(WorkerError::OwnerGone);
             }
@@ -179,7 +189,9 @@ fn flush<S: Store>(sink: &mut LakeSink<S>, context: &Context) -> Result<(), Work
             }
         },
     }
-    let Some(committed) = sink.publish()? else { return Ok(()) };
+    let Some(committed) = sink.publish()? else {
+        return Ok(());
+    };
     context.board.lake(|look| {
         look.samples_committed += committed.samples;
         look.files += committed.files as u64;
@@ -187,7 +199,10 @@ fn flush<S: Store>(sink: &mut LakeSink<S>, context: &Context) -> Result<(), Work
         look.flushes += u64::from(committed.files > 0);
         look.trouble = None;
     });
-    if context.mailbox.send(Command::Committed { sink: NAME, committed }) {
+    if context.mailbox.send(Command::Committed {
+        sink: NAME,
+        committed,
+    }) {
         Ok(())
     } else {
         Err(WorkerError::OwnerGone)

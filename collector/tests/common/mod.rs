@@ -1,5 +1,12 @@
 //! A collector's cores on disks in memory, and a device that speaks to them.
-#![allow(dead_code, unreachable_pub, reason = "shared by test files, each of which uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "shared by test files, each of which uses its part; a failure is a failed test"
+)]
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -19,7 +26,7 @@ use headwater_proto::codec::{Encoder, Rows};
 use headwater_proto::frame::{self, Frames, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, Lane};
 use headwater_proto::message::{
-    self, Ack, EpochEnd, Hello, HelloStream, Mark, Reject, Welcome, WallClock,
+    self, Ack, EpochEnd, Hello, HelloStream, Mark, Reject, WallClock, Welcome,
 };
 use headwater_proto::sample::Value;
 use headwater_proto::schema::{Column, ColumnKind, Schema};
@@ -31,7 +38,10 @@ const START_US: i64 = 1_760_000_000_000_000;
 
 pub fn at(ms: u64) -> Now {
     let us = i64::try_from(ms * 1000).unwrap();
-    Now { mono: Millis(ms), wall: UnixMicros(START_US + us) }
+    Now {
+        mono: Millis(ms),
+        wall: UnixMicros(START_US + us),
+    }
 }
 
 pub fn device() -> DeviceId {
@@ -51,9 +61,15 @@ pub fn settings() -> Settings {
             ..headwater_spool::Config::default()
         },
         mode: Mode::Sinks,
-        sinks: vec![SinkSpec { name: NAME.into(), required: true }],
+        sinks: vec![SinkSpec {
+            name: NAME.into(),
+            required: true,
+        }],
         patterns: vec![Pattern::new("plain/{device}/{metric}", Decoder::Number).unwrap()],
-        gateways: vec![Gateway { client: "gw".into(), devices: vec!["node-*".into()] }],
+        gateways: vec![Gateway {
+            client: "gw".into(),
+            devices: vec!["node-*".into()],
+        }],
         abandon_after_ms: 0,
         ..Settings::default()
     }
@@ -89,8 +105,14 @@ impl Rig {
         let say = |error: &dyn std::fmt::Display| error.to_string();
         let (mut custody, opened) =
             Custody::open(disk.clone(), settings, &mut entropy).map_err(|e| say(&e))?;
-        let lake = LakeSettings { flush_after_ms: 2_000, ..LakeSettings::default() };
-        let plan = custody.plan().filter(|plan| plan.sink == NAME).map(|plan| plan.bytes.clone());
+        let lake = LakeSettings {
+            flush_after_ms: 2_000,
+            ..LakeSettings::default()
+        };
+        let plan = custody
+            .plan()
+            .filter(|plan| plan.sink == NAME)
+            .map(|plan| plan.bytes.clone());
         let known = custody.cursor(NAME).unwrap_or_default();
         let mut sink = LakeSink::open(
             store.clone(),
@@ -107,7 +129,15 @@ impl Rig {
         custody.resume(NAME, sink.cursor()).map_err(|e| say(&e))?;
         sink.restore(custody.ledger());
         let reader = custody.reader();
-        Ok(Self { disk, store, custody, sink, reader, ms, sent: Vec::new() })
+        Ok(Self {
+            disk,
+            store,
+            custody,
+            sink,
+            reader,
+            ms,
+            sent: Vec::new(),
+        })
     }
 
     pub fn now(&self) -> Now {
@@ -130,7 +160,10 @@ impl Rig {
     }
 
     pub fn connect(&mut self, client: &str) {
-        self.handle(Event::Connected { conn: CONN, client: client.into() });
+        self.handle(Event::Connected {
+            conn: CONN,
+            client: client.into(),
+        });
     }
 
     pub fn up(&mut self, payload: Vec<u8>, token: u64) {
@@ -190,13 +223,19 @@ impl Rig {
             Staged::Nothing => return Ok(()),
             Staged::Empty => {}
             Staged::Plan(bytes) => {
-                self.custody.append_plan(NAME, &bytes).map_err(|e| e.to_string())?;
+                self.custody
+                    .append_plan(NAME, &bytes)
+                    .map_err(|e| e.to_string())?;
                 if !self.sync() {
                     return Err("the plan was not synced".into());
                 }
             }
         }
-        let committed = self.sink.publish().map_err(|e| e.to_string())?.ok_or("no flush")?;
+        let committed = self
+            .sink
+            .publish()
+            .map_err(|e| e.to_string())?
+            .ok_or("no flush")?;
         self.handle(Event::Committed {
             sink: NAME.into(),
             through: committed.through,
@@ -220,7 +259,9 @@ impl Rig {
     pub fn messages<M: message::Body>(&self) -> Vec<M> {
         let mut found = Vec::new();
         for output in &self.sent {
-            let Output::Send { payload, .. } = output else { continue };
+            let Output::Send { payload, .. } = output else {
+                continue;
+            };
             for item in Frames::new(payload) {
                 let (frame, _) = item.unwrap();
                 if frame.kind == M::KIND {
@@ -235,14 +276,20 @@ impl Rig {
     pub fn mark(&self, epoch: u64) -> Option<Mark> {
         let mut newest = None;
         for output in &self.sent {
-            let Output::Send { payload, .. } = output else { continue };
+            let Output::Send { payload, .. } = output else {
+                continue;
+            };
             for item in Frames::new(payload) {
                 let (frame, _) = item.unwrap();
                 let marks: Vec<Mark> = match frame.kind {
-                    Kind::Ack => message::decode::<Ack>(frame.payload).unwrap().marks.to_vec(),
-                    Kind::Welcome => {
-                        message::decode::<Welcome>(frame.payload).unwrap().marks.to_vec()
-                    }
+                    Kind::Ack => message::decode::<Ack>(frame.payload)
+                        .unwrap()
+                        .marks
+                        .to_vec(),
+                    Kind::Welcome => message::decode::<Welcome>(frame.payload)
+                        .unwrap()
+                        .marks
+                        .to_vec(),
                     _ => continue,
                 };
                 for mark in marks {
@@ -296,13 +343,19 @@ pub fn hello_of(origin: &DeviceId, streams: &[HelloStream]) -> Vec<u8> {
 }
 
 fn wall() -> WallClock {
-    WallClock { time: UnixMicros(START_US), error_ms: 0 }
+    WallClock {
+        time: UnixMicros(START_US),
+        error_ms: 0,
+    }
 }
 
 pub fn schema() -> Schema {
     Schema::new(
         1000,
-        vec![Column::new("temp", ColumnKind::F64), Column::new("n", ColumnKind::I64)],
+        vec![
+            Column::new("temp", ColumnKind::F64),
+            Column::new("n", ColumnKind::I64),
+        ],
     )
 }
 
@@ -311,7 +364,8 @@ pub fn batch(seq: u64) -> Vec<u8> {
     let schema = schema();
     let mut rows = Rows::new(&schema);
     for row in 0..3u32 {
-        let us = START_US + i64::try_from(seq % 1000).unwrap() * 3_000_000 + i64::from(row) * 1_000_000;
+        let us =
+            START_US + i64::try_from(seq % 1000).unwrap() * 3_000_000 + i64::from(row) * 1_000_000;
         let temp = Value::F64(20.0 + seq as f64 / 8.0 + f64::from(row));
         let n = (row != 1).then_some(Value::I64(i64::try_from(seq).unwrap()));
         rows.push_row(us, 0, &[Some(temp), n]).unwrap();
@@ -330,12 +384,7 @@ pub fn schema_frame() -> Vec<u8> {
     bytes
 }
 
-pub fn bundle_of(
-    origin: &DeviceId,
-    epoch: u64,
-    first: u64,
-    frames: &[(Kind, Vec<u8>)],
-) -> Vec<u8> {
+pub fn bundle_of(origin: &DeviceId, epoch: u64, first: u64, frames: &[(Kind, Vec<u8>)]) -> Vec<u8> {
     let head = BundleHead {
         origin: origin.clone(),
         lane: Lane::Normal,
@@ -346,7 +395,9 @@ pub fn bundle_of(
         uptime_ms: 2000,
         wall: Some(wall()),
     };
-    let frames = frames.iter().map(|(kind, payload)| (*kind, payload.as_slice()));
+    let frames = frames
+        .iter()
+        .map(|(kind, payload)| (*kind, payload.as_slice()));
     bundle::assemble(head, 256 << 10, frames).unwrap().0
 }
 

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_gate::{CloseReason, ConnId};
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
-use headwater_proto::message::{
-    GapReason, Hello, HelloStream, MAX_MARKS, Mark, PROTOCOL, Welcome,
-};
+use headwater_proto::message::{GapReason, Hello, HelloStream, MAX_MARKS, Mark, PROTOCOL, Welcome};
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::Disk;
 
@@ -69,24 +67,23 @@ impl Origin {
 }
 
 impl<D: Disk> Custody<D> {
-    pub(super) fn hello(
-        &mut self,
-        conn: ConnId,
-        hello: &Hello,
-        now: Now,
-    ) -> Result<(), Refused> {
+    pub(super) fn hello(&mut self, conn: ConnId, hello: &Hello, now: Now) -> Result<(), Refused> {
         if !(hello.version_min..=hello.version_max).contains(&PROTOCOL) {
             self.close(conn, CloseReason::Protocol);
             return Ok(());
         }
         let origin = &hello.origin;
-        let Some(state) = self.conns.get_mut(&conn) else { return Ok(()) };
+        let Some(state) = self.conns.get_mut(&conn) else {
+            return Ok(());
+        };
         if !state.origins.contains_key(origin) && state.origins.len() >= MAX_ORIGINS {
             self.close(conn, CloseReason::Protocol);
             return Ok(());
         }
         let said = state.origins.entry(origin.clone()).or_default();
-        let Some(streams) = said.page(hello) else { return Ok(()) };
+        let Some(streams) = said.page(hello) else {
+            return Ok(());
+        };
         for stream in &streams {
             self.listed(origin, stream, hello.boot, now)?;
         }
@@ -95,10 +92,17 @@ impl<D: Disk> Custody<D> {
             self.note_absent(conn, origin, &listed, now);
         }
         self.note_present(conn, origin, &listed);
-        if let Some(said) = self.conns.get_mut(&conn).and_then(|c| c.origins.get_mut(origin)) {
+        if let Some(said) = self
+            .conns
+            .get_mut(&conn)
+            .and_then(|c| c.origins.get_mut(origin))
+        {
             said.listed = listed;
         }
-        self.by_origin.entry(origin.clone()).or_default().insert(conn);
+        self.by_origin
+            .entry(origin.clone())
+            .or_default()
+            .insert(conn);
         self.abandon_absent(now);
         self.group.welcomes.insert((conn, origin.clone()));
         Ok(())
@@ -112,16 +116,27 @@ impl<D: Disk> Custody<D> {
         boot: u64,
         now: Now,
     ) -> Result<(), Refused> {
-        let stream =
-            Stream { device: origin.clone(), lane: listed.lane, epoch: listed.epoch };
+        let stream = Stream {
+            device: origin.clone(),
+            lane: listed.lane,
+            epoch: listed.epoch,
+        };
         if self.ledger.track(&stream).is_none() {
             if !self.ledger.has_room() {
                 // Bounded by MAX_STREAMS: the sender keeps what it has and asks again.
                 debug_assert!(self.ledger.len() >= MAX_STREAMS);
                 return Ok(());
             }
-            let change = Change::Opened { oldest: listed.oldest, ram: listed.ram, boot };
-            let head = MarkHead { stream: stream.clone(), change, at: now.wall };
+            let change = Change::Opened {
+                oldest: listed.oldest,
+                ram: listed.ram,
+                boot,
+            };
+            let head = MarkHead {
+                stream: stream.clone(),
+                change,
+                at: now.wall,
+            };
             self.append(&Record::Mark(head), true)?;
         }
         self.ledger.claim(&stream, listed.next);
@@ -143,7 +158,12 @@ impl<D: Disk> Custody<D> {
         reason: GapReason,
         now: Now,
     ) -> Result<(), Refused> {
-        let head = GapHead { stream: stream.clone(), range, reason, at: now.wall };
+        let head = GapHead {
+            stream: stream.clone(),
+            range,
+            reason,
+            at: now.wall,
+        };
         self.append(&Record::Gap(head), true)?;
         self.counters.gaps_named_total += 1;
         Ok(())
@@ -182,8 +202,16 @@ impl<D: Disk> Custody<D> {
         listed: &BTreeMap<(Lane, Epoch), HelloStream>,
     ) {
         for (lane, epoch) in listed.keys() {
-            let stream = Stream { device: origin.clone(), lane: *lane, epoch: *epoch };
-            if self.absent.remove(&stream).is_some_and(|(other, _)| other != conn) {
+            let stream = Stream {
+                device: origin.clone(),
+                lane: *lane,
+                epoch: *epoch,
+            };
+            if self
+                .absent
+                .remove(&stream)
+                .is_some_and(|(other, _)| other != conn)
+            {
                 self.counters.identity_shared_total += 1;
             }
         }
@@ -224,7 +252,9 @@ impl<D: Disk> Custody<D> {
     }
 
     fn abandon(&mut self, stream: &Stream, now: Now) -> Result<(), Refused> {
-        let Some(track) = self.ledger.track(stream) else { return Ok(()) };
+        let Some(track) = self.ledger.track(stream) else {
+            return Ok(());
+        };
         if track.abandoned || track.receiver.is_closed() {
             return Ok(());
         }
@@ -243,14 +273,22 @@ impl<D: Disk> Custody<D> {
             self.name_gap(stream, None, GapReason::Abandoned, now)?;
         }
         let change = Change::Abandoned { next };
-        let head = MarkHead { stream: stream.clone(), change, at: now.wall };
+        let head = MarkHead {
+            stream: stream.clone(),
+            change,
+            at: now.wall,
+        };
         self.append(&Record::Mark(head), true)?;
         Ok(())
     }
 
     /// Answers a Hello whose consequences are durable.
     pub(super) fn welcome(&mut self, conn: ConnId, origin: &DeviceId, now: Now) {
-        let Some(said) = self.conns.get(&conn).and_then(|state| state.origins.get(origin)) else {
+        let Some(said) = self
+            .conns
+            .get(&conn)
+            .and_then(|state| state.origins.get(origin))
+        else {
             return;
         };
         let nonce = said.nonce;

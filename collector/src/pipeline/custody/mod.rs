@@ -17,253 +17,29 @@ mod hello;
 mod open;
 mod plain;
 mod sinks;
+mod types;
 mod up;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use headwater_gate::repeat::OpenEntries;
 use headwater_gate::{CloseReason, ConnId, Token};
-use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, SeqRange, Stream};
+use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
 use headwater_proto::message::{self, Ack, Body, MAX_MARKS, Mark};
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::{AppendError, Disk, Log, Reader, SyncError};
 
-use super::credit::{CreditLimits, JournalLevel, credit};
+use super::credit::{JournalLevel, credit};
 use super::envelope::{Record, SessionHead};
-use super::pattern::Pattern;
 use super::schemas::SchemaBook;
 use super::snapshot::{self, Parts, PendingPlan, SinkCursor};
 use crate::ledger::Ledger;
 
 pub use open::{OpenError, Opened};
 pub use sinks::PlanError;
-
-/// When a sender may forget.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
-    /// When all required sinks have it: outlives the loss of the collector's disk.
-    #[default]
-    Sinks,
-    /// When the journal has it: holds as long as the journal's disk does.
-    Journal,
-}
-
-/// A sink that reads the journal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SinkSpec {
-    /// Its name.
-    pub name: String,
-    /// Whether the journal waits for it.
-    pub required: bool,
-}
-
-/// A client that speaks for other devices.
-pub use headwater_gate::acl::Gateway;
-
-/// What an operator decides.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The journal's log.
-    pub log: headwater_spool::Config,
-    /// Bytes in flight.
-    pub credit: CreditLimits,
-    /// When a sender may forget.
-    pub mode: Mode,
-    /// Who reads the journal; at least one is required.
-    pub sinks: Vec<SinkSpec>,
-    /// Topics of plain devices.
-    pub patterns: Vec<Pattern>,
-    /// Clients that speak for other devices than themselves.
-    pub gateways: Vec<Gateway>,
-    /// Largest bundle taken.
-    pub max_bundle_bytes: u32,
-    /// How long an epoch must be absent from its sender's Hellos before it counts as abandoned: a
-    /// second device with the same identity may still bring it back.
-    pub abandon_after_ms: u64,
-    /// Payload bytes of one connection that wait unacknowledged while the journal is full; past it
-    /// the connection is closed.
-    pub withheld_bytes_per_connection: usize,
-    /// The same for all connections together.
-    pub withheld_bytes: usize,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            log: headwater_spool::Config {
-                name: "journal".to_owned(),
-                segment_bytes: 64 << 20,
-                quota_bytes: 4 << 30,
-                reserve_bytes: 64 << 20,
-                ..headwater_spool::Config::default()
-            },
-            credit: CreditLimits::default(),
-            mode: Mode::Sinks,
-            sinks: vec![SinkSpec { name: "lake".to_owned(), required: true }],
-            patterns: Vec::new(),
-            gateways: Vec::new(),
-            max_bundle_bytes: headwater_proto::bundle::DEFAULT_MAX_BUNDLE_BYTES,
-            abandon_after_ms: 10 * 60 * 1000,
-            withheld_bytes_per_connection: 512 << 10,
-            withheld_bytes: 16 << 20,
-        }
-    }
-}
-
-/// What happened.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// A client connected.
-    Connected {
-        /// The connection.
-        conn: ConnId,
-        /// The authenticated sender.
-        client: Arc<str>,
-    },
-    /// A publish on an agent's topic.
-    Up {
-        /// The connection.
-        conn: ConnId,
-        /// The device of the topic.
-        device: DeviceId,
-        /// Frames back to back.
-        payload: Bytes,
-        /// What to acknowledge; `None` for QoS 0.
-        token: Option<Token>,
-    },
-    /// A publish of a plain device.
-    Plain(PlainPublish),
-    /// The client will not repeat publishes up to `through`.
-    Settled {
-        /// The connection.
-        conn: ConnId,
-        /// Its client.
-        client: Arc<str>,
-        /// The newest of them.
-        through: Token,
-    },
-    /// The connection is over.
-    Disconnected {
-        /// The connection.
-        conn: ConnId,
-        /// Its client.
-        client: Arc<str>,
-        /// Whether the client said DISCONNECT.
-        orderly: bool,
-    },
-    /// A sink has everything below `through`.
-    Committed {
-        /// Its name.
-        sink: String,
-        /// The first position that it does not have.
-        through: u64,
-        /// What that covers of each stream.
-        streams: Vec<(Stream, Vec<SeqRange>)>,
-    },
-    /// Time passed.
-    Tick,
-}
-
-/// A publish of a plain device.
-#[derive(Debug, Clone)]
-pub struct PlainPublish {
-    /// The connection.
-    pub conn: ConnId,
-    /// Its client.
-    pub client: Arc<str>,
-    /// The topic.
-    pub topic: Arc<str>,
-    /// The payload.
-    pub payload: Bytes,
-    /// The client says that it may have sent this before.
-    pub dup: bool,
-    /// Its packet id, 0 with QoS 0.
-    pub packet_id: u16,
-    /// [`headwater_gate::repeat::fingerprint`] of topic and payload.
-    pub fingerprint: u64,
-    /// What to acknowledge; `None` for QoS 0.
-    pub token: Option<Token>,
-}
-
-/// What the owner must do next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// Send a message down.
-    Send {
-        /// The connection.
-        conn: ConnId,
-        /// Frames back to back.
-        payload: Vec<u8>,
-    },
-    /// Acknowledge a publish.
-    PubAck {
-        /// The connection.
-        conn: ConnId,
-        /// Which publish.
-        token: Token,
-    },
-    /// End a connection.
-    Close {
-        /// The connection.
-        conn: ConnId,
-        /// Why.
-        reason: CloseReason,
-    },
-}
-
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What custody counts.
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-        pub struct Counters { $($(#[$doc])* pub $name: u64,)* }
-
-        impl Counters {
-            /// Names and values, for metrics.
-            #[must_use]
-            pub fn all(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name),)*]
-            }
-        }
-    };
-}
-
-counters! {
-    /// Records appended with verdict store.
-    records_stored_total,
-    /// Bytes of their frames and payloads.
-    record_bytes_stored_total,
-    /// Readings in them, as their headers say.
-    samples_stored_total,
-    /// Records that came again.
-    repeats_total,
-    /// Same identity, other content.
-    identity_conflicts_total,
-    /// Two live devices with one identity.
-    identity_shared_total,
-    /// Publishes of plain devices that were repeats.
-    plain_repeats_total,
-    /// Publishes that were not frames, or not whole.
-    malformed_total,
-    /// Records refused before custody.
-    rejects_total,
-    /// Schemas asked for.
-    schema_requests_total,
-    /// Gaps that the collector named.
-    gaps_named_total,
-    /// Groups synced.
-    groups_synced_total,
-    /// Groups that failed.
-    groups_failed_total,
-    /// Publishes that waited for room in the journal.
-    withheld_total,
-    /// Journal segments given back.
-    segments_released_total,
-    /// Journal records that could not be read again.
-    records_damaged_total,
-}
+pub use types::{Counters, Event, Gateway, Mode, Output, PlainPublish, Settings, SinkSpec};
 
 /// What one connection said.
 #[derive(Debug)]
@@ -326,16 +102,32 @@ impl<D: Disk> Custody<D> {
     pub fn handle(&mut self, event: Event, now: Now) {
         match event {
             Event::Connected { conn, client } => {
-                let conn_state = Conn { client, origins: BTreeMap::new(), withheld_bytes: 0 };
+                let conn_state = Conn {
+                    client,
+                    origins: BTreeMap::new(),
+                    withheld_bytes: 0,
+                };
                 self.conns.insert(conn, conn_state);
             }
             Event::Up { .. } | Event::Plain(_) => self.take_or_withhold(event, now),
-            Event::Settled { conn, client, through } => self.open.settled(&client, conn, through),
-            Event::Disconnected { conn, client, orderly } => {
+            Event::Settled {
+                conn,
+                client,
+                through,
+            } => self.open.settled(&client, conn, through),
+            Event::Disconnected {
+                conn,
+                client,
+                orderly,
+            } => {
                 self.open.disconnected(&client, orderly);
                 self.forget(conn);
             }
-            Event::Committed { sink, through, streams } => {
+            Event::Committed {
+                sink,
+                through,
+                streams,
+            } => {
                 self.committed(&sink, through, &streams);
             }
             Event::Tick => self.tick(now),
@@ -491,7 +283,9 @@ impl<D: Disk> Custody<D> {
         }
         let mut acks: BTreeMap<(ConnId, DeviceId), Vec<Mark>> = BTreeMap::new();
         for (conn, origin, lane, epoch) in std::mem::take(&mut self.group.acks) {
-            let Some(mark) = self.mark(conn, &origin, lane, epoch) else { continue };
+            let Some(mark) = self.mark(conn, &origin, lane, epoch) else {
+                continue;
+            };
             acks.entry((conn, origin)).or_default().push(mark);
         }
         if before == 0 && self.credit > 0 {
@@ -514,7 +308,11 @@ impl<D: Disk> Custody<D> {
         self.schemas.roll_back();
         self.open.roll_back(first);
         self.pending_cursors = None;
-        if self.plan.as_ref().is_some_and(|plan| plan.position >= first) {
+        if self
+            .plan
+            .as_ref()
+            .is_some_and(|plan| plan.position >= first)
+        {
             self.plan = None;
         }
         let group = std::mem::take(&mut self.group);
@@ -527,26 +325,33 @@ impl<D: Disk> Custody<D> {
     }
 
     fn take_or_withhold(&mut self, event: Event, now: Now) {
-        let Some(conn) = conn_of(&event) else { return };
+        let Some(conn) = event.conn() else { return };
         if !self.conns.contains_key(&conn) {
             return;
         }
         // Order within a connection holds: what came before goes first.
-        if self.conns.get(&conn).is_some_and(|state| state.withheld_bytes > 0) {
+        if self
+            .conns
+            .get(&conn)
+            .is_some_and(|state| state.withheld_bytes > 0)
+        {
             self.withhold(conn, event);
             return;
         }
-        if let Err(event) = self.take(event, now) {
+        if !self.take(&event, now) {
             self.withhold(conn, event);
         }
     }
 
-    /// Gives the event back if the journal has no room for it.
-    fn take(&mut self, event: Event, now: Now) -> Result<(), Event> {
-        let taken = match &event {
-            Event::Up { conn, device, payload, token } => {
-                self.up(*conn, device, payload, *token, now)
-            }
+    /// False if the journal has no room for it.
+    fn take(&mut self, event: &Event, now: Now) -> bool {
+        let taken = match event {
+            Event::Up {
+                conn,
+                device,
+                payload,
+                token,
+            } => self.up(*conn, device, payload, *token, now),
             Event::Plain(publish) => self.plain(publish, now),
             Event::Connected { .. }
             | Event::Settled { .. }
@@ -554,20 +359,20 @@ impl<D: Disk> Custody<D> {
             | Event::Committed { .. }
             | Event::Tick => Ok(()),
         };
-        match (taken, conn_of(&event)) {
-            (Err(Refused::Full), _) => Err(event),
-            (Err(Refused::Failed), Some(conn)) => {
-                self.close(conn, CloseReason::Journal);
-                Ok(())
-            }
-            (Err(Refused::Failed), None) | (Ok(()), _) => Ok(()),
+        match (taken, event.conn()) {
+            (Err(Refused::Full), _) => return false,
+            (Err(Refused::Failed), Some(conn)) => self.close(conn, CloseReason::Journal),
+            (Err(Refused::Failed), None) | (Ok(()), _) => {}
         }
+        true
     }
 
     fn withhold(&mut self, conn: ConnId, event: Event) {
         // One more than the payload, so that an empty one keeps its place too.
-        let bytes = payload_len(&event) + 1;
-        let Some(state) = self.conns.get_mut(&conn) else { return };
+        let bytes = event.payload_len() + 1;
+        let Some(state) = self.conns.get_mut(&conn) else {
+            return;
+        };
         self.counters.withheld_total += 1;
         if state.withheld_bytes + bytes > self.settings.withheld_bytes_per_connection
             || self.withheld_bytes + bytes > self.settings.withheld_bytes
@@ -583,9 +388,9 @@ impl<D: Disk> Custody<D> {
     /// Tries what was withheld, oldest first, until the journal is full again.
     fn retry_withheld(&mut self, now: Now) {
         while let Some(event) = self.withheld.pop_front() {
-            let Some(conn) = conn_of(&event) else { continue };
-            let bytes = payload_len(&event) + 1;
-            if let Err(event) = self.take(event, now) {
+            let Some(conn) = event.conn() else { continue };
+            let bytes = event.payload_len() + 1;
+            if !self.take(&event, now) {
                 self.withheld.push_front(event);
                 return;
             }
@@ -616,7 +421,9 @@ impl<D: Disk> Custody<D> {
     }
 
     fn forget(&mut self, conn: ConnId) {
-        let Some(state) = self.conns.remove(&conn) else { return };
+        let Some(state) = self.conns.remove(&conn) else {
+            return;
+        };
         for origin in state.origins.keys() {
             if let Some(conns) = self.by_origin.get_mut(origin) {
                 conns.remove(&conn);
@@ -626,7 +433,7 @@ impl<D: Disk> Custody<D> {
             }
         }
         if state.withheld_bytes > 0 {
-            self.withheld.retain(|event| conn_of(event) != Some(conn));
+            self.withheld.retain(|event| event.conn() != Some(conn));
             self.withheld_bytes -= state.withheld_bytes.min(self.withheld_bytes);
         }
     }
@@ -655,9 +462,23 @@ impl<D: Disk> Custody<D> {
     }
 
     fn mark(&self, conn: ConnId, origin: &DeviceId, lane: Lane, epoch: Epoch) -> Option<Mark> {
-        let oldest = self.conns.get(&conn)?.origins.get(origin)?.oldest(lane, epoch)?;
-        let stream = Stream { device: origin.clone(), lane, epoch };
-        Some(self.ledger.track(&stream)?.receiver.mark(lane, epoch, oldest))
+        let oldest = self
+            .conns
+            .get(&conn)?
+            .origins
+            .get(origin)?
+            .oldest(lane, epoch)?;
+        let stream = Stream {
+            device: origin.clone(),
+            lane,
+            epoch,
+        };
+        Some(
+            self.ledger
+                .track(&stream)?
+                .receiver
+                .mark(lane, epoch, oldest),
+        )
     }
 
     fn ack(&mut self, conn: ConnId, origin: &DeviceId, marks: &[Mark], now: Now) {
@@ -682,28 +503,5 @@ impl<D: Disk> Custody<D> {
         let mut payload = Vec::new();
         message::append_frame(message, &mut payload);
         self.outputs.push_back(Output::Send { conn, payload });
-    }
-}
-
-fn conn_of(event: &Event) -> Option<ConnId> {
-    match event {
-        Event::Connected { conn, .. }
-        | Event::Up { conn, .. }
-        | Event::Settled { conn, .. }
-        | Event::Disconnected { conn, .. } => Some(*conn),
-        Event::Plain(publish) => Some(publish.conn),
-        Event::Committed { .. } | Event::Tick => None,
-    }
-}
-
-fn payload_len(event: &Event) -> usize {
-    match event {
-        Event::Up { payload, .. } => payload.len(),
-        Event::Plain(publish) => publish.payload.len() + publish.topic.len(),
-        Event::Connected { .. }
-        | Event::Settled { .. }
-        | Event::Disconnected { .. }
-        | Event::Committed { .. }
-        | Event::Tick => 0,
     }
 }

@@ -87,25 +87,43 @@ impl<D: Disk> Custody<D> {
         };
         if is_new {
             let position = custody.log.next();
-            custody.cursors.iter_mut().for_each(|cursor| cursor.position = position);
+            custody
+                .cursors
+                .iter_mut()
+                .for_each(|cursor| cursor.position = position);
         }
         custody.add_sinks(from);
         let replayed = custody.replay(from)?;
         custody.credit = custody.present_credit();
-        Ok((custody, Opened { recovery, is_new, replayed }))
+        Ok((
+            custody,
+            Opened {
+                recovery,
+                is_new,
+                replayed,
+            },
+        ))
     }
 
     /// A sink that is new begins at the oldest record there is.
     fn add_sinks(&mut self, otherwise: u64) {
-        let oldest = self.log.segments().next().map_or(otherwise, |segment| segment.first);
+        let oldest = self
+            .log
+            .segments()
+            .next()
+            .map_or(otherwise, |segment| segment.first);
         let named: BTreeSet<String> = self.cursors.iter().map(|c| c.name.clone()).collect();
         for sink in &self.settings.sinks {
             if !named.contains(&sink.name) {
-                self.cursors.push(SinkCursor { name: sink.name.clone(), position: oldest });
+                self.cursors.push(SinkCursor {
+                    name: sink.name.clone(),
+                    position: oldest,
+                });
             }
         }
         let specs = &self.settings.sinks;
-        self.cursors.retain(|cursor| specs.iter().any(|spec| spec.name == cursor.name));
+        self.cursors
+            .retain(|cursor| specs.iter().any(|spec| spec.name == cursor.name));
     }
 
     fn replay(&mut self, from: u64) -> Result<u64, OpenError> {
@@ -116,13 +134,14 @@ impl<D: Disk> Custody<D> {
                 match envelope::decode(kind, payload) {
                     Ok(record) => {
                         self.apply(position, &record);
-                        if let Record::Raw(head, _) = &record {
-                            if head.packet_id != 0 {
-                                // Not known which connection: time closes it no more.
-                                let on = (ConnId(u64::MAX), Token(u64::MAX));
-                                let client = head.client.into();
-                                self.open.open(&client, head.packet_id, head.hash, position, on);
-                            }
+                        if let Record::Raw(head, _) = &record
+                            && head.packet_id != 0
+                        {
+                            // Not known which connection: time closes it no more.
+                            let on = (ConnId(u64::MAX), Token(u64::MAX));
+                            let client = head.client.into();
+                            self.open
+                                .open(&client, head.packet_id, head.hash, position, on);
                         }
                     }
                     Err(_) => self.counters.records_damaged_total += 1,
@@ -130,8 +149,11 @@ impl<D: Disk> Custody<D> {
                 ControlFlow::Continue(())
             })?;
             records += chunk.records;
-            self.counters.records_damaged_total +=
-                chunk.damage.iter().map(|d| d.positions.end - d.positions.start).sum::<u64>();
+            self.counters.records_damaged_total += chunk
+                .damage
+                .iter()
+                .map(|d| d.positions.end - d.positions.start)
+                .sum::<u64>();
             if chunk.next == at {
                 break;
             }

@@ -19,7 +19,10 @@ impl<D: Disk> Custody<D> {
     pub(super) fn plain(&mut self, publish: &PlainPublish, now: Now) -> Result<(), Refused> {
         if publish.token.is_some() {
             let (id, dup) = (publish.packet_id, publish.dup);
-            match self.open.judge(&publish.client, id, dup, publish.fingerprint) {
+            match self
+                .open
+                .judge(&publish.client, id, dup, publish.fingerprint)
+            {
                 repeat::Verdict::New => {}
                 repeat::Verdict::Repeat { place: _ } => {
                     // Its original is durable after the next sync at the latest.
@@ -47,13 +50,23 @@ impl<D: Disk> Custody<D> {
             metric: &target.metric,
             topic: &publish.topic,
             client: &publish.client,
-            packet_id: if publish.token.is_some() { publish.packet_id } else { 0 },
+            packet_id: if publish.token.is_some() {
+                publish.packet_id
+            } else {
+                0
+            },
             hash: publish.fingerprint,
         };
         let place = self.append(&Record::Raw(head, &publish.payload), false)?;
         if let Some(token) = publish.token {
             let on = (publish.conn, token);
-            self.open.open(&publish.client, publish.packet_id, publish.fingerprint, place, on);
+            self.open.open(
+                &publish.client,
+                publish.packet_id,
+                publish.fingerprint,
+                place,
+                on,
+            );
         }
         self.counters.records_stored_total += 1;
         self.counters.record_bytes_stored_total += publish.payload.len() as u64;
@@ -64,5 +77,9 @@ impl<D: Disk> Custody<D> {
 
 fn nobody() -> Target {
     let device = DeviceId::new(NOBODY).expect("a constant that is a device id");
-    Target { device, metric: String::new(), decoder: Decoder::Number }
+    Target {
+        device,
+        metric: String::new(),
+        decoder: Decoder::Number,
+    }
 }

@@ -26,10 +26,11 @@ impl<D: Disk> Custody<D> {
     /// # Errors
     /// [`PlanError`].
     pub fn append_plan(&mut self, sink: &str, bytes: &[u8]) -> Result<u64, PlanError> {
-        self.append(&Record::Plan(PlanHead { sink }, bytes), true).map_err(|refused| match refused {
-            Refused::Full => PlanError::Full,
-            Refused::Failed => PlanError::Failed,
-        })
+        self.append(&Record::Plan(PlanHead { sink }, bytes), true)
+            .map_err(|refused| match refused {
+                Refused::Full => PlanError::Full,
+                Refused::Failed => PlanError::Failed,
+            })
     }
 
     /// The last plan in the journal, if it may not be carried out yet.
@@ -57,7 +58,10 @@ impl<D: Disk> Custody<D> {
 
     fn least(&self, cursors: &[SinkCursor]) -> u64 {
         let required = self.settings.sinks.iter().filter(|sink| sink.required);
-        required.map(|sink| position(cursors, &sink.name).unwrap_or(0)).min().unwrap_or(0)
+        required
+            .map(|sink| position(cursors, &sink.name).unwrap_or(0))
+            .min()
+            .unwrap_or(0)
     }
 
     pub(super) fn committed(
@@ -79,7 +83,12 @@ impl<D: Disk> Custody<D> {
         if after <= before {
             return;
         }
-        let required = self.settings.sinks.iter().filter(|sink| sink.required).count();
+        let required = self
+            .settings
+            .sinks
+            .iter()
+            .filter(|sink| sink.required)
+            .count();
         if required == 1 {
             for (stream, ranges) in streams {
                 for range in ranges {
@@ -89,13 +98,19 @@ impl<D: Disk> Custody<D> {
             }
         } else if self.commit_stretch(before, after).is_ok() {
             // What each sink says covers its own records; what all have is read from the journal.
-            let all: Vec<Stream> = self.ledger.streams().map(|(stream, _)| stream.clone()).collect();
+            let all: Vec<Stream> = self
+                .ledger
+                .streams()
+                .map(|(stream, _)| stream.clone())
+                .collect();
             all.iter().for_each(|stream| self.owe_acks(stream));
         }
     }
 
     fn owe_acks(&mut self, stream: &Stream) {
-        let Some(conns) = self.by_origin.get(&stream.device) else { return };
+        let Some(conns) = self.by_origin.get(&stream.device) else {
+            return;
+        };
         for conn in conns {
             let key = (*conn, stream.device.clone(), stream.lane, stream.epoch);
             self.group.acks.insert(key);
@@ -107,7 +122,11 @@ impl<D: Disk> Custody<D> {
         if self.settings.mode == Mode::Journal {
             for (_, origin, lane, epoch) in &self.group.acks {
                 let (device, lane, epoch) = (origin.clone(), *lane, *epoch);
-                self.ledger.commit_all(&Stream { device, lane, epoch });
+                self.ledger.commit_all(&Stream {
+                    device,
+                    lane,
+                    epoch,
+                });
             }
         }
     }
@@ -122,10 +141,9 @@ impl<D: Disk> Custody<D> {
             .map(|segment| segment.id)
             .collect();
         for id in done {
-            match self.log.release(id) {
-                Ok(true) => self.counters.segments_released_total += 1,
-                // The newest stays; one that could not be removed is tried again.
-                Ok(false) | Err(_) => {}
+            // The newest stays; one that could not be removed is tried again.
+            if matches!(self.log.release(id), Ok(true)) {
+                self.counters.segments_released_total += 1;
             }
         }
     }
@@ -148,14 +166,22 @@ impl<D: Disk> Custody<D> {
             self.fail(error.lost.start);
             return;
         }
-        let Some(sink) = self.settings.sinks.iter().find(|sink| sink.required) else { return };
+        let Some(sink) = self.settings.sinks.iter().find(|sink| sink.required) else {
+            return;
+        };
         let name = sink.name.clone();
-        let head = CursorHead { sink: &name, position: present };
+        let head = CursorHead {
+            sink: &name,
+            position: present,
+        };
         // Without room the next tick tries again.
         let _ = self.append(&Record::Cursor(head), true);
     }
 }
 
 fn position(cursors: &[SinkCursor], sink: &str) -> Option<u64> {
-    cursors.iter().find(|cursor| cursor.name == sink).map(|cursor| cursor.position)
+    cursors
+        .iter()
+        .find(|cursor| cursor.name == sink)
+        .map(|cursor| cursor.position)
 }

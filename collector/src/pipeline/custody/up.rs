@@ -13,9 +13,7 @@ use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
 use super::{Custody, Refused};
-use crate::pipeline::envelope::{
-    BatchHead, Clock, Reason, Record, SchemaHead, TimeClass, Verdict,
-};
+use crate::pipeline::envelope::{BatchHead, Clock, Reason, Record, SchemaHead, TimeClass, Verdict};
 use crate::pipeline::schemas::Bound;
 
 /// Error assumed for a boot dated by one receipt: the delay on the way is not known.
@@ -75,7 +73,10 @@ impl<D: Disk> Custody<D> {
             || self.conns.get(&conn).is_some_and(|state| {
                 self.settings.gateways.iter().any(|gateway| {
                     gateway.client == *state.client
-                        && gateway.devices.iter().any(|glob| fits(glob, origin.as_str()))
+                        && gateway
+                            .devices
+                            .iter()
+                            .any(|glob| fits(glob, origin.as_str()))
                 })
             })
     }
@@ -109,7 +110,9 @@ impl<D: Disk> Custody<D> {
                 Some(seq) => self.numbered(conn, head, via.as_ref(), seq, &record, now)?,
             }
         }
-        self.group.acks.insert((conn, head.origin.clone(), head.lane, head.epoch));
+        self.group
+            .acks
+            .insert((conn, head.origin.clone(), head.lane, head.epoch));
         Ok(())
     }
 
@@ -121,7 +124,11 @@ impl<D: Disk> Custody<D> {
             self.counters.malformed_total += 1;
             return Ok(());
         };
-        let schema = SchemaHead { origin: head.origin.clone(), epoch: head.epoch, number };
+        let schema = SchemaHead {
+            origin: head.origin.clone(),
+            epoch: head.epoch,
+            number,
+        };
         match self.schemas.judge(&schema, bytes) {
             Bound::New => {
                 self.append(&Record::Schema(schema, bytes), false)?;
@@ -142,8 +149,11 @@ impl<D: Disk> Custody<D> {
         record: &BundleRecord<'_>,
         now: Now,
     ) -> Result<(), Refused> {
-        let stream =
-            Stream { device: head.origin.clone(), lane: head.lane, epoch: head.epoch };
+        let stream = Stream {
+            device: head.origin.clone(),
+            lane: head.lane,
+            epoch: head.epoch,
+        };
         let one = SeqRange::new(seq, seq + 1);
         let mut samples = 0;
         let verdict = match self.ledger.judge(&stream, seq, &record.frame) {
@@ -152,7 +162,10 @@ impl<D: Disk> Custody<D> {
                     let batch = BatchHeader::peek(record.frame.payload);
                     if let Ok(batch) = &batch {
                         samples = batch.samples;
-                        if !self.schemas.knows(&head.origin, head.epoch, batch.schema_no) {
+                        if !self
+                            .schemas
+                            .knows(&head.origin, head.epoch, batch.schema_no)
+                        {
                             self.ask(conn, head, batch.schema_no);
                             return Ok(());
                         }
@@ -211,7 +224,16 @@ impl<D: Disk> Custody<D> {
     fn reject(&mut self, conn: ConnId, head: &BundleHead, range: SeqRange, reason: RejectReason) {
         self.counters.rejects_total += 1;
         let (origin, lane, epoch) = (head.origin.clone(), head.lane, head.epoch);
-        self.send(conn, &Reject { origin, lane, epoch, range, reason });
+        self.send(
+            conn,
+            &Reject {
+                origin,
+                lane,
+                epoch,
+                range,
+                reason,
+            },
+        );
     }
 }
 
@@ -220,9 +242,11 @@ impl<D: Disk> Custody<D> {
 fn clock_of(head: &BundleHead, now: Now) -> Clock {
     match head.wall {
         Some(wall) if wall.error_ms == 0 => Clock::SYNCED,
-        Some(wall) => {
-            Clock { class: TimeClass::Wall, offset_us: 0, error_ms: Some(wall.error_ms) }
-        }
+        Some(wall) => Clock {
+            class: TimeClass::Wall,
+            offset_us: 0,
+            error_ms: Some(wall.error_ms),
+        },
         None => {
             let uptime_us = i64::try_from(head.uptime_ms.saturating_mul(1000)).unwrap_or(i64::MAX);
             Clock {
@@ -237,8 +261,12 @@ fn clock_of(head: &BundleHead, now: Now) -> Clock {
 /// Whether `glob`, with `*` for any run of characters, fits `text`.
 fn fits(glob: &str, text: &str) -> bool {
     let mut parts = glob.split('*');
-    let Some(first) = parts.next() else { return text.is_empty() };
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let Some(first) = parts.next() else {
+        return text.is_empty();
+    };
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
     let mut parts = parts.peekable();
     if parts.peek().is_none() {
         return rest.is_empty();
@@ -254,4 +282,3 @@ fn fits(glob: &str, text: &str) -> bool {
     }
     true
 }
-

@@ -1,0 +1,264 @@
+//! Core: what custody is told, what it says, what an operator decides.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headwater_gate::{CloseReason, ConnId, Token};
+use headwater_proto::ids::{DeviceId, SeqRange, Stream};
+
+use crate::pipeline::credit::CreditLimits;
+use crate::pipeline::pattern::Pattern;
+
+/// When a sender may forget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// When all required sinks have it: outlives the loss of the collector's disk.
+    #[default]
+    Sinks,
+    /// When the journal has it: holds as long as the journal's disk does.
+    Journal,
+}
+
+/// A sink that reads the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkSpec {
+    /// Its name.
+    pub name: String,
+    /// Whether the journal waits for it.
+    pub required: bool,
+}
+
+/// A client that speaks for other devices.
+pub use headwater_gate::acl::Gateway;
+
+/// What an operator decides.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The journal's log.
+    pub log: headwater_spool::Config,
+    /// Bytes in flight.
+    pub credit: CreditLimits,
+    /// When a sender may forget.
+    pub mode: Mode,
+    /// Who reads the journal; at least one is required.
+    pub sinks: Vec<SinkSpec>,
+    /// Topics of plain devices.
+    pub patterns: Vec<Pattern>,
+    /// Clients that speak for other devices than themselves.
+    pub gateways: Vec<Gateway>,
+    /// Largest bundle taken.
+    pub max_bundle_bytes: u32,
+    /// How long an epoch must be absent from its sender's Hellos before it counts as abandoned: a
+    /// second device with the same identity may still bring it back.
+    pub abandon_after_ms: u64,
+    /// Payload bytes of one connection that wait unacknowledged while the journal is full; past it
+    /// the connection is closed.
+    pub withheld_bytes_per_connection: usize,
+    /// The same for all connections together.
+    pub withheld_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            log: headwater_spool::Config {
+                name: "journal".to_owned(),
+                segment_bytes: 64 << 20,
+                quota_bytes: 4 << 30,
+                reserve_bytes: 64 << 20,
+                ..headwater_spool::Config::default()
+            },
+            credit: CreditLimits::default(),
+            mode: Mode::Sinks,
+            sinks: vec![SinkSpec {
+                name: "lake".to_owned(),
+                required: true,
+            }],
+            patterns: Vec::new(),
+            gateways: Vec::new(),
+            max_bundle_bytes: headwater_proto::bundle::DEFAULT_MAX_BUNDLE_BYTES,
+            abandon_after_ms: 10 * 60 * 1000,
+            withheld_bytes_per_connection: 512 << 10,
+            withheld_bytes: 16 << 20,
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A client connected.
+    Connected {
+        /// The connection.
+        conn: ConnId,
+        /// The authenticated sender.
+        client: Arc<str>,
+    },
+    /// A publish on an agent's topic.
+    Up {
+        /// The connection.
+        conn: ConnId,
+        /// The device of the topic.
+        device: DeviceId,
+        /// Frames back to back.
+        payload: Bytes,
+        /// What to acknowledge; `None` for QoS 0.
+        token: Option<Token>,
+    },
+    /// A publish of a plain device.
+    Plain(PlainPublish),
+    /// The client will not repeat publishes up to `through`.
+    Settled {
+        /// The connection.
+        conn: ConnId,
+        /// Its client.
+        client: Arc<str>,
+        /// The newest of them.
+        through: Token,
+    },
+    /// The connection is over.
+    Disconnected {
+        /// The connection.
+        conn: ConnId,
+        /// Its client.
+        client: Arc<str>,
+        /// Whether the client said DISCONNECT.
+        orderly: bool,
+    },
+    /// A sink has everything below `through`.
+    Committed {
+        /// Its name.
+        sink: String,
+        /// The first position that it does not have.
+        through: u64,
+        /// What that covers of each stream.
+        streams: Vec<(Stream, Vec<SeqRange>)>,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// A publish of a plain device.
+#[derive(Debug, Clone)]
+pub struct PlainPublish {
+    /// The connection.
+    pub conn: ConnId,
+    /// Its client.
+    pub client: Arc<str>,
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The payload.
+    pub payload: Bytes,
+    /// The client says that it may have sent this before.
+    pub dup: bool,
+    /// Its packet id, 0 with QoS 0.
+    pub packet_id: u16,
+    /// [`headwater_gate::repeat::fingerprint`] of topic and payload.
+    pub fingerprint: u64,
+    /// What to acknowledge; `None` for QoS 0.
+    pub token: Option<Token>,
+}
+
+/// What the owner must do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send a message down.
+    Send {
+        /// The connection.
+        conn: ConnId,
+        /// Frames back to back.
+        payload: Vec<u8>,
+    },
+    /// Acknowledge a publish.
+    PubAck {
+        /// The connection.
+        conn: ConnId,
+        /// Which publish.
+        token: Token,
+    },
+    /// End a connection.
+    Close {
+        /// The connection.
+        conn: ConnId,
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What custody counts.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct Counters { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Counters {
+            /// Names and values, for metrics.
+            #[must_use]
+            pub fn all(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Records appended with verdict store.
+    records_stored_total,
+    /// Bytes of their frames and payloads.
+    record_bytes_stored_total,
+    /// Readings in them, as their headers say.
+    samples_stored_total,
+    /// Records that came again.
+    repeats_total,
+    /// Same identity, other content.
+    identity_conflicts_total,
+    /// Two live devices with one identity.
+    identity_shared_total,
+    /// Publishes of plain devices that were repeats.
+    plain_repeats_total,
+    /// Publishes that were not frames, or not whole.
+    malformed_total,
+    /// Records refused before custody.
+    rejects_total,
+    /// Schemas asked for.
+    schema_requests_total,
+    /// Gaps that the collector named.
+    gaps_named_total,
+    /// Groups synced.
+    groups_synced_total,
+    /// Groups that failed.
+    groups_failed_total,
+    /// Publishes that waited for room in the journal.
+    withheld_total,
+    /// Journal segments given back.
+    segments_released_total,
+    /// Journal records that could not be read again.
+    records_damaged_total,
+}
+
+impl Event {
+    /// The connection that it came on.
+    pub(super) fn conn(&self) -> Option<ConnId> {
+        match self {
+            Self::Connected { conn, .. }
+            | Self::Up { conn, .. }
+            | Self::Settled { conn, .. }
+            | Self::Disconnected { conn, .. } => Some(*conn),
+            Self::Plain(publish) => Some(publish.conn),
+            Self::Committed { .. } | Self::Tick => None,
+        }
+    }
+
+    /// Bytes of its payload.
+    pub(super) fn payload_len(&self) -> usize {
+        match self {
+            Self::Up { payload, .. } => payload.len(),
+            Self::Plain(publish) => publish.payload.len() + publish.topic.len(),
+            Self::Connected { .. }
+            | Self::Settled { .. }
+            | Self::Disconnected { .. }
+            | Self::Committed { .. }
+            | Self::Tick => 0,
+        }
+    }
+}
