@@ -92,6 +92,14 @@ impl Found {
         Some(())
     }
 
+    /// Time of a device's first reading that cannot be made again.
+    fn first_live(&self, device: &str) -> Option<i64> {
+        let of_live = |(key, _): &(&Key, _)| key.1.starts_with("live");
+        let from = (device.to_owned(), String::new(), i64::MIN);
+        let rows = self.readings.range(from..).take_while(|(key, _)| key.0 == device);
+        rows.filter(of_live).map(|(key, _)| key.2).min()
+    }
+
     fn is_named(&self, device: &str, time: i64) -> bool {
         self.gaps.get(device).is_some_and(|gaps| {
             gaps.iter().any(|gap| gap.is_none_or(|(first, last)| (first..=last).contains(&time)))
@@ -148,6 +156,11 @@ pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Fa
     for key in made.readings().keys().filter(|key| !found.readings.contains_key(*key)) {
         let Some(device) = known(&key.0) else { continue };
         let waits = !key.1.starts_with("live");
+        if !waits && found.first_live(&key.0).is_none_or(|first| key.2 < first) {
+            // Custody begins when something is durable. Of a source that was never heard of before
+            // its agent died, nobody can say what it lost.
+            continue;
+        }
         if waits && !device.evicted && !device.disturbed {
             faults.push(format!("{key:?} is missing, though its source waits and nothing gave way"));
         } else if !found.is_named(&key.0, key.2) {

@@ -8,7 +8,7 @@ use headwater_collector::pipeline::envelope::Decoder;
 use headwater_collector::pipeline::pattern::Pattern;
 use headwater_collector::sink::seed;
 use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, Staged};
-use headwater_lake::{Lake, MemStore, Table};
+use headwater_lake::{Lake, MemStore};
 use headwater_proto::time::Now;
 use headwater_spool::{Config, FakeDisk};
 
@@ -36,6 +36,8 @@ pub struct Collector {
     running: Option<Running>,
     quota_bytes: u64,
     flush_after_ms: u64,
+    /// What the last start found.
+    pub found: String,
 }
 
 impl Collector {
@@ -48,6 +50,7 @@ impl Collector {
             running: None,
             quota_bytes,
             flush_after_ms,
+            found: String::new(),
         }
     }
 
@@ -84,10 +87,11 @@ impl Collector {
         self.running = self.try_start(dice);
     }
 
-    fn try_start(&self, dice: &mut Dice) -> Option<Running> {
+    fn try_start(&mut self, dice: &mut Dice) -> Option<Running> {
         let settings = self.settings();
         let (mut custody, opened) =
             Custody::open(self.disk.clone(), settings, &mut || dice.bits()).ok()?;
+        self.found = format!("{opened:?}, next {}", custody.log().next());
         let lake_settings = LakeSettings {
             flush_after_ms: self.flush_after_ms,
             ..LakeSettings::default()
@@ -222,7 +226,42 @@ impl Collector {
     #[must_use]
     pub fn describe(&self) -> String {
         let Some(running) = &self.running else { return "down".to_owned() };
-        let samples = running.sink.lake().log(Table::Samples).version();
-        format!("{:?} samples table at {samples:?}", running.custody.counters())
+        let (custody, sink) = (&running.custody, &running.sink);
+        let segments: Vec<String> = custody
+            .log()
+            .segments()
+            .map(|s| format!("{}: {}..{} {} B{}", s.id, s.first, s.next, s.bytes_allocated, if s.sealed { "" } else { " open" }))
+            .collect();
+        format!(
+            "{:?}; cursors {:?}; sink at {} of {}; {} B in {segments:?}",
+            custody.counters(),
+            custody.cursors(),
+            sink.position(),
+            custody.reader().durable(),
+            custody.log().used_bytes(),
+        )
+    }
+
+    /// Every record that the journal still holds, a line each.
+    #[must_use]
+    pub fn dump(&self) -> Vec<String> {
+        let Some(Running { custody, .. }) = &self.running else { return Vec::new() };
+        let mut reader = custody.reader();
+        let mut lines = Vec::new();
+        let mut at = custody.log().segments().next().map_or(0, |segment| segment.first);
+        while at < reader.durable() {
+            let read = reader.read(at, 1 << 20, |position, kind, payload| {
+                let record = headwater_collector::pipeline::envelope::decode(kind, payload);
+                let mut line = format!("{position}: {record:?}");
+                line.truncate(300);
+                lines.push(line);
+                ControlFlow::Continue(())
+            });
+            match read {
+                Ok(chunk) if chunk.next > at => at = chunk.next,
+                _ => break,
+            }
+        }
+        lines
     }
 }

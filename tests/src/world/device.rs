@@ -113,6 +113,9 @@ impl Device {
         let settings = self.settings();
         let opened = Engine::open(self.disk.clone(), settings, &mut || dice.bits(), now);
         let Ok(engine) = opened else { return };
+        // A segment that could not be read at this start may be back at the next: what it held of
+        // cursors and ends was not known meanwhile.
+        self.disturbed |= !engine.trouble().is_empty();
         for (at, cursor) in engine.cursors().into_iter().enumerate() {
             self.next[at] = match cursor {
                 Some(cursor) => cursor.major,

@@ -65,7 +65,7 @@ impl Plan {
             disturbances,
             disk_losses,
             lane_bytes: if dice.one_in(3) { 5 * 4096 } else { 40 * 4096 },
-            journal_bytes: if dice.one_in(3) { 8 * 8192 } else { 100 * 8192 },
+            journal_bytes: if dice.one_in(3) { 16 * 8192 } else { 100 * 8192 },
             flush_after_ms: 1_000 + dice.below(5_000),
         }
     }

@@ -17,6 +17,9 @@ use super::plan::Plan;
 /// Milliseconds between boot and the first step: no run begins at the very zero of its clock.
 const FIRST_MS: u64 = 1_000;
 
+/// Faults shown of one run.
+const MAX_FAULTS: usize = 12;
+
 /// What a good run saw.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -152,6 +155,12 @@ pub fn run(seed: u64, traced: bool) -> Result<Summary, Failure> {
     }
     world.drain();
     let summary = world.judge();
+    world.faults.truncate(MAX_FAULTS);
+    if !world.faults.is_empty() && traced {
+        for line in world.collector.dump() {
+            world.note(|_| format!("journal {line}"));
+        }
+    }
     if world.faults.is_empty() {
         return Ok(summary);
     }

@@ -200,8 +200,10 @@ impl World {
     }
 
     pub(super) fn start_collector(&mut self) {
-        self.note(|_| "collector starts".to_owned());
         self.collector.start(&mut self.dice);
+        self.note(|world| {
+            format!("collector starts: {}, {}", world.collector.is_up(), world.collector.found)
+        });
         if self.collector.is_crashed() {
             self.kill_collector();
         }
