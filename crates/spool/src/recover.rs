@@ -20,6 +20,8 @@ pub struct Recovery {
     pub unreadable: Vec<Unreadable>,
     /// Files that could not be looked at, cut or removed; the start went on without.
     pub trouble: Vec<String>,
+    /// Segments among them whose records are hidden from this start, and may be there at the next.
+    pub hidden: Vec<String>,
 }
 
 /// A tail that was cut.

@@ -128,6 +128,7 @@ impl Inventory {
     /// Goes on without a segment.
     fn skip(&mut self, file: &str, action: &str, error: &io::Error) {
         self.trouble(file, action, error);
+        self.recovery.hidden.push(file.to_owned());
         self.unknown += UNKNOWN_POSITIONS;
     }
 

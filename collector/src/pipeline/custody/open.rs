@@ -31,6 +31,16 @@ pub enum OpenError {
     /// The journal's files.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// Without the records of a segment the marks are older than what senders were told, and what
+    /// the lake has would be taken again.
+    #[error(
+        "cannot read {file} of the journal; try again, and if its disk is bad for good, move the \
+         journal away: a new one begins beside the lake, and agents send again what is not in it"
+    )]
+    Hidden {
+        /// The first such segment.
+        file: String,
+    },
 }
 
 /// What opening found.
@@ -55,6 +65,9 @@ impl<D: Disk> Custody<D> {
         entropy: &mut dyn FnMut() -> u64,
     ) -> Result<(Self, Opened), OpenError> {
         let (log, recovery) = Log::open(disk, settings.log.clone())?;
+        if let Some(file) = recovery.hidden.first() {
+            return Err(OpenError::Hidden { file: file.clone() });
+        }
         let (restored, from, is_new) = match newest_snapshot(&log)? {
             Some((first, restored)) => (restored, first, false),
             // Without any snapshot nothing says what the records were: senders still hold what was
