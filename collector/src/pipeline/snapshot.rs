@@ -3,9 +3,9 @@
 //! | bytes | what |
 //! |---|---|
 //! | 1 | version |
-//! | n | [`Head`], postcard: journal id, sinks' cursors, plan, sessions, plain counters, schemas |
+//! | n | `Head`, postcard: journal id, sinks' cursors, plan, sessions, plain counters, schemas |
 //! | 4 | number of streams, little-endian |
-//! | each | [`TrackHead`], postcard, then the receiver's own bytes |
+//! | each | `TrackHead`, postcard, then the receiver's own bytes |
 //! | rest | open entries of plain devices, in the gate's format |
 
 use std::sync::Arc;
