@@ -141,6 +141,10 @@ fn bulk() -> String {
     "bulk".to_owned()
 }
 
+fn generator() -> String {
+    "generator".to_owned()
+}
+
 fn host() -> String {
     "host".to_owned()
 }
@@ -247,6 +251,7 @@ pub(super) struct RawReplay {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawGenerator {
+    #[serde(default = "generator")]
     name: String,
     #[serde(default = "normal")]
     lane: String,
