@@ -13,29 +13,37 @@ use anyhow::{Context, Result, bail};
 pub const PATIENCE: Duration = Duration::from_secs(90);
 /// Pause between two looks at a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Unit of processor time in `/proc`: the same on every Linux that Rust runs on.
+const CLOCK_TICKS_PER_SECOND: f64 = 100.0;
 
-/// The path of one of headwater's programs: from `HEADWATER_BIN`, or beside the running test.
+/// The path of one of headwater's programs: from `HEADWATER_BIN`, or beside the running program or
+/// test.
 ///
 /// # Errors
 /// When it is not built yet; the message says how to build it.
 pub fn program(name: &str) -> Result<PathBuf> {
-    let folder = match std::env::var_os("HEADWATER_BIN") {
-        Some(folder) => PathBuf::from(folder),
+    let folders = match std::env::var_os("HEADWATER_BIN") {
+        Some(folder) => vec![PathBuf::from(folder)],
         None => {
-            let test = std::env::current_exe()?;
-            let deps = test.parent().context("the test has no folder")?;
-            deps.parent().context("the test lies outside a target folder")?.to_path_buf()
+            // A test lies in `deps`, one below the programs.
+            let me = std::env::current_exe()?;
+            me.ancestors()
+                .skip(1)
+                .take(2)
+                .map(Path::to_path_buf)
+                .collect()
         }
     };
-    let path = folder.join(name);
-    if !path.exists() {
-        bail!(
-            "{} is missing: run tests/run, or cargo build --profile sim -p headwater-agent -p \
-             headwater-collector and set HEADWATER_BIN to its folder",
-            path.display()
-        );
-    }
-    Ok(path)
+    let found = folders
+        .iter()
+        .map(|folder| folder.join(name))
+        .find(|path| path.exists());
+    found.with_context(|| {
+        format!(
+            "{name} is not in {folders:?}: run tests/run, or cargo build --profile sim -p \
+             headwater-agent -p headwater-collector and set HEADWATER_BIN to its folder"
+        )
+    })
 }
 
 /// A loopback port that was free a moment ago.
@@ -83,7 +91,11 @@ impl Process {
             .stderr(out)
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
-        Ok(Self { name: name.to_owned(), log, child })
+        Ok(Self {
+            name: name.to_owned(),
+            log,
+            child,
+        })
     }
 
     /// Its process id.
@@ -124,7 +136,9 @@ impl Process {
     /// # Errors
     /// When `kill` fails.
     pub fn signal(&self, name: &str) -> Result<()> {
-        let status = Command::new("kill").args(["-s", name, &self.id().to_string()]).status()?;
+        let status = Command::new("kill")
+            .args(["-s", name, &self.id().to_string()])
+            .status()?;
         if !status.success() {
             bail!("cannot send {name} to {}", self.name);
         }
@@ -139,7 +153,10 @@ impl Process {
         let (name, log) = (self.name.clone(), self.log.clone());
         let child = &mut self.child;
         wait_for("the end of a process", || Ok(child.try_wait()?)).with_context(|| {
-            format!("{name} said:\n{}", std::fs::read_to_string(&log).unwrap_or_default())
+            format!(
+                "{name} said:\n{}",
+                std::fs::read_to_string(&log).unwrap_or_default()
+            )
         })
     }
 
@@ -151,14 +168,47 @@ impl Process {
         Ok(self.child.try_wait()?.is_none())
     }
 
+    /// Processor time that it has used, in seconds, from `/proc`.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
+        // The name in parentheses may hold spaces; after it, fields 14 and 15 of proc(5) are the
+        // 12th and 13th.
+        let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
+        let mut times = fields.split_whitespace().skip(11).map(str::parse::<u32>);
+        let (user, system) = times.next().zip(times.next()).context("stat is short")?;
+        Ok((f64::from(user?) + f64::from(system?)) / CLOCK_TICKS_PER_SECOND)
+    }
+
+    /// Bytes that it has caused to be written to disks, from `/proc`.
+    ///
+    /// # Errors
+    /// When the process is gone, or the kernel does not count.
+    pub fn disk_written_bytes(&self) -> Result<u64> {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.id()))?;
+        let line = io
+            .lines()
+            .find_map(|line| line.strip_prefix("write_bytes: "));
+        Ok(line.context("no write_bytes")?.parse()?)
+    }
+
     /// Resident memory in KiB, from `/proc`.
     ///
     /// # Errors
     /// When the process is gone.
     pub fn resident_kib(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-        Ok(line.split_whitespace().nth(1).context("VmRSS is empty")?.parse()?)
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .context("no VmRSS")?;
+        Ok(line
+            .split_whitespace()
+            .nth(1)
+            .context("VmRSS is empty")?
+            .parse()?)
     }
 }
 
@@ -177,13 +227,24 @@ impl Drop for Process {
 pub fn http_get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer).into_owned();
-    let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no head")?;
-    let status = head.split_whitespace().nth(1).context("the answer has no status")?;
-    let body = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("the answer has no head")?;
+    let status = head
+        .split_whitespace()
+        .nth(1)
+        .context("the answer has no status")?;
+    let body = if head
+        .to_ascii_lowercase()
+        .contains("transfer-encoding: chunked")
+    {
         unchunk(body)
     } else {
         body.to_owned()

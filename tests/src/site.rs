@@ -23,7 +23,7 @@ pub struct Site {
     folder: TempDir,
     mqtt_port: u16,
     http_port: u16,
-    /// More of the collector's configuration: whole sections, or keys of `[lake]` first.
+    /// More of the collector's configuration: whole sections.
     pub settings: String,
     /// What the collector's command is started with, for example strace and its arguments.
     pub wrapper: Vec<String>,
@@ -82,7 +82,7 @@ pub fn at_a_site(test: impl FnOnce(&mut Site) -> Result<()>) {
         eprintln!("{}", site.log_tails());
         site.folder.disable_cleanup(true);
         panic!(
-            "{error:?}\nwhat it left is in {}",
+            "{error:#}\nwhat it left is in {}",
             site.folder.path().display()
         );
     }
@@ -235,17 +235,17 @@ impl Site {
     ///
     /// # Errors
     /// When it is not there.
-    pub fn metric(&self, name: &str) -> Result<f64> {
+    pub fn metric(&self, name: &str) -> Result<u64> {
         let (_, text) = self.http("/metrics")?;
         let mut values = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
             let rest = rest.starts_with([' ', '{']).then_some(rest)?;
-            rest.rsplit(' ').next()?.parse::<f64>().ok()
+            rest.rsplit(' ').next()?.parse::<u64>().ok()
         });
         let first = values
             .next()
             .with_context(|| format!("no {name} in:\n{text}"))?;
-        Ok(first + values.sum::<f64>())
+        Ok(first + values.sum::<u64>())
     }
 
     /// An agent with one generator, started.
@@ -364,6 +364,10 @@ impl Agent {
     pub fn start(&mut self) -> Result<()> {
         let mut command = wrapped(&self.wrapper, &program("headwater-agent")?);
         command.args(["run", "--config"]).arg(&self.config);
+        // What the last life said must not be taken for this one's.
+        if self.status().is_some() {
+            std::fs::remove_file(self.home.join("status.json"))?;
+        }
         self.process = Some(Process::start(&self.name, &self.logs, &mut command)?);
         Ok(())
     }
@@ -455,7 +459,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Waits until at least `samples` samples of all its lives are on its disk.
+    /// Waits until this life has put at least `samples` samples on its disk.
     ///
     /// # Errors
     /// When that does not happen in time.

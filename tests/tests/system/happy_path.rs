@@ -38,8 +38,8 @@ fn a_fleet_is_read_over_http_while_it_runs() {
 
         ensure!(site.http("/healthz")?.0 == 200);
         ensure!(site.http("/readyz")?.0 == 200);
-        ensure!(site.metric("headwater_samples_received_total")? as u64 == signals.samples());
-        let committed = site.metric("headwater_lake_samples_committed_total")? as u64;
+        ensure!(site.metric("headwater_samples_received_total")? == signals.samples());
+        let committed = site.metric("headwater_lake_samples_committed_total")?;
         ensure!(committed == signals.samples(), "committed: {committed}");
 
         // The hot store reads the journal with a cursor of its own.

@@ -1,6 +1,6 @@
 //! The collector is away; agents keep what they read, and bring it when it is back.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use headwater_tests::signals::Signals;
 use headwater_tests::site::{AgentSettings, at_a_site, disk_bytes};
 

@@ -16,10 +16,10 @@ fn a_client_that_reads_no_acknowledgements_stalls_nobody_else() {
         site.start_collector()?;
         let mut deaf = Client::connect(site.mqtt(), "deaf-1")?;
         let payload = format!("{{\"text\": \"{}\"}}", "x".repeat(1_000));
-        let sent = deaf.flood("plant/deaf-1/state", payload.as_bytes(), FLOOD_BYTES)?;
+        let sent = deaf.flood("devices/deaf-1", payload.as_bytes(), FLOOD_BYTES)?;
         // Still connected or closed by now, it must not matter to these two.
         let mut stock = Client::connect(site.mqtt(), "stock-1")?;
-        stock.publish("plant/stock-1/state", 1, b"{\"level\": 3}")?;
+        stock.publish("devices/stock-1", 1, b"{\"level\": 3}")?;
         stock.expect_puback(1)?;
         let signals = Signals::past("pump-1", 3_000);
         let agent = site.generator(&signals)?;

@@ -33,7 +33,7 @@ fn what_mosquitto_pub_saw_acknowledged_survives_a_sigkill_right_after() {
         let mut expected = Vec::new();
         for (n, version) in ["311", "5", "311", "5"].into_iter().enumerate() {
             let (device, value) = (format!("plain-{n}"), 20.5 + n as f64);
-            let topic = format!("plant/{device}/state");
+            let topic = format!("devices/{device}");
             publish(site, &mqtt(version), &topic, &format!("{{\"temperature\": {value}}}"))?;
             site.kill_collector()?;
             site.start_collector()?;
@@ -80,7 +80,7 @@ fn the_puback_leaves_only_after_the_fsync_of_what_it_acknowledges() {
         site.start_collector()?;
         for (version, marker) in [("311", "drop-of-v311"), ("5", "drop-of-v5")] {
             let payload = format!("{{\"mark\": \"{marker}\"}}");
-            publish(site, &mqtt(version), &format!("plant/{marker}/state"), &payload)?;
+            publish(site, &mqtt(version), &format!("devices/{marker}"), &payload)?;
         }
         site.stop_collector()?;
         let calls = wait_for("strace to finish its file", || {
