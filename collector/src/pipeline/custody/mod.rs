@@ -223,6 +223,7 @@ impl<D: Disk> Custody<D> {
         let mut payload = std::mem::take(&mut self.scratch);
         record.encode(&mut payload);
         let newest = self.log.segments().next_back().map(|segment| segment.id);
+        let durable = self.log.durable();
         let parts = Parts {
             journal: self.journal,
             sinks: &self.cursors,
@@ -240,6 +241,14 @@ impl<D: Disk> Custody<D> {
             self.log.append(kind, &payload, &snapshot)
         };
         self.scratch = payload;
+        let lost = match &appended {
+            Err(AppendError::Sync(error)) => error.lost.start,
+            Ok(_) | Err(_) => self.log.durable(),
+        };
+        if lost > durable {
+            // A new segment begins only after all before it was synced.
+            self.keep_synced();
+        }
         match appended {
             Ok(position) => {
                 if self.log.segments().next_back().map(|segment| segment.id) != newest {
@@ -263,14 +272,8 @@ impl<D: Disk> Custody<D> {
 
     /// The group is durable: answer it.
     fn settle(&mut self, now: Now, wrote: bool) {
-        if wrote {
-            self.counters.groups_synced_total += 1;
-            if let Some(cursors) = self.pending_cursors.take() {
-                self.durable_cursors = cursors;
-            }
-        }
-        self.ledger.synced();
-        self.schemas.synced();
+        self.counters.groups_synced_total += u64::from(wrote);
+        self.keep_synced();
         self.commit_synced();
         self.release();
         let before = self.credit;
@@ -299,6 +302,15 @@ impl<D: Disk> Custody<D> {
         for ((conn, origin), marks) in acks {
             self.ack(conn, &origin, &marks, now);
         }
+    }
+
+    /// All that was appended is durable: a later failure takes none of it back.
+    fn keep_synced(&mut self) {
+        if let Some(cursors) = self.pending_cursors.take() {
+            self.durable_cursors = cursors;
+        }
+        self.ledger.synced();
+        self.schemas.synced();
     }
 
     /// The group from `first` on failed: nothing of it happened.

@@ -166,6 +166,7 @@ impl<D: Disk> Custody<D> {
             self.fail(error.lost.start);
             return;
         }
+        self.keep_synced();
         let Some(sink) = self.settings.sinks.iter().find(|sink| sink.required) else {
             return;
         };
