@@ -16,6 +16,8 @@ use crate::pipeline::envelope::{Change, Record, Verdict};
 
 /// Most streams; about 300 bytes each. Closed and committed ones leave first.
 pub const MAX_STREAMS: usize = 65_536;
+/// Most streams of one device: years of epochs that end well, for those leave.
+pub const MAX_STREAMS_PER_DEVICE: usize = 4_096;
 /// Most plain devices, each with a counter of about 100 bytes.
 pub const MAX_PLAIN_DEVICES: usize = 65_536;
 /// How long a closed and committed stream stays, so that late repeats are recognised cheaply.
@@ -90,10 +92,12 @@ impl Ledger {
         self.tracks.is_empty() && self.plain.is_empty()
     }
 
-    /// Whether another stream can be taken.
+    /// Whether the stream is known, or another one can be taken.
     #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.tracks.len() < MAX_STREAMS
+    pub fn has_room(&self, stream: &Stream) -> bool {
+        self.tracks.contains_key(stream)
+            || (self.tracks.len() < MAX_STREAMS
+                && self.streams_of(&stream.device).count() < MAX_STREAMS_PER_DEVICE)
     }
 
     /// The number that the next record of a plain device gets; `None` when there are too many
@@ -266,6 +270,9 @@ impl Ledger {
     /// A stream that an existing lake holds, for a journal new beside it.
     pub fn seed(&mut self, stream: Stream, held: &[SeqRange], end: Option<End>) {
         let track = self.tracks.entry(stream).or_default();
+        // A lake does not tell whether an epoch lived in memory only. One that did may have held more
+        // than anybody knows, so that is said if it is ever abandoned.
+        track.ram = end.is_none();
         for range in held {
             // From the lowest on, so that what does not fit is what a sender offers last.
             if track.receiver.seed(*range).is_err() {
@@ -306,6 +313,25 @@ impl Ledger {
     pub(crate) fn restore(&mut self, stream: Stream, track: Track) {
         self.tracks.insert(stream, track);
     }
+}
+
+/// The stream that a Gap or EpochEnd speaks of.
+#[must_use]
+pub fn named_by(frame: &Frame<'_>) -> Option<Stream> {
+    let (device, lane, epoch) = if frame.kind == Kind::Gap {
+        let gap = message::decode::<Gap>(frame.payload).ok()?;
+        (gap.origin, gap.lane, gap.epoch)
+    } else if frame.kind == Kind::EpochEnd {
+        let end = message::decode::<EpochEnd>(frame.payload).ok()?;
+        (end.origin, end.lane, end.epoch)
+    } else {
+        return None;
+    };
+    Some(Stream {
+        device,
+        lane,
+        epoch,
+    })
 }
 
 /// The stream and range that a Gap frame covers like data.
