@@ -9,7 +9,6 @@ use headwater_proto::time::{Millis, Now};
 use headwater_spool::Disk;
 
 use super::{Custody, Refused};
-use crate::ledger::MAX_STREAMS;
 use crate::pipeline::envelope::{Change, GapHead, MarkHead, Record};
 
 /// Most origins of one connection: a gateway speaks for its nodes.
@@ -122,9 +121,8 @@ impl<D: Disk> Custody<D> {
             epoch: listed.epoch,
         };
         if self.ledger.track(&stream).is_none() {
-            if !self.ledger.has_room() {
-                // Bounded by MAX_STREAMS: the sender keeps what it has and asks again.
-                debug_assert!(self.ledger.len() >= MAX_STREAMS);
+            if !self.ledger.has_room(&stream) {
+                // The sender keeps what it has and asks again.
                 return Ok(());
             }
             let change = Change::Opened {

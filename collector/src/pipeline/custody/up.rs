@@ -13,6 +13,7 @@ use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
 use super::{Custody, Refused};
+use crate::ledger;
 use crate::pipeline::envelope::{BatchHead, Clock, Reason, Record, SchemaHead, TimeClass, Verdict};
 use crate::pipeline::schemas::Bound;
 
@@ -103,6 +104,21 @@ impl<D: Disk> Custody<D> {
             self.reject(conn, head, whole, RejectReason::NotInHello);
             return Ok(());
         }
+        let stream = Stream {
+            device: head.origin.clone(),
+            lane: head.lane,
+            epoch: head.epoch,
+        };
+        if self.ledger.track(&stream).is_none() {
+            // There was no room for it at the Hello, or it was let go since.
+            let reason = if self.ledger.has_room(&stream) {
+                RejectReason::NotInHello
+            } else {
+                RejectReason::NotDurable
+            };
+            self.reject(conn, head, whole, reason);
+            return Ok(());
+        }
         let via = (*device != head.origin).then(|| device.clone());
         for record in bundle.records() {
             match record.seq {
@@ -158,6 +174,17 @@ impl<D: Disk> Custody<D> {
         let mut samples = 0;
         let verdict = match self.ledger.judge(&stream, seq, &record.frame) {
             Judgement::Store => {
+                if let Some(named) = ledger::named_by(&record.frame) {
+                    let sender = via.unwrap_or(&head.origin);
+                    if !self.speaks_for(conn, sender, &named.device) {
+                        self.reject(conn, head, one, RejectReason::Forbidden);
+                        return Ok(());
+                    }
+                    if !self.ledger.has_room(&named) {
+                        self.reject(conn, head, one, RejectReason::NotDurable);
+                        return Ok(());
+                    }
+                }
                 if record.frame.kind == Kind::Batch {
                     let batch = BatchHeader::peek(record.frame.payload);
                     if let Ok(batch) = &batch {
