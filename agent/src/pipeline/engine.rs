@@ -13,13 +13,14 @@
 
 use std::collections::VecDeque;
 
-use headwater_proto::delivery::{HeldEpoch, Input, RecordRef, Sender};
+use headwater_proto::delivery::{HeldEpoch, Input, Sender};
 use headwater_proto::frame::{self, Kind};
-use headwater_proto::ids::{Epoch, Lane, SeqRange};
+use headwater_proto::ids::{Epoch, Lane};
 use headwater_proto::message::{Gap, GapReason, Stage};
 use headwater_proto::time::{Millis, Now, UnixMicros};
 use headwater_spool::{Disk, Lanes, Log};
 
+mod epochs;
 mod lane;
 mod open;
 mod ram;
@@ -272,14 +273,15 @@ impl<D: Disk> Engine<D> {
 
     fn has_room(&self, at: usize, resumes: bool) -> bool {
         let open: usize = self.lanes.iter().map(LaneState::open_bytes).sum();
-        let in_ram: usize = self
-            .lanes
-            .iter()
-            .flat_map(|lane| lane.ram.iter().chain(&lane.old_rams))
-            .map(|ram| ram.bytes)
-            .sum();
-        let waits = resumes && self.lanes[at].ram.is_some();
-        !waits && open < self.settings.readings_bytes && in_ram < self.settings.fallback_bytes
+        if open >= self.settings.readings_bytes {
+            return false;
+        }
+        if self.lanes[at].ram.is_none() {
+            // What an earlier RAM epoch still holds takes no room on the disk.
+            return true;
+        }
+        let in_ram: usize = self.lanes.iter().map(LaneState::ram_bytes).sum();
+        !resumes && in_ram < self.settings.fallback_bytes
     }
 
     fn note_overflow(&mut self, at: usize, source: usize, samples: u64, time: UnixMicros) {
@@ -392,6 +394,7 @@ impl<D: Disk> Engine<D> {
                         self.sync_lane(at, now);
                     }
                 }
+                self.announce_waiting();
                 Input::Tick
             }
         };
@@ -475,20 +478,12 @@ impl<D: Disk> Engine<D> {
 
     /// How each lane is doing.
     pub fn lanes(&self) -> impl Iterator<Item = LaneStatus> + '_ {
-        self.lanes.iter().enumerate().map(|(at, lane)| {
-            let ram = lane
-                .ram
-                .iter()
-                .chain(&lane.old_rams)
-                .map(|ram| ram.bytes)
-                .sum::<usize>();
-            LaneStatus {
-                lane: lane.lane,
-                epoch: lane.epoch,
-                disk_bytes: self.spool.log(at).map_or(0, Log::used_bytes),
-                memory_bytes: lane.open_bytes() + ram,
-                in_ram: lane.ram.is_some(),
-            }
+        self.lanes.iter().enumerate().map(|(at, lane)| LaneStatus {
+            lane: lane.lane,
+            epoch: lane.epoch,
+            disk_bytes: self.spool.log(at).map_or(0, Log::used_bytes),
+            memory_bytes: lane.open_bytes() + lane.ram_bytes(),
+            in_ram: lane.ram.is_some(),
         })
     }
 
@@ -503,77 +498,6 @@ impl<D: Disk> Engine<D> {
             .iter()
             .position(|known| *known == lane)
             .expect("an agent writes the lanes of Lane::AGENT only")
-    }
-
-    /// The next epoch: mixed from the entropy of the start, so that no two are alike.
-    fn draw_epoch(&mut self) -> Epoch {
-        let (a, b) = &mut self.random;
-        *a = a.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = *a ^ b.rotate_left(17);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        *b = b.wrapping_mul(0xd120_2b55_a4a4_9d37).wrapping_add(z | 1);
-        Epoch::new(z ^ (z >> 31))
-    }
-
-    /// Tells the sender of an epoch, or keeps it until there is room.
-    fn announce(&mut self, epoch: HeldEpoch) {
-        if let Some(known) = self
-            .waiting
-            .iter_mut()
-            .find(|w| w.lane == epoch.lane && w.epoch == epoch.epoch)
-        {
-            known.next = epoch.next;
-            return;
-        }
-        if !self.waiting.is_empty() || self.sender.add_epoch(epoch).is_err() {
-            self.waiting.push_back(epoch);
-            self.sender.set_more_epochs(true);
-        }
-    }
-
-    fn announce_waiting(&mut self) {
-        while let Some(epoch) = self.waiting.front() {
-            if self.sender.add_epoch(*epoch).is_err() {
-                return;
-            }
-            self.waiting.pop_front();
-        }
-        self.sender.set_more_epochs(false);
-    }
-
-    /// Tells the sender that an epoch is over, and which record says so.
-    fn tell_ended(&mut self, at: usize, epoch: Epoch) {
-        let lane = &self.lanes[at];
-        let named = lane.marks.end_of(epoch).map(|end| end.named_in);
-        let named = named.map(|(epoch, seq)| RecordRef {
-            lane: lane.lane,
-            epoch,
-            seq,
-        });
-        let lane = lane.lane;
-        if self.sender.end_epoch(lane, epoch, named).is_err() {
-            for waiting in self
-                .waiting
-                .iter_mut()
-                .filter(|w| w.epoch == epoch && w.lane == lane)
-            {
-                (waiting.ended, waiting.end_named_in) = (true, named);
-            }
-        }
-    }
-}
-
-/// An epoch that goes on.
-fn held_epoch(lane: Lane, epoch: Epoch, range: SeqRange, ram: bool) -> HeldEpoch {
-    HeldEpoch {
-        lane,
-        epoch,
-        first: range.first,
-        next: range.next,
-        ram,
-        ended: false,
-        end_named_in: None,
     }
 }
 

@@ -202,6 +202,12 @@ impl LaneState {
         self.batcher.open_bytes() + self.held_bytes
     }
 
+    /// Bytes of records in memory in place of the disk.
+    pub(super) fn ram_bytes(&self) -> usize {
+        let rams = self.ram.iter().chain(&self.old_rams);
+        rams.map(|ram| ram.bytes + ram.limbo_bytes).sum()
+    }
+
     /// Forgets ends of epochs that neither the spool nor the memory holds.
     pub(super) fn prune_ended(&mut self) {
         let held = |ended: &Ended| {

@@ -9,8 +9,9 @@ use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::Now;
 use headwater_spool::{Disk, Lanes, Log, SegmentInfo};
 
+use super::epochs::held_epoch;
 use super::lane::{LaneState, Marks, Stored};
-use super::{Engine, Settings, held_epoch};
+use super::{Engine, Settings};
 use crate::pipeline::batcher::{BatchLimits, Batcher};
 use crate::pipeline::record::{self, Snapshot};
 
@@ -184,7 +185,8 @@ impl<D: Disk> Engine<D> {
                     .map(|end| end.named_in)
                     .filter(|(epoch, _)| *epoch != stored.epoch);
                 HeldEpoch {
-                    ended: true,
+                    // Without an end on record it stays in the Hello until one is.
+                    ended: end.is_some(),
                     end_named_in: named.map(|(epoch, seq)| RecordRef {
                         lane: lane.lane,
                         epoch,
@@ -215,7 +217,8 @@ impl<D: Disk> Engine<D> {
         lane.visible_seq = lane.next_seq;
     }
 
-    /// Ends that could not be appended at the start wait for the disk.
+    /// Ends that could not be appended at the start are said from memory, and again on the disk when
+    /// that takes records.
     fn owe_ends(&mut self, at: usize, missing: &[(Epoch, u64)]) {
         for &(epoch, next) in missing {
             let end = self.epoch_end(at, epoch, next, false);
@@ -223,6 +226,7 @@ impl<D: Disk> Engine<D> {
             let mut payload = Vec::new();
             super::store::own(&frame).encode(&mut payload);
             self.put_ram(at, headwater_proto::frame::Kind::EpochEnd, &payload);
+            self.tell_ended(at, epoch);
         }
     }
 }

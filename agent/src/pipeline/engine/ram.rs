@@ -24,8 +24,9 @@ pub(super) struct Ram {
     pub(super) bytes: usize,
     pub(super) schemas: BTreeMap<u32, Vec<u8>>,
     /// Records that may not go out before they are on disk: those of sources that resume, which
-    /// would read them again after a crash, and those the agent made itself.
+    /// would read them again after a crash.
     pub(super) limbo: VecDeque<Held>,
+    pub(super) limbo_bytes: usize,
     pub(super) probe_at: Millis,
 }
 
@@ -38,18 +39,16 @@ impl Ram {
             bytes: 0,
             schemas: BTreeMap::new(),
             limbo: VecDeque::new(),
+            limbo_bytes: 0,
             probe_at,
         }
     }
 
-    /// Numbers and keeps a record.
+    /// Keeps a record under the number it carries, which is the next.
     fn push(&mut self, kind: Kind, record: &Envelope<'_>) {
+        debug_assert_eq!(record.seq, self.next_seq);
         let mut payload = Vec::new();
-        Envelope {
-            seq: self.next_seq,
-            ..record.clone()
-        }
-        .encode(&mut payload);
+        record.encode(&mut payload);
         self.bytes += payload.len();
         self.records.push_back(Held {
             seq: self.next_seq,
@@ -81,14 +80,16 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// Keeps a record in memory: in the RAM epoch if its source cannot wait, else aside.
+    /// Keeps a record in memory. In the RAM epoch go what cannot wait and what the agent itself
+    /// says: a disk that never comes back must not silence it. The rest is put aside.
     pub(super) fn put_ram(&mut self, at: usize, kind: Kind, payload: &[u8]) {
         let Ok(envelope) = record::decode(payload) else {
             return;
         };
         let lane = &mut self.lanes[at];
         let Some(ram) = &mut lane.ram else { return };
-        if !envelope.live {
+        if !envelope.live && !envelope.source.is_empty() {
+            ram.limbo_bytes += payload.len();
             ram.limbo.push_back(Held {
                 seq: 0,
                 kind,
@@ -96,6 +97,10 @@ impl<D: Disk> Engine<D> {
             });
             return;
         }
+        let envelope = Envelope {
+            seq: ram.next_seq,
+            ..envelope
+        };
         if let Some(number) = schema_of(envelope.frame) {
             let bytes = envelope
                 .schema
@@ -109,8 +114,15 @@ impl<D: Disk> Engine<D> {
             }
         }
         ram.push(kind, &envelope);
-        let (epoch, next, lane) = (ram.epoch, ram.next_seq, lane.lane);
-        self.tell_stored(lane, epoch, 0, next, true);
+        let (epoch, next, lane_id) = (ram.epoch, ram.next_seq, lane.lane);
+        let device = &self.settings.device;
+        lane.marks.apply(device, lane_id, epoch, &envelope);
+        if kind == Kind::Gap {
+            // An unclean stop is named once: were this epoch lost, its end on disk names that too.
+            // An end that stands in memory alone is appended again by the next start.
+            lane.durable.apply(device, lane_id, epoch, &envelope);
+        }
+        self.tell_stored(lane_id, epoch, 0, next, true);
     }
 
     /// Tries the disk again where its time has come. On success a new epoch begins, whose first
@@ -130,9 +142,14 @@ impl<D: Disk> Engine<D> {
         let Some(ram) = &mut lane.ram else { return };
         ram.probe_at = now.mono.plus(PROBE_MS);
         let in_ram = (ram.next_seq > 0).then_some((ram.epoch, ram.next_seq));
-        let on_disk = (lane.durable_seq > 0 && lane.durable.end_of(lane.epoch).is_none())
-            .then_some((lane.epoch, lane.durable_seq));
-        let ends: Vec<_> = on_disk.into_iter().chain(in_ram).collect();
+        let durable = &lane.durable;
+        let ends: Vec<_> = lane
+            .epochs
+            .iter()
+            .filter(|stored| durable.end_of(stored.epoch).is_none())
+            .map(|stored| (stored.epoch, stored.next))
+            .chain(in_ram)
+            .collect();
         if !self.begin_epoch(at, &ends, now) {
             return;
         }
@@ -141,6 +158,7 @@ impl<D: Disk> Engine<D> {
             return;
         };
         let limbo = std::mem::take(&mut ram.limbo);
+        ram.limbo_bytes = 0;
         if ram.next_seq > 0 {
             lane.old_rams.push(ram);
         }

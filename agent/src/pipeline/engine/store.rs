@@ -386,7 +386,7 @@ impl<D: Disk> Engine<D> {
         if self.sender.stored(lane, epoch, next).is_ok() {
             return;
         }
-        self.announce(super::held_epoch(
+        self.announce(super::epochs::held_epoch(
             lane,
             epoch,
             SeqRange::new(first, next),

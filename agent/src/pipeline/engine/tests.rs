@@ -2,6 +2,7 @@
 
 mod faults;
 mod loss;
+mod memory;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod world;

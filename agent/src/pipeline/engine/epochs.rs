@@ -1,0 +1,86 @@
+//! Core: the names of epochs, and what the sender is told of them.
+
+use headwater_proto::delivery::{HeldEpoch, RecordRef};
+use headwater_proto::ids::{Epoch, Lane, SeqRange};
+use headwater_spool::Disk;
+
+use super::Engine;
+
+impl<D: Disk> Engine<D> {
+    /// The next epoch: mixed from the entropy of the start, so that no two are alike.
+    pub(super) fn draw_epoch(&mut self) -> Epoch {
+        let (a, b) = &mut self.random;
+        *a = a.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = *a ^ b.rotate_left(17);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        *b = b.wrapping_mul(0xd120_2b55_a4a4_9d37).wrapping_add(z | 1);
+        Epoch::new(z ^ (z >> 31))
+    }
+
+    /// Tells the sender of an epoch, or keeps it until there is room.
+    pub(super) fn announce(&mut self, epoch: HeldEpoch) {
+        if let Some(known) = self
+            .waiting
+            .iter_mut()
+            .find(|w| w.lane == epoch.lane && w.epoch == epoch.epoch)
+        {
+            known.next = epoch.next;
+            return;
+        }
+        let live = !epoch.ended;
+        if (!live && !self.waiting.is_empty()) || self.sender.add_epoch(epoch).is_err() {
+            // What is stored now goes before a backlog that has waited for long.
+            if live {
+                self.waiting.push_front(epoch);
+            } else {
+                self.waiting.push_back(epoch);
+            }
+            self.sender.set_more_epochs(true);
+        }
+    }
+
+    pub(super) fn announce_waiting(&mut self) {
+        while let Some(epoch) = self.waiting.front() {
+            if self.sender.add_epoch(*epoch).is_err() {
+                return;
+            }
+            self.waiting.pop_front();
+        }
+        self.sender.set_more_epochs(false);
+    }
+
+    /// Tells the sender that an epoch is over, and which record says so.
+    pub(super) fn tell_ended(&mut self, at: usize, epoch: Epoch) {
+        let lane = &self.lanes[at];
+        let named = lane.marks.end_of(epoch).map(|end| end.named_in);
+        let named = named.map(|(epoch, seq)| RecordRef {
+            lane: lane.lane,
+            epoch,
+            seq,
+        });
+        let lane = lane.lane;
+        if self.sender.end_epoch(lane, epoch, named).is_err() {
+            for waiting in self
+                .waiting
+                .iter_mut()
+                .filter(|w| w.epoch == epoch && w.lane == lane)
+            {
+                (waiting.ended, waiting.end_named_in) = (true, named);
+            }
+        }
+    }
+}
+
+/// An epoch that goes on.
+pub(super) const fn held_epoch(lane: Lane, epoch: Epoch, range: SeqRange, ram: bool) -> HeldEpoch {
+    HeldEpoch {
+        lane,
+        epoch,
+        first: range.first,
+        next: range.next,
+        ram,
+        ended: false,
+        end_named_in: None,
+    }
+}
