@@ -39,6 +39,61 @@ fn every_seed_ends_with_a_whole_lake() {
     }
 }
 
+/// Each deliberate bug turns the world red within so many seeds.
+#[cfg(feature = "sabotage")]
+mod bugs {
+    use headwater_proto::sabotage::Bug;
+    use headwater_tests::world::seeds_until_noticed;
+
+    const MOST_SEEDS: u64 = 2_000;
+
+    fn is_noticed(bug: Bug) {
+        let seeds = seeds_until_noticed(bug, MOST_SEEDS);
+        println!("{bug:?} is noticed after {seeds:?} seeds");
+        assert!(seeds.is_some(), "{bug:?} is not noticed by {MOST_SEEDS} seeds");
+    }
+
+    #[test]
+    fn a_puback_before_the_sync_is_noticed() {
+        is_noticed(Bug::PubackBeforeFsync);
+    }
+
+    #[test]
+    fn a_publish_before_the_sync_is_noticed() {
+        is_noticed(Bug::PublishBeforeSync);
+    }
+
+    #[test]
+    fn an_epoch_that_is_not_renewed_is_noticed() {
+        is_noticed(Bug::EpochNotRenewed);
+    }
+
+    #[test]
+    fn a_gap_written_after_its_segment_is_reused_is_noticed() {
+        is_noticed(Bug::GapAfterReuse);
+    }
+
+    #[test]
+    fn an_ack_of_an_unsynced_repeat_is_noticed() {
+        is_noticed(Bug::AckUnsyncedRepeat);
+    }
+
+    #[test]
+    fn a_segment_released_without_a_snapshot_is_noticed() {
+        is_noticed(Bug::SegmentWithoutSnapshot);
+    }
+
+    #[test]
+    fn a_row_lost_inside_a_batch_is_noticed() {
+        is_noticed(Bug::RowLostInBatch);
+    }
+
+    #[test]
+    fn a_release_before_the_ack_is_noticed() {
+        is_noticed(Bug::ReleaseBeforeAck);
+    }
+}
+
 /// Not a test but a look around: which kinds of faults many seeds show, and one seed of each.
 #[test]
 #[ignore = "prints and never fails; for whoever hunts faults"]
