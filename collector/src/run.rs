@@ -66,6 +66,7 @@ fn open_cores(config: &Config) -> Result<(Custody<RealDisk>, LakeSink<LocalStore
     let journal = custody.journal();
     let mut lake = LakeSink::open(store, config.lake, journal, plan.as_deref(), known, schemas)?;
     if opened.is_new {
+        lake.sweep()?;
         sink::seed(&mut custody, lake.lake().store())?;
     }
     custody.resume(NAME, lake.cursor())?;

@@ -107,18 +107,21 @@ async fn poll(
 ) {
     let mut pause_ms = FIRST_PAUSE_MS;
     let mut told_up = false;
+    // Connected, and not yet subscribed: a publish of the last connection may hold the only place.
+    let mut subscribe = false;
     let mut last_error = String::new();
     loop {
-        let event = match poll.poll().await {
-            Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                // With nothing else to send yet there is room for it; if not, the keep-alive or the
-                // next connection tries again.
-                if client.try_subscribe(&down, QoS::AtLeastOnce).is_err() {
-                    tracing::debug!("no room to subscribe; the connection is begun again");
-                    let _ = client.try_disconnect();
-                }
-                None
-            }
+        let polled = poll.poll().await;
+        match &polled {
+            Ok(Event::Incoming(Packet::ConnAck(_))) => subscribe = true,
+            Ok(_) => {}
+            Err(_) => subscribe = false,
+        }
+        // What holds the place goes out first, and is an event of its own: then there is room.
+        if subscribe && client.try_subscribe(&down, QoS::AtLeastOnce).is_ok() {
+            subscribe = false;
+        }
+        let event = match polled {
             Ok(Event::Incoming(Packet::SubAck(_))) => {
                 tracing::info!("connected to the collector");
                 (pause_ms, told_up) = (FIRST_PAUSE_MS, true);

@@ -192,6 +192,16 @@ impl<S: Store> LakeSink<S> {
         })
     }
 
+    /// Deletes what journals that are gone staged or published without a commit: readers that list
+    /// folders would see it beside what its devices send again. Only for a journal that is new
+    /// beside an existing lake, before anything is taken.
+    ///
+    /// # Errors
+    /// [`SinkError`] if the lake cannot be read or written.
+    pub fn sweep(&mut self) -> Result<(), SinkError> {
+        Ok(self.lake.sweep()?)
+    }
+
     /// Takes over what the lake holds of each stream, after the journal's marks were made exact by
     /// [`crate::pipeline::custody::Custody::resume`].
     pub fn restore(&mut self, ledger: &Ledger) {
