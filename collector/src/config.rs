@@ -140,15 +140,26 @@ mod tests {
                     4096\n[lake]\nflush_s = 0\n[[plain]]\ntopic = \"a/b\"\ndecoder = \"json\"\n";
         let faults = Config::parse(text).unwrap_err();
         assert_eq!(faults.0.len(), 5, "{faults}");
-        for part in ["custody", "loopback", "journal.segment_mib", "lake.flush_s", "{device}"] {
+        for part in [
+            "custody",
+            "loopback",
+            "journal.segment_mib",
+            "lake.flush_s",
+            "{device}",
+        ] {
             assert!(faults.to_string().contains(part), "{part} in:\n{faults}");
         }
     }
 
     #[test]
     fn an_unknown_key_is_named_with_its_line() {
-        let faults = Config::parse("[gate]\nlisen = \"127.0.0.1:1\"\n").unwrap_err().to_string();
-        assert!(faults.contains("lisen") && faults.contains("line 2"), "{faults}");
+        let faults = Config::parse("[gate]\nlisen = \"127.0.0.1:1\"\n")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            faults.contains("lisen") && faults.contains("line 2"),
+            "{faults}"
+        );
     }
 
     #[test]

@@ -119,7 +119,15 @@ impl State {
         lay_ballast(&ballast);
         let file = path.join("db");
         let file = File::open(&file).map_err(disk("open", &file))?;
-        Ok((Self { db, file, folder: path, quota_bytes }, found))
+        Ok((
+            Self {
+                db,
+                file,
+                folder: path,
+                quota_bytes,
+            },
+            found,
+        ))
     }
 
     /// The map called `name`; made if it is new.
@@ -127,7 +135,10 @@ impl State {
     /// # Errors
     /// When sled refuses.
     pub fn map(&self, name: &str) -> Result<Map, StateError> {
-        self.db.open_tree(name).map(Map).map_err(StateError::Database)
+        self.db
+            .open_tree(name)
+            .map(Map)
+            .map_err(StateError::Database)
     }
 
     /// Makes everything written so far durable.
@@ -146,7 +157,10 @@ impl State {
     pub fn room(&self) -> Result<(), StateError> {
         let used = self.used_bytes()?;
         if used >= self.quota_bytes {
-            return Err(StateError::Full { used, quota: self.quota_bytes });
+            return Err(StateError::Full {
+                used,
+                quota: self.quota_bytes,
+            });
         }
         Ok(())
     }
@@ -175,7 +189,10 @@ impl Map {
         if value.len() > MAX_VALUE_BYTES {
             return Err(StateError::TooLarge(value.len()));
         }
-        self.0.insert(key, value).map(drop).map_err(StateError::Database)
+        self.0
+            .insert(key, value)
+            .map(drop)
+            .map_err(StateError::Database)
     }
 
     /// The value of `key`.
@@ -183,7 +200,11 @@ impl Map {
     /// # Errors
     /// When sled refuses.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        Ok(self.0.get(key).map_err(StateError::Database)?.map(|value| value.to_vec()))
+        Ok(self
+            .0
+            .get(key)
+            .map_err(StateError::Database)?
+            .map(|value| value.to_vec()))
     }
 
     /// Forgets `key`.
@@ -201,7 +222,8 @@ impl Map {
         to: &[u8],
     ) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), StateError>> + use<> {
         self.0.range(from.to_vec()..to.to_vec()).map(|pair| {
-            pair.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(StateError::Database)
+            pair.map(|(key, value)| (key.to_vec(), value.to_vec()))
+                .map_err(StateError::Database)
         })
     }
 
@@ -211,7 +233,8 @@ impl Map {
         prefix: &[u8],
     ) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), StateError>> + use<> {
         self.0.scan_prefix(prefix).map(|pair| {
-            pair.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(StateError::Database)
+            pair.map(|(key, value)| (key.to_vec(), value.to_vec()))
+                .map_err(StateError::Database)
         })
     }
 
@@ -273,12 +296,18 @@ fn sync_all_files(folder: &Path) -> Result<(), StateError> {
 }
 
 fn sync(path: &Path) -> Result<(), StateError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(disk("sync", path))
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(disk("sync", path))
 }
 
 fn disk(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
     let path = path.to_path_buf();
-    move |source| StateError::Disk { action, path, source }
+    move |source| StateError::Disk {
+        action,
+        path,
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -299,7 +328,10 @@ mod tests {
         }
         let (state, found) = reopen(folder.path());
         assert_eq!(found, Found::Kept);
-        assert_eq!(state.map("m").unwrap().get(b"key").unwrap().unwrap(), b"value");
+        assert_eq!(
+            state.map("m").unwrap().get(b"key").unwrap().unwrap(),
+            b"value"
+        );
     }
 
     #[test]
@@ -327,7 +359,9 @@ mod tests {
         }
         fs::write(folder.path().join(DB).join("conf"), b"not a configuration").unwrap();
         let (state, found) = reopen(folder.path());
-        let Found::Replaced { moved_to } = found else { panic!("{found:?}") };
+        let Found::Replaced { moved_to } = found else {
+            panic!("{found:?}")
+        };
         assert!(moved_to.join("db").exists());
         let map = state.map("m").unwrap();
         assert_eq!(map.get(b"key").unwrap(), None);

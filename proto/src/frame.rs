@@ -138,7 +138,8 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     }
     #[cfg(not(feature = "std"))]
     {
-        const ENGINE: crc::Crc<u32, crc::Table<1>> = crc::Crc::<u32, crc::Table<1>>::new(&crc::CRC_32_ISCSI);
+        const ENGINE: crc::Crc<u32, crc::Table<1>> =
+            crc::Crc::<u32, crc::Table<1>>::new(&crc::CRC_32_ISCSI);
         ENGINE.checksum(bytes)
     }
 }
@@ -193,7 +194,9 @@ pub fn append(kind: Kind, payload: &[u8], out: &mut alloc::vec::Vec<u8>) -> Resu
 /// [`FrameError`]. The checksum is checked before kind and version are judged, so that damage is
 /// never taken for a newer format.
 pub fn decode(bytes: &[u8]) -> Result<(Frame<'_>, usize), FrameError> {
-    let &[version, kind, ..] = bytes else { return Err(FrameError::Short) };
+    let &[version, kind, ..] = bytes else {
+        return Err(FrameError::Short);
+    };
     let mut at = 2;
     let len = match varint::get(bytes, &mut at) {
         Some(len) => usize::try_from(len).map_err(|_| FrameError::Length)?,
@@ -213,7 +216,14 @@ pub fn decode(bytes: &[u8]) -> Result<(Frame<'_>, usize), FrameError> {
         return Err(FrameError::Version(version));
     }
     let kind = Kind::from_u8(kind).ok_or(FrameError::Kind(kind))?;
-    Ok((Frame { kind, payload: &bytes[at..end], crc }, end + 4))
+    Ok((
+        Frame {
+            kind,
+            payload: &bytes[at..end],
+            crc,
+        },
+        end + 4,
+    ))
 }
 
 /// Walks the frames of a payload; stops after the first error.

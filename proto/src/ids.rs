@@ -39,7 +39,9 @@ impl DeviceId {
         if text.is_empty() {
             return Err(IdError::Length(0));
         }
-        heapless::String::try_from(text).map(Self).map_err(|_| IdError::Length(text.len()))
+        heapless::String::try_from(text)
+            .map(Self)
+            .map_err(|_| IdError::Length(text.len()))
     }
 
     /// The id as text.
@@ -135,7 +137,9 @@ impl Lane {
     /// The lane of a name, if there is one.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Alarm, Self::Normal, Self::Bulk, Self::Plain].into_iter().find(|l| l.name() == name)
+        [Self::Alarm, Self::Normal, Self::Bulk, Self::Plain]
+            .into_iter()
+            .find(|l| l.name() == name)
     }
 }
 

@@ -94,7 +94,13 @@ mod tests {
         let mut at = 0;
         assert_eq!(get(&[0xff; 11], &mut at), None);
         let mut at = 0;
-        assert_eq!(get(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2], &mut at), None);
+        assert_eq!(
+            get(
+                &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
+                &mut at
+            ),
+            None
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `headwater-collector audit`: is every reading in the lake once, or named in a gap?
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use headwater_lake::LocalStore;
@@ -25,15 +25,22 @@ pub struct AuditArgs {
 
 pub(super) fn run(args: &AuditArgs) -> Result<bool> {
     let audit = audit::audit(&open(&args.lake)?)?;
-    let text = if args.json { format!("{}\n", serde_json::to_string(&audit)?) } else { table(&audit) };
+    let text = if args.json {
+        format!("{}\n", serde_json::to_string(&audit)?)
+    } else {
+        table(&audit)
+    };
     print(&text)?;
     Ok(audit.totals.is_good())
 }
 
 /// An existing lake; a typing error must not become an empty one that audits well.
-pub(super) fn open(lake: &PathBuf) -> Result<LocalStore> {
+pub(super) fn open(lake: &Path) -> Result<LocalStore> {
     if !lake.join("samples").join("_delta_log").is_dir() {
-        bail!("{} is no lake: it has no samples/_delta_log", lake.display());
+        bail!(
+            "{} is no lake: it has no samples/_delta_log",
+            lake.display()
+        );
     }
     LocalStore::new(lake).with_context(|| format!("cannot open the lake {}", lake.display()))
 }
@@ -42,7 +49,13 @@ fn table(audit: &Audit) -> String {
     let mut out = String::new();
     let mut streams: Vec<&StreamAudit> = audit.streams.iter().collect();
     streams.sort_by_key(|stream| std::cmp::Reverse(stream.verdict));
-    let width = streams.iter().take(MAX_LINES).map(|s| s.device_id.len()).max().unwrap_or(6).max(6);
+    let width = streams
+        .iter()
+        .take(MAX_LINES)
+        .map(|s| s.device_id.len())
+        .max()
+        .unwrap_or(6)
+        .max(6);
     let _ = writeln!(
         out,
         "{:<width$}  {:<6}  {:<16}  {:<11}  {:>9}  {:>12}  {:>9}  note",
@@ -64,7 +77,11 @@ fn table(audit: &Audit) -> String {
         );
     }
     if streams.len() > MAX_LINES {
-        let _ = writeln!(out, "and {} more streams; --json has them all", streams.len() - MAX_LINES);
+        let _ = writeln!(
+            out,
+            "and {} more streams; --json has them all",
+            streams.len() - MAX_LINES
+        );
     }
     let (totals, verdicts) = (&audit.totals, &audit.totals.verdicts);
     let _ = writeln!(
@@ -102,7 +119,12 @@ fn note(stream: &StreamAudit) -> String {
         (counts.repeated, "rows twice"),
         (counts.conflicting, "contradictions"),
     ];
-    notes.extend(facts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
+    notes.extend(
+        facts
+            .iter()
+            .filter(|(n, _)| *n > 0)
+            .map(|(n, what)| format!("{n} {what}")),
+    );
     notes.join("; ")
 }
 

@@ -97,7 +97,10 @@ pub(super) fn run(command: &LakeCommand, clock: &Clock) -> Result<bool> {
 
 pub(super) fn ddl(args: &DdlArgs) -> Result<bool> {
     let dialect = Dialect::from_name(&args.engine).with_context(|| {
-        format!("unknown engine '{}': use duckdb, athena, spark, redshift or trino", args.engine)
+        format!(
+            "unknown engine '{}': use duckdb, athena, spark, redshift or trino",
+            args.engine
+        )
     })?;
     let metrics = ddl::type_metrics(&open(&args.lake)?)?;
     let location = match &args.location {

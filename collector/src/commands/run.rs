@@ -40,7 +40,9 @@ pub(super) fn run(args: &RunArgs, clock: Clock) -> Result<bool> {
 
 fn start_log(config: &Config) -> Result<()> {
     let filter = EnvFilter::try_new(&config.log_level)?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if config.log_json {
         log.json().init();
     } else {

@@ -30,14 +30,25 @@ pub(super) fn run(args: &StatusArgs) -> Result<bool> {
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| {
             let (name, value) = line.rsplit_once(' ')?;
-            Some((name.to_owned(), serde_json::Value::from(value.parse::<f64>().ok()?)))
+            Some((
+                name.to_owned(),
+                serde_json::Value::from(value.parse::<f64>().ok()?),
+            ))
         })
         .collect();
-    let reasons: Vec<&str> = if ready { Vec::new() } else { reasons.lines().collect() };
+    let reasons: Vec<&str> = if ready {
+        Vec::new()
+    } else {
+        reasons.lines().collect()
+    };
     let text = if args.json {
         serde_json::json!({ "ready": ready, "reasons": reasons, "metrics": counters }).to_string()
     } else {
-        let mut text = if ready { "ready".to_owned() } else { format!("NOT READY: {}", reasons.join("; ")) };
+        let mut text = if ready {
+            "ready".to_owned()
+        } else {
+            format!("NOT READY: {}", reasons.join("; "))
+        };
         for (name, value) in &counters {
             text.push_str(&format!("\n{name:<60} {value}"));
         }
@@ -48,7 +59,8 @@ pub(super) fn run(args: &StatusArgs) -> Result<bool> {
 }
 
 fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
-    let nobody = || format!("no collector answers on {address}; is it running, with this http.listen?");
+    let nobody =
+        || format!("no collector answers on {address}; is it running, with this http.listen?");
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).with_context(nobody)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
@@ -57,6 +69,12 @@ fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
     let Some((head, body)) = answer.split_once("\r\n\r\n") else {
         bail!("{address} does not answer in HTTP");
     };
-    let code = head.split_whitespace().nth(1).and_then(|code| code.parse().ok());
-    Ok((code.context("the answer has no status code")?, body.to_owned()))
+    let code = head
+        .split_whitespace()
+        .nth(1)
+        .and_then(|code| code.parse().ok());
+    Ok((
+        code.context("the answer has no status code")?,
+        body.to_owned(),
+    ))
 }

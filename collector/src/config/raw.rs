@@ -93,7 +93,10 @@ struct RawJournal {
 
 impl Default for RawJournal {
     fn default() -> Self {
-        Self { max_mib: 4096, segment_mib: 64 }
+        Self {
+            max_mib: 4096,
+            segment_mib: 64,
+        }
     }
 }
 
@@ -134,7 +137,12 @@ struct RawHot {
 
 impl Default for RawHot {
     fn default() -> Self {
-        Self { enabled: true, keep_hours: 24, max_mib: 256, freshness_s: 1 }
+        Self {
+            enabled: true,
+            keep_hours: 24,
+            max_mib: 256,
+            freshness_s: 1,
+        }
     }
 }
 
@@ -146,7 +154,9 @@ struct RawHttp {
 
 impl Default for RawHttp {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8080".into() }
+        Self {
+            listen: "127.0.0.1:8080".into(),
+        }
     }
 }
 
@@ -159,7 +169,10 @@ struct RawLog {
 
 impl Default for RawLog {
     fn default() -> Self {
-        Self { level: "info".into(), format: "text".into() }
+        Self {
+            level: "info".into(),
+            format: "text".into(),
+        }
     }
 }
 
@@ -176,7 +189,9 @@ impl RawConfig {
             "sinks" => Mode::Sinks,
             "journal" => Mode::Journal,
             other => {
-                problems.push(format!("custody = {other:?}: must be \"sinks\" or \"journal\""));
+                problems.push(format!(
+                    "custody = {other:?}: must be \"sinks\" or \"journal\""
+                ));
                 Mode::Sinks
             }
         };
@@ -198,7 +213,9 @@ impl RawConfig {
             "text" => false,
             "json" => true,
             other => {
-                problems.push(format!("log.format = {other:?}: must be \"text\" or \"json\""));
+                problems.push(format!(
+                    "log.format = {other:?}: must be \"text\" or \"json\""
+                ));
                 false
             }
         };
@@ -208,7 +225,11 @@ impl RawConfig {
             lake_dir,
             gate_listen: gate_listen?,
             limits,
-            acl: Acl { gateways, plain, ..Acl::default() },
+            acl: Acl {
+                gateways,
+                plain,
+                ..Acl::default()
+            },
             custody,
             lake,
             hot,
@@ -222,7 +243,13 @@ impl RawConfig {
 impl RawGate {
     fn check(&self, problems: &mut Vec<String>) -> (Limits, CreditLimits) {
         let why = "each takes about 10 KB when idle, and a file descriptor";
-        let all = within("gate.max_connections", self.max_connections, 1..=100_000, why, problems);
+        let all = within(
+            "gate.max_connections",
+            self.max_connections,
+            1..=100_000,
+            why,
+            problems,
+        );
         let per_ip = within(
             "gate.max_connections_per_ip",
             self.max_connections_per_ip,
@@ -231,7 +258,13 @@ impl RawGate {
             problems,
         );
         let why = "one bundle of 256 KiB must fit, and more is memory for one sender";
-        let credit = within("gate.credit_kib", self.credit_kib, 256..=65_536, why, problems);
+        let credit = within(
+            "gate.credit_kib",
+            self.credit_kib,
+            256..=65_536,
+            why,
+            problems,
+        );
         let total = within(
             "gate.credit_total_mib",
             self.credit_total_mib,
@@ -244,8 +277,10 @@ impl RawGate {
             connections_per_ip: usize::try_from(per_ip).unwrap_or(usize::MAX),
             ..Limits::default()
         };
-        let credit =
-            CreditLimits { per_connection_bytes: credit * 1024, total_bytes: total * MIB };
+        let credit = CreditLimits {
+            per_connection_bytes: credit * 1024,
+            total_bytes: total * MIB,
+        };
         (limits, credit)
     }
 
@@ -294,17 +329,36 @@ impl RawLake {
         let why = "this is memory";
         let flush_mib = within("lake.flush_mib", self.flush_mib, 1..=4_096, why, problems);
         let why = "each takes about 57 bytes of memory";
-        let rows = within("lake.flush_rows", self.flush_rows, 1_000..=64_000_000, why, problems);
+        let rows = within(
+            "lake.flush_rows",
+            self.flush_rows,
+            1_000..=64_000_000,
+            why,
+            problems,
+        );
         let why = "longer than any device sleeps";
-        let late = within("lake.max_late_days", self.max_late_days, 0..=36_500, why, problems);
+        let late = within(
+            "lake.max_late_days",
+            self.max_late_days,
+            0..=36_500,
+            why,
+            problems,
+        );
         let why = "a clock that is further ahead is wrong";
-        let future = within("lake.max_future_s", self.max_future_s, 0..=31_536_000, why, problems);
+        let future = within(
+            "lake.max_future_s",
+            self.max_future_s,
+            0..=31_536_000,
+            why,
+            problems,
+        );
         let encoding = match self.encoding.as_str() {
             "compact" => Encoding::Compact,
             "compat" => Encoding::Compat,
             other => {
-                problems
-                    .push(format!("lake.encoding = {other:?}: must be \"compact\" or \"compat\""));
+                problems.push(format!(
+                    "lake.encoding = {other:?}: must be \"compact\" or \"compat\""
+                ));
                 Encoding::Compact
             }
         };
@@ -328,7 +382,13 @@ impl RawHot {
         let hours = within("hot.keep_hours", self.keep_hours, 1..=8_760, why, problems);
         let max = within("hot.max_mib", self.max_mib, 16..=65_536, why, problems);
         let why = "each update is a sync of the disk";
-        let freshness = within("hot.freshness_s", self.freshness_s, 1..=3_600, why, problems);
+        let freshness = within(
+            "hot.freshness_s",
+            self.freshness_s,
+            1..=3_600,
+            why,
+            problems,
+        );
         let hours = i64::try_from(hours).unwrap_or(i64::MAX);
         self.enabled.then_some(Hot {
             settings: HotSettings {
@@ -343,13 +403,13 @@ impl RawHot {
 }
 
 /// The patterns twice: as the gate lets publishes in, and as custody reads their topics.
-fn patterns(
-    plain: &[RawPlain],
-    problems: &mut Vec<String>,
-) -> (Vec<Pattern>, Vec<TopicPattern>) {
+fn patterns(plain: &[RawPlain], problems: &mut Vec<String>) -> (Vec<Pattern>, Vec<TopicPattern>) {
     let (mut read, mut let_in) = (Vec::new(), Vec::new());
     if plain.len() > MAX_PATTERNS {
-        problems.push(format!("plain: {} patterns; at most {MAX_PATTERNS}", plain.len()));
+        problems.push(format!(
+            "plain: {} patterns; at most {MAX_PATTERNS}",
+            plain.len()
+        ));
     }
     for RawPlain { topic, decoder } in plain {
         let decoder = match decoder.as_str() {

@@ -17,36 +17,53 @@ struct Expected {
 
 /// What the comparison found. Counts are samples.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Found {
+pub(super) struct Found {
     /// Made by the generator.
-    pub generated: u64,
+    pub(super) generated: u64,
     /// Seen in the lake, at the right time with the right bits, each counted once.
-    pub in_lake: u64,
+    pub(super) in_lake: u64,
     /// Seen again.
-    pub duplicates: u64,
+    pub(super) duplicates: u64,
     /// Seen with a time or a value that the generator never made.
-    pub wrong: u64,
+    pub(super) wrong: u64,
 }
 
 /// Compares lake rows of generated devices, in any order.
 #[derive(Default)]
-pub struct Comparison {
+pub(super) struct Comparison {
     devices: HashMap<String, Expected>,
     found: Found,
 }
 
 impl Comparison {
     /// Expects `rows` rows of the device `name`, as the replay source makes them.
-    pub fn expect(&mut self, name: &str, seed: u64, start: UnixMicros, period_us: u32, rows: u64) {
+    pub(super) fn expect(
+        &mut self,
+        name: &str,
+        seed: u64,
+        start: UnixMicros,
+        period_us: u32,
+        rows: u64,
+    ) {
         let device = Device::varied(seed, name, start, period_us);
         self.found.generated += (0..rows).map(|k| device.row(k).samples()).sum::<u64>();
         let seen = vec![0; usize::try_from(rows).expect("a demo's rows fit the memory")];
-        self.devices.insert(name.to_owned(), Expected { device, period_us, start, seen });
+        self.devices.insert(
+            name.to_owned(),
+            Expected {
+                device,
+                period_us,
+                start,
+                seen,
+            },
+        );
     }
 
     /// Takes one row of the lake; rows of other devices are nobody's business here.
-    pub fn see(&mut self, device: &str, metric: &str, time: UnixMicros, value: Value<'_>) {
-        let Some(expected) = self.devices.get_mut(device) else { return };
+    pub(super) fn see(&mut self, device: &str, metric: &str, time: UnixMicros, value: Value<'_>) {
+        let Some(expected) = self.devices.get_mut(device) else {
+            return;
+        };
         match expected.bit_of(metric, time, value) {
             None => self.found.wrong += 1,
             Some((row, bit)) if expected.seen[row] & bit == 0 => {
@@ -59,7 +76,7 @@ impl Comparison {
 
     /// What was found so far.
     #[must_use]
-    pub fn found(&self) -> Found {
+    pub(super) fn found(&self) -> Found {
         self.found
     }
 }
@@ -70,7 +87,9 @@ impl Expected {
         let column = METRICS.iter().position(|m| m.name == metric)?;
         // Jitter is below the period, so integer division finds the row.
         let k = u64::try_from(time.0 - self.start.0).ok()? / u64::from(self.period_us);
-        let row = usize::try_from(k).ok().filter(|row| *row < self.seen.len())?;
+        let row = usize::try_from(k)
+            .ok()
+            .filter(|row| *row < self.seen.len())?;
         let made = self.device.row(k);
         (made.time == time && same(made.values[column]?, value)).then_some((row, 1 << column))
     }
@@ -104,7 +123,11 @@ mod tests {
         for row in rows.map(|k| device.row(k)) {
             for (metric, value) in METRICS.iter().zip(row.values) {
                 let Some(value) = value else { continue };
-                let stored = if let Value::F32(v) = value { Value::F64(v.into()) } else { value };
+                let stored = if let Value::F32(v) = value {
+                    Value::F64(v.into())
+                } else {
+                    value
+                };
                 comparison.see("demo-001", metric.name, row.time, stored);
             }
         }
@@ -133,7 +156,9 @@ mod tests {
     fn a_changed_last_bit_or_a_shifted_time_is_wrong() {
         let (mut comparison, device) = comparison();
         let row = device.row(5);
-        let Some(Value::F64(value)) = row.values[0] else { panic!("temperature is an f64") };
+        let Some(Value::F64(value)) = row.values[0] else {
+            panic!("temperature is an f64")
+        };
         let off = f64::from_bits(value.to_bits() ^ 1);
         comparison.see("demo-001", "temperature", row.time, Value::F64(off));
         let later = UnixMicros(row.time.0 + 1);

@@ -77,7 +77,12 @@ impl Fleet {
             write(&config, &agent_config(&name, &home, mqtt_port, &source))?;
             agents.push(Program::new(&name, plan.agent, config, &dir));
         }
-        Ok(Self { collector, agents, http_port, dir })
+        Ok(Self {
+            collector,
+            agents,
+            http_port,
+            dir,
+        })
     }
 
     /// Starts everything, the collector first.
@@ -91,7 +96,10 @@ impl Fleet {
     }
 
     pub(super) fn status_file(&self, agent: usize) -> PathBuf {
-        self.dir.join("agents").join(&self.agents[agent].name).join("status.json")
+        self.dir
+            .join("agents")
+            .join(&self.agents[agent].name)
+            .join("status.json")
     }
 
     /// Fails if something ended that nobody killed.
@@ -107,7 +115,11 @@ impl Fleet {
 
 /// Name of a device: the first is this machine.
 pub(super) fn device_name(number: usize) -> String {
-    if number == 0 { HOST.to_owned() } else { format!("demo-{number:03}") }
+    if number == 0 {
+        HOST.to_owned()
+    } else {
+        format!("demo-{number:03}")
+    }
 }
 
 impl Program {
@@ -143,7 +155,9 @@ impl Program {
     /// SIGKILL: no chance to sync or say anything.
     pub(super) fn kill(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {
-            child.kill().with_context(|| format!("cannot kill {}", self.name))?;
+            child
+                .kill()
+                .with_context(|| format!("cannot kill {}", self.name))?;
             child.wait()?;
             self.kills += 1;
         }
@@ -162,7 +176,9 @@ impl Program {
 
     /// Whether it has ended; fails if it ended badly.
     pub(super) fn has_stopped(&mut self) -> Result<bool> {
-        let Some(child) = &mut self.child else { return Ok(true) };
+        let Some(child) = &mut self.child else {
+            return Ok(true);
+        };
         match child.try_wait()? {
             None => Ok(false),
             Some(status) if status.success() => {
@@ -187,7 +203,11 @@ impl Program {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let tail = lines[lines.len().saturating_sub(12)..].join("\n  ");
-        format!("{} ended with {status}; its log {} ends:\n  {tail}", self.name, self.log.display())
+        format!(
+            "{} ended with {status}; its log {} ends:\n  {tail}",
+            self.name,
+            self.log.display()
+        )
     }
 }
 

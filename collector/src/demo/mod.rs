@@ -62,9 +62,15 @@ pub struct DemoArgs {
 /// When a process cannot be started, or ends by itself.
 pub fn run(args: &DemoArgs, clock: &Clock) -> Result<bool> {
     let me = std::env::current_exe().context("cannot find this program's own path")?;
-    let agent = args.agent.clone().unwrap_or_else(|| me.with_file_name("headwater-agent"));
+    let agent = args
+        .agent
+        .clone()
+        .unwrap_or_else(|| me.with_file_name("headwater-agent"));
     if !agent.exists() {
-        bail!("{} is missing: build it with cargo demo, or name it with --agent", agent.display());
+        bail!(
+            "{} is missing: build it with cargo demo, or name it with --agent",
+            agent.display()
+        );
     }
     let dir = folder(args.dir.as_deref(), clock)?;
     let started = clock.now();
@@ -80,7 +86,9 @@ pub fn run(args: &DemoArgs, clock: &Clock) -> Result<bool> {
     fleet.start()?;
     let mut show = Show::new(args.json);
     let mut watch = Watch::new(args.seconds);
-    let mut chaos = args.chaos.then(|| Chaos::new(started.wall.0.unsigned_abs()));
+    let mut chaos = args
+        .chaos
+        .then(|| Chaos::new(started.wall.0.unsigned_abs()));
     let elapsed = |clock: &Clock| clock.now().mono.since(started.mono) as f64 / 1e3;
     loop {
         std::thread::sleep(LOOK_EVERY);
@@ -137,7 +145,10 @@ fn stop(
         Ok(())
     };
     wait(fleet, &|fleet| {
-        fleet.agents.iter_mut().try_fold(true, |all, agent| Ok(agent.has_stopped()? && all))
+        fleet
+            .agents
+            .iter_mut()
+            .try_fold(true, |all, agent| Ok(agent.has_stopped()? && all))
     })?;
     fleet.collector.ask_to_stop()?;
     wait(fleet, &|fleet| fleet.collector.has_stopped())
@@ -154,9 +165,13 @@ fn folder(wanted: Option<&Path>, clock: &Clock) -> Result<PathBuf> {
     };
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     if std::fs::read_dir(&dir)?.next().is_some() {
-        bail!("{} is not empty: the demo starts from nothing, give it a new folder", dir.display());
+        bail!(
+            "{} is not empty: the demo starts from nothing, give it a new folder",
+            dir.display()
+        );
     }
-    dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))
+    dir.canonicalize()
+        .with_context(|| format!("cannot find {}", dir.display()))
 }
 
 /// Kills processes at random, starting each again at once.
@@ -168,7 +183,11 @@ struct Chaos {
 
 impl Chaos {
     fn new(seed: u64) -> Self {
-        Self { random: seed | 1, next_s: KILL_EVERY_S, turn: 0 }
+        Self {
+            random: seed | 1,
+            next_s: KILL_EVERY_S,
+            turn: 0,
+        }
     }
 
     fn act(&mut self, at: f64, fleet: &mut Fleet, watch: &mut Watch, clock: &Clock) -> Result<()> {
@@ -184,7 +203,11 @@ impl Chaos {
             return fleet.collector.start();
         }
         let generated = fleet.agents.len() as u64 - 1;
-        let victim = if self.turn.is_multiple_of(5) { 0 } else { 1 + self.draw(generated) };
+        let victim = if self.turn.is_multiple_of(5) {
+            0
+        } else {
+            1 + self.draw(generated)
+        };
         let victim = usize::try_from(victim).context("too many devices")?;
         if victim == 0 {
             watch.host_killed(clock.now().wall);
@@ -212,7 +235,11 @@ struct Show {
 
 impl Show {
     fn new(json: bool) -> Self {
-        Self { live: std::io::stderr().is_terminal(), json, next_line_s: 0.0 }
+        Self {
+            live: std::io::stderr().is_terminal(),
+            json,
+            next_line_s: 0.0,
+        }
     }
 
     fn look(&mut self, look: &Look) -> Result<()> {

@@ -186,12 +186,21 @@ fn samples_in_gaps(audit: &Audit, found: Found) -> u64 {
         .sum();
     // A gap of unknown size must not look like none.
     let missing = found.generated.saturating_sub(found.in_lake);
-    if counted == 0 && audit.streams.iter().any(|s| s.device_id != HOST && s.counts.explained > 0) {
+    if counted == 0
+        && audit
+            .streams
+            .iter()
+            .any(|s| s.device_id != HOST && s.counts.explained > 0)
+    {
         return missing;
     }
     counted
 }
 
 fn ratio(bytes: u64, samples: u64) -> f64 {
-    if samples == 0 { 0.0 } else { bytes as f64 / samples as f64 }
+    if samples == 0 {
+        0.0
+    } else {
+        bytes as f64 / samples as f64
+    }
 }

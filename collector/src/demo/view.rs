@@ -4,46 +4,46 @@ use std::fmt::Write as _;
 
 /// One agent as its status file tells.
 #[derive(Debug, Clone, Default)]
-pub struct DeviceLine {
+pub(super) struct DeviceLine {
     /// Its device id.
-    pub name: String,
+    pub(super) name: String,
     /// What feeds it: this machine, or the generator.
-    pub source: &'static str,
+    pub(super) source: &'static str,
     /// Samples that its spool made durable, over all its lives.
-    pub samples: u64,
+    pub(super) samples: u64,
     /// Records that are not yet committed.
-    pub backlog: u64,
+    pub(super) backlog: u64,
     /// Times that it was killed.
-    pub kills: u32,
+    pub(super) kills: u32,
     /// Whether it has a session with the collector.
-    pub connected: bool,
+    pub(super) connected: bool,
 }
 
 /// One look at the whole chain.
 #[derive(Debug, Clone, Default)]
-pub struct Look {
+pub(super) struct Look {
     /// Seconds since the start.
-    pub elapsed_s: f64,
+    pub(super) elapsed_s: f64,
     /// Seconds that the generators feed.
-    pub seconds: u64,
+    pub(super) seconds: u64,
     /// What happens now.
-    pub phase: &'static str,
+    pub(super) phase: &'static str,
     /// Samples per second that reached the collector's disk since the look before.
-    pub samples_per_s: f64,
+    pub(super) samples_per_s: f64,
     /// Samples that reached the collector's disk.
-    pub samples: u64,
+    pub(super) samples: u64,
     /// Bytes of MQTT payload that reached the collector.
-    pub bytes_on_wire: u64,
+    pub(super) bytes_on_wire: u64,
     /// Samples that are committed in the lake.
-    pub samples_in_lake: u64,
+    pub(super) samples_in_lake: u64,
     /// Parquet files of the samples table.
-    pub lake_files: u64,
+    pub(super) lake_files: u64,
     /// Their bytes.
-    pub lake_bytes: u64,
+    pub(super) lake_bytes: u64,
     /// Processes killed so far.
-    pub kills: u32,
+    pub(super) kills: u32,
     /// Each agent.
-    pub devices: Vec<DeviceLine>,
+    pub(super) devices: Vec<DeviceLine>,
 }
 
 /// Most agents that the table shows; the rest is a count.
@@ -53,10 +53,14 @@ const BAR: usize = 30;
 
 /// The table for a terminal.
 #[must_use]
-pub fn table(look: &Look) -> String {
+pub(super) fn table(look: &Look) -> String {
     let mut out = String::new();
     let done = (look.elapsed_s / look.seconds.max(1) as f64).clamp(0.0, 1.0);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to BAR")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "0 to BAR"
+    )]
     let full = (done * BAR as f64) as usize;
     let bar = format!("{}{}", "#".repeat(full), ".".repeat(BAR - full));
     let _ = writeln!(
@@ -107,7 +111,7 @@ pub fn table(look: &Look) -> String {
 
 /// One line, for logs and pipes.
 #[must_use]
-pub fn line(look: &Look) -> String {
+pub(super) fn line(look: &Look) -> String {
     let backlog: u64 = look.devices.iter().map(|device| device.backlog).sum();
     format!(
         "{:6.1} s  {:<22} {:>9} samples/s  {} received  {} in the lake  backlog {} records  {} \
@@ -124,11 +128,15 @@ pub fn line(look: &Look) -> String {
 
 /// Bytes in the unit that leaves one to three digits before the point.
 #[must_use]
-pub fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     let mut value = count as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 1024.0 {
-            return if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") };
+            return if unit == "B" {
+                format!("{count} B")
+            } else {
+                format!("{value:.1} {unit}")
+            };
         }
         value /= 1024.0;
     }
@@ -136,11 +144,19 @@ pub fn bytes(count: u64) -> String {
 }
 
 fn count(value: f64) -> String {
-    if value < 1e6 { format!("{value:.0}") } else { format!("{:.2} M", value / 1e6) }
+    if value < 1e6 {
+        format!("{value:.0}")
+    } else {
+        format!("{:.2} M", value / 1e6)
+    }
 }
 
 fn ratio(bytes: u64, samples: u64) -> String {
-    if samples == 0 { "-".into() } else { format!("{:.2}", bytes as f64 / samples as f64) }
+    if samples == 0 {
+        "-".into()
+    } else {
+        format!("{:.2}", bytes as f64 / samples as f64)
+    }
 }
 
 #[cfg(test)]
@@ -149,8 +165,18 @@ mod tests {
 
     #[test]
     fn a_large_fleet_keeps_the_table_on_one_screen() {
-        let devices = vec![DeviceLine { name: "demo-001".into(), ..Default::default() }; 200];
-        let text = table(&Look { seconds: 20, devices, ..Default::default() });
+        let devices = vec![
+            DeviceLine {
+                name: "demo-001".into(),
+                ..Default::default()
+            };
+            200
+        ];
+        let text = table(&Look {
+            seconds: 20,
+            devices,
+            ..Default::default()
+        });
         assert!(text.lines().count() <= 24, "{text}");
         assert!(text.contains("and 186 more"));
     }

@@ -82,7 +82,9 @@ impl Watch {
         }
         self.last = Some((at, samples));
         let (lake_files, lake_bytes) = parquet_files(&fleet.lake().join("samples"));
-        let devices = (0..fleet.agents.len()).map(|agent| device_line(fleet, agent)).collect();
+        let devices = (0..fleet.agents.len())
+            .map(|agent| device_line(fleet, agent))
+            .collect();
         Look {
             elapsed_s: at,
             seconds: self.seconds,
@@ -101,20 +103,28 @@ impl Watch {
     /// Whether every generated device has made all its rows and had all of them committed.
     pub(super) fn is_drained(&self, fleet: &Fleet, rows: u64) -> bool {
         (1..fleet.agents.len()).all(|agent| {
-            let Some(status) = status(&fleet.status_file(agent)) else { return false };
-            let Some(source) = status["sources"].get(0) else { return false };
+            let Some(status) = status(&fleet.status_file(agent)) else {
+                return false;
+            };
+            let Some(source) = status["sources"].get(0) else {
+                return false;
+            };
             source["cursor"].as_u64() == Some(rows) && status["backlog_records"].as_u64() == Some(0)
         })
     }
 
     fn ask(&mut self, fleet: &Fleet) {
         // A collector that is starting or busy says nothing; the last look stands.
-        let Some(text) = metrics(fleet.http_port) else { return };
+        let Some(text) = metrics(fleet.http_port) else {
+            return;
+        };
         let value = |name: &str| {
             let line = text.lines().find(|line| {
-                line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '))
+                line.strip_prefix(name)
+                    .is_some_and(|rest| rest.starts_with(' '))
             });
-            line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+            line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+                .unwrap_or(0)
         };
         self.present = Counters {
             samples: value("headwater_samples_received_total"),
@@ -129,7 +139,11 @@ fn device_line(fleet: &Fleet, agent: usize) -> DeviceLine {
     let status = status(&fleet.status_file(agent)).unwrap_or_default();
     DeviceLine {
         name: program.name.clone(),
-        source: if agent == 0 { "this machine" } else { "generator" },
+        source: if agent == 0 {
+            "this machine"
+        } else {
+            "generator"
+        },
         samples: status["samples_durable"].as_u64().unwrap_or(0),
         backlog: status["backlog_records"].as_u64().unwrap_or(0),
         kills: program.kills,
@@ -149,7 +163,9 @@ fn metrics(port: u16) -> Option<String> {
     write!(stream, "GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
-    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+    answer
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body.to_owned())
 }
 
 /// Count and bytes of the Parquet files below `folder`.
@@ -157,7 +173,9 @@ pub(super) fn parquet_files(folder: &Path) -> (u64, u64) {
     let mut found = (0, 0);
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        let Ok(entries) = fs::read_dir(&folder) else {
+            continue;
+        };
         for entry in entries.flatten() {
             let path = entry.path();
             let hidden = entry.file_name().to_string_lossy().starts_with(['_', '.']);

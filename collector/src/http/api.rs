@@ -27,8 +27,11 @@ pub(super) fn error(status: StatusCode, text: &str) -> Response {
 
 pub(super) async fn devices(State(shared): State<Arc<Shared>>) -> Response {
     read(shared, |hot, _| {
-        let devices: Vec<Json_> =
-            hot.devices()?.iter().map(|(name, info)| device_json(name, info)).collect();
+        let devices: Vec<Json_> = hot
+            .devices()?
+            .iter()
+            .map(|(name, info)| device_json(name, info))
+            .collect();
         Ok(Json(json!({ "devices": devices })).into_response())
     })
     .await
@@ -39,7 +42,9 @@ pub(super) async fn latest(
     Path(device): Path<String>,
 ) -> Response {
     read(shared, move |hot, _| {
-        let Some(info) = known(hot, &device)? else { return Ok(unknown(&device)) };
+        let Some(info) = known(hot, &device)? else {
+            return Ok(unknown(&device));
+        };
         let values: Vec<Json_> = hot.latest(&device)?.iter().map(point_json).collect();
         let mut answer = device_json(&device, &info);
         answer["latest"] = values.into();
@@ -128,7 +133,10 @@ fn known(hot: &HotView, device: &str) -> Result<Option<DeviceInfo>, StateError> 
 }
 
 fn unknown(device: &str) -> Response {
-    error(StatusCode::NOT_FOUND, &format!("no readings of a device '{device}' are known here"))
+    error(
+        StatusCode::NOT_FOUND,
+        &format!("no readings of a device '{device}' are known here"),
+    )
 }
 
 fn device_json(name: &str, info: &DeviceInfo) -> Json_ {
@@ -155,13 +163,21 @@ fn point_json(point: &Point) -> Json_ {
 
 /// JSON has no NaN and no infinities: they become texts, so that nothing is lost in silence.
 fn value_json(value: &OwnedValue) -> Json_ {
-    let float = |v: f64| if v.is_finite() { json!(v) } else { json!(v.to_string()) };
+    let float = |v: f64| {
+        if v.is_finite() {
+            json!(v)
+        } else {
+            json!(v.to_string())
+        }
+    };
     match value {
         OwnedValue::Bool(v) => json!(v),
         OwnedValue::I64(v) => json!(v),
         OwnedValue::F32(v) => {
             // The shortest text that is this f32, as a number: 0.1 and not 0.10000000149.
-            v.to_string().parse().map_or_else(|_| float(f64::from(*v)), float)
+            v.to_string()
+                .parse()
+                .map_or_else(|_| float(f64::from(*v)), float)
         }
         OwnedValue::F64(v) => float(*v),
         OwnedValue::Str(v) => json!(v),
@@ -176,7 +192,13 @@ mod tests {
     fn values_keep_their_meaning_in_json() {
         assert_eq!(value_json(&OwnedValue::F32(0.1)).to_string(), "0.1");
         assert_eq!(value_json(&OwnedValue::F64(f64::NAN)), json!("NaN"));
-        assert_eq!(value_json(&OwnedValue::F64(f64::NEG_INFINITY)), json!("-inf"));
-        assert_eq!(value_json(&OwnedValue::I64(i64::MAX)).to_string(), i64::MAX.to_string());
+        assert_eq!(
+            value_json(&OwnedValue::F64(f64::NEG_INFINITY)),
+            json!("-inf")
+        );
+        assert_eq!(
+            value_json(&OwnedValue::I64(i64::MAX)).to_string(),
+            i64::MAX.to_string()
+        );
     }
 }

@@ -39,7 +39,9 @@ pub struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("hot", &self.hot.is_some()).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("hot", &self.hot.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -52,7 +54,9 @@ pub async fn serve(
     shared: Arc<Shared>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(shared)).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(listener, router(shared))
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
 }
 
 fn router(shared: Arc<Shared>) -> Router {

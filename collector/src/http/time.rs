@@ -66,7 +66,11 @@ fn date_of(days: i64) -> (i64, i64, i64) {
     let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let shifted = (5 * of_year + 2) / 153;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
     let year = year + era * 400 + i64::from(month <= 2);
     (year, month, of_year - (153 * shifted + 2) / 5 + 1)
 }
@@ -99,8 +103,15 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_refused() {
-        for text in ["", "yesterday", "2026-13-01T00:00:00Z", "2026-11-22", "2026-11-22T08:00:00",
-            "2026-11-22T+8:00:00Z", "9223372036854775807"] {
+        for text in [
+            "",
+            "yesterday",
+            "2026-13-01T00:00:00Z",
+            "2026-11-22",
+            "2026-11-22T08:00:00",
+            "2026-11-22T+8:00:00Z",
+            "9223372036854775807",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -140,13 +140,21 @@ pub(super) fn parts(format: Format, offset_us: i64, body: &[u8]) -> Vec<Vec<u8>>
 /// Reads a chunk put together from its parts. Rows of a batch need their schema; without it, or
 /// when the chunk is damaged, there are none: the hot store is a view, the lake has the data.
 pub(super) fn points(whole: &[u8], schema: impl FnOnce(u32) -> Option<Schema>) -> Vec<Point> {
-    let Some((&format, rest)) = whole.split_first() else { return Vec::new() };
-    let Some((offset, body)) = rest.split_first_chunk::<8>() else { return Vec::new() };
+    let Some((&format, rest)) = whole.split_first() else {
+        return Vec::new();
+    };
+    let Some((offset, body)) = rest.split_first_chunk::<8>() else {
+        return Vec::new();
+    };
     let offset_us = i64::from_le_bytes(*offset);
     match format {
         1 => {
-            let Ok(header) = codec::BatchHeader::peek(body) else { return Vec::new() };
-            let Some(schema) = schema(header.schema_no) else { return Vec::new() };
+            let Ok(header) = codec::BatchHeader::peek(body) else {
+                return Vec::new();
+            };
+            let Some(schema) = schema(header.schema_no) else {
+                return Vec::new();
+            };
             let mut collect = Collect::new(&schema, offset_us);
             match codec::decode(body, &schema, &Limits::DEFAULT, &mut collect) {
                 Ok(_) => collect.points,
@@ -178,8 +186,19 @@ struct Collect<'a> {
 
 impl<'a> Collect<'a> {
     fn new(schema: &'a Schema, offset_us: i64) -> Self {
-        let labels = schema.series.iter().map(|series| labels_json(&series.labels)).collect();
-        Self { schema, labels, offset_us, time_us: 0, series: 0, points: Vec::new() }
+        let labels = schema
+            .series
+            .iter()
+            .map(|series| labels_json(&series.labels))
+            .collect();
+        Self {
+            schema,
+            labels,
+            offset_us,
+            time_us: 0,
+            series: 0,
+            points: Vec::new(),
+        }
     }
 }
 
@@ -204,8 +223,10 @@ fn labels_json(labels: &[(String, String)]) -> String {
     if labels.is_empty() {
         return String::new();
     }
-    let sorted: std::collections::BTreeMap<&str, &str> =
-        labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let sorted: std::collections::BTreeMap<&str, &str> = labels
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
     serde_json::to_string(&sorted).expect("a map of texts is JSON")
 }
 

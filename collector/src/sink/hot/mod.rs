@@ -5,7 +5,7 @@
 //!
 //! | map | key | value |
 //! |---|---|---|
-//! | `recent` | device, time, identity, part ([`chunk`]) | a chunk of readings, still compressed |
+//! | `recent` | device, time, identity, part (`chunk.rs`) | a chunk of readings, still compressed |
 //! | `latest` | device, 0, metric, 0, labels | time and value |
 //! | `schemas` | device, 0, epoch, number, part | bytes of a schema |
 //! | `devices` | device | [`DeviceInfo`] |

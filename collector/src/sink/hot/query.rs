@@ -1,7 +1,8 @@
 //! Reading the hot store, from any thread.
 
-use headwater_proto::schema::Schema;
+use headwater_proto::codec::Limits;
 use headwater_proto::sample::OwnedValue;
+use headwater_proto::schema::Schema;
 
 use super::chunk::{self, Point, StoredRow};
 use super::store::{DeviceInfo, Maps, part_key, schema_key};
@@ -142,7 +143,9 @@ impl HotView {
         whole: &[u8],
         schemas: &mut SchemaCache,
     ) -> Vec<Point> {
-        let Some((_, epoch)) = chunk::parse_key(device, key) else { return Vec::new() };
+        let Some((_, epoch)) = chunk::parse_key(device, key) else {
+            return Vec::new();
+        };
         chunk::points(whole, |number| {
             if let Some((known, schema)) = &schemas.0
                 && *known == (epoch, number)
@@ -155,17 +158,12 @@ impl HotView {
         })
     }
 
-    fn schema(
-        &self,
-        device: &str,
-        epoch: u64,
-        number: u32,
-    ) -> Result<Option<Schema>, StateError> {
+    fn schema(&self, device: &str, epoch: u64, number: u32) -> Result<Option<Schema>, StateError> {
         let mut whole = Vec::new();
         for pair in self.maps.schemas.prefix(&schema_key(device, epoch, number)) {
             whole.extend_from_slice(&pair?.1);
         }
-        Ok(Schema::decode(&whole).ok())
+        Ok(Schema::decode(&whole, &Limits::DEFAULT).ok())
     }
 }
 
@@ -174,7 +172,9 @@ impl HotView {
 struct SchemaCache(Option<((u64, u32), Schema)>);
 
 fn keep_newest(series: &mut Series, limit: usize) {
-    series.points.sort_by(|a, b| (a.time_us, &a.labels).cmp(&(b.time_us, &b.labels)));
+    series
+        .points
+        .sort_by(|a, b| (a.time_us, &a.labels).cmp(&(b.time_us, &b.labels)));
     if series.points.len() > limit {
         series.points.drain(..series.points.len() - limit);
         series.truncated = true;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use headwater_proto::codec::BatchHeader;
+use headwater_proto::codec::{BatchHeader, Limits};
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::{Epoch, JournalId, Lane, Stream};
 use headwater_proto::schema::Schema;
@@ -78,7 +78,10 @@ impl HotStore {
     /// When its folder cannot be used at all.
     pub fn open(folder: &Path, settings: HotSettings) -> Result<(Self, Found), StateError> {
         // sled keeps what it once took and rewrites before it frees: four times the live bytes.
-        let quota = settings.max_bytes.saturating_mul(4).saturating_add(64 << 20);
+        let quota = settings
+            .max_bytes
+            .saturating_mul(4)
+            .saturating_add(64 << 20);
         let (state, found) = State::open(folder, settings.cache_bytes, quota)?;
         let maps = Maps {
             recent: state.map("recent")?,
@@ -96,7 +99,18 @@ impl HotStore {
         }
         let bytes = devices.values().map(|info: &DeviceInfo| info.bytes).sum();
         let changed = HashMap::new();
-        Ok((Self { state, maps, settings, devices, changed, bytes, skipped: 0 }, found))
+        Ok((
+            Self {
+                state,
+                maps,
+                settings,
+                devices,
+                changed,
+                bytes,
+                skipped: 0,
+            },
+            found,
+        ))
     }
 
     /// A handle for readers; sees every write at once.
@@ -134,7 +148,15 @@ impl HotStore {
             Record::Schema(head, bytes) => {
                 self.schema(head.origin.as_str(), head.epoch, head.number, bytes)
             }
-            _ => Ok(()),
+            Record::Batch(..)
+            | Record::Raw(..)
+            | Record::Plan(..)
+            | Record::Cursor(_)
+            | Record::Mark(_)
+            | Record::Registry(_)
+            | Record::Session(_)
+            | Record::Gap(_)
+            | Record::Park(..) => Ok(()),
         }
     }
 
@@ -169,7 +191,9 @@ impl HotStore {
                 self.maps.devices.put(device.as_bytes(), &encode(info))?;
             }
         }
-        self.maps.meta.put(b"cursor", &encode(&(journal.0, position)))?;
+        self.maps
+            .meta
+            .put(b"cursor", &encode(&(journal.0, position)))?;
         self.state.sync()
     }
 
@@ -182,7 +206,9 @@ impl HotStore {
         self.drop_before(cutoff)?;
         while self.bytes > self.settings.max_bytes {
             let oldest = self.devices.values().filter(|info| info.bytes > 0);
-            let Some(oldest) = oldest.map(|info| info.oldest_us).min() else { break };
+            let Some(oldest) = oldest.map(|info| info.oldest_us).min() else {
+                break;
+            };
             // An eighth of what is kept at a time; at least a millisecond, so that it ends.
             let step = (now.0.saturating_sub(oldest) / 8).max(1_000);
             cutoff = cutoff.max(oldest.saturating_add(step));
@@ -192,16 +218,31 @@ impl HotStore {
     }
 
     fn batch(&mut self, head: &BatchHead, frame: &[u8]) -> Result<(), StateError> {
-        let Ok((frame, _)) = frame::decode(frame) else { return Ok(()) };
+        let Ok((frame, _)) = frame::decode(frame) else {
+            return Ok(());
+        };
         if frame.kind != Kind::Batch {
             return Ok(());
         }
-        let Ok(header) = BatchHeader::peek(frame.payload) else { return Ok(()) };
+        let Ok(header) = BatchHeader::peek(frame.payload) else {
+            return Ok(());
+        };
         let offset = head.clock.offset_us;
         let first = header.first_time_us.saturating_add(offset);
-        let span = header.last_time_us.saturating_sub(header.first_time_us).max(0);
+        let span = header
+            .last_time_us
+            .saturating_sub(header.first_time_us)
+            .max(0);
         let parts = chunk::parts(Format::Batch, offset, frame.payload);
-        self.store(&head.stream, head.seq, first, span, header.samples.into(), head.at, &parts)
+        self.store(
+            &head.stream,
+            head.seq,
+            first,
+            span,
+            header.samples.into(),
+            head.at,
+            &parts,
+        )
     }
 
     fn raw(&mut self, head: &RawHead<'_>, body: &[u8]) -> Result<(), StateError> {
@@ -233,12 +274,25 @@ impl HotStore {
         at: UnixMicros,
     ) -> Result<(), StateError> {
         let times = || rows.iter().map(|row| row.time_us);
-        let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(()) };
+        let (Some(first), Some(last)) = (times().min(), times().max()) else {
+            return Ok(());
+        };
         let parts = chunk::parts(Format::Rows, 0, &encode(&rows));
-        self.store(stream, seq, first, last.saturating_sub(first), rows.len() as u64, at, &parts)
+        self.store(
+            stream,
+            seq,
+            first,
+            last.saturating_sub(first),
+            rows.len() as u64,
+            at,
+            &parts,
+        )
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the facts of one chunk, used once each")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the facts of one chunk, used once each"
+    )]
     fn store(
         &mut self,
         stream: &Stream,
@@ -259,14 +313,21 @@ impl HotStore {
             self.maps.recent.put(&part_key(&key, number), part)?;
         }
         let device = stream.device.as_str();
-        let info = self.devices.entry(device.to_owned()).or_insert_with(|| DeviceInfo {
-            first_seen_us: at.0,
-            oldest_us: first_us,
-            ..DeviceInfo::default()
-        });
+        let info = self
+            .devices
+            .entry(device.to_owned())
+            .or_insert_with(|| DeviceInfo {
+                first_seen_us: at.0,
+                oldest_us: first_us,
+                ..DeviceInfo::default()
+            });
         info.last_seen_us = info.last_seen_us.max(at.0);
         info.max_span_us = info.max_span_us.max(span_us);
-        info.oldest_us = if info.bytes == 0 { first_us } else { info.oldest_us.min(first_us) };
+        info.oldest_us = if info.bytes == 0 {
+            first_us
+        } else {
+            info.oldest_us.min(first_us)
+        };
         if !known {
             let bytes = parts.iter().map(|part| part.len() as u64).sum::<u64>();
             info.records += 1;
@@ -285,7 +346,7 @@ impl HotStore {
         number: u32,
         bytes: &[u8],
     ) -> Result<(), StateError> {
-        if bytes.len() > MAX_SCHEMA_BYTES || Schema::decode(bytes).is_err() {
+        if bytes.len() > MAX_SCHEMA_BYTES || Schema::decode(bytes, &Limits::DEFAULT).is_err() {
             return Ok(());
         }
         let key = schema_key(device, epoch.get(), number);
@@ -299,7 +360,9 @@ impl HotStore {
     fn fold_latest(&self, device: &str, points: &[Point]) -> Result<(), StateError> {
         let mut newest: HashMap<(&str, &str), &Point> = HashMap::new();
         for point in points {
-            let slot = newest.entry((&point.metric, &point.labels)).or_insert(point);
+            let slot = newest
+                .entry((&point.metric, &point.labels))
+                .or_insert(point);
             if slot.time_us <= point.time_us {
                 *slot = point;
             }
@@ -336,9 +399,18 @@ impl HotStore {
                 freed += value.len() as u64;
             }
             let mut rest = self.maps.recent.range(&to, &chunk::key_after(&device));
-            let oldest = rest.next().transpose()?.and_then(|(k, _)| chunk::parse_key(&device, &k));
-            let Some(info) = self.devices.get_mut(&device) else { continue };
-            info.bytes = if oldest.is_some() { info.bytes.saturating_sub(freed) } else { 0 };
+            let oldest = rest
+                .next()
+                .transpose()?
+                .and_then(|(k, _)| chunk::parse_key(&device, &k));
+            let Some(info) = self.devices.get_mut(&device) else {
+                continue;
+            };
+            info.bytes = if oldest.is_some() {
+                info.bytes.saturating_sub(freed)
+            } else {
+                0
+            };
             info.oldest_us = oldest.map_or(cutoff_us, |(time, _)| time);
             self.maps.devices.put(device.as_bytes(), &encode(info))?;
         }
@@ -362,7 +434,14 @@ pub(super) fn schema_key(device: &str, epoch: u64, number: u32) -> Vec<u8> {
 }
 
 fn latest_key(device: &str, metric: &str, labels: &str) -> Vec<u8> {
-    [device.as_bytes(), &[0], metric.as_bytes(), &[0], labels.as_bytes()].concat()
+    [
+        device.as_bytes(),
+        &[0],
+        metric.as_bytes(),
+        &[0],
+        labels.as_bytes(),
+    ]
+    .concat()
 }
 
 fn stored(point: &Point) -> StoredRow {
