@@ -34,7 +34,12 @@ fn every_seed_ends_with_a_whole_lake() {
     let first = number("HEADWATER_FIRST_SEED").unwrap_or(0);
     let count = number("HEADWATER_SEEDS").unwrap_or(SEEDS);
     match run_many(first, count, 2) {
-        Ok(sum) => println!("{count} seeds: {sum:?}"),
+        Ok(sum) => {
+            println!("{count} seeds: {sum:?}");
+            for (what, times) in sum.seen.all() {
+                assert!(times > 0 || count < SEEDS, "no seed ever saw {what}");
+            }
+        }
         Err(failure) => panic!("{}", show(&failure)),
     }
 }
@@ -48,9 +53,10 @@ mod bugs {
     const MOST_SEEDS: u64 = 2_000;
 
     fn is_noticed(bug: Bug) {
-        let seeds = seeds_until_noticed(bug, MOST_SEEDS);
-        println!("{bug:?} is noticed after {seeds:?} seeds");
-        assert!(seeds.is_some(), "{bug:?} is not noticed by {MOST_SEEDS} seeds");
+        match seeds_until_noticed(bug, MOST_SEEDS) {
+            Some((seeds, fault)) => println!("{bug:?} is noticed after {seeds} seeds: {fault}"),
+            None => panic!("{bug:?} is not noticed by {MOST_SEEDS} seeds"),
+        }
     }
 
     #[test]

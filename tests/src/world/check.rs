@@ -9,7 +9,7 @@ use headwater_lake::delta::{Log, LogError};
 use headwater_lake::{MemStore, Store, Table, audit};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::generator::{Bits, Key, Made};
+use super::generator::{Bits, CLOCK_STEP_US, Key, Made};
 
 /// What is wrong with a lake; each a line.
 pub type Faults = Vec<String>;
@@ -92,12 +92,15 @@ impl Found {
         Some(())
     }
 
-    /// Time of a device's first reading that cannot be made again.
-    fn first_live(&self, device: &str) -> Option<i64> {
-        let of_live = |(key, _): &(&Key, _)| key.1.starts_with("live");
-        let from = (device.to_owned(), String::new(), i64::MIN);
-        let rows = self.readings.range(from..).take_while(|(key, _)| key.0 == device);
-        rows.filter(of_live).map(|(key, _)| key.2).min()
+    /// Time of the first reading in the lake that came from the same source of the same physical
+    /// device: of clones, the clocks tell which.
+    fn first_live(&self, key: &Key) -> Option<i64> {
+        let from = (key.0.clone(), String::new(), i64::MIN);
+        let rows = self.readings.range(from..).take_while(|(other, _)| other.0 == key.0);
+        let alike = |other: &Key| {
+            other.1.starts_with("live") && other.2 % CLOCK_STEP_US == key.2 % CLOCK_STEP_US
+        };
+        rows.filter(|(other, _)| alike(other)).map(|(other, _)| other.2).min()
     }
 
     fn is_named(&self, device: &str, time: i64) -> bool {
@@ -114,6 +117,8 @@ pub struct Known {
     pub name: String,
     /// It was cloned or lost its disk: readings may be missing or there twice.
     pub disturbed: bool,
+    /// One of its disks was thrown away, with what nobody was told of.
+    pub forgotten: bool,
     /// It evicted records: readings may be missing, if a gap names them.
     pub evicted: bool,
 }
@@ -156,14 +161,14 @@ pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Fa
     for key in made.readings().keys().filter(|key| !found.readings.contains_key(*key)) {
         let Some(device) = known(&key.0) else { continue };
         let waits = !key.1.starts_with("live");
-        if !waits && found.first_live(&key.0).is_none_or(|first| key.2 < first) {
+        if !waits && found.first_live(key).is_none_or(|first| key.2 < first) {
             // Custody begins when something is durable. Of a source that was never heard of before
             // its agent died, nobody can say what it lost.
             continue;
         }
         if waits && !device.evicted && !device.disturbed {
             faults.push(format!("{key:?} is missing, though its source waits and nothing gave way"));
-        } else if !found.is_named(&key.0, key.2) {
+        } else if !found.is_named(&key.0, key.2) && (waits || !device.forgotten) {
             faults.push(format!("{key:?} is missing, and no gap names it"));
         }
     }

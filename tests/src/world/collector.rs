@@ -14,6 +14,7 @@ use headwater_spool::{Config, FakeDisk};
 
 use super::device::Death;
 use super::dice::Dice;
+use super::run::Seen;
 
 /// Topic of a plain device, by its id.
 #[must_use]
@@ -116,8 +117,16 @@ impl Collector {
         Some(Running { custody, sink })
     }
 
+    /// Adds what this life counted.
+    pub fn note_counters(&self, seen: &mut Seen) {
+        if let Some(running) = &self.running {
+            seen.add_collector(running.custody.counters());
+        }
+    }
+
     /// Ends it against its will.
-    pub fn die(&mut self, death: Death, dice: &mut Dice) {
+    pub fn die(&mut self, death: Death, dice: &mut Dice, seen: &mut Seen) {
+        self.note_counters(seen);
         self.running = None;
         match death {
             Death::Killed => {

@@ -10,7 +10,8 @@ use headwater_proto::time::{Now, UnixMicros};
 use headwater_spool::FakeDisk;
 
 use super::dice::Dice;
-use super::generator::{Made, SOURCES};
+use super::generator::{CLOCK_STEP_US, Made, SOURCES};
+use super::run::Seen;
 
 /// How a process ends against its will.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct Device {
     pub stopping: bool,
     /// Readings may be missing or doubled: it was cloned, or its disk is not what it was.
     pub disturbed: bool,
+    /// A disk of it was thrown away: what that held and nobody was told of, nobody can name.
+    pub forgotten: bool,
     /// Records it evicted over all lives.
     pub evicted: u64,
 }
@@ -64,6 +67,7 @@ impl Device {
             boots: 0,
             stopping: false,
             disturbed: false,
+            forgotten: false,
             evicted: 0,
         }
     }
@@ -78,11 +82,12 @@ impl Device {
             made: self.made,
             next: [0; SOURCES.len()],
             clock_offset_us: i64::try_from(place).unwrap_or(0),
-            newest_live_us: self.newest_live_us,
+            newest_live_us: 0,
             lane_bytes: self.lane_bytes,
             boots: self.boots + 1000,
             stopping: false,
             disturbed: true,
+            forgotten: false,
             evicted: 0,
         }
     }
@@ -128,8 +133,8 @@ impl Device {
     }
 
     /// Ends it against its will.
-    pub fn die(&mut self, death: Death, dice: &mut Dice) {
-        self.note_evicted();
+    pub fn die(&mut self, death: Death, dice: &mut Dice, seen: &mut Seen) {
+        self.note_counters(seen);
         self.engine = None;
         self.disk = match death {
             Death::Killed => self.disk.process_killed(),
@@ -137,10 +142,12 @@ impl Device {
         };
     }
 
-    fn note_evicted(&mut self) {
+    /// Adds what this life counted.
+    pub fn note_counters(&mut self, seen: &mut Seen) {
         if let Some(engine) = &self.engine {
             let counters = engine.counters();
             self.evicted += counters.evicted_records + counters.damaged_records;
+            seen.add_agent(&counters);
         }
     }
 
@@ -173,7 +180,7 @@ impl Device {
         let end = self.made[source].min(self.next[source] + most);
         while self.next[source] < end {
             let number = self.next[source];
-            let newest = (now.wall.0 + self.clock_offset_us).max(self.newest_live_us + 16);
+            let newest = (now.wall.0 + self.clock_offset_us).max(self.newest_live_us + CLOCK_STEP_US);
             let row = made.row(self.id.as_str(), spec, number, UnixMicros(newest));
             if !spec.resumes {
                 self.newest_live_us = newest;

@@ -11,6 +11,10 @@ use headwater_proto::time::UnixMicros;
 /// Wall time at the virtual clock's zero; a little before midnight, so that runs cross a date.
 pub const START_US: i64 = 1_699_999_000_000_000;
 
+/// Clocks show whole multiples of this, plus the place of the physical device they are in, so that
+/// no two devices ever make a reading in the same microsecond.
+pub const CLOCK_STEP_US: i64 = 8;
+
 /// One source of every device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Source {

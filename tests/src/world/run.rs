@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use headwater_agent::pipeline::engine::Counters as AgentCounters;
+use headwater_collector::pipeline::custody::Counters as CollectorCounters;
 use headwater_proto::ids::DeviceId;
 use headwater_proto::time::{Millis, Now, UnixMicros};
 
@@ -31,6 +33,106 @@ pub struct Summary {
     pub deaths: u64,
     /// Virtual milliseconds.
     pub elapsed_ms: u64,
+    /// What happened on the way.
+    pub seen: Seen,
+}
+
+/// How often the rarer things happened: a world in which one never does proves nothing about it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Records that agents evicted.
+    pub evicted: u64,
+    /// Times a lane of an agent gave its disk up for a while.
+    pub fell_to_memory: u64,
+    /// Groups of agents whose sync failed.
+    pub agent_syncs_failed: u64,
+    /// Groups of the collector whose sync failed.
+    pub collector_syncs_failed: u64,
+    /// Records that came to the collector again.
+    pub repeats: u64,
+    /// Records that the collector refused.
+    pub rejects: u64,
+    /// Publishes that waited for room in the journal.
+    pub withheld: u64,
+    /// Journal segments given back.
+    pub segments_released: u64,
+    /// Gaps that the collector named.
+    pub gaps_named: u64,
+    /// Schemas the collector had to ask for.
+    pub schemas_asked: u64,
+    /// Publishes of plain devices that were known already.
+    pub plain_repeats: u64,
+    /// Devices that shared an identity.
+    pub clones: u64,
+    /// Losses of the collector's disk.
+    pub disks_lost: u64,
+}
+
+impl Seen {
+    /// Names and counts.
+    #[must_use]
+    pub const fn all(&self) -> [(&'static str, u64); 13] {
+        [
+            ("evicted", self.evicted),
+            ("fell_to_memory", self.fell_to_memory),
+            ("agent_syncs_failed", self.agent_syncs_failed),
+            ("collector_syncs_failed", self.collector_syncs_failed),
+            ("repeats", self.repeats),
+            ("rejects", self.rejects),
+            ("withheld", self.withheld),
+            ("segments_released", self.segments_released),
+            ("gaps_named", self.gaps_named),
+            ("schemas_asked", self.schemas_asked),
+            ("plain_repeats", self.plain_repeats),
+            ("clones", self.clones),
+            ("disks_lost", self.disks_lost),
+        ]
+    }
+
+    /// Adds what an agent counted in its life.
+    pub(super) const fn add_agent(&mut self, counters: &AgentCounters) {
+        self.evicted += counters.evicted_records;
+        self.fell_to_memory += counters.disk_failures;
+        self.agent_syncs_failed += counters.failed_syncs;
+    }
+
+    /// Adds what the collector counted in its life.
+    pub(super) const fn add_collector(&mut self, counters: &CollectorCounters) {
+        self.collector_syncs_failed += counters.groups_failed_total;
+        self.repeats += counters.repeats_total;
+        self.rejects += counters.rejects_total;
+        self.withheld += counters.withheld_total;
+        self.segments_released += counters.segments_released_total;
+        self.gaps_named += counters.gaps_named_total;
+        self.schemas_asked += counters.schema_requests_total;
+        self.plain_repeats += counters.plain_repeats_total;
+    }
+
+    const fn add(&mut self, other: &Self) {
+        self.evicted += other.evicted;
+        self.fell_to_memory += other.fell_to_memory;
+        self.agent_syncs_failed += other.agent_syncs_failed;
+        self.collector_syncs_failed += other.collector_syncs_failed;
+        self.repeats += other.repeats;
+        self.rejects += other.rejects;
+        self.withheld += other.withheld;
+        self.segments_released += other.segments_released;
+        self.gaps_named += other.gaps_named;
+        self.schemas_asked += other.schemas_asked;
+        self.plain_repeats += other.plain_repeats;
+        self.clones += other.clones;
+        self.disks_lost += other.disks_lost;
+    }
+}
+
+impl Summary {
+    const fn add(&mut self, other: &Self) {
+        self.made += other.made;
+        self.found += other.found;
+        self.deaths += other.deaths;
+        self.elapsed_ms += other.elapsed_ms;
+        self.seen.add(&other.seen);
+    }
 }
 
 /// A run that went wrong.
@@ -60,6 +162,7 @@ pub(super) struct World {
     pub(super) backups: Vec<(usize, headwater_spool::FakeDisk)>,
     /// The collector lost its disk once.
     pub(super) lost_disk: bool,
+    pub(super) seen: Seen,
     pub(super) deaths: u64,
     pub(super) faults: Faults,
     pub(super) trace: Option<Vec<String>>,
@@ -86,6 +189,7 @@ impl World {
             next_conn: 1,
             backups: Vec::new(),
             lost_disk: false,
+            seen: Seen::default(),
             deaths: 0,
             faults: Faults::new(),
             trace: traced.then(Vec::new),
@@ -109,7 +213,12 @@ impl World {
     fn judge(&mut self) -> Summary {
         let store = self.collector.store.clone();
         check::check_audit(&store, &mut self.faults);
+        for device in &mut self.devices {
+            device.note_counters(&mut self.seen);
+        }
+        self.collector.note_counters(&mut self.seen);
         let mut summary = Summary {
+            seen: self.seen,
             made: self.made.readings().len() as u64,
             deaths: self.deaths,
             elapsed_ms: self.now.mono.0,
@@ -121,10 +230,14 @@ impl World {
                 for device in &self.devices {
                     let name = device.id.as_str();
                     match known.iter_mut().find(|known| known.name == name) {
-                        Some(known) => known.disturbed = true,
+                        Some(known) => {
+                            known.disturbed = true;
+                            known.forgotten |= device.forgotten;
+                        }
                         None => known.push(Known {
                             name: name.to_owned(),
                             disturbed: device.disturbed,
+                            forgotten: device.forgotten,
                             evicted: device.has_evicted(),
                         }),
                     }
@@ -182,12 +295,7 @@ pub fn run_many(first: u64, count: u64, threads: usize) -> Result<Summary, Failu
                 return Ok(sum);
             }
             match run(first + turn, false) {
-                Ok(summary) => {
-                    sum.made += summary.made;
-                    sum.found += summary.found;
-                    sum.deaths += summary.deaths;
-                    sum.elapsed_ms += summary.elapsed_ms;
-                }
+                Ok(summary) => sum.add(&summary),
                 Err(failure) => {
                     failed.fetch_min(turn, Ordering::Relaxed);
                     return Err(failure);
@@ -201,12 +309,7 @@ pub fn run_many(first: u64, count: u64, threads: usize) -> Result<Summary, Failu
         let mut failure: Option<Failure> = None;
         for worker in workers {
             match worker.join().expect("a run that panics has printed why") {
-                Ok(part) => {
-                    sum.made += part.made;
-                    sum.found += part.found;
-                    sum.deaths += part.deaths;
-                    sum.elapsed_ms += part.elapsed_ms;
-                }
+                Ok(part) => sum.add(&part),
                 Err(found) if failure.as_ref().is_none_or(|known| found.seed < known.seed) => {
                     failure = Some(found);
                 }

@@ -280,8 +280,8 @@ impl World {
         let death = self.a_death();
         self.note(|_| format!("device {place} dies: {death:?}"));
         self.deaths += 1;
-        let Self { devices, dice, .. } = self;
-        devices[place].die(death, dice);
+        let Self { devices, dice, seen, .. } = self;
+        devices[place].die(death, dice, seen);
         // The collector hears of it sooner or later; here at once.
         self.hang_up(place);
     }
@@ -290,7 +290,7 @@ impl World {
         let death = self.a_death();
         self.note(|_| format!("collector dies: {death:?}"));
         self.deaths += 1;
-        self.collector.die(death, &mut self.dice);
+        self.collector.die(death, &mut self.dice, &mut self.seen);
         self.drop_connections();
     }
 
@@ -337,6 +337,8 @@ impl World {
         if self.dice.one_in(plan.disk_losses) {
             self.note(|_| "the collector's disk is lost".to_owned());
             self.lost_disk = true;
+            self.seen.disks_lost += 1;
+            self.collector.note_counters(&mut self.seen);
             self.deaths += 1;
             self.collector.lose_disk();
             self.drop_connections();
@@ -390,6 +392,7 @@ impl World {
                 self.note(|_| format!("device {place} is cloned"));
                 let clone = self.devices[place].cloned(self.devices.len());
                 self.devices[place].disturbed = true;
+                self.seen.clones += 1;
                 self.devices.push(clone);
                 self.links.push(None);
             }
@@ -420,6 +423,7 @@ impl World {
         device.disk = disk;
         for device in self.devices.iter_mut().filter(|device| device.id == id) {
             device.disturbed = true;
+            device.forgotten = true;
         }
     }
 }
