@@ -35,6 +35,8 @@ pub struct Site {
 pub struct AgentSettings {
     /// Disk of the spool.
     pub spool_mib: u32,
+    /// More keys of `[spool]`.
+    pub spool_more: &'static str,
     /// Where the spool lies; `None`: in the agent's home.
     pub spool_dir: Option<PathBuf>,
     /// Program and arguments that start the agent, the agent's command appended.
@@ -47,6 +49,7 @@ impl Default for AgentSettings {
     fn default() -> Self {
         Self {
             spool_mib: 256,
+            spool_more: "",
             spool_dir: None,
             wrapper: Vec::new(),
             more: String::new(),
@@ -272,10 +275,11 @@ impl Site {
         let config = home.join("agent.toml");
         let text = format!(
             "device = {name:?}\ntags = {{ site = \"test\" }}\n\n[collector]\naddress = \
-             \"{}\"\n\n[spool]\ndir = {spool:?}\nmax_mib = {}\n\n[status]\nfile = \
+             \"{}\"\n\n[spool]\ndir = {spool:?}\nmax_mib = {}\n{}\n\n[status]\nfile = \
              {:?}\ninterval_s = 1\nsocket = \"\"\n\n{}\n{sources}",
             self.mqtt(),
             settings.spool_mib,
+            settings.spool_more,
             home.join("status.json"),
             settings.more
         );
@@ -376,6 +380,12 @@ impl Agent {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its configuration.
+    #[must_use]
+    pub fn config(&self) -> &Path {
+        &self.config
     }
 
     /// Folder of its spool.

@@ -1,4 +1,5 @@
-//! What a process asked of the system, in order: the output of `strace -f -y -xx`.
+//! What a process asked of the system, in order: the output of `strace -f -y -xx`, where all texts
+//! are in hex, names of files too.
 //!
 //! Each system call has a beginning and an end, for with several threads others come in between.
 //! strace writes `PID call(args <unfinished ...>` and later `PID <... call resumed>rest) = result`,
@@ -11,7 +12,7 @@ use std::collections::HashMap;
 pub struct Call {
     /// Its name.
     pub name: String,
-    /// What stands in its parentheses.
+    /// What stands in its parentheses, without its texts but with the names of its files.
     pub args: String,
     /// The bytes of the texts in it, one after another.
     pub data: Vec<u8>,
@@ -64,29 +65,46 @@ fn call_of(whole: &str, began: usize, ended: usize) -> Option<Call> {
         .and_then(|number| number.parse().ok());
     Some(Call {
         name: name.to_owned(),
-        args: args.to_owned(),
-        data: hex_bytes(args),
+        args: String::from_utf8_lossy(&unescaped(args.split('"').step_by(2))).into_owned(),
+        data: hex_bytes(args.split('"').skip(1).step_by(2)),
         result,
         began,
         ended,
     })
 }
 
-/// The bytes of `\x41\x42`, wherever they stand outside of `<...>`, which names files.
-fn hex_bytes(args: &str) -> Vec<u8> {
+/// The bytes of `\x41\x42`, and nothing else.
+fn hex_bytes<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<u8> {
+    let pairs = texts.flat_map(|text| text.split("\\x").skip(1));
+    pairs
+        .filter_map(|pair| u8::from_str_radix(pair.get(..2)?, 16).ok())
+        .collect()
+}
+
+/// Texts with the bytes that `\x41` stands for in its place.
+fn unescaped<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for text in args.split('"').skip(1).step_by(2) {
-        for pair in text.split("\\x").skip(1) {
+    for text in texts {
+        let mut parts = text.split("\\x");
+        bytes.extend_from_slice(parts.next().unwrap_or_default().as_bytes());
+        for part in parts {
             bytes.extend(
-                pair.get(..2)
+                part.get(..2)
                     .and_then(|pair| u8::from_str_radix(pair, 16).ok()),
             );
+            bytes.extend_from_slice(part.get(2..).unwrap_or_default().as_bytes());
         }
     }
     bytes
 }
 
 impl Call {
+    /// Its first argument: for reads, writes and syncs the descriptor with its name.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        self.args.split(',').next().unwrap_or_default()
+    }
+
     /// Whether `needle` is in its data.
     #[must_use]
     pub fn holds(&self, needle: &[u8]) -> bool {
@@ -101,8 +119,8 @@ mod tests {
     use super::*;
 
     const TRACE: &str = r#"
-10 pwrite64(7</d/1.seg>, "\x68\x69"..., 2, 4096) = 2
-10 fdatasync(7</d/1.seg> <unfinished ...>
+10 pwrite64(7<\x2f\x64\x2f\x31>, "\x68\x69"..., 2, 4096) = 2
+10 fdatasync(7<\x2f\x64\x2f\x31> <unfinished ...>
 11 read(9<TCP:[127.0.0.1:1->127.0.0.1:2]>, "\x30", 64) = 1
 10 <... fdatasync resumed>)            = 0
 11 write(9<TCP:[127.0.0.1:1->127.0.0.1:2]>, "\x40\x02\x00\x01", 4) = 4
@@ -115,7 +133,7 @@ mod tests {
         let calls = read(TRACE);
         let sync = calls.iter().find(|call| call.name == "fdatasync").unwrap();
         assert_eq!((sync.began, sync.ended, sync.result), (2, 4, Some(0)));
-        assert!(sync.args.contains("/d/1.seg"));
+        assert!(sync.args.starts_with("7</d/1>"), "{}", sync.args);
         assert_eq!(calls.len(), 5);
     }
 

@@ -11,8 +11,14 @@ use headwater_tests::site::{AgentSettings, Site, at_a_site};
 const DISK: &str = "24m";
 /// What something else has written there.
 const FILLER_BYTES: u64 = 12 << 20;
-/// Rows that do not fit.
+/// Rows that do not fit beside it.
 const ROWS: u64 = 1_200_000;
+/// The smallest spool,
+const QUOTA_MIB: u32 = 16;
+/// with the smallest room for other lanes,
+const QUOTA_SHARES: &str = "segment_mib = 1\nalarm_percent = 20\nbulk_percent = 20\n";
+/// and rows that do not fit into the rest.
+const QUOTA_ROWS: u64 = 1_700_000;
 
 #[test]
 fn an_agent_whose_disk_is_full_says_so_and_works_on_when_there_is_room_again() {
@@ -30,7 +36,10 @@ fn small_disk(site: &Site) -> Result<Option<Vec<String>>> {
     let mount = format!("mount -t tmpfs -o size={DISK} none {spool:?} && exec \"$@\"");
     for options in ["-m", "-Urm"] {
         let words = ["unshare", options, "sh", "-c", &mount, "sh"];
-        let trial = Command::new(words[0]).args(&words[1..]).arg("true").output()?;
+        let trial = Command::new(words[0])
+            .args(&words[1..])
+            .arg("true")
+            .output()?;
         if trial.status.success() {
             return Ok(Some(words.map(str::to_owned).to_vec()));
         }
@@ -45,8 +54,11 @@ fn spool(site: &Site) -> PathBuf {
 fn on_a_full_disk(site: &mut Site, wrapper: Vec<String>) -> Result<()> {
     let signals = Signals::past("logger-1", ROWS);
     let spool = spool(site);
-    let settings =
-        AgentSettings { spool_dir: Some(spool.clone()), wrapper, ..AgentSettings::default() };
+    let settings = AgentSettings {
+        spool_dir: Some(spool.clone()),
+        wrapper,
+        ..AgentSettings::default()
+    };
     let mut agent = site.agent("logger-1", &signals.toml(), &settings)?;
     agent.start()?;
     let id = agent.process()?.id();
@@ -63,11 +75,17 @@ fn on_a_full_disk(site: &mut Site, wrapper: Vec<String>) -> Result<()> {
         lanes.is_some_and(|lanes| lanes.iter().any(|lane| lane["in_ram"] == true))
     })?;
     let log = agent.process()?.output()?;
-    ensure!(log.contains("disk takes nothing: it is full"), "the log does not say it: {log}");
+    ensure!(
+        log.contains("disk takes nothing: it is full"),
+        "the log does not say it: {log}"
+    );
     std::fs::remove_file(&filler).context("the filler is gone")?;
     site.start_collector()?;
     agent.wait_until_drained(signals.rows)?;
-    ensure!(agent.process()?.id() == id && agent.process()?.is_running()?, "another process");
+    ensure!(
+        agent.process()?.id() == id && agent.process()?.is_running()?,
+        "another process"
+    );
     agent.wait_status("that its disk takes records again", |status| {
         let lanes = status["lanes"].as_array();
         lanes.is_some_and(|lanes| lanes.iter().all(|lane| lane["in_ram"] == false))
@@ -91,8 +109,12 @@ fn fill(path: &Path) -> Result<()> {
 
 /// Where no file system can be made, the quota stands in: what does not fit is named in gaps.
 fn within_a_quota(site: &mut Site) -> Result<()> {
-    let signals = Signals::past("logger-1", ROWS);
-    let settings = AgentSettings { spool_mib: 16, ..AgentSettings::default() };
+    let signals = Signals::past("logger-1", QUOTA_ROWS);
+    let settings = AgentSettings {
+        spool_mib: QUOTA_MIB,
+        spool_more: QUOTA_SHARES,
+        ..AgentSettings::default()
+    };
     let mut agent = site.agent("logger-1", &signals.toml(), &settings)?;
     agent.start()?;
     agent.wait_status("all rows made", |status| {
@@ -106,7 +128,10 @@ fn within_a_quota(site: &mut Site) -> Result<()> {
     audit.expect_good()?;
     let (there, named) = (audit.total("samples")?, audit.total("gap_samples")?);
     ensure!(named > 0, "nothing was evicted: the quota was not reached");
-    ensure!(there + named == signals.samples(), "{there} there, {named} in gaps");
+    ensure!(
+        there + named == signals.samples(),
+        "{there} there, {named} in gaps"
+    );
     Ok(())
 }
 

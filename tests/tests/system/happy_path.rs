@@ -23,7 +23,11 @@ fn what_generators_make_is_in_the_lake_once_bit_for_bit_and_the_audit_is_complet
         }
         let audit = site.finish_complete(&mut agents, &signals)?;
         let expected: u64 = signals.iter().map(Signals::samples).sum();
-        ensure!(audit.total("samples")? == expected, "{}", audit.json["totals"]);
+        ensure!(
+            audit.total("samples")? == expected,
+            "{}",
+            audit.json["totals"]
+        );
         Ok(())
     });
 }
@@ -57,17 +61,26 @@ fn a_fleet_is_read_over_http_while_it_runs() {
 fn expect_newest_row(site: &Site, signals: &Signals) -> Result<()> {
     let devices = site.json("/v1/devices")?;
     ensure!(devices["devices"][0]["device"] == "pump-7", "{devices}");
-    ensure!(devices["devices"][0]["samples"] == signals.samples(), "{devices}");
+    ensure!(
+        devices["devices"][0]["samples"] == signals.samples(),
+        "{devices}"
+    );
     let answer = site.json("/v1/devices/pump-7/latest")?;
     let latest = answer["latest"].as_array().context("no list")?;
     let device = signals.device();
     for (column, metric) in METRICS.iter().enumerate() {
         // A value that is missing in the last row is the newest of an earlier one.
-        let newest = (0..signals.rows).rev().find_map(|k| device.row(k).values[column]);
+        let newest = (0..signals.rows)
+            .rev()
+            .find_map(|k| device.row(k).values[column]);
         let told = latest.iter().find(|point| point["metric"] == metric.name);
         let told = told.with_context(|| format!("no {} in {answer}", metric.name))?;
         let newest = as_json(newest.context("a metric without values")?);
-        ensure!(told["value"] == newest, "{}: {told} is not {newest}", metric.name);
+        ensure!(
+            told["value"] == newest,
+            "{}: {told} is not {newest}",
+            metric.name
+        );
     }
     Ok(())
 }
@@ -82,7 +95,9 @@ fn expect_series(site: &Site, signals: &Signals) -> Result<()> {
     ensure!(answer["truncated"] == false, "{answer}");
     // Bounds are whole milliseconds: only rows that surely lie between them are expected.
     let inside = |time: i64| from * 1_000 <= time && time < to * 1_000;
-    let extra = (95..205).map(|k| device.row(k)).filter(|row| inside(row.time.0));
+    let extra = (95..205)
+        .map(|k| device.row(k))
+        .filter(|row| inside(row.time.0));
     let expected: Vec<Json> = extra.filter_map(|row| row.values[0].map(as_json)).collect();
     let points = answer["points"].as_array().context("no points")?;
     let told: Vec<Json> = points.iter().map(|point| point["value"].clone()).collect();
@@ -94,7 +109,10 @@ fn expect_refusals(site: &Site) -> Result<()> {
     for (path, status) in [
         ("/v1/devices/nobody/latest", 404),
         ("/v1/devices/pump-7/series", 400),
-        ("/v1/devices/pump-7/series?metric=temperature&from=yesterday", 400),
+        (
+            "/v1/devices/pump-7/series?metric=temperature&from=yesterday",
+            400,
+        ),
         ("/v2", 404),
     ] {
         let (told, body) = site.http(path)?;
@@ -133,7 +151,10 @@ fn readings_of_this_machine_arrive_with_their_units() {
             metrics.insert(sample.metric.to_owned());
         })?;
         for part in ["load", "mem"] {
-            ensure!(metrics.iter().any(|metric| metric.contains(part)), "{part}: {metrics:?}");
+            ensure!(
+                metrics.iter().any(|metric| metric.contains(part)),
+                "{part}: {metrics:?}"
+            );
         }
         ensure!(rows(&lake, "metrics")? > 0, "no units in the lake");
         Ok(())

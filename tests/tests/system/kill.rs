@@ -22,10 +22,15 @@ fn killed_at_any_moment_nothing_is_missing_nothing_double_and_what_the_host_lost
         let mut dice = Dice::roll();
         // The generators outlast the kills: half a life and a restart each.
         let rows = RATE * (4 + kills);
-        let signals: Vec<_> =
-            (1..=2).map(|n| Signals::live(&format!("sensor-{n}"), rows, 10_000)).collect();
+        let signals: Vec<_> = (1..=2)
+            .map(|n| Signals::live(&format!("sensor-{n}"), rows, 10_000))
+            .collect();
         site.start_collector()?;
-        let mut host = site.agent(HOST, "[[host]]\ninterval_ms = 50\n", &AgentSettings::default())?;
+        let mut host = site.agent(
+            HOST,
+            "[[host]]\ninterval_ms = 50\n",
+            &AgentSettings::default(),
+        )?;
         host.start()?;
         let mut agents = Vec::new();
         for one in &signals {
@@ -78,6 +83,9 @@ fn expect_named(site: &Site, host_kills: &[i64]) -> Result<()> {
         ensure!(named, "the kill at {at} µs lies in no gap of {gaps:#?}");
     }
     let other = gaps.iter().find(|gap| gap.device != HOST);
-    ensure!(other.is_none(), "a generator resumes from its cursor, yet it lost: {other:?}");
+    ensure!(
+        other.is_none(),
+        "a generator resumes from its cursor, yet it lost: {other:?}"
+    );
     Ok(())
 }

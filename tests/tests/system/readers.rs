@@ -14,8 +14,9 @@ use headwater_tests::site::{Site, at_a_site};
 fn duckdb_polars_pyarrow_pandas_and_deltalake_find_what_the_generators_made() {
     at_a_site(|site| {
         site.start_collector()?;
-        let mut signals: Vec<_> =
-            (1..=3).map(|n| Signals::past(&format!("pump-{n}"), 5_000)).collect();
+        let mut signals: Vec<_> = (1..=3)
+            .map(|n| Signals::past(&format!("pump-{n}"), 5_000))
+            .collect();
         // One of them crosses midnight: its rows lie in two partitions.
         let day_us = 86_400_000_000;
         signals[0].start_us = signals[0].start_us.div_euclid(day_us) * day_us - 25_000_000;
@@ -31,7 +32,11 @@ fn duckdb_polars_pyarrow_pandas_and_deltalake_find_what_the_generators_made() {
 
 fn expect_readers_agree(site: &Site, signals: &[Signals], audited: u64) -> Result<()> {
     let mut expected = totals(signals);
-    ensure!(expected["rows"] == audited, "made {}, audited {audited}", expected["rows"]);
+    ensure!(
+        expected["rows"] == audited,
+        "made {}, audited {audited}",
+        expected["rows"]
+    );
     let lake = site.lake();
     for table in ["logs", "quarantine", "gaps", "epochs", "devices", "metrics"] {
         expected["tables"][table] = rows(&lake, table)?.into();
@@ -43,7 +48,12 @@ fn expect_readers_agree(site: &Site, signals: &[Signals], audited: u64) -> Resul
          installs them (tests/readers/requirements.txt) and sets it",
     )?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("readers/check_lake.py");
-    let output = Command::new(python).arg(script).arg(&lake).arg("--expect").arg(path).output()?;
+    let output = Command::new(python)
+        .arg(script)
+        .arg(&lake)
+        .arg("--expect")
+        .arg(path)
+        .output()?;
     let said = String::from_utf8_lossy(&output.stdout);
     let failed = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{said}{failed}");
@@ -57,6 +67,10 @@ fn expect_readers_agree(site: &Site, signals: &[Signals], audited: u64) -> Resul
 fn expect_format(site: &Site) -> Result<()> {
     let guarded = guard(&LocalStore::new(&site.lake())?)?;
     ensure!(guarded.fault_count == 0, "{:#?}", guarded.faults);
-    ensure!(guarded.files > 3, "only {} files were checked", guarded.files);
+    ensure!(
+        guarded.files > 3,
+        "only {} files were checked",
+        guarded.files
+    );
     Ok(())
 }

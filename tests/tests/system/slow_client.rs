@@ -33,8 +33,9 @@ fn a_client_that_reads_no_acknowledgements_stalls_nobody_else() {
 fn connections_that_never_say_anything_stall_nobody() {
     at_a_site(|site| {
         site.start_collector()?;
-        let silent: Vec<_> =
-            (0..SILENT).map(|_| Client::silent(site.mqtt())).collect::<Result<_>>()?;
+        let silent: Vec<_> = (0..SILENT)
+            .map(|_| Client::silent(site.mqtt()))
+            .collect::<Result<_>>()?;
         let signals = Signals::past("pump-1", 3_000);
         let mut agent = site.generator(&signals)?;
         agent.wait_until_drained(signals.rows)?;
@@ -49,7 +50,10 @@ fn connections_that_never_say_anything_stall_nobody() {
 fn an_agent_that_is_stopped_in_mid_stream_delays_only_itself() {
     at_a_site(|site| {
         site.start_collector()?;
-        let signals = [Signals::live("sleeper", 600, 5_000), Signals::live("awake", 600, 5_000)];
+        let signals = [
+            Signals::live("sleeper", 600, 5_000),
+            Signals::live("awake", 600, 5_000),
+        ];
         let mut sleeper = site.generator(&signals[0])?;
         let mut awake = site.generator(&signals[1])?;
         sleeper.wait_until_durable(1_000)?;

@@ -10,8 +10,9 @@ use headwater_tests::site::{Agent, Site, at_a_site};
 const ROWS: u64 = 1_200;
 
 fn fleet(site: &Site) -> Result<(Vec<Agent>, Vec<Signals>)> {
-    let signals: Vec<_> =
-        (1..=3).map(|n| Signals::live(&format!("sensor-{n}"), ROWS, 5_000)).collect();
+    let signals: Vec<_> = (1..=3)
+        .map(|n| Signals::live(&format!("sensor-{n}"), ROWS, 5_000))
+        .collect();
     let mut agents = Vec::new();
     for one in &signals {
         agents.push(site.generator(one)?);
@@ -47,7 +48,9 @@ fn sled_folder(data: &Path) -> Result<PathBuf> {
         if folder.join("conf").exists() && folder.join("db").exists() {
             return Ok(folder);
         }
-        let below = std::fs::read_dir(&folder)?.flatten().map(|entry| entry.path());
+        let below = std::fs::read_dir(&folder)?
+            .flatten()
+            .map(|entry| entry.path());
         folders.extend(below.filter(|path| path.is_dir()));
     }
     None.with_context(|| format!("no sled below {}", data.display()))
@@ -69,6 +72,8 @@ fn a_collector_that_lost_its_disk_beside_its_lake_brings_nothing_double_and_miss
         site.start_collector()?;
         let audit = site.finish(&mut agents, &signals)?;
         ensure!(audit.total("repeated")? == 0, "{}", audit.json["totals"]);
-        signals.iter().try_for_each(|one| audit.expect_complete(&one.device))
+        signals
+            .iter()
+            .try_for_each(|one| audit.expect_complete(&one.device))
     });
 }

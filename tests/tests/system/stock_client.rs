@@ -22,7 +22,11 @@ fn publish(site: &Site, version: &str, topic: &str, payload: &str) -> Result<()>
         .output()
         .context("mosquitto_pub is in the package mosquitto-clients; tests/run installs it")?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "mosquitto_pub -V {version}: {} {said}", output.status);
+    ensure!(
+        output.status.success(),
+        "mosquitto_pub -V {version}: {} {said}",
+        output.status
+    );
     Ok(())
 }
 
@@ -34,7 +38,12 @@ fn what_mosquitto_pub_saw_acknowledged_survives_a_sigkill_right_after() {
         for (n, version) in ["311", "5", "311", "5"].into_iter().enumerate() {
             let (device, value) = (format!("plain-{n}"), 20.5 + n as f64);
             let topic = format!("devices/{device}");
-            publish(site, &mqtt(version), &topic, &format!("{{\"temperature\": {value}}}"))?;
+            publish(
+                site,
+                &mqtt(version),
+                &topic,
+                &format!("{{\"temperature\": {value}}}"),
+            )?;
             site.kill_collector()?;
             site.start_collector()?;
             expected.push((device, value));
@@ -65,7 +74,11 @@ fn temperatures(site: &Site) -> Result<Vec<(String, f64)>> {
 }
 
 fn mqtt(version: &str) -> String {
-    if version == "5" { "mqttv5".to_owned() } else { format!("mqttv{version}") }
+    if version == "5" {
+        "mqttv5".to_owned()
+    } else {
+        format!("mqttv{version}")
+    }
 }
 
 #[test]
@@ -74,9 +87,11 @@ fn the_puback_leaves_only_after_the_fsync_of_what_it_acknowledges() {
         let trace = site.folder().join("trace");
         let path = trace.to_str().context("a path in UTF-8")?;
         // -D: the collector itself is our child, and strace watches from aside.
-        site.wrapper = ["strace", "-D", "-f", "-y", "-xx", "-s", "8192", "-e", CALLS, "-o", path]
-            .map(str::to_owned)
-            .to_vec();
+        site.wrapper = [
+            "strace", "-D", "-f", "-y", "-xx", "-s", "8192", "-e", CALLS, "-o", path,
+        ]
+        .map(str::to_owned)
+        .to_vec();
         site.start_collector()?;
         for (version, marker) in [("311", "drop-of-v311"), ("5", "drop-of-v5")] {
             let payload = format!("{{\"mark\": \"{marker}\"}}");
@@ -85,7 +100,10 @@ fn the_puback_leaves_only_after_the_fsync_of_what_it_acknowledges() {
         site.stop_collector()?;
         let calls = wait_for("strace to finish its file", || {
             let text = std::fs::read_to_string(&trace)?;
-            let whole = text.lines().last().is_some_and(|line| line.contains("+++ exited"));
+            let whole = text
+                .lines()
+                .last()
+                .is_some_and(|line| line.contains("+++ exited"));
             Ok(whole.then(|| trace::read(&text)))
         })?;
         for marker in ["drop-of-v311", "drop-of-v5"] {
@@ -98,35 +116,51 @@ fn the_puback_leaves_only_after_the_fsync_of_what_it_acknowledges() {
 
 /// Received, written to the journal, synced without an error, and only then acknowledged.
 fn expect_synced_before_puback(calls: &[Call], marker: &str, data: &str) -> Result<()> {
-    let is_journal = |call: &&Call| call.args.contains(data);
     let marker = marker.as_bytes();
     let received = calls
         .iter()
-        .find(|call| call.args.contains("socket:") && call.holds(marker))
-        .or_else(|| calls.iter().find(|call| call.args.contains("TCP") && call.holds(marker)))
+        .find(|call| call.args.contains("<socket:") && call.holds(marker))
         .context("the publish was never read from a socket")?;
-    let socket = received.args.split(',').next().context("a call without arguments")?;
+    let socket = received.file();
     let written = calls
         .iter()
-        .filter(is_journal)
-        .find(|call| call.name.contains("write") && call.holds(marker))
+        .find(|call| call.name == "pwrite64" && call.file().contains(data) && call.holds(marker))
         .context("the publish was never written below the data folder")?;
-    let file = written.args.split(',').next().context("a call without arguments")?;
+    let file = written.file();
     let synced = calls
         .iter()
         .find(|call| {
             matches!(&*call.name, "fdatasync" | "fsync")
-                && call.args.starts_with(file)
+                && call.file() == file
                 && call.began > written.ended
         })
         .with_context(|| format!("{file} was never synced after the write"))?;
     ensure!(synced.result == Some(0), "the sync failed: {synced:?}");
     let acked = calls
         .iter()
-        .filter(|call| call.began > received.ended && call.args.starts_with(socket))
+        .filter(|call| call.began > received.ended && call.file() == socket)
         .find(|call| call.data.first() == Some(&0x40))
         .with_context(|| format!("no PUBACK on {socket}"))?;
     ensure!(received.ended < written.began, "written before it was read");
-    ensure!(synced.ended < acked.began, "the PUBACK left before its sync: {synced:?} {acked:?}");
+    ensure!(
+        synced.ended < acked.began,
+        "the PUBACK left before its sync: {synced:?} {acked:?}"
+    );
     Ok(())
+}
+
+#[test]
+fn a_puback_that_leaves_before_its_sync_would_be_noticed() {
+    let sync = "2 fdatasync(7<\\x2f\\x64\\x2f\\x31>) = 0";
+    let puback = "1 sendto(9<\\x73\\x6f\\x63\\x6b\\x65\\x74\\x3a\\x5b\\x31\\x5d>, \"\\x40\\x02\\x00\\x01\", 4) = 4";
+    let received = puback
+        .replace("sendto", "recvfrom")
+        .replace("\\x40\\x02\\x00\\x01", "\\x6d\\x31");
+    let written = "2 pwrite64(7<\\x2f\\x64\\x2f\\x31>, \"\\x6d\\x31\", 2, 0) = 2";
+    let judge =
+        |lines: [&str; 4]| expect_synced_before_puback(&trace::read(&lines.join("\n")), "m1", "/d");
+    judge([&received, written, sync, puback]).unwrap();
+    judge([&received, written, puback, sync]).unwrap_err();
+    judge([&received, sync, written, puback]).unwrap_err();
+    judge([&received, written, &sync.replace("= 0", "= -1 EIO"), puback]).unwrap_err();
 }

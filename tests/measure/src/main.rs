@@ -1,0 +1,83 @@
+//! What the chain costs on this machine. Measures and reports, never asserts.
+//!
+//! ```text
+//! cargo run --release -p headwater-measure -- [--json] [--quick] [NAME...]
+//! ```
+//! Names choose some of `chain`, `puback`, `agent-memory`, `idle-connections`, `backlog`; without
+//! any all run, in about two minutes after the build. `--quick` takes a quarter of the time and a
+//! quarter of the backlog. The folder for temporary files must be on a disk if the syncs are to mean
+//! anything. Both processes of the chain share the machine with whatever else runs on it.
+
+mod backlog;
+mod build;
+mod chain;
+mod memory;
+mod puback;
+mod table;
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use table::Figure;
+
+/// How much of each measurement is made.
+#[derive(Debug, Clone, Copy)]
+struct Effort {
+    /// Window of the end-to-end rate.
+    chain: Duration,
+    /// Each run of the load.
+    puback: Duration,
+    /// How long the agent runs before its memory is read.
+    settle: Duration,
+    /// Bytes of the backlog.
+    backlog_bytes: u64,
+}
+
+const WHOLE: Effort = Effort {
+    chain: Duration::from_secs(20),
+    puback: Duration::from_secs(5),
+    settle: Duration::from_secs(12),
+    backlog_bytes: 2_000_000_000,
+};
+const QUICK: Effort = Effort {
+    chain: Duration::from_secs(5),
+    puback: Duration::from_secs(2),
+    settle: Duration::from_secs(4),
+    backlog_bytes: 500_000_000,
+};
+
+type Measure = fn(Effort) -> Result<Vec<Figure>>;
+
+const MEASURES: [(&str, Measure); 5] = [
+    ("chain", chain::run),
+    ("puback", puback::run),
+    ("agent-memory", memory::agent),
+    ("idle-connections", memory::idle_connections),
+    ("backlog", backlog::run),
+];
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the result of a measuring program")]
+fn main() -> Result<()> {
+    let (mut json, mut effort, mut names) = (false, WHOLE, Vec::new());
+    for argument in std::env::args().skip(1) {
+        match argument.as_str() {
+            "--json" => json = true,
+            "--quick" => effort = QUICK,
+            name if MEASURES.iter().any(|(known, _)| *known == name) => names.push(argument),
+            _ => {
+                let known: Vec<_> = MEASURES.iter().map(|(name, _)| *name).collect();
+                bail!("{argument} is unknown; there are --json, --quick and {}", known.join(", "))
+            }
+        }
+    }
+    build::programs()?;
+    let mut figures = Vec::new();
+    for (name, measure) in MEASURES {
+        if names.is_empty() || names.iter().any(|wanted| wanted == name) {
+            eprintln!("measuring {name}");
+            figures.extend(measure(effort)?);
+        }
+    }
+    println!("{}", if json { table::json(&figures) } else { table::text(&figures) });
+    Ok(())
+}

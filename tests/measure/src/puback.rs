@@ -1,0 +1,79 @@
+//! Durable PUBACKs for stock clients, beside mosquitto, which keeps nothing.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use headwater_tests::process::{Process, free_port, wait_for};
+use headwater_tests::site::Site;
+
+use crate::table::Figure;
+use crate::{Effort, build};
+
+/// What the load's clients publish is one text: the least that a decoder can do.
+const PLAIN: &str = "\n[[plain]]\ntopic = \"sensors/{device}/#\"\ndecoder = \"number\"\n";
+/// Each broker has its turn this often; the middle one counts.
+const TURNS: usize = 3;
+
+pub(crate) fn run(effort: Effort) -> Result<Vec<Figure>> {
+    let mut site = Site::new()?;
+    PLAIN.clone_into(&mut site.settings);
+    site.start_collector()?;
+    let port = free_port()?;
+    let mosquitto = mosquitto(&site, port)?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        ours.push(load(site.mqtt().port(), effort.puback)?);
+        if mosquitto.is_some() {
+            theirs.push(load(port, effort.puback)?);
+        }
+    }
+    let (rate, p99_ms) = middle(ours);
+    let mut figures = vec![
+        Figure::new("100 stock clients, 1 KiB, QoS 1: PUBACK after fsync", rate, "msg/s"),
+        Figure::new("  99 of 100 within", p99_ms, "ms"),
+    ];
+    if mosquitto.is_some() {
+        let (their_rate, their_p99_ms) = middle(theirs);
+        figures.push(Figure::new("  mosquitto without persistence", their_rate, "msg/s"));
+        figures.push(Figure::new("  99 of 100 within", their_p99_ms, "ms"));
+        figures.push(Figure::new("  the one over the other", rate / their_rate, "x").at_least(1.5));
+    }
+    Ok(figures)
+}
+
+/// The run whose rate is in the middle.
+fn middle(mut runs: Vec<(f64, f64)>) -> (f64, f64) {
+    runs.sort_by(|a, b| a.0.total_cmp(&b.0));
+    runs[runs.len() / 2]
+}
+
+/// Messages per second, and the 99th percentile in ms.
+fn load(port: u16, time: Duration) -> Result<(f64, f64)> {
+    let output = Command::new(build::load()?)
+        .args(["--port", &port.to_string(), "--seconds", &time.as_secs().to_string(), "--json"])
+        .output()?;
+    if !output.status.success() {
+        bail!("the load failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let number = |name: &str| said[name].as_f64().with_context(|| format!("no {name} in {said}"));
+    Ok((number("messages_per_s")?, number("p99_ms")?))
+}
+
+/// A mosquitto that answers at once and keeps nothing; `None` where it is not installed.
+fn mosquitto(site: &Site, port: u16) -> Result<Option<Process>> {
+    let found = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto", "/usr/local/sbin/mosquitto"]
+        .into_iter()
+        .find(|path| std::path::Path::new(path).exists());
+    let Some(program) = found else { return Ok(None) };
+    let config = site.folder().join("mosquitto.conf");
+    let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n");
+    std::fs::write(&config, text)?;
+    let mut command = Command::new(program);
+    let process = Process::start("mosquitto", site.folder(), command.arg("-c").arg(config))?;
+    wait_for("mosquitto to listen", || {
+        Ok(std::net::TcpStream::connect(("127.0.0.1", port)).ok())
+    })?;
+    Ok(Some(process))
+}
