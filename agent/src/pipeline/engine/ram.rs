@@ -117,8 +117,10 @@ impl<D: Disk> Engine<D> {
         let (epoch, next, lane_id) = (ram.epoch, ram.next_seq, lane.lane);
         let device = &self.settings.device;
         lane.marks.apply(device, lane_id, epoch, &envelope);
-        if kind == Kind::Gap {
+        if kind != Kind::EpochEnd {
             // An unclean stop is named once: were this epoch lost, its end on disk names that too.
+            // The first snapshot after the disk is back knows the source of a reading: should the
+            // next ones be lost in a crash, the gap that names them has where to begin.
             // An end that stands in memory alone is appended again by the next start.
             lane.durable.apply(device, lane_id, epoch, &envelope);
         }
