@@ -1,9 +1,12 @@
 //! Finding the segments of a log at its start.
 
 use std::io;
+use std::ops::Range;
 
 use crate::disk::{Disk, DiskFile};
-use crate::format::{FOOTER_BYTES, Footer, HEADER_BYTES, Header, HeaderError, Name};
+use crate::format::{
+    FOOTER_BYTES, Footer, HEADER_BYTES, Header, HeaderError, Name, RECORD_HEADER_BYTES,
+};
 use crate::index::{Segment, SegmentInfo};
 use crate::reader::read_snapshot;
 use crate::recover::{Cut, Fate, Found, Recovery, Unreadable, judge};
@@ -74,8 +77,9 @@ pub(crate) fn take_stock<D: Disk>(disk: &D, log: &str) -> io::Result<Inventory> 
             Err(error) => inventory.skip(&Name::Segment(id).file(log), "read", &error),
         }
     }
-    for (file, fate) in found.iter().zip(judge(&found)) {
-        inventory.settle(disk, log, file, fate);
+    for (at, (file, fate)) in found.iter().zip(judge(&found)).enumerate() {
+        let newer = found.get(at + 1).and_then(|newer| newer.header.ok());
+        inventory.settle(disk, log, file, newer, fate);
     }
     // A tail may have been cut below what its successor's header promises; positions never return.
     let promised = found
@@ -132,7 +136,14 @@ impl Inventory {
         self.unknown += UNKNOWN_POSITIONS;
     }
 
-    fn settle<D: Disk>(&mut self, disk: &D, log: &str, file: &Found, fate: Fate) {
+    fn settle<D: Disk>(
+        &mut self,
+        disk: &D,
+        log: &str,
+        file: &Found,
+        newer: Option<Header>,
+        fate: Fate,
+    ) {
         let name = Name::Segment(file.id).file(log);
         match fate {
             Fate::Sealed { next, end } => {
@@ -147,7 +158,9 @@ impl Inventory {
                 }
             }
             Fate::Rescue => {
-                if let Err(error) = self.rescue(disk, &name, file) {
+                let older = self.segments.last().map(|segment| segment.info.next);
+                let likely = likely_positions(file, older, newer);
+                if let Err(error) = self.rescue(disk, &name, file, likely) {
                     self.skip(&name, "scan", &error);
                 }
             }
@@ -236,10 +249,16 @@ impl Inventory {
     }
 
     /// Takes what records there are in a file without a header.
-    fn rescue<D: Disk>(&mut self, disk: &D, name: &str, found: &Found) -> io::Result<()> {
+    fn rescue<D: Disk>(
+        &mut self,
+        disk: &D,
+        name: &str,
+        found: &Found,
+        likely: Range<u64>,
+    ) -> io::Result<()> {
         let file = disk.open(name)?;
         let mut walk = Walk::new(file, found.id, 0, 0, found.len, u64::MAX);
-        if !walk.find_any()? {
+        if !walk.find_any(&likely)? {
             self.drop_file(disk, name.to_owned());
             return Ok(());
         }
@@ -277,6 +296,30 @@ impl Inventory {
         };
         self.segments.push(segment);
         Ok(())
+    }
+}
+
+/// Positions that a file without a header may hold: so that not every byte of it that could begin a
+/// record costs the checksum of what would be its payload.
+fn likely_positions(file: &Found, older: Option<u64>, newer: Option<Header>) -> Range<u64> {
+    let most = file.len / RECORD_HEADER_BYTES as u64;
+    let promised = newer.map(|newer| {
+        if newer.previous == file.id {
+            newer.previous_next
+        } else {
+            newer.first
+        }
+    });
+    let end = file.footer.map(|footer| footer.next).or(promised);
+    let from = end.map_or(0, |end| end.saturating_sub(most));
+    match (older, end) {
+        (_, Some(end)) if newer.is_some_and(|newer| newer.previous != file.id) => {
+            // A segment between them may be gone.
+            older.unwrap_or(0)..end
+        }
+        (_, Some(end)) => from..end,
+        (Some(older), None) => older..older.saturating_add(UNKNOWN_POSITIONS),
+        (None, None) => 0..u64::MAX,
     }
 }
 

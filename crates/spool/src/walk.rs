@@ -131,10 +131,12 @@ impl<F: DiskFile> Walk<F> {
         Ok(())
     }
 
-    /// Looks for a record of any position from the present offset on, where the header is lost.
-    pub(crate) fn find_any(&mut self) -> io::Result<bool> {
+    /// Looks for a record of a position among `likely` from the present offset on, where the header
+    /// is lost.
+    pub(crate) fn find_any(&mut self, likely: &Range<u64>) -> io::Result<bool> {
         while self.offset + RECORD_HEADER_BYTES as u64 <= self.end {
             if let Some(head) = self.header(self.offset)?
+                && likely.contains(&head.position)
                 && self.good_record(self.offset, head.position)?.is_some()
             {
                 self.expected = head.position;
