@@ -33,6 +33,8 @@ struct Active<F> {
     synced: u64,
     /// Offset up to which everything is written.
     written: u64,
+    /// Begun where only reserved records might begin one.
+    on_reserve: bool,
 }
 
 /// One durable log in a folder. See the crate's page for what it promises.
@@ -157,7 +159,14 @@ impl<D: Disk> Log<D> {
         let total = (RECORD_HEADER_BYTES + payload.len()) as u64;
         let position = self.next;
         let id = match &self.active {
-            Some(active) if self.fits(active, total) => active.id,
+            Some(active) if self.fits(active, total) => {
+                // Others would fill up what is kept for those that make room.
+                if active.on_reserve && !reserved && self.is_on_reserve() {
+                    let (need, cause) = (total, FullCause::Quota);
+                    return Err(AppendError::Full { need, cause });
+                }
+                active.id
+            }
             _ => self.begin_segment(total, snapshot, reserved)?,
         };
         format::append_record(&mut self.buffer, id, position, kind, payload);
@@ -335,6 +344,7 @@ impl<D: Disk> Log<D> {
             unsealed_end: None,
         });
         let (synced, written) = (records_at, records_at);
+        let on_reserve = self.is_on_reserve();
         self.active = Some(Active {
             id,
             file,
@@ -342,6 +352,7 @@ impl<D: Disk> Log<D> {
             len,
             synced,
             written,
+            on_reserve,
         });
         Ok(id)
     }
@@ -492,6 +503,16 @@ impl<D: Disk> Log<D> {
         self.next
     }
 
+    /// Whether a record with a payload of `len` bytes begins a new segment.
+    #[must_use]
+    pub fn needs_segment(&self, len: usize) -> bool {
+        let total = (RECORD_HEADER_BYTES + len) as u64;
+        !self
+            .active
+            .as_ref()
+            .is_some_and(|active| self.fits(active, total))
+    }
+
     /// Bytes appended and not yet written.
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
@@ -502,6 +523,12 @@ impl<D: Disk> Log<D> {
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.used
+    }
+
+    /// Bytes of them that spares take: a new segment is made of one.
+    #[must_use]
+    pub fn spare_bytes(&self) -> u64 {
+        self.spares.iter().map(|s| in_blocks(s.len)).sum()
     }
 
     /// Its configuration.

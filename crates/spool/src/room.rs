@@ -1,6 +1,7 @@
 //! Room for a new segment: whether there is any, and the file that takes it.
 
 use std::io;
+use std::sync::atomic::Ordering;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::{AppendError, FullCause};
@@ -36,6 +37,15 @@ impl<D: Disk> Log<D> {
             });
         }
         Ok(spare)
+    }
+
+    /// Whether segments stand in the reserve: of this log's own quota, or of the common one.
+    pub(crate) fn is_on_reserve(&self) -> bool {
+        let spare = self.spare_bytes();
+        let (config, budget) = (&self.config, &self.budget);
+        let all = budget.used.load(Ordering::Relaxed);
+        self.used - spare > config.quota_bytes.saturating_sub(config.reserve_bytes)
+            || all.saturating_sub(spare) > budget.quota.saturating_sub(budget.reserve)
     }
 
     /// A file system that does not tell counts as roomy: the device will say so itself.
