@@ -224,14 +224,16 @@ impl Ledger {
         self.tracks.entry(stream.clone()).or_default()
     }
 
-    /// The running group is durable.
-    pub fn synced(&mut self) {
-        for stream in std::mem::take(&mut self.undo).into_keys() {
-            if let Some(track) = self.tracks.get_mut(&stream) {
+    /// The running group is durable; returns the streams that it changed.
+    pub fn synced(&mut self) -> Vec<Stream> {
+        let changed: Vec<Stream> = std::mem::take(&mut self.undo).into_keys().collect();
+        for stream in &changed {
+            if let Some(track) = self.tracks.get_mut(stream) {
                 track.receiver.synced();
             }
         }
         self.undo_plain.clear();
+        changed
     }
 
     /// The running group failed: nothing of it happened.
@@ -263,6 +265,13 @@ impl Ledger {
     /// Custody ends at the journal: all that is durable counts as committed.
     pub fn commit_all(&mut self, stream: &Stream) {
         if let Some(track) = self.tracks.get_mut(stream) {
+            track.receiver.commit_all();
+        }
+    }
+
+    /// The same for every stream, as the journal was found at the start.
+    pub fn commit_everything(&mut self) {
+        for track in self.tracks.values_mut() {
             track.receiver.commit_all();
         }
     }

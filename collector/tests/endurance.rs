@@ -3,7 +3,9 @@
 mod common;
 
 use common::{Rig, SAMPLES, bundle, bundle_of, device, hello, listed};
+use headwater_collector::pipeline::custody::{Event, Mode, SinkSpec};
 use headwater_collector::ledger::MAX_STREAMS_PER_DEVICE;
+use headwater_collector::sink::lake::NAME;
 use headwater_lake::MemStore;
 use headwater_proto::frame::Kind;
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange};
@@ -110,4 +112,105 @@ fn one_device_cannot_open_streams_without_bound() {
     let rejects = rig.rejects();
     assert!(!rejects.is_empty());
     assert!(rejects.iter().all(|reject| !reject.reason.is_final()));
+}
+
+#[test]
+fn a_journal_that_filled_up_during_an_outage_of_the_lake_empties_after_it() {
+    let mut settings = common::settings();
+    settings.log.segment_bytes = 16 << 10;
+    settings.log.quota_bytes = 128 << 10;
+    settings.log.reserve_bytes = 16 << 10;
+    let mut rig = Rig::start(FakeDisk::new(), MemStore::new(), settings.clone(), 0).unwrap();
+    greet(&mut rig);
+    assert!(rig.sync());
+    rig.up(bundle(1, 0, 5), 1);
+    assert!(rig.sync());
+    // The lake goes away when the plan is in the journal and nothing is published yet.
+    let mut after = 0;
+    while rig.custody.plan().is_none() {
+        rig.store.restart();
+        rig.store.crash_after(after);
+        assert!(rig.flush().is_err());
+        after += 1;
+    }
+    let plan = rig.custody.plan().unwrap().bytes.clone();
+    let (mut seq, mut sent) = (5, 0);
+    while sent < 300 {
+        rig.ms += 100;
+        sent += 1;
+        rig.up(bundle(1, seq, seq + 5), 1);
+        seq += 5;
+        // The sink's plan comes again and again, and so do gaps that say they make room.
+        let _ = rig.custody.append_plan(NAME, &plan);
+        rig.handle(Event::Tick);
+        assert!(rig.sync());
+        if rig.custody.is_stalled() {
+            // Its sender is told nothing more, and comes again with what was not acknowledged.
+            greet(&mut rig);
+            seq = rig.mark(1).unwrap().received;
+            let gap = gap_of("dev", 100 + sent);
+            rig.up(bundle_of(&device(), 1, seq, &[gap]), 2);
+            rig.sync();
+        }
+    }
+    rig.store.restart();
+    let mut rig = Rig::start(rig.disk.process_killed(), rig.store.clone(), settings, rig.ms).unwrap();
+    for _ in 0..20 {
+        rig.ms += 3_000;
+        rig.flush().unwrap();
+        rig.handle(Event::Tick);
+        assert!(rig.sync());
+    }
+    assert!(rig.custody.counters().segments_released_total > 5);
+    greet(&mut rig);
+    assert!(rig.sync());
+    let before = rig.mark(1).unwrap().received;
+    rig.up(bundle(1, before, before + 5), 3);
+    assert!(rig.sync());
+    assert_eq!(rig.mark(1).unwrap().received, before + 5);
+}
+
+#[test]
+fn what_the_journal_took_stays_committed_over_a_restart_where_custody_ends_there() {
+    let mut settings = common::settings();
+    settings.mode = Mode::Journal;
+    let mut rig = Rig::start(FakeDisk::new(), MemStore::new(), settings.clone(), 0).unwrap();
+    greet(&mut rig);
+    rig.up(bundle(1, 0, 5), 1);
+    assert!(rig.sync());
+    assert_eq!(rig.mark(1).unwrap().committed, 5);
+    let disk = rig.disk.process_killed();
+    let mut rig = Rig::start(disk, rig.store.clone(), settings, 10).unwrap();
+    greet(&mut rig);
+    assert!(rig.sync());
+    let mark = rig.mark(1).unwrap();
+    assert_eq!((mark.received, mark.committed), (5, 5));
+}
+
+#[test]
+fn a_stretch_that_cannot_be_read_when_all_sinks_have_it_is_committed_later() {
+    let mut settings = common::settings();
+    settings.sinks.push(SinkSpec {
+        name: "second".into(),
+        required: true,
+    });
+    let mut rig = Rig::start(FakeDisk::new(), MemStore::new(), settings, 0).unwrap();
+    greet(&mut rig);
+    rig.up(bundle(1, 0, 5), 1);
+    assert!(rig.sync());
+    let through = rig.custody.log().durable();
+    let say = |rig: &mut Rig, sink: &str, through| {
+        rig.handle(Event::Committed {
+            sink: sink.into(),
+            through,
+            streams: Vec::new(),
+        });
+        rig.sync();
+    };
+    say(&mut rig, NAME, through);
+    rig.disk.fail_operation(0);
+    say(&mut rig, "second", through);
+    assert_eq!(rig.custody.cursor("second"), Some(0));
+    say(&mut rig, "second", through);
+    assert_eq!(rig.mark(1).unwrap().committed, 5);
 }

@@ -28,7 +28,7 @@ pub struct JournalLevel {
     pub used_bytes: u64,
     /// Bytes they may take.
     pub quota_bytes: u64,
-    /// Bytes of one segment: the last two are kept for plans, marks and gaps.
+    /// Bytes of one segment: the last three are kept for marks and gaps, plans, and a cursor.
     pub segment_bytes: u64,
 }
 
@@ -39,7 +39,7 @@ const MIN_USEFUL_BYTES: u64 = 32 << 10;
 /// The credit of each of `connections` connections; 0 stops them.
 #[must_use]
 pub fn credit(limits: CreditLimits, connections: usize, level: JournalLevel) -> u64 {
-    let kept = level.segment_bytes.saturating_mul(2);
+    let kept = level.segment_bytes.saturating_mul(3);
     let free = level
         .quota_bytes
         .saturating_sub(level.used_bytes)
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn a_journal_near_its_quota_stops_every_sender() {
         assert_eq!(
-            credit(CreditLimits::default(), 10, level(4096 * MIB - 128 * MIB)),
+            credit(CreditLimits::default(), 10, level(4096 * MIB - 192 * MIB)),
             0
         );
         assert_eq!(credit(CreditLimits::default(), 10, level(u64::MAX)), 0);

@@ -8,7 +8,7 @@ use headwater_proto::message::{GapReason, Hello, HelloStream, MAX_MARKS, Mark, P
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::Disk;
 
-use super::{Custody, Refused};
+use super::{Custody, Leaves, Refused};
 use crate::pipeline::envelope::{Change, GapHead, MarkHead, Record};
 
 /// Most origins of one connection: a gateway speaks for its nodes.
@@ -135,7 +135,7 @@ impl<D: Disk> Custody<D> {
                 change,
                 at: now.wall,
             };
-            self.append(&Record::Mark(head), true)?;
+            self.append(&Record::Mark(head), Leaves::Two)?;
         }
         self.ledger.claim(&stream, listed.next);
         let missing: Vec<SeqRange> = self
@@ -162,7 +162,7 @@ impl<D: Disk> Custody<D> {
             reason,
             at: now.wall,
         };
-        self.append(&Record::Gap(head), true)?;
+        self.append(&Record::Gap(head), Leaves::Two)?;
         self.counters.gaps_named_total += 1;
         Ok(())
     }
@@ -276,7 +276,7 @@ impl<D: Disk> Custody<D> {
             change,
             at: now.wall,
         };
-        self.append(&Record::Mark(head), true)?;
+        self.append(&Record::Mark(head), Leaves::Two)?;
         Ok(())
     }
 

@@ -20,6 +20,7 @@ mod sinks;
 mod types;
 mod up;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -92,10 +93,28 @@ pub struct Custody<D: Disk> {
     next_expiry: Millis,
     counters: Counters,
     scratch: Vec<u8>,
+    /// Bytes of the newest snapshot.
+    snapshot_bytes: usize,
+}
+
+/// Segments of the journal's quota that each kind of record leaves to the next, so that a full
+/// journal can always be emptied: a sink's plan, then the snapshot that lets segments go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaves {
+    /// Readings.
+    Three = 3,
+    /// Gaps and marks.
+    Two = 2,
+    /// Plans of sinks.
+    One = 1,
+    /// A cursor, at the head of a new segment.
+    None = 0,
 }
 
 /// How often closed streams are looked through.
 const EXPIRY_EVERY_MS: u64 = 60_000;
+/// Segments are allocated in blocks of this size.
+const BLOCK_BYTES: u64 = 4096;
 
 impl<D: Disk> Custody<D> {
     /// Takes in one event. Answers come after the next [`Custody::sync`].
@@ -216,12 +235,29 @@ impl<D: Disk> Custody<D> {
     /// cannot take it.
     pub fn keep_session(&mut self, client: &str, present: bool) -> bool {
         let head = SessionHead { client, present };
-        self.append(&Record::Session(head), false).is_ok()
+        self.append(&Record::Session(head), Leaves::Three).is_ok()
     }
 
-    fn append(&mut self, record: &Record<'_>, reserved: bool) -> Result<u64, Refused> {
+    /// Whether a record with a payload of `len` bytes may be appended.
+    fn has_room(&self, len: usize, leaves: Leaves) -> bool {
+        let segment = self
+            .log
+            .config()
+            .segment_bytes
+            .max((self.snapshot_bytes + len) as u64)
+            .next_multiple_of(BLOCK_BYTES);
+        let taken = self.log.used_bytes() - self.log.spare_bytes();
+        let begun = u64::from(self.log.needs_segment(len));
+        taken + segment * (begun + leaves as u64) <= self.log.config().quota_bytes
+    }
+
+    fn append(&mut self, record: &Record<'_>, leaves: Leaves) -> Result<u64, Refused> {
         let mut payload = std::mem::take(&mut self.scratch);
         record.encode(&mut payload);
+        if !self.has_room(payload.len(), leaves) {
+            self.scratch = payload;
+            return Err(Refused::Full);
+        }
         let newest = self.log.segments().next_back().map(|segment| segment.id);
         let durable = self.log.durable();
         let parts = Parts {
@@ -233,13 +269,19 @@ impl<D: Disk> Custody<D> {
             schemas: &self.schemas,
             open: &self.open,
         };
-        let snapshot = |out: &mut Vec<u8>| snapshot::write(&parts, out);
-        let kind = record.kind().to_u8();
-        let appended = if reserved {
-            self.log.append_reserved(kind, &payload, &snapshot)
-        } else {
-            self.log.append(kind, &payload, &snapshot)
+        let snapshot_bytes = Cell::new(self.snapshot_bytes);
+        let snapshot = |out: &mut Vec<u8>| {
+            let before = out.len();
+            snapshot::write(&parts, out);
+            snapshot_bytes.set(out.len() - before);
         };
+        let kind = record.kind().to_u8();
+        let appended = if leaves == Leaves::Three {
+            self.log.append(kind, &payload, &snapshot)
+        } else {
+            self.log.append_reserved(kind, &payload, &snapshot)
+        };
+        self.snapshot_bytes = snapshot_bytes.get();
         self.scratch = payload;
         let lost = match &appended {
             Err(AppendError::Sync(error)) => error.lost.start,
@@ -274,7 +316,6 @@ impl<D: Disk> Custody<D> {
     fn settle(&mut self, now: Now, wrote: bool) {
         self.counters.groups_synced_total += u64::from(wrote);
         self.keep_synced();
-        self.commit_synced();
         self.release();
         let before = self.credit;
         self.credit = self.present_credit();
@@ -309,8 +350,14 @@ impl<D: Disk> Custody<D> {
         if let Some(cursors) = self.pending_cursors.take() {
             self.durable_cursors = cursors;
         }
-        self.ledger.synced();
+        let changed = self.ledger.synced();
         self.schemas.synced();
+        if self.settings.mode == Mode::Journal {
+            // Custody ends at the journal: what was synced is committed.
+            changed
+                .iter()
+                .for_each(|stream| self.ledger.commit_all(stream));
+        }
     }
 
     /// The group from `first` on failed: nothing of it happened.

@@ -13,7 +13,7 @@ use headwater_proto::ids::{DeviceId, JournalId, SeqRange, Stream};
 use headwater_proto::time::Millis;
 use headwater_spool::{Disk, Log, ReadError, Recovery};
 
-use super::{Counters, Custody, Group, Settings};
+use super::{Counters, Custody, Group, Mode, Settings};
 use crate::ledger::{self, Ledger};
 use crate::pipeline::envelope::{self, Record};
 use crate::pipeline::schemas::SchemaBook;
@@ -64,7 +64,9 @@ impl<D: Disk> Custody<D> {
         settings: Settings,
         entropy: &mut dyn FnMut() -> u64,
     ) -> Result<(Self, Opened), OpenError> {
-        let (log, recovery) = Log::open(disk, settings.log.clone())?;
+        let mut config = settings.log.clone();
+        config.reserve_bytes = config.reserve_bytes.max(3 * config.segment_bytes);
+        let (log, recovery) = Log::open(disk, config)?;
         if let Some(file) = recovery.hidden.first() {
             return Err(OpenError::Hidden { file: file.clone() });
         }
@@ -97,6 +99,7 @@ impl<D: Disk> Custody<D> {
             next_expiry: Millis(0),
             counters: Counters::default(),
             scratch: Vec::new(),
+            snapshot_bytes: 0,
         };
         if is_new {
             let position = custody.log.next();
@@ -174,6 +177,9 @@ impl<D: Disk> Custody<D> {
         }
         self.ledger.synced();
         self.schemas.synced();
+        if self.settings.mode == Mode::Journal {
+            self.ledger.commit_everything();
+        }
         Ok(records)
     }
 

@@ -8,7 +8,7 @@ use headwater_proto::ids::DeviceId;
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
-use super::{Custody, PlainPublish, Refused};
+use super::{Custody, Leaves, PlainPublish, Refused};
 use crate::pipeline::envelope::{Decoder, RawHead, Reason, Record, Verdict};
 use crate::pipeline::pattern::{self, Target};
 
@@ -57,7 +57,7 @@ impl<D: Disk> Custody<D> {
             },
             hash: publish.fingerprint,
         };
-        let place = self.append(&Record::Raw(head, &publish.payload), false)?;
+        let place = self.append(&Record::Raw(head, &publish.payload), Leaves::Three)?;
         if let Some(token) = publish.token {
             let on = (publish.conn, token);
             self.open.open(

@@ -4,7 +4,7 @@ use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
-use super::{Custody, Mode, Refused};
+use super::{Custody, Leaves, Refused};
 use crate::pipeline::envelope::{CursorHead, PlanHead, Record};
 use crate::pipeline::snapshot::{PendingPlan, SinkCursor};
 
@@ -26,7 +26,14 @@ impl<D: Disk> Custody<D> {
     /// # Errors
     /// [`PlanError`].
     pub fn append_plan(&mut self, sink: &str, bytes: &[u8]) -> Result<u64, PlanError> {
-        self.append(&Record::Plan(PlanHead { sink }, bytes), true)
+        // A sink that could not publish comes again with the plan that is there.
+        if let Some(plan) = &self.plan
+            && plan.sink == sink
+            && plan.bytes == bytes
+        {
+            return Ok(plan.position);
+        }
+        self.append(&Record::Plan(PlanHead { sink }, bytes), Leaves::One)
             .map_err(|refused| match refused {
                 Refused::Full => PlanError::Full,
                 Refused::Failed => PlanError::Failed,
@@ -78,7 +85,8 @@ impl<D: Disk> Custody<D> {
         let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.name == sink) else {
             return;
         };
-        cursor.position = cursor.position.max(through);
+        let old = cursor.position;
+        cursor.position = old.max(through);
         let after = self.required_position();
         if after <= before {
             return;
@@ -104,6 +112,9 @@ impl<D: Disk> Custody<D> {
                 .map(|(stream, _)| stream.clone())
                 .collect();
             all.iter().for_each(|stream| self.owe_acks(stream));
+        } else if let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.name == sink) {
+            // What nobody could read is not committed yet: the sink's next word covers it too.
+            cursor.position = old;
         }
     }
 
@@ -114,20 +125,6 @@ impl<D: Disk> Custody<D> {
         for conn in conns {
             let key = (*conn, stream.device.clone(), stream.lane, stream.epoch);
             self.group.acks.insert(key);
-        }
-    }
-
-    /// Where custody ends at the journal, what was synced is committed.
-    pub(super) fn commit_synced(&mut self) {
-        if self.settings.mode == Mode::Journal {
-            for (_, origin, lane, epoch) in &self.group.acks {
-                let (device, lane, epoch) = (origin.clone(), *lane, *epoch);
-                self.ledger.commit_all(&Stream {
-                    device,
-                    lane,
-                    epoch,
-                });
-            }
         }
     }
 
@@ -156,9 +153,24 @@ impl<D: Disk> Custody<D> {
             return;
         }
         let (durable, present) = (self.least(&self.durable_cursors), self.required_position());
-        let frees = self.log.segments().any(|segment| {
-            segment.next > segment.first && segment.next <= present && segment.next > durable
-        });
+        let newest = self.log.segments().next_back().map(|segment| segment.id);
+        let waiting = |next: u64| next > present;
+        let all = !self
+            .log
+            .segments()
+            .any(|segment| Some(segment.id) != newest && waiting(segment.next));
+        let freed: u64 = self
+            .log
+            .segments()
+            .filter(|segment| {
+                segment.next > segment.first
+                    && !waiting(segment.next)
+                    && segment.next > durable
+            })
+            .map(|segment| segment.bytes_allocated)
+            .sum();
+        // Not for less than the new segment takes, or a full journal would grow.
+        let frees = freed >= config.segment_bytes || (all && freed > 0);
         if !frees || self.pending_cursors.is_some() {
             return;
         }
@@ -176,7 +188,7 @@ impl<D: Disk> Custody<D> {
             position: present,
         };
         // Without room the next tick tries again.
-        let _ = self.append(&Record::Cursor(head), true);
+        let _ = self.append(&Record::Cursor(head), Leaves::None);
     }
 }
 

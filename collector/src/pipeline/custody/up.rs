@@ -12,7 +12,7 @@ use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
-use super::{Custody, Refused};
+use super::{Custody, Leaves, Refused};
 use crate::ledger;
 use crate::pipeline::envelope::{BatchHead, Clock, Reason, Record, SchemaHead, TimeClass, Verdict};
 use crate::pipeline::schemas::Bound;
@@ -147,7 +147,7 @@ impl<D: Disk> Custody<D> {
         };
         match self.schemas.judge(&schema, bytes) {
             Bound::New => {
-                self.append(&Record::Schema(schema, bytes), false)?;
+                self.append(&Record::Schema(schema, bytes), Leaves::Three)?;
             }
             Bound::Same => {}
             // Its batches are then refused as unknown or decoded by what the number first meant.
@@ -227,8 +227,12 @@ impl<D: Disk> Custody<D> {
             via: via.cloned(),
         };
         // A gap makes room at its sender, so it may use the reserve.
-        let reserved = matches!(record.frame.kind, Kind::Gap | Kind::EpochEnd);
-        self.append(&Record::Batch(envelope, record.bytes), reserved)?;
+        let leaves = if matches!(record.frame.kind, Kind::Gap | Kind::EpochEnd) {
+            Leaves::Two
+        } else {
+            Leaves::Three
+        };
+        self.append(&Record::Batch(envelope, record.bytes), leaves)?;
         if verdict == Verdict::Store {
             self.counters.records_stored_total += 1;
             self.counters.record_bytes_stored_total += record.bytes.len() as u64;
