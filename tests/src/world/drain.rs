@@ -35,6 +35,11 @@ impl World {
         if !self.settle(true) {
             return;
         }
+        // What only the end of another epoch told of is missed by the next Hello.
+        for place in 0..self.devices.len() {
+            self.hang_up(place);
+        }
+        self.settle(true);
         for _ in 0..3 {
             self.pass(ABANDON_MS);
             self.round(u64::MAX);
