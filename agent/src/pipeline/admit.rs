@@ -1,6 +1,7 @@
 //! Core: what a source may hand over, and why a reading is refused at the door.
 
 use headwater_proto::codec::Limits;
+use headwater_proto::ids::Lane;
 use headwater_proto::sample::Value;
 use headwater_proto::schema::{ColumnKind, MAX_TEXT_BYTES};
 use headwater_proto::time::UnixMicros;
@@ -86,6 +87,10 @@ pub enum Refused {
     /// The same name twice.
     #[error("field {0} of the reading repeats the name of another")]
     Repeated(usize),
+    /// A source that resumes gave readings of two lanes in one life: which of them a stop leaves
+    /// durable first is open, so one cursor could not stand for both.
+    #[error("a source that resumes keeps to one lane, here {}", .0.name())]
+    Lane(Lane),
     /// A log line longer than a record.
     #[error("a log line of {0} bytes is longer than a record may be")]
     Line(usize),

@@ -26,6 +26,7 @@ mod open;
 mod ram;
 mod refused;
 mod room;
+mod schemas;
 mod send;
 mod store;
 mod types;
@@ -33,14 +34,14 @@ mod types;
 pub use ram::PROBE_MS;
 pub use refused::DEAD_LETTER;
 pub use room::MAX_GAPS;
-pub use send::MAX_DOWN_BYTES;
+pub use send::{MAX_DOWN_BYTES, UNREADABLE_MS};
 pub use store::GROUP_BYTES;
 pub use types::{
     Counters, EngineError, Event, LaneStatus, OfferError, Output, Settings, SourceSettings,
     SpoolSettings,
 };
 
-use super::admit::{Sample, admit};
+use super::admit::{Refused, Sample, admit};
 use super::batcher::{Closed, Content, Which};
 use super::record::{Cursor, Envelope};
 use lane::{LaneState, Overflow};
@@ -59,10 +60,12 @@ pub struct Engine<D: Disk> {
     spool: Lanes<D>,
     dead_letters: Log<D>,
     lanes: Vec<LaneState>,
+    /// The lane of each source that resumes, from its first reading on.
+    bound: Vec<Option<usize>>,
     sender: Box<AgentSender>,
     /// Epochs that the sender had no room for, oldest first.
     waiting: VecDeque<HeldEpoch>,
-    schemas: send::Schemas,
+    schemas: schemas::Schemas,
     gaps: Vec<room::Named>,
     /// What was in segments that went before their gap was written.
     released: Vec<(usize, Epoch, room::Contents)>,
@@ -74,6 +77,7 @@ pub struct Engine<D: Disk> {
     failing: u32,
     /// The sender's present command waits for room or for the disk.
     waiting_for_room: bool,
+    unreadable: Option<send::Unreadable>,
     trouble: Vec<String>,
 }
 
@@ -107,13 +111,14 @@ impl<D: Disk> Engine<D> {
         let random = (entropy(), entropy());
         let sender = AgentSender::new(settings.device.clone(), settings.sender, entropy());
         let mut engine = Self {
+            bound: vec![None; settings.sources.len()],
             settings,
             spool,
             dead_letters,
             lanes: Vec::new(),
             sender: Box::new(sender),
             waiting: VecDeque::new(),
-            schemas: send::Schemas::default(),
+            schemas: schemas::Schemas::default(),
             gaps: Vec::new(),
             released: Vec::new(),
             outputs: VecDeque::new(),
@@ -122,6 +127,7 @@ impl<D: Disk> Engine<D> {
             random,
             failing: 0,
             waiting_for_room: false,
+            unreadable: None,
             trouble,
         };
         for at in 0..Lane::AGENT.len() {
@@ -145,7 +151,8 @@ impl<D: Disk> Engine<D> {
         self.settings.sources.iter().map(|source| &*source.name)
     }
 
-    /// The least of a source's durable cursors, over the lanes that have one.
+    /// The highest of a source's durable cursors. In one life its readings go to one lane, in order;
+    /// so where a later life chose another lane, the highest cursor stands for all before it.
     fn resume_at(&self, name: &str) -> Option<Cursor> {
         let marks = self
             .lanes
@@ -153,11 +160,12 @@ impl<D: Disk> Engine<D> {
             .filter_map(|lane| lane.durable.source(name));
         marks
             .filter_map(|mark| mark.cursor)
-            .min_by_key(|cursor| (cursor.major, cursor.minor))
+            .max_by_key(|cursor| (cursor.major, cursor.minor))
     }
 
-    /// Takes a reading. A source that resumes gives the cursor after it; a reading that the lane's
-    /// durable cursor covers is dropped silently, since it is in the lane already.
+    /// Takes a reading. A source that resumes gives the cursor after it, and keeps to the lane of its
+    /// first reading; a reading that its durable cursor covers is dropped silently, since it is on
+    /// disk already, or was.
     ///
     /// # Errors
     /// [`OfferError`].
@@ -243,10 +251,12 @@ impl<D: Disk> Engine<D> {
     ) -> Result<bool, OfferError> {
         let SourceSettings { name, resumes } = &self.settings.sources[source];
         let resumes = *resumes;
-        let durable = self.lanes[at]
-            .durable
-            .source(name)
-            .and_then(|mark| mark.cursor);
+        if resumes && *self.bound[source].get_or_insert(at) != at {
+            self.counters.refused += 1;
+            let bound = self.bound[source].unwrap_or(at);
+            return Err(Refused::Lane(self.lanes[bound].lane).into());
+        }
+        let durable = self.resume_at(name);
         if cursor
             .zip(durable)
             .is_some_and(|(offered, durable)| durable.covers(offered))
@@ -327,6 +337,7 @@ impl<D: Disk> Engine<D> {
         let schema = closed.new_schema.as_ref();
         let record = Envelope {
             seq: 0,
+            epoch: None,
             source: &name,
             cursor: closed.cursor,
             live: !resumes,
@@ -380,7 +391,10 @@ impl<D: Disk> Engine<D> {
                 self.forget_sent_schemas();
                 Input::LinkUp
             }
-            Event::LinkDown => Input::LinkDown,
+            Event::LinkDown => {
+                self.unreadable = None;
+                Input::LinkDown
+            }
             Event::Message(bytes) => return self.message(bytes, now),
             Event::Tick => {
                 for at in 0..self.lanes.len() {
@@ -394,6 +408,7 @@ impl<D: Disk> Engine<D> {
                         self.sync_lane(at, now);
                     }
                 }
+                self.name_what_is_owed(now);
                 self.announce_waiting();
                 Input::Tick
             }
@@ -434,6 +449,7 @@ impl<D: Disk> Engine<D> {
         self.next_group()
             .into_iter()
             .chain(self.sender.next_wakeup())
+            .chain(self.unreadable.map(|known| known.retry_at))
             .min()
     }
 

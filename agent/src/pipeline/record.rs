@@ -8,8 +8,9 @@
 //! | bytes | what |
 //! |---|---|
 //! | varint | sequence number |
-//! | 1 | flags: 1 cursor, 2 live source, 4 schema, 8 last time |
+//! | 1 | flags: 1 cursor, 2 live source, 4 schema, 8 last time, 16 epoch |
 //! | varint, n | name of the source; empty when the agent itself made the record |
+//! | 8 | with flag 16: epoch, little-endian, for a segment whose snapshot is lost |
 //! | 3 varints | with flag 1: cursor (major, minor, tag) |
 //! | varint | with flag 8: zigzag of the last sample's time, microseconds |
 //! | varint, varint, n | with flag 4: number, length and bytes of a schema first used here |
@@ -48,6 +49,7 @@ const CURSOR: u8 = 1;
 const LIVE: u8 = 2;
 const SCHEMA: u8 = 4;
 const LAST: u8 = 8;
+const EPOCH: u8 = 16;
 const UNCLEAN: u8 = 4;
 
 /// Where a resumable source stands, after the samples that it covers.
@@ -86,6 +88,8 @@ pub struct Malformed {
 pub struct Envelope<'a> {
     /// Its number in its epoch.
     pub seq: u64,
+    /// Its epoch, where the record does not live in memory only.
+    pub epoch: Option<Epoch>,
     /// The source; empty when the agent itself made the record.
     pub source: &'a str,
     /// Where the source resumes after this record.
@@ -107,9 +111,13 @@ impl Envelope<'_> {
         let flags = flag(self.cursor.is_some(), CURSOR)
             | flag(self.live, LIVE)
             | flag(self.schema.is_some(), SCHEMA)
-            | flag(self.last_time.is_some(), LAST);
+            | flag(self.last_time.is_some(), LAST)
+            | flag(self.epoch.is_some(), EPOCH);
         out.push(flags);
         put_bytes(out, self.source.as_bytes());
+        if let Some(epoch) = self.epoch {
+            out.extend_from_slice(&epoch.get().to_le_bytes());
+        }
         if let Some(cursor) = self.cursor {
             put_cursor(out, cursor);
         }
@@ -139,10 +147,15 @@ pub fn decode(payload: &[u8]) -> Result<Envelope<'_>, Malformed> {
 fn read_envelope<'a>(from: &mut Reader<'a>) -> Option<Envelope<'a>> {
     let seq = from.varint()?;
     let flags = from.byte()?;
-    if flags & !(CURSOR | LIVE | SCHEMA | LAST) != 0 {
+    if flags & !(CURSOR | LIVE | SCHEMA | LAST | EPOCH) != 0 {
         return None;
     }
     let source = from.name()?;
+    let epoch = if flags & EPOCH != 0 {
+        Some(from.epoch()?)
+    } else {
+        None
+    };
     let cursor = if flags & CURSOR != 0 {
         Some(from.cursor()?)
     } else {
@@ -162,6 +175,7 @@ fn read_envelope<'a>(from: &mut Reader<'a>) -> Option<Envelope<'a>> {
     let frame = &from.bytes[from.at..];
     Some(Envelope {
         seq,
+        epoch,
         source,
         cursor,
         live: flags & LIVE != 0,
@@ -408,6 +422,7 @@ mod tests {
     fn full() -> Envelope<'static> {
         Envelope {
             seq: 300,
+            epoch: Some(Epoch::new(0x0102)),
             source: "replay",
             cursor: Some(Cursor {
                 major: 1,
@@ -427,7 +442,7 @@ mod tests {
         full().encode(&mut out);
         assert_eq!(
             out,
-            b"\xac\x02\x0f\x06replay\x01\x02\x03\x03\x05\x02scframe"
+            b"\xac\x02\x1f\x06replay\x02\x01\0\0\0\0\0\0\x01\x02\x03\x03\x05\x02scframe"
         );
     }
 
@@ -485,9 +500,11 @@ mod tests {
         fn decode_undoes_encode_of_a_record(
             seq: u64, source in "[a-z]{0,64}", cursor in cursors(), live: bool, last_time in times(),
             schema in proptest::option::of((any::<u32>(), any::<Vec<u8>>())), frame: Vec<u8>,
+            epoch in proptest::option::of(any::<u64>()),
         ) {
+            let epoch = epoch.map(Epoch::new);
             let schema = schema.as_ref().map(|(n, b)| (*n, b.as_slice()));
-            let record = Envelope { seq, source: &source, cursor, live, last_time, schema, frame: &frame };
+            let record = Envelope { seq, epoch, source: &source, cursor, live, last_time, schema, frame: &frame };
             let mut out = Vec::new();
             record.encode(&mut out);
             prop_assert_eq!(decode(&out), Ok(record));

@@ -50,10 +50,15 @@ impl<D: Disk> Engine<D> {
         self.sender.set_more_epochs(false);
     }
 
-    /// Tells the sender that an epoch is over, and which record says so.
+    /// Tells the sender that an epoch is over, and which record says so: a durable one, or one of the
+    /// RAM epoch while there is no disk.
     pub(super) fn tell_ended(&mut self, at: usize, epoch: Epoch) {
         let lane = &self.lanes[at];
-        let named = lane.marks.end_of(epoch).map(|end| end.named_in);
+        let end = lane
+            .durable
+            .end_of(epoch)
+            .or_else(|| lane.marks.end_of(epoch));
+        let named = end.map(|end| end.named_in);
         let named = named.map(|(epoch, seq)| RecordRef {
             lane: lane.lane,
             epoch,

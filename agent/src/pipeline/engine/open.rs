@@ -24,7 +24,8 @@ pub(super) struct Found {
     marks: Marks,
 }
 
-/// Reads the snapshots of all segments and replays the newest.
+/// Reads the snapshots of all segments and replays from the newest on; from the oldest segment if
+/// no snapshot is left.
 pub(super) fn look<D: Disk>(log: &mut Log<D>, settings: &Settings, lane: Lane) -> Found {
     let infos: Vec<SegmentInfo> = log
         .segments()
@@ -42,19 +43,26 @@ pub(super) fn look<D: Disk>(log: &mut Log<D>, settings: &Settings, lane: Lane) -
                 add_segment(&mut epochs, snapshot.epoch, base, info);
                 newest = Some((info.first, snapshot));
             }
-            // Its snapshot is lost: its records are counted to the epoch before it, and missed there
-            // when they are read.
-            _ => {
-                if let Some(last) = epochs.last_mut() {
-                    last.next = info.next - last.base;
+            // Its snapshot is lost: its records say themselves what they are.
+            _ => match epoch_of_records(log, info) {
+                Some((epoch, base)) => add_segment(&mut epochs, epoch, base, info),
+                // Counted to the epoch before, and missed there when they are read.
+                None => {
+                    if let Some(last) = epochs.last_mut() {
+                        last.next = info.next - last.base;
+                    }
                 }
-            }
+            },
         }
     }
     let mut marks = Marks::default();
-    if let Some((from, snapshot)) = newest {
+    let mut from = infos.first().map(|info| info.first);
+    if let Some((first, snapshot)) = newest {
         marks.sources = snapshot.sources;
         marks.ended = snapshot.ended;
+        from = Some(first);
+    }
+    if let Some(from) = from {
         replay(log, from, &epochs, &mut marks, settings, lane);
     }
     for stored in &mut epochs {
@@ -63,6 +71,34 @@ pub(super) fn look<D: Disk>(log: &mut Log<D>, settings: &Settings, lane: Lane) -
         }
     }
     Found { epochs, marks }
+}
+
+/// The epoch of a segment's records and the position of its record 0, from the first that says so.
+fn epoch_of_records<D: Disk>(log: &mut Log<D>, info: &SegmentInfo) -> Option<(Epoch, u64)> {
+    let mut found = None;
+    let mut from = info.first;
+    while found.is_none() && from < info.next {
+        let read = log.read(from, CHUNK_BYTES, |position, _, payload| {
+            let envelope = record::decode(payload).ok();
+            let named = envelope.and_then(|envelope| envelope.epoch.zip(Some(envelope.seq)));
+            found = named.and_then(|(epoch, seq)| {
+                let base = position
+                    .checked_sub(seq)
+                    .filter(|base| *base <= info.first)?;
+                (position < info.next).then_some((epoch, base))
+            });
+            if found.is_some() || position >= info.next {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        match read {
+            Ok(chunk) if chunk.next > from => from = chunk.next,
+            _ => break,
+        }
+    }
+    found
 }
 
 fn add_segment(epochs: &mut Vec<Stored>, epoch: Epoch, base: u64, info: &SegmentInfo) {

@@ -99,6 +99,7 @@ impl<D: Disk> Engine<D> {
         }
         let envelope = Envelope {
             seq: ram.next_seq,
+            epoch: None,
             ..envelope
         };
         if let Some(number) = schema_of(envelope.frame) {

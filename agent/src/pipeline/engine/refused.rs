@@ -62,6 +62,15 @@ impl<D: Disk> Engine<D> {
             seqs: Some(range),
             ..self.gap(lane, epoch, GapReason::Refused, now)
         };
+        // What the agent itself says is not data: were its refusal named, that gap would be refused
+        // for the same reason, without end.
+        let is_own = |payload: &Vec<u8>| {
+            record::decode(payload).is_ok_and(|envelope| envelope.source.is_empty())
+        };
+        if !copies.is_empty() && copies.iter().all(is_own) {
+            return;
+        }
+        copies.retain(|payload| !is_own(payload));
         for payload in &copies {
             let frame = record::decode(payload).ok().map(|envelope| envelope.frame);
             let extent = frame

@@ -127,13 +127,13 @@ impl<D: Disk> Engine<D> {
         if sabotage::is(Bug::GapAfterReuse) {
             let released = self.release_segment(at, info.id);
             let lane = self.lanes[at].lane;
-            let _ = self.name_loss(at, lane, epoch, contents, now);
+            let _ = self.name_loss(at, lane, epoch, &contents, now);
             return released;
         }
         let lost = contents.lost;
         // The gap is durable before the segment goes: a crash between the two leaves both.
         let lane = self.lanes[at].lane;
-        if self.name_loss(at, lane, epoch, contents, now).is_err() {
+        if self.name_loss(at, lane, epoch, &contents, now).is_err() {
             return false;
         }
         let released = self.release_segment(at, info.id);
@@ -169,12 +169,22 @@ impl<D: Disk> Engine<D> {
         self.release_segment(lane, info.id)
     }
 
-    /// Names what [`Engine::release_first`] let go.
+    /// Names what [`Engine::release_first`] let go, in the lane that is known to take records. What
+    /// cannot be named now is kept for the next tick.
     pub(super) fn name_released(&mut self, at: usize, now: Now) {
         for (lane, epoch, contents) in std::mem::take(&mut self.released) {
-            // Named in the lane that is known to take records; a gap names its own lane.
             let lane_id = self.lanes[lane].lane;
-            let _ = self.name_loss(at, lane_id, epoch, contents, now);
+            if self.name_loss(at, lane_id, epoch, &contents, now).is_err() {
+                self.released.push((lane, epoch, contents));
+            }
+        }
+    }
+
+    /// Tries again to name what could not be named.
+    pub(super) fn name_what_is_owed(&mut self, now: Now) {
+        let owed = self.released.first().map(|(lane, _, _)| *lane);
+        if let Some(at) = owed.filter(|&at| self.lanes[at].ram.is_none()) {
+            self.name_released(at, now);
         }
     }
 
@@ -207,19 +217,19 @@ impl<D: Disk> Engine<D> {
         at: usize,
         lane: Lane,
         epoch: Epoch,
-        contents: Contents,
+        contents: &Contents,
         now: Now,
     ) -> Result<(), Unwritable> {
         for end in &contents.ends {
             self.put_reserved(at, end, now)?;
         }
-        for (seq, gap) in contents.gaps {
+        for (seq, gap) in &contents.gaps {
             let superseded = self
                 .gaps
                 .iter()
-                .any(|named| named.carrier != (lane, epoch, seq) && covers(&named.gap, &gap));
+                .any(|named| named.carrier != (lane, epoch, *seq) && covers(&named.gap, gap));
             if !superseded {
-                self.name_gap(at, gap, now)?;
+                self.name_gap(at, gap.clone(), now)?;
             }
         }
         if let Some(lost) = contents.lost {
@@ -240,10 +250,16 @@ impl<D: Disk> Engine<D> {
 
     /// Appends a gap, merged with the neighbours that were named before.
     pub(super) fn name_gap(&mut self, at: usize, mut gap: Gap, now: Now) -> Result<(), Unwritable> {
+        let mut merged = Vec::new();
         while let Some(near) = self.gaps.iter().position(|named| touches(&named.gap, &gap)) {
-            merge(&mut gap, &self.gaps.swap_remove(near).gap);
+            let near = self.gaps.swap_remove(near);
+            merge(&mut gap, &near.gap);
+            merged.push(near);
         }
-        self.put_reserved(at, &gap, now)?;
+        if let Err(refused) = self.put_reserved(at, &gap, now) {
+            self.gaps.append(&mut merged);
+            return Err(refused);
+        }
         let lane = &self.lanes[at];
         let carrier = (lane.lane, lane.epoch, lane.next_seq.saturating_sub(1));
         self.gaps.push(Named { gap, carrier });

@@ -6,47 +6,34 @@ use headwater_proto::bundle::{BundleHead, BundleWriter};
 use headwater_proto::delivery::{Command, HelloFacts, Input};
 use headwater_proto::frame::{self, Frames, Kind};
 use headwater_proto::ids::{Epoch, Lane, SeqRange};
-use headwater_proto::message::{self, Ack, GapReason, Reject, SchemaRequest, WallClock, Welcome};
-use headwater_proto::time::Now;
-use headwater_spool::{Disk, Log};
+use headwater_proto::message::{
+    self, Ack, GapReason, Reject, RejectReason, SchemaRequest, WallClock, Welcome,
+};
+use headwater_proto::time::{Millis, Now};
+use headwater_spool::Disk;
 
 use super::ram::schema_of;
+use super::schemas::{SchemaName, Schemas, schema_payload};
 use super::{Engine, Output};
-use crate::pipeline::record::{self, Envelope, Snapshot};
+use crate::pipeline::record;
 
-/// Most schemas kept in memory for sending; more are read again from the spool.
-const MAX_CACHED_SCHEMAS: usize = 256;
-/// Most schemas remembered as sent on this connection; beyond it they are sent again.
-const MAX_SENT_SCHEMAS: usize = 4096;
 /// Largest down publish that is taken.
 pub const MAX_DOWN_BYTES: u32 = 64 * 1024;
-/// Bytes read at once when schemas are looked for.
-const CHUNK_BYTES: usize = 256 * 1024;
+/// A collector that takes less than this is set up wrongly: what is larger waits, and is not refused.
+const LEAST_BUNDLE_BYTES: u32 = 64 * 1024;
+/// How long a segment that cannot be read is tried again before its records are named as damaged.
+pub const UNREADABLE_MS: u64 = 10_000;
+/// How often that is tried.
+const RETRY_MS: u64 = 1_000;
 
-/// Names a schema: its epoch and its number there.
-type SchemaName = (Epoch, u32);
-
-/// Schemas at hand, and those the collector was sent on this connection.
-#[derive(Debug, Default)]
-pub(super) struct Schemas {
-    cached: std::collections::BTreeMap<SchemaName, Vec<u8>>,
-    sent: std::collections::BTreeSet<SchemaName>,
-}
-
-impl Schemas {
-    pub(super) fn keep(&mut self, epoch: Epoch, number: u32, bytes: &[u8]) {
-        if self.cached.len() >= MAX_CACHED_SCHEMAS {
-            self.cached.pop_first();
-        }
-        self.cached.insert((epoch, number), bytes.to_vec());
-    }
-
-    fn note_sent(&mut self, name: SchemaName) {
-        if self.sent.len() >= MAX_SENT_SCHEMAS {
-            self.sent.clear();
-        }
-        self.sent.insert(name);
-    }
+/// A record whose segment the disk did not let be read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unreadable {
+    at: usize,
+    epoch: Epoch,
+    seq: u64,
+    since: Millis,
+    pub(super) retry_at: Millis,
 }
 
 /// What became of a read for a bundle.
@@ -61,6 +48,8 @@ struct Packed {
     wants: Option<(u64, SchemaName)>,
     /// The first record is larger than the bundle may be.
     too_large: bool,
+    /// The disk did not let the first record be read; `missing` says how far that may go.
+    unreadable: bool,
     schemas: Vec<SchemaName>,
 }
 
@@ -112,7 +101,7 @@ impl<D: Disk> Engine<D> {
         None
     }
 
-    fn wall(&self, now: Now) -> Option<WallClock> {
+    pub(super) fn wall(&self, now: Now) -> Option<WallClock> {
         self.settings.wall_error_ms.map(|error_ms| WallClock {
             time: now.wall,
             error_ms,
@@ -150,27 +139,25 @@ impl<D: Disk> Engine<D> {
             uptime_ms: now.mono.0,
             wall: self.wall(now),
         };
-        let mut looked = false;
         loop {
             let packed = self.pack(at, &head, range, max_bytes as usize);
             if let Some((seq, name)) = packed.wants
                 && packed.taken.is_empty()
-                && !looked
             {
-                looked = true;
-                self.find_schemas(at, epoch, seq);
                 // One that is nowhere goes without: the collector asks, and parks the batch.
-                self.schemas.cached.entry(name).or_default();
+                self.find_schema(at, seq, name);
                 continue;
+            }
+            if packed.unreadable {
+                self.try_later(at, epoch, packed.missing, now);
+                return None;
             }
             if !packed.missing.is_empty() {
                 self.name_missing(at, epoch, packed.missing, packed.damaged, now);
                 return None;
             }
             if packed.too_large {
-                self.sender.held_back();
-                self.waiting_for_room = true;
-                return None;
+                return self.too_large(&head, packed, max_bytes, now);
             }
             let len = u32::try_from(packed.len).unwrap_or(u32::MAX);
             let _ = self.sender.sent(lane, epoch, packed.taken, len, now.mono);
@@ -193,6 +180,7 @@ impl<D: Disk> Engine<D> {
             taken: SeqRange::new(range.first, range.first),
             wants: None,
             too_large: false,
+            unreadable: false,
             schemas: Vec::new(),
         };
         let lane = &self.lanes[at];
@@ -258,7 +246,15 @@ impl<D: Disk> Engine<D> {
                         packed.missing.next = packed.missing.next.max(end);
                     }
                 }
-                Err(_) => packed.too_large = packed.taken.is_empty(),
+                Err(_) => {
+                    let position = base + range.first;
+                    let end = log
+                        .segments()
+                        .find(|info| info.positions().contains(&position))
+                        .map_or(position + 1, |info| info.next);
+                    packed.missing.next = (end - base).min(range.next);
+                    packed.unreadable = true;
+                }
             }
         } else {
             packed.missing.next = range.next;
@@ -266,8 +262,59 @@ impl<D: Disk> Engine<D> {
         packed.len = writer.finish();
         if !packed.taken.is_empty() {
             packed.missing.next = packed.missing.first;
+            packed.unreadable = false;
         }
         packed
+    }
+
+    /// The first record does not fit. What is in flight may leave more room; a schema goes alone
+    /// first; a record that would never fit is refused here, as the collector would.
+    fn too_large(
+        &mut self,
+        head: &BundleHead,
+        packed: Packed,
+        max_bytes: u32,
+        now: Now,
+    ) -> Option<Vec<u8>> {
+        let least = self.settings.sender.max_bundle.min(LEAST_BUNDLE_BYTES);
+        if self.sender.in_flight_bytes() > 0 || max_bytes < least {
+            self.sender.held_back();
+            self.waiting_for_room = true;
+            return None;
+        }
+        if !packed.schemas.is_empty() {
+            for name in packed.schemas {
+                self.schemas.note_sent(name);
+            }
+            return Some(self.scratch[..packed.len].to_vec());
+        }
+        let one = SeqRange::new(head.first, head.first + 1);
+        self.refused(head.lane, head.epoch, one, RejectReason::TooLarge, now);
+        let _ = self.sender.absent(head.lane, head.epoch, one);
+        None
+    }
+
+    /// The disk refuses a read. It may be a lack of descriptors or memory, so it is tried again for
+    /// a while; then the records are named, or they would hold up all that comes after. A disk that
+    /// refuses writes too may be whole after the next start, so nothing is named while it does.
+    fn try_later(&mut self, at: usize, epoch: Epoch, range: SeqRange, now: Now) {
+        let known = self
+            .unreadable
+            .filter(|known| (known.at, known.epoch, known.seq) == (at, epoch, range.first));
+        let since = known.map_or(now.mono, |known| known.since);
+        if since.plus(UNREADABLE_MS) <= now.mono && self.lanes[at].ram.is_none() {
+            self.unreadable = None;
+            self.name_missing(at, epoch, range, true, now);
+            return;
+        }
+        self.unreadable = Some(Unreadable {
+            at,
+            epoch,
+            seq: range.first,
+            since,
+            retry_at: now.mono.plus(RETRY_MS),
+        });
+        self.waiting_for_room = true;
     }
 
     /// The records cannot be read: damaged ones are named in a gap, others were named before.
@@ -283,56 +330,6 @@ impl<D: Disk> Engine<D> {
         }
         if self.sender.absent(lane, epoch, range).is_err() {
             self.waiting_for_room = true;
-        }
-    }
-
-    /// Reads the schemas of the segment that holds record `seq`.
-    fn find_schemas(&mut self, at: usize, epoch: Epoch, seq: u64) {
-        let lane = &self.lanes[at];
-        if let Some(ram) = lane.ram_of(epoch) {
-            for (number, bytes) in &ram.schemas {
-                self.schemas.keep(epoch, *number, bytes);
-            }
-            return;
-        }
-        let Some(position) = lane.stored(epoch).map(|stored| stored.base + seq) else {
-            return;
-        };
-        let Some(log) = self.spool.log_mut(at) else {
-            return;
-        };
-        let segment = log
-            .segments()
-            .find(|info| info.positions().contains(&position))
-            .copied();
-        let Some(info) = segment else { return };
-        let snapshot = log.snapshot_of(info.id).ok().flatten();
-        if let Some(snapshot) = snapshot.and_then(|bytes| Snapshot::decode(&bytes).ok()) {
-            for (number, bytes) in &snapshot.schemas {
-                self.schemas.keep(epoch, *number, bytes);
-            }
-        }
-        let schemas = &mut self.schemas;
-        let mut from = info.first;
-        while from <= position {
-            let read = log.read(from, CHUNK_BYTES, |found, _, payload| {
-                if let Ok(Envelope {
-                    schema: Some((number, bytes)),
-                    ..
-                }) = record::decode(payload)
-                {
-                    schemas.keep(epoch, number, bytes);
-                }
-                if found >= position {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
-            });
-            match read {
-                Ok(chunk) if chunk.next > from => from = chunk.next,
-                _ => break,
-            }
         }
     }
 
@@ -377,89 +374,6 @@ impl<D: Disk> Engine<D> {
             false
         }
     }
-
-    /// Answers with a bundle that holds the schema and no record.
-    fn send_schema(&mut self, request: &SchemaRequest, now: Now) -> bool {
-        let SchemaRequest {
-            origin,
-            lane,
-            epoch,
-            schema,
-        } = request;
-        if *origin != self.settings.device || !Lane::AGENT.contains(lane) {
-            return false;
-        }
-        let at = self.index_of(*lane);
-        let name = (*epoch, *schema);
-        if !self.schemas.cached.contains_key(&name) {
-            let found = self.lanes[at]
-                .batcher
-                .schemas()
-                .find(|(number, _)| number == schema);
-            let found = found
-                .filter(|_| self.lanes[at].epoch == *epoch)
-                .map(|(_, b)| b.to_vec());
-            match found {
-                Some(bytes) => self.schemas.keep(*epoch, *schema, &bytes),
-                None => self.find_everywhere(at, *epoch),
-            }
-        }
-        let Some(bytes) = self
-            .schemas
-            .cached
-            .get(&name)
-            .filter(|bytes| !bytes.is_empty())
-        else {
-            return false;
-        };
-        let head = BundleHead {
-            origin: origin.clone(),
-            lane: *lane,
-            epoch: *epoch,
-            first: 0,
-            ram: self.lanes[at].ram_of(*epoch).is_some(),
-            boot: self.settings.boot,
-            uptime_ms: now.mono.0,
-            wall: self.wall(now),
-        };
-        let payload = schema_payload(*schema, bytes);
-        let mut out = vec![0; payload.len() + 512];
-        let Ok(mut writer) = BundleWriter::new(head, &mut out) else {
-            return false;
-        };
-        if writer.push(Kind::Schema, &payload).is_err() {
-            return false;
-        }
-        let len = writer.finish();
-        out.truncate(len);
-        self.schemas.note_sent(name);
-        self.outputs.push_back(Output::Publish(out));
-        true
-    }
-
-    /// Reads the schemas of every segment of an epoch.
-    fn find_everywhere(&mut self, at: usize, epoch: Epoch) {
-        let lane = &self.lanes[at];
-        let Some(stored) = lane.stored(epoch).copied() else {
-            self.find_schemas(at, epoch, 0);
-            return;
-        };
-        let range = stored.base + stored.first..stored.base + stored.next;
-        let lasts: Vec<u64> = self.spool.log(at).map_or_else(Vec::new, |log: &Log<D>| {
-            log.segments()
-                .filter(|info| range.contains(&info.first) && info.next > info.first)
-                .map(|info| info.next - 1 - stored.base)
-                .collect()
-        });
-        for seq in lasts {
-            self.find_schemas(at, epoch, seq);
-        }
-    }
-
-    /// A new connection knows no schema.
-    pub(super) fn forget_sent_schemas(&mut self) {
-        self.schemas.sent.clear();
-    }
 }
 
 fn take_record(
@@ -496,22 +410,21 @@ fn take_record(
     };
     if let Some(number) = schema_of(envelope.frame) {
         let name = (epoch, number);
-        if !schemas.sent.contains(&name) && !packed.schemas.contains(&name) {
+        let known = schemas.sent.contains(&name) || schemas.nowhere.contains(&name);
+        if !known && !packed.schemas.contains(&name) {
             let cached = schemas.cached.get(&name).map(Vec::as_slice);
             let Some(bytes) = envelope.schema.map(|(_, bytes)| bytes).or(cached) else {
                 packed.wants = Some((seq, name));
                 return ControlFlow::Break(());
             };
-            if !bytes.is_empty() {
-                if writer
-                    .push(Kind::Schema, &schema_payload(number, bytes))
-                    .is_err()
-                {
-                    packed.too_large = packed.taken.is_empty();
-                    return ControlFlow::Break(());
-                }
-                packed.schemas.push(name);
+            if writer
+                .push(Kind::Schema, &schema_payload(number, bytes))
+                .is_err()
+            {
+                packed.too_large = packed.taken.is_empty();
+                return ControlFlow::Break(());
             }
+            packed.schemas.push(name);
         }
     }
     if writer.push_frame(frame.kind, envelope.frame).is_err() {
@@ -520,13 +433,4 @@ fn take_record(
     }
     packed.taken.next = seq + 1;
     ControlFlow::Continue(())
-}
-
-/// The payload of a Schema frame: the number, then the schema's bytes.
-fn schema_payload(number: u32, bytes: &[u8]) -> Vec<u8> {
-    let mut head = [0; headwater_proto::varint::MAX_VARINT_BYTES];
-    let mut len = 0;
-    headwater_proto::varint::put(&mut head, &mut len, u64::from(number))
-        .expect("the buffer holds any varint");
-    [&head[..len], bytes].concat()
 }

@@ -49,12 +49,22 @@ impl<D: Disk> Engine<D> {
         let mut failed = 0;
         loop {
             match self.append_once(at, kind, record, reserved, now) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.name_released(at, now);
+                    return Ok(());
+                }
                 Err(AppendError::Full {
                     cause: FullCause::Quota,
                     ..
                 }) if !reserved => {
                     if !self.make_room(at, now) {
+                        return Err(Unwritable);
+                    }
+                }
+                // Others have filled the file system: the oldest that is here gives way to what
+                // comes, as under a full quota. Where not even its gap finds room, it goes first.
+                Err(AppendError::Full { .. }) if !reserved => {
+                    if !self.make_room(at, now) && !self.release_first(at) {
                         return Err(Unwritable);
                     }
                 }
@@ -86,6 +96,7 @@ impl<D: Disk> Engine<D> {
         let lane = &mut self.lanes[at];
         let record = Envelope {
             seq: lane.next_seq,
+            epoch: Some(lane.epoch),
             ..record.clone()
         };
         let mut payload = Vec::new();
@@ -134,6 +145,7 @@ impl<D: Disk> Engine<D> {
         lane.visible_seq = visible;
         let (lane_id, epoch) = (lane.lane, lane.epoch);
         let mut cursors = Vec::new();
+        let mut ended = Vec::new();
         while lane.held.front().is_some_and(|held| held.seq < durable) {
             let Some(held) = lane.held.pop_front() else {
                 break;
@@ -145,6 +157,10 @@ impl<D: Disk> Engine<D> {
                 let frame = frame::decode(envelope.frame).ok();
                 let extent = frame.and_then(|(frame, _)| super::room::extent(&frame));
                 self.counters.samples_durable += extent.map_or(0, |(samples, _, _)| samples);
+                if held.kind == Kind::EpochEnd {
+                    let newest = lane.durable.ended.last();
+                    ended.extend(newest.map(|end| end.epoch).filter(|end| *end != epoch));
+                }
                 if envelope.cursor.is_some() {
                     cursors.push(envelope.source.to_owned());
                 }
@@ -171,6 +187,9 @@ impl<D: Disk> Engine<D> {
         }
         if visible > 0 {
             self.tell_stored(lane_id, epoch, 0, visible, false);
+        }
+        for epoch in ended {
+            self.tell_ended(at, epoch);
         }
         cursors.dedup();
         for name in cursors {
@@ -241,10 +260,16 @@ impl<D: Disk> Engine<D> {
             result => result.is_ok(),
         };
         if begun {
-            for &(ended, _) in ends {
-                self.tell_ended(at, ended);
-            }
             self.name_released(at, now);
+            for &(ended, next) in ends {
+                // One that found no room in the reserve: there is a segment to make room from now.
+                if self.lanes[at].marks.end_of(ended).is_none() {
+                    let end = self.epoch_end(at, ended, next, false);
+                    let frame = frame_of(&end);
+                    let _ = self.try_append(at, Kind::EpochEnd, &own(&frame), false, now);
+                    self.sync_lane(at, now);
+                }
+            }
             self.restore_reserve(at, now);
         }
         begun
@@ -277,8 +302,7 @@ impl<D: Disk> Engine<D> {
                 result = self.append_body(at, Kind::EpochEnd, end, now);
             }
         }
-        // Where a later append found no room, the ends before it stand, and the next start finds
-        // the others missing and appends them.
+        // Where a later append found no room, the ends before it stand.
         if !self.lanes[at].held.is_empty()
             && let Some(log) = self.spool.log_mut(at)
         {
@@ -418,6 +442,7 @@ pub(super) fn frame_of<M: message::Body>(body: &M) -> Vec<u8> {
 pub(super) const fn own(frame: &[u8]) -> Envelope<'_> {
     Envelope {
         seq: 0,
+        epoch: None,
         source: "",
         cursor: None,
         live: false,

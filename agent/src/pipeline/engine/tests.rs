@@ -3,6 +3,7 @@
 mod faults;
 mod loss;
 mod memory;
+mod outgoing;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod world;
@@ -149,6 +150,36 @@ fn a_killed_agent_resumes_its_source_at_the_last_durable_record() {
         60
     );
     assert_eq!(world.engine.counters().covered, from);
+}
+
+#[test]
+fn a_source_that_resumes_keeps_to_one_lane() {
+    let mut world = World::new();
+    world.offer(REPLAY, Lane::Bulk, 0).unwrap();
+    let refused = world.offer(REPLAY, Lane::Normal, 1).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "a source that resumes keeps to one lane, here bulk"
+    );
+    // The lane is chosen anew at each start; what another lane made durable is not taken again.
+    world.offer(REPLAY, Lane::Bulk, 1).unwrap();
+    world.pass(6000);
+    for (from, lane) in [(2, Lane::Normal), (4, Lane::Bulk), (6, Lane::Normal)] {
+        world.kill();
+        assert_eq!(resume(&world), from);
+        for k in 0..from + 2 {
+            world.offer(REPLAY, lane, k).unwrap();
+        }
+        world.pass(6000);
+    }
+    world.connect();
+    world.run(5000);
+    let mut rows = world.collector.rows();
+    rows.sort_unstable();
+    assert_eq!(rows, ks(0..8));
+    // Those that do not resume may use any.
+    world.offer(HOST, Lane::Bulk, 1).unwrap();
+    world.offer(HOST, Lane::Alarm, 2).unwrap();
 }
 
 #[test]

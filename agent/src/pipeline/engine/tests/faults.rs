@@ -181,6 +181,59 @@ fn a_damaged_record_becomes_a_gap_and_is_not_read_forever() {
     assert!(world.engine.sender().is_drained());
 }
 
+#[test]
+fn a_segment_whose_snapshot_is_damaged_is_read_by_what_its_records_say() {
+    for lives in 1..3 {
+        let mut world = World::new();
+        feed(&mut world, 0..20 * lives);
+        world.pass(2000);
+        for life in 1..lives {
+            world.kill();
+            feed(&mut world, life * 20..life * 20 + 20);
+            world.pass(2000);
+        }
+        let disk = world.disk.process_killed();
+        let names = FakeDiskNames(&disk).all_of("normal");
+        for name in names {
+            assert!(disk.rot(&name, 64 + 5, 0x40));
+        }
+        world.restart_on(disk);
+        assert_eq!(resume(&world), 20 * lives);
+        feed(&mut world, 0..20 * lives + 20);
+        world.connect();
+        world.run(5000);
+        let mut rows = world.collector.rows();
+        rows.sort_unstable();
+        assert_eq!(rows, ks(0..20 * lives as i64 + 20), "{lives}");
+        assert!(world.engine.sender().is_drained());
+    }
+}
+
+#[test]
+fn a_file_system_that_others_filled_takes_what_comes_in_place_of_the_oldest() {
+    let mut world = World::new();
+    feed(&mut world, 0..300);
+    world.pass(2000);
+    world.disk.set_capacity(Some(world.disk.used_bytes()));
+    for k in 1000..1200 {
+        world.offer(HOST, Lane::Normal, k).unwrap();
+        world.pass(250);
+        assert!(world.engine.lanes().all(|lane| !lane.in_ram), "{k}");
+    }
+    assert!(world.engine.counters().evicted_records > 0);
+    world.pass(2000);
+    // What gave way is on record, and was before this process ended.
+    world.kill();
+    world.connect();
+    world.run(5000);
+    let rows: BTreeSet<_> = world.collector.rows().into_iter().collect();
+    assert!((1000..1200).all(|k| rows.contains(&k)));
+    let evicted = world.collector.gaps().into_iter().map(|(_, _, gap)| gap);
+    let evicted = evicted.filter(|gap| gap.reason == GapReason::Evicted);
+    let samples = evicted.filter_map(|gap| gap.samples).max().unwrap();
+    assert_eq!(samples, (500 - rows.len() as u64) * 2);
+}
+
 /// Names of files on a fake disk.
 struct FakeDiskNames<'a>(&'a FakeDisk);
 
@@ -191,6 +244,13 @@ impl FakeDiskNames<'_> {
         names.retain(|name| name.contains(lane));
         names.sort();
         names.remove(0)
+    }
+
+    fn all_of(&self, lane: &str) -> Vec<String> {
+        use headwater_spool::Disk;
+        let mut names = self.0.list().unwrap();
+        names.retain(|name| name.contains(lane));
+        names
     }
 }
 

@@ -153,6 +153,73 @@ fn a_refused_record_leaves_a_dead_letter_and_a_gap_and_is_not_sent_again() {
 }
 
 #[test]
+fn a_collector_that_refuses_gaps_is_not_told_so_in_gaps() {
+    let mut world = World::new();
+    world.offer(HOST, Lane::Normal, 1).unwrap();
+    world.pass(2000);
+    world.kill();
+    world.collector.refuses = Some(Kind::Gap);
+    world.connect();
+    world.offer(HOST, Lane::Normal, 2).unwrap();
+    world.run(4000);
+    assert!(world.engine.counters().refused_records > 0);
+    let next = world.engine.lanes[1].next_seq;
+    world.run(60_000);
+    assert_eq!(world.engine.lanes[1].next_seq, next);
+    assert_eq!(world.engine.dead_letters.durable(), 0);
+}
+
+#[test]
+fn an_epoch_stays_in_the_hello_until_its_end_has_arrived_wherever_that_stands() {
+    let mut world = World::new();
+    world.collector.commits = false;
+    feed(&mut world, 0..10);
+    world.connect();
+    world.run(2000);
+    let first = world.engine.lanes().nth(1).unwrap().epoch;
+    world.kill();
+    // Its end is evicted with the segment it stood in, and said again in a later one.
+    feed(&mut world, 10..2000);
+    world.pass(2000);
+    world.collector.commits = true;
+    world.connect();
+    let mut listed = true;
+    for _ in 0..400 {
+        world.ms += 250;
+        let now = world.now();
+        world.engine.handle(super::Event::Tick, now);
+        while let Some(output) = world.engine.next_output(now) {
+            let super::Output::Publish(bytes) = output else {
+                continue;
+            };
+            let hellos = world.collector.hellos.len();
+            let answers = world.collector.take(&bytes);
+            if world.collector.hellos.len() > hellos {
+                let hello = world.collector.hellos.last().unwrap();
+                listed = hello.streams.iter().any(|stream| stream.epoch == first);
+                let ended = world
+                    .collector
+                    .ends()
+                    .iter()
+                    .any(|(_, _, end)| end.epoch == first);
+                assert!(
+                    listed || ended,
+                    "the epoch left the Hello before its end arrived"
+                );
+            }
+            for answer in answers {
+                world.engine.handle(super::Event::Message(&answer), now);
+            }
+        }
+    }
+    world.connect();
+    world.exchange();
+    let hello = world.collector.hellos.last().unwrap();
+    listed &= hello.streams.iter().any(|stream| stream.epoch == first);
+    assert!(!listed);
+}
+
+#[test]
 fn dead_letters_beyond_their_quota_go_oldest_first_and_on_record() {
     let mut world = World::new();
     world.collector.refuses = Some(Kind::Batch);

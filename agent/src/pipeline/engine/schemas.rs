@@ -1,0 +1,223 @@
+//! Core: the schemas that the collector needs to read what is sent: those at hand, where the others
+//! stand in the spool, and which went out on this connection.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use headwater_proto::bundle::{BundleHead, BundleWriter};
+use headwater_proto::frame::Kind;
+use headwater_proto::ids::{Epoch, Lane};
+use headwater_proto::message::SchemaRequest;
+use headwater_proto::time::Now;
+use headwater_spool::{Disk, Log};
+
+use super::{Engine, Output};
+use crate::pipeline::record::{self, Envelope, Snapshot};
+
+/// Most schemas kept in memory for sending; more are read again from the spool.
+const MAX_CACHED_SCHEMAS: usize = 256;
+/// Most schemas remembered as sent on this connection; beyond it they are sent again.
+const MAX_SENT_SCHEMAS: usize = 4096;
+/// Most schemas remembered as not to be found; beyond it they are looked for again.
+const MAX_NOWHERE: usize = 256;
+/// Bytes read at once when schemas are looked for.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Names a schema: its epoch and its number there.
+pub(super) type SchemaName = (Epoch, u32);
+
+/// Schemas at hand, and what this connection knows of them.
+#[derive(Debug, Default)]
+pub(super) struct Schemas {
+    pub(super) cached: BTreeMap<SchemaName, Vec<u8>>,
+    pub(super) sent: BTreeSet<SchemaName>,
+    /// Looked for on this connection and not found: their batches go without.
+    pub(super) nowhere: BTreeSet<SchemaName>,
+}
+
+impl Schemas {
+    /// Keeps a schema that was come across while number `wanted` is looked for: that one always
+    /// finds room, others if there is any.
+    fn keep(&mut self, name: SchemaName, bytes: &[u8], wanted: u32) {
+        if self.cached.len() >= MAX_CACHED_SCHEMAS && !self.cached.contains_key(&name) {
+            if name.1 != wanted {
+                return;
+            }
+            self.cached.pop_first();
+        }
+        self.cached.insert(name, bytes.to_vec());
+    }
+
+    pub(super) fn note_sent(&mut self, name: SchemaName) {
+        if self.sent.len() >= MAX_SENT_SCHEMAS {
+            self.sent.clear();
+        }
+        self.sent.insert(name);
+    }
+
+    fn note_nowhere(&mut self, name: SchemaName) {
+        if self.nowhere.len() >= MAX_NOWHERE {
+            self.nowhere.clear();
+        }
+        self.nowhere.insert(name);
+    }
+}
+
+impl<D: Disk> Engine<D> {
+    /// A new connection knows no schema, and may have luck with those that were not found.
+    pub(super) fn forget_sent_schemas(&mut self) {
+        self.schemas.sent.clear();
+        self.schemas.nowhere.clear();
+    }
+
+    /// Looks for the schema that record `seq` needs: in its segment, which holds it unless that is
+    /// damaged, then in all of its epoch.
+    pub(super) fn find_schema(&mut self, at: usize, seq: u64, name: SchemaName) {
+        let (epoch, wanted) = name;
+        if self.schemas.cached.len() >= MAX_CACHED_SCHEMAS {
+            // What stands beside the wanted one is likely wanted next.
+            self.schemas.cached.clear();
+        }
+        self.find_in_segment(at, epoch, seq, wanted);
+        if !self.schemas.cached.contains_key(&name) {
+            self.find_everywhere(at, epoch, wanted);
+        }
+        if !self.schemas.cached.contains_key(&name) {
+            self.schemas.note_nowhere(name);
+        }
+    }
+
+    fn find_in_segment(&mut self, at: usize, epoch: Epoch, seq: u64, wanted: u32) {
+        let lane = &self.lanes[at];
+        if let Some(ram) = lane.ram_of(epoch) {
+            for (number, bytes) in &ram.schemas {
+                self.schemas.keep((epoch, *number), bytes, wanted);
+            }
+            return;
+        }
+        let Some(position) = lane.stored(epoch).map(|stored| stored.base + seq) else {
+            return;
+        };
+        let Some(log) = self.spool.log_mut(at) else {
+            return;
+        };
+        let segment = log
+            .segments()
+            .find(|info| info.positions().contains(&position))
+            .copied();
+        let Some(info) = segment else { return };
+        let schemas = &mut self.schemas;
+        let snapshot = log.snapshot_of(info.id).ok().flatten();
+        if let Some(snapshot) = snapshot.and_then(|bytes| Snapshot::decode(&bytes).ok()) {
+            for (number, bytes) in &snapshot.schemas {
+                schemas.keep((epoch, *number), bytes, wanted);
+            }
+        }
+        let mut from = info.first;
+        while from <= position {
+            let read = log.read(from, CHUNK_BYTES, |found, _, payload| {
+                if let Ok(Envelope {
+                    schema: Some((number, bytes)),
+                    ..
+                }) = record::decode(payload)
+                {
+                    schemas.keep((epoch, number), bytes, wanted);
+                }
+                if found >= position {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            });
+            match read {
+                Ok(chunk) if chunk.next > from => from = chunk.next,
+                _ => break,
+            }
+        }
+    }
+
+    /// Looks for a schema in every segment of an epoch.
+    fn find_everywhere(&mut self, at: usize, epoch: Epoch, wanted: u32) {
+        let lane = &self.lanes[at];
+        let Some(stored) = lane.stored(epoch).copied() else {
+            self.find_in_segment(at, epoch, 0, wanted);
+            return;
+        };
+        let range = stored.base + stored.first..stored.base + stored.next;
+        let lasts: Vec<u64> = self.spool.log(at).map_or_else(Vec::new, |log: &Log<D>| {
+            log.segments()
+                .filter(|info| range.contains(&info.first) && info.next > info.first)
+                .map(|info| info.next - 1 - stored.base)
+                .collect()
+        });
+        for seq in lasts {
+            self.find_in_segment(at, epoch, seq, wanted);
+            if self.schemas.cached.contains_key(&(epoch, wanted)) {
+                return;
+            }
+        }
+    }
+
+    /// Answers with a bundle that holds the schema and no record.
+    pub(super) fn send_schema(&mut self, request: &SchemaRequest, now: Now) -> bool {
+        let SchemaRequest {
+            origin,
+            lane,
+            epoch,
+            schema,
+        } = request;
+        if *origin != self.settings.device || !Lane::AGENT.contains(lane) {
+            return false;
+        }
+        let at = self.index_of(*lane);
+        let name = (*epoch, *schema);
+        if !self.schemas.cached.contains_key(&name) {
+            let found = self.lanes[at]
+                .batcher
+                .schemas()
+                .find(|(number, _)| number == schema);
+            let found = found
+                .filter(|_| self.lanes[at].epoch == *epoch)
+                .map(|(_, b)| b.to_vec());
+            match found {
+                Some(bytes) => self.schemas.keep(name, &bytes, *schema),
+                None => self.find_everywhere(at, *epoch, *schema),
+            }
+        }
+        let Some(bytes) = self.schemas.cached.get(&name) else {
+            return false;
+        };
+        let head = BundleHead {
+            origin: origin.clone(),
+            lane: *lane,
+            epoch: *epoch,
+            first: 0,
+            ram: self.lanes[at].ram_of(*epoch).is_some(),
+            boot: self.settings.boot,
+            uptime_ms: now.mono.0,
+            wall: self.wall(now),
+        };
+        let payload = schema_payload(*schema, bytes);
+        let mut out = vec![0; payload.len() + 512];
+        let Ok(mut writer) = BundleWriter::new(head, &mut out) else {
+            return false;
+        };
+        if writer.push(Kind::Schema, &payload).is_err() {
+            return false;
+        }
+        let len = writer.finish();
+        out.truncate(len);
+        self.schemas.note_sent(name);
+        self.outputs.push_back(Output::Publish(out));
+        true
+    }
+}
+
+/// The payload of a Schema frame: the number, then the schema's bytes.
+pub(super) fn schema_payload(number: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut head = [0; headwater_proto::varint::MAX_VARINT_BYTES];
+    let mut len = 0;
+    headwater_proto::varint::put(&mut head, &mut len, u64::from(number))
+        .expect("the buffer holds any varint");
+    [&head[..len], bytes].concat()
+}
