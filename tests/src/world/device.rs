@@ -45,7 +45,7 @@ pub struct Device {
     pub stopping: bool,
     /// Readings may be missing or doubled: it was cloned, or its disk is not what it was.
     pub disturbed: bool,
-    /// A disk of it was thrown away: what that held and nobody was told of, nobody can name.
+    /// A disk of it was thrown away, or hid a segment from a start: what that held and nobody was told of, nobody can name.
     pub forgotten: bool,
     /// Records it evicted over all lives.
     pub evicted: u64,
@@ -121,6 +121,7 @@ impl Device {
         // A segment that could not be read at this start may be back at the next: what it held of
         // cursors and ends was not known meanwhile.
         self.disturbed |= !engine.trouble().is_empty();
+        self.forgotten |= !engine.trouble().is_empty();
         for (at, cursor) in engine.cursors().into_iter().enumerate() {
             self.next[at] = match cursor {
                 Some(cursor) => cursor.major,
