@@ -217,6 +217,10 @@ fn offer<D: Disk>(engine: &mut Engine<D>, inlet: &Inlet, feed: Feed, now: Now) -
         Feed::Line(time, line, cursor) => {
             engine.offer_line(source, lane, *time, line, *cursor, now)
         }
+        Feed::Lost(lost) => {
+            engine.lost(source, lane, *lost);
+            return None;
+        }
         Feed::Flush(_) => {
             engine.flush(now);
             if let Feed::Flush(done) = feed {

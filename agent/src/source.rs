@@ -14,6 +14,7 @@ use headwater_proto::time::UnixMicros;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::pipeline::admit::{Field, Sample};
+use crate::pipeline::engine::Lost;
 use crate::pipeline::record::Cursor;
 
 pub mod exec;
@@ -55,6 +56,13 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// What is lost when it is dropped.
+    #[must_use]
+    pub fn as_lost(&self) -> Lost {
+        let samples = self.values.iter().flatten().count();
+        Lost::one(samples as u64, self.time)
+    }
+
     /// Hands the reading to `take`, borrowed.
     pub fn with_sample<T>(&self, take: impl FnOnce(&Sample<'_>) -> T) -> T {
         let labels: Vec<_> = self
@@ -88,6 +96,8 @@ pub enum Feed {
     Reading(Reading, Option<Cursor>),
     /// A log line.
     Line(UnixMicros, Vec<u8>, Option<Cursor>),
+    /// Readings that the source had to drop, since its queue was full.
+    Lost(Lost),
     /// Everything before it is to be durable; then the answer.
     Flush(oneshot::Sender<()>),
 }

@@ -14,6 +14,12 @@ pub const VERSION: u32 = 1;
 pub struct Status {
     /// [`VERSION`].
     pub version: u32,
+    /// This device.
+    #[serde(default)]
+    pub device: String,
+    /// Version of the program.
+    #[serde(default)]
+    pub agent: String,
     /// Wall time, microseconds since the Unix epoch.
     pub at_us: i64,
     /// Milliseconds since the agent's start.
@@ -51,6 +57,27 @@ pub struct Status {
     pub refused_records: u64,
     /// Syncs that failed.
     pub failed_syncs: u64,
+    /// Samples of sources that cannot wait, dropped for want of room, each within a gap.
+    #[serde(default)]
+    pub lost_samples: u64,
+    /// Times a lane gave the disk up for a while, or the start could not be noted.
+    #[serde(default)]
+    pub disk_failures: u64,
+    /// Messages of the collector that were damaged or made no sense.
+    #[serde(default)]
+    pub refused_messages: u64,
+    /// Copies of refused records that are kept for the operator.
+    #[serde(default)]
+    pub dead_letter_records: u64,
+    /// Bytes in flight to the collector.
+    #[serde(default)]
+    pub in_flight_bytes: u32,
+    /// Bytes that the lanes may take together on disk.
+    #[serde(default)]
+    pub quota_bytes: u64,
+    /// What the start could not do with files it found.
+    #[serde(default)]
+    pub trouble: Vec<String>,
     /// Resident memory, if known.
     pub memory_bytes: Option<u64>,
     /// Each lane.
@@ -92,6 +119,8 @@ pub fn of<D: Disk>(engine: &Engine<D>, now: Now) -> Status {
     let sent = sender.counters();
     Status {
         version: VERSION,
+        device: engine.device().as_str().to_owned(),
+        agent: env!("CARGO_PKG_VERSION").to_owned(),
         at_us: now.wall.0,
         uptime_ms: now.mono.0,
         connected: sender.is_open(),
@@ -110,6 +139,13 @@ pub fn of<D: Disk>(engine: &Engine<D>, now: Now) -> Status {
         damaged_records: counters.damaged_records,
         refused_records: counters.refused_records,
         failed_syncs: counters.failed_syncs,
+        lost_samples: counters.lost_samples,
+        disk_failures: counters.disk_failures,
+        refused_messages: counters.refused_messages,
+        dead_letter_records: engine.dead_letter_records(),
+        in_flight_bytes: sender.in_flight_bytes(),
+        quota_bytes: engine.quota_bytes(),
+        trouble: engine.trouble().to_vec(),
         memory_bytes: resident_bytes(),
         lanes: engine
             .lanes()

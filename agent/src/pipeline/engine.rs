@@ -22,6 +22,7 @@ use headwater_spool::{Disk, Lanes, Log};
 
 mod epochs;
 mod lane;
+mod lives;
 mod open;
 mod ram;
 mod refused;
@@ -37,7 +38,7 @@ pub use room::MAX_GAPS;
 pub use send::{MAX_DOWN_BYTES, UNREADABLE_MS};
 pub use store::GROUP_BYTES;
 pub use types::{
-    Counters, EngineError, Event, LaneStatus, OfferError, Output, Settings, SourceSettings,
+    Counters, EngineError, Event, LaneStatus, Lost, OfferError, Output, Settings, SourceSettings,
     SpoolSettings,
 };
 
@@ -59,6 +60,7 @@ pub struct Engine<D: Disk> {
     settings: Settings,
     spool: Lanes<D>,
     dead_letters: Log<D>,
+    lives: lives::Lives<D>,
     lanes: Vec<LaneState>,
     /// The lane of each source that resumes, from its first reading on.
     bound: Vec<Option<usize>>,
@@ -104,6 +106,7 @@ impl<D: Disk> Engine<D> {
             dead: dead_letters,
             recoveries,
         } = open::open_logs(&disk, &settings)?;
+        let lives = lives::Lives::open(&disk)?;
         let trouble = recoveries
             .into_iter()
             .flat_map(|recovery| recovery.trouble)
@@ -115,6 +118,7 @@ impl<D: Disk> Engine<D> {
             settings,
             spool,
             dead_letters,
+            lives,
             lanes: Vec::new(),
             sender: Box::new(sender),
             waiting: VecDeque::new(),
@@ -133,6 +137,7 @@ impl<D: Disk> Engine<D> {
         for at in 0..Lane::AGENT.len() {
             engine.add_lane(at, now);
         }
+        engine.begin_life(now);
         Ok(engine)
     }
 
@@ -276,7 +281,7 @@ impl<D: Disk> Engine<D> {
         }
         self.counters.busy += 1;
         if !resumes {
-            self.note_overflow(at, source, samples, time);
+            self.note_overflow(at, source, Lost::one(samples, time));
         }
         Err(OfferError::Busy)
     }
@@ -294,18 +299,24 @@ impl<D: Disk> Engine<D> {
         !resumes && in_ram < self.settings.fallback_bytes
     }
 
-    fn note_overflow(&mut self, at: usize, source: usize, samples: u64, time: UnixMicros) {
+    fn note_overflow(&mut self, at: usize, source: usize, lost: Lost) {
+        self.counters.lost_samples += lost.samples;
+        let Lost {
+            samples,
+            first: UnixMicros(first),
+            last: UnixMicros(last),
+        } = lost;
         let overflow = &mut self.lanes[at].overflow;
         if let Some(known) = overflow.iter_mut().find(|known| known.source == source) {
             known.samples += samples;
-            known.first = known.first.min(time.0);
-            known.last = known.last.max(time.0);
+            known.first = known.first.min(first);
+            known.last = known.last.max(last);
         } else {
             overflow.push(Overflow {
                 source,
                 samples,
-                first: time.0,
-                last: time.0,
+                first,
+                last,
             });
         }
     }
@@ -352,6 +363,7 @@ impl<D: Disk> Engine<D> {
     /// Before the first batch after an unclean stop, or after readings found no room, a gap says
     /// so, in the same group.
     fn name_lost_readings(&mut self, at: usize, closed: &Closed, name: &str, now: Now) {
+        let unnamed = self.unnamed_since(name);
         let lane = &mut self.lanes[at];
         let (lane_id, epoch) = (lane.lane, lane.epoch);
         let previous = lane.previous.unwrap_or(epoch);
@@ -361,6 +373,7 @@ impl<D: Disk> Engine<D> {
             .position(|known| known.source == closed.source);
         let overflow = overflow.map(|known| lane.overflow.swap_remove(known));
         let unclean = lane.marks.source(name).and_then(|mark| mark.unclean_since);
+        let unclean = unclean.or(unnamed);
         let part = name.parse().ok();
         if let Some(since) = unclean {
             let gap = Gap {
@@ -372,16 +385,32 @@ impl<D: Disk> Engine<D> {
             self.put_gap(at, &gap, now);
         }
         if let Some(overflow) = overflow {
-            let gap = Gap {
-                samples: Some(overflow.samples),
-                t_first: Some(UnixMicros(overflow.first)),
-                t_last: Some(UnixMicros(overflow.last)),
-                stage: Stage::Source,
-                part,
-                ..self.gap(lane_id, epoch, GapReason::Overflow, now)
-            };
-            self.put_gap(at, &gap, now);
+            self.name_overflow(at, overflow, now);
         }
+    }
+
+    fn name_overflow(&mut self, at: usize, overflow: Overflow, now: Now) {
+        let lane = &self.lanes[at];
+        let gap = Gap {
+            samples: Some(overflow.samples),
+            t_first: Some(UnixMicros(overflow.first)),
+            t_last: Some(UnixMicros(overflow.last)),
+            stage: Stage::Source,
+            part: self.settings.sources[overflow.source].name.parse().ok(),
+            ..self.gap(lane.lane, lane.epoch, GapReason::Overflow, now)
+        };
+        self.put_gap(at, &gap, now);
+    }
+
+    /// Takes note of readings that a source had to drop before it could offer them: a gap names them
+    /// in the group of its next batch, or at the stop.
+    ///
+    /// # Panics
+    /// As [`Engine::offer`].
+    pub fn lost(&mut self, source: usize, lane: Lane, lost: Lost) {
+        let at = self.index_of(lane);
+        self.counters.busy += 1;
+        self.note_overflow(at, source, lost);
     }
 
     /// Takes in what happened.
@@ -466,9 +495,13 @@ impl<D: Disk> Engine<D> {
     pub fn stop(&mut self, now: Now) {
         self.flush(now);
         for at in 0..self.lanes.len() {
+            for overflow in std::mem::take(&mut self.lanes[at].overflow) {
+                self.name_overflow(at, overflow, now);
+            }
             if self.lanes[at].ram.is_some() {
                 self.leave_ram(at, now);
             }
+            self.sync_lane(at, now);
             let lane = &self.lanes[at];
             if lane.ram.is_some() || lane.durable_seq == 0 {
                 continue;
@@ -478,6 +511,7 @@ impl<D: Disk> Engine<D> {
             self.put(at, Kind::EpochEnd, &store::own(&frame), now);
             self.sync_lane(at, now);
         }
+        self.end_life();
     }
 
     /// The counters.
@@ -501,6 +535,26 @@ impl<D: Disk> Engine<D> {
             memory_bytes: lane.open_bytes() + lane.ram_bytes(),
             in_ram: lane.ram.is_some(),
         })
+    }
+
+    /// Records in the log of dead letters.
+    #[must_use]
+    pub fn dead_letter_records(&self) -> u64 {
+        let mut segments = self.dead_letters.segments();
+        let first = segments.next().map_or(0, |info| info.first);
+        self.dead_letters.durable().saturating_sub(first)
+    }
+
+    /// Bytes that the lanes may take together.
+    #[must_use]
+    pub fn quota_bytes(&self) -> u64 {
+        self.settings.spool.lane_bytes.iter().sum()
+    }
+
+    /// This device.
+    #[must_use]
+    pub const fn device(&self) -> &headwater_proto::ids::DeviceId {
+        &self.settings.device
     }
 
     /// What the start could not do with files it found, for the operator.

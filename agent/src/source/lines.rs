@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::{Feed, MAX_LINE_BYTES, Outlet, Reading, Stop, Stopped, influx, json};
 use crate::clock::wall;
 use crate::config::{Endpoint, LineFormat, LinesSource};
+use crate::pipeline::engine::Lost;
 
 /// Most connections at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 32;
@@ -233,18 +234,42 @@ impl Intake {
         }
     }
 
+    /// Datagrams cannot be held back: what finds no room is dropped, counted, and told to the engine,
+    /// which names it.
     async fn datagrams(&self, socket: &UdpSocket) -> std::io::Result<()> {
         let mut buffer = vec![0; DATAGRAM_BYTES];
+        let mut lost: Option<Lost> = None;
         loop {
-            let len = socket.recv(&mut buffer).await?;
+            let len = tokio::select! {
+                biased;
+                told = self.tell(lost), if lost.is_some() => {
+                    lost = None;
+                    if told.is_err() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                len = socket.recv(&mut buffer) => len?,
+            };
             for line in buffer[..len].split(|byte| *byte == b'\n') {
                 let Some(reading) = self.read(line) else {
                     continue;
                 };
-                if !self.outlet.try_give(Feed::Reading(reading, None)) {
+                let dropped = reading.as_lost();
+                // What was dropped is told before what comes after it.
+                if lost.is_some() || !self.outlet.try_give(Feed::Reading(reading, None)) {
                     self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+                    lost = Some(lost.map_or(dropped, |lost| lost.and(dropped)));
                 }
             }
+        }
+    }
+
+    /// Tells the engine what was dropped, once there is room for it.
+    async fn tell(&self, lost: Option<Lost>) -> Result<(), Stopped> {
+        match lost {
+            Some(lost) => self.outlet.give(Feed::Lost(lost)).await,
+            None => Ok(()),
         }
     }
 }
@@ -359,6 +384,45 @@ mod tests {
                 first = inlet.recv() => assert!(first.is_some()),
             }
             assert!(inlet.recv().await.is_some());
+        });
+    }
+
+    #[test]
+    fn datagrams_that_find_no_room_are_told_with_their_samples_and_times() {
+        let (intake, mut inlet) = intake();
+        let sent = 2 * crate::source::QUEUE_READINGS as u64;
+        block_on(async {
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let to = socket.local_addr().unwrap();
+            let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let lines: String = (0..sent)
+                .map(|k| format!("m a=1,b=2 {}\n", k * 1000))
+                .collect();
+            client.send_to(lines.as_bytes(), to).await.unwrap();
+            let count = async {
+                // Nothing is taken before all of the datagram was read.
+                while intake.counters.taken.load(Ordering::Relaxed) < sent {
+                    tokio::task::yield_now().await;
+                }
+                let (mut readings, mut lost) = (0, None);
+                while lost.is_none() {
+                    match inlet.recv().await.unwrap() {
+                        Feed::Reading(..) => readings += 1,
+                        Feed::Lost(told) => lost = Some(told),
+                        other @ (Feed::Line(..) | Feed::Flush(_)) => panic!("{other:?}"),
+                    }
+                }
+                (readings, lost.unwrap())
+            };
+            tokio::select! {
+                _ = intake.datagrams(&socket) => unreachable!("it never ends"),
+                (readings, lost) = count => {
+                    assert_eq!(readings, crate::source::QUEUE_READINGS as u64);
+                    assert_eq!(lost.samples, 2 * (sent - readings));
+                    assert_eq!(lost.first, UnixMicros(readings as i64));
+                    assert_eq!(lost.last, UnixMicros(sent as i64 - 1));
+                }
+            }
         });
     }
 }

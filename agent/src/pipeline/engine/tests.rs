@@ -217,6 +217,53 @@ fn an_unclean_stop_of_a_live_source_is_named_in_the_group_of_its_next_sample() {
 }
 
 #[test]
+fn a_life_killed_before_its_first_durable_reading_is_named_from_its_start() {
+    let mut world = World::new();
+    let began = world.now().wall;
+    world.offer(HOST, Lane::Normal, 1).unwrap();
+    // Killed once more, later, and again before anything is durable.
+    for _ in 0..2 {
+        world.ms += 100;
+        world.kill();
+    }
+    world.connect();
+    world.offer(HOST, Lane::Normal, 2_000_000).unwrap();
+    world.run(2250);
+    let gaps = world.collector.gaps();
+    assert_eq!(gaps.len(), 1);
+    let gap = &gaps[0].2;
+    assert_eq!(
+        (gap.reason, gap.part.as_deref()),
+        (GapReason::UncleanStop, Some("host"))
+    );
+    assert_eq!(
+        (gap.t_first, gap.t_last.unwrap().0),
+        (Some(began), 2_000_000_000)
+    );
+    // From now on the lane itself tells: the start is named no more.
+    let now = world.now();
+    world.engine.stop(now);
+    world.kill();
+    world.offer(HOST, Lane::Normal, 2_000_001).unwrap();
+    world.connect();
+    world.run(2250);
+    assert_eq!(world.collector.gaps().len(), 1);
+}
+
+#[test]
+fn a_clean_life_without_a_reading_leaves_nothing_to_name() {
+    let mut world = World::new();
+    let now = world.now();
+    world.engine.stop(now);
+    world.kill();
+    world.offer(HOST, Lane::Normal, 2_000_000).unwrap();
+    world.connect();
+    world.run(2250);
+    assert_eq!(world.collector.rows(), [2_000_000]);
+    assert!(world.collector.gaps().is_empty());
+}
+
+#[test]
 fn a_clean_stop_leaves_no_unclean_gap() {
     let mut world = World::new();
     world.offer(HOST, Lane::Normal, 5).unwrap();
@@ -350,16 +397,31 @@ fn log_lines_travel_as_text_with_their_cursor() {
 fn a_full_memory_makes_sources_wait_and_names_what_live_ones_lose() {
     let mut settings = world::settings();
     settings.readings_bytes = 1;
+    settings.fallback_bytes = 1;
     let mut world = World::with(settings, headwater_spool::FakeDisk::new());
     // The bound is reached by one open reading; closing and syncing it makes room again.
     world.offer(HOST, Lane::Normal, 0).unwrap();
     world.offer(HOST, Lane::Normal, 1).unwrap();
-    // With the disk full there is no such way out.
+    assert_eq!(world.engine.counters().busy, 0);
+    // With the disk full there is no such way out once memory has its one record.
     world.disk.set_capacity(Some(0));
-    world.settings.fallback_bytes = 1;
+    let mut lost = 0;
     for k in 2..200 {
-        let _ = world.offer(HOST, Lane::Normal, k);
+        lost += u64::from(world.offer(HOST, Lane::Normal, k) == Err(OfferError::Busy));
+        world.ms += 1;
     }
-    let busy = world.engine.counters().busy;
-    assert!(busy == 0 || world.engine.lanes().any(|lane| lane.in_ram));
+    assert_eq!(world.offer(REPLAY, Lane::Normal, 0), Err(OfferError::Busy));
+    assert!(lost > 50, "{lost}");
+    assert_eq!(world.engine.counters().lost_samples, lost * 2);
+    // The stop names it, even if no reading follows.
+    world.disk.set_capacity(None);
+    world.pass(super::PROBE_MS + 1000);
+    let now = world.now();
+    world.engine.stop(now);
+    world.kill();
+    world.connect();
+    world.run(5000);
+    let gaps = world.collector.gaps().into_iter().map(|(_, _, gap)| gap);
+    let named = gaps.filter(|gap| gap.reason == GapReason::Overflow);
+    assert_eq!(named.filter_map(|gap| gap.samples).sum::<u64>(), lost * 2);
 }

@@ -2,6 +2,7 @@
 
 use headwater_proto::delivery::SenderLimits;
 use headwater_proto::ids::{DeviceId, Epoch, Lane};
+use headwater_proto::time::UnixMicros;
 use headwater_spool::OpenError;
 
 use crate::pipeline::admit::Refused;
@@ -119,6 +120,39 @@ pub enum OfferError {
     Refused(#[from] Refused),
 }
 
+/// Readings that a source dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost {
+    /// Their values that were not missing.
+    pub samples: u64,
+    /// Time of the earliest.
+    pub first: UnixMicros,
+    /// Time of the latest.
+    pub last: UnixMicros,
+}
+
+impl Lost {
+    /// One reading.
+    #[must_use]
+    pub const fn one(samples: u64, time: UnixMicros) -> Self {
+        Self {
+            samples,
+            first: time,
+            last: time,
+        }
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            samples: self.samples + other.samples,
+            first: self.first.min(other.first),
+            last: self.last.max(other.last),
+        }
+    }
+}
+
 /// What happened.
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
@@ -161,6 +195,8 @@ pub struct Counters {
     pub refused: u64,
     /// Readings that found no room.
     pub busy: u64,
+    /// Samples of sources that cannot wait, dropped for want of room; each is in a gap.
+    pub lost_samples: u64,
     /// Records stored.
     pub records: u64,
     /// Groups whose sync failed.

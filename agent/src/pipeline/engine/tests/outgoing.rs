@@ -180,3 +180,22 @@ fn a_read_that_fails_once_costs_no_schema() {
         }
     }
 }
+
+#[test]
+fn more_lives_than_the_sender_holds_do_not_hold_up_what_is_new() {
+    let mut settings = settings();
+    settings.spool.lane_bytes = [5 * 4096, 400 * 4096, 5 * 4096];
+    let mut world = World::with(settings, FakeDisk::new());
+    for k in 0..110 {
+        world.offer(HOST, Lane::Normal, k).unwrap();
+        world.pass(3000);
+        world.kill();
+    }
+    world.connect();
+    world.offer(HOST, Lane::Normal, 1000).unwrap();
+    world.run(120_000);
+    let rows: BTreeSet<_> = world.collector.rows().into_iter().collect();
+    assert!(rows.contains(&1000));
+    assert_eq!(rows.len(), 111);
+    assert!(world.engine.waiting.is_empty());
+}
