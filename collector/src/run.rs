@@ -3,6 +3,7 @@
 //! The gate stops first, then custody syncs what arrived, then the lake takes the rest, then the
 //! owner of the journal ends. A part that ends early is an error that names it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
@@ -11,6 +12,7 @@ use headwater_gate::identity::Loopback;
 use headwater_gate::{Gate, Settings as GateSettings};
 use headwater_lake::LocalStore;
 use headwater_proto::ids::JournalId;
+use headwater_proto::time::UnixMicros;
 use headwater_spool::RealDisk;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,6 +25,7 @@ use crate::http;
 use crate::metrics::Board;
 use crate::owner::{Command, JournalSessions, Mailbox, Owner};
 use crate::pipeline::custody::Custody;
+use crate::pipeline::schemas::SchemaBook;
 use crate::sink::hot::HotStore;
 use crate::sink::lake::{LakeSink, NAME};
 use crate::sink::{self, worker};
@@ -127,12 +130,19 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     });
 
     let mut view = None;
-    if let Some((hot, freshness_ms)) = open_hot(&config, journal) {
+    if let Some((mut hot, freshness_ms, is_empty)) = open_hot(&config, journal) {
         view = Some(hot.view());
+        let (schemas, lake_dir) = (custody.schemas().clone(), config.lake_dir.clone());
+        let begin = custody.cursor(NAME).unwrap_or_default();
         let (wake_hot, hot_durable) = sync_channel(1);
         readers.push(wake_hot);
         let (reader, context) = (custody.reader(), context(hot_durable));
         parts.spawn_blocking(move || {
+            if is_empty
+                && let Err(error) = refill(&mut hot, &lake_dir, &schemas, journal, begin, clock)
+            {
+                tracing::warn!(%error, "the hot store begins with what comes from now on");
+            }
             worker::run_hot(hot, reader, journal, freshness_ms, &context);
             ("the hot store", Ok(()))
         });
@@ -218,19 +228,38 @@ async fn settle(mailbox: &Mailbox) {
     }
 }
 
-fn open_hot(config: &Config, journal: JournalId) -> Option<(HotStore, u64)> {
+/// The hot store, its pace, and whether it is to be filled first.
+fn open_hot(config: &Config, journal: JournalId) -> Option<(HotStore, u64, bool)> {
     let hot = config.hot?;
-    let freshness_ms = hot.freshness_ms;
-    match HotStore::open(&config.state_dir, hot.settings) {
-        Ok((hot, found)) => {
+    let opened = HotStore::open(&config.state_dir, hot.settings)
+        .and_then(|(store, found)| Ok((store.cursor(journal)?.is_none(), store, found)));
+    match opened {
+        Ok((is_empty, store, found)) => {
             tracing::info!(?found, %journal, "hot store open");
-            Some((hot, freshness_ms))
+            Some((store, hot.freshness_ms, is_empty))
         }
         Err(error) => {
             tracing::error!(%error, "the hot store is off: it cannot be opened");
             None
         }
     }
+}
+
+/// Fills an empty hot store from the lake; the journal follows from where the lake ends.
+fn refill(
+    hot: &mut HotStore,
+    lake_dir: &Path,
+    schemas: &SchemaBook,
+    journal: JournalId,
+    begin: u64,
+    clock: Clock,
+) -> Result<()> {
+    let now = clock.now().wall;
+    let since = UnixMicros(now.0.saturating_sub(hot.keep_us()));
+    let samples = hot.refill(&LocalStore::new(lake_dir)?, schemas, since, now)?;
+    hot.commit(journal, begin)?;
+    tracing::info!(samples, "hot store filled from the lake");
+    Ok(())
 }
 
 fn early(ended: Option<Result<Ended, tokio::task::JoinError>>) -> anyhow::Error {

@@ -387,11 +387,10 @@ mod tests {
         for key in [b"b2", b"a1", b"b1", b"c1"] {
             map.put(key, key).unwrap();
         }
-        let keys = |pairs: Vec<Result<(Vec<u8>, Vec<u8>), StateError>>| -> Vec<Vec<u8>> {
-            pairs.into_iter().map(|pair| pair.unwrap().0).collect()
-        };
-        assert_eq!(keys(map.prefix(b"b").collect()), [b"b1", b"b2"]);
-        assert_eq!(keys(map.range(b"a1", b"b2").collect()), [b"a1", b"b1"]);
+        let keys = map.prefix(b"b").map(|pair| pair.unwrap().0);
+        assert_eq!(keys.collect::<Vec<_>>(), [b"b1", b"b2"]);
+        let keys = map.range(b"a1", b"b2").map(|pair| pair.unwrap().0);
+        assert_eq!(keys.collect::<Vec<_>>(), [b"a1", b"b1"]);
     }
 
     /// sled gives its lock back a little after it was dropped.

@@ -4,7 +4,7 @@ use headwater_proto::sample::Value;
 
 use crate::delta::{Log, LogError};
 use crate::read::{Columns, ReadError, Reader, cell, text};
-use crate::schema::Table;
+use crate::schema::{DAY_US, Table, day_of_date};
 use crate::store::Store;
 
 /// Why a table could not be scanned.
@@ -95,8 +95,28 @@ const GAP_COLUMNS: [&str; 10] = [
 ///
 /// # Errors
 /// [`ScanError`] when the log or a file cannot be read.
-pub fn samples(store: &dyn Store, mut visit: impl FnMut(Reading<'_>)) -> Result<(), ScanError> {
-    batches(store, Table::Samples, &SAMPLE_COLUMNS, |batch| {
+pub fn samples(store: &dyn Store, visit: impl FnMut(Reading<'_>)) -> Result<(), ScanError> {
+    samples_of(store, i64::MIN, visit)
+}
+
+/// As [`samples`], only of files whose date ends after `since_us`; rows before it may be among them.
+///
+/// # Errors
+/// [`ScanError`] when the log or a file cannot be read.
+pub fn samples_since(
+    store: &dyn Store,
+    since_us: i64,
+    visit: impl FnMut(Reading<'_>),
+) -> Result<(), ScanError> {
+    samples_of(store, since_us.div_euclid(DAY_US), visit)
+}
+
+fn samples_of(
+    store: &dyn Store,
+    first_day: i64,
+    mut visit: impl FnMut(Reading<'_>),
+) -> Result<(), ScanError> {
+    batches(store, Table::Samples, first_day, &SAMPLE_COLUMNS, |batch| {
         let (device, metric) = (batch.texts("device_id")?, batch.texts("metric")?);
         let (ts, tags, lane) = (
             batch.times("ts")?,
@@ -141,7 +161,7 @@ pub fn samples(store: &dyn Store, mut visit: impl FnMut(Reading<'_>)) -> Result<
 /// # Errors
 /// [`ScanError`] when the log or a file cannot be read.
 pub fn gaps(store: &dyn Store, mut visit: impl FnMut(Loss<'_>)) -> Result<(), ScanError> {
-    batches(store, Table::Gaps, &GAP_COLUMNS, |batch| {
+    batches(store, Table::Gaps, i64::MIN, &GAP_COLUMNS, |batch| {
         let (device, lane) = (batch.texts("device_id")?, batch.texts("lane")?);
         let (epoch, samples) = (batch.longs("epoch")?, batch.longs("samples")?);
         let (first, last) = (batch.longs("seq_first")?, batch.longs("seq_last")?);
@@ -167,11 +187,16 @@ pub fn gaps(store: &dyn Store, mut visit: impl FnMut(Loss<'_>)) -> Result<(), Sc
 fn batches(
     store: &dyn Store,
     table: Table,
+    first_day: i64,
     columns: &[&str],
     mut visit: impl FnMut(&Columns) -> Result<(), ReadError>,
 ) -> Result<(), ScanError> {
     let log = Log::load(store, table)?;
     log.files(store, |add| {
+        // A date that nobody can read is no reason to leave rows out.
+        if day_of_date(&add.dt).is_some_and(|day| day < first_day) {
+            return Ok(());
+        }
         let path = format!("{}/{}", table.name(), add.path);
         let mut reader = Reader::open(store, &path, columns)?;
         while let Some(batch) = reader.next_batch()? {

@@ -13,6 +13,7 @@
 
 mod chunk;
 mod query;
+mod refill;
 mod store;
 
 pub use chunk::Point;

@@ -131,6 +131,12 @@ impl HotStore {
             .map(|(_, position)| position))
     }
 
+    /// How far back readings are kept, in microseconds.
+    #[must_use]
+    pub const fn keep_us(&self) -> i64 {
+        self.settings.keep_us
+    }
+
     /// Records that were not stored for lack of room.
     #[must_use]
     pub const fn skipped(&self) -> u64 {
@@ -158,22 +164,6 @@ impl HotStore {
             | Record::Gap(_)
             | Record::Park(..) => Ok(()),
         }
-    }
-
-    /// Takes in readings of `stream` that come from elsewhere than the journal. Idempotent per
-    /// `seq`, which no record of the journal uses under the same epoch.
-    ///
-    /// # Errors
-    /// When the state refuses.
-    pub fn refill(
-        &mut self,
-        stream: &Stream,
-        seq: u64,
-        points: &[Point],
-        at: UnixMicros,
-    ) -> Result<(), StateError> {
-        let rows: Vec<StoredRow> = points.iter().map(stored).collect();
-        self.rows(stream, seq, &rows, at)
     }
 
     /// Makes everything durable up to `position` of the journal: latest values, device infos and
@@ -266,7 +256,7 @@ impl HotStore {
         self.rows(&stream, head.seq, &rows, head.at)
     }
 
-    fn rows(
+    pub(super) fn rows(
         &mut self,
         stream: &Stream,
         seq: u64,
@@ -339,7 +329,7 @@ impl HotStore {
         Ok(())
     }
 
-    fn schema(
+    pub(super) fn schema(
         &mut self,
         device: &str,
         epoch: Epoch,

@@ -1,0 +1,262 @@
+//! The embedded hot store: what it answers, what it drops, and how it comes back from nothing.
+
+use headwater_collector::pipeline::envelope::{
+    BatchHead, Clock, Decoder, RawHead, Record, SchemaHead, Verdict,
+};
+use headwater_collector::pipeline::schemas::SchemaBook;
+use headwater_collector::sink::hot::{HotSettings, HotStore};
+use headwater_lake::{Flush, Lake, LocalStore, Rows as LakeRows, SampleRow, Settings, TimeClass};
+use headwater_proto::codec::{Encoder, Rows};
+use headwater_proto::frame::{self, Kind};
+use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
+use headwater_proto::sample::{OwnedValue, Value};
+use headwater_proto::schema::{Column, ColumnKind, Schema};
+use headwater_proto::time::UnixMicros;
+
+const JOURNAL: JournalId = JournalId(77);
+const START_US: i64 = 1_700_000_000_000_000;
+const SETTINGS: HotSettings = HotSettings {
+    keep_us: 3_600_000_000,
+    max_bytes: 1 << 20,
+    cache_bytes: 1 << 20,
+};
+
+struct Rig {
+    folder: tempfile::TempDir,
+    hot: HotStore,
+}
+
+fn stream() -> Stream {
+    Stream {
+        device: DeviceId::new("pump").expect("a device id"),
+        lane: Lane::Normal,
+        epoch: Epoch::new(9),
+    }
+}
+
+fn schema() -> Schema {
+    Schema::new(1_000, vec![Column::new("level", ColumnKind::F64)])
+}
+
+fn rig() -> Rig {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut hot, _) = HotStore::open(folder.path(), SETTINGS).expect("a store");
+    let mut bytes = Vec::new();
+    schema().encode(&mut bytes).expect("a schema");
+    let head = SchemaHead {
+        origin: stream().device,
+        epoch: stream().epoch,
+        number: 3,
+    };
+    hot.apply(&Record::Schema(head, &bytes)).expect("applied");
+    Rig { folder, hot }
+}
+
+impl Rig {
+    /// A batch of `count` rows, a second apart, from row `first` on; row k has the value k.
+    fn batch(&mut self, seq: u64, first: i64, count: i64) {
+        let schema = schema();
+        let mut rows = Rows::new(&schema);
+        for k in first..first + count {
+            rows.push_row(START_US + k * 1_000_000, 0, &[Some(Value::F64(k as f64))])
+                .expect("a row");
+        }
+        let mut payload = Vec::new();
+        Encoder::new(&schema)
+            .encode(3, &rows, &mut payload)
+            .expect("a batch");
+        let mut framed = Vec::new();
+        frame::append(Kind::Batch, &payload, &mut framed).expect("a frame");
+        let head = BatchHead {
+            stream: stream(),
+            seq,
+            verdict: Verdict::Store,
+            at: UnixMicros(START_US + (first + count) * 1_000_000),
+            clock: Clock::SYNCED,
+            via: None,
+        };
+        self.hot
+            .apply(&Record::Batch(head, &framed))
+            .expect("applied");
+    }
+
+    fn values(&self, from_s: i64, to_s: i64, limit: usize) -> (Vec<f64>, bool) {
+        let (from, to) = (START_US + from_s * 1_000_000, START_US + to_s * 1_000_000);
+        let series = self
+            .hot
+            .view()
+            .series("pump", "level", from, to, limit)
+            .expect("a series");
+        let value = |value: &OwnedValue| match value {
+            OwnedValue::F64(value) => *value,
+            other => panic!("{other:?}"),
+        };
+        (
+            series
+                .points
+                .iter()
+                .map(|point| value(&point.value))
+                .collect(),
+            series.truncated,
+        )
+    }
+}
+
+#[test]
+fn a_series_has_the_rows_of_its_span_even_from_the_middle_of_a_batch() {
+    let mut rig = rig();
+    rig.batch(0, 0, 10);
+    rig.batch(1, 10, 10);
+    rig.hot.commit(JOURNAL, 2).expect("committed");
+    assert_eq!(
+        rig.values(7, 12, 100),
+        (vec![7.0, 8.0, 9.0, 10.0, 11.0], false)
+    );
+    assert_eq!(
+        rig.values(0, 20, 3),
+        (vec![17.0, 18.0, 19.0], true),
+        "the newest when cut"
+    );
+    assert!(
+        rig.hot
+            .view()
+            .series("pump", "other", 0, i64::MAX, 9)
+            .expect("none")
+            .points
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_batch_that_is_applied_again_changes_nothing() {
+    let mut rig = rig();
+    rig.batch(0, 0, 10);
+    rig.batch(0, 0, 10);
+    rig.hot.commit(JOURNAL, 1).expect("committed");
+    assert_eq!(rig.values(0, 100, 100).0.len(), 10);
+    let info = rig.hot.view().device("pump").expect("read").expect("known");
+    assert_eq!((info.records, info.samples), (1, 10));
+}
+
+#[test]
+fn the_latest_value_is_the_newest_by_time_whichever_came_last() {
+    let mut rig = rig();
+    rig.batch(1, 10, 10);
+    rig.hot.commit(JOURNAL, 1).expect("committed");
+    rig.batch(0, 0, 10);
+    rig.hot.commit(JOURNAL, 2).expect("committed");
+    let latest = rig.hot.view().latest("pump").expect("latest");
+    assert_eq!(latest.len(), 1);
+    assert_eq!(latest[0].value, OwnedValue::F64(19.0));
+    assert_eq!(latest[0].time_us, START_US + 19_000_000);
+}
+
+#[test]
+fn a_plain_devices_payload_is_there_too() {
+    let mut rig = rig();
+    let head = RawHead {
+        device: DeviceId::new("plain").expect("a device id"),
+        journal: JOURNAL,
+        seq: 0,
+        verdict: Verdict::Store,
+        at: UnixMicros(START_US),
+        decoder: Decoder::Json,
+        metric: "",
+        topic: "devices/plain",
+        client: "client",
+        packet_id: 1,
+        hash: 1,
+    };
+    rig.hot
+        .apply(&Record::Raw(head, br#"{"a": 1.5, "b": "on"}"#))
+        .expect("applied");
+    rig.hot.commit(JOURNAL, 1).expect("committed");
+    let latest = rig.hot.view().latest("plain").expect("latest");
+    let names: Vec<&str> = latest.iter().map(|point| point.metric.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+}
+
+#[test]
+fn what_is_too_old_or_too_much_goes_and_the_oldest_goes_first() {
+    let mut rig = rig();
+    rig.batch(0, 0, 10);
+    rig.batch(1, 5_000, 10);
+    rig.hot.commit(JOURNAL, 2).expect("committed");
+    // An hour is kept: the first batch is 5,000 s older than the second.
+    rig.hot
+        .expire(UnixMicros(START_US + 5_010 * 1_000_000))
+        .expect("expired");
+    assert_eq!(rig.values(0, 6_000, 100).0.len(), 10);
+    assert_eq!(rig.values(0, 6_000, 1).0, [5_009.0]);
+    let info = rig.hot.view().device("pump").expect("read").expect("known");
+    assert!(
+        info.bytes > 0 && info.oldest_us == START_US + 5_000 * 1_000_000,
+        "{info:?}"
+    );
+}
+
+#[test]
+fn the_cursor_holds_for_its_journal_alone() {
+    let mut rig = rig();
+    assert_eq!(rig.hot.cursor(JOURNAL).expect("read"), None);
+    rig.hot.commit(JOURNAL, 42).expect("committed");
+    assert_eq!(rig.hot.cursor(JOURNAL).expect("read"), Some(42));
+    assert_eq!(rig.hot.cursor(JournalId(1)).expect("read"), None);
+}
+
+#[test]
+fn an_empty_store_is_filled_from_the_lake_with_what_it_would_keep() {
+    let mut rig = rig();
+    let store = LocalStore::new(&rig.folder.path().join("lake")).expect("a lake");
+    let mut lake = Lake::open(store, Settings::default()).expect("a lake");
+    let mut rows = LakeRows::new();
+    for k in 0..1_500u32 {
+        let row = SampleRow {
+            device_id: "from-lake",
+            metric: "level",
+            ts_us: START_US + i64::from(k) * 1_000_000,
+            value: Value::I64(k.into()),
+            site: None,
+            device_type: None,
+            tags: None,
+            ingest_us: START_US,
+            lane: Lane::Normal,
+            epoch: Epoch::new(1),
+            seq: 0,
+            row: k,
+            batch_samples: 1_500,
+            via: None,
+            time_err_ms: None,
+            time_class: TimeClass::Synced,
+        };
+        rows.push_sample(&row).expect("a row");
+    }
+    let flush = Flush {
+        journal: JOURNAL,
+        first_pos: 0,
+        last_pos: 1,
+        rows: &rows,
+        at_us: START_US,
+    };
+    let plan = lake.stage(&flush).expect("staged");
+    lake.publish(&plan).expect("published");
+    lake.commit(&plan).expect("committed");
+
+    let lake = LocalStore::new(&rig.folder.path().join("lake")).expect("a lake");
+    let since = UnixMicros(START_US + 1_000 * 1_000_000);
+    let taken = rig
+        .hot
+        .refill(&lake, &SchemaBook::default(), since, since)
+        .expect("filled");
+    rig.hot.commit(JOURNAL, 1).expect("committed");
+    assert_eq!(taken, 500);
+    let view = rig.hot.view();
+    let series = view
+        .series("from-lake", "level", 0, i64::MAX, 9_999)
+        .expect("a series");
+    assert_eq!(series.points.len(), 500);
+    assert_eq!(
+        view.latest("from-lake").expect("latest")[0].value,
+        OwnedValue::I64(1_499)
+    );
+}
