@@ -15,3 +15,6 @@ pub enum LinkEvent {
 
 /// Down publishes between link and engine.
 pub const LINK_EVENTS: usize = 32;
+
+#[cfg(test)]
+mod tests;

@@ -576,4 +576,4 @@ impl<D: Disk> Engine<D> {
     clippy::cast_possible_truncation,
     reason = "the numbers of a test are small"
 )]
-mod tests;
+pub(crate) mod tests;

@@ -6,7 +6,7 @@ mod memory;
 mod outgoing;
 #[cfg(feature = "sabotage")]
 mod sabotage;
-mod world;
+pub(crate) mod world;
 
 use std::collections::BTreeSet;
 

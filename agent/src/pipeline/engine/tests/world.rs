@@ -23,7 +23,7 @@ pub(super) const HOST: usize = 1;
 
 /// What the collector holds of one stream.
 #[derive(Debug, Default)]
-pub(super) struct Stream {
+pub(crate) struct Stream {
     pub(super) records: BTreeMap<u64, (Kind, Vec<u8>)>,
     pub(super) oldest: u64,
     pub(super) ram: bool,
@@ -31,12 +31,12 @@ pub(super) struct Stream {
 
 /// Keeps everything at once; commits as far as it is told.
 #[derive(Default)]
-pub(super) struct Collector {
+pub(crate) struct Collector {
     pub(super) streams: BTreeMap<(Lane, Epoch), Stream>,
     pub(super) schemas: BTreeMap<(Epoch, u32), Schema>,
     pub(super) hellos: Vec<Hello>,
     /// Acks say committed too.
-    pub(super) commits: bool,
+    pub(crate) commits: bool,
     /// Refuses these kinds for good.
     pub(super) refuses: Option<Kind>,
     pub(super) bundles: usize,
@@ -45,7 +45,7 @@ pub(super) struct Collector {
 
 impl Collector {
     /// Takes one publish; answers with down publishes.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
         if Bundle::is_bundle(bytes) {
             return self.bundle(bytes);
         }
@@ -181,12 +181,12 @@ impl Collector {
         self.bodies()
     }
 
-    pub(super) fn ends(&self) -> Vec<((Lane, Epoch), u64, EpochEnd)> {
+    pub(crate) fn ends(&self) -> Vec<((Lane, Epoch), u64, EpochEnd)> {
         self.bodies()
     }
 
     /// Every value of column `k`, in the order of streams and records.
-    pub(super) fn rows(&self) -> Vec<i64> {
+    pub(crate) fn rows(&self) -> Vec<i64> {
         let mut rows = Rows(Vec::new());
         for ((_, epoch), stream) in &self.streams {
             for (kind, bytes) in stream
