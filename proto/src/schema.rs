@@ -175,7 +175,14 @@ mod owned {
             }
             self.time.check().map_err(SchemaError::Invalid)?;
             let mut dictionary_bytes = 0usize;
-            for column in &self.columns {
+            for (at, column) in self.columns.iter().enumerate() {
+                for tap in column.params.taps.as_slice() {
+                    let taps = usize::from(tap.column);
+                    let source = self.columns.get(taps).map(|column| column.kind);
+                    if taps > at || source == Some(ColumnKind::Str) || (taps < at && tap.lag > 2) {
+                        return Err(SchemaError::Invalid("tap"));
+                    }
+                }
                 text(&column.name)?;
                 text(&column.unit)?;
                 column

@@ -2,6 +2,7 @@
 //! batches of today must stay readable, and equal rows must give equal bytes on every machine.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use headwater_proto::codec::params::Scale;
 use headwater_proto::codec::{BackEnd, Encoder, Limits, RowVisitor, Rows, decode, fit};
 use headwater_proto::sample::Value;
 use headwater_proto::schema::{Column, ColumnKind, Schema, Series};
@@ -22,6 +23,9 @@ fn schema() -> Schema {
                 ..Column::new("open", ColumnKind::Bool)
             },
             Column::new("state", ColumnKind::Str),
+            Column::new("converter", ColumnKind::F32),
+            Column::new("average", ColumnKind::F64),
+            Column::new("derived", ColumnKind::I64),
         ],
     );
     schema.series = vec![
@@ -37,11 +41,13 @@ fn schema() -> Schema {
 }
 
 /// Rows that reach every class of symbol: residuals, corrections, missing values, raw bits, recent
-/// values, new texts, a time out of step, a series out of turn.
+/// values, new texts, a time out of step, a series out of turn; and every kind of scale: decimals,
+/// unit factors, bit patterns, steps of a converter, averages, a column that follows another.
 fn rows(schema: &Schema) -> Rows {
     let mut rows = Rows::new(schema);
     let mut noise = 12_345u32;
-    for at in 0..40i32 {
+    let mut level = 0i32;
+    for at in 0..160i32 {
         noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let wobble = (noise >> 28).cast_signed() - 8;
         let temperature = match at {
@@ -64,11 +70,28 @@ fn rows(schema: &Schema) -> Rows {
             25 => Some(Value::Str(&text)),
             _ => Some(Value::Str(if at < 18 { "idle" } else { "running" })),
         };
+        level += ((noise >> 20) & 63).cast_signed() - 31;
+        #[expect(clippy::cast_possible_truncation, reason = "a step has few digits")]
+        let converter = ((f64::from(level) * 2.441_406_25).round() / 1_000.0) as f32;
+        let average: f64 = format!("{:.14e}", f64::from(4_000 + wobble * 5) / 12.0)
+            .parse()
+            .unwrap();
+        let derived = i64::from(level) * 37 + i64::from(wobble & 3);
         let time = 1_700_000_000_000_000 + i64::from(at / 2) * 1_000_000;
         let time = if at == 33 { time + 250_000 } else { time };
         let series = if at == 15 { 0 } else { u32::from(at % 2 == 1) };
-        rows.push_row(time, series, &[temperature, wind, axis, count, open, state])
-            .unwrap();
+        let cells = [
+            temperature,
+            wind,
+            axis,
+            count,
+            open,
+            state,
+            Some(Value::F32(converter)),
+            Some(Value::F64(average)),
+            Some(Value::I64(derived)),
+        ];
+        rows.push_row(time, series, &cells).unwrap();
     }
     rows
 }
@@ -108,6 +131,7 @@ fn unhex(text: &str) -> Vec<u8> {
 const SCHEMA: &str = include_str!("golden/codec_schema_v1.hex");
 const VARINT: &str = include_str!("golden/codec_batch_varint_v1.hex");
 const RICE: &str = include_str!("golden/codec_batch_rice_v1.hex");
+const RANGE: &str = include_str!("golden/codec_batch_range_v1.hex");
 
 #[test]
 fn the_bytes_of_schema_version_1_are_frozen() {
@@ -121,13 +145,24 @@ fn the_bytes_of_schema_version_1_are_frozen() {
     assert_eq!(frozen.columns.len(), schema.columns.len());
     assert_eq!(frozen.tags, schema.tags);
     assert_eq!(frozen.series, schema.series);
+    // The fixture reaches what it is meant to reach.
+    let [.., converter, average, derived] = frozen.columns.as_slice() else {
+        panic!("the frozen schema has fewer columns");
+    };
+    assert!(converter.params.stride > 1 << 16);
+    assert!(matches!(average.params.scale, Scale::Printed(_)));
+    assert!(!derived.params.taps.is_empty());
 }
 
 #[test]
-fn the_bytes_of_batch_version_1_are_frozen_for_both_back_ends() {
+fn the_bytes_of_batch_version_1_are_frozen_for_all_back_ends() {
     let schema = Schema::decode(&unhex(SCHEMA), &Limits::DEFAULT).unwrap();
     let rows = rows(&schema);
-    for (back_end, golden) in [(BackEnd::Varint, VARINT), (BackEnd::Rice, RICE)] {
+    for (back_end, golden) in [
+        (BackEnd::Varint, VARINT),
+        (BackEnd::Rice, RICE),
+        (BackEnd::Range, RANGE),
+    ] {
         let mut payload = Vec::new();
         Encoder::with_back_end(&schema, back_end)
             .encode(5, &rows, &mut payload)
@@ -153,7 +188,7 @@ fn print_the_bytes_of_a_new_version() {
     let mut bytes = Vec::new();
     schema.encode(&mut bytes).unwrap();
     println!("SCHEMA {}", hex(&bytes));
-    for back_end in [BackEnd::Varint, BackEnd::Rice] {
+    for back_end in [BackEnd::Varint, BackEnd::Rice, BackEnd::Range] {
         let mut payload = Vec::new();
         Encoder::with_back_end(&schema, back_end)
             .encode(5, &rows, &mut payload)

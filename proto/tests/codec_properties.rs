@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use headwater_proto::codec::model::{History, Plan, Predictor, Symbol};
-use headwater_proto::codec::params::{Corrections, Params, Scale, TimeParams};
+use headwater_proto::codec::params::{Corrections, Params, Scale, Tap, Taps, TimeParams};
 use headwater_proto::codec::stream::{Cell, StreamEncoder};
 use headwater_proto::codec::{
     BackEnd, BatchHeader, DecodeError, Encoder, Limits, RowVisitor, Rows, decode, fit,
@@ -46,41 +46,67 @@ fn params(kind: ColumnKind) -> impl Strategy<Value = Params> {
     let float = matches!(kind, ColumnKind::F32 | ColumnKind::F64);
     let most = match kind {
         ColumnKind::F32 => 9,
-        ColumnKind::F64 => 15,
+        ColumnKind::F64 => 22,
         ColumnKind::Bool | ColumnKind::I64 | ColumnKind::Str => 0u8,
     };
     (
-        (0..=most, any::<bool>(), any::<bool>(), 0usize..6),
+        (0..=most, 0u8..5, any::<bool>(), 0usize..6, 2u16..=18_000),
         (
             prop_oneof![Just(1u64), 2u64..1_000, Just(i64::MAX.unsigned_abs())],
             any::<u64>(),
+            prop_oneof![3 => Just(0u32), 1 => 65_537u32..400_000, 1 => 65_537u32..=u32::MAX],
         ),
         (
             prop_oneof![Just(0i64), -500i64..500, any::<i64>()],
             0u8..=63,
             0u8..=68,
             0u8..=15,
+            prop_oneof![
+                Just((0i64, 0u8)),
+                (-50i64..50, 0u8..=63),
+                (any::<i64>(), 0u8..=63)
+            ],
+            0u8..=64,
         ),
         prop_oneof![Just(0u8), 2u8..=32],
     )
         .prop_map(
             move |(
-                (exponent, bits, often, predictor),
-                (divisor, offset),
-                (reference, reference_bits, residual_bits, zero_share),
+                (exponent, scale, often, predictor, parts),
+                (divisor, offset, stride),
+                (
+                    reference,
+                    reference_bits,
+                    residual_bits,
+                    zero_share,
+                    (slope, slope_bits),
+                    kin_bits,
+                ),
                 memory,
             )| {
                 let divisor = if number { divisor } else { 1 };
+                let stride = if number && divisor == 1 { stride } else { 0 };
+                let predictor = if number {
+                    Predictor::ALL[predictor]
+                } else {
+                    Predictor::Last
+                };
+                let (slope, slope_bits) = if predictor.goes_on() {
+                    (slope, slope_bits)
+                } else {
+                    (0, 0)
+                };
                 let plain = if kind == ColumnKind::Bool {
                     reference & 1
                 } else {
                     0
                 };
                 Params {
-                    scale: if bits && float {
-                        Scale::Bits
-                    } else {
-                        Scale::Decimal(exponent)
+                    scale: match scale {
+                        1 if float => Scale::Bits,
+                        2 if float => Scale::Parts(parts),
+                        3 if kind == ColumnKind::F64 => Scale::Printed(parts),
+                        _ => Scale::Decimal(exponent),
                     },
                     corrections: if often && float {
                         Corrections::Often
@@ -88,8 +114,13 @@ fn params(kind: ColumnKind) -> impl Strategy<Value = Params> {
                         Corrections::Rare
                     },
                     divisor,
+                    stride,
                     offset: offset % divisor,
-                    predictor: Predictor::ALL[predictor],
+                    predictor,
+                    slope,
+                    slope_bits,
+                    kin_bits: if number { kin_bits } else { 0 },
+                    taps: Taps::NONE,
                     reference: if number { reference } else { plain },
                     reference_bits: if number { reference_bits } else { 0 },
                     residual_bits: if number { residual_bits } else { 6 },
@@ -117,6 +148,9 @@ fn value(kind: ColumnKind) -> BoxedStrategy<OwnedValue> {
             any::<u64>().prop_map(f64::from_bits),
             (-2_000i32..2_000).prop_map(|v| f64::from(v) / 100.0),
             (-90i32..90).prop_map(|v| f64::from(v) * 1.15078),
+            (-9_000i32..9_000).prop_map(|v| f64::from(v) / 30.0),
+            (-9_000i32..9_000)
+                .prop_map(|v| format!("{:.14e}", f64::from(v) / 12.0).parse().unwrap()),
             Just(-0.0f64),
         ]
         .prop_map(OwnedValue::F64)
@@ -125,6 +159,10 @@ fn value(kind: ColumnKind) -> BoxedStrategy<OwnedValue> {
             .prop_map(OwnedValue::Str)
             .boxed(),
     }
+}
+
+fn tap_weight() -> impl Strategy<Value = i64> {
+    prop_oneof![-70_000i64..70_000, any::<i64>()]
 }
 
 fn column() -> impl Strategy<Value = Column> {
@@ -152,8 +190,19 @@ prop_compose! {
         tick_us in prop_oneof![Just(1u32), Just(1_000u32), 1u32..100],
         step in 0u32..3_000,
         residual_bits in 0u8..=36,
+        taps in proptest::collection::vec(
+            (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0u8..3, tap_weight()), 0..8),
     ) -> Schema {
         let mut schema = Schema::new(1, columns);
+        for (at, source, lag, weight) in taps {
+            let at = at.index(schema.columns.len());
+            let source = source.index(at + 1);
+            let is_number = |kind| !matches!(kind, ColumnKind::Str | ColumnKind::Bool);
+            if is_number(schema.columns[at].kind) && schema.columns[source].kind != ColumnKind::Str {
+                let column = u16::try_from(source).unwrap();
+                schema.columns[at].params.taps.push(Tap { column, lag, weight });
+            }
+        }
         schema.time = TimeParams { tick_us, step, residual_bits };
         schema.series = (0..series)
             .map(|at| Series { labels: vec![("host".into(), at.to_string())] })
@@ -280,7 +329,7 @@ proptest! {
             fit(&buffer, &mut schema);
         }
         let schema = through_bytes(&schema);
-        for back_end in [BackEnd::Varint, BackEnd::Rice] {
+        for back_end in [BackEnd::Varint, BackEnd::Rice, BackEnd::Range] {
             let mut encoder = Encoder::with_back_end(&schema, back_end);
             let mut again = Vec::new();
             for _ in 0..2 {
@@ -305,7 +354,7 @@ proptest! {
             let rows = rows(&schema);
             (Just(schema), rows)
         }),
-        back_end in prop_oneof![Just(BackEnd::Varint), Just(BackEnd::Rice)],
+        back_end in prop_oneof![Just(BackEnd::Varint), Just(BackEnd::Rice), Just(BackEnd::Range)],
         damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
         cut in any::<prop::sample::Index>(),
         noise in proptest::collection::vec(any::<u8>(), 0..200),

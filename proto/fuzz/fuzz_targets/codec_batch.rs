@@ -56,7 +56,7 @@ fuzz_target!(|bytes: &[u8]| {
             return;
         }
     }
-    for back_end in [BackEnd::Varint, BackEnd::Rice] {
+    for back_end in [BackEnd::Varint, BackEnd::Rice, BackEnd::Range] {
         let mut payload = Vec::new();
         let mut encoder = Encoder::with_back_end(&schema, back_end);
         encoder.encode(0, &rows, &mut payload).expect("rows of this schema");

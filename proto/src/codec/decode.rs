@@ -9,7 +9,9 @@ use alloc::vec::Vec;
 
 use super::bits::{BitReader, CodeError};
 use super::model::{Class, Plan, Symbol};
-use super::rice::{Rice, RowState, Texts};
+use super::range::{Coder as _, Even, RangeReader};
+use super::range_rows::RangeRows;
+use super::rice::{self, Rice, RowState, Texts};
 use super::table::{Table, check, code_series, known_series, learn, plans};
 use super::{BackEnd, BatchHeader, DecodeError, Limits, varint_rows};
 use crate::sample::Value;
@@ -58,13 +60,21 @@ pub fn decode(
         latest: i64::MIN,
         samples: 0,
     };
-    let mut bits = BitReader::new(&payload[len..]);
-    match decoder.rows(&mut bits, visitor) {
+    let body = &payload[len..];
+    let mut bits = BitReader::new(body);
+    let read = if header.back_end == BackEnd::Range {
+        decoder.range(body, visitor)
+    } else {
+        decoder.rows(&mut bits, visitor)
+    };
+    match read {
         Ok(()) => {}
         Err(CodeError::Decode(error)) => return Err(error),
         Err(CodeError::Full) => return Err(DecodeError::Limit("text")),
     }
-    bits.finish()?;
+    if header.back_end != BackEnd::Range {
+        bits.finish()?;
+    }
     let summary = (decoder.earliest, decoder.latest, decoder.samples);
     if summary != (header.first_time_us, header.last_time_us, header.samples) {
         return Err(DecodeError::Mismatch);
@@ -100,6 +110,60 @@ impl Decoder<'_> {
         Ok(())
     }
 
+    fn range(&mut self, body: &[u8], visitor: &mut impl RowVisitor) -> Result<(), CodeError> {
+        let mut coder = RangeReader::new(body);
+        let mut range = RangeRows::new(self.plans, self.schema.series.len());
+        let mut cells = alloc::vec![None; self.plans.len()];
+        let (plans, schema, header) = (self.plans, self.schema, self.header);
+        let (table, texts) = (&mut self.table, &mut self.texts);
+        let tick = i64::from(header.tick_us(&schema.time));
+        for row in 0..header.rows {
+            coder.check()?;
+            let series = range.series(&mut coder, table, 0)?;
+            let timed = row > 0 || header.flags & BatchHeader::OUT_OF_ORDER != 0;
+            let ticks = range.time(&mut coder, table, (plans, &schema.time), series, timed, 0);
+            table.follow(series);
+            let time_us = header.first_time_us.wrapping_add(ticks.wrapping_mul(tick));
+            self.earliest = self.earliest.min(time_us);
+            self.latest = self.latest.max(time_us);
+            range.cells(
+                &mut coder,
+                table,
+                plans,
+                series,
+                &mut cells,
+                |coder, same, at, last| {
+                    let mut symbol = Symbol::default();
+                    if !coder.bit(same, false) {
+                        rice::text(&mut Even(coder), &plans[at], &mut symbol, at, texts)?;
+                    }
+                    let number = texts.number(at, &plans[at], symbol, last)?;
+                    Ok((i64::from(number), u64::from(number)))
+                },
+            )?;
+            visitor.row(row, time_us, series);
+            for (at, (plan, cell)) in plans.iter().zip(&cells).enumerate() {
+                let Some(bits) = *cell else { continue };
+                self.samples += 1;
+                visitor.value(
+                    at,
+                    match plan.kind {
+                        ColumnKind::Str => {
+                            let number = u32::try_from(bits).unwrap_or(u32::MAX);
+                            Value::Str(texts.get(at, &schema.columns[at].dictionary, number)?)
+                        }
+                        ColumnKind::Bool => Value::Bool(bits != 0),
+                        kind @ (ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64) => {
+                            number_value(kind, bits)
+                        }
+                    },
+                );
+            }
+        }
+        coder.finish()?;
+        Ok(())
+    }
+
     fn row(
         &mut self,
         bits: &mut BitReader<'_>,
@@ -119,7 +183,7 @@ impl Decoder<'_> {
             BackEnd::Varint if count != 1 => {
                 series = known_series(varint_rows::number(bits, 0)?, count)?;
             }
-            BackEnd::Varint => {}
+            BackEnd::Varint | BackEnd::Range => {}
         }
         let latest = self.table.ticks;
         let (time, columns, _) = self.table.get(self.plans, series);
@@ -136,7 +200,9 @@ impl Decoder<'_> {
             BackEnd::Rice => self
                 .rice
                 .cells(bits, &mut state, foretold, 0, symbols, texts)?,
-            BackEnd::Varint => varint_rows::cells(bits, &mut state, 0, symbols, texts)?,
+            BackEnd::Varint | BackEnd::Range => {
+                varint_rows::cells(bits, &mut state, 0, symbols, texts)?
+            }
         };
         let ticks = expected.wrapping_add(unzigzag(residual));
         self.table.ticks = ticks;

@@ -5,8 +5,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::bits::{BitWriter, Bits, CodeError};
-use super::model::{Class, History, Plan, Symbol};
-use super::rice::{Rice, RowState, Texts};
+use super::model::{Class, Plan, Symbol};
+use super::range::{Coder as _, Even, RangeWriter};
+use super::range_rows::RangeRows;
+use super::rice::{self, Rice, RowState, Texts};
 use super::rows::Cells;
 use super::table::{Table, code_series, learn, plans, symbol};
 use super::{BackEnd, BatchHeader, Rows, TimeParams, header, varint_rows};
@@ -24,22 +26,32 @@ pub enum EncodeError {
     OtherSchema,
 }
 
+/// Batches of fewer rows than this are not worth setting up the models of the range back end.
+const FEW_ROWS: usize = 4;
+
 /// Writes batches of one schema; reuses its memory from batch to batch.
 #[derive(Debug, Clone)]
 pub struct Encoder {
+    /// What every batch is coded with, if it is not chosen by the batch.
+    fixed: Option<BackEnd>,
     back_end: BackEnd,
     time: TimeParams,
     plans: Vec<Plan>,
     table: Table,
     symbols: Vec<Symbol>,
     texts: Vec<TextNumbers>,
+    range: RangeRows,
+    cells: Vec<Option<u64>>,
 }
 
 impl Encoder {
-    /// For batches of `schema`, with the back end that suits it best.
+    /// For batches of `schema`, each with the back end that suits it best.
     #[must_use]
     pub fn new(schema: &Schema) -> Self {
-        Self::with_back_end(schema, BackEnd::Rice)
+        Self {
+            fixed: None,
+            ..Self::with_back_end(schema, BackEnd::Range)
+        }
     }
 
     /// For batches of `schema` with this back end.
@@ -47,6 +59,7 @@ impl Encoder {
     pub fn with_back_end(schema: &Schema, back_end: BackEnd) -> Self {
         let plans = plans(schema, back_end);
         Self {
+            fixed: Some(back_end),
             back_end,
             time: schema.time,
             table: Table::new(&plans, schema.series.len()),
@@ -56,6 +69,8 @@ impl Encoder {
                 .iter()
                 .map(|c| TextNumbers::new(&c.dictionary))
                 .collect(),
+            range: RangeRows::new(&plans, schema.series.len()),
+            cells: Vec::new(),
             plans,
         }
     }
@@ -70,6 +85,12 @@ impl Encoder {
         rows: &Rows,
         out: &mut Vec<u8>,
     ) -> Result<BatchHeader, EncodeError> {
+        // The plans of these two are the same.
+        self.back_end = match self.fixed {
+            Some(back_end) => back_end,
+            None if rows.len() < FEW_ROWS => BackEnd::Rice,
+            None => BackEnd::Range,
+        };
         let header = self.header(schema_no, rows)?;
         let mut bytes = [0u8; header::MAX_HEADER_BYTES];
         let len = header
@@ -79,6 +100,12 @@ impl Encoder {
         self.table.clear();
         for (texts, cells) in self.texts.iter_mut().zip(&rows.columns) {
             texts.begin(cells);
+        }
+        if self.back_end == BackEnd::Range {
+            // A Vec takes every byte.
+            self.range(&header, rows, out)
+                .map_err(|_| EncodeError::OtherSchema)?;
+            return Ok(header);
         }
         let mut bits = BitWriter::new(&mut *out);
         let mut rice = Rice::default();
@@ -142,6 +169,62 @@ impl Encoder {
         })
     }
 
+    fn range(
+        &mut self,
+        header: &BatchHeader,
+        rows: &Rows,
+        out: &mut Vec<u8>,
+    ) -> Result<(), CodeError> {
+        let Self {
+            time,
+            plans,
+            table,
+            texts,
+            range,
+            cells,
+            ..
+        } = self;
+        range.clear();
+        cells.resize(plans.len(), None);
+        let mut coder = RangeWriter::new(out);
+        for row in 0..rows.times.len() {
+            let series = range.series(&mut coder, table, rows.series[row])?;
+            let since = rows.times[row]
+                .wrapping_sub(header.first_time_us)
+                .cast_unsigned();
+            let ticks = (since / u64::from(header.tick_us(time))).cast_signed();
+            let timed = row > 0 || header.flags & BatchHeader::OUT_OF_ORDER != 0;
+            range.time(&mut coder, table, (plans, time), series, timed, ticks);
+            table.follow(series);
+            for (cell, column) in cells.iter_mut().zip(&rows.columns) {
+                *cell = column.present[row].then(|| column.bits[row]);
+            }
+            range.cells(
+                &mut coder,
+                table,
+                plans,
+                series,
+                cells,
+                |coder, same, at, last| {
+                    let column = &rows.columns[at];
+                    let mut symbol = texts[at].symbol(last, column, column.bits[row]);
+                    let stays = symbol.class == Class::Number && symbol.code == 0;
+                    if !coder.bit(same, stays) {
+                        let mut source = Source {
+                            numbers: texts,
+                            columns: &rows.columns,
+                            row,
+                        };
+                        rice::text(&mut Even(coder), &plans[at], &mut symbol, at, &mut source)?;
+                    }
+                    Ok((texts[at].number_of(column.bits[row]), column.bits[row]))
+                },
+            )?;
+        }
+        coder.finish()?;
+        Ok(())
+    }
+
     fn row<B: Bits>(
         &mut self,
         bits: &mut B,
@@ -169,7 +252,7 @@ impl Encoder {
                     ..Symbol::default()
                 }
             } else if plan.kind == ColumnKind::Str {
-                self.texts[at].symbol(history, cells, cells.bits[row])
+                self.texts[at].symbol(history.last(), cells, cells.bits[row])
             } else {
                 symbol(plan, history, &recent[at], cells.bits[row])
             };
@@ -204,7 +287,7 @@ impl Encoder {
                     &mut texts,
                 )?;
             }
-            BackEnd::Varint => {
+            BackEnd::Varint | BackEnd::Range => {
                 if !one_series {
                     varint_rows::number(bits, u64::from(series))?;
                 }
@@ -270,7 +353,7 @@ impl TextNumbers {
     }
 
     /// The symbol of the text at `place` of the pool.
-    fn symbol(&mut self, history: &History<i64>, cells: &Cells, place: u64) -> Symbol {
+    fn symbol(&mut self, last: i64, cells: &Cells, place: u64) -> Symbol {
         let Some(place) = usize::try_from(place)
             .ok()
             .filter(|&at| at < self.numbers.len())
@@ -287,7 +370,7 @@ impl TextNumbers {
                 correction: 0,
                 code: text.len() as u64,
             },
-            number if i64::from(number) == history.last() => Symbol::default(),
+            number if i64::from(number) == last => Symbol::default(),
             number => Symbol {
                 class: Class::Number,
                 correction: 0,

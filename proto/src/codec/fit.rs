@@ -18,6 +18,8 @@ use crate::varint::zigzag;
 
 /// Values of a column that are looked at, spread over the rows, to find its scale.
 const SCALE_SAMPLE: usize = 256;
+/// Digits behind the point up to which a decimal is taken for what a sensor says.
+const FEW_DIGITS: u8 = 6;
 /// Texts that a fitted dictionary holds at most.
 const MAX_DICTIONARY: usize = 64;
 
@@ -50,6 +52,7 @@ pub fn fit(rows: &Rows, schema: &mut Schema) {
             }
         }
     }
+    super::fit_taps::fit_taps(rows, schema);
 }
 
 /// Present values of a column as (series, bits), in order.
@@ -132,6 +135,7 @@ fn scales(rows: &Rows, cells: &Cells, count: usize) -> Vec<Scale> {
         .step_by(count.div_ceil(SCALE_SAMPLE))
         .collect();
     let mut found = Vec::new();
+    let mut all = false;
     let mut floor = sample.len() / 2;
     for exponent in 0..=most {
         let scale = Scale::Decimal(exponent);
@@ -149,11 +153,122 @@ fn scales(rows: &Rows, cells: &Cells, count: usize) -> Vec<Scale> {
             floor = said + (sample.len() - said) / 3;
         }
         if said == sample.len() {
-            return found;
+            all = true;
+            if exponent <= FEW_DIGITS {
+                return found;
+            }
+            break;
         }
     }
-    found.push(Scale::Bits);
+    if !all {
+        found.push(Scale::Bits);
+    }
+    if let Some(scale) = parts(cells.kind, &sample) {
+        found.push(scale);
+    }
     found
+}
+
+/// Parts of a unit that averages of a few readings have, and how many values of the sample they say.
+fn parts(kind: ColumnKind, sample: &[u64]) -> Option<Scale> {
+    let mut best = (sample.len() / 2, None);
+    for tens in [1u16, 10, 100] {
+        for few in [3u16, 6, 7, 9, 12, 15, 30, 60] {
+            for scale in [Scale::Parts(few * tens), Scale::Printed(few * tens)] {
+                if kind == ColumnKind::F32 && matches!(scale, Scale::Printed(_)) {
+                    continue;
+                }
+                let params = Params {
+                    scale,
+                    ..Params::default_for(kind)
+                };
+                let plan = Plan::new(kind, false, params, 0);
+                let said = sample
+                    .iter()
+                    .filter(|&&bits| plan.split(bits).is_some())
+                    .count();
+                if said > best.0 {
+                    best = (said + sample.len() / 50, Some(scale));
+                }
+            }
+        }
+    }
+    best.1
+}
+
+/// The steps of a converter between which no mantissa lies, in 1/65,536: an estimate from the
+/// smallest mantissas, made finer by larger ones.
+fn stride(mut mantissas: Vec<i64>) -> Option<u32> {
+    mantissas.iter_mut().for_each(|m| *m = m.wrapping_abs());
+    mantissas.sort_unstable();
+    mantissas.dedup();
+    let largest = *mantissas.last()?;
+    if mantissas.len() < 12 || !(24..=1 << 20).contains(&largest) {
+        return None;
+    }
+    // Distances between neighbours near zero are one step, rounded up or down.
+    let near = &mantissas[..mantissas.len().min(12)];
+    let shortest = near.windows(2).map(|pair| pair[1] - pair[0]).min()?;
+    if !(1..=256).contains(&shortest) {
+        return None;
+    }
+    // Of all strides that begin so, the widest that says every mantissa: scanned, then made finer.
+    for tried in 0..400u32 {
+        let step = as_float64(shortest.unsigned_abs()) + 0.999 - f64::from(tried) * 0.004;
+        if step < 1.2 {
+            break;
+        }
+        if let Some(found) = refine(&mantissas, step) {
+            // Among strides as close as the mantissas tell, one with few binary digits.
+            let width = 0.4 / (as_float64(largest.unsigned_abs()) / found);
+            for digits in 0..=16u32 {
+                let parts = as_float64(1 << digits);
+                let rounded = libm::round(found * parts) / parts;
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "at most 257 steps"
+                )]
+                let candidate = (rounded * 65_536.0) as u32;
+                if libm::fabs(rounded - found) < width && says_all(&mantissas, candidate) {
+                    return Some(candidate);
+                }
+            }
+        }
+    }
+    None
+}
+
+/// Moves a stride to where it says all mantissas, smallest first, if there is such a place.
+fn refine(mantissas: &[i64], step: f64) -> Option<f64> {
+    let mut refined = step;
+    let (mut along, mut whole) = (0f64, 0f64);
+    for &mantissa in mantissas {
+        let mantissa = as_float64(mantissa.unsigned_abs());
+        let place = libm::round(mantissa / refined);
+        if libm::fabs(place * refined - mantissa) > 0.501 + libm::fmin(place, 40.0) * 0.004 {
+            return None;
+        }
+        along += place * mantissa;
+        whole += place * place;
+        if place > 12.0 {
+            refined = along / whole;
+        }
+    }
+    Some(refined)
+}
+
+fn says_all(mantissas: &[i64], stride: u32) -> bool {
+    let params = Params {
+        stride,
+        ..Params::default_for(ColumnKind::I64)
+    };
+    let plan = Plan::new(ColumnKind::I64, false, params, 0);
+    let said = mantissas
+        .iter()
+        .filter(|&&m| plan.quotient(m).is_some())
+        .count();
+    said * 200 >= mantissas.len() * 199
 }
 
 /// Bits per value, roughly, and the parameters completed.
@@ -174,6 +289,10 @@ fn price(
             .iter()
             .filter_map(|(_, said)| said.map(|(mantissa, _)| mantissa)),
     );
+    if params.divisor == 1 && params.scale != Scale::Bits {
+        let mantissas = split.iter().filter_map(|(_, said)| said.map(|s| s.0));
+        params.stride = stride(mantissas.collect()).unwrap_or(0);
+    }
     let plan = Plan::new(cells.kind, nullable, params, 0);
     let split: Vec<(usize, Option<(i64, i8)>)> = values(rows, cells)
         .map(|(series, bits)| (series, plan.split(bits)))
@@ -194,6 +313,26 @@ fn price(
     );
     params.reference_bits = small(bit_len(spread)).min(58);
 
+    if series > 1 {
+        // How far a value lies from the one before it in another series.
+        let mut before: Option<(usize, i64)> = None;
+        let (mut sum, mut count) = (0u128, 0u128);
+        for &(series, said) in &split {
+            let Some((quotient, _)) = said else { continue };
+            if let Some((other, last)) = before.replace((series, quotient))
+                && other != series
+            {
+                sum += u128::from(quotient.wrapping_sub(last).unsigned_abs());
+                count += 1;
+            }
+        }
+        let kin = u64::try_from(sum / count.max(1)).unwrap_or(u64::MAX);
+        params.kin_bits = if count > 0 && kin < spread {
+            small(bit_len(kin) + 1).min(64)
+        } else {
+            0
+        };
+    }
     let total = as_float(split.len());
     let escaped = as_float(split.len() - quotients.len()) / total;
     let corrected = as_float(
@@ -219,6 +358,9 @@ fn price(
             params.zero_share = tried.zero_share;
         }
     }
+    if params.predictor.goes_on() {
+        set_slope(&mut params, &split, series);
+    }
     let width = f64::from(plan.width());
     let corrections = if often {
         1.0 + 2.0 * corrected
@@ -233,6 +375,29 @@ fn price(
         }
     }
     (bits, params)
+}
+
+/// Sets the usual difference within a series, and how far differences lie from it.
+fn set_slope(params: &mut Params, split: &[(usize, Option<(i64, i8)>)], series: usize) {
+    let mut last: Vec<Option<i64>> = alloc::vec![None; series];
+    let mut steps: Vec<i64> = Vec::new();
+    for &(series, said) in split {
+        let Some((quotient, _)) = said else { continue };
+        if let Some(last) = last[series].replace(quotient) {
+            steps.push(quotient.wrapping_sub(last));
+        }
+    }
+    if steps.is_empty() {
+        return;
+    }
+    steps.sort_unstable();
+    params.slope = steps[steps.len() / 2];
+    let spread = mean(
+        steps
+            .iter()
+            .map(|step| step.wrapping_sub(params.slope).unsigned_abs()),
+    );
+    params.slope_bits = small(bit_len(spread)).min(63);
 }
 
 /// Sets divisor and offset to what all mantissas have in common.

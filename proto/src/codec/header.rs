@@ -26,6 +26,8 @@ pub enum BackEnd {
     Varint,
     /// Adaptive Rice codes.
     Rice,
+    /// Adaptive binary models and a range coder.
+    Range,
 }
 
 impl BackEnd {
@@ -33,6 +35,7 @@ impl BackEnd {
         match self {
             Self::Varint => 0,
             Self::Rice => 1,
+            Self::Range => 2,
         }
     }
 }
@@ -93,6 +96,7 @@ impl BatchHeader {
         let back_end = match head & 0x03 {
             0 => BackEnd::Varint,
             1 => BackEnd::Rice,
+            2 => BackEnd::Range,
             other => return Err(DecodeError::BackEnd(other)),
         };
         let flags = head & (Self::OUT_OF_ORDER | Self::FINE_TIMES | Self::OWN_PARAMS);

@@ -1,4 +1,22 @@
 //! Batches: rows of one schema, losslessly compressed.
+//!
+//! One residual model ([`model`], [`params`]) turns the cells of a row into small integers, and one of
+//! three back ends turns those into bytes: varints, Rice codes (both small enough for a
+//! microcontroller), or adaptive bits of a range coder, which take the fewest bytes. The schema holds
+//! what was learnt of each column by [`fit`], so that a batch of ten rows need not learn it again.
+//!
+//! What pays, in bytes per sample at 100 rows (geometric mean over nine public sets, with frame,
+//! header and checksum): Rice 1.02; range coder 0.96; steps of converters (a vibration sensor of 12
+//! bits printed with three digits, 1.06 to 0.91) and parts of a unit printed with 15 digits (averages
+//! in a room, 1.39 to 1.09) together 0.90; taps on other columns (voltage and current from power,
+//! humidity from temperatures, speed from distance) 0.89; class models of the column beside the shared
+//! ones, and faster first steps of all models, 0.88.
+//!
+//! What was tried and did not pay: taps on a fixed number of earlier values for every column (no gain
+//! where a plain predictor was right, and noise at 10 rows); to keep taps back until a series has as
+//! many rows as they look back to (house power at 10 rows 0.80 to 0.81); models without a count of
+//! their own bits that start from the shared one (0.3 % more at 10 rows); slower forgetting (counts up
+//! to 250 instead of 90, 0.1 % more); a slower or quicker pair of means than 1/8 and 1/32 (0.1 %).
 
 pub mod bits;
 #[cfg(feature = "alloc")]
@@ -7,9 +25,19 @@ mod decode;
 mod encode;
 #[cfg(feature = "alloc")]
 mod fit;
+#[cfg(feature = "alloc")]
+mod fit_taps;
 pub mod header;
+#[cfg(feature = "alloc")]
+mod magnitude;
 pub mod model;
 pub mod params;
+#[cfg(feature = "alloc")]
+mod range;
+#[cfg(feature = "alloc")]
+mod range_rows;
+#[cfg(feature = "alloc")]
+mod range_tables;
 pub mod rice;
 #[cfg(feature = "alloc")]
 mod rows;

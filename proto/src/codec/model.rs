@@ -49,6 +49,13 @@ impl Predictor {
             .find(|predictor| predictor.to_u8() == number)
     }
 
+    /// Whether it goes on with the last difference.
+    #[must_use]
+    #[inline]
+    pub const fn goes_on(self) -> bool {
+        matches!(self, Self::Linear | Self::HalfSlope | Self::Quadratic)
+    }
+
     /// The next quotient; all arithmetic wraps.
     #[must_use]
     #[inline]
@@ -92,11 +99,13 @@ impl Plan {
         let float = matches!(kind, ColumnKind::F32 | ColumnKind::F64);
         let power = match params.scale {
             Scale::Decimal(exponent) => scale::power(exponent),
+            Scale::Parts(parts) | Scale::Printed(parts) => f64::from(parts),
             Scale::Bits => 1.0,
         };
         let exceptional = nullable
             || float
-            || (kind == ColumnKind::I64 && (params.divisor != 1 || params.memory != 0));
+            || (kind == ColumnKind::I64
+                && (params.divisor != 1 || params.stride != 0 || params.memory != 0));
         let shift = u32::from(params.residual_bits).saturating_sub(24);
         Self {
             kind,
@@ -126,6 +135,20 @@ impl Plan {
             && self.params.scale != Scale::Bits
     }
 
+    /// Whether values may carry corrections.
+    #[cfg(feature = "alloc")]
+    #[inline]
+    pub(crate) fn corrects(&self) -> bool {
+        matches!(self.kind, ColumnKind::F32 | ColumnKind::F64) && self.params.scale != Scale::Bits
+    }
+
+    /// Whether every mantissa is a quotient.
+    #[cfg(feature = "alloc")]
+    #[inline]
+    pub(crate) const fn is_plain(&self) -> bool {
+        self.params.divisor == 1 && self.params.stride == 0
+    }
+
     /// Width of a value's bits.
     #[inline]
     pub(crate) const fn width(&self) -> u32 {
@@ -141,10 +164,11 @@ impl Plan {
     pub(crate) fn split(&self, bits: u64) -> Option<(i64, i8)> {
         let low = (bits & 0xffff_ffff) as u32;
         let (mantissa, correction) = match (self.kind, self.params.scale) {
-            (ColumnKind::F32, Scale::Decimal(_)) => scale::split_f32(low, self.power)?,
             (ColumnKind::F32, Scale::Bits) => (scale::order_f32(low), 0),
-            (ColumnKind::F64, Scale::Decimal(_)) => scale::split_f64(bits, self.power)?,
+            (ColumnKind::F32, _) => scale::split_f32(low, self.power)?,
             (ColumnKind::F64, Scale::Bits) => (scale::order_f64(bits), 0),
+            (ColumnKind::F64, Scale::Printed(parts)) => scale::split_printed(bits, parts)?,
+            (ColumnKind::F64, _) => scale::split_f64(bits, self.power)?,
             (ColumnKind::I64 | ColumnKind::Bool | ColumnKind::Str, _) => (bits.cast_signed(), 0),
         };
         Some((self.quotient(mantissa)?, correction))
@@ -153,6 +177,9 @@ impl Plan {
     /// The quotient of a mantissa, if it has one.
     #[inline]
     pub(crate) const fn quotient(&self, mantissa: i64) -> Option<i64> {
+        if self.params.stride != 0 {
+            return self.step_of(mantissa);
+        }
         let divisor = self.params.divisor.cast_signed();
         if divisor == 1 {
             return Some(mantissa);
@@ -168,13 +195,54 @@ impl Plan {
         }
     }
 
+    /// The number of a converter's step, if the mantissa is one.
+    #[inline]
+    const fn step_of(&self, mantissa: i64) -> Option<i64> {
+        let magnitude = mantissa.unsigned_abs();
+        if magnitude >> 40 != 0 {
+            return None;
+        }
+        let stride = self.params.stride as u64;
+        let step = ((magnitude << 16) + stride / 2) / stride;
+        let step = if mantissa < 0 {
+            -step.cast_signed()
+        } else {
+            step.cast_signed()
+        };
+        if self.at_step(step) == mantissa {
+            Some(step)
+        } else {
+            None
+        }
+    }
+
+    /// The mantissa of a converter's step.
+    #[inline]
+    const fn at_step(&self, step: i64) -> i64 {
+        let stride = self.params.stride as u64;
+        let magnitude = step
+            .unsigned_abs()
+            .wrapping_mul(stride)
+            .wrapping_add(1 << 15)
+            >> 16;
+        if step < 0 {
+            -magnitude.cast_signed()
+        } else {
+            magnitude.cast_signed()
+        }
+    }
+
     /// Undoes [`Plan::split`].
     #[cfg(feature = "alloc")]
     #[inline]
     pub(crate) fn join(&self, quotient: i64, correction: i8) -> u64 {
-        let mantissa = quotient
-            .wrapping_mul(self.params.divisor.cast_signed())
-            .wrapping_add(self.params.offset.cast_signed());
+        let mantissa = if self.params.stride == 0 {
+            quotient
+                .wrapping_mul(self.params.divisor.cast_signed())
+                .wrapping_add(self.params.offset.cast_signed())
+        } else {
+            self.at_step(quotient)
+        };
         self.float(mantissa, correction)
     }
 
@@ -182,14 +250,13 @@ impl Plan {
     #[inline]
     pub(crate) fn float(&self, mantissa: i64, correction: i8) -> u64 {
         match (self.kind, self.params.scale) {
-            (ColumnKind::F32, Scale::Decimal(_)) => {
-                u64::from(scale::join_f32(mantissa, correction, self.power))
-            }
             (ColumnKind::F32, Scale::Bits) => u64::from(scale::unorder_f32(mantissa)),
-            (ColumnKind::F64, Scale::Decimal(_)) => {
-                scale::join_f64(mantissa, correction, self.power)
-            }
+            (ColumnKind::F32, _) => u64::from(scale::join_f32(mantissa, correction, self.power)),
             (ColumnKind::F64, Scale::Bits) => scale::unorder_f64(mantissa),
+            (ColumnKind::F64, Scale::Printed(parts)) => {
+                scale::join_printed(mantissa, correction, parts)
+            }
+            (ColumnKind::F64, _) => scale::join_f64(mantissa, correction, self.power),
             (ColumnKind::I64 | ColumnKind::Bool | ColumnKind::Str, _) => mantissa.cast_unsigned(),
         }
     }
@@ -267,7 +334,7 @@ impl<W: Width> History<W> {
 
     /// Whether a value has been learnt.
     #[inline]
-    const fn started(&self) -> bool {
+    pub(crate) const fn is_started(&self) -> bool {
         self.flags & STARTED != 0
     }
 
@@ -299,7 +366,7 @@ impl<W: Width> History<W> {
     /// The next quotient, as foretold.
     #[inline]
     pub(crate) fn predict(&self, plan: &Plan) -> i64 {
-        if self.started() {
+        if self.is_started() {
             plan.params
                 .predictor
                 .predict(self.past.map(W::load), plan.params.reference)
@@ -315,6 +382,16 @@ impl<W: Width> History<W> {
             .wrapping_add(crate::varint::unzigzag(code))
     }
 
+    /// What a tap on this column sees: how far the value of a lag (1 for the last) lies above the
+    /// reference.
+    #[cfg(feature = "alloc")]
+    #[inline]
+    pub(crate) fn above(&self, plan: &Plan, lag: usize) -> i64 {
+        self.past[lag.clamp(1, 3) - 1]
+            .load()
+            .wrapping_sub(plan.params.reference)
+    }
+
     /// The last quotient, or the reference before the first.
     #[inline]
     pub(crate) fn last(&self) -> i64 {
@@ -325,10 +402,12 @@ impl<W: Width> History<W> {
     #[inline]
     pub(crate) fn learn(&mut self, plan: &Plan, quotient: i64) {
         let new = W::store(quotient);
-        if self.started() {
+        if self.is_started() {
             self.past = [new, self.past[0], self.past[1]];
         } else {
-            self.past = [new; 3];
+            let slope = plan.params.slope;
+            let before = quotient.wrapping_sub(slope);
+            self.past = [new, W::store(before), W::store(before.wrapping_sub(slope))];
             self.flags |= STARTED;
             self.mean = start_mean(u32::from(plan.params.residual_bits), plan.shift);
             self.zeros = plan.params.zero_share * 17;

@@ -5,8 +5,8 @@ use crate::schema::ColumnKind;
 #[cfg(feature = "alloc")]
 use crate::varint;
 
-/// Largest decimal exponent of an `f64` column: 10^15 times a value still has its own integer.
-pub const MAX_EXPONENT_F64: u8 = 15;
+/// Largest decimal exponent of an `f64` column: 10^22 is the largest that a double holds exactly.
+pub const MAX_EXPONENT_F64: u8 = 22;
 /// Largest decimal exponent of an `f32` column.
 pub const MAX_EXPONENT_F32: u8 = 9;
 /// Most recent values a column may remember.
@@ -19,6 +19,70 @@ pub enum Scale {
     Decimal(u8),
     /// The bit pattern, ordered as the numbers are.
     Bits,
+    /// mantissa / parts, correctly rounded: averages of a few readings. 2 to [`MAX_PARTS`].
+    Parts(u16),
+    /// The same, then rounded to 15 significant digits, as spreadsheets and many logs print it.
+    Printed(u16),
+}
+
+/// Most parts of a unit: that many times 10^15 fit 64 bits.
+pub const MAX_PARTS: u16 = 18_000;
+/// Most taps of a column.
+pub const MAX_TAPS: usize = 8;
+
+/// One term of a fitted prediction: `weight` / 2^16 times what a value of the row, or of an earlier
+/// row of the series, lies above its column's reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Tap {
+    /// An earlier column, or the column itself; that at lag 0 is always one.
+    pub column: u16,
+    /// 0 for this row, 1 to 3 for earlier values.
+    pub lag: u8,
+    /// In 1/65,536.
+    pub weight: i64,
+}
+
+/// The taps of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Taps {
+    taps: [Tap; MAX_TAPS],
+    len: u8,
+}
+
+impl Taps {
+    /// None.
+    pub const NONE: Self = Self {
+        taps: [Tap {
+            column: 0,
+            lag: 0,
+            weight: 0,
+        }; MAX_TAPS],
+        len: 0,
+    };
+
+    /// Adds a tap; false if there is no room.
+    pub fn push(&mut self, tap: Tap) -> bool {
+        let Some(place) = self.taps.get_mut(usize::from(self.len)) else {
+            return false;
+        };
+        *place = tap;
+        self.len += 1;
+        true
+    }
+
+    /// All of them.
+    #[must_use]
+    #[inline]
+    pub fn as_slice(&self) -> &[Tap] {
+        &self.taps[..usize::from(self.len)]
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    #[inline]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
 }
 
 /// How last-bit corrections of a decimal column are said.
@@ -41,20 +105,32 @@ pub struct Params {
     pub corrections: Corrections,
     /// Common divisor of the mantissas, at least 1.
     pub divisor: u64,
+    /// Steps of a converter: a mantissa is this times the quotient in 1/65,536, rounded. 0 for none;
+    /// the divisor is then 1.
+    pub stride: u32,
     /// Remainder of the mantissas by the divisor, below it; 0 when the divisor is 1.
     pub offset: u64,
     /// How the next quotient is foretold from the last three of its series.
     pub predictor: Predictor,
+    /// The usual difference from one quotient to the next, for predictors that go on with it.
+    pub slope: i64,
+    /// Expected distance of the second quotient's difference from the slope: bits of it, 0 to 63.
+    pub slope_bits: u8,
     /// The quotient that a series starts from.
     pub reference: i64,
     /// Expected distance of a series' first quotient from the reference: bits of it, 0 to 63.
     pub reference_bits: u8,
+    /// Where the first value of a series is foretold from the latest of another: bits of the expected
+    /// distance plus one; 0 where it is foretold from the reference.
+    pub kin_bits: u8,
     /// Expected size of a residual (in zigzag) at the start of a batch, in 1/16, as bits of it, 0 to 68.
     pub residual_bits: u8,
     /// How often a residual is expected to be zero at the start of a batch, in 1/16, 0 to 15.
     pub zero_share: u8,
     /// How many recent values are remembered and named by rank: 0, or 2 to [`MAX_MEMORY`].
     pub memory: u8,
+    /// What the range back end adds to the prediction.
+    pub taps: Taps,
 }
 
 impl Params {
@@ -69,16 +145,21 @@ impl Params {
             },
             corrections: Corrections::Rare,
             divisor: 1,
+            stride: 0,
             offset: 0,
             predictor: Predictor::Last,
+            slope: 0,
+            slope_bits: 0,
             reference: 0,
             reference_bits: match kind {
                 ColumnKind::Bool | ColumnKind::Str => 0,
                 ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64 => 12,
             },
+            kin_bits: 0,
             residual_bits: 6,
             zero_share: 8,
             memory: 0,
+            taps: Taps::NONE,
         }
     }
 }
@@ -96,8 +177,18 @@ impl Params {
         };
         match self.scale {
             Scale::Decimal(exponent) if exponent > most => return Err("exponent"),
-            Scale::Bits if most == 0 => return Err("scale"),
-            Scale::Bits | Scale::Decimal(_) => {}
+            Scale::Bits | Scale::Parts(_) | Scale::Printed(_) if most == 0 => return Err("scale"),
+            Scale::Printed(_) if kind == ColumnKind::F32 => return Err("scale"),
+            Scale::Parts(parts) | Scale::Printed(parts) if !(2..=MAX_PARTS).contains(&parts) => {
+                return Err("parts");
+            }
+            Scale::Bits | Scale::Decimal(_) | Scale::Parts(_) | Scale::Printed(_) => {}
+        }
+        if self.stride != 0 && (self.stride <= 1 << 16 || self.divisor != 1) {
+            return Err("stride");
+        }
+        if self.taps.as_slice().iter().any(|tap| tap.lag > 3) {
+            return Err("tap");
         }
         if self.divisor == 0 || self.divisor > i64::MAX.unsigned_abs() {
             return Err("divisor");
@@ -105,11 +196,27 @@ impl Params {
         if self.offset >= self.divisor {
             return Err("offset");
         }
-        if self.reference_bits > 63 || self.residual_bits > 68 || self.zero_share > 15 {
+        if self.reference_bits > 63
+            || self.slope_bits > 63
+            || self.kin_bits > 64
+            || self.residual_bits > 68
+            || self.zero_share > 15
+        {
             return Err("start value");
         }
+        if !self.predictor.goes_on() && (self.slope != 0 || self.slope_bits != 0) {
+            return Err("slope");
+        }
         let plain = most == 0 && kind != ColumnKind::I64;
-        if plain && (self.memory != 0 || self.divisor != 1 || self.reference < 0) {
+        if plain
+            && (self.memory != 0
+                || self.predictor.goes_on()
+                || self.kin_bits != 0
+                || !self.taps.is_empty()
+                || self.stride != 0
+                || self.divisor != 1
+                || self.reference < 0)
+        {
             return Err("parameter of a column that is no number");
         }
         if self.memory == 1 || self.memory > MAX_MEMORY {
@@ -127,7 +234,8 @@ impl Params {
     /// Appends the parameters of a column of this kind: 5 to 30 bytes, 2 or more for text and bool.
     #[cfg(feature = "alloc")]
     pub(crate) fn encode(&self, kind: ColumnKind, out: &mut alloc::vec::Vec<u8>) {
-        out.push(self.zero_share << 4 | self.predictor.to_u8());
+        let taps = if self.taps.is_empty() { 0 } else { TAPPED };
+        out.push(self.zero_share << 4 | self.predictor.to_u8() | taps);
         append(out, varint::zigzag(self.reference));
         if !Self::is_number(kind) {
             return;
@@ -135,24 +243,47 @@ impl Params {
         let scale = match self.scale {
             Scale::Decimal(exponent) => exponent,
             Scale::Bits => BITS,
+            Scale::Parts(_) => PARTS,
+            Scale::Printed(_) => PRINTED,
         };
         let mut head = scale;
         if self.corrections == Corrections::Often {
             head |= OFTEN;
         }
-        if self.divisor != 1 {
+        if self.divisor != 1 || self.stride != 0 {
             head |= DIVIDED;
         }
         if self.memory != 0 {
             head |= REMEMBERS;
         }
-        out.extend_from_slice(&[head, self.residual_bits, self.reference_bits]);
-        if self.divisor != 1 {
+        let kin = if self.kin_bits == 0 { 0 } else { KIN };
+        out.extend_from_slice(&[head, self.residual_bits, self.reference_bits | kin]);
+        if kin != 0 {
+            out.push(self.kin_bits);
+        }
+        if self.predictor.goes_on() {
+            append(out, varint::zigzag(self.slope));
+            out.push(self.slope_bits);
+        }
+        if let Scale::Parts(parts) | Scale::Printed(parts) = self.scale {
+            append(out, u64::from(parts));
+        }
+        if self.stride != 0 {
+            append(out, 0);
+            append(out, u64::from(self.stride));
+        } else if self.divisor != 1 {
             append(out, self.divisor);
             append(out, self.offset);
         }
         if self.memory != 0 {
             out.push(self.memory);
+        }
+        if !self.taps.is_empty() {
+            out.push(self.taps.len);
+            for tap in self.taps.as_slice() {
+                append(out, u64::from(tap.column) << 2 | u64::from(tap.lag));
+                append(out, varint::zigzag(tap.weight));
+            }
         }
     }
 
@@ -162,14 +293,17 @@ impl Params {
         let mut params = Self::default_for(kind);
         let first = next(bytes, at)?;
         params.zero_share = first >> 4;
-        params.predictor = Predictor::from_u8(first & 0x0f)?;
+        params.predictor = Predictor::from_u8(first & 0x07)?;
         params.reference = varint::unzigzag(varint::get(bytes, at)?);
         if !Self::is_number(kind) {
-            return Some(params);
+            return (first & TAPPED == 0).then_some(params);
         }
         let head = next(bytes, at)?;
         params.scale = match head & SCALE {
             BITS => Scale::Bits,
+            // Completed below.
+            PARTS => Scale::Parts(0),
+            PRINTED => Scale::Printed(0),
             exponent => Scale::Decimal(exponent),
         };
         params.corrections = if head & OFTEN == 0 {
@@ -179,12 +313,57 @@ impl Params {
         };
         params.residual_bits = next(bytes, at)?;
         params.reference_bits = next(bytes, at)?;
+        if params.reference_bits & KIN != 0 {
+            params.reference_bits ^= KIN;
+            params.kin_bits = next(bytes, at)?;
+            if params.kin_bits == 0 {
+                return None;
+            }
+        }
+        if params.predictor.goes_on() {
+            params.slope = varint::unzigzag(varint::get(bytes, at)?);
+            params.slope_bits = next(bytes, at)?;
+        }
+        if let Scale::Parts(parts) | Scale::Printed(parts) = &mut params.scale {
+            *parts = u16::try_from(varint::get(bytes, at)?).ok()?;
+        }
         if head & DIVIDED != 0 {
-            params.divisor = varint::get(bytes, at)?;
-            params.offset = varint::get(bytes, at)?;
+            match varint::get(bytes, at)? {
+                0 => {
+                    params.stride = u32::try_from(varint::get(bytes, at)?).ok()?;
+                    if params.stride == 0 {
+                        return None;
+                    }
+                }
+                1 => return None,
+                divisor => {
+                    params.divisor = divisor;
+                    params.offset = varint::get(bytes, at)?;
+                }
+            }
         }
         if head & REMEMBERS != 0 {
             params.memory = next(bytes, at)?;
+            if params.memory == 0 {
+                return None;
+            }
+        }
+        if first & TAPPED != 0 {
+            let count = next(bytes, at)?;
+            if count == 0 {
+                return None;
+            }
+            for _ in 0..count {
+                let place = varint::get(bytes, at)?;
+                let tap = Tap {
+                    column: u16::try_from(place >> 2).ok()?,
+                    lag: (place & 3) as u8,
+                    weight: varint::unzigzag(varint::get(bytes, at)?),
+                };
+                if !params.taps.push(tap) {
+                    return None;
+                }
+            }
         }
         Some(params)
     }
@@ -194,6 +373,14 @@ impl Params {
 const SCALE: u8 = 0x1f;
 #[cfg(feature = "alloc")]
 const BITS: u8 = 0x1f;
+#[cfg(feature = "alloc")]
+const PARTS: u8 = 0x1e;
+#[cfg(feature = "alloc")]
+const PRINTED: u8 = 0x1d;
+#[cfg(feature = "alloc")]
+const TAPPED: u8 = 0x08;
+#[cfg(feature = "alloc")]
+const KIN: u8 = 0x80;
 #[cfg(feature = "alloc")]
 const OFTEN: u8 = 0x20;
 #[cfg(feature = "alloc")]

@@ -494,7 +494,7 @@ fn number<B: Bits, W: Width>(
 }
 
 /// The number of a text in the dictionary, or a new text.
-fn text<B: Bits>(
+pub(super) fn text<B: Bits>(
     bits: &mut B,
     plan: &Plan,
     symbol: &mut Symbol,

@@ -1,6 +1,6 @@
 //! Floats as integers and back, bit for bit: the codec's only floating-point arithmetic.
 //!
-//! A decimal is a mantissa over a power of ten. Powers up to 10^15 are exact, so one multiplication
+//! A decimal is a mantissa over a power of ten. Powers up to 10^22 are exact, so one multiplication
 //! and one correctly rounded division decide whether a mantissa stands for a value, and the same
 //! division brings it back on every IEEE 754 machine. What is a few units in the last place off (a
 //! product of a decimal and a unit factor, a sum of decimals) carries that correction beside it.
@@ -8,17 +8,18 @@
 /// Largest correction in units in the last place, either way.
 pub const MAX_CORRECTION: i8 = 3;
 
-const POWERS: [f64; 16] = [
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+const POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+    1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
 ];
 /// Adding it to a number below 2^51 leaves the nearest integer in the low bits of the sum.
 const ROUNDER: f64 = 6_755_399_441_055_744.0;
 const LARGEST: f64 = 2_251_799_813_685_248.0;
 
-/// The power of ten of an exponent, which is at most 15.
+/// The power of ten of an exponent, which is at most 22.
 #[must_use]
 pub fn power(exponent: u8) -> f64 {
-    POWERS[usize::from(exponent & 15)]
+    POWERS[usize::from(exponent).min(POWERS.len() - 1)]
 }
 
 /// Mantissa and correction of a double, if it has both.
@@ -37,6 +38,41 @@ pub fn join_f64(mantissa: i64, correction: i8, power: f64) -> u64 {
     (whole(mantissa) / power)
         .to_bits()
         .wrapping_add_signed(i64::from(correction))
+}
+
+/// The double that prints as `mantissa` / `parts` does with 15 significant digits.
+#[must_use]
+pub fn join_printed(mantissa: i64, correction: i8, parts: u16) -> u64 {
+    let parts = u64::from(parts.max(1));
+    let magnitude = mantissa.unsigned_abs();
+    let mut exponent = 0usize;
+    let mut power = 1u64;
+    // Up to 15 digits before the point; as many more behind it as make 15 in all.
+    let most = parts.saturating_mul(100_000_000_000_000);
+    if magnitude != 0 && magnitude < most {
+        while let Some(next) = power.checked_mul(10)
+            && magnitude
+                .checked_mul(power)
+                .is_some_and(|scaled| scaled < most)
+        {
+            power = next;
+            exponent += 1;
+        }
+    }
+    let scaled = magnitude.wrapping_mul(power);
+    let digits = scaled.wrapping_add(parts / 2) / parts;
+    let value = whole((digits & 0x3f_ffff_ffff_ffff).cast_signed())
+        / POWERS[exponent.min(POWERS.len() - 1)];
+    let bits = value.to_bits() | mantissa.cast_unsigned() & (1 << 63);
+    bits.wrapping_add_signed(i64::from(correction))
+}
+
+/// Mantissa and correction of a double that was printed with 15 digits, if it has both.
+#[must_use]
+pub fn split_printed(bits: u64, parts: u16) -> Option<(i64, i8)> {
+    let mantissa = nearest(f64::from_bits(bits) * f64::from(parts))?;
+    let stands_for = join_printed(mantissa, 0, parts);
+    correction(bits.wrapping_sub(stands_for).cast_signed()).map(|c| (mantissa, c))
 }
 
 /// Mantissa and correction of a single, if it has both.
@@ -137,7 +173,7 @@ mod tests {
     fn decimals_are_exact_and_a_unit_factor_costs_a_correction() {
         assert_eq!(split_f64(234.84f64.to_bits(), power(2)), Some((23_484, 0)));
         assert_eq!(split_f64((-0.001f64).to_bits(), power(3)), Some((-1, 0)));
-        let knots = 9.0 * 1.15078;
+        let knots = 9.0f64 * 1.15078;
         let (mantissa, correction) = split_f64(knots.to_bits(), power(5)).unwrap();
         assert_eq!(mantissa, 1_035_702);
         assert!(correction != 0);

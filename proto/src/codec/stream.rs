@@ -78,6 +78,7 @@ impl<'a, W: Width> StreamEncoder<'a, W> {
             let reference = plan.params.reference;
             plan.kind != ColumnKind::Str
                 && plan.params.memory == 0
+                && back_end != BackEnd::Range
                 && W::store(reference).load() == reference
                 && (back_end == BackEnd::Rice || !plan.says_corrections())
         };
@@ -196,7 +197,7 @@ impl<'a, W: Width> StreamEncoder<'a, W> {
                 self.rice
                     .cells(bits, &mut row, foretold, residual, symbols, &mut NoTexts)?;
             }
-            BackEnd::Varint => {
+            BackEnd::Varint | BackEnd::Range => {
                 varint_rows::cells(bits, &mut row, residual, symbols, &mut NoTexts)?;
             }
         }

@@ -88,6 +88,14 @@ impl Table {
         self.before = series;
     }
 
+    /// The slot of a series' histories.
+    pub(super) fn slot(&mut self, plans: &[Plan], series: u32) -> usize {
+        if self.slots[series as usize] == 0 {
+            self.get(plans, series);
+        }
+        self.slots[series as usize] as usize - 1
+    }
+
     /// The histories of a series, which the schema has.
     pub(super) fn get(
         &mut self,
@@ -166,7 +174,21 @@ impl Recent {
         }
     }
 
-    fn rank(&self, bits: u64) -> Option<usize> {
+    /// How many values are remembered at most.
+    pub(super) const fn most(&self) -> usize {
+        self.most
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// The rank of a value, 0 for the newest.
+    pub(super) fn rank(&self, bits: u64) -> Option<usize> {
         self.values.iter().position(|&value| value == bits)
     }
 

@@ -31,7 +31,7 @@ pub(crate) fn run(sets: &[Set]) -> anyhow::Result<()> {
             .map(|rows| format!("{:>8} rows  enc ns  dec ns", rows))
             .concat()
     )];
-    for back_end in [BackEnd::Varint, BackEnd::Rice] {
+    for back_end in [BackEnd::Varint, BackEnd::Rice, BackEnd::Range] {
         let mut logs = [0f64; 3];
         for set in sets {
             let mut line = format!("{:<14}{:<8}", set.name, format!("{back_end:?}"));

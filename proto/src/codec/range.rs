@@ -1,0 +1,350 @@
+//! A binary arithmetic coder: adaptive bits of 16-bit probability into bytes and back.
+//!
+//! The encoder keeps the low end of an interval and its width, both in 64 bits; each bit narrows
+//! the interval to the part that belongs to it. When the width falls below 2^32 the upper 32 bits
+//! go out, so that a byte's worth of output costs a quarter of a branch. Carries are held back in
+//! the last word that went out and the run of full words after it. What a reader takes beyond the
+//! end of the bytes is zero.
+//!
+//! # Source
+//! The carry scheme is that of Schindler's range coder and LZMA, with words in place of bytes.
+
+use super::DecodeError;
+use super::bits::{Bits, CodeError, Sink};
+
+/// Bytes that a reader may take beyond the end: what the encoder's last words leave out.
+const MAX_BEYOND: usize = 8;
+/// Least and most probability of a bit, of 65,536.
+const LEAST: u32 = 24;
+
+/// How fast a model moves after `n` bits: 1/(n + 1.5) in 1/65,536.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "at most 43,690, of counts up to 127"
+)]
+const RATES: [u16; 128] = {
+    let mut rates = [0u16; 128];
+    let mut n = 0;
+    while n < 128 {
+        rates[n] = (131_072 / (2 * n as u32 + 3)) as u16;
+        n += 1;
+    }
+    rates
+};
+
+/// The probability of one kind of bit, learnt from those that came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Model {
+    /// Probability of a one, of 65,536.
+    p: u16,
+    /// How many bits it has learnt from, up to its limit.
+    count: u8,
+}
+
+impl Model {
+    /// Starts at `p` of 65,536, as sure of it as after `count` bits.
+    #[must_use]
+    pub(super) const fn new(p: u16, count: u8) -> Self {
+        Self { p, count }
+    }
+
+    #[inline]
+    fn learn(&mut self, bit: bool, limit: u8) {
+        let rate = u32::from(RATES[usize::from(self.count & 127)]);
+        let p = u32::from(self.p);
+        let moved = if bit {
+            p + (((0xffff - p) * rate) >> 16)
+        } else {
+            p - ((p * rate) >> 16)
+        };
+        // Both stay within 16 bits.
+        self.p = (moved & 0xffff) as u16;
+        self.count += u8::from(self.count < limit);
+    }
+}
+
+/// Limit of a model's count: how long it remembers.
+const SLOW: u8 = 90;
+const FAST: u8 = 25;
+
+/// A stream of bits with probabilities. An encoder writes what it is given and returns it; a
+/// decoder ignores what it is given and returns what it reads.
+pub(super) trait Coder {
+    /// Whether the stream is written.
+    const WRITES: bool;
+
+    /// A bit that is a one with probability `p` of 65,536.
+    fn biased(&mut self, p: u32, bit: bool) -> bool;
+
+    /// `count` bits (0 to 16) of even odds.
+    fn even(&mut self, value: u32, count: u32) -> u32;
+
+    /// An adaptive bit.
+    #[inline]
+    fn bit(&mut self, model: &mut Model, bit: bool) -> bool {
+        let bit = self.biased(u32::from(model.p), bit);
+        model.learn(bit, SLOW);
+        bit
+    }
+
+    /// A bit foretold by the mean of two models, the first of which forgets faster.
+    #[inline]
+    fn mixed(&mut self, fast: &mut Model, slow: &mut Model, bit: bool) -> bool {
+        let bit = self.biased((u32::from(fast.p) + u32::from(slow.p)) >> 1, bit);
+        fast.learn(bit, FAST);
+        slow.learn(bit, SLOW);
+        bit
+    }
+
+    /// `count` bits (0 to 64) of even odds, highest first.
+    #[inline]
+    fn raw(&mut self, value: u64, count: u32) -> u64 {
+        let (mut result, mut left) = (0, count);
+        while left > 0 {
+            let width = left.min(16);
+            left -= width;
+            let part = (value >> left) & ((1 << width) - 1);
+            result = result << width | u64::from(self.even((part & 0xffff) as u32, width));
+        }
+        result
+    }
+}
+
+/// Writes an interval to a sink.
+#[derive(Debug)]
+pub(super) struct RangeWriter<S> {
+    sink: S,
+    low: u64,
+    width: u64,
+    carry: bool,
+    /// The last word that is not full, and how many full ones follow it.
+    held: Option<u32>,
+    full: u32,
+    overflowed: bool,
+}
+
+impl<S: Sink> RangeWriter<S> {
+    pub(super) const fn new(sink: S) -> Self {
+        Self {
+            sink,
+            low: 0,
+            width: u64::MAX,
+            carry: false,
+            held: None,
+            full: 0,
+            overflowed: false,
+        }
+    }
+
+    fn release(&mut self) {
+        let carry = u32::from(self.carry);
+        if let Some(held) = self.held {
+            self.overflowed |= !self.sink.append(&held.wrapping_add(carry).to_be_bytes());
+        }
+        let word = u32::MAX.wrapping_add(carry).to_be_bytes();
+        while self.full > 0 {
+            self.overflowed |= !self.sink.append(&word);
+            self.full -= 1;
+        }
+        self.carry = false;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn shift(&mut self) {
+        let word = (self.low >> 32) as u32;
+        if self.carry || word != u32::MAX || self.held.is_none() {
+            self.release();
+            self.held = Some(word);
+        } else {
+            self.full += 1;
+        }
+        self.low <<= 32;
+        self.width <<= 32;
+    }
+
+    /// Ends the stream with as few bytes as name a number within the interval.
+    ///
+    /// # Errors
+    /// [`CodeError::Full`].
+    pub(super) fn finish(mut self) -> Result<S, CodeError> {
+        for bytes in 0..=8u32 {
+            let below = u64::MAX.checked_shr(8 * bytes).unwrap_or(0);
+            let (sum, over) = self.low.overflowing_add(below);
+            let number = sum & !below;
+            // Wraps around to the right distance when the sum did.
+            if number.wrapping_sub(self.low) < self.width && (over || number >= self.low) {
+                self.carry |= over;
+                self.release();
+                self.overflowed |= !self.sink.append(&number.to_be_bytes()[..bytes as usize]);
+                break;
+            }
+        }
+        if self.overflowed {
+            Err(CodeError::Full)
+        } else {
+            Ok(self.sink)
+        }
+    }
+}
+
+impl<S: Sink> Coder for RangeWriter<S> {
+    const WRITES: bool = true;
+
+    #[inline]
+    fn biased(&mut self, p: u32, bit: bool) -> bool {
+        let bound = (self.width >> 16) * u64::from(p.clamp(LEAST, 0x10000 - LEAST));
+        if bit {
+            self.width = bound;
+        } else {
+            let (low, carry) = self.low.overflowing_add(bound);
+            self.low = low;
+            self.carry |= carry;
+            self.width -= bound;
+        }
+        if self.width >> 32 == 0 {
+            self.shift();
+        }
+        bit
+    }
+
+    #[inline]
+    fn even(&mut self, value: u32, count: u32) -> u32 {
+        self.width >>= count;
+        let (low, carry) = self
+            .low
+            .overflowing_add(self.width.wrapping_mul(u64::from(value)));
+        self.low = low;
+        self.carry |= carry;
+        if self.width >> 32 == 0 {
+            self.shift();
+        }
+        value
+    }
+}
+
+/// Reads what a [`RangeWriter`] wrote.
+#[derive(Debug)]
+pub(super) struct RangeReader<'a> {
+    rest: &'a [u8],
+    /// How far the number read lies above the interval's low end.
+    above: u64,
+    width: u64,
+    beyond: usize,
+}
+
+impl<'a> RangeReader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        let mut reader = Self {
+            rest: bytes,
+            above: 0,
+            width: u64::MAX,
+            beyond: 0,
+        };
+        reader.above = u64::from(reader.word()) << 32;
+        reader.above |= u64::from(reader.word());
+        reader
+    }
+
+    #[inline]
+    fn word(&mut self) -> u32 {
+        if let Some((word, rest)) = self.rest.split_first_chunk::<4>() {
+            self.rest = rest;
+            return u32::from_be_bytes(*word);
+        }
+        let mut word = [0u8; 4];
+        word[..self.rest.len()].copy_from_slice(self.rest);
+        self.beyond += 4 - self.rest.len();
+        self.rest = &[];
+        u32::from_be_bytes(word)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn shift(&mut self) {
+        self.above = self.above << 32 | u64::from(self.word());
+        self.width <<= 32;
+    }
+
+    /// Checks that the stream has not been read beyond what its writer left out.
+    ///
+    /// # Errors
+    /// [`DecodeError::Short`].
+    #[inline]
+    pub(super) const fn check(&self) -> Result<(), DecodeError> {
+        if self.beyond > MAX_BEYOND {
+            Err(DecodeError::Short)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Checks that all bytes have been read.
+    ///
+    /// # Errors
+    /// [`DecodeError::Long`], and as [`RangeReader::check`].
+    pub(super) fn finish(&self) -> Result<(), DecodeError> {
+        self.check()?;
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(DecodeError::Long)
+        }
+    }
+}
+
+impl Coder for RangeReader<'_> {
+    const WRITES: bool = false;
+
+    #[inline]
+    fn biased(&mut self, p: u32, _: bool) -> bool {
+        let bound = (self.width >> 16) * u64::from(p.clamp(LEAST, 0x10000 - LEAST));
+        let bit = self.above < bound;
+        if bit {
+            self.width = bound;
+        } else {
+            self.above -= bound;
+            self.width -= bound;
+        }
+        if self.width >> 32 == 0 {
+            self.shift();
+        }
+        bit
+    }
+
+    #[inline]
+    fn even(&mut self, _: u32, count: u32) -> u32 {
+        self.width >>= count;
+        let most = (1u64 << count) - 1;
+        let value = (self.above / self.width).min(most);
+        self.above -= value * self.width;
+        if self.width >> 32 == 0 {
+            self.shift();
+        }
+        (value & 0xffff) as u32
+    }
+}
+
+/// Bits of even odds, for what has no model.
+#[derive(Debug)]
+pub(super) struct Even<'a, C>(pub(super) &'a mut C);
+
+impl<C: Coder> Bits for Even<'_, C> {
+    const WRITES: bool = C::WRITES;
+
+    fn bits(&mut self, value: u64, count: u32) -> Result<u64, CodeError> {
+        Ok(self.0.raw(value, count))
+    }
+
+    fn unary(&mut self, count: u32, most: u32) -> Result<u32, CodeError> {
+        let mut found = 0;
+        while found < most && self.bit(found < count)? {
+            found += 1;
+        }
+        Ok(found)
+    }
+
+    fn align(&mut self) -> Result<(), CodeError> {
+        Ok(())
+    }
+}
