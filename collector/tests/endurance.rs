@@ -3,8 +3,8 @@
 mod common;
 
 use common::{Rig, SAMPLES, bundle, bundle_of, device, hello, listed};
-use headwater_collector::pipeline::custody::{Event, Mode, SinkSpec};
 use headwater_collector::ledger::MAX_STREAMS_PER_DEVICE;
+use headwater_collector::pipeline::custody::{Event, Mode, SinkSpec};
 use headwater_collector::sink::lake::NAME;
 use headwater_lake::MemStore;
 use headwater_proto::frame::Kind;
@@ -62,7 +62,7 @@ fn what_a_new_segment_made_durable_stands_when_the_rest_of_its_group_fails() {
 
 fn gap_of(origin: &str, epoch: u64) -> (Kind, Vec<u8>) {
     let gap = Gap {
-        origin: DeviceId::new(origin).unwrap(),
+        origin: DeviceId::new(origin).expect("a device id"),
         lane: Lane::Normal,
         epoch: Epoch::new(epoch),
         seqs: Some(SeqRange::new(0, 1 << 40)),
@@ -154,7 +154,13 @@ fn a_journal_that_filled_up_during_an_outage_of_the_lake_empties_after_it() {
         }
     }
     rig.store.restart();
-    let mut rig = Rig::start(rig.disk.process_killed(), rig.store.clone(), settings, rig.ms).unwrap();
+    let mut rig = Rig::start(
+        rig.disk.process_killed(),
+        rig.store.clone(),
+        settings,
+        rig.ms,
+    )
+    .unwrap();
     for _ in 0..20 {
         rig.ms += 3_000;
         rig.flush().unwrap();

@@ -87,19 +87,23 @@ impl Rig {
             .view()
             .series("pump", "level", from, to, limit)
             .expect("a series");
-        let value = |value: &OwnedValue| match value {
-            OwnedValue::F64(value) => *value,
-            other => panic!("{other:?}"),
-        };
+
         (
             series
                 .points
                 .iter()
-                .map(|point| value(&point.value))
+                .map(|point| as_f64(&point.value))
                 .collect(),
             series.truncated,
         )
     }
+}
+
+fn as_f64(value: &OwnedValue) -> f64 {
+    let OwnedValue::F64(value) = value else {
+        panic!("{value:?}")
+    };
+    *value
 }
 
 #[test]

@@ -8,7 +8,7 @@ const MAX_LINES: usize = 600;
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
-        .unwrap()
+        .expect("tests/ lies in the project")
         .to_path_buf()
 }
 
@@ -16,16 +16,25 @@ fn sources() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root()];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        for entry in std::fs::read_dir(&folder).expect("a folder of the project") {
+            let path = entry.expect("an entry").path();
+            let name = path
+                .file_name()
+                .expect("an entry has a name")
+                .to_string_lossy()
+                .into_owned();
             if path.is_dir() {
                 if !name.starts_with('.') && name != "target" {
                     folders.push(path);
                 }
             } else if name.ends_with(".rs") {
-                let text = std::fs::read_to_string(&path).unwrap();
-                found.push((path.strip_prefix(root()).unwrap().to_path_buf(), text));
+                let text = std::fs::read_to_string(&path).expect("a source file is text");
+                found.push((
+                    path.strip_prefix(root())
+                        .expect("below the root")
+                        .to_path_buf(),
+                    text,
+                ));
             }
         }
     }
