@@ -81,6 +81,7 @@ pub(crate) fn take_stock<D: Disk>(disk: &D, log: &str) -> io::Result<Inventory> 
         let newer = found.get(at + 1).and_then(|newer| newer.header.ok());
         inventory.settle(disk, log, file, newer, fate);
     }
+    inventory.sync_newest(disk, log);
     // A tail may have been cut below what its successor's header promises; positions never return.
     let promised = found
         .iter()
@@ -174,6 +175,18 @@ impl Inventory {
                 self.unreadable(file, name, why, first);
                 self.recovery.next = self.recovery.next.max(next);
             }
+        }
+    }
+
+    /// A footer may have been written by a start that died before it could sync: what is taken for
+    /// durable from now on is made so.
+    fn sync_newest<D: Disk>(&mut self, disk: &D, log: &str) {
+        let Some(newest) = self.segments.last().filter(|newest| newest.info.readable) else {
+            return;
+        };
+        let name = Name::Segment(newest.info.id).file(log);
+        if let Err(error) = disk.open(&name).and_then(|file| file.sync_data()) {
+            self.trouble(&name, "sync", &error);
         }
     }
 

