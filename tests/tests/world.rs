@@ -16,10 +16,17 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn show(failure: &Failure) -> String {
-    let lines: Vec<&str> =
-        failure.trace.iter().chain(&failure.faults).map(String::as_str).collect();
+    let lines: Vec<&str> = failure
+        .trace
+        .iter()
+        .chain(&failure.faults)
+        .map(String::as_str)
+        .collect();
     let seed = failure.seed;
-    format!("{}\nseed {seed} fails; see it again with HEADWATER_SEED={seed}", lines.join("\n"))
+    format!(
+        "{}\nseed {seed} fails; see it again with HEADWATER_SEED={seed}",
+        lines.join("\n")
+    )
 }
 
 #[test]

@@ -48,7 +48,9 @@ fn each_batch(
     .map_err(|error| error.to_string())?;
     for path in paths {
         let broken = |what: String| format!("{path}: {what}");
-        let bytes = store.get(&path).map_err(|error| broken(error.to_string()))?;
+        let bytes = store
+            .get(&path)
+            .map_err(|error| broken(error.to_string()))?;
         let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
             .and_then(ParquetRecordBatchReaderBuilder::build)
             .map_err(|error| broken(error.to_string()))?;
@@ -64,12 +66,21 @@ impl Found {
     fn take_samples(&mut self, batch: &RecordBatch) -> Option<()> {
         let device = batch.column_by_name("device_id")?.as_string::<i32>();
         let metric = batch.column_by_name("metric")?.as_string::<i32>();
-        let time = batch.column_by_name("ts")?.as_primitive::<TimestampMicrosecondType>();
-        let float = batch.column_by_name("value_f64")?.as_primitive::<Float64Type>();
-        let whole = batch.column_by_name("value_i64")?.as_primitive::<Int64Type>();
+        let time = batch
+            .column_by_name("ts")?
+            .as_primitive::<TimestampMicrosecondType>();
+        let float = batch
+            .column_by_name("value_f64")?
+            .as_primitive::<Float64Type>();
+        let whole = batch
+            .column_by_name("value_i64")?
+            .as_primitive::<Int64Type>();
         for row in 0..batch.num_rows() {
-            let key =
-                (device.value(row).to_owned(), metric.value(row).to_owned(), time.value(row));
+            let key = (
+                device.value(row).to_owned(),
+                metric.value(row).to_owned(),
+                time.value(row),
+            );
             let bits = if float.is_valid(row) {
                 Bits::F64(float.value(row).to_bits())
             } else {
@@ -82,12 +93,19 @@ impl Found {
 
     fn take_gaps(&mut self, batch: &RecordBatch) -> Option<()> {
         let device = batch.column_by_name("device_id")?.as_string::<i32>();
-        let first = batch.column_by_name("t_first")?.as_primitive::<TimestampMicrosecondType>();
-        let last = batch.column_by_name("t_last")?.as_primitive::<TimestampMicrosecondType>();
+        let first = batch
+            .column_by_name("t_first")?
+            .as_primitive::<TimestampMicrosecondType>();
+        let last = batch
+            .column_by_name("t_last")?
+            .as_primitive::<TimestampMicrosecondType>();
         for row in 0..batch.num_rows() {
             let known = first.is_valid(row) && last.is_valid(row);
             let span = known.then(|| (first.value(row), last.value(row)));
-            self.gaps.entry(device.value(row).to_owned()).or_default().push(span);
+            self.gaps
+                .entry(device.value(row).to_owned())
+                .or_default()
+                .push(span);
         }
         Some(())
     }
@@ -96,16 +114,22 @@ impl Found {
     /// device: of clones, the clocks tell which.
     fn first_live(&self, key: &Key) -> Option<i64> {
         let from = (key.0.clone(), String::new(), i64::MIN);
-        let rows = self.readings.range(from..).take_while(|(other, _)| other.0 == key.0);
+        let rows = self
+            .readings
+            .range(from..)
+            .take_while(|(other, _)| other.0 == key.0);
         let alike = |other: &Key| {
             other.1.starts_with("live") && other.2 % CLOCK_STEP_US == key.2 % CLOCK_STEP_US
         };
-        rows.filter(|(other, _)| alike(other)).map(|(other, _)| other.2).min()
+        rows.filter(|(other, _)| alike(other))
+            .map(|(other, _)| other.2)
+            .min()
     }
 
     fn is_named(&self, device: &str, time: i64) -> bool {
         self.gaps.get(device).is_some_and(|gaps| {
-            gaps.iter().any(|gap| gap.is_none_or(|(first, last)| (first..=last).contains(&time)))
+            gaps.iter()
+                .any(|gap| gap.is_none_or(|(first, last)| (first..=last).contains(&time)))
         })
     }
 }
@@ -146,11 +170,15 @@ pub fn check_audit(store: &MemStore, faults: &mut Faults) {
 pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Faults) {
     let known = |name: &str| devices.iter().find(|known| known.name == name);
     for (key, values) in &found.readings {
-        let Some(device) = known(&key.0) else { continue };
+        let Some(device) = known(&key.0) else {
+            continue;
+        };
         match made.readings().get(key) {
             None => faults.push(format!("{key:?} is in the lake and was never made")),
             Some(bits) if values.iter().any(|value| value != bits) => {
-                faults.push(format!("{key:?} is {values:?} in the lake and was made as {bits:?}"));
+                faults.push(format!(
+                    "{key:?} is {values:?} in the lake and was made as {bits:?}"
+                ));
             }
             Some(_) if values.len() > 1 && !device.disturbed => {
                 faults.push(format!("{key:?} is in the lake {} times", values.len()));
@@ -158,8 +186,14 @@ pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Fa
             Some(_) => {}
         }
     }
-    for key in made.readings().keys().filter(|key| !found.readings.contains_key(*key)) {
-        let Some(device) = known(&key.0) else { continue };
+    for key in made
+        .readings()
+        .keys()
+        .filter(|key| !found.readings.contains_key(*key))
+    {
+        let Some(device) = known(&key.0) else {
+            continue;
+        };
         let waits = !key.1.starts_with("live");
         if !waits && found.first_live(key).is_none_or(|first| key.2 < first) {
             // Custody begins when something is durable. Of a source that was never heard of before
@@ -167,25 +201,32 @@ pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Fa
             continue;
         }
         if waits && !device.evicted && !device.disturbed {
-            faults.push(format!("{key:?} is missing, though its source waits and nothing gave way"));
+            faults.push(format!(
+                "{key:?} is missing, though its source waits and nothing gave way"
+            ));
         } else if !found.is_named(&key.0, key.2) && (waits || !device.forgotten) {
             faults.push(format!("{key:?} is missing, and no gap names it"));
         }
     }
 }
 
-/// Holds the lake against what plain devices were told.
+/// Holds the lake against what plain devices were told. With the collector's disk goes its memory of
+/// what it acknowledged and of what is a repeat.
 pub fn check_plain(
     found: &Found,
     name: &str,
     made: u64,
     acknowledged: &[u64],
-    may_lose: bool,
+    lost_disk: bool,
     faults: &mut Faults,
 ) {
     let mut times = BTreeMap::new();
     let first = (name.to_owned(), String::new(), i64::MIN);
-    for (key, values) in found.readings.range(first..).take_while(|(key, _)| key.0 == name) {
+    for (key, values) in found
+        .readings
+        .range(first..)
+        .take_while(|(key, _)| key.0 == name)
+    {
         for value in values {
             // A number of JSON is a float.
             match value {
@@ -199,18 +240,24 @@ pub fn check_plain(
         if !numbers(made).any(|(_, sent)| sent == *bits) {
             faults.push(format!("{name} never sent message {number}"));
         }
-        if *times > 1 {
-            faults.push(format!("message {number} of {name} is in the lake {times} times"));
+        if *times > 1 && !lost_disk {
+            faults.push(format!(
+                "message {number} of {name} is in the lake {times} times"
+            ));
         }
     }
     for (number, bits) in numbers(made).filter(|(number, _)| acknowledged.contains(number)) {
-        if !times.contains_key(&bits) && !may_lose {
-            faults.push(format!("message {number} of {name} had its PUBACK and is not in the lake"));
+        if !times.contains_key(&bits) && !lost_disk {
+            faults.push(format!(
+                "message {number} of {name} had its PUBACK and is not in the lake"
+            ));
         }
     }
 }
 
 /// The messages of a plain device and the bits of their floats.
 fn numbers(made: u64) -> impl Iterator<Item = (u64, u64)> {
-    (0u32..).map(|number| (u64::from(number), f64::from(number).to_bits())).take_while(move |n| n.0 < made)
+    (0u32..)
+        .map(|number| (u64::from(number), f64::from(number).to_bits()))
+        .take_while(move |n| n.0 < made)
 }

@@ -6,8 +6,8 @@ use headwater_collector::pipeline::credit::CreditLimits;
 use headwater_collector::pipeline::custody::{Custody, Event, Output, Settings};
 use headwater_collector::pipeline::envelope::Decoder;
 use headwater_collector::pipeline::pattern::Pattern;
-use headwater_collector::sink::seed;
 use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, Staged};
+use headwater_collector::sink::seed;
 use headwater_lake::{Lake, MemStore};
 use headwater_proto::time::Now;
 use headwater_spool::{Config, FakeDisk};
@@ -66,7 +66,10 @@ impl Collector {
                 fs_reserve_bytes: 0,
                 ..Config::default()
             },
-            credit: CreditLimits { per_connection_bytes: 16 << 10, total_bytes: 64 << 10 },
+            credit: CreditLimits {
+                per_connection_bytes: 16 << 10,
+                total_bytes: 64 << 10,
+            },
             patterns: vec![
                 Pattern::new("plain/{device}/readings", Decoder::Json)
                     .expect("the pattern names a device"),
@@ -98,10 +101,16 @@ impl Collector {
             ..LakeSettings::default()
         };
         if opened.is_new {
-            Lake::open(self.store.clone(), lake_settings.lake).ok()?.sweep().ok()?;
+            Lake::open(self.store.clone(), lake_settings.lake)
+                .ok()?
+                .sweep()
+                .ok()?;
             seed(&mut custody, &self.store).ok()?;
         }
-        let plan = custody.plan().filter(|plan| plan.sink == NAME).map(|plan| plan.bytes.clone());
+        let plan = custody
+            .plan()
+            .filter(|plan| plan.sink == NAME)
+            .map(|plan| plan.bytes.clone());
         let known = custody.cursor(NAME).unwrap_or(0);
         let mut sink = LakeSink::open(
             self.store.clone(),
@@ -175,7 +184,9 @@ impl Collector {
 
     /// Lets the sink read what is durable, at most `most_bytes` of it.
     pub fn read_journal(&mut self, most_bytes: usize, now: Now) {
-        let Some(Running { custody, sink }) = &mut self.running else { return };
+        let Some(Running { custody, sink }) = &mut self.running else {
+            return;
+        };
         let mut reader = custody.reader();
         let from = sink.position();
         if from >= reader.durable() {
@@ -196,7 +207,9 @@ impl Collector {
     /// The first half of a flush: files are staged and the plan is appended.
     /// `false`: there is nothing to publish.
     pub fn stage(&mut self, now: Now) -> bool {
-        let Some(Running { custody, sink }) = &mut self.running else { return false };
+        let Some(Running { custody, sink }) = &mut self.running else {
+            return false;
+        };
         match sink.stage(now) {
             Ok(Staged::Plan(plan)) => {
                 custody.append_plan(NAME, &plan).is_ok() && custody.sync(now).is_ok()
@@ -208,10 +221,16 @@ impl Collector {
 
     /// The second half: what was staged becomes part of the lake.
     pub fn publish(&mut self, now: Now) {
-        let Some(Running { custody, sink }) = &mut self.running else { return };
+        let Some(Running { custody, sink }) = &mut self.running else {
+            return;
+        };
         if let Ok(Some(done)) = sink.publish() {
             let (through, streams) = (done.through, done.streams);
-            let event = Event::Committed { sink: NAME.to_owned(), through, streams };
+            let event = Event::Committed {
+                sink: NAME.to_owned(),
+                through,
+                streams,
+            };
             custody.handle(event, now);
         }
     }
@@ -219,7 +238,9 @@ impl Collector {
     /// Whether rows are due to be flushed.
     #[must_use]
     pub fn is_flush_due(&self, now: Now) -> bool {
-        self.running.as_ref().is_some_and(|running| running.sink.is_due(now.mono))
+        self.running
+            .as_ref()
+            .is_some_and(|running| running.sink.is_due(now.mono))
     }
 
     /// Whether the lake has everything that the journal holds.
@@ -234,15 +255,40 @@ impl Collector {
     /// What custody counted.
     #[must_use]
     pub fn describe(&self) -> String {
-        let Some(running) = &self.running else { return "down".to_owned() };
+        let Some(running) = &self.running else {
+            return "down".to_owned();
+        };
         let (custody, sink) = (&running.custody, &running.sink);
         let segments: Vec<String> = custody
             .log()
             .segments()
-            .map(|s| format!("{}: {}..{} {} B{}", s.id, s.first, s.next, s.bytes_allocated, if s.sealed { "" } else { " open" }))
+            .map(|s| {
+                format!(
+                    "{}: {}..{} {} B{}",
+                    s.id,
+                    s.first,
+                    s.next,
+                    s.bytes_allocated,
+                    if s.sealed { "" } else { " open" }
+                )
+            })
+            .collect();
+        let open: Vec<String> = custody
+            .ledger()
+            .streams()
+            .filter(|(_, track)| !track.receiver.is_done())
+            .map(|(stream, track)| {
+                let receiver = &track.receiver;
+                let (data, committed) =
+                    (receiver.data().as_slice(), receiver.committed().as_slice());
+                format!(
+                    "{stream:?} has {data:?}, committed {committed:?}, {:?}",
+                    receiver.ended()
+                )
+            })
             .collect();
         format!(
-            "{:?}; cursors {:?}; sink at {} of {}; {} B in {segments:?}",
+            "{open:#?} {:?}; cursors {:?}; sink at {} of {}; {} B in {segments:?}",
             custody.counters(),
             custody.cursors(),
             sink.position(),
@@ -254,10 +300,16 @@ impl Collector {
     /// Every record that the journal still holds, a line each.
     #[must_use]
     pub fn dump(&self) -> Vec<String> {
-        let Some(Running { custody, .. }) = &self.running else { return Vec::new() };
+        let Some(Running { custody, .. }) = &self.running else {
+            return Vec::new();
+        };
         let mut reader = custody.reader();
         let mut lines = Vec::new();
-        let mut at = custody.log().segments().next().map_or(0, |segment| segment.first);
+        let mut at = custody
+            .log()
+            .segments()
+            .next()
+            .map_or(0, |segment| segment.first);
         while at < reader.durable() {
             let read = reader.read(at, 1 << 20, |position, kind, payload| {
                 let record = headwater_collector::pipeline::envelope::decode(kind, payload);

@@ -1,9 +1,9 @@
 //! Core: a device of the world: its disk, its sources, and the agent's engine while it runs.
 
+use headwater_agent::pipeline::batcher::BatchLimits;
 use headwater_agent::pipeline::engine::{
     Engine, Event, Output, Settings, SourceSettings, SpoolSettings,
 };
-use headwater_agent::pipeline::batcher::BatchLimits;
 use headwater_agent::pipeline::record::Cursor;
 use headwater_proto::ids::DeviceId;
 use headwater_proto::time::{Now, UnixMicros};
@@ -93,9 +93,10 @@ impl Device {
     }
 
     fn settings(&self) -> Settings {
-        let sources = SOURCES
-            .iter()
-            .map(|source| SourceSettings { name: source.name.to_owned(), resumes: source.resumes });
+        let sources = SOURCES.iter().map(|source| SourceSettings {
+            name: source.name.to_owned(),
+            resumes: source.resumes,
+        });
         Settings {
             sources: sources.collect(),
             spool: SpoolSettings {
@@ -105,7 +106,11 @@ impl Device {
                 fs_reserve_percent: 0,
                 fs_reserve_bytes: 0,
             },
-            batch: BatchLimits { rows: 5, bytes: 4096, age_ms: 1000 },
+            batch: BatchLimits {
+                rows: 5,
+                bytes: 4096,
+                age_ms: 1000,
+            },
             boot: self.boots,
             wall_error_ms: Some(20),
             ..Settings::new(self.id.clone())
@@ -157,7 +162,8 @@ impl Device {
     pub fn has_evicted(&self) -> bool {
         let counters = self.engine.as_ref().map(Engine::counters);
         self.evicted > 0
-            || counters.is_some_and(|c| c.evicted_records + c.damaged_records + c.refused_records > 0)
+            || counters
+                .is_some_and(|c| c.evicted_records + c.damaged_records + c.refused_records > 0)
     }
 
     /// Makes `count` rows at `source` exist.
@@ -181,14 +187,20 @@ impl Device {
         let end = self.made[source].min(self.next[source] + most);
         while self.next[source] < end {
             let number = self.next[source];
-            let newest = (now.wall.0 + self.clock_offset_us).max(self.newest_live_us + CLOCK_STEP_US);
+            let newest =
+                (now.wall.0 + self.clock_offset_us).max(self.newest_live_us + CLOCK_STEP_US);
             let row = made.row(self.id.as_str(), spec, number, UnixMicros(newest));
             if !spec.resumes {
                 self.newest_live_us = newest;
             }
-            let cursor = spec.resumes.then_some(Cursor { major: number + 1, minor: 0, tag: 0 });
-            let taken = row
-                .with_sample(spec, |sample| engine.offer(source, spec.lane, sample, cursor, now));
+            let cursor = spec.resumes.then_some(Cursor {
+                major: number + 1,
+                minor: 0,
+                tag: 0,
+            });
+            let taken = row.with_sample(spec, |sample| {
+                engine.offer(source, spec.lane, sample, cursor, now)
+            });
             if taken.is_err() {
                 // One that cannot wait is lost, and the engine names it.
                 if !spec.resumes {
@@ -216,7 +228,11 @@ impl Device {
     /// What it says next, to the link or to its sources.
     pub fn next_output(&mut self, linked: bool, now: Now) -> Option<Output> {
         let engine = self.engine.as_mut()?;
-        if linked { engine.next_output(now) } else { engine.next_durable() }
+        if linked {
+            engine.next_output(now)
+        } else {
+            engine.next_durable()
+        }
     }
 
     /// Whether its disk has begun to fail for good: the process is as good as dead.

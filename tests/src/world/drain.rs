@@ -82,7 +82,8 @@ impl World {
             }
         }
         let state = self.describe();
-        self.faults.push(format!("the world never comes to rest: {state}"));
+        self.faults
+            .push(format!("the world never comes to rest: {state}"));
         false
     }
 
@@ -102,7 +103,9 @@ impl World {
         }
         let mut moved = false;
         for place in 0..self.devices.len() {
-            let waiting = self.links[place].as_ref().map_or(0, |link| link.waiting_up());
+            let waiting = self.links[place]
+                .as_ref()
+                .map_or(0, |link| link.waiting_up());
             for _ in 0..waiting {
                 moved = true;
                 self.deliver_up(place, Weather::default());
@@ -111,27 +114,38 @@ impl World {
         self.sync_collector();
         self.run_sink(false);
         for place in 0..self.devices.len() {
-            while self.links[place].as_ref().is_some_and(|link| !link.is_idle()) {
+            while self.links[place]
+                .as_ref()
+                .is_some_and(|link| !link.is_idle())
+            {
                 moved = true;
                 self.deliver_down(place, Weather::default());
                 self.deliver_up(place, Weather::default());
             }
         }
-        let ms = if moved { ROUND_MS } else { self.until_something_is_due() };
+        let ms = if moved {
+            ROUND_MS
+        } else {
+            self.until_something_is_due()
+        };
         self.pass(ms);
     }
 
     /// Devices of one name take turns.
     fn is_turn(&self, place: usize, round: u64) -> bool {
         let id = &self.devices[place].id;
-        let same: Vec<usize> =
-            (0..self.devices.len()).filter(|&other| self.devices[other].id == *id).collect();
+        let same: Vec<usize> = (0..self.devices.len())
+            .filter(|&other| self.devices[other].id == *id)
+            .collect();
         let turn = usize::try_from(round / ROUNDS_PER_CLONE).unwrap_or(0) % same.len();
         same[turn] == place
     }
 
     fn until_something_is_due(&self) -> u64 {
-        let wakeups = self.devices.iter().filter_map(|device| device.engine.as_ref()?.next_wakeup());
+        let wakeups = self
+            .devices
+            .iter()
+            .filter_map(|device| device.engine.as_ref()?.next_wakeup());
         let next = wakeups.min().map_or(1_000, |at| at.since(self.now.mono));
         next.clamp(ROUND_MS, 1_000)
     }
@@ -176,6 +190,10 @@ impl World {
                 None => format!("{} is off", device.id),
             })
             .collect();
-        format!("{devices:?}; plain {:?}; collector {}", self.plain, self.collector.describe())
+        format!(
+            "{devices:?}; plain {:?}; collector {}",
+            self.plain,
+            self.collector.describe()
+        )
     }
 }

@@ -30,9 +30,24 @@ pub struct Source {
 
 /// The sources of every device.
 pub const SOURCES: [Source; 3] = [
-    Source { name: "file", lane: Lane::Normal, resumes: true, metrics: ["file.level", "file.count"] },
-    Source { name: "live", lane: Lane::Normal, resumes: false, metrics: ["live.level", "live.count"] },
-    Source { name: "bell", lane: Lane::Alarm, resumes: true, metrics: ["bell.level", "bell.count"] },
+    Source {
+        name: "file",
+        lane: Lane::Normal,
+        resumes: true,
+        metrics: ["file.level", "file.count"],
+    },
+    Source {
+        name: "live",
+        lane: Lane::Normal,
+        resumes: false,
+        metrics: ["live.level", "live.count"],
+    },
+    Source {
+        name: "bell",
+        lane: Lane::Alarm,
+        resumes: true,
+        metrics: ["bell.level", "bell.count"],
+    },
 ];
 
 /// One value as the lake holds it.
@@ -69,7 +84,10 @@ impl Made {
     /// Nothing yet.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, readings: BTreeMap::new() }
+        Self {
+            seed,
+            readings: BTreeMap::new(),
+        }
     }
 
     /// Row `number` of a device's source; `time` for a source that cannot make it again.
@@ -84,9 +102,14 @@ impl Made {
             let hundredths = u32::try_from(dice.below(10_000)).unwrap_or(0);
             f64::from(hundredths) / 100.0
         });
-        let row = Row { time, level, count: i64::try_from(number).unwrap_or(0) * 3 };
+        let row = Row {
+            time,
+            level,
+            count: i64::try_from(number).unwrap_or(0) * 3,
+        };
         let mut note = |metric: &str, bits| {
-            self.readings.insert((device.to_owned(), metric.to_owned(), time.0), bits);
+            self.readings
+                .insert((device.to_owned(), metric.to_owned(), time.0), bits);
         };
         if let Some(level) = row.level {
             note(source.metrics[0], Bits::F64(level.to_bits()));
@@ -105,8 +128,15 @@ impl Made {
 impl Row {
     /// Hands the row over as a sample.
     pub fn with_sample<T>(&self, source: &Source, take: impl FnOnce(&Sample<'_>) -> T) -> T {
-        let level = Field { value: self.level.map(Value::F64), ..Field::new(source.metrics[0], Value::F64(0.0)) };
+        let level = Field {
+            value: self.level.map(Value::F64),
+            ..Field::new(source.metrics[0], Value::F64(0.0))
+        };
         let count = Field::new(source.metrics[1], Value::I64(self.count));
-        take(&Sample { time: self.time, labels: &[], fields: &[level, count] })
+        take(&Sample {
+            time: self.time,
+            labels: &[],
+            fields: &[level, count],
+        })
     }
 }

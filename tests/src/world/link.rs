@@ -31,7 +31,12 @@ impl Link {
     /// A new connection with nothing on its way.
     #[must_use]
     pub const fn new(conn: ConnId) -> Self {
-        Self { conn, up: VecDeque::new(), down: VecDeque::new(), next_token: 1 }
+        Self {
+            conn,
+            up: VecDeque::new(),
+            down: VecDeque::new(),
+            next_token: 1,
+        }
     }
 
     /// Sends a publish to the collector.
@@ -72,7 +77,11 @@ fn take<T: Clone>(queue: &mut VecDeque<T>, weather: Weather, dice: &mut Dice) ->
     if queue.is_empty() {
         return None;
     }
-    let at = if dice.one_in(weather.reorders) { dice.index(queue.len()) } else { 0 };
+    let at = if dice.one_in(weather.reorders) {
+        dice.index(queue.len())
+    } else {
+        0
+    };
     let message = queue.remove(at)?;
     if dice.one_in(weather.repeats) {
         let again = dice.index(queue.len() + 1);

@@ -55,14 +55,21 @@ impl Plain {
         self.conn = Some(conn);
         self.token = None;
         self.next_token = 0;
-        Event::Connected { conn, client: Arc::from(self.name.as_str()) }
+        Event::Connected {
+            conn,
+            client: Arc::from(self.name.as_str()),
+        }
     }
 
     /// The connection is gone; says so to the collector.
     pub fn disconnect(&mut self) -> Option<Event> {
         let conn = self.conn.take()?;
         self.token = None;
-        Some(Event::Disconnected { conn, client: Arc::from(self.name.as_str()), orderly: false })
+        Some(Event::Disconnected {
+            conn,
+            client: Arc::from(self.name.as_str()),
+            orderly: false,
+        })
     }
 
     /// Publishes the next message, or the open one again; nothing while it waits for a PUBACK.

@@ -44,8 +44,11 @@ impl Plan {
     #[must_use]
     pub fn draw(dice: &mut Dice) -> Self {
         let mut maybe = |n: u64| if dice.one_in(2) { n } else { 0 };
-        let weather =
-            Weather { loses: maybe(15), repeats: maybe(10), reorders: maybe(10) };
+        let weather = Weather {
+            loses: maybe(15),
+            repeats: maybe(10),
+            reorders: maybe(10),
+        };
         let (cuts, deaths, crashes) = (maybe(40), maybe(50), maybe(40));
         let (failures, full_disks) = (maybe(60), maybe(90));
         let deaths_between_commands = maybe(150);
@@ -65,7 +68,11 @@ impl Plan {
             disturbances,
             disk_losses,
             lane_bytes: if dice.one_in(3) { 5 * 4096 } else { 40 * 4096 },
-            journal_bytes: if dice.one_in(3) { 16 * 8192 } else { 100 * 8192 },
+            journal_bytes: if dice.one_in(3) {
+                16 * 8192
+            } else {
+                100 * 8192
+            },
             flush_after_ms: 1_000 + dice.below(5_000),
         }
     }

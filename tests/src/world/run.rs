@@ -181,10 +181,15 @@ impl World {
         let mut world = Self {
             links: devices.iter().map(|_| None).collect(),
             devices,
-            plain: (0..plan.plain).map(|place| Plain::new(format!("plain-{place}"))).collect(),
+            plain: (0..plan.plain)
+                .map(|place| Plain::new(format!("plain-{place}")))
+                .collect(),
             collector: Collector::new(plan.journal_bytes, plan.flush_after_ms),
             dice,
-            now: Now { mono: Millis(FIRST_MS), wall: UnixMicros(START_US) },
+            now: Now {
+                mono: Millis(FIRST_MS),
+                wall: UnixMicros(START_US),
+            },
             made: Made::new(seed),
             next_conn: 1,
             backups: Vec::new(),
@@ -251,7 +256,9 @@ impl World {
                 let there = |key: &&_| found.readings.contains_key(*key);
                 summary.found = self.made.readings().keys().filter(there).count() as u64;
             }
-            Err(fault) => self.faults.push(format!("the lake cannot be read: {fault}")),
+            Err(fault) => self
+                .faults
+                .push(format!("the lake cannot be read: {fault}")),
         }
         summary
     }
@@ -277,7 +284,11 @@ pub fn run(seed: u64, traced: bool) -> Result<Summary, Failure> {
     if world.faults.is_empty() {
         return Ok(summary);
     }
-    Err(Failure { seed, faults: world.faults, trace: world.trace.unwrap_or_default() })
+    Err(Failure {
+        seed,
+        faults: world.faults,
+        trace: world.trace.unwrap_or_default(),
+    })
 }
 
 /// Runs the seeds `first..first + count` on `threads` threads, until one fails. Returns the sum of

@@ -63,7 +63,9 @@ impl World {
                 return;
             }
             let linked = self.links[place].is_some();
-            let Some(output) = self.devices[place].next_output(linked, self.now) else { break };
+            let Some(output) = self.devices[place].next_output(linked, self.now) else {
+                break;
+            };
             if self.devices[place].is_crashed() {
                 // It died within this command.
                 self.kill_device(place);
@@ -94,7 +96,9 @@ impl World {
                 self.kill_collector();
                 return;
             }
-            let Some(output) = self.collector.next_output() else { return };
+            let Some(output) = self.collector.next_output() else {
+                return;
+            };
             match output {
                 Output::Send { conn, payload } => {
                     if let Some(link) = self.link_of(conn) {
@@ -102,7 +106,11 @@ impl World {
                     }
                 }
                 Output::PubAck { conn, token } => {
-                    for plain in self.plain.iter_mut().filter(|plain| plain.conn == Some(conn)) {
+                    for plain in self
+                        .plain
+                        .iter_mut()
+                        .filter(|plain| plain.conn == Some(conn))
+                    {
                         plain.acknowledge(token);
                     }
                 }
@@ -111,7 +119,11 @@ impl World {
                     if let Some(place) = self.place_of(conn) {
                         self.cut(place);
                     }
-                    for plain in self.plain.iter_mut().filter(|plain| plain.conn == Some(conn)) {
+                    for plain in self
+                        .plain
+                        .iter_mut()
+                        .filter(|plain| plain.conn == Some(conn))
+                    {
                         plain.disconnect();
                     }
                 }
@@ -124,19 +136,36 @@ impl World {
     }
 
     fn place_of(&self, conn: ConnId) -> Option<usize> {
-        self.links.iter().position(|link| link.as_ref().is_some_and(|link| link.conn == conn))
+        self.links
+            .iter()
+            .position(|link| link.as_ref().is_some_and(|link| link.conn == conn))
     }
 
     fn link_of(&mut self, conn: ConnId) -> Option<&mut Link> {
-        self.links.iter_mut().flatten().find(|link| link.conn == conn)
+        self.links
+            .iter_mut()
+            .flatten()
+            .find(|link| link.conn == conn)
     }
 
     pub(super) fn deliver_up(&mut self, place: usize, weather: Weather) {
-        let Some(link) = &mut self.links[place] else { return };
-        let Some((token, payload)) = link.take_up(weather, &mut self.dice) else { return };
+        let Some(link) = &mut self.links[place] else {
+            return;
+        };
+        let Some((token, payload)) = link.take_up(weather, &mut self.dice) else {
+            return;
+        };
         let (conn, device) = (link.conn, self.devices[place].id.clone());
         let payload = Bytes::from(payload);
-        self.collector.handle(Event::Up { conn, device, payload, token: Some(token) }, self.now);
+        self.collector.handle(
+            Event::Up {
+                conn,
+                device,
+                payload,
+                token: Some(token),
+            },
+            self.now,
+        );
         if self.dice.one_in(3) {
             self.sync_collector();
         } else {
@@ -145,8 +174,12 @@ impl World {
     }
 
     pub(super) fn deliver_down(&mut self, place: usize, weather: Weather) {
-        let Some(link) = &mut self.links[place] else { return };
-        let Some(payload) = link.take_down(weather, &mut self.dice) else { return };
+        let Some(link) = &mut self.links[place] else {
+            return;
+        };
+        let Some(payload) = link.take_down(weather, &mut self.dice) else {
+            return;
+        };
         self.devices[place].handle(AgentEvent::Message(&payload), self.now);
         self.pump_device(place);
     }
@@ -202,7 +235,11 @@ impl World {
     pub(super) fn start_collector(&mut self) {
         self.collector.start(&mut self.dice);
         self.note(|world| {
-            format!("collector starts: {}, {}", world.collector.is_up(), world.collector.found)
+            format!(
+                "collector starts: {}, {}",
+                world.collector.is_up(),
+                world.collector.found
+            )
         });
         if self.collector.is_crashed() {
             self.kill_collector();
@@ -235,16 +272,31 @@ impl World {
         self.next_conn += 1;
         self.note(|_| format!("device {place} connects as {conn:?}"));
         self.links[place] = Some(Link::new(conn));
-        self.collector.handle(Event::Connected { conn, client: Arc::from(id.as_str()) }, self.now);
+        self.collector.handle(
+            Event::Connected {
+                conn,
+                client: Arc::from(id.as_str()),
+            },
+            self.now,
+        );
         self.devices[place].handle(AgentEvent::LinkUp, self.now);
         self.pump_device(place);
     }
 
     /// The connection of a device ends at both sides; what was on its way is gone.
     pub(super) fn hang_up(&mut self, place: usize) {
-        let Some(conn) = self.links[place].as_ref().map(|link| link.conn) else { return };
+        let Some(conn) = self.links[place].as_ref().map(|link| link.conn) else {
+            return;
+        };
         let client = Arc::from(self.devices[place].id.as_str());
-        self.collector.handle(Event::Disconnected { conn, client, orderly: false }, self.now);
+        self.collector.handle(
+            Event::Disconnected {
+                conn,
+                client,
+                orderly: false,
+            },
+            self.now,
+        );
         self.cut(place);
     }
 
@@ -273,14 +325,23 @@ impl World {
     }
 
     fn a_death(&mut self) -> Death {
-        if self.dice.one_in(2) { Death::Killed } else { Death::PowerCut }
+        if self.dice.one_in(2) {
+            Death::Killed
+        } else {
+            Death::PowerCut
+        }
     }
 
     pub(super) fn kill_device(&mut self, place: usize) {
         let death = self.a_death();
         self.note(|_| format!("device {place} dies: {death:?}"));
         self.deaths += 1;
-        let Self { devices, dice, seen, .. } = self;
+        let Self {
+            devices,
+            dice,
+            seen,
+            ..
+        } = self;
         devices[place].die(death, dice, seen);
         // The collector hears of it sooner or later; here at once.
         self.hang_up(place);
@@ -372,17 +433,34 @@ impl World {
         let of_collector = self.dice.one_in(2);
         let sync = self.dice.one_in(2);
         self.note(|_| format!("failure {turn} ahead: collector {of_collector}, sync {sync}"));
-        let disk = if of_collector { &self.collector.disk } else { &self.devices[place].disk };
-        if sync { disk.fail_sync(turn) } else { disk.fail_operation(turn) }
+        let disk = if of_collector {
+            &self.collector.disk
+        } else {
+            &self.devices[place].disk
+        };
+        if sync {
+            disk.fail_sync(turn)
+        } else {
+            disk.fail_operation(turn)
+        }
     }
 
     fn fill_a_disk(&mut self, place: usize) {
         let of_collector = self.dice.one_in(3);
-        let disk = if of_collector { &self.collector.disk } else { &self.devices[place].disk };
+        let disk = if of_collector {
+            &self.collector.disk
+        } else {
+            &self.devices[place].disk
+        };
         let roomy = self.dice.one_in(2);
         let room = self.dice.below(3) * 4096;
         disk.set_capacity((!roomy).then(|| disk.used_bytes() + room));
-        self.note(|_| format!("disk full {}: collector {of_collector}, device {place}", !roomy));
+        self.note(|_| {
+            format!(
+                "disk full {}: collector {of_collector}, device {place}",
+                !roomy
+            )
+        });
     }
 
     /// Somebody copies an SD card, restores a backup, or puts a new card into an old device.
@@ -398,7 +476,8 @@ impl World {
             }
             1 => {
                 self.note(|_| format!("device {place} is backed up"));
-                self.backups.push((place, self.devices[place].disk.process_killed()));
+                self.backups
+                    .push((place, self.devices[place].disk.process_killed()));
             }
             2 => {
                 let Some(at) = self.backups.iter().position(|backup| backup.0 == place) else {
