@@ -5,7 +5,7 @@
 //! | 1 to 5 | schema number, LEB128 |
 //! | 1 | bits 0-1 back end, 2 times out of order, 3 times in µs, 4 own parameters (reserved, refused), 5-7 unit of the two times |
 //! | 1 to 3 | rows |
-//! | 1 to 4 | samples |
+//! | 1 to 4 | samples: twice as many as each row has, or if rows differ twice all of them plus one |
 //! | 1 to 10 | earliest time in units, zigzag |
 //! | 1 to 10 | latest minus earliest time in units |
 //!
@@ -104,9 +104,17 @@ impl BatchHeader {
             return Err(DecodeError::Flags(flags));
         }
         let rows = number(payload, &mut at)?;
-        let samples = number(payload, &mut at)?;
+        let shape = number(payload, &mut at)?;
         if rows == 0 || rows > MAX_ROWS {
             return Err(DecodeError::Limit("rows"));
+        }
+        let samples = if shape & 1 == 0 {
+            (shape >> 1).saturating_mul(rows)
+        } else {
+            shape >> 1
+        };
+        if shape & 1 == 1 && samples.is_multiple_of(rows) {
+            return Err(DecodeError::Header);
         }
         if samples == 0 || u64::from(samples) > u64::from(rows) * 1024 {
             return Err(DecodeError::Limit("samples"));
@@ -154,7 +162,13 @@ impl BatchHeader {
         *out.get_mut(at).ok_or(NoRoom)? = self.back_end.to_u8() | self.flags | code << 5;
         at += 1;
         varint::put(out, &mut at, u64::from(self.rows))?;
-        varint::put(out, &mut at, u64::from(self.samples))?;
+        let (rows, samples) = (u64::from(self.rows.max(1)), u64::from(self.samples));
+        let shape = if samples.is_multiple_of(rows) {
+            (samples / rows) << 1
+        } else {
+            samples << 1 | 1
+        };
+        varint::put(out, &mut at, shape)?;
         varint::put(out, &mut at, varint::zigzag(self.first_time_us / unit))?;
         varint::put(out, &mut at, span_us / unit.unsigned_abs())?;
         Ok(at)

@@ -84,13 +84,12 @@ impl Trace {
     }
 }
 
+/// Moves a mean towards `aim` by 1/2^rate, upwards by at least one. Both stay below 2^62.
 #[inline]
 const fn settle(mean: &mut u64, aim: u64, rate: u32) {
-    if aim > *mean {
-        *mean += ((aim - *mean) >> rate) + 1;
-    } else {
-        *mean -= (*mean - aim) >> rate;
-    }
+    let way = aim.wrapping_sub(*mean).cast_signed();
+    let step = way.wrapping_add((1 << rate) - 1) >> rate;
+    *mean = mean.wrapping_add_signed(step);
 }
 
 /// Half octaves of a mean.

@@ -48,16 +48,13 @@ impl Model {
         Self { p, count }
     }
 
-    #[inline]
+    #[inline(always)]
     fn learn(&mut self, bit: bool, limit: u8) {
-        let rate = u32::from(RATES[usize::from(self.count & 127)]);
-        let p = u32::from(self.p);
-        let moved = if bit {
-            p + (((0xffff - p) * rate) >> 16)
-        } else {
-            p - ((p * rate) >> 16)
-        };
-        // Both stay within 16 bits.
+        // Towards 65,535 or 0; the shift keeps the sign, and the sum stays within 16 bits.
+        let rate = i32::from(RATES[usize::from(self.count & 127)]);
+        let p = i32::from(self.p);
+        let aim = if bit { 0xffff } else { 0 };
+        let moved = p.wrapping_add((aim - p).wrapping_mul(rate >> 1) >> 15);
         self.p = (moved & 0xffff) as u16;
         self.count += u8::from(self.count < limit);
     }
@@ -80,7 +77,7 @@ pub(super) trait Coder {
     fn even(&mut self, value: u32, count: u32) -> u32;
 
     /// An adaptive bit.
-    #[inline]
+    #[inline(always)]
     fn bit(&mut self, model: &mut Model, bit: bool) -> bool {
         let bit = self.biased(u32::from(model.p), bit);
         model.learn(bit, SLOW);
@@ -88,7 +85,7 @@ pub(super) trait Coder {
     }
 
     /// A bit foretold by the mean of two models, the first of which forgets faster.
-    #[inline]
+    #[inline(always)]
     fn mixed(&mut self, fast: &mut Model, slow: &mut Model, bit: bool) -> bool {
         let bit = self.biased((u32::from(fast.p) + u32::from(slow.p)) >> 1, bit);
         fast.learn(bit, FAST);
@@ -191,7 +188,7 @@ impl<S: Sink> RangeWriter<S> {
 impl<S: Sink> Coder for RangeWriter<S> {
     const WRITES: bool = true;
 
-    #[inline]
+    #[inline(always)]
     fn biased(&mut self, p: u32, bit: bool) -> bool {
         let bound = (self.width >> 16) * u64::from(p.clamp(LEAST, 0x10000 - LEAST));
         if bit {
@@ -296,7 +293,7 @@ impl<'a> RangeReader<'a> {
 impl Coder for RangeReader<'_> {
     const WRITES: bool = false;
 
-    #[inline]
+    #[inline(always)]
     fn biased(&mut self, p: u32, _: bool) -> bool {
         let bound = (self.width >> 16) * u64::from(p.clamp(LEAST, 0x10000 - LEAST));
         let bit = self.above < bound;

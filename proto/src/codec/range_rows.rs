@@ -50,7 +50,10 @@ impl ColumnModels {
             was_hit: 1,
             rank: [Model::new(1 << 14, 3); 5],
             corrected: [
-                Model::new(if often { 20_000 } else { 600 }, 6),
+                Model::new(
+                    if often { 20_000 } else { 1 << 15 },
+                    if often { 6 } else { 2 },
+                ),
                 Model::new(1 << 15, 3),
             ],
             negative: Model::new(1 << 15, 3),
@@ -273,10 +276,16 @@ impl RangeRows {
             }
             let said = if C::WRITES { plan.split(bits) } else { None };
             let whole = plan.kind == ColumnKind::I64 && plan.is_plain();
+            // A rare correction shares the flag of raw bits, so that ordinary values pay for one.
+            let rare = plan.corrects() && !plan.says_corrections();
+            let mut corrected = false;
             if !whole {
-                let raw = coder.bit(&mut models.raw[usize::from(models.was_raw)], said.is_none());
-                models.was_raw = u8::from(raw);
-                if raw {
+                let exception = said.is_none_or(|(_, correction)| rare && correction != 0);
+                let exception = coder.bit(&mut models.raw[usize::from(models.was_raw)], exception);
+                models.was_raw = u8::from(exception);
+                corrected =
+                    exception && rare && coder.bit(&mut models.corrected[0], said.is_some());
+                if exception && !corrected {
                     let value = coder.raw(bits, plan.width());
                     learn(plan, &mut columns[at], recent, None, value);
                     cells[at] = Some(value);
@@ -320,7 +329,9 @@ impl RangeRows {
                 );
             }
             self.latest[at] = Some(quotient);
-            let correction = if plan.corrects() {
+            let correction = if corrected {
+                code_units(coder, models, correction)
+            } else if plan.says_corrections() {
                 code_correction(coder, models, correction)
             } else {
                 0
@@ -411,9 +422,15 @@ fn code_correction<C: Coder>(coder: &mut C, models: &mut ColumnModels, correctio
         correction != 0,
     );
     models.was_corrected = u8::from(any);
-    if !any {
-        return 0;
+    if any {
+        code_units(coder, models, correction)
+    } else {
+        0
     }
+}
+
+/// A correction that is not zero.
+fn code_units<C: Coder>(coder: &mut C, models: &mut ColumnModels, correction: i8) -> i8 {
     let negative = coder.bit(&mut models.negative, correction < 0);
     let mut units = 1;
     if coder.bit(&mut models.more, correction.unsigned_abs() > 1) {
