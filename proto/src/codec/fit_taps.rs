@@ -12,7 +12,7 @@ use crate::schema::{ColumnKind, Schema};
 /// Rows that are looked at.
 const SAMPLE: usize = 1_500;
 /// Terms that are weighed for one column.
-const TERMS: usize = 28;
+const TERMS: usize = 14;
 /// Earlier columns that are looked at for one column.
 const COLUMNS: usize = 16;
 
@@ -211,7 +211,7 @@ fn fit_column(grid: &Grid, plans: &[Plan], at: usize) -> Option<(Taps, u64)> {
     // Once from nothing, and once for what only shows beside the column's own level.
     for start in [&[][..], &[0, 1][..]] {
         let mut chosen: Vec<usize> = start.to_vec();
-        while chosen.len() < 6 {
+        while chosen.len() < 5 {
             let mut gain: Option<(f64, usize)> = None;
             for next in 0..n {
                 if chosen.contains(&next) {
@@ -324,7 +324,7 @@ fn settle(
     let k = terms.len();
     let all: Vec<usize> = (0..k).collect();
     let mut best = (f64::MAX, Vec::new());
-    for _ in 0..5 {
+    for _ in 0..3 {
         let left: Vec<f64> = (0..targets.len())
             .map(|row| {
                 targets[row]
