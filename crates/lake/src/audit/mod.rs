@@ -20,6 +20,8 @@
 mod marks;
 mod scan;
 
+use std::cmp::Reverse;
+
 use headwater_proto::ids::SeqRange;
 use serde::Serialize;
 
@@ -344,7 +346,9 @@ fn judge(key: &Key, state: &State) -> StreamAudit {
 /// Readings that the gaps count and that are not there; a number in several gaps counts once.
 fn gap_samples(state: &State, there: &Ranges) -> u64 {
     let mut gaps: Vec<_> = state.gaps.iter().copied().collect();
-    gaps.sort_unstable();
+    // The widest that knows its readings speaks first: agents name what they evicted again and
+    // again, ever wider, and the collector names the same numbers without a count.
+    gaps.sort_unstable_by_key(|gap| (gap.samples.is_none(), Reverse(gap.range.len()), *gap));
     let mut seen = there.clone();
     let mut samples = 0;
     for gap in gaps {

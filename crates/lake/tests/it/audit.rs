@@ -2,7 +2,9 @@
 
 use headwater_lake::audit::{Verdict, audit, audit_each, marks};
 use headwater_lake::prune::prune;
-use headwater_lake::{EpochRow, EpochState, MemStore, QuarantineRow, Record, Rows, Store, Table};
+use headwater_lake::{
+    EpochRow, EpochState, GapRow, MemStore, QuarantineRow, Record, Rows, Store, Table,
+};
 use headwater_proto::ids::SeqRange;
 use headwater_proto::sample::Value;
 
@@ -53,6 +55,26 @@ fn a_hole_that_a_gap_names_is_explained() {
     let (found, counts) = verdict(&[&data(0..2), &named, &state(4, EpochState::Closed)]);
     assert_eq!(found, Verdict::Explained);
     assert_eq!((counts.explained, counts.gap_samples), (2, 4));
+}
+
+#[test]
+fn readings_of_a_gap_count_whole_beside_gaps_that_do_not_know_them() {
+    let named = |rows: &mut Rows| {
+        let unknown = GapRow {
+            samples: None,
+            ..gap(&stream("d"), 0, 3)
+        };
+        rows.push_gap(unknown).unwrap();
+        rows.push_gap(gap(&stream("d"), 0, 1)).unwrap();
+        rows.push_gap(GapRow {
+            samples: Some(9),
+            ..gap(&stream("d"), 0, 3)
+        })
+        .unwrap();
+    };
+    let (found, counts) = verdict(&[&named, &data(4..5), &state(5, EpochState::Closed)]);
+    assert_eq!(found, Verdict::Explained);
+    assert_eq!((counts.explained, counts.gap_samples), (4, 9));
 }
 
 #[test]
