@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use headwater_tests::lake::files;
+use headwater_tests::process::wait_for;
 use headwater_tests::signals::Signals;
 use headwater_tests::site::{Agent, Site, at_a_site};
 
 /// Rows of each device: enough to still run when the loss is over.
-const ROWS: u64 = 1_200;
+const ROWS: u64 = 2_000;
 
 fn fleet(site: &Site) -> Result<(Vec<Agent>, Vec<Signals>)> {
     let signals: Vec<_> = (1..=3)
@@ -32,9 +34,9 @@ fn the_index_deleted_under_load_costs_a_rebuild_and_no_reading() {
             std::fs::remove_dir_all(sled_folder(&site.data())?)?;
             site.kill_collector()?;
             site.start_collector()?;
-            for agent in &mut agents {
-                agent.wait_for_new_readings()?;
-            }
+            wait_for("readings at the new process", || {
+                Ok((site.metric("headwater_samples_received_total")? > 0).then_some(()))
+            })?;
         }
         site.finish_complete(&mut agents, &signals)?;
         Ok(())
@@ -62,8 +64,8 @@ fn a_collector_that_lost_its_disk_beside_its_lake_brings_nothing_double_and_miss
         site.start_collector()?;
         let (mut agents, signals) = fleet(site)?;
         // Something must be in the lake already, or the loss would prove nothing.
-        headwater_tests::process::wait_for("a first file of samples in the lake", || {
-            let files = headwater_tests::lake::files(&site.lake(), "samples")?;
+        wait_for("a first file of samples in the lake", || {
+            let files = files(&site.lake(), "samples")?;
             Ok((!files.is_empty()).then_some(()))
         })?;
         site.kill_collector()?;
