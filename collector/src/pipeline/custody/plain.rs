@@ -5,10 +5,11 @@
 
 use headwater_gate::repeat;
 use headwater_proto::ids::DeviceId;
+use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
-use super::{Custody, Leaves, PlainPublish, Refused};
+use super::{Custody, Leaves, Output, PlainPublish, Refused};
 use crate::pipeline::envelope::{Decoder, RawHead, Reason, Record, Verdict};
 use crate::pipeline::pattern::{self, Target};
 
@@ -27,7 +28,18 @@ impl<D: Disk> Custody<D> {
                 repeat::Verdict::Repeat { place: _ } => {
                     // Its original is durable after the next sync at the latest.
                     self.counters.plain_repeats_total += 1;
-                    self.owe(publish.conn, publish.token);
+                    match publish
+                        .token
+                        .filter(|_| sabotage::is(Bug::AckUnsyncedRepeat))
+                    {
+                        Some(token) => {
+                            self.outputs.push_back(Output::PubAck {
+                                conn: publish.conn,
+                                token,
+                            });
+                        }
+                        None => self.owe(publish.conn, publish.token),
+                    }
                     return Ok(());
                 }
             }
