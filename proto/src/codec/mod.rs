@@ -13,11 +13,10 @@
 //! ones, and faster first steps of all models, 0.88. One flag for raw bits and rare corrections saves a
 //! coded bit per value (a tenth of the time).
 //!
-//! What was tried and did not pay: taps on a fixed number of earlier values for every column (no gain
-//! where a plain predictor was right, and noise at 10 rows); to keep taps back until a series has as
-//! many rows as they look back to (house power at 10 rows 0.80 to 0.81); models without a count of
-//! their own bits that start from the shared one (0.3 % more at 10 rows); slower forgetting (counts up
-//! to 250 instead of 90, 0.1 % more); a slower or quicker pair of means than 1/8 and 1/32 (0.1 %).
+//! What was tried and did not pay: to keep taps back until a series has as many rows as they look
+//! back to (house power at 10 rows 0.80 to 0.81); models without a count of their own bits that
+//! start from the shared one (0.3 % more at 10 rows); slower forgetting (counts up to 250 instead of
+//! 90, 0.1 % more); a slower or quicker pair of means than 1/8 and 1/32 (0.1 %).
 
 pub mod bits;
 #[cfg(feature = "alloc")]
