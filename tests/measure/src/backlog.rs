@@ -23,7 +23,10 @@ const SOURCE: &str = "[[host]]\ninterval_ms = 3600000\n";
 pub(crate) fn run(effort: Effort) -> Result<Vec<Figure>> {
     let site = Site::new()?;
     let spool_mib = u32::try_from(effort.backlog_bytes * 2 / (1 << 20))?;
-    let settings = AgentSettings { spool_mib, ..AgentSettings::default() };
+    let settings = AgentSettings {
+        spool_mib,
+        ..AgentSettings::default()
+    };
     let mut empty = site.agent("empty", SOURCE, &settings)?;
     let (empty_s, empty_kib) = start(&mut empty)?;
     let mut full = site.agent("full", SOURCE, &settings)?;
@@ -33,8 +36,12 @@ pub(crate) fn run(effort: Effort) -> Result<Vec<Figure>> {
     let mib = full_kib.saturating_sub(empty_kib) as f64 / 1024.0;
     Ok(vec![
         Figure::new("agent starts with an empty spool in", empty_s, "s"),
-        Figure::new(format!("  with a backlog of {} MB", backlog / 1_000_000), full_s, "s")
-            .at_most(1.0),
+        Figure::new(
+            format!("  with a backlog of {} MB", backlog / 1_000_000),
+            full_s,
+            "s",
+        )
+        .at_most(1.0),
         Figure::new("  and takes more memory by", mib, "MiB").at_most(10.0),
     ])
 }

@@ -11,7 +11,14 @@ pub(crate) fn programs() -> Result<()> {
     let status = Command::new(cargo)
         .args(["build", "--release", "--target-dir"])
         .arg(target()?)
-        .args(["-p", "headwater-agent", "-p", "headwater-collector", "-p", "headwater-gate"])
+        .args([
+            "-p",
+            "headwater-agent",
+            "-p",
+            "headwater-collector",
+            "-p",
+            "headwater-gate",
+        ])
         .args(["--bins", "--example", "gate_load"])
         .status()
         .context("cannot start cargo")?;
@@ -23,11 +30,17 @@ pub(crate) fn programs() -> Result<()> {
 
 /// The load generator of the gate.
 pub(crate) fn load() -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("HEADWATER_BIN") {
+        return Ok(PathBuf::from(folder).join("gate_load"));
+    }
     Ok(target()?.join("release/examples/gate_load"))
 }
 
 fn target() -> Result<PathBuf> {
     let me = std::env::current_exe()?;
-    let folder = me.ancestors().nth(2).context("this program lies outside a target folder")?;
+    let folder = me
+        .ancestors()
+        .nth(2)
+        .context("this program lies outside a target folder")?;
     Ok(folder.to_path_buf())
 }

@@ -54,14 +54,30 @@ pub(crate) fn run(effort: Effort) -> Result<Vec<Figure>> {
     }
     let per_core = samples / (agent_s + collector_s);
     Ok(vec![
-        Figure::new("sensor to lake, all synced: per second and core", per_core, "samples/s")
-            .at_least(1e6),
+        Figure::new(
+            "sensor to lake, all synced: per second and core",
+            per_core,
+            "samples/s",
+        )
+        .at_least(1e6),
         Figure::new("  on this machine", samples / seconds, "samples/s"),
-        Figure::new("  agent, per second of its processor time", samples / agent_s, "samples/s"),
+        Figure::new(
+            "  agent, per second of its processor time",
+            samples / agent_s,
+            "samples/s",
+        ),
         Figure::new("  collector, the same", samples / collector_s, "samples/s"),
         Figure::new("on the wire", received / in_lake, "B/sample"),
-        Figure::new("agent: bytes to disk per payload byte", agent_written / received, ""),
-        Figure::new("collector, lake included: the same", collector_written / received, ""),
+        Figure::new(
+            "agent: bytes to disk per payload byte",
+            agent_written / received,
+            "",
+        ),
+        Figure::new(
+            "collector, lake included: the same",
+            collector_written / received,
+            "",
+        ),
         Figure::new("in the lake", lake_bytes as f64 / in_lake, "B/sample").at_most(3.0),
     ])
 }

@@ -6,7 +6,8 @@
 //! Names choose some of `chain`, `puback`, `agent-memory`, `idle-connections`, `backlog`; without
 //! any all run, in about two minutes after the build. `--quick` takes a quarter of the time and a
 //! quarter of the backlog. The folder for temporary files must be on a disk if the syncs are to mean
-//! anything. Both processes of the chain share the machine with whatever else runs on it.
+//! anything. The programs are built in release first, unless `HEADWATER_BIN` names their folder (with
+//! the gate's example `gate_load` in it). Both processes of the chain share the machine with whatever else runs on it.
 
 mod backlog;
 mod build;
@@ -56,7 +57,11 @@ const MEASURES: [(&str, Measure); 5] = [
     ("backlog", backlog::run),
 ];
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the result of a measuring program")]
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the result of a measuring program"
+)]
 fn main() -> Result<()> {
     let (mut json, mut effort, mut names) = (false, WHOLE, Vec::new());
     for argument in std::env::args().skip(1) {
@@ -66,11 +71,17 @@ fn main() -> Result<()> {
             name if MEASURES.iter().any(|(known, _)| *known == name) => names.push(argument),
             _ => {
                 let known: Vec<_> = MEASURES.iter().map(|(name, _)| *name).collect();
-                bail!("{argument} is unknown; there are --json, --quick and {}", known.join(", "))
+                bail!(
+                    "{argument} is unknown; there are --json, --quick and {}",
+                    known.join(", ")
+                )
             }
         }
     }
-    build::programs()?;
+    // Programs that someone else built are taken as they are.
+    if std::env::var_os("HEADWATER_BIN").is_none() {
+        build::programs()?;
+    }
     let mut figures = Vec::new();
     for (name, measure) in MEASURES {
         if names.is_empty() || names.iter().any(|wanted| wanted == name) {
@@ -78,6 +89,13 @@ fn main() -> Result<()> {
             figures.extend(measure(effort)?);
         }
     }
-    println!("{}", if json { table::json(&figures) } else { table::text(&figures) });
+    println!(
+        "{}",
+        if json {
+            table::json(&figures)
+        } else {
+            table::text(&figures)
+        }
+    );
     Ok(())
 }

@@ -29,7 +29,9 @@ pub(crate) fn agent(effort: Effort) -> Result<Vec<Figure>> {
     })?;
     agent.stop()?;
     let mib = most_kib as f64 / 1024.0;
-    Ok(vec![Figure::new("agent at 1,000 samples/s: resident memory", mib, "MiB").at_most(8.0)])
+    Ok(vec![
+        Figure::new("agent at 1,000 samples/s: resident memory", mib, "MiB").at_most(8.0),
+    ])
 }
 
 /// What 1,000 connected clients that say nothing add to the collector.
@@ -45,5 +47,7 @@ pub(crate) fn idle_connections(_: Effort) -> Result<Vec<Figure>> {
     }
     let after_kib = site.collector()?.resident_kib()?;
     let mib = after_kib.saturating_sub(before_kib) as f64 / 1024.0;
-    Ok(vec![Figure::new("collector: 1,000 idle connections add", mib, "MiB").at_most(10.0)])
+    Ok(vec![
+        Figure::new("collector: 1,000 idle connections add", mib, "MiB").at_most(10.0),
+    ])
 }

@@ -30,12 +30,20 @@ pub(crate) fn run(effort: Effort) -> Result<Vec<Figure>> {
     }
     let (rate, p99_ms) = middle(ours);
     let mut figures = vec![
-        Figure::new("100 stock clients, 1 KiB, QoS 1: PUBACK after fsync", rate, "msg/s"),
+        Figure::new(
+            "100 stock clients, 1 KiB, QoS 1: PUBACK after fsync",
+            rate,
+            "msg/s",
+        ),
         Figure::new("  99 of 100 within", p99_ms, "ms"),
     ];
     if mosquitto.is_some() {
         let (their_rate, their_p99_ms) = middle(theirs);
-        figures.push(Figure::new("  mosquitto without persistence", their_rate, "msg/s"));
+        figures.push(Figure::new(
+            "  mosquitto without persistence",
+            their_rate,
+            "msg/s",
+        ));
         figures.push(Figure::new("  99 of 100 within", their_p99_ms, "ms"));
         figures.push(Figure::new("  the one over the other", rate / their_rate, "x").at_least(1.5));
     }
@@ -51,22 +59,41 @@ fn middle(mut runs: Vec<(f64, f64)>) -> (f64, f64) {
 /// Messages per second, and the 99th percentile in ms.
 fn load(port: u16, time: Duration) -> Result<(f64, f64)> {
     let output = Command::new(build::load()?)
-        .args(["--port", &port.to_string(), "--seconds", &time.as_secs().to_string(), "--json"])
+        .args([
+            "--port",
+            &port.to_string(),
+            "--seconds",
+            &time.as_secs().to_string(),
+            "--json",
+        ])
         .output()?;
     if !output.status.success() {
-        bail!("the load failed: {}", String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "the load failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     let said: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let number = |name: &str| said[name].as_f64().with_context(|| format!("no {name} in {said}"));
+    let number = |name: &str| {
+        said[name]
+            .as_f64()
+            .with_context(|| format!("no {name} in {said}"))
+    };
     Ok((number("messages_per_s")?, number("p99_ms")?))
 }
 
 /// A mosquitto that answers at once and keeps nothing; `None` where it is not installed.
 fn mosquitto(site: &Site, port: u16) -> Result<Option<Process>> {
-    let found = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto", "/usr/local/sbin/mosquitto"]
-        .into_iter()
-        .find(|path| std::path::Path::new(path).exists());
-    let Some(program) = found else { return Ok(None) };
+    let found = [
+        "/usr/sbin/mosquitto",
+        "/usr/bin/mosquitto",
+        "/usr/local/sbin/mosquitto",
+    ]
+    .into_iter()
+    .find(|path| std::path::Path::new(path).exists());
+    let Some(program) = found else {
+        return Ok(None);
+    };
     let config = site.folder().join("mosquitto.conf");
     let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n");
     std::fs::write(&config, text)?;

@@ -23,15 +23,26 @@ pub(crate) struct Figure {
 
 impl Figure {
     pub(crate) fn new(what: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { what: what.into(), value, unit, goal: Goal::None }
+        Self {
+            what: what.into(),
+            value,
+            unit,
+            goal: Goal::None,
+        }
     }
 
     pub(crate) fn at_least(self, goal: f64) -> Self {
-        Self { goal: Goal::AtLeast(goal), ..self }
+        Self {
+            goal: Goal::AtLeast(goal),
+            ..self
+        }
     }
 
     pub(crate) fn at_most(self, goal: f64) -> Self {
-        Self { goal: Goal::AtMost(goal), ..self }
+        Self {
+            goal: Goal::AtMost(goal),
+            ..self
+        }
     }
 
     fn is_met(&self) -> Option<bool> {
@@ -53,9 +64,14 @@ impl Figure {
 
 /// The table.
 pub(crate) fn text(figures: &[Figure]) -> String {
-    let mut text = format!("{:<64} {:>12} {:<10} {:<18}\n", "measured", "value", "unit", "goal");
+    let mut text = format!(
+        "{:<64} {:>12} {:<10} {:<18}\n",
+        "measured", "value", "unit", "goal"
+    );
     for figure in figures {
-        let met = figure.is_met().map_or("", |met| if met { "met" } else { "missed" });
+        let met = figure
+            .is_met()
+            .map_or("", |met| if met { "met" } else { "missed" });
         // Writing into a String cannot fail.
         let _ = writeln!(
             text,
@@ -87,5 +103,9 @@ pub(crate) fn json(figures: &[Figure]) -> String {
 }
 
 fn number(value: f64) -> String {
-    if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+    if value.abs() >= 100.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.2}")
+    }
 }
