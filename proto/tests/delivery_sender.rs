@@ -502,3 +502,58 @@ fn more_epochs_than_it_keeps_are_refused_and_the_hello_says_it_is_not_complete()
     sender.set_more_epochs(true);
     assert!(!sender.hello(0, &FACTS).complete);
 }
+
+#[test]
+fn epochs_that_are_over_give_their_places_to_those_that_wait() {
+    let epochs: Vec<_> = (10..14).map(|k| held(Epoch::new(k), 0, 1, true)).collect();
+    let mut sender = connected(&epochs);
+    assert_eq!(publish(&mut sender, 9, Millis(0)).len(), 4);
+    let marks: Vec<_> = (10..14).map(|k| mark(Epoch::new(k), 1, 1)).collect();
+    sender
+        .handle(Input::Ack(&ack(CREDIT, &marks)), Millis(1))
+        .unwrap();
+    while let Some(Command::Release { .. }) = sender.next_command(Millis(1)) {}
+    sender.add_epoch(held(LIVE, 0, 1, false)).unwrap();
+    answer(&mut sender, 1, CREDIT, &[], Millis(2));
+    assert_eq!(publish(&mut sender, 9, Millis(2)), [(LIVE, 0)]);
+}
+
+#[test]
+fn more_absent_records_than_are_kept_apart_wait_for_what_is_in_flight() {
+    // Every other record is damaged, and more are in flight than holes are kept apart.
+    let mut sender: Sender<4, 64> = Sender::new(device(), SenderLimits::DEFAULT, 42);
+    sender.add_epoch(held(LIVE, 0, 100, true)).unwrap();
+    sender.handle(Input::LinkUp, Millis(0)).unwrap();
+    assert!(sender.next_command(Millis(0)).is_some());
+    let nonce = sender.hello(0, &FACTS).nonce;
+    let welcome = welcome(nonce, 1, CREDIT, &[]);
+    sender.handle(Input::Welcome(&welcome), Millis(0)).unwrap();
+    let (mut sent, mut asked) = (0, 0);
+    let mut now = Millis(0);
+    while sent < 50 {
+        asked += 1;
+        assert!(asked < 1_000, "the same records are asked for again");
+        match sender.next_command(now) {
+            Some(Command::Publish {
+                lane, epoch, first, ..
+            }) => {
+                let one = SeqRange::new(first, first + 1);
+                if first % 2 == 1 {
+                    // Refused where there are too many: then it comes again.
+                    let _ = sender.absent(lane, epoch, one);
+                } else {
+                    sender.sent(lane, epoch, one, 10, now).unwrap();
+                    sent += 1;
+                }
+            }
+            Some(_) => {}
+            None => {
+                now = now.plus(1);
+                let received = 2 * sent;
+                sender
+                    .handle(Input::Ack(&ack(CREDIT, &[mark(LIVE, received, 0)])), now)
+                    .unwrap();
+            }
+        }
+    }
+}

@@ -166,6 +166,14 @@ pub enum DeliveryError {
         /// The epoch.
         epoch: Epoch,
     },
+    /// More holes than the sender keeps apart.
+    #[error("the stream {lane:?} {epoch} has too many holes")]
+    TooManyHoles {
+        /// The lane.
+        lane: Lane,
+        /// The epoch.
+        epoch: Epoch,
+    },
     /// More epochs than the sender keeps.
     #[error("no room for another epoch")]
     TooManyEpochs,

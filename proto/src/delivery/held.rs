@@ -110,20 +110,34 @@ impl Held {
         true
     }
 
-    /// Records that are not on the disk, or never will be taken: not to be sent.
-    pub(super) fn set_absent(&mut self, range: SeqRange) {
-        if range.first <= self.released {
+    /// Records that are not on the disk, or never will be taken: not to be sent. False where too
+    /// many ranges are settled already: older ones must be received first.
+    pub(super) fn set_absent(&mut self, range: SeqRange) -> bool {
+        let taken = if range.first <= self.released {
             self.released = self.released.max(range.next.min(self.info.next));
+            true
         } else {
-            let _ = self.settled.insert(range);
-        }
+            self.pass(range)
+        };
         self.tidy();
+        taken
     }
 
-    /// The collector will never take `range`: not to be sent again.
-    pub(super) fn settle(&mut self, range: SeqRange) {
-        let _ = self.settled.insert(range);
+    /// Takes out of what is to be sent; at the head that needs no room.
+    fn pass(&mut self, range: SeqRange) -> bool {
+        if range.first <= self.received {
+            self.received = self.received.max(range.next.min(self.info.next));
+            return true;
+        }
+        self.settled.insert(range).is_ok()
+    }
+
+    /// The collector will never take `range`: not to be sent again. False as in
+    /// [`Self::set_absent`].
+    pub(super) fn settle(&mut self, range: SeqRange) -> bool {
+        let taken = self.pass(range);
         self.tidy();
+        taken
     }
 
     fn tidy(&mut self) {

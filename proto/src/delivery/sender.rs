@@ -79,6 +79,8 @@ pub struct Sender<const EPOCHS: usize, const FLIGHTS: usize> {
     more_epochs: bool,
     /// The record at the head is larger than the credit left.
     held_back: bool,
+    /// A stream at the bound of its holes, and what of it was received then: it waits for more.
+    blocked: Option<(Lane, Epoch, u64)>,
     paused_until: Millis,
     timeouts_in_a_row: u32,
     ask_at: Millis,
@@ -108,6 +110,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
             in_flight_elsewhere: 0,
             more_epochs: false,
             held_back: false,
+            blocked: None,
             paused_until: Millis(0),
             timeouts_in_a_row: 0,
             ask_at: Millis(0),
@@ -137,6 +140,10 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
                 from,
                 to: info.next,
             });
+        }
+        if self.epochs.is_full() {
+            // A drained sender greets nobody, and would keep what is over for ever.
+            self.drop_finished();
         }
         self.epochs
             .push(Held::new(info))
@@ -194,14 +201,20 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
     /// if one exists already.
     ///
     /// # Errors
-    /// [`DeliveryError::Unknown`].
+    /// [`DeliveryError::Unknown`]. [`DeliveryError::TooManyHoles`]: the oldest records go first now,
+    /// and the command comes again when some of them landed; name no gap twice.
     pub fn absent(
         &mut self,
         lane: Lane,
         epoch: Epoch,
         range: SeqRange,
     ) -> Result<(), DeliveryError> {
-        self.find_mut(lane, epoch)?.set_absent(range);
+        let held = self.find_mut(lane, epoch)?;
+        if !held.set_absent(range) {
+            held.oldest_first = true;
+            self.blocked = Some((lane, epoch, held.received));
+            return Err(DeliveryError::TooManyHoles { lane, epoch });
+        }
         self.land(None);
         Ok(())
     }
@@ -406,6 +419,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
         self.greetings_unanswered = 0;
         self.flights.clear();
         self.held_back = false;
+        self.blocked = None;
         self.paused_until = Millis(0);
         self.timeouts_in_a_row = 0;
         self.rto.alive();

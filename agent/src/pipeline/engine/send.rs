@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use headwater_proto::bundle::{BundleHead, BundleWriter};
-use headwater_proto::delivery::{Command, HelloFacts, Input};
+use headwater_proto::delivery::{Command, DeliveryError, HelloFacts, Input};
 use headwater_proto::frame::{self, Frames, Kind};
 use headwater_proto::ids::{Epoch, Lane, SeqRange};
 use headwater_proto::message::{
@@ -320,6 +320,12 @@ impl<D: Disk> Engine<D> {
     /// The records cannot be read: damaged ones are named in a gap, others were named before.
     fn name_missing(&mut self, at: usize, epoch: Epoch, range: SeqRange, damaged: bool, now: Now) {
         let lane = self.lanes[at].lane;
+        match self.sender.absent(lane, epoch, range) {
+            Ok(()) => {}
+            // It is asked for again when older records landed, and named then.
+            Err(DeliveryError::TooManyHoles { .. }) => return,
+            Err(_) => self.waiting_for_room = true,
+        }
         if damaged {
             self.counters.damaged_records += range.len();
             let gap = headwater_proto::message::Gap {
@@ -327,9 +333,6 @@ impl<D: Disk> Engine<D> {
                 ..self.gap(lane, epoch, GapReason::Damaged, now)
             };
             self.put_gap(at, &gap, now);
-        }
-        if self.sender.absent(lane, epoch, range).is_err() {
-            self.waiting_for_room = true;
         }
     }
 

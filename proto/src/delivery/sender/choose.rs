@@ -49,11 +49,20 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
         })
     }
 
+    /// Whether nothing of it can be asked for until something in flight has landed.
+    fn is_blocked(&self, held: &Held) -> bool {
+        let in_flight = self
+            .flights
+            .iter()
+            .any(|flight| flight.lane == held.info.lane && flight.epoch == held.info.epoch);
+        in_flight && self.blocked == Some((held.info.lane, held.info.epoch, held.received))
+    }
+
     /// The first unsent stretch of a lane's epochs, oldest first, within what `part` says of each.
     fn pick(&self, lane: Lane, part: impl Fn(&Held) -> SeqRange) -> Option<(Epoch, SeqRange)> {
         self.epochs
             .iter()
-            .filter(|held| held.greeted && held.info.lane == lane)
+            .filter(|held| held.greeted && held.info.lane == lane && !self.is_blocked(held))
             .find_map(|held| {
                 let epoch = held.info.epoch;
                 let flights = self

@@ -197,7 +197,11 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
                 return Ok(());
             }
             let held = self.find_mut(lane, epoch)?;
-            held.settle(part);
+            if !held.settle(part) {
+                // It is refused again when older ones landed.
+                self.refused.pop();
+                return Ok(());
+            }
             from = part.next;
         }
     }
