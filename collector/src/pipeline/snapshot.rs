@@ -6,7 +6,10 @@
 //! | n | `Head`, postcard: journal id, sinks' cursors, plan, sessions, plain counters, schemas |
 //! | 4 | number of streams, little-endian |
 //! | each | `TrackHead`, postcard, then the receiver's own bytes |
-//! | rest | open entries of plain devices, in the gate's format |
+//! | rest | open entries of plain devices, in the gate's format: the newest that the log's bound leaves room for |
+//!
+//! The log refuses a snapshot above its bound, and could then begin no segment ever again. So what
+//! grows is admitted by what it may add here ([`NEW_BYTES`], [`HOLE_BYTES`]).
 
 use std::sync::Arc;
 
@@ -15,6 +18,7 @@ use headwater_proto::delivery::Receiver;
 use headwater_proto::ids::{DeviceId, JournalId, Stream};
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::UnixMicros;
+use headwater_spool::format::MAX_SNAPSHOT_BYTES;
 use serde::{Deserialize, Serialize};
 
 use super::envelope::SchemaHead;
@@ -23,6 +27,17 @@ use crate::ledger::{Ledger, Track};
 
 /// The snapshot version this build writes and reads.
 pub const VERSION: u8 = 1;
+
+/// Up to here a new stream, device, session or schema is taken; the rest is for what is known.
+pub(crate) const NEW_BYTES: usize = MAX_SNAPSHOT_BYTES - (4 << 20);
+/// Up to here a stream may get another hole; the rest is for plans and the head of open entries.
+pub(crate) const HOLE_BYTES: usize = MAX_SNAPSHOT_BYTES - (1 << 20);
+/// Most bytes of a stream without holes.
+pub(crate) const STREAM_BYTES: usize = 256;
+/// Most bytes of one more hole: a range in each of four sets.
+pub(crate) const RANGE_BYTES: usize = 4 * 18;
+/// Most bytes of a plain device's counter, or of a schema's number.
+pub(crate) const NUMBER_BYTES: usize = 96;
 
 /// How far a sink has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,8 +119,9 @@ pub(crate) struct Restored {
     pub(crate) open: OpenEntries,
 }
 
-/// Appends the snapshot to `out`.
-pub(crate) fn write(parts: &Parts<'_>, out: &mut Vec<u8>) {
+/// Appends the snapshot to `out`; returns its bytes without the open entries.
+pub(crate) fn write(parts: &Parts<'_>, out: &mut Vec<u8>) -> usize {
+    let start = out.len();
     out.push(VERSION);
     let (schemas, numbers) = parts.schemas.dump();
     let head = Head {
@@ -133,7 +149,11 @@ pub(crate) fn write(parts: &Parts<'_>, out: &mut Vec<u8>) {
         extend(&head, out);
         track.receiver.append_to(out);
     }
-    parts.open.encode(out);
+    let bytes = out.len() - start;
+    parts
+        .open
+        .encode_within(MAX_SNAPSHOT_BYTES.saturating_sub(bytes), out);
+    bytes
 }
 
 fn extend<T: Serialize>(value: &T, out: &mut Vec<u8>) {
@@ -311,6 +331,35 @@ mod tests {
         let mut out = Vec::new();
         write(&parts, &mut out);
         assert_eq!(out, bytes());
+    }
+
+    #[test]
+    fn open_entries_get_what_the_bound_leaves_and_the_oldest_give_way() {
+        let mut open = OpenEntries::default();
+        let clients = 16_000;
+        for n in 0..clients {
+            let client = format!("{n:01100}").into();
+            open.open(&client, 1, 7, n, (ConnId(1), Token(n)));
+        }
+        let restored = read(&bytes()).unwrap();
+        let parts = Parts {
+            journal: restored.journal,
+            sinks: &restored.sinks,
+            plan: restored.plan.as_ref(),
+            sessions: &restored.sessions,
+            ledger: &restored.ledger,
+            schemas: &restored.schemas,
+            open: &open,
+        };
+        let mut out = Vec::new();
+        write(&parts, &mut out);
+        assert!(out.len() <= MAX_SNAPSHOT_BYTES);
+        let kept = read(&out).unwrap().open;
+        assert!(kept.len() > 10_000);
+        let newest = format!("{:01100}", clients - 1);
+        let place = clients - 1;
+        let repeat = headwater_gate::repeat::Verdict::Repeat { place };
+        assert_eq!(kept.clone().judge(&newest, 1, true, 7), repeat);
     }
 
     #[test]

@@ -19,7 +19,7 @@
 //!
 //! Numbers are little-endian.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::ingest::{ConnId, Token};
@@ -31,6 +31,10 @@ pub const MAX_PER_CLIENT: usize = 64;
 pub const MAX_CLIENTS: usize = 16_384;
 
 const VERSION: u8 = 1;
+/// Bytes of the snapshot's head, of a client without its id, and of an entry.
+const HEAD_BYTES: usize = 5;
+const CLIENT_BYTES: usize = 3;
+const ENTRY_BYTES: usize = 18;
 
 /// What a publish turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,7 +184,20 @@ impl OpenEntries {
 
     /// Appends the snapshot to `out`; equal entries give equal bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let mut clients: Vec<_> = self.clients.iter().filter(|(_, e)| !e.is_empty()).collect();
+        self.encode_within(usize::MAX, out);
+    }
+
+    /// The same in at most `max_bytes` (5 are always taken): where they do not suffice the oldest
+    /// entries are left out.
+    pub fn encode_within(&self, max_bytes: usize, out: &mut Vec<u8>) {
+        let above = self.left_out(max_bytes);
+        let stays = |entry: &&Entry| above.is_none_or(|bar| entry.place > bar);
+        let mut clients: Vec<(&Arc<str>, Vec<&Entry>)> = self
+            .clients
+            .iter()
+            .map(|(client, entries)| (client, entries.iter().filter(stays).collect()))
+            .collect();
+        clients.retain(|(_, entries)| !entries.is_empty());
         clients.sort_unstable_by_key(|(client, _)| Arc::clone(client));
         out.push(VERSION);
         out.extend_from_slice(
@@ -199,6 +216,28 @@ impl OpenEntries {
                 out.extend_from_slice(&entry.place.to_le_bytes());
             }
         }
+    }
+
+    /// The newest place that does not fit into `max_bytes`; `None` if all do.
+    fn left_out(&self, max_bytes: usize) -> Option<u64> {
+        let mut newest_first: Vec<(u64, &str)> = self
+            .clients
+            .iter()
+            .flat_map(|(client, entries)| entries.iter().map(|e| (e.place, &**client)))
+            .collect();
+        newest_first.sort_unstable_by(|a, b| b.cmp(a));
+        let mut seen = HashSet::new();
+        let mut bytes = HEAD_BYTES;
+        for (place, client) in newest_first {
+            if seen.insert(client) {
+                bytes += CLIENT_BYTES + client.len();
+            }
+            bytes += ENTRY_BYTES;
+            if bytes > max_bytes {
+                return Some(place);
+            }
+        }
+        None
     }
 
     /// Reads what [`Self::encode`] wrote; returns the bytes it took as well.

@@ -10,6 +10,7 @@ use headwater_spool::Disk;
 
 use super::{Custody, Leaves, Refused};
 use crate::pipeline::envelope::{Change, GapHead, MarkHead, Record};
+use crate::pipeline::snapshot::{NEW_BYTES, STREAM_BYTES};
 
 /// Most origins of one connection: a gateway speaks for its nodes.
 const MAX_ORIGINS: usize = 256;
@@ -121,7 +122,7 @@ impl<D: Disk> Custody<D> {
             epoch: listed.epoch,
         };
         if self.ledger.track(&stream).is_none() {
-            if !self.ledger.has_room(&stream) {
+            if !self.ledger.has_room(&stream) || !self.has_state_room(STREAM_BYTES, NEW_BYTES) {
                 // The sender keeps what it has and asks again.
                 return Ok(());
             }
@@ -136,6 +137,7 @@ impl<D: Disk> Custody<D> {
                 at: now.wall,
             };
             self.append(&Record::Mark(head), Leaves::Two)?;
+            self.grown_bytes += STREAM_BYTES;
         }
         self.ledger.claim(&stream, listed.next);
         let missing: Vec<SeqRange> = self

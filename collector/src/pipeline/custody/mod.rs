@@ -13,6 +13,7 @@
 //! were appended ([`crate::ledger::Ledger::apply`]), so that a restart reads itself to the same
 //! state.
 
+mod budget;
 mod hello;
 mod open;
 mod plain;
@@ -35,7 +36,7 @@ use headwater_spool::{AppendError, Disk, Log, Reader, SyncError};
 use super::credit::{JournalLevel, credit};
 use super::envelope::{Record, SessionHead};
 use super::schemas::SchemaBook;
-use super::snapshot::{self, Parts, PendingPlan, SinkCursor};
+use super::snapshot::{self, NEW_BYTES, Parts, PendingPlan, SinkCursor};
 use crate::ledger::Ledger;
 
 pub use open::{OpenError, Opened};
@@ -95,6 +96,9 @@ pub struct Custody<D: Disk> {
     scratch: Vec<u8>,
     /// Bytes of the newest snapshot.
     snapshot_bytes: usize,
+    /// Bytes of it without the open entries, and the most that was added since.
+    state_bytes: usize,
+    grown_bytes: usize,
 }
 
 /// Segments of the journal's quota that each kind of record leaves to the next, so that a full
@@ -234,8 +238,14 @@ impl<D: Disk> Custody<D> {
     /// Keeps or forgets a persistent MQTT session; durable after the next sync. False if the journal
     /// cannot take it.
     pub fn keep_session(&mut self, client: &str, present: bool) -> bool {
+        let more = if present { 3 + client.len() } else { 0 };
+        if present && !self.has_state_room(more, NEW_BYTES) {
+            return false;
+        }
         let head = SessionHead { client, present };
-        self.append(&Record::Session(head), Leaves::Three).is_ok()
+        let kept = self.append(&Record::Session(head), Leaves::Three).is_ok();
+        self.grown_bytes += more;
+        kept
     }
 
     /// Whether a record with a payload of `len` bytes may be appended.
@@ -269,11 +279,11 @@ impl<D: Disk> Custody<D> {
             schemas: &self.schemas,
             open: &self.open,
         };
-        let snapshot_bytes = Cell::new(self.snapshot_bytes);
+        let written = Cell::new(None);
         let snapshot = |out: &mut Vec<u8>| {
             let before = out.len();
-            snapshot::write(&parts, out);
-            snapshot_bytes.set(out.len() - before);
+            let state_bytes = snapshot::write(&parts, out);
+            written.set(Some((out.len() - before, state_bytes)));
         };
         let kind = record.kind().to_u8();
         let appended = if leaves == Leaves::Three {
@@ -281,7 +291,10 @@ impl<D: Disk> Custody<D> {
         } else {
             self.log.append_reserved(kind, &payload, &snapshot)
         };
-        self.snapshot_bytes = snapshot_bytes.get();
+        if let Some((snapshot_bytes, state_bytes)) = written.get() {
+            (self.snapshot_bytes, self.state_bytes) = (snapshot_bytes, state_bytes);
+            self.grown_bytes = 0;
+        }
         self.scratch = payload;
         let lost = match &appended {
             Err(AppendError::Sync(error)) => error.lost.start,
@@ -466,8 +479,12 @@ impl<D: Disk> Custody<D> {
         self.abandon_absent(now);
         if self.next_expiry <= now.mono {
             self.next_expiry = now.mono.plus(EXPIRY_EVERY_MS);
-            for stream in self.ledger.expire(now.wall) {
+            let gone = self.ledger.expire(now.wall);
+            for stream in &gone {
                 self.schemas.forget(&stream.device, stream.epoch);
+            }
+            if !gone.is_empty() {
+                self.measure();
             }
         }
     }

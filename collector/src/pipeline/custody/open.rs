@@ -100,6 +100,8 @@ impl<D: Disk> Custody<D> {
             counters: Counters::default(),
             scratch: Vec::new(),
             snapshot_bytes: 0,
+            state_bytes: 0,
+            grown_bytes: 0,
         };
         if is_new {
             let position = custody.log.next();
@@ -110,6 +112,7 @@ impl<D: Disk> Custody<D> {
         }
         custody.add_sinks(from);
         let replayed = custody.replay(from)?;
+        custody.measure();
         custody.credit = custody.present_credit();
         Ok((
             custody,

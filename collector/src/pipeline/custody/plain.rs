@@ -12,6 +12,7 @@ use headwater_spool::Disk;
 use super::{Custody, Leaves, Output, PlainPublish, Refused};
 use crate::pipeline::envelope::{Decoder, RawHead, Reason, Record, Verdict};
 use crate::pipeline::pattern::{self, Target};
+use crate::pipeline::snapshot::{NEW_BYTES, NUMBER_BYTES};
 
 /// Whose quarantine holds what no pattern maps to a device.
 const NOBODY: &str = "unknown";
@@ -52,6 +53,10 @@ impl<D: Disk> Custody<D> {
         let Some(seq) = self.ledger.next_plain(&target.device) else {
             return Err(Refused::Full);
         };
+        let more = if seq == 0 { NUMBER_BYTES } else { 0 };
+        if seq == 0 && !self.has_state_room(more, NEW_BYTES) {
+            return Err(Refused::Full);
+        }
         let head = RawHead {
             device: target.device,
             journal: self.journal,
@@ -70,6 +75,7 @@ impl<D: Disk> Custody<D> {
             hash: publish.fingerprint,
         };
         let place = self.append(&Record::Raw(head, &publish.payload), Leaves::Three)?;
+        self.grown_bytes += more;
         if let Some(token) = publish.token {
             let on = (publish.conn, token);
             self.open.open(

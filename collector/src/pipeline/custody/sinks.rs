@@ -33,6 +33,7 @@ impl<D: Disk> Custody<D> {
         {
             return Ok(plan.position);
         }
+        self.grown_bytes += bytes.len();
         self.append(&Record::Plan(PlanHead { sink }, bytes), Leaves::One)
             .map_err(|refused| match refused {
                 Refused::Full => PlanError::Full,
@@ -163,9 +164,7 @@ impl<D: Disk> Custody<D> {
             .log
             .segments()
             .filter(|segment| {
-                segment.next > segment.first
-                    && !waiting(segment.next)
-                    && segment.next > durable
+                segment.next > segment.first && !waiting(segment.next) && segment.next > durable
             })
             .map(|segment| segment.bytes_allocated)
             .sum();

@@ -16,6 +16,7 @@ use super::{Custody, Leaves, Refused};
 use crate::ledger;
 use crate::pipeline::envelope::{BatchHead, Clock, Reason, Record, SchemaHead, TimeClass, Verdict};
 use crate::pipeline::schemas::Bound;
+use crate::pipeline::snapshot::{HOLE_BYTES, NEW_BYTES, NUMBER_BYTES, RANGE_BYTES, STREAM_BYTES};
 
 /// Error assumed for a boot dated by one receipt: the delay on the way is not known.
 const DATED_ERROR_MS: u32 = 1_000;
@@ -147,7 +148,13 @@ impl<D: Disk> Custody<D> {
         };
         match self.schemas.judge(&schema, bytes) {
             Bound::New => {
-                self.append(&Record::Schema(schema, bytes), Leaves::Three)?;
+                let more = NUMBER_BYTES + bytes.len();
+                if self.has_state_room(more, NEW_BYTES) {
+                    self.append(&Record::Schema(schema, bytes), Leaves::Three)?;
+                    self.grown_bytes += more;
+                } else {
+                    self.counters.malformed_total += 1;
+                }
             }
             Bound::Same => {}
             // Its batches are then refused as unknown or decoded by what the number first meant.
@@ -180,10 +187,23 @@ impl<D: Disk> Custody<D> {
                         self.reject(conn, head, one, RejectReason::Forbidden);
                         return Ok(());
                     }
-                    if !self.ledger.has_room(&named) {
+                    let more = STREAM_BYTES + RANGE_BYTES;
+                    if !self.ledger.has_room(&named) || !self.has_state_room(more, HOLE_BYTES) {
                         self.reject(conn, head, one, RejectReason::NotDurable);
                         return Ok(());
                     }
+                    self.grown_bytes += more;
+                }
+                let opens_hole = self.ledger.track(&stream).is_some_and(|track| {
+                    let data = track.receiver.data();
+                    seq > 0 && !data.contains(seq - 1) && !data.contains(seq + 1)
+                });
+                if opens_hole {
+                    if !self.has_state_room(RANGE_BYTES, HOLE_BYTES) {
+                        self.reject(conn, head, one, RejectReason::TooManyHoles);
+                        return Ok(());
+                    }
+                    self.grown_bytes += RANGE_BYTES;
                 }
                 if record.frame.kind == Kind::Batch {
                     let batch = BatchHeader::peek(record.frame.payload);
