@@ -49,7 +49,9 @@ impl<'a> TextHeader<'a> {
         if *payload.first()? != VERSION {
             return None;
         }
-        let lines = u32::try_from(varint::get(payload, &mut at)?).ok().filter(|n| *n > 0)?;
+        let lines = u32::try_from(varint::get(payload, &mut at)?)
+            .ok()
+            .filter(|n| *n > 0)?;
         let first_time_us = varint::unzigzag(varint::get(payload, &mut at)?);
         let last_time_us = first_time_us.checked_add_unsigned(varint::get(payload, &mut at)?)?;
         let len = usize::try_from(varint::get(payload, &mut at)?).ok()?;
@@ -62,7 +64,16 @@ impl<'a> TextHeader<'a> {
         if body_bytes > MAX_BODY_BYTES {
             return None;
         }
-        Some((Self { lines, first_time_us, last_time_us, name, body_bytes }, &payload[at..]))
+        Some((
+            Self {
+                lines,
+                first_time_us,
+                last_time_us,
+                name,
+                body_bytes,
+            },
+            &payload[at..],
+        ))
     }
 
     /// Writes the header; returns its length.
@@ -74,11 +85,16 @@ impl<'a> TextHeader<'a> {
         let mut at = 1;
         varint::put(out, &mut at, u64::from(self.lines))?;
         varint::put(out, &mut at, varint::zigzag(self.first_time_us))?;
-        let span = self.last_time_us.wrapping_sub(self.first_time_us).cast_unsigned();
+        let span = self
+            .last_time_us
+            .wrapping_sub(self.first_time_us)
+            .cast_unsigned();
         varint::put(out, &mut at, span)?;
         varint::put(out, &mut at, self.name.len() as u64)?;
         let end = at + self.name.len();
-        out.get_mut(at..end).ok_or(NoRoom)?.copy_from_slice(self.name.as_bytes());
+        out.get_mut(at..end)
+            .ok_or(NoRoom)?
+            .copy_from_slice(self.name.as_bytes());
         at = end;
         varint::put(out, &mut at, self.body_bytes as u64)?;
         Ok(at)
@@ -97,7 +113,11 @@ impl<'a> Lines<'a> {
     /// Over the decompressed `body` of a payload whose header says `first_time_us`.
     #[must_use]
     pub const fn new(body: &'a [u8], first_time_us: i64) -> Self {
-        Self { body, at: 0, first_time_us }
+        Self {
+            body,
+            at: 0,
+            first_time_us,
+        }
     }
 
     /// Whether all bytes were lines.
@@ -139,7 +159,11 @@ pub fn write_line(
     out: &mut [u8],
 ) -> Result<usize, NoRoom> {
     let mut at = 0;
-    varint::put(out, &mut at, varint::zigzag(time_us.wrapping_sub(first_time_us)))?;
+    varint::put(
+        out,
+        &mut at,
+        varint::zigzag(time_us.wrapping_sub(first_time_us)),
+    )?;
     varint::put(out, &mut at, line.len() as u64)?;
     let end = at + line.len();
     out.get_mut(at..end).ok_or(NoRoom)?.copy_from_slice(line);
@@ -179,8 +203,13 @@ mod tests {
 
     #[test]
     fn a_cut_or_foreign_payload_is_refused() {
-        let header =
-            TextHeader { lines: 1, first_time_us: 5, last_time_us: 5, name: "a", body_bytes: 3 };
+        let header = TextHeader {
+            lines: 1,
+            first_time_us: 5,
+            last_time_us: 5,
+            name: "a",
+            body_bytes: 3,
+        };
         let mut out = [0; MAX_HEADER_BYTES];
         let len = header.write(&mut out).unwrap();
         for cut in 0..len {

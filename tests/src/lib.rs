@@ -1,3 +1,10 @@
 //! What the tests of the whole system share.
 
+pub mod clock;
+pub mod lake;
+pub mod mqtt;
 pub mod process;
+pub mod signals;
+pub mod site;
+pub mod trace;
+pub mod world;
