@@ -6,6 +6,8 @@
 //! | `HEADWATER_SEEDS` | how many seeds to run instead of 10,000 |
 //! | `HEADWATER_FIRST_SEED` | where to begin instead of 0 |
 
+#![allow(clippy::print_stdout, reason = "a test run is read by people")]
+
 use headwater_tests::world::{Failure, run, run_many};
 
 /// Seeds of a normal test run.
