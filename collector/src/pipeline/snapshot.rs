@@ -9,7 +9,7 @@
 //! | rest | open entries of plain devices, in the gate's format: the newest that the log's bound leaves room for |
 //!
 //! The log refuses a snapshot above its bound, and could then begin no segment ever again. So what
-//! grows is admitted by what it may add here ([`NEW_BYTES`], [`HOLE_BYTES`]).
+//! grows is admitted by what it may add here (`NEW_BYTES`, `HOLE_BYTES`).
 
 use std::sync::Arc;
 

@@ -18,4 +18,5 @@ mod store;
 
 pub use chunk::Point;
 pub use query::{HotView, Series};
+pub use refill::RefillError;
 pub use store::{DeviceInfo, HotSettings, HotStore};
