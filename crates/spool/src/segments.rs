@@ -31,6 +31,9 @@ pub(crate) struct Spare {
     pub(crate) len: u64,
 }
 
+/// Bytes of a tail that are written again at a time.
+const REWRITE_BYTES: usize = 256 * 1024;
+
 /// What a folder holds of one log.
 #[derive(Debug, Default)]
 pub(crate) struct Inventory {
@@ -249,7 +252,9 @@ impl Inventory {
             next,
             bytes,
         });
-        match seal_file(walk.file(), found.id, next, end) {
+        let sealed = rewrite(walk.file(), end);
+        let sealed = sealed.and_then(|()| seal_file(walk.file(), found.id, next, end));
+        match sealed {
             Ok(len) => segment.info.bytes_allocated = in_blocks(len),
             // The next start finds the same end.
             Err(error) => {
@@ -357,6 +362,23 @@ fn segment(file: &Found, next: u64, end: u64) -> Segment {
         snapshot_crc,
         unsealed_end: None,
     }
+}
+
+/// Writes the bytes of a tail once more. After a sync that failed, the system may still show what the
+/// disk never got, and take the next sync for done: only what is written anew is synced anew.
+fn rewrite<F: DiskFile>(file: &F, end: u64) -> io::Result<()> {
+    let mut buffer = vec![0; REWRITE_BYTES];
+    let mut at = 0;
+    while at < end {
+        let left = usize::try_from(end - at).unwrap_or(REWRITE_BYTES);
+        let read = file.read_at(&mut buffer[..left.min(REWRITE_BYTES)], at)?;
+        if read == 0 {
+            break;
+        }
+        file.write_at(&buffer[..read], at)?;
+        at += read as u64;
+    }
+    Ok(())
 }
 
 /// Cuts a file after its last good record, writes its footer there and syncs; returns its length.
