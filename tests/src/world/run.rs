@@ -1,4 +1,4 @@
-//! Core: one run from its seed to its verdict; and many runs on several threads.
+//! One run from its seed to its verdict; and many runs on several threads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
