@@ -8,6 +8,7 @@ use headwater_proto::codec::{BackEnd, Encoder, Limits, RowVisitor, Rows, decode,
 use headwater_proto::frame;
 use headwater_proto::sample::Value;
 
+use crate::clock::cpu_ns;
 use crate::data::Set;
 
 const BATCH_ROWS: [usize; 3] = [10, 100, 1_000];
@@ -125,22 +126,16 @@ fn measure(set: &Set, back_end: BackEnd, batch_rows: usize) -> anyhow::Result<Fi
 }
 
 fn per_sample(samples: u64, mut pass: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
-    let start = cpu_ns()?;
+    let start = cpu_ns();
     let mut passes = 0u64;
     loop {
         pass()?;
         passes += 1;
-        let spent = cpu_ns()? - start;
+        let spent = cpu_ns() - start;
         if spent >= PASS_NS {
             return Ok(spent as f64 / (passes * samples) as f64);
         }
     }
-}
-
-/// CPU time of this thread: other work on the machine does not count.
-fn cpu_ns() -> anyhow::Result<u64> {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Ok(u64::try_from(time.tv_sec)? * 1_000_000_000 + u64::try_from(time.tv_nsec)?)
 }
 
 /// Compares what is decoded with the rows that were encoded.

@@ -8,10 +8,15 @@ use headwater_proto::codec::Rows;
 use headwater_proto::sample::{OwnedValue, Value};
 use headwater_proto::schema::{Column, ColumnKind, Schema, Series};
 
+/// The environment's name for the folder of sets.
+pub(crate) const FOLDER: &str = "HEADWATER_DATA";
+
 /// One set: its schema before any fit, and its rows.
 pub(crate) struct Set {
     /// The file's name without its ending.
     pub(crate) name: String,
+    /// Every time is a multiple of this many microseconds.
+    pub(crate) unit_us: i64,
     /// Columns, and all label sets as series.
     pub(crate) schema: Schema,
     /// The rows, oldest first.
@@ -29,6 +34,19 @@ pub(crate) struct Row {
 }
 
 impl Set {
+    /// A set whose columns are nullable where a row lacks a value.
+    pub(crate) fn new(name: String, unit_us: i64, mut schema: Schema, rows: Vec<Row>) -> Self {
+        for (at, column) in schema.columns.iter_mut().enumerate() {
+            column.nullable = rows.iter().any(|row| row.values[at].is_none());
+        }
+        Self {
+            name,
+            unit_us,
+            schema,
+            rows,
+        }
+    }
+
     /// Fills `buffer` with some of the rows.
     pub(crate) fn fill(
         &self,
@@ -50,7 +68,7 @@ impl Set {
 
 /// Every `.csv` of the folder that `HEADWATER_DATA` names, by name.
 pub(crate) fn sets() -> anyhow::Result<Vec<Set>> {
-    let folder = std::env::var_os("HEADWATER_DATA")
+    let folder = std::env::var_os(FOLDER)
         .context("HEADWATER_DATA is not set: it names the folder of typed CSV sets")?;
     let folder = PathBuf::from(folder);
     let mut paths = Vec::new();
@@ -123,10 +141,7 @@ fn read(path: &Path) -> anyhow::Result<Set> {
         .file_stem()
         .map(|n| n.to_string_lossy().into_owned())
         .unwrap_or_default();
-    for (at, column) in schema.columns.iter_mut().enumerate() {
-        column.nullable = rows.iter().any(|row| row.values[at].is_none());
-    }
-    Ok(Set { name, schema, rows })
+    Ok(Set::new(name, unit_us, schema, rows))
 }
 
 /// The kind of a type's name; `None` for a label.
