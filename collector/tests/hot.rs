@@ -10,7 +10,7 @@ use headwater_proto::codec::{Encoder, Rows};
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
 use headwater_proto::sample::{OwnedValue, Value};
-use headwater_proto::schema::{Column, ColumnKind, Schema};
+use headwater_proto::schema::{Column, ColumnKind, Schema, Series};
 use headwater_proto::time::UnixMicros;
 
 const JOURNAL: JournalId = JournalId(77);
@@ -61,9 +61,13 @@ impl Rig {
             rows.push_row(START_US + k * 1_000_000, 0, &[Some(Value::F64(k as f64))])
                 .expect("a row");
         }
+        self.store(seq, 3, &schema, &rows);
+    }
+
+    fn store(&mut self, seq: u64, number: u32, schema: &Schema, rows: &Rows) {
         let mut payload = Vec::new();
-        Encoder::new(&schema)
-            .encode(3, &rows, &mut payload)
+        Encoder::new(schema)
+            .encode(number, rows, &mut payload)
             .expect("a batch");
         let mut framed = Vec::new();
         frame::append(Kind::Batch, &payload, &mut framed).expect("a frame");
@@ -71,7 +75,7 @@ impl Rig {
             stream: stream(),
             seq,
             verdict: Verdict::Store,
-            at: UnixMicros(START_US + (first + count) * 1_000_000),
+            at: UnixMicros(START_US),
             clock: Clock::SYNCED,
             via: None,
         };
@@ -153,6 +157,103 @@ fn the_latest_value_is_the_newest_by_time_whichever_came_last() {
     assert_eq!(latest.len(), 1);
     assert_eq!(latest[0].value, OwnedValue::F64(19.0));
     assert_eq!(latest[0].time_us, START_US + 19_000_000);
+}
+
+/// One generated batch: when it begins, its rows' values (a of every row, b of some), its series.
+type Generated = (u8, Vec<(u8, Option<u8>)>, bool);
+
+proptest::proptest! {
+    /// Whatever order batches come in, whichever columns and series they fill, and wherever commits
+    /// fall: the latest value of each is the one of its newest time.
+    #[test]
+    fn the_latest_values_are_those_of_a_search_through_all_rows(
+        labelled: bool,
+        batches in proptest::collection::vec(
+            (
+                proptest::num::u8::ANY,
+                proptest::collection::vec(proptest::arbitrary::any::<(u8, Option<u8>)>(), 1..5),
+                proptest::bool::ANY,
+            ),
+            1..12,
+        ),
+        commits: u16,
+    ) {
+        let found = latest_of(labelled, &batches, commits);
+        let mut expected = std::collections::BTreeMap::new();
+        for (first, rows, second) in &batches {
+            let series = if labelled && *second { r#"{"side":"right"}"# } else { "" };
+            for (row, (a, b)) in (0i64..).zip(rows) {
+                let time = START_US + (i64::from(*first) * 8 + row) * 1_000_000;
+                for (metric, value) in [("a", Some(*a)), ("b", *b)] {
+                    let Some(value) = value else { continue };
+                    let newest = expected
+                        .entry((metric.to_owned(), series.to_owned()))
+                        .or_insert((time, Vec::new()));
+                    if time > newest.0 {
+                        *newest = (time, Vec::new());
+                    }
+                    if time == newest.0 {
+                        newest.1.push(f64::from(value));
+                    }
+                }
+            }
+        }
+        proptest::prop_assert_eq!(found.len(), expected.len());
+        for (key, (time, values)) in expected {
+            let (at, value) = &found[&key];
+            proptest::prop_assert_eq!(*at, time);
+            proptest::prop_assert!(values.contains(value), "{:?}: {} of {:?}", key, value, values);
+        }
+    }
+}
+
+fn latest_of(
+    labelled: bool,
+    batches: &[Generated],
+    commits: u16,
+) -> std::collections::BTreeMap<(String, String), (i64, f64)> {
+    let mut rig = rig();
+    let mut b = Column::new("b", ColumnKind::F64);
+    b.nullable = true;
+    let mut schema = Schema::new(1_000, vec![Column::new("a", ColumnKind::F64), b]);
+    if labelled {
+        schema.series.push(Series {
+            labels: vec![("side".to_owned(), "right".to_owned())],
+        });
+    }
+    let mut bytes = Vec::new();
+    schema.encode(&mut bytes).expect("a schema");
+    let (origin, epoch) = (stream().device, stream().epoch);
+    let head = SchemaHead {
+        origin,
+        epoch,
+        number: 4,
+    };
+    rig.hot
+        .apply(&Record::Schema(head, &bytes))
+        .expect("applied");
+    for (seq, (first, values, second)) in (0u64..).zip(batches) {
+        let mut rows = Rows::new(&schema);
+        for (row, (a, b)) in (0i64..).zip(values) {
+            let cells = [Some(*a), *b].map(|cell| cell.map(|v| Value::F64(f64::from(v))));
+            let time = START_US + (i64::from(*first) * 8 + row) * 1_000_000;
+            rows.push_row(time, u32::from(labelled && *second), &cells)
+                .expect("a row");
+        }
+        rig.store(seq, 4, &schema, &rows);
+        if commits >> seq & 1 == 1 {
+            rig.hot.commit(JOURNAL, seq + 1).expect("committed");
+        }
+    }
+    rig.hot.commit(JOURNAL, 100).expect("committed");
+    let latest = rig.hot.view().latest("pump").expect("latest");
+    latest
+        .into_iter()
+        .map(|point| {
+            let value = as_f64(&point.value);
+            ((point.metric, point.labels), (point.time_us, value))
+        })
+        .collect()
 }
 
 #[test]

@@ -111,6 +111,7 @@ impl Report {
             && self.rows_wrong == 0
             && self.duplicates == 0
             && self.unexplained == 0
+            && self.pending == 0
             && self.conflicting == 0
             && self.host_kills_unnamed == 0
     }
@@ -161,7 +162,10 @@ impl Report {
             self.lake_files
         );
         let lake = &self.lake_dir;
-        let _ = writeln!(out, "Read it:\n\n  headwater-collector audit --lake {lake}");
+        // As it was started: the program need not be in the path.
+        let program = std::env::current_exe().unwrap_or_else(|_| "headwater-collector".into());
+        let program = program.display();
+        let _ = writeln!(out, "Read it:\n\n  {program} audit --lake {lake}");
         let _ = writeln!(
             out,
             "  duckdb -c \"select device_id, metric, count(*), avg(value_f64) from \

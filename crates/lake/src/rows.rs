@@ -46,8 +46,17 @@ impl Texts {
         id
     }
 
-    fn optional(&mut self, text: Option<&str>) -> TextId {
-        text.map_or(NO_TEXT, |text| self.id(text))
+    /// As [`Texts::id`], for a text that is most often the one with id `guess`.
+    fn guessed(&mut self, guess: TextId, text: &str) -> TextId {
+        if self.get(guess) == Some(text) {
+            guess
+        } else {
+            self.id(text)
+        }
+    }
+
+    fn optional(&mut self, guess: TextId, text: Option<&str>) -> TextId {
+        text.map_or(NO_TEXT, |text| self.guessed(guess, text))
     }
 
     pub(crate) fn get(&self, id: TextId) -> Option<&str> {
@@ -63,6 +72,30 @@ impl Texts {
             ranks[id as usize] = rank;
         }
         ranks
+    }
+}
+
+/// Metrics come in a cycle, row by row: after each the one that followed it the last time.
+#[derive(Debug, Default)]
+struct Cycle {
+    /// By id the id that followed.
+    after: Vec<TextId>,
+    last: TextId,
+}
+
+impl Cycle {
+    fn guess(&self) -> TextId {
+        let after = self.after.get(self.last as usize);
+        after.copied().unwrap_or(NO_TEXT)
+    }
+
+    fn step(&mut self, id: TextId) {
+        let last = self.last as usize;
+        if self.after.len() <= last {
+            self.after.resize(last + 1, NO_TEXT);
+        }
+        self.after[last] = id;
+        self.last = id;
     }
 }
 
@@ -99,6 +132,7 @@ pub(crate) struct SamplePart {
 #[derive(Debug, Default)]
 pub struct Rows {
     pub(crate) texts: Texts,
+    metric_cycle: Cycle,
     pub(crate) batches: Vec<BatchPart>,
     pub(crate) samples: Vec<SamplePart>,
     pub(crate) gaps: Vec<GapRow>,
@@ -125,11 +159,15 @@ impl Rows {
     pub fn push_sample(&mut self, row: &SampleRow<'_>) -> Result<(), RowError> {
         check_time(row.ts_us)?;
         check_time(row.ingest_us)?;
+        let last = self.batches.last();
+        let guess = |text: fn(&BatchPart) -> TextId| last.map_or(NO_TEXT, text);
+        let (device, site) = (guess(|b| b.device), guess(|b| b.site));
+        let (device_type, via) = (guess(|b| b.device_type), guess(|b| b.via));
         let part = BatchPart {
-            device: self.texts.id(row.device_id),
-            site: self.texts.optional(row.site),
-            device_type: self.texts.optional(row.device_type),
-            via: self.texts.optional(row.via),
+            device: self.texts.guessed(device, row.device_id),
+            site: self.texts.optional(site, row.site),
+            device_type: self.texts.optional(device_type, row.device_type),
+            via: self.texts.optional(via, row.via),
             ingest_us: cut_to_ms(row.ingest_us),
             epoch: signed("epoch", row.epoch.get())?,
             seq: signed("seq", row.seq)?,
@@ -153,8 +191,10 @@ impl Rows {
             Value::Bool(value) => (ValueKind::Bool, u64::from(value)),
             Value::Str(value) => (ValueKind::Str, u64::from(self.texts.id(value))),
         };
-        let metric = self.texts.id(row.metric);
-        let tags = self.texts.optional(row.tags);
+        let metric = self.texts.guessed(self.metric_cycle.guess(), row.metric);
+        self.metric_cycle.step(metric);
+        let tags = self.samples.last().map_or(NO_TEXT, |last| last.tags);
+        let tags = self.texts.optional(tags, row.tags);
         let part = SamplePart {
             ts_us: row.ts_us,
             bits,
@@ -305,6 +345,7 @@ impl Rows {
         self.samples.capacity() * size_of::<SamplePart>()
             + self.batches.capacity() * size_of::<BatchPart>()
             + self.texts.bytes
+            + self.metric_cycle.after.capacity() * size_of::<TextId>()
             + self.gaps.capacity() * size_of::<GapRow>()
             + self.epochs.capacity() * size_of::<EpochRow>()
             + self.logs.capacity() * size_of::<LogRow>()

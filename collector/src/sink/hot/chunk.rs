@@ -16,6 +16,8 @@
 //! The parts together are the format (1: batch payload, 2: rows), the added offset in µs (8,
 //! little-endian) and the body.
 
+use std::sync::Arc;
+
 use headwater_proto::codec::{self, Limits, RowVisitor};
 use headwater_proto::ids::Stream;
 use headwater_proto::sample::{OwnedValue, Value};
@@ -139,7 +141,21 @@ pub(super) fn parts(format: Format, offset_us: i64, body: &[u8]) -> Vec<Vec<u8>>
 
 /// Reads a chunk put together from its parts. Rows of a batch need their schema; without it, or
 /// when the chunk is damaged, there are none: the hot store is a view, the lake has the data.
-pub(super) fn points(whole: &[u8], schema: impl FnOnce(u32) -> Option<Schema>) -> Vec<Point> {
+pub(super) fn points(whole: &[u8], schema: impl FnOnce(u32) -> Option<Arc<Schema>>) -> Vec<Point> {
+    read(whole, schema, Collect::new, |collect| collect.points)
+}
+
+/// Of a chunk the newest value of each metric and labels; of rows of a plain device all.
+pub(super) fn newest(whole: &[u8], schema: impl FnOnce(u32) -> Option<Arc<Schema>>) -> Vec<Point> {
+    read(whole, schema, Newest::new, Newest::into_points)
+}
+
+fn read<V: RowVisitor>(
+    whole: &[u8],
+    schema: impl FnOnce(u32) -> Option<Arc<Schema>>,
+    visitor: impl FnOnce(Arc<Schema>, i64) -> V,
+    finish: impl FnOnce(V) -> Vec<Point>,
+) -> Vec<Point> {
     let Some((&format, rest)) = whole.split_first() else {
         return Vec::new();
     };
@@ -155,9 +171,9 @@ pub(super) fn points(whole: &[u8], schema: impl FnOnce(u32) -> Option<Schema>) -
             let Some(schema) = schema(header.schema_no) else {
                 return Vec::new();
             };
-            let mut collect = Collect::new(&schema, offset_us);
-            match codec::decode(body, &schema, &Limits::DEFAULT, &mut collect) {
-                Ok(_) => collect.points,
+            let mut visitor = visitor(Arc::clone(&schema), offset_us);
+            match codec::decode(body, &schema, &Limits::DEFAULT, &mut visitor) {
+                Ok(_) => finish(visitor),
                 Err(_) => Vec::new(),
             }
         }
@@ -175,8 +191,8 @@ pub(super) fn points(whole: &[u8], schema: impl FnOnce(u32) -> Option<Schema>) -
     }
 }
 
-struct Collect<'a> {
-    schema: &'a Schema,
+struct Collect {
+    schema: Arc<Schema>,
     labels: Vec<String>,
     offset_us: i64,
     time_us: i64,
@@ -184,16 +200,11 @@ struct Collect<'a> {
     points: Vec<Point>,
 }
 
-impl<'a> Collect<'a> {
-    fn new(schema: &'a Schema, offset_us: i64) -> Self {
-        let labels = schema
-            .series
-            .iter()
-            .map(|series| labels_json(&series.labels))
-            .collect();
+impl Collect {
+    fn new(schema: Arc<Schema>, offset_us: i64) -> Self {
         Self {
+            labels: labels_of(&schema).collect(),
             schema,
-            labels,
             offset_us,
             time_us: 0,
             series: 0,
@@ -202,7 +213,7 @@ impl<'a> Collect<'a> {
     }
 }
 
-impl RowVisitor for Collect<'_> {
+impl RowVisitor for Collect {
     fn row(&mut self, _row: u32, time_us: i64, series: u32) {
         self.time_us = time_us.saturating_add(self.offset_us);
         self.series = series as usize;
@@ -216,6 +227,69 @@ impl RowVisitor for Collect<'_> {
             value: value.into(),
         });
     }
+}
+
+struct Newest {
+    schema: Arc<Schema>,
+    offset_us: i64,
+    time_us: i64,
+    /// Place of the row's first column in `values`.
+    first: usize,
+    /// By series, then column: as many as the decoder keeps histories.
+    values: Vec<Option<(i64, OwnedValue)>>,
+}
+
+impl Newest {
+    fn new(schema: Arc<Schema>, offset_us: i64) -> Self {
+        let states = schema.series.len().max(1) * schema.columns.len();
+        Self {
+            schema,
+            offset_us,
+            time_us: 0,
+            first: 0,
+            values: vec![None; states],
+        }
+    }
+
+    fn into_points(self) -> Vec<Point> {
+        let columns = self.schema.columns.len();
+        let labels: Vec<String> = labels_of(&self.schema).collect();
+        let values = self.values.into_iter().enumerate();
+        values
+            .filter_map(|(place, value)| {
+                let (time_us, value) = value?;
+                Some(Point {
+                    metric: self.schema.columns[place % columns].name.clone(),
+                    labels: labels.get(place / columns).cloned().unwrap_or_default(),
+                    time_us,
+                    value,
+                })
+            })
+            .collect()
+    }
+}
+
+impl RowVisitor for Newest {
+    fn row(&mut self, _row: u32, time_us: i64, series: u32) {
+        self.time_us = time_us.saturating_add(self.offset_us);
+        self.first = series as usize * self.schema.columns.len();
+    }
+
+    fn value(&mut self, column: usize, value: Value<'_>) {
+        let time_us = self.time_us;
+        if let Some(slot) = self.values.get_mut(self.first + column)
+            && slot.as_ref().is_none_or(|(known, _)| *known <= time_us)
+        {
+            *slot = Some((time_us, value.into()));
+        }
+    }
+}
+
+fn labels_of(schema: &Schema) -> impl Iterator<Item = String> {
+    schema
+        .series
+        .iter()
+        .map(|series| labels_json(&series.labels))
 }
 
 /// Labels as JSON with sorted keys; empty when there are none.

@@ -1,5 +1,7 @@
 //! Reading the hot store, from any thread.
 
+use std::sync::Arc;
+
 use headwater_proto::codec::Limits;
 use headwater_proto::sample::OwnedValue;
 use headwater_proto::schema::Schema;
@@ -122,8 +124,13 @@ impl HotView {
         Ok(series)
     }
 
-    /// The readings of one chunk.
-    pub(super) fn chunk(&self, device: &str, key: &[u8]) -> Result<Vec<Point>, StateError> {
+    /// The newest values of one chunk.
+    pub(super) fn newest(
+        &self,
+        device: &str,
+        key: &[u8],
+        schemas: &mut SchemaCache,
+    ) -> Result<Vec<Point>, StateError> {
         let mut whole = Vec::new();
         let mut part = 0;
         while let Some(bytes) = self.maps.recent.get(&part_key(key, part))? {
@@ -133,7 +140,12 @@ impl HotView {
                 break;
             }
         }
-        Ok(self.points(device, key, &whole, &mut SchemaCache::default()))
+        Ok(match chunk::parse_key(device, key) {
+            Some((_, epoch)) => chunk::newest(&whole, |number| {
+                self.cached_schema(device, epoch, number, schemas)
+            }),
+            None => Vec::new(),
+        })
     }
 
     fn points(
@@ -147,15 +159,26 @@ impl HotView {
             return Vec::new();
         };
         chunk::points(whole, |number| {
-            if let Some((known, schema)) = &schemas.0
-                && *known == (epoch, number)
-            {
-                return Some(schema.clone());
-            }
-            let schema = self.schema(device, epoch, number).ok().flatten()?;
-            schemas.0 = Some(((epoch, number), schema.clone()));
-            Some(schema)
+            self.cached_schema(device, epoch, number, schemas)
         })
+    }
+
+    /// A schema of `device`; `None` if the store does not have it.
+    pub(super) fn cached_schema(
+        &self,
+        device: &str,
+        epoch: u64,
+        number: u32,
+        cache: &mut SchemaCache,
+    ) -> Option<Arc<Schema>> {
+        if let Some((known, schema)) = &cache.0
+            && *known == (epoch, number)
+        {
+            return Some(Arc::clone(schema));
+        }
+        let schema = Arc::new(self.schema(device, epoch, number).ok().flatten()?);
+        cache.0 = Some(((epoch, number), Arc::clone(&schema)));
+        Some(schema)
     }
 
     fn schema(&self, device: &str, epoch: u64, number: u32) -> Result<Option<Schema>, StateError> {
@@ -167,9 +190,9 @@ impl HotView {
     }
 }
 
-/// The schema used last: neighbouring chunks share it.
-#[derive(Default)]
-struct SchemaCache(Option<((u64, u32), Schema)>);
+/// The schema of one device that was used last: neighbouring chunks share it.
+#[derive(Debug, Default)]
+pub(super) struct SchemaCache(Option<((u64, u32), Arc<Schema>)>);
 
 fn keep_newest(series: &mut Series, limit: usize) {
     series

@@ -1,6 +1,6 @@
 //! Writing the hot store: one owner, on the hot sink's thread.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use headwater_proto::codec::{BatchHeader, Limits};
@@ -11,7 +11,7 @@ use headwater_proto::time::UnixMicros;
 use serde::{Deserialize, Serialize};
 
 use super::chunk::{self, Format, MAX_PARTS, Point, StoredRow, StoredValue};
-use super::query::HotView;
+use super::query::{HotView, SchemaCache};
 use crate::pipeline::envelope::{BatchHead, RawHead, Record, Verdict};
 use crate::pipeline::payload;
 use crate::state::{Found, MAX_VALUE_BYTES, Map, State, StateError};
@@ -56,10 +56,20 @@ pub struct HotStore {
     maps: Maps,
     settings: HotSettings,
     devices: HashMap<String, DeviceInfo>,
-    /// Devices whose info changed since the last commit.
-    changed: HashMap<String, Vec<Vec<u8>>>,
+    /// By device the chunks that came since the last commit.
+    changed: HashMap<String, Vec<Changed>>,
     bytes: u64,
     skipped: u64,
+}
+
+/// A chunk whose newest values are not in `latest` yet.
+#[derive(Debug)]
+struct Changed {
+    key: Vec<u8>,
+    /// Time of its newest row.
+    last_us: i64,
+    /// Epoch and header of a batch.
+    batch: Option<(u64, BatchHeader)>,
 }
 
 #[derive(Debug, Clone)]
@@ -173,9 +183,12 @@ impl HotStore {
     /// When the state refuses.
     pub fn commit(&mut self, journal: JournalId, position: u64) -> Result<(), StateError> {
         let view = self.view();
-        for (device, chunks) in std::mem::take(&mut self.changed) {
-            for key in chunks {
-                self.fold_latest(&device, &view.chunk(&device, &key)?)?;
+        for (device, mut chunks) in std::mem::take(&mut self.changed) {
+            let mut schemas = SchemaCache::default();
+            chunks.sort_by(|a, b| (a.last_us, &a.key).cmp(&(b.last_us, &b.key)));
+            for chunk in not_covered(&view, &device, &chunks, &mut schemas) {
+                let points = view.newest(&device, &chunk.key, &mut schemas)?;
+                self.fold_latest(&device, &points)?;
             }
             if let Some(info) = self.devices.get(&device) {
                 self.maps.devices.put(device.as_bytes(), &encode(info))?;
@@ -232,6 +245,7 @@ impl HotStore {
             header.samples.into(),
             head.at,
             &parts,
+            Some((head.stream.epoch.get(), header)),
         )
     }
 
@@ -276,6 +290,7 @@ impl HotStore {
             rows.len() as u64,
             at,
             &parts,
+            None,
         )
     }
 
@@ -292,6 +307,7 @@ impl HotStore {
         samples: u64,
         at: UnixMicros,
         parts: &[Vec<u8>],
+        batch: Option<(u64, BatchHeader)>,
     ) -> Result<(), StateError> {
         if parts.len() > MAX_PARTS || self.state.room().is_err() {
             self.skipped += 1;
@@ -325,7 +341,15 @@ impl HotStore {
             info.bytes += bytes;
             self.bytes += bytes;
         }
-        self.changed.entry(device.to_owned()).or_default().push(key);
+        let changed = Changed {
+            key,
+            last_us: first_us.saturating_add(span_us),
+            batch,
+        };
+        self.changed
+            .entry(device.to_owned())
+            .or_default()
+            .push(changed);
         Ok(())
     }
 
@@ -407,6 +431,37 @@ impl HotStore {
         self.bytes = self.devices.values().map(|info| info.bytes).sum();
         Ok(())
     }
+}
+
+/// Of chunks in the order of their newest row those that can hold a latest value: what a later
+/// batch with a value in every column of its only series has made old needs no decoding.
+fn not_covered<'a>(
+    view: &HotView,
+    device: &str,
+    chunks: &'a [Changed],
+    schemas: &mut SchemaCache,
+) -> Vec<&'a Changed> {
+    let mut whole = HashSet::new();
+    let mut needed = Vec::new();
+    for chunk in chunks.iter().rev() {
+        if let Some((epoch, header)) = &chunk.batch {
+            let id = (*epoch, header.schema_no);
+            if whole.contains(&id) {
+                continue;
+            }
+            let schema = view.cached_schema(device, *epoch, header.schema_no, schemas);
+            if schema.is_some_and(|schema| {
+                schema.series.len() <= 1
+                    && u64::from(header.samples)
+                        == u64::from(header.rows) * schema.columns.len() as u64
+            }) {
+                whole.insert(id);
+            }
+        }
+        needed.push(chunk);
+    }
+    needed.reverse();
+    needed
 }
 
 pub(super) fn part_key(key: &[u8], part: usize) -> Vec<u8> {
