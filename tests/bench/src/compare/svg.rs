@@ -10,6 +10,8 @@ use super::measure::{Cell, Results};
 use super::summary::{mean_of, ours, summaries};
 
 const WIDTH: f64 = 960.0;
+/// The left plot's own width, where there is no CPU to show.
+const LEFT: f64 = 540.0;
 const HEIGHT: f64 = 480.0;
 /// The plots' upper and lower edge.
 const TOP: f64 = 74.0;
@@ -56,13 +58,14 @@ const STYLE: &str = "
   .ours { stroke: #0b5cd5; fill: #0b5cd5 } .best { stroke: #b54708; fill: #b54708 }
   .other { stroke: #8c959f; fill: #8c959f } .line.ours, .line.best { stroke-width: 3; fill: none }
   .line.ours.thin { stroke-width: 1.8; stroke-dasharray: 5 3 } .line.other { fill: none }
-  text.ours { fill: #0b5cd5; stroke: none } text.best { fill: #b54708; stroke: none }
-  text.other { fill: #57606a; stroke: none } text.bold { font-weight: 600 }
+  text.ours { fill: #0b5cd5 } text.best { fill: #b54708 }
+  text.other { fill: #57606a } text.bold { font-weight: 600 }
+  text.label { stroke: #ffffff; stroke-width: 3; paint-order: stroke; stroke-linejoin: round }
   @media (prefers-color-scheme: dark) {
     .back { fill: #0d1117 } .grid { stroke: #2d333b } text { fill: #9da7b3 } .title { fill: #e6edf3 }
     .ours { stroke: #6cb0ff; fill: #6cb0ff } .best { stroke: #f0995a; fill: #f0995a }
     .other { stroke: #768390; fill: #768390 } .line.other { fill: none }
-    text.ours { fill: #6cb0ff } text.best { fill: #f0995a } text.other { fill: #9da7b3 }
+    text.label { stroke: #0d1117 } text.ours { fill: #6cb0ff } text.best { fill: #f0995a } text.other { fill: #9da7b3 }
   }
 ";
 
@@ -93,18 +96,17 @@ impl Axis {
 
 /// The chart as one SVG file.
 pub(super) fn chart(results: &Results) -> String {
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">\n\
-         <title>Bytes per sample of batch codecs</title>\n<style>{STYLE}</style>\n\
-         <rect class=\"back\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/>\n"
-    );
     let group = match summaries(results, Group::Known).is_empty() {
         true => Group::HeldOut,
         false => Group::Known,
     };
-    svg += &lines(results, group);
-    svg += &points(results, group);
-    svg + "</svg>\n"
+    let (left, right) = (lines(results, group), points(results, group));
+    let width = if right.is_empty() { LEFT } else { WIDTH };
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {HEIGHT}\" role=\"img\">\n\
+         <title>Bytes per sample of batch codecs</title>\n<style>{STYLE}</style>\n\
+         <rect class=\"back\" width=\"{width}\" height=\"{HEIGHT}\"/>\n{left}{right}</svg>\n"
+    )
 }
 
 fn headline(x: f64, title: &str, sub: &str) -> String {
@@ -225,8 +227,8 @@ fn lines(results: &Results, group: Group) -> String {
     let sets = results.sets.iter().filter(|set| set.group == group).count();
     let mut svg = headline(
         20.0,
-        "Bytes per sample",
-        &format!("geometric mean over {sets} sets, frame and checksum counted"),
+        "Bytes per sample against rows per batch",
+        &format!("geometric mean over {sets} sets; ours with frame and checksum"),
     );
     svg += &frame(x, y, true, "rows per batch");
     for curve in &curves {
@@ -246,7 +248,7 @@ fn lines(results: &Results, group: Group) -> String {
         let class = label_class(curve.class);
         let _ = writeln!(
             svg,
-            "<text class=\"{class}\" x=\"{}\" y=\"{:.1}\">{:.2} {}</text>",
+            "<text class=\"label {class}\" x=\"{}\" y=\"{:.1}\">{:.2} {}</text>",
             x.end + 8.0,
             at + 4.0,
             last,
@@ -347,7 +349,7 @@ fn points(results: &Results, group: Group) -> String {
     };
     let mut svg = headline(
         544.0,
-        "and what they cost",
+        "Bytes per sample against CPU",
         &format!("{CPU_ROWS} rows per batch; lower left is better"),
     );
     svg += &frame(x, y, false, "CPU to encode, ns per sample");
@@ -364,7 +366,7 @@ fn points(results: &Results, group: Group) -> String {
         let _ = writeln!(
             svg,
             "<circle class=\"{class}\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4\"/>\
-             <text class=\"{class}{bold}\" x=\"{left:.1}\" y=\"{base:.1}\">{name}</text>"
+             <text class=\"label {class}{bold}\" x=\"{left:.1}\" y=\"{base:.1}\">{name}</text>"
         );
     }
     svg
