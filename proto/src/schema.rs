@@ -176,7 +176,8 @@ mod owned {
             self.time.check().map_err(SchemaError::Invalid)?;
             let mut dictionary_bytes = 0usize;
             for (at, column) in self.columns.iter().enumerate() {
-                for tap in column.params.taps.as_slice() {
+                let taps = column.params.taps.as_slice().iter();
+                for tap in taps.chain(column.params.first_taps.as_slice()) {
                     let taps = usize::from(tap.column);
                     let source = self.columns.get(taps).map(|column| column.kind);
                     if taps > at || source == Some(ColumnKind::Str) || (taps < at && tap.lag > 2) {

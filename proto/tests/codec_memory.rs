@@ -5,7 +5,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use headwater_proto::codec::{BackEnd, Encoder, Limits, RowVisitor, Rows, decode, fit};
+use headwater_proto::codec::{
+    BackEnd, DecodeError, Encoder, Limits, RowVisitor, Rows, decode, fit,
+};
 use headwater_proto::sample::Value;
 use headwater_proto::schema::{Column, ColumnKind, Schema, Series};
 
@@ -143,5 +145,85 @@ fn damaged_batches_take_no_more_than_the_states_of_the_schema() {
             let _ = decode(&bytes, &schema, &Limits::DEFAULT, &mut Nothing);
         });
         assert!(held < most, "{held}");
+    }
+}
+
+#[test]
+fn what_passes_a_limit_is_refused_before_anything_is_allocated() {
+    let schema = schema(8, 3);
+    let mut bytes = Vec::new();
+    Encoder::new(&schema)
+        .encode(1, &rows(&schema, 600), &mut bytes)
+        .unwrap();
+    for limits in [
+        Limits {
+            rows: 599,
+            ..Limits::DEFAULT
+        },
+        Limits {
+            columns: 7,
+            ..Limits::DEFAULT
+        },
+        Limits {
+            series: 2,
+            ..Limits::DEFAULT
+        },
+        Limits {
+            cells: 600 * 8 - 1,
+            ..Limits::DEFAULT
+        },
+        Limits {
+            states: 23,
+            ..Limits::DEFAULT
+        },
+    ] {
+        let mut refused = None;
+        let (calls, _) = measured(|| {
+            refused = decode(&bytes, &schema, &limits, &mut Nothing).err();
+        });
+        assert!(
+            matches!(refused, Some(DecodeError::Limit(_))),
+            "{refused:?}"
+        );
+        assert_eq!(calls, 0, "{limits:?}");
+    }
+}
+
+#[test]
+fn hostile_texts_take_no_more_than_their_limit_allows() {
+    let mut schema = schema(1, 1);
+    schema.columns = (0..4)
+        .map(|_| Column::new("text", ColumnKind::Str))
+        .collect();
+    let limits = Limits {
+        text_bytes: 2_000,
+        ..Limits::DEFAULT
+    };
+    // 9,000 rows, and bits that say "a new text of no bytes" again and again.
+    let mut rows = Rows::new(&schema);
+    let values = [Some(Value::Str("")); 4];
+    for at in 0..9_000 {
+        rows.push_row(at, 0, &values).unwrap();
+    }
+    for back_end in [BackEnd::Varint, BackEnd::Rice, BackEnd::Range] {
+        let mut header = Vec::new();
+        Encoder::with_back_end(&schema, back_end)
+            .encode(1, &rows, &mut header)
+            .unwrap();
+        header.truncate(12);
+        let mut noise = 1u32;
+        for fill in 0..=255u8 {
+            let mut bytes = header.clone();
+            bytes.resize(60_000, fill);
+            for byte in &mut bytes[12..40] {
+                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *byte = (noise >> 24) as u8;
+            }
+            let (_, held) = measured(|| {
+                let _ = decode(&bytes, &schema, &limits, &mut Nothing);
+            });
+            // Texts, twice eight bytes for the place of each, models and histories.
+            assert!(held < 2_000 * 18 + (16 << 10), "{back_end:?}: {held}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use headwater_proto::codec::model::{History, Plan, Predictor, Symbol};
-use headwater_proto::codec::params::{Corrections, Params, Scale, Tap, Taps, TimeParams};
+use headwater_proto::codec::params::{Corrections, Pace, Params, Scale, Tap, Taps, TimeParams};
 use headwater_proto::codec::stream::{Cell, StreamEncoder};
 use headwater_proto::codec::{
     BackEnd, BatchHeader, DecodeError, Encoder, Limits, RowVisitor, Rows, decode, fit,
@@ -121,6 +121,8 @@ fn params(kind: ColumnKind) -> impl Strategy<Value = Params> {
                     slope_bits,
                     kin_bits: if number { kin_bits } else { 0 },
                     taps: Taps::NONE,
+                    first_taps: Taps::NONE,
+                    first_bits: 0,
                     reference: if number { reference } else { plain },
                     reference_bits: if number { reference_bits } else { 0 },
                     residual_bits: if number { residual_bits } else { 6 },
@@ -189,6 +191,7 @@ prop_compose! {
         series in 1usize..5,
         tick_us in prop_oneof![Just(1u32), Just(1_000u32), 1u32..100],
         step in 0u32..3_000,
+        pace in prop::sample::select(Pace::ALL.to_vec()),
         residual_bits in 0u8..=36,
         taps in proptest::collection::vec(
             (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0u8..3, tap_weight()), 0..8),
@@ -201,9 +204,14 @@ prop_compose! {
             if is_number(schema.columns[at].kind) && schema.columns[source].kind != ColumnKind::Str {
                 let column = u16::try_from(source).unwrap();
                 schema.columns[at].params.taps.push(Tap { column, lag, weight });
+                if source < at && lag == 0 {
+                    let params = &mut schema.columns[at].params;
+                    params.first_taps.push(Tap { column, lag, weight });
+                    params.first_bits = step as u8 & 63;
+                }
             }
         }
-        schema.time = TimeParams { tick_us, step, residual_bits };
+        schema.time = TimeParams { tick_us, step, pace, residual_bits };
         schema.series = (0..series)
             .map(|at| Series { labels: vec![("host".into(), at.to_string())] })
             .collect();

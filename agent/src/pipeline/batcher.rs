@@ -9,13 +9,12 @@ use headwater_proto::schema::{Column, Schema, Series};
 use headwater_proto::time::{Millis, UnixMicros};
 
 use super::admit::{Refused, Sample};
+use super::drift::{Drift, SURE_ROWS};
 use super::record::{Cursor, MAX_SNAPSHOT_SCHEMAS};
 use super::text::TextBatch;
 
 /// Most shapes a lane remembers; beyond it the one that has rested longest is forgotten.
 pub const MAX_SHAPES: usize = MAX_SNAPSHOT_SCHEMAS / 4;
-/// Rows after which codec parameters are fitted anew: the first batch is often a short one.
-const REFIT_AFTER_ROWS: u64 = 2_000;
 
 /// When a batch closes, whichever comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +80,9 @@ struct Shape {
     encoder: Encoder,
     /// The number and bytes under which `schema` was announced, until it changes.
     numbered: Option<(u32, Vec<u8>)>,
-    fitted: bool,
-    rows_encoded: u64,
+    drift: Drift,
+    /// Rows of earlier batches that the next fit looks at, at most [`SURE_ROWS`].
+    seen: Rows,
     opened: Millis,
     times: (i64, i64),
     cursor: Option<Cursor>,
@@ -340,11 +340,11 @@ impl Shape {
         Self {
             source,
             rows: Rows::new(&schema),
+            seen: Rows::new(&schema),
             encoder: Encoder::new(&schema),
             schema,
             numbered: None,
-            fitted: false,
-            rows_encoded: 0,
+            drift: Drift::default(),
             opened: Millis(0),
             times: (0, 0),
             cursor: None,
@@ -392,31 +392,35 @@ impl Shape {
         u32::try_from(at).expect("a schema has few series")
     }
 
-    /// Moves the rows into a buffer that knows all series.
+    /// Moves the rows into buffers that know all series.
     fn regather(&mut self) {
-        let old = std::mem::replace(&mut self.rows, Rows::new(&self.schema));
-        for row in 0..old.len() {
-            let values: Vec<_> = (0..self.schema.columns.len())
-                .map(|column| old.value(row, column))
-                .collect();
-            self.rows
-                .push_row(old.time_us(row), old.series(row), &values)
-                .expect("the same columns took this row before");
+        for rows in [&mut self.rows, &mut self.seen] {
+            let old = std::mem::replace(rows, Rows::new(&self.schema));
+            append(rows, &old, old.len());
         }
     }
 
-    fn close(&mut self, next_number: &mut u32) -> Closed {
-        if !self.fitted || (self.rows_encoded > 0 && self.wants_refit()) {
-            fit(&self.rows, &mut self.schema);
-            self.fitted = true;
-            if self
-                .numbered
-                .as_ref()
-                .is_some_and(|(_, bytes)| *bytes != bytes_of(&self.schema))
-            {
-                self.numbered = None;
-            }
+    /// Fits the codec parameters if it is time to.
+    fn fit(&mut self) {
+        if self.drift.wants_rows() {
+            append(&mut self.seen, &self.rows, SURE_ROWS);
+        } else {
+            self.seen.clear();
         }
+        if !self.drift.wants_fit() {
+            return;
+        }
+        fit(&self.seen, &mut self.schema);
+        self.drift.fitted(self.seen.len());
+        if self.seen.len() >= SURE_ROWS {
+            self.seen = Rows::new(&self.schema);
+        }
+        let bytes = bytes_of(&self.schema);
+        self.numbered.take_if(|(_, known)| *known != bytes);
+    }
+
+    fn close(&mut self, next_number: &mut u32) -> Closed {
+        self.fit();
         let mut new_schema = None;
         if self.numbered.is_none() {
             let bytes = bytes_of(&self.schema);
@@ -431,7 +435,7 @@ impl Shape {
             .encoder
             .encode(number, &self.rows, &mut payload)
             .expect("the rows were gathered for this schema and are not empty");
-        self.rows_encoded += u64::from(header.rows);
+        self.drift.note(payload.len(), header.samples, header.rows);
         self.rows.clear();
         Closed {
             source: self.source,
@@ -442,11 +446,17 @@ impl Shape {
             cursor: self.cursor,
         }
     }
+}
 
-    /// Once, when enough rows have been seen to know the signal.
-    fn wants_refit(&self) -> bool {
-        let rows = self.rows.len() as u64;
-        self.rows_encoded < REFIT_AFTER_ROWS && self.rows_encoded + rows >= REFIT_AFTER_ROWS
+/// Appends rows of the same columns until there are `most`.
+fn append(rows: &mut Rows, more: &Rows, most: usize) {
+    let room = most.saturating_sub(rows.len());
+    let mut values = Vec::new();
+    for row in 0..more.len().min(room) {
+        values.clear();
+        values.extend((0..more.columns()).map(|column| more.value(row, column)));
+        rows.push_row(more.time_us(row), more.series(row), &values)
+            .expect("the same columns took this row before");
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod admit;
 pub mod batcher;
+pub mod drift;
 pub mod engine;
 pub mod record;
 pub mod text;

@@ -224,6 +224,12 @@ impl<'a> BitReader<'a> {
         }
     }
 
+    /// How many whole bytes have not been read.
+    #[must_use]
+    pub const fn left(&self) -> usize {
+        self.rest.len() + (self.count / 8) as usize
+    }
+
     /// Holds at least 32 bits, or all that are left.
     #[inline]
     fn refill(&mut self) {

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use super::bits::{BitReader, CodeError};
 use super::model::{Class, Plan, Symbol};
 use super::range::{Coder as _, Even, RangeReader};
-use super::range_rows::RangeRows;
+use super::range_rows::{Place, RangeRows};
 use super::rice::{self, Rice, RowState, Texts};
 use super::table::{Table, check, code_series, known_series, learn, plans};
 use super::{BackEnd, BatchHeader, DecodeError, Limits, varint_rows};
@@ -112,35 +112,38 @@ impl Decoder<'_> {
 
     fn range(&mut self, body: &[u8], visitor: &mut impl RowVisitor) -> Result<(), CodeError> {
         let mut coder = RangeReader::new(body);
-        let mut range = RangeRows::new(self.plans, self.schema.series.len());
+        let mut range = RangeRows::new(self.plans, &self.schema.time, self.schema.series.len());
         let mut cells = alloc::vec![None; self.plans.len()];
         let (plans, schema, header) = (self.plans, self.schema, self.header);
         let (table, texts) = (&mut self.table, &mut self.texts);
         let tick = i64::from(header.tick_us(&schema.time));
+        let span = header.last_time_us.wrapping_sub(header.first_time_us);
+        let span = (span.cast_unsigned() / tick.max(1).cast_unsigned()).cast_signed();
+        let unordered = header.flags & BatchHeader::OUT_OF_ORDER != 0;
         for row in 0..header.rows {
             coder.check()?;
-            let series = range.series(&mut coder, table, 0)?;
-            let timed = row > 0 || header.flags & BatchHeader::OUT_OF_ORDER != 0;
-            let ticks = range.time(&mut coder, table, (plans, &schema.time), series, timed, 0);
-            table.follow(series);
-            let time_us = header.first_time_us.wrapping_add(ticks.wrapping_mul(tick));
+            let timed = unordered || (row > 0 && row + 1 < header.rows);
+            let place = Place {
+                series: 0,
+                ticks: if row == 0 { 0 } else { span },
+                timed,
+            };
+            let text = |coder: &mut RangeReader<'_>, same: &mut _, at: usize, last| {
+                let mut symbol = Symbol::default();
+                if !coder.bit(same, false) {
+                    rice::text(&mut Even(coder), &plans[at], &mut symbol, at, texts)?;
+                }
+                let number = texts.number(at, &plans[at], symbol, last)?;
+                Ok((i64::from(number), u64::from(number)))
+            };
+            let params = (plans, &schema.time);
+            let read = range.row(&mut coder, table, params, place, &mut cells, text)?;
+            let series = read.series;
+            let time_us = header
+                .first_time_us
+                .wrapping_add(read.ticks.wrapping_mul(tick));
             self.earliest = self.earliest.min(time_us);
             self.latest = self.latest.max(time_us);
-            range.cells(
-                &mut coder,
-                table,
-                plans,
-                series,
-                &mut cells,
-                |coder, same, at, last| {
-                    let mut symbol = Symbol::default();
-                    if !coder.bit(same, false) {
-                        rice::text(&mut Even(coder), &plans[at], &mut symbol, at, texts)?;
-                    }
-                    let number = texts.number(at, &plans[at], symbol, last)?;
-                    Ok((i64::from(number), u64::from(number)))
-                },
-            )?;
             visitor.row(row, time_us, series);
             for (at, (plan, cell)) in plans.iter().zip(&cells).enumerate() {
                 let Some(bits) = *cell else { continue };
@@ -215,7 +218,7 @@ impl Decoder<'_> {
         self.earliest = self.earliest.min(time_us);
         self.latest = self.latest.max(time_us);
         let (time, ..) = self.table.get(self.plans, series);
-        time.learn(self.schema.time.step, self.schema.time.residual_bits, ticks);
+        time.learn(&self.schema.time, ticks);
         visitor.row(row, time_us, series);
         self.values(series, visitor)
     }
@@ -282,6 +285,7 @@ struct NewTexts {
     /// Per column: where each of its texts ends; it starts where it was begun.
     places: Vec<Vec<(u32, u32)>>,
     begun: u32,
+    count: u32,
     most: u32,
 }
 
@@ -291,6 +295,7 @@ impl NewTexts {
             bytes: Vec::new(),
             places: alloc::vec![Vec::new(); columns],
             begun: 0,
+            count: 0,
             most,
         }
     }
@@ -310,6 +315,11 @@ impl NewTexts {
             let end = self
                 .begun
                 .saturating_add(u32::try_from(symbol.code).unwrap_or(u32::MAX));
+            // A text of no bytes takes memory too.
+            self.count += 1;
+            if u64::from(end) + u64::from(self.count) > u64::from(self.most) {
+                return Err(DecodeError::Limit("text"));
+            }
             let places = &mut self.places[column];
             places.push((self.begun, end));
             self.begun = end;

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::bits::{BitWriter, Bits, CodeError};
 use super::model::{Class, Plan, Symbol};
 use super::range::{Coder as _, Even, RangeWriter};
-use super::range_rows::RangeRows;
+use super::range_rows::{Place, RangeRows};
 use super::rice::{self, Rice, RowState, Texts};
 use super::rows::Cells;
 use super::table::{Table, code_series, learn, plans, symbol};
@@ -42,6 +42,8 @@ pub struct Encoder {
     texts: Vec<TextNumbers>,
     range: RangeRows,
     cells: Vec<Option<u64>>,
+    /// Per row: ticks from the earliest time.
+    ticks: Vec<i64>,
 }
 
 impl Encoder {
@@ -69,8 +71,9 @@ impl Encoder {
                 .iter()
                 .map(|c| TextNumbers::new(&c.dictionary))
                 .collect(),
-            range: RangeRows::new(&plans, schema.series.len()),
+            range: RangeRows::new(&plans, &schema.time, schema.series.len()),
             cells: Vec::new(),
+            ticks: Vec::new(),
             plans,
         }
     }
@@ -122,14 +125,15 @@ impl Encoder {
         Ok(header)
     }
 
-    fn header(&self, schema_no: u32, rows: &Rows) -> Result<BatchHeader, EncodeError> {
-        let (Some(&first), Some(&earliest), Some(&latest)) = (
-            rows.times.first(),
-            rows.times.iter().min(),
-            rows.times.iter().max(),
-        ) else {
+    fn header(&mut self, schema_no: u32, rows: &Rows) -> Result<BatchHeader, EncodeError> {
+        let (Some(&first), Some(&last)) = (rows.times.first(), rows.times.last()) else {
             return Err(EncodeError::Empty);
         };
+        let (mut earliest, mut latest) = (first, first);
+        for &time in &rows.times {
+            earliest = earliest.min(time);
+            latest = latest.max(time);
+        }
         let kinds = rows.columns.iter().map(|cells| cells.kind);
         if !kinds.eq(self.plans.iter().map(|plan| plan.kind))
             || rows
@@ -144,19 +148,13 @@ impl Encoder {
         {
             return Err(EncodeError::OtherSchema);
         }
-        let tick = u64::from(self.time.tick_us);
-        let on_tick = |&time: &i64| {
-            time.wrapping_sub(earliest)
-                .cast_unsigned()
-                .is_multiple_of(tick)
-        };
-        let mut flags = if first == earliest {
-            0
-        } else {
-            BatchHeader::OUT_OF_ORDER
-        };
-        if tick > 1 && !rows.times.iter().all(on_tick) {
+        let mut flags = 0;
+        if first != earliest || last != latest {
+            flags |= BatchHeader::OUT_OF_ORDER;
+        }
+        if !self.count_ticks(u64::from(self.time.tick_us), earliest, &rows.times) {
             flags |= BatchHeader::FINE_TIMES;
+            self.count_ticks(1, earliest, &rows.times);
         }
         Ok(BatchHeader {
             schema_no,
@@ -167,6 +165,26 @@ impl Encoder {
             first_time_us: earliest,
             last_time_us: latest,
         })
+    }
+
+    /// Notes how many ticks each time lies above the earliest; false if one is no whole number.
+    fn count_ticks(&mut self, tick: u64, earliest: i64, times: &[i64]) -> bool {
+        self.ticks.clear();
+        let since = times
+            .iter()
+            .map(|time| time.wrapping_sub(earliest).cast_unsigned());
+        if tick <= 1 {
+            self.ticks.extend(since.map(u64::cast_signed));
+            return true;
+        }
+        for since in since {
+            let ticks = since / tick;
+            if ticks * tick != since {
+                return false;
+            }
+            self.ticks.push(ticks.cast_signed());
+        }
+        true
     }
 
     fn range(
@@ -182,44 +200,38 @@ impl Encoder {
             texts,
             range,
             cells,
+            ticks,
             ..
         } = self;
+        let unordered = header.flags & BatchHeader::OUT_OF_ORDER != 0;
+        let count = rows.times.len();
         range.clear();
         cells.resize(plans.len(), None);
         let mut coder = RangeWriter::new(out);
-        for row in 0..rows.times.len() {
-            let series = range.series(&mut coder, table, rows.series[row])?;
-            let since = rows.times[row]
-                .wrapping_sub(header.first_time_us)
-                .cast_unsigned();
-            let ticks = (since / u64::from(header.tick_us(time))).cast_signed();
-            let timed = row > 0 || header.flags & BatchHeader::OUT_OF_ORDER != 0;
-            range.time(&mut coder, table, (plans, time), series, timed, ticks);
-            table.follow(series);
+        for row in 0..count {
+            let place = Place {
+                series: rows.series[row],
+                ticks: ticks[row],
+                timed: unordered || (row > 0 && row + 1 < count),
+            };
             for (cell, column) in cells.iter_mut().zip(&rows.columns) {
                 *cell = column.present[row].then(|| column.bits[row]);
             }
-            range.cells(
-                &mut coder,
-                table,
-                plans,
-                series,
-                cells,
-                |coder, same, at, last| {
-                    let column = &rows.columns[at];
-                    let mut symbol = texts[at].symbol(last, column, column.bits[row]);
-                    let stays = symbol.class == Class::Number && symbol.code == 0;
-                    if !coder.bit(same, stays) {
-                        let mut source = Source {
-                            numbers: texts,
-                            columns: &rows.columns,
-                            row,
-                        };
-                        rice::text(&mut Even(coder), &plans[at], &mut symbol, at, &mut source)?;
-                    }
-                    Ok((texts[at].number_of(column.bits[row]), column.bits[row]))
-                },
-            )?;
+            let text = |coder: &mut RangeWriter<_>, same: &mut _, at: usize, last| {
+                let column = &rows.columns[at];
+                let mut symbol = texts[at].symbol(last, column, column.bits[row]);
+                let stays = symbol.class == Class::Number && symbol.code == 0;
+                if !coder.bit(same, stays) {
+                    let mut source = Source {
+                        numbers: texts,
+                        columns: &rows.columns,
+                        row,
+                    };
+                    rice::text(&mut Even(coder), &plans[at], &mut symbol, at, &mut source)?;
+                }
+                Ok((texts[at].number_of(column.bits[row]), column.bits[row]))
+            };
+            range.row(&mut coder, table, (plans, time), place, cells, text)?;
         }
         coder.finish()?;
         Ok(())
@@ -234,10 +246,7 @@ impl Encoder {
         row: usize,
     ) -> Result<(), CodeError> {
         let series = rows.series[row];
-        let since = rows.times[row]
-            .wrapping_sub(header.first_time_us)
-            .cast_unsigned();
-        let ticks = (since / u64::from(header.tick_us(&self.time))).cast_signed();
+        let ticks = self.ticks[row];
         let latest = core::mem::replace(&mut self.table.ticks, ticks);
         let expected = self.table.expected();
         let series_count = self.table.series_count();
@@ -297,7 +306,7 @@ impl Encoder {
 
         self.table.follow(series);
         let (time, columns, recent) = self.table.get(&self.plans, series);
-        time.learn(self.time.step, self.time.residual_bits, ticks);
+        time.learn(&self.time, ticks);
         for (at, (plan, history)) in self.plans.iter().zip(columns).enumerate() {
             let symbol = self.symbols[at];
             let value = rows.columns[at].bits[row];

@@ -7,19 +7,14 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::Rows;
-use super::model::{Plan, Predictor};
-use super::params::{
-    Corrections, MAX_EXPONENT_F32, MAX_EXPONENT_F64, MAX_MEMORY, Params, Scale, TimeParams,
-};
+use super::fit_scale::{scales, stride};
+use super::model::{Plan, Predictor, TimeHistory};
+use super::params::{Corrections, MAX_MEMORY, Pace, Params, Scale, TimeParams};
 use super::rice::bit_len;
 use super::rows::Cells;
 use crate::schema::{ColumnKind, Schema};
 use crate::varint::zigzag;
 
-/// Values of a column that are looked at, spread over the rows, to find its scale.
-const SCALE_SAMPLE: usize = 256;
-/// Digits behind the point up to which a decimal is taken for what a sensor says.
-const FEW_DIGITS: u8 = 6;
 /// Texts that a fitted dictionary holds at most.
 const MAX_DICTIONARY: usize = 64;
 
@@ -56,7 +51,10 @@ pub fn fit(rows: &Rows, schema: &mut Schema) {
 }
 
 /// Present values of a column as (series, bits), in order.
-fn values<'a>(rows: &'a Rows, cells: &'a Cells) -> impl Iterator<Item = (usize, u64)> + Clone + 'a {
+pub(super) fn values<'a>(
+    rows: &'a Rows,
+    cells: &'a Cells,
+) -> impl Iterator<Item = (usize, u64)> + Clone + 'a {
     cells
         .present
         .iter()
@@ -118,157 +116,6 @@ fn fit_number(rows: &Rows, cells: &Cells, nullable: bool, series: usize) -> Para
         }
     }
     best.map_or(base, |(_, params)| params)
-}
-
-/// Scales worth pricing: decimals that say at least half of a sample of the values, fewest digits
-/// first, each better than the ones before; and the bit pattern if none says all.
-fn scales(rows: &Rows, cells: &Cells, count: usize) -> Vec<Scale> {
-    let (most, widest) = match cells.kind {
-        ColumnKind::F32 => (MAX_EXPONENT_F32, 24),
-        ColumnKind::F64 => (MAX_EXPONENT_F64, 50),
-        ColumnKind::Bool | ColumnKind::I64 | ColumnKind::Str => {
-            return alloc::vec![Scale::Decimal(0)];
-        }
-    };
-    let sample: Vec<u64> = values(rows, cells)
-        .map(|(_, bits)| bits)
-        .step_by(count.div_ceil(SCALE_SAMPLE))
-        .collect();
-    let mut found = Vec::new();
-    let mut all = false;
-    let mut floor = sample.len() / 2;
-    for exponent in 0..=most {
-        let scale = Scale::Decimal(exponent);
-        let params = Params {
-            scale,
-            ..Params::default_for(cells.kind)
-        };
-        let plan = Plan::new(cells.kind, false, params, 0);
-        let said = sample.iter().filter_map(|&bits| plan.split(bits));
-        let (said, wide) = said.fold((0, 0), |(said, wide), (quotient, _)| {
-            (said + 1, bit_len(quotient.unsigned_abs()).max(wide))
-        });
-        if said > floor && wide <= widest {
-            found.push(scale);
-            floor = said + (sample.len() - said) / 3;
-        }
-        if said == sample.len() {
-            all = true;
-            if exponent <= FEW_DIGITS {
-                return found;
-            }
-            break;
-        }
-    }
-    if !all {
-        found.push(Scale::Bits);
-    }
-    if let Some(scale) = parts(cells.kind, &sample) {
-        found.push(scale);
-    }
-    found
-}
-
-/// Parts of a unit that averages of a few readings have, and how many values of the sample they say.
-fn parts(kind: ColumnKind, sample: &[u64]) -> Option<Scale> {
-    let mut best = (sample.len() / 2, None);
-    for tens in [1u16, 10, 100] {
-        for few in [3u16, 6, 7, 9, 12, 15, 30, 60] {
-            for scale in [Scale::Parts(few * tens), Scale::Printed(few * tens)] {
-                if kind == ColumnKind::F32 && matches!(scale, Scale::Printed(_)) {
-                    continue;
-                }
-                let params = Params {
-                    scale,
-                    ..Params::default_for(kind)
-                };
-                let plan = Plan::new(kind, false, params, 0);
-                let said = sample
-                    .iter()
-                    .filter(|&&bits| plan.split(bits).is_some())
-                    .count();
-                if said > best.0 {
-                    best = (said + sample.len() / 50, Some(scale));
-                }
-            }
-        }
-    }
-    best.1
-}
-
-/// The steps of a converter between which no mantissa lies, in 1/65,536: an estimate from the
-/// smallest mantissas, made finer by larger ones.
-fn stride(mut mantissas: Vec<i64>) -> Option<u32> {
-    mantissas.iter_mut().for_each(|m| *m = m.wrapping_abs());
-    mantissas.sort_unstable();
-    mantissas.dedup();
-    let largest = *mantissas.last()?;
-    if mantissas.len() < 12 || !(24..=1 << 20).contains(&largest) {
-        return None;
-    }
-    // Distances between neighbours near zero are one step, rounded up or down.
-    let near = &mantissas[..mantissas.len().min(12)];
-    let shortest = near.windows(2).map(|pair| pair[1] - pair[0]).min()?;
-    if !(1..=256).contains(&shortest) {
-        return None;
-    }
-    // Of all strides that begin so, the widest that says every mantissa: scanned, then made finer.
-    for tried in 0..400u32 {
-        let step = as_float64(shortest.unsigned_abs()) + 0.999 - f64::from(tried) * 0.004;
-        if step < 1.2 {
-            break;
-        }
-        if let Some(found) = refine(&mantissas, step) {
-            // Among strides as close as the mantissas tell, one with few binary digits.
-            let width = 0.4 / (as_float64(largest.unsigned_abs()) / found);
-            for digits in 0..=16u32 {
-                let parts = as_float64(1 << digits);
-                let rounded = libm::round(found * parts) / parts;
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "at most 257 steps"
-                )]
-                let candidate = (rounded * 65_536.0) as u32;
-                if libm::fabs(rounded - found) < width && says_all(&mantissas, candidate) {
-                    return Some(candidate);
-                }
-            }
-        }
-    }
-    None
-}
-
-/// Moves a stride to where it says all mantissas, smallest first, if there is such a place.
-fn refine(mantissas: &[i64], step: f64) -> Option<f64> {
-    let mut refined = step;
-    let (mut along, mut whole) = (0f64, 0f64);
-    for &mantissa in mantissas {
-        let mantissa = as_float64(mantissa.unsigned_abs());
-        let place = libm::round(mantissa / refined);
-        if libm::fabs(place * refined - mantissa) > 0.501 + libm::fmin(place, 40.0) * 0.004 {
-            return None;
-        }
-        along += place * mantissa;
-        whole += place * place;
-        if place > 12.0 {
-            refined = along / whole;
-        }
-    }
-    Some(refined)
-}
-
-fn says_all(mantissas: &[i64], stride: u32) -> bool {
-    let params = Params {
-        stride,
-        ..Params::default_for(ColumnKind::I64)
-    };
-    let plan = Plan::new(ColumnKind::I64, false, params, 0);
-    let said = mantissas
-        .iter()
-        .filter(|&&m| plan.quotient(m).is_some())
-        .count();
-    said * 200 >= mantissas.len() * 199
 }
 
 /// Bits per value, roughly, and the parameters completed.
@@ -348,16 +195,11 @@ fn price(
         Corrections::Rare
     };
 
-    let mut best = f64::MAX;
-    for predictor in Predictor::ALL {
-        let tried = residuals(&split, series, predictor, params.reference);
-        if tried.bits < best {
-            best = tried.bits;
-            params.predictor = predictor;
-            params.residual_bits = small(bit_len(tried.mean16)).min(68);
-            params.zero_share = tried.zero_share;
-        }
-    }
+    let (best, predictor) = best_predictor(&split, series, params.reference);
+    params.predictor = predictor;
+    params.residual_bits = small(bit_len(best.mean16)).min(68);
+    params.zero_share = best.zero_share;
+    let best = best.bits;
     if params.predictor.goes_on() {
         set_slope(&mut params, &split, series);
     }
@@ -421,55 +263,93 @@ fn divide(params: &mut Params, mut mantissas: impl Iterator<Item = i64>) {
     }
 }
 
+/// What a predictor leaves.
+#[derive(Clone, Copy, Default)]
 struct Tried {
+    /// Bits per value in a Rice code or with a flag for zero, whichever is less.
     bits: f64,
     mean16: u64,
     zero_share: u8,
 }
 
-/// What a predictor leaves: bits per value in a Rice code or with a flag for zero, whichever is less.
-fn residuals(
+/// Sums over the residuals of one predictor.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    /// In 1/16 bit.
+    bits16: u64,
+    zeros: u64,
+    all: u128,
+    nonzero: u128,
+}
+
+/// The predictor that leaves least, and what it leaves.
+fn best_predictor(
     split: &[(usize, Option<(i64, i8)>)],
     series: usize,
-    predictor: Predictor,
     reference: i64,
-) -> Tried {
+) -> (Tried, Predictor) {
     let mut past: Vec<Option<[i64; 3]>> = alloc::vec![None; series];
-    let (mut bits, mut zeros, mut count) = (0f64, 0u64, 0u64);
-    let (mut sum, mut sum_nonzero) = (0u128, 0u128);
+    let mut sums = [Sums::default(); Predictor::ALL.len()];
+    let mut count = 0u64;
     for &(series, said) in split {
         let Some((quotient, _)) = said else { continue };
         let before = past[series];
         if let Some(before) = before {
-            let code = zigzag(quotient.wrapping_sub(predictor.predict(before, reference)));
             count += 1;
-            zeros += u64::from(code == 0);
-            sum += u128::from(code);
-            sum_nonzero += u128::from(code.saturating_sub(1));
-            bits += f64::from(bit_len(code)) + log2_rest(code);
+            for (sums, predictor) in sums.iter_mut().zip(Predictor::ALL) {
+                let code = zigzag(quotient.wrapping_sub(predictor.predict(before, reference)));
+                sums.zeros += u64::from(code == 0);
+                sums.all += u128::from(code);
+                sums.nonzero += u128::from(code.saturating_sub(1));
+                sums.bits16 += bits16(code);
+            }
         }
         past[series] = Some(before.map_or([quotient; 3], |[a, b, _]| [quotient, a, b]));
     }
-    if count == 0 {
-        return Tried {
-            bits: 0.0,
-            mean16: 64,
-            zero_share: 8,
+    let tried = sums.map(|sums| sums.tried(count));
+    let mut best = (tried[0], Predictor::ALL[0]);
+    for pair in tried.into_iter().zip(Predictor::ALL) {
+        if pair.0.bits < best.0.bits {
+            best = pair;
+        }
+    }
+    best
+}
+
+impl Sums {
+    fn tried(self, count: u64) -> Tried {
+        if count == 0 {
+            return Tried {
+                bits: 0.0,
+                mean16: 64,
+                zero_share: 8,
+            };
+        }
+        let zero_share = sixteenths(self.zeros, count);
+        // A flagged column keeps the mean of what is not zero.
+        let (sum, among) = if zero_share >= 6 && self.zeros < count {
+            (self.nonzero, count - self.zeros)
+        } else {
+            (self.all, count)
         };
+        let mean16 = u64::try_from(sum.saturating_mul(16) / u128::from(among)).unwrap_or(u64::MAX);
+        let share = as_float64(self.zeros) / as_float64(count);
+        Tried {
+            bits: as_float64(self.bits16) / 16.0 / as_float64(count) + 1.0 - share,
+            mean16,
+            zero_share,
+        }
     }
-    let zero_share = sixteenths(zeros, count);
-    // A flagged column keeps the mean of what is not zero.
-    let (sum, among) = if zero_share >= 6 && zeros < count {
-        (sum_nonzero, count - zeros)
-    } else {
-        (sum, count)
-    };
-    let mean16 = u64::try_from(sum.saturating_mul(16) / u128::from(among)).unwrap_or(u64::MAX);
-    Tried {
-        bits: bits / as_float64(count) + 1.0 - as_float64(zeros) / as_float64(count),
-        mean16,
-        zero_share,
+}
+
+/// Bits of a code in 1/16: those it needs, and how far it lies above its power of two.
+const fn bits16(code: u64) -> u64 {
+    if code == 0 {
+        return 0;
     }
+    let len = bit_len(code);
+    let below = (code << (64 - len)) << 1;
+    (len as u64) << 4 | below >> 60
 }
 
 /// Bits per value if the last [`MAX_MEMORY`] distinct values are remembered.
@@ -522,30 +402,44 @@ fn fit_time(rows: &Rows, series: usize) -> TimeParams {
         }
     }
     let tick_us = u32::try_from(tick.max(1)).unwrap_or(1);
+    let ticks = |time: i64| time.wrapping_sub(first) / i64::from(tick_us);
     let mut last: Vec<Option<i64>> = alloc::vec![None; series];
     let mut steps: Vec<i64> = Vec::new();
-    let (mut sum, mut count) = (0u128, 0u128);
-    let mut before: Vec<Option<i64>> = alloc::vec![None; series];
     for (&time, &series) in rows.times.iter().zip(&rows.series) {
-        let series = series as usize;
-        if let Some(last) = last[series] {
-            let step = time.wrapping_sub(last) / i64::from(tick_us);
-            steps.push(step);
-            if let Some(before) = before[series].replace(step) {
-                sum += u128::from(zigzag(step.wrapping_sub(before)));
-                count += 1;
-            }
+        if let Some(last) = last[series as usize].replace(time) {
+            steps.push(time.wrapping_sub(last) / i64::from(tick_us));
         }
-        last[series] = Some(time);
     }
     steps.sort_unstable();
     let step = steps.get(steps.len() / 2).copied().unwrap_or(1);
-    let mean16 = u64::try_from(sum.saturating_mul(16) / count.max(1)).unwrap_or(u64::MAX);
-    TimeParams {
-        tick_us,
-        step: u32::try_from(step).unwrap_or(1),
-        residual_bits: small(bit_len(mean16)).min(36),
+    let mut best: Option<(u64, TimeParams)> = None;
+    for pace in Pace::ALL {
+        let mut params = TimeParams {
+            tick_us,
+            step: u32::try_from(step).unwrap_or(1),
+            pace,
+            residual_bits: 0,
+        };
+        let mut histories: Vec<Option<TimeHistory>> = alloc::vec![None; series];
+        let (mut bits, mut sum, mut count) = (0u64, 0u128, 0u128);
+        for (&time, &series) in rows.times.iter().zip(&rows.series) {
+            let history = &mut histories[series as usize];
+            let ticks = ticks(time);
+            if let Some(history) = history {
+                let code = zigzag(ticks.wrapping_sub(history.predict(0)));
+                bits += bits16(code);
+                sum += u128::from(code);
+                count += 1;
+            }
+            history.get_or_insert_default().learn(&params, ticks);
+        }
+        let mean16 = u64::try_from(sum.saturating_mul(16) / count.max(1)).unwrap_or(u64::MAX);
+        params.residual_bits = small(bit_len(mean16)).min(36);
+        if best.is_none_or(|(least, _)| bits < least) {
+            best = Some((bits, params));
+        }
     }
+    best.map_or(TimeParams::new(tick_us), |(_, params)| params)
 }
 
 fn gcd(mut a: u64, mut b: u64) -> u64 {
@@ -571,15 +465,8 @@ fn small(bits: u32) -> u8 {
     u8::try_from(bits).unwrap_or(u8::MAX)
 }
 
-/// The fraction of a bit by which a code lies above its power of two, roughly.
 #[expect(clippy::cast_precision_loss, reason = "a price is an estimate")]
-fn log2_rest(code: u64) -> f64 {
-    let floor = 1u64 << bit_len(code).saturating_sub(1);
-    (code as f64 / floor as f64 - 1.0).max(0.0)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a price is an estimate")]
-const fn as_float64(count: u64) -> f64 {
+pub(super) const fn as_float64(count: u64) -> f64 {
     count as f64
 }
 

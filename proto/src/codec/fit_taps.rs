@@ -28,7 +28,7 @@ struct Term {
 }
 
 /// Quotients of all rows, and where the last rows of the same series are.
-struct Grid {
+pub(super) struct Grid {
     /// Per row and column: this value, or the last one of the series, and two before it; above the
     /// reference.
     seen: Vec<[i64; 4]>,
@@ -57,6 +57,7 @@ pub(super) fn fit_taps(rows: &Rows, schema: &mut Schema) {
             }
         }
     }
+    super::fit_first::fit_first(&grid, schema);
 }
 
 impl Grid {
@@ -96,7 +97,17 @@ impl Grid {
         grid
     }
 
-    fn rows(&self) -> usize {
+    /// Whether a column has a value in a row, and its series had one before.
+    pub(super) fn is_present(&self, row: usize, column: usize) -> bool {
+        self.present[row * self.width + column]
+    }
+
+    /// The value of a row, or the last one before it, above the column's reference.
+    pub(super) fn level(&self, row: usize, column: usize) -> f64 {
+        float(self.seen[row * self.width + column][0])
+    }
+
+    pub(super) fn rows(&self) -> usize {
         self.seen.len() / self.width.max(1)
     }
 
@@ -195,15 +206,19 @@ fn fit_column(grid: &Grid, plans: &[Plan], at: usize) -> Option<(Taps, u64)> {
     let n = columns.len();
     let mut gram = alloc::vec![alloc::vec![0f64; n + 1]; n];
     for i in 0..n {
-        for j in 0..=n {
+        let weighed: Vec<f64> = columns[i]
+            .2
+            .iter()
+            .zip(&weights)
+            .map(|(a, w)| a * w)
+            .collect();
+        for j in i..=n {
             let other = if j < n { &columns[j].2 } else { &targets };
-            gram[i][j] = columns[i]
-                .2
-                .iter()
-                .zip(other)
-                .zip(&weights)
-                .map(|((a, b), w)| a * b * w)
-                .sum();
+            let sum = weighed.iter().zip(other).map(|(a, b)| a * b).sum();
+            gram[i][j] = sum;
+            if j < n {
+                gram[j][i] = sum;
+            }
         }
     }
     let before = cost(targets.iter().copied());
@@ -373,7 +388,7 @@ const fn count(count: usize) -> f64 {
 }
 
 /// Bits per residual, roughly.
-fn cost(residuals: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn cost(residuals: impl Iterator<Item = f64>) -> f64 {
     let (mut bits, mut n) = (0f64, 0f64);
     for residual in residuals {
         let size = residual.abs() * 2.0 + 1.0;
@@ -383,8 +398,11 @@ fn cost(residuals: impl Iterator<Item = f64>) -> f64 {
     bits / n.max(1.0)
 }
 
+/// Near enough to the logarithm of a number from one up: exact at powers of two, straight between.
 fn log2(value: f64) -> f64 {
-    libm::log2(value)
+    let bits = value.to_bits();
+    let fraction = f64::from_bits(bits & ((1 << 52) - 1) | 1023 << 52) - 1.0;
+    float((bits >> 52).cast_signed() - 1023) + fraction
 }
 
 /// Solves for the chosen terms by elimination; `None` if they are not independent.
@@ -392,7 +410,7 @@ fn log2(value: f64) -> f64 {
     clippy::needless_range_loop,
     reason = "matrices are read by row and column"
 )]
-fn solve(gram: &[Vec<f64>], chosen: &[usize], n: usize) -> Option<Vec<f64>> {
+pub(super) fn solve(gram: &[Vec<f64>], chosen: &[usize], n: usize) -> Option<Vec<f64>> {
     let k = chosen.len();
     let mut a: Vec<Vec<f64>> = chosen
         .iter()

@@ -1,23 +1,42 @@
 //! The batch header: all that forwarding and eviction need, without the schema.
 //!
-//! | bytes | what |
-//! |---|---|
-//! | 1 to 5 | schema number, LEB128 |
-//! | 1 | bits 0-1 back end, 2 times out of order, 3 times in µs, 4 own parameters (reserved, refused), 5-7 unit of the two times |
-//! | 1 to 3 | rows |
-//! | 1 to 4 | samples: twice as many as each row has, or if rows differ twice all of them plus one |
-//! | 1 to 10 | earliest time in units, zigzag |
-//! | 1 to 10 | latest minus earliest time in units |
+//! A stream of bits, lowest first, padded with zeros to whole bytes:
 //!
-//! Units are 1, 10, 100 µs, 1, 10, 100 ms, 1 s and 1 min: the largest of which both are multiples.
+//! | bits | what |
+//! |---|---|
+//! | 2 | back end: 0 varint, 1 Rice, 2 range; 3 is refused |
+//! | 1 | times out of order: the first row is not the earliest, or the last not the latest |
+//! | 1 | times of the rows in µs |
+//! | 1 | rows differ in how many samples they have |
+//! | 4 | unit of the two times below |
+//! | graded 1 | schema number |
+//! | graded 3 | rows, less one |
+//! | graded 2 | samples of a row, the mean rounded up, less one |
+//! | as many as the rows less one need | only if rows differ: samples that are missing to that many in every row |
+//! | 1, sized | whether the earliest time is negative, and it in units, each bit flipped if it is |
+//! | sized | only with two rows or more: latest minus earliest time in units |
+//!
+//! Graded k is an exponential Golomb code: the value plus 2^k takes k + n + 1 bits; n ones, a zero,
+//! and all of them but the highest. Sized is the number of the value's bits in 6 bits, then all of them but
+//! the highest, or after 63 all 64.
+//!
+//! Units are 1, 10, 50, 100 µs, 1, 5, 10, 50, 100, 500 ms, 1, 5, 10, 30 s, 1 and 5 min: the largest
+//! of which both are multiples.
+//!
+//! Schemas travel apart, so that a header only names one: a batch never brings parameters of its
+//! own.
 
 use super::DecodeError;
-use crate::varint::{self, NoRoom};
+use super::bits::{BitReader, BitWriter, Bits, CodeError, Slice};
+use super::rice::bit_len;
+use crate::varint::NoRoom;
 
 /// Most rows any batch may have, whatever the limits say.
 pub const MAX_ROWS: u32 = 65_535;
 /// Most bytes of a header.
-pub const MAX_HEADER_BYTES: usize = 5 + 1 + 3 + 4 + 10 + 10;
+pub const MAX_HEADER_BYTES: usize = 36;
+/// Most samples of a row.
+const MAX_WIDTH: u64 = 1_024;
 
 /// How the symbols of a batch became bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,7 +50,7 @@ pub enum BackEnd {
 }
 
 impl BackEnd {
-    const fn to_u8(self) -> u8 {
+    const fn number(self) -> u64 {
         match self {
             Self::Varint => 0,
             Self::Rice => 1,
@@ -59,15 +78,41 @@ pub struct BatchHeader {
     pub last_time_us: i64,
 }
 
-const UNITS_US: [i64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 60_000_000];
+const UNITS_US: [i64; 16] = [
+    1,
+    10,
+    50,
+    100,
+    1_000,
+    5_000,
+    10_000,
+    50_000,
+    100_000,
+    500_000,
+    1_000_000,
+    5_000_000,
+    10_000_000,
+    30_000_000,
+    60_000_000,
+    300_000_000,
+];
 
 impl BatchHeader {
-    /// The first row is not the earliest.
+    /// The first row is not the earliest, or the last not the latest.
     pub const OUT_OF_ORDER: u8 = 0x04;
     /// Times are coded in microseconds, because some are not whole ticks from the first.
     pub const FINE_TIMES: u8 = 0x08;
-    /// The batch carries its own column parameters: reserved, refused by this build.
-    pub const OWN_PARAMS: u8 = 0x10;
+
+    /// What a reader starts from.
+    const BLANK: Self = Self {
+        schema_no: 0,
+        back_end: BackEnd::Varint,
+        flags: 0,
+        rows: 1,
+        samples: 0,
+        first_time_us: 0,
+        last_time_us: 0,
+    };
 
     /// Reads the header at the start of a batch, without its schema.
     ///
@@ -89,56 +134,15 @@ impl BatchHeader {
 
     /// The header and its length.
     pub(crate) fn read(payload: &[u8]) -> Result<(Self, usize), DecodeError> {
-        let mut at = 0;
-        let schema_no = number(payload, &mut at)?;
-        let head = *payload.get(at).ok_or(DecodeError::Short)?;
-        at += 1;
-        let back_end = match head & 0x03 {
-            0 => BackEnd::Varint,
-            1 => BackEnd::Rice,
-            2 => BackEnd::Range,
-            other => return Err(DecodeError::BackEnd(other)),
-        };
-        let flags = head & (Self::OUT_OF_ORDER | Self::FINE_TIMES | Self::OWN_PARAMS);
-        if flags & Self::OWN_PARAMS != 0 {
-            return Err(DecodeError::Flags(flags));
-        }
-        let rows = number(payload, &mut at)?;
-        let shape = number(payload, &mut at)?;
-        if rows == 0 || rows > MAX_ROWS {
-            return Err(DecodeError::Limit("rows"));
-        }
-        let samples = if shape & 1 == 0 {
-            (shape >> 1).saturating_mul(rows)
-        } else {
-            shape >> 1
-        };
-        if shape & 1 == 1 && samples.is_multiple_of(rows) {
-            return Err(DecodeError::Header);
-        }
-        if samples == 0 || u64::from(samples) > u64::from(rows) * 1024 {
-            return Err(DecodeError::Limit("samples"));
-        }
-        let unit = UNITS_US[usize::from(head >> 5)];
-        let first = varint::unzigzag(varint::get(payload, &mut at).ok_or(DecodeError::Short)?);
-        let span = varint::get(payload, &mut at).ok_or(DecodeError::Short)?;
-        let first_time_us = first.checked_mul(unit).ok_or(DecodeError::Header)?;
-        let span_us = span
-            .checked_mul(unit.unsigned_abs())
-            .ok_or(DecodeError::Header)?;
-        let last_time_us = first_time_us
-            .checked_add_unsigned(span_us)
-            .ok_or(DecodeError::Header)?;
-        let header = Self {
-            schema_no,
-            back_end,
-            flags,
-            rows,
-            samples,
-            first_time_us,
-            last_time_us,
-        };
-        Ok((header, at))
+        let mut bits = BitReader::new(payload);
+        let read = Self::BLANK.code(&mut bits).and_then(|header| {
+            bits.align()?;
+            Ok((header, payload.len() - bits.left()))
+        });
+        read.map_err(|error| match error {
+            CodeError::Decode(error) => error,
+            CodeError::Full => DecodeError::Header,
+        })
     }
 
     /// Writes the header at the start of `out`; returns its length.
@@ -146,36 +150,111 @@ impl BatchHeader {
     /// # Errors
     /// [`NoRoom`]; [`MAX_HEADER_BYTES`] always suffice.
     pub fn write(&self, out: &mut [u8]) -> Result<usize, NoRoom> {
+        let mut bits = BitWriter::new(Slice::new(out));
+        self.code(&mut bits).map_err(|_| NoRoom)?;
+        bits.finish().map(|slice| slice.len()).map_err(|_| NoRoom)
+    }
+
+    /// Writes this header, or reads one whatever this one is.
+    fn code<B: Bits>(&self, bits: &mut B) -> Result<Self, CodeError> {
+        let back_end = match bits.bits(self.back_end.number(), 2)? {
+            0 => BackEnd::Varint,
+            1 => BackEnd::Rice,
+            2 => BackEnd::Range,
+            _ => return Err(DecodeError::BackEnd(3).into()),
+        };
+        let mut flags = 0;
+        for flag in [Self::OUT_OF_ORDER, Self::FINE_TIMES] {
+            if bits.bit(self.flags & flag != 0)? {
+                flags |= flag;
+            }
+        }
+        let samples = u64::from(self.samples);
+        let uneven = bits.bit(samples % u64::from(self.rows.max(1)) != 0)?;
+        let (code, span_us) = self.unit_and_span();
+        let unit = UNITS_US[(bits.bits(code, 4)? & 15) as usize];
+
+        let schema_no = graded(bits, u64::from(self.schema_no), 1)?;
+        let schema_no = u32::try_from(schema_no).map_err(|_| DecodeError::Header)?;
+        let rows = graded(bits, u64::from(self.rows).saturating_sub(1), 3)? + 1;
+        if rows > u64::from(MAX_ROWS) {
+            return Err(DecodeError::Limit("rows").into());
+        }
+        let width = graded(bits, samples.div_ceil(rows).saturating_sub(1), 2)? + 1;
+        if width > MAX_WIDTH {
+            return Err(DecodeError::Limit("samples").into());
+        }
+        let missing = if uneven {
+            bits.bits((width * rows).wrapping_sub(samples), bit_len(rows - 1))?
+        } else {
+            0
+        };
+        if uneven != (missing != 0) || missing >= rows {
+            return Err(DecodeError::Header.into());
+        }
+
+        let negative = bits.bit(self.first_time_us < 0)?;
+        let flip = if negative { -1 } else { 0 };
+        let first = sized(bits, (self.first_time_us / unit ^ flip).cast_unsigned())?;
+        let first = i64::try_from(first).map_err(|_| DecodeError::Header)? ^ flip;
+        let span = if rows > 1 {
+            sized(bits, span_us / unit.unsigned_abs())?
+        } else {
+            0
+        };
+        let first_time_us = first.checked_mul(unit).ok_or(DecodeError::Header)?;
+        let last_time_us = span
+            .checked_mul(unit.unsigned_abs())
+            .and_then(|span_us| first_time_us.checked_add_unsigned(span_us))
+            .ok_or(DecodeError::Header)?;
+        Ok(Self {
+            schema_no,
+            back_end,
+            flags,
+            // Both are below 2^26 by the checks above.
+            rows: (rows & 0xffff) as u32,
+            samples: ((width * rows - missing) & 0xffff_ffff) as u32,
+            first_time_us,
+            last_time_us,
+        })
+    }
+
+    /// The number of the largest unit that suits, and the time from the first to the last row.
+    fn unit_and_span(&self) -> (u64, u64) {
         let span_us = self
             .last_time_us
             .wrapping_sub(self.first_time_us)
             .cast_unsigned();
+        // Factors of two rule out most units without a division.
+        let twos = (self.first_time_us.cast_unsigned() | span_us).trailing_zeros();
         let fits = |unit: &i64| {
-            self.first_time_us % unit == 0 && span_us.is_multiple_of(unit.unsigned_abs())
+            unit.trailing_zeros() <= twos
+                && self.first_time_us % unit == 0
+                && span_us.is_multiple_of(unit.unsigned_abs())
         };
         let code = UNITS_US.iter().rposition(fits).unwrap_or(0);
-        let unit = UNITS_US[code];
-        let mut at = 0;
-        varint::put(out, &mut at, u64::from(self.schema_no))?;
-        // At most 7, so the shift keeps every bit.
-        let code = u8::try_from(code).map_err(|_| NoRoom)?;
-        *out.get_mut(at).ok_or(NoRoom)? = self.back_end.to_u8() | self.flags | code << 5;
-        at += 1;
-        varint::put(out, &mut at, u64::from(self.rows))?;
-        let (rows, samples) = (u64::from(self.rows.max(1)), u64::from(self.samples));
-        let shape = if samples.is_multiple_of(rows) {
-            (samples / rows) << 1
-        } else {
-            samples << 1 | 1
-        };
-        varint::put(out, &mut at, shape)?;
-        varint::put(out, &mut at, varint::zigzag(self.first_time_us / unit))?;
-        varint::put(out, &mut at, span_us / unit.unsigned_abs())?;
-        Ok(at)
+        (code as u64, span_us)
     }
 }
 
-fn number(payload: &[u8], at: &mut usize) -> Result<u32, DecodeError> {
-    let number = varint::get(payload, at).ok_or(DecodeError::Short)?;
-    u32::try_from(number).map_err(|_| DecodeError::Header)
+/// An exponential Golomb code; values below 2^33.
+fn graded<B: Bits>(bits: &mut B, value: u64, k: u32) -> Result<u64, CodeError> {
+    let above = value + (1 << k);
+    let more = bits.unary(bit_len(above) - 1 - k, 32)?;
+    let len = k + more;
+    let low = bits.bits(above & ((1 << len) - 1), len)?;
+    Ok((low | 1 << len) - (1 << k))
+}
+
+/// A number after its length in bits.
+fn sized<B: Bits>(bits: &mut B, value: u64) -> Result<u64, CodeError> {
+    let len = bits.bits(u64::from(bit_len(value).min(63)), 6)?;
+    match u32::try_from(len).unwrap_or(63) {
+        0 => Ok(0),
+        63 => bits.bits(value, 64),
+        len => {
+            let top = 1u64 << (len - 1);
+            Ok(top | bits.bits(value & (top - 1), len - 1)?)
+        }
+    }
 }

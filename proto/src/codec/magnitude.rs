@@ -11,6 +11,12 @@ use super::rice::bit_len;
 pub(super) const LEVELS: usize = 28;
 /// From this level on zero is one more magnitude class, not a bit of its own.
 const WIDE: u32 = 16;
+/// Most bits of a mean in 1/16.
+const MAX_BITS: u32 = 44;
+/// Classes from four below the one expected, from which on the first and the second bit below the
+/// leading one have models.
+const NEAR: usize = 0;
+const NEARER: usize = 0;
 /// Classes above and below the one expected that have models of their own.
 pub(super) const STEPS: usize = 6;
 
@@ -43,24 +49,50 @@ pub(super) struct Trace {
     /// Running means of what the plain prediction and the taps were off by.
     plain: u64,
     tapped: u64,
-    /// Whether the last residuals were not zero: the newest in bit 0.
+    /// Whether the last eight values were not as foretold: the newest in bit 0.
     moved: u8,
     sign: u8,
+    /// How many bits more than the means' the expected size has. Such residuals are bit patterns of
+    /// noise, whose size says nothing of the next: the means then stay as they are.
+    beyond: u8,
     /// Quotients so far, up to 4.
     pub(super) seen: u8,
 }
 
 impl Trace {
-    pub(super) const fn new(mean16: u64) -> Self {
+    /// Expects residuals of so many bits in 1/16, and eight that were zero before if it is `quiet`.
+    pub(super) const fn new(bits: u32, quiet: bool) -> Self {
+        let beyond = bits.saturating_sub(MAX_BITS);
+        let mean = mean16(bits - beyond);
         Self {
-            quick: mean16,
-            slow: mean16,
-            plain: mean16,
-            tapped: mean16,
-            moved: 0,
+            quick: mean,
+            slow: mean,
+            plain: mean,
+            tapped: mean,
+            moved: if quiet { 0 } else { u8::MAX },
             sign: 0,
+            beyond: (beyond & 63) as u8,
             seen: 0,
         }
+    }
+
+    /// Whether the last eight values were as foretold.
+    #[inline]
+    pub(super) const fn is_quiet(&self) -> bool {
+        self.moved == 0
+    }
+
+    /// Notes whether a value that has no residual was as foretold.
+    #[inline]
+    pub(super) const fn note(&mut self, moved: bool) {
+        self.moved = self.moved << 1 | moved as u8;
+    }
+
+    /// Takes in a residual of zero that was not coded.
+    #[inline]
+    pub(super) fn rest(&mut self) {
+        self.note(false);
+        self.learn(0);
     }
 
     /// Whether the taps have been closer of late.
@@ -78,9 +110,20 @@ impl Trace {
 
     #[inline]
     fn learn(&mut self, magnitude: u64) {
-        let aim = magnitude.min(1 << 58) << 4;
-        settle(&mut self.quick, aim, 3);
-        settle(&mut self.slow, aim, 5);
+        if self.beyond == 0 {
+            let aim = magnitude.min(1 << 58) << 4;
+            settle(&mut self.quick, aim, 3);
+            settle(&mut self.slow, aim, 5);
+        }
+    }
+}
+
+/// A mean in 1/16 of which so many bits are needed: three quarters of the power of two.
+const fn mean16(bits: u32) -> u64 {
+    if bits == 0 {
+        0
+    } else {
+        (3 << if bits > MAX_BITS { MAX_BITS } else { bits }) >> 2
     }
 }
 
@@ -104,14 +147,31 @@ const fn level(mean16: u64) -> u32 {
 }
 
 impl Own {
-    pub(super) const fn new(zero: Model) -> Self {
+    /// For residuals that are expected to have so many bits in 1/16.
+    pub(super) const fn new(zero: Model, bits: u32) -> Self {
+        let even = place(level(mean16(bits))) & !1;
         Self {
             zero: [zero; 3],
-            over: [Model::new(22000, 1); 2],
-            first_up: [Model::new(45000, 1); 2],
-            first_down: [Model::new(25000, 1); 2],
+            over: [start(OVER[even]), start(OVER[even + 1])],
+            first_up: [start(UP[even][0]), start(UP[even + 1][0])],
+            first_down: [start(DOWN[even][0]), start(DOWN[even + 1][0])],
             sign: [Model::new(1 << 15, 8); 3],
         }
+    }
+}
+
+/// A model of a column: soon its own.
+const fn start(p: u16) -> Model {
+    Model::new(p, 1)
+}
+
+/// The models of a level: beyond the table only the half of the octave counts.
+#[inline]
+const fn place(level: u32) -> usize {
+    if (level as usize) < LEVELS {
+        level as usize
+    } else {
+        LEVELS - 2 + (level & 1) as usize
     }
 }
 
@@ -172,13 +232,8 @@ pub(super) fn residual<C: Coder>(
     residual: i64,
 ) -> i64 {
     let magnitude = residual.unsigned_abs();
-    let level = level((trace.quick + trace.slow) >> 1);
-    // Beyond the table only the half of the octave counts.
-    let at = if (level as usize) < LEVELS {
-        level as usize
-    } else {
-        LEVELS - 2 + (level & 1) as usize
-    };
+    let level = level((trace.quick + trace.slow) >> 1) + 2 * u32::from(trace.beyond);
+    let at = place(level);
     let wide = level >= WIDE;
     if !wide {
         let lately = usize::from(trace.moved & 1);
@@ -188,7 +243,7 @@ pub(super) fn residual<C: Coder>(
             &mut shared.zero[at][lately + beside],
             residual == 0,
         );
-        trace.moved = trace.moved << 1 | u8::from(!zero);
+        trace.note(!zero);
         if zero {
             trace.learn(0);
             return 0;
@@ -235,7 +290,7 @@ pub(super) fn residual<C: Coder>(
         }
     }
     if wide {
-        trace.moved = trace.moved << 1 | u8::from(found != 0);
+        trace.note(found != 0);
         if found == 0 {
             trace.learn(0);
             return 0;
@@ -245,20 +300,21 @@ pub(super) fn residual<C: Coder>(
     trace.sign = 1 + u8::from(negative);
     let mut result = 1u64;
     let mut left = found - 1;
-    if left > 0 {
-        let near = (found + 4).saturating_sub(expected).min(8) as usize;
+    // Bits far below the expected class are as good as even.
+    let near = (found + 4).saturating_sub(expected).min(8) as usize;
+    if left > 0 && near >= NEAR {
         left -= 1;
         let low = coder.bit(&mut shared.below[near][0], (magnitude >> left) & 1 == 0);
         result = result << 1 | u64::from(!low);
-        if left > 0 {
+        if left > 0 && near >= NEARER {
             left -= 1;
             let model = &mut shared.below[near][1 + usize::from(!low)];
             let low = coder.bit(model, (magnitude >> left) & 1 == 0);
             result = result << 1 | u64::from(!low);
-            if left > 0 {
-                result = result << left | coder.raw(magnitude & ((1 << left) - 1), left);
-            }
         }
+    }
+    if left > 0 {
+        result = result << left | coder.raw(magnitude & ((1 << left) - 1), left);
     }
     trace.learn(result);
     let signed = result.cast_signed();

@@ -26,6 +26,10 @@ mod encode;
 #[cfg(feature = "alloc")]
 mod fit;
 #[cfg(feature = "alloc")]
+mod fit_first;
+#[cfg(feature = "alloc")]
+mod fit_scale;
+#[cfg(feature = "alloc")]
 mod fit_taps;
 pub mod header;
 #[cfg(feature = "alloc")]
@@ -34,6 +38,8 @@ pub mod model;
 pub mod params;
 #[cfg(feature = "alloc")]
 mod range;
+#[cfg(feature = "alloc")]
+mod range_columns;
 #[cfg(feature = "alloc")]
 mod range_rows;
 #[cfg(feature = "alloc")]
@@ -73,7 +79,8 @@ pub struct Limits {
     pub states: u32,
     /// Labels of a series, and tags of a schema.
     pub labels: u32,
-    /// Bytes of the texts of a column's dictionary, and of the new texts of one batch.
+    /// Bytes of the texts of a column's dictionary, and of the new texts of one batch, of which each
+    /// counts as one byte more.
     pub text_bytes: u32,
 }
 
@@ -118,9 +125,6 @@ pub enum DecodeError {
     /// A back end this build does not read.
     #[error("codec back end {0} is unknown here")]
     BackEnd(u8),
-    /// Flags this build does not read.
-    #[error("batch flags {0:#04x} are unknown here")]
-    Flags(u8),
     /// The header contradicts itself.
     #[error("the batch header is invalid")]
     Header,

@@ -73,7 +73,7 @@ impl Predictor {
     }
 }
 
-use super::params::{Corrections, Params, Scale};
+use super::params::{Corrections, Pace, Params, Scale, TimeParams};
 use super::scale;
 use crate::schema::ColumnKind;
 
@@ -90,6 +90,8 @@ pub struct Plan {
     /// By how many bits the running mean of residuals is scaled down, so that it fits 32 bits.
     pub(crate) shift: u32,
     power: f64,
+    /// One over `power`.
+    part: f64,
 }
 
 impl Plan {
@@ -115,6 +117,7 @@ impl Plan {
             texts,
             shift,
             power,
+            part: 1.0 / power,
         }
     }
 
@@ -142,11 +145,15 @@ impl Plan {
         matches!(self.kind, ColumnKind::F32 | ColumnKind::F64) && self.params.scale != Scale::Bits
     }
 
-    /// Whether every mantissa is a quotient.
+    /// Whether some number of the column has neither quotient nor place in the coding of residuals.
     #[cfg(feature = "alloc")]
     #[inline]
-    pub(crate) const fn is_plain(&self) -> bool {
-        self.params.divisor == 1 && self.params.stride == 0
+    pub(crate) const fn excepts(&self) -> bool {
+        match self.kind {
+            ColumnKind::I64 => self.params.divisor != 1 || self.params.stride != 0,
+            ColumnKind::F32 | ColumnKind::F64 => true,
+            ColumnKind::Bool | ColumnKind::Str => false,
+        }
     }
 
     /// Width of a value's bits.
@@ -165,7 +172,7 @@ impl Plan {
         let low = (bits & 0xffff_ffff) as u32;
         let (mantissa, correction) = match (self.kind, self.params.scale) {
             (ColumnKind::F32, Scale::Bits) => (scale::order_f32(low), 0),
-            (ColumnKind::F32, _) => scale::split_f32(low, self.power)?,
+            (ColumnKind::F32, _) => scale::split_f32(low, self.power, self.part)?,
             (ColumnKind::F64, Scale::Bits) => (scale::order_f64(bits), 0),
             (ColumnKind::F64, Scale::Printed(parts)) => scale::split_printed(bits, parts)?,
             (ColumnKind::F64, _) => scale::split_f64(bits, self.power)?,
@@ -251,7 +258,7 @@ impl Plan {
     pub(crate) fn float(&self, mantissa: i64, correction: i8) -> u64 {
         match (self.kind, self.params.scale) {
             (ColumnKind::F32, Scale::Bits) => u64::from(scale::unorder_f32(mantissa)),
-            (ColumnKind::F32, _) => u64::from(scale::join_f32(mantissa, correction, self.power)),
+            (ColumnKind::F32, _) => u64::from(scale::join_f32(mantissa, correction, self.part)),
             (ColumnKind::F64, Scale::Bits) => scale::unorder_f64(mantissa),
             (ColumnKind::F64, Scale::Printed(parts)) => {
                 scale::join_printed(mantissa, correction, parts)
@@ -426,6 +433,7 @@ fn start_mean(bits: u32, shift: u32) -> u32 {
 /// What is remembered of the times of one series.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TimeHistory {
+    /// The last time, or where the grid has it.
     last: i64,
     step: i64,
     /// As in [`History`].
@@ -448,19 +456,33 @@ impl TimeHistory {
 
     /// Takes in the time that came.
     #[inline]
-    pub(crate) fn learn(&mut self, step: u32, residual_bits: u8, ticks: i64) {
-        match self.rows {
-            0 => {
-                self.step = i64::from(step);
-                self.rows = 1;
-                self.mean = start_mean(u32::from(residual_bits), 0);
-                self.zeros = if residual_bits == 0 { 255 } else { 0 };
+    pub(crate) fn learn(&mut self, params: &TimeParams, ticks: i64) {
+        if self.rows == 0 {
+            self.step = i64::from(params.step);
+            self.rows = 1;
+            self.mean = start_mean(u32::from(params.residual_bits), 0);
+            self.zeros = if params.residual_bits == 0 { 255 } else { 0 };
+            self.last = ticks;
+            return;
+        }
+        match params.pace {
+            Pace::Follow => self.step = ticks.wrapping_sub(self.last),
+            Pace::Step => {}
+            Pace::Grid => {
+                let foretold = self.last.wrapping_add(self.step);
+                let late = ticks.wrapping_sub(foretold);
+                if late.unsigned_abs() < self.step.unsigned_abs() {
+                    self.last = foretold.wrapping_add(late >> GRID_RATE);
+                    return;
+                }
             }
-            _ => self.step = ticks.wrapping_sub(self.last),
         }
         self.last = ticks;
     }
 }
+
+/// A grid follows the times by 1/2^this of what they are late.
+const GRID_RATE: u32 = 2;
 
 /// What one cell of a row is, to the coder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

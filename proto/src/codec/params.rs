@@ -29,6 +29,8 @@ pub enum Scale {
 pub const MAX_PARTS: u16 = 18_000;
 /// Most taps of a column.
 pub const MAX_TAPS: usize = 8;
+/// Most taps on the first value of a column.
+pub const MAX_FIRST_TAPS: usize = 2;
 
 /// One term of a fitted prediction: `weight` / 2^16 times what a value of the row, or of an earlier
 /// row of the series, lies above its column's reference.
@@ -42,21 +44,27 @@ pub struct Tap {
     pub weight: i64,
 }
 
-/// The taps of a column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Taps {
-    taps: [Tap; MAX_TAPS],
+/// Up to `N` taps of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Taps<const N: usize = MAX_TAPS> {
+    taps: [Tap; N],
     len: u8,
 }
 
-impl Taps {
+impl<const N: usize> Default for Taps<N> {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+impl<const N: usize> Taps<N> {
     /// None.
     pub const NONE: Self = Self {
         taps: [Tap {
             column: 0,
             lag: 0,
             weight: 0,
-        }; MAX_TAPS],
+        }; N],
         len: 0,
     };
 
@@ -82,6 +90,33 @@ impl Taps {
     #[inline]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    #[cfg(feature = "alloc")]
+    fn encode(&self, out: &mut alloc::vec::Vec<u8>) {
+        out.push(self.len);
+        for tap in self.as_slice() {
+            append(out, u64::from(tap.column) << 2 | u64::from(tap.lag));
+            append(out, varint::zigzag(tap.weight));
+        }
+    }
+
+    /// At least one tap.
+    #[cfg(feature = "alloc")]
+    fn decode(bytes: &[u8], at: &mut usize) -> Option<Self> {
+        let mut taps = Self::NONE;
+        for _ in 0..next(bytes, at)? {
+            let place = varint::get(bytes, at)?;
+            let tap = Tap {
+                column: u16::try_from(place >> 2).ok()?,
+                lag: (place & 3) as u8,
+                weight: varint::unzigzag(varint::get(bytes, at)?),
+            };
+            if !taps.push(tap) {
+                return None;
+            }
+        }
+        (!taps.is_empty()).then_some(taps)
     }
 }
 
@@ -131,6 +166,11 @@ pub struct Params {
     pub memory: u8,
     /// What the range back end adds to the prediction.
     pub taps: Taps,
+    /// What it adds to the reference to foretell a series' first value: taps on earlier columns of
+    /// the row.
+    pub first_taps: Taps<MAX_FIRST_TAPS>,
+    /// With such taps: expected distance of the first quotient from that, in bits of it, 0 to 63.
+    pub first_bits: u8,
 }
 
 impl Params {
@@ -160,6 +200,8 @@ impl Params {
             zero_share: 8,
             memory: 0,
             taps: Taps::NONE,
+            first_taps: Taps::NONE,
+            first_bits: 0,
         }
     }
 }
@@ -187,7 +229,10 @@ impl Params {
         if self.stride != 0 && (self.stride <= 1 << 16 || self.divisor != 1) {
             return Err("stride");
         }
-        if self.taps.as_slice().iter().any(|tap| tap.lag > 3) {
+        if self.taps.as_slice().iter().any(|tap| tap.lag > 3)
+            || self.first_taps.as_slice().iter().any(|tap| tap.lag > 0)
+            || (self.first_taps.is_empty() && self.first_bits != 0)
+        {
             return Err("tap");
         }
         if self.divisor == 0 || self.divisor > i64::MAX.unsigned_abs() {
@@ -199,6 +244,7 @@ impl Params {
         if self.reference_bits > 63
             || self.slope_bits > 63
             || self.kin_bits > 64
+            || self.first_bits > 63
             || self.residual_bits > 68
             || self.zero_share > 15
         {
@@ -213,6 +259,7 @@ impl Params {
                 || self.predictor.goes_on()
                 || self.kin_bits != 0
                 || !self.taps.is_empty()
+                || !self.first_taps.is_empty()
                 || self.stride != 0
                 || self.divisor != 1
                 || self.reference < 0)
@@ -231,7 +278,7 @@ impl Params {
         matches!(kind, ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64)
     }
 
-    /// Appends the parameters of a column of this kind: 5 to 30 bytes, 2 or more for text and bool.
+    /// Appends the parameters of a column of this kind: 5 to 40 bytes, 2 or more for text and bool.
     #[cfg(feature = "alloc")]
     pub(crate) fn encode(&self, kind: ColumnKind, out: &mut alloc::vec::Vec<u8>) {
         let taps = if self.taps.is_empty() { 0 } else { TAPPED };
@@ -257,7 +304,9 @@ impl Params {
             head |= REMEMBERS;
         }
         let kin = if self.kin_bits == 0 { 0 } else { KIN };
-        out.extend_from_slice(&[head, self.residual_bits, self.reference_bits | kin]);
+        let first = if self.first_taps.is_empty() { 0 } else { FIRST };
+        let residual = self.residual_bits | first;
+        out.extend_from_slice(&[head, residual, self.reference_bits | kin]);
         if kin != 0 {
             out.push(self.kin_bits);
         }
@@ -279,11 +328,11 @@ impl Params {
             out.push(self.memory);
         }
         if !self.taps.is_empty() {
-            out.push(self.taps.len);
-            for tap in self.taps.as_slice() {
-                append(out, u64::from(tap.column) << 2 | u64::from(tap.lag));
-                append(out, varint::zigzag(tap.weight));
-            }
+            self.taps.encode(out);
+        }
+        if first != 0 {
+            out.push(self.first_bits);
+            self.first_taps.encode(out);
         }
     }
 
@@ -311,7 +360,8 @@ impl Params {
         } else {
             Corrections::Often
         };
-        params.residual_bits = next(bytes, at)?;
+        let residual = next(bytes, at)?;
+        params.residual_bits = residual & !FIRST;
         params.reference_bits = next(bytes, at)?;
         if params.reference_bits & KIN != 0 {
             params.reference_bits ^= KIN;
@@ -349,21 +399,11 @@ impl Params {
             }
         }
         if first & TAPPED != 0 {
-            let count = next(bytes, at)?;
-            if count == 0 {
-                return None;
-            }
-            for _ in 0..count {
-                let place = varint::get(bytes, at)?;
-                let tap = Tap {
-                    column: u16::try_from(place >> 2).ok()?,
-                    lag: (place & 3) as u8,
-                    weight: varint::unzigzag(varint::get(bytes, at)?),
-                };
-                if !params.taps.push(tap) {
-                    return None;
-                }
-            }
+            params.taps = Taps::decode(bytes, at)?;
+        }
+        if residual & FIRST != 0 {
+            params.first_bits = next(bytes, at)?;
+            params.first_taps = Taps::decode(bytes, at)?;
         }
         Some(params)
     }
@@ -382,11 +422,39 @@ const TAPPED: u8 = 0x08;
 #[cfg(feature = "alloc")]
 const KIN: u8 = 0x80;
 #[cfg(feature = "alloc")]
+const FIRST: u8 = 0x80;
+#[cfg(feature = "alloc")]
 const OFTEN: u8 = 0x20;
 #[cfg(feature = "alloc")]
 const DIVIDED: u8 = 0x40;
 #[cfg(feature = "alloc")]
 const REMEMBERS: u8 = 0x80;
+
+/// How the next time of a series is foretold from the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pace {
+    /// The last step again: for series whose steps differ or change.
+    Follow,
+    /// The usual step: for a clock whose steps vary one by one.
+    Step,
+    /// The usual step on a grid that follows the times slowly: for a timer that keeps its grid and
+    /// is read late by chance.
+    Grid,
+}
+
+impl Pace {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Follow, Self::Step, Self::Grid];
+
+    #[cfg(feature = "alloc")]
+    const fn to_u8(self) -> u8 {
+        match self {
+            Self::Follow => 0,
+            Self::Step => 1,
+            Self::Grid => 2,
+        }
+    }
+}
 
 /// How the times of a schema's rows are coded.
 ///
@@ -398,6 +466,8 @@ pub struct TimeParams {
     pub tick_us: u32,
     /// Expected ticks from one row of a series to the next.
     pub step: u32,
+    /// What is foretold.
+    pub pace: Pace,
     /// Expected error of that in 1/16 tick, as bits of it, 0 to 36.
     pub residual_bits: u8,
 }
@@ -409,6 +479,7 @@ impl TimeParams {
         Self {
             tick_us,
             step: 1,
+            pace: Pace::Follow,
             residual_bits: 6,
         }
     }
@@ -432,20 +503,27 @@ impl TimeParams {
     pub(crate) fn encode(&self, out: &mut alloc::vec::Vec<u8>) {
         append(out, u64::from(self.tick_us));
         append(out, u64::from(self.step));
-        out.push(self.residual_bits);
+        out.push(self.pace.to_u8() << PACE_SHIFT | self.residual_bits);
     }
 
     #[cfg(feature = "alloc")]
     pub(crate) fn decode(bytes: &[u8], at: &mut usize) -> Option<Self> {
         let tick_us = u32::try_from(varint::get(bytes, at)?).ok()?;
         let step = u32::try_from(varint::get(bytes, at)?).ok()?;
+        let last = next(bytes, at)?;
+        let pace = last >> PACE_SHIFT;
         Some(Self {
             tick_us,
             step,
-            residual_bits: next(bytes, at)?,
+            pace: Pace::ALL.into_iter().find(|known| known.to_u8() == pace)?,
+            residual_bits: last & ((1 << PACE_SHIFT) - 1),
         })
     }
 }
+
+/// The pace stands above the bits of the jitter.
+#[cfg(feature = "alloc")]
+const PACE_SHIFT: u32 = 6;
 
 #[cfg(feature = "alloc")]
 fn next(bytes: &[u8], at: &mut usize) -> Option<u8> {

@@ -15,7 +15,8 @@ use super::bits::{Bits, CodeError, Sink};
 /// Bytes that a reader may take beyond the end: what the encoder's last words leave out.
 const MAX_BEYOND: usize = 8;
 /// Least and most probability of a bit, of 65,536.
-const LEAST: u32 = 24;
+const LEAST: i32 = 24;
+const MOST: i32 = 0x10000 - LEAST;
 
 /// How fast a model moves after `n` bits: 1/(n + 1.5) in 1/65,536.
 #[expect(
@@ -48,12 +49,19 @@ impl Model {
         Self { p, count }
     }
 
+    /// The probability of a one, of 65,536.
+    #[must_use]
+    #[inline]
+    pub(super) const fn probability(&self) -> u16 {
+        self.p
+    }
+
     #[inline(always)]
     fn learn(&mut self, bit: bool, limit: u8) {
-        // Towards 65,535 or 0; the shift keeps the sign, and the sum stays within 16 bits.
+        // Towards MOST or LEAST, so that it stays between them; the shift keeps the sign.
         let rate = i32::from(RATES[usize::from(self.count & 127)]);
         let p = i32::from(self.p);
-        let aim = if bit { 0xffff } else { 0 };
+        let aim = if bit { MOST } else { LEAST };
         let moved = p.wrapping_add((aim - p).wrapping_mul(rate >> 1) >> 15);
         self.p = (moved & 0xffff) as u16;
         self.count += u8::from(self.count < limit);
@@ -70,7 +78,7 @@ pub(super) trait Coder {
     /// Whether the stream is written.
     const WRITES: bool;
 
-    /// A bit that is a one with probability `p` of 65,536.
+    /// A bit that is a one with probability `p` of 65,536, which is neither 0 nor 65,536.
     fn biased(&mut self, p: u32, bit: bool) -> bool;
 
     /// `count` bits (0 to 16) of even odds.
@@ -190,15 +198,13 @@ impl<S: Sink> Coder for RangeWriter<S> {
 
     #[inline(always)]
     fn biased(&mut self, p: u32, bit: bool) -> bool {
-        let bound = (self.width >> 16) * u64::from(p.clamp(LEAST, 0x10000 - LEAST));
-        if bit {
-            self.width = bound;
-        } else {
-            let (low, carry) = self.low.overflowing_add(bound);
-            self.low = low;
-            self.carry |= carry;
-            self.width -= bound;
-        }
+        let bound = (self.width >> 16).wrapping_mul(u64::from(p));
+        // Masks in place of a branch: what takes bits cannot be foretold by the processor either.
+        let zero = u64::from(bit).wrapping_sub(1);
+        let (low, carry) = self.low.overflowing_add(bound & zero);
+        self.low = low;
+        self.carry |= carry;
+        self.width = (bound & !zero) | (self.width.wrapping_sub(bound) & zero);
         if self.width >> 32 == 0 {
             self.shift();
         }
@@ -295,14 +301,11 @@ impl Coder for RangeReader<'_> {
 
     #[inline(always)]
     fn biased(&mut self, p: u32, _: bool) -> bool {
-        let bound = (self.width >> 16) * u64::from(p.clamp(LEAST, 0x10000 - LEAST));
+        let bound = (self.width >> 16).wrapping_mul(u64::from(p));
         let bit = self.above < bound;
-        if bit {
-            self.width = bound;
-        } else {
-            self.above -= bound;
-            self.width -= bound;
-        }
+        let zero = u64::from(bit).wrapping_sub(1);
+        self.above = self.above.wrapping_sub(bound & zero);
+        self.width = (bound & !zero) | (self.width.wrapping_sub(bound) & zero);
         if self.width >> 32 == 0 {
             self.shift();
         }

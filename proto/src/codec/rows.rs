@@ -187,6 +187,12 @@ impl Rows {
         self.times.is_empty()
     }
 
+    /// How many columns a row has.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        self.columns.len()
+    }
+
     /// How many values are not missing.
     #[must_use]
     pub const fn samples(&self) -> u32 {

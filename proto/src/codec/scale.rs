@@ -75,12 +75,14 @@ pub fn split_printed(bits: u64, parts: u16) -> Option<(i64, i8)> {
     correction(bits.wrapping_sub(stands_for).cast_signed()).map(|c| (mantissa, c))
 }
 
-/// Mantissa and correction of a single, if it has both.
+/// Mantissa and correction of a single, if it has both; `part` is one over `power`, rounded. A
+/// product with it is far closer to the decimal than singles are to each other, and cheaper than a
+/// division.
 #[must_use]
 #[inline]
-pub fn split_f32(bits: u32, power: f64) -> Option<(i64, i8)> {
+pub fn split_f32(bits: u32, power: f64, part: f64) -> Option<(i64, i8)> {
     let mantissa = nearest(f64::from(f32::from_bits(bits)) * power)?;
-    let stands_for = single(whole(mantissa) / power);
+    let stands_for = single(whole(mantissa) * part);
     correction(i64::from(
         bits.wrapping_sub(stands_for.to_bits()).cast_signed(),
     ))
@@ -90,8 +92,8 @@ pub fn split_f32(bits: u32, power: f64) -> Option<(i64, i8)> {
 /// Undoes [`split_f32`].
 #[must_use]
 #[inline]
-pub fn join_f32(mantissa: i64, correction: i8, power: f64) -> u32 {
-    single(whole(mantissa) / power)
+pub fn join_f32(mantissa: i64, correction: i8, part: f64) -> u32 {
+    single(whole(mantissa) * part)
         .to_bits()
         .wrapping_add_signed(i32::from(correction))
 }
@@ -190,8 +192,8 @@ mod tests {
         ] {
             assert_eq!(split_f64(bits, 1.0), None);
         }
-        assert_eq!(split_f32((-0.0f32).to_bits(), 1.0), None);
-        assert_eq!(split_f32(u32::MAX, 10.0), None);
+        assert_eq!(split_f32((-0.0f32).to_bits(), 1.0, 1.0), None);
+        assert_eq!(split_f32(u32::MAX, 10.0, 0.1), None);
     }
 
     #[test]

@@ -156,8 +156,7 @@ impl<'a, W: Width> StreamEncoder<'a, W> {
         let residual = zigzag(ticks.wrapping_sub(self.clock.predict(self.ticks)));
         // Room has been checked, so that coding cannot fail half-way.
         self.code(residual, timed).map_err(|_| StreamError::Full)?;
-        self.clock
-            .learn(self.time.step, self.time.residual_bits, ticks);
+        self.clock.learn(&self.time, ticks);
         self.ticks = ticks;
         for ((plan, history), symbol) in self
             .plans

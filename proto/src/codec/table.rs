@@ -174,11 +174,6 @@ impl Recent {
         }
     }
 
-    /// How many values are remembered at most.
-    pub(super) const fn most(&self) -> usize {
-        self.most
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.values.is_empty()
     }

@@ -1,0 +1,157 @@
+//! What the range back end learns of one column beside its residuals, and what it codes with that.
+
+use super::magnitude::Own;
+use super::model::{History, Plan};
+use super::params::Tap;
+use super::range::{Coder, Model};
+use super::rice::bit_len;
+
+/// Exceptions that are rarer than this share of 65,536 are told by the row.
+const RARE: u16 = 6_000;
+
+/// Models of one column.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ColumnModels {
+    pub(super) own: Own,
+    pub(super) present: [Model; 2],
+    raw: [Model; 2],
+    was_raw: u8,
+    hit: [Model; 3],
+    pub(super) was_hit: u8,
+    rank: [Model; 5],
+    corrected: [Model; 2],
+    negative: Model,
+    more: Model,
+    was_corrected: u8,
+}
+
+impl ColumnModels {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let often = plan.says_corrections();
+        let share = if plan.params.zero_share == 15 {
+            64_500
+        } else {
+            u16::from(plan.params.zero_share) * 4000 + 2000
+        };
+        Self {
+            own: Own::new(
+                Model::new(share, 2),
+                u32::from(plan.params.residual_bits).saturating_sub(1),
+            ),
+            present: [Model::new(1 << 14, 2), Model::new(62_000, 4)],
+            raw: [Model::new(2_000, 6), Model::new(1 << 15, 3)],
+            was_raw: 0,
+            hit: [Model::new(1 << 15, 2); 3],
+            was_hit: 1,
+            rank: [Model::new(1 << 14, 3); 5],
+            corrected: [
+                Model::new(
+                    if often { 20_000 } else { 1 << 15 },
+                    if often { 6 } else { 2 },
+                ),
+                Model::new(1 << 15, 3),
+            ],
+            negative: Model::new(1 << 15, 3),
+            more: Model::new(1 << 13, 3),
+            was_corrected: 0,
+        }
+    }
+
+    /// Whether the row tells exceptions of this column, because there are few. Those of a column
+    /// with a memory are often recent values, which are none.
+    #[inline]
+    pub(super) const fn are_told(&self, plan: &Plan) -> bool {
+        plan.excepts()
+            && plan.params.memory == 0
+            && self.was_raw == 0
+            && self.raw[0].probability() < RARE
+    }
+
+    /// Codes whether a value is an exception.
+    #[inline]
+    pub(super) fn exception<C: Coder>(&mut self, coder: &mut C, exception: bool) -> bool {
+        let exception = coder.bit(&mut self.raw[usize::from(self.was_raw)], exception);
+        self.was_raw = u8::from(exception);
+        exception
+    }
+
+    /// Codes whether an exception is a correction.
+    #[inline]
+    pub(super) fn is_corrected<C: Coder>(&mut self, coder: &mut C, corrected: bool) -> bool {
+        coder.bit(&mut self.corrected[0], corrected)
+    }
+
+    /// Codes whether a value is among the recent ones.
+    #[inline]
+    pub(super) fn hit<C: Coder>(&mut self, coder: &mut C, hit: bool) -> bool {
+        let hit = coder.bit(&mut self.hit[usize::from(self.was_hit)], hit);
+        self.was_hit = u8::from(hit);
+        hit
+    }
+
+    /// Codes the place of a value among `len` recent ones.
+    pub(super) fn rank<C: Coder>(&mut self, coder: &mut C, len: usize, rank: usize) -> usize {
+        let mut found = 0;
+        while found < 4 && found + 1 < len {
+            if coder.bit(&mut self.rank[found], rank == found) {
+                return found;
+            }
+            found += 1;
+        }
+        if found == 4 && len > 5 {
+            let width = bit_len(len as u64 - 5);
+            let above = coder.raw((rank.saturating_sub(4)) as u64, width);
+            found += usize::try_from(above).unwrap_or(usize::MAX).min(len);
+        }
+        found
+    }
+
+    /// Codes a correction.
+    pub(super) fn correction<C: Coder>(&mut self, coder: &mut C, correction: i8) -> i8 {
+        let any = coder.bit(
+            &mut self.corrected[usize::from(self.was_corrected)],
+            correction != 0,
+        );
+        self.was_corrected = u8::from(any);
+        if any {
+            self.units(coder, correction)
+        } else {
+            0
+        }
+    }
+
+    /// Codes a correction that is not zero.
+    pub(super) fn units<C: Coder>(&mut self, coder: &mut C, correction: i8) -> i8 {
+        let negative = coder.bit(&mut self.negative, correction < 0);
+        let mut units = 1;
+        if coder.bit(&mut self.more, correction.unsigned_abs() > 1) {
+            units = 2 + i8::from(coder.even(u32::from(correction.unsigned_abs() > 2), 1) != 0);
+        }
+        if negative { -units } else { units }
+    }
+}
+
+/// The next quotient of a column: its own prediction and what its taps add to it.
+#[inline]
+pub(super) fn foretold(
+    (plans, taps): (&[Plan], &[Tap]),
+    columns: &[History<i64>],
+    at: usize,
+    base: i64,
+) -> i64 {
+    let mut sum = 1i128 << 15;
+    for tap in taps {
+        let column = usize::from(tap.column);
+        if column == at && tap.lag == 0 {
+            sum = sum.wrapping_add(i128::from(tap.weight));
+            continue;
+        }
+        // An earlier column has learnt this row's value by now, so that its lags begin with 0.
+        let lag = usize::from(tap.lag) + usize::from(column < at);
+        let above = columns[column].above(&plans[column], lag);
+        sum = sum.wrapping_add(i128::from(above).wrapping_mul(i128::from(tap.weight)));
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "a prediction may wrap")]
+    let told = (sum >> 16) as i64;
+    base.wrapping_add(told)
+}
