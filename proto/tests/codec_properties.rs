@@ -207,7 +207,7 @@ prop_compose! {
                 if source < at && lag == 0 {
                     let params = &mut schema.columns[at].params;
                     params.first_taps.push(Tap { column, lag, weight });
-                    params.first_bits = step as u8 & 63;
+                    params.first_bits = (step % 64).try_into().unwrap();
                 }
             }
         }

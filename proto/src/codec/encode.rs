@@ -208,10 +208,10 @@ impl Encoder {
         range.clear();
         cells.resize(plans.len(), None);
         let mut coder = RangeWriter::new(out);
-        for row in 0..count {
+        for (row, &ticks) in ticks.iter().enumerate() {
             let place = Place {
                 series: rows.series[row],
-                ticks: ticks[row],
+                ticks,
                 timed: unordered || (row > 0 && row + 1 < count),
             };
             for (cell, column) in cells.iter_mut().zip(&rows.columns) {

@@ -33,6 +33,10 @@ pub(super) fn fit_first(grid: &Grid, schema: &mut Schema) {
     }
 }
 
+#[expect(
+    clippy::needless_range_loop,
+    reason = "matrices are read by row and column"
+)]
 fn fit_column(grid: &Grid, schema: &Schema, at: usize) -> Option<(Taps<MAX_FIRST_TAPS>, u8)> {
     let every = grid.rows().div_ceil(SAMPLE).max(1);
     let rows: Vec<usize> = (0..grid.rows())

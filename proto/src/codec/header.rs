@@ -195,7 +195,7 @@ impl BatchHeader {
 
         let negative = bits.bit(self.first_time_us < 0)?;
         let flip = if negative { -1 } else { 0 };
-        let first = sized(bits, (self.first_time_us / unit ^ flip).cast_unsigned())?;
+        let first = sized(bits, ((self.first_time_us / unit) ^ flip).cast_unsigned())?;
         let first = i64::try_from(first).map_err(|_| DecodeError::Header)? ^ flip;
         let span = if rows > 1 {
             sized(bits, span_us / unit.unsigned_abs())?

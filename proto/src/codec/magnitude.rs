@@ -13,10 +13,6 @@ pub(super) const LEVELS: usize = 28;
 const WIDE: u32 = 16;
 /// Most bits of a mean in 1/16.
 const MAX_BITS: u32 = 44;
-/// Classes from four below the one expected, from which on the first and the second bit below the
-/// leading one have models.
-const NEAR: usize = 0;
-const NEARER: usize = 0;
 /// Classes above and below the one expected that have models of their own.
 pub(super) const STEPS: usize = 6;
 
@@ -300,13 +296,12 @@ pub(super) fn residual<C: Coder>(
     trace.sign = 1 + u8::from(negative);
     let mut result = 1u64;
     let mut left = found - 1;
-    // Bits far below the expected class are as good as even.
     let near = (found + 4).saturating_sub(expected).min(8) as usize;
-    if left > 0 && near >= NEAR {
+    if left > 0 {
         left -= 1;
         let low = coder.bit(&mut shared.below[near][0], (magnitude >> left) & 1 == 0);
         result = result << 1 | u64::from(!low);
-        if left > 0 && near >= NEARER {
+        if left > 0 {
             left -= 1;
             let model = &mut shared.below[near][1 + usize::from(!low)];
             let low = coder.bit(model, (magnitude >> left) & 1 == 0);

@@ -435,11 +435,16 @@ impl Row<'_> {
             let Some(bits) = cells[at] else { continue };
             calm &= match plan.kind {
                 ColumnKind::Bool => bits.cast_signed() & 1 == history.last() & 1,
-                _ if !self.recents[at].is_empty() && quiet => self.recents[at].get(0) == Some(bits),
-                _ => said[at].is_some_and(|(quotient, correction)| {
-                    (correction == 0 || plan.says_corrections())
-                        && (!quiet || quotient == history.predict(plan))
-                }),
+                ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64 | ColumnKind::Str
+                    if quiet && !self.recents[at].is_empty() =>
+                {
+                    self.recents[at].get(0) == Some(bits)
+                }
+                ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64 | ColumnKind::Str => said[at]
+                    .is_some_and(|(quotient, correction)| {
+                        (correction == 0 || plan.says_corrections())
+                            && (!quiet || quotient == history.predict(plan))
+                    }),
             };
         }
         (told, calm)
