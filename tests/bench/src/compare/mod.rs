@@ -88,7 +88,7 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',', default_value = "1,10,100,1000,10000")]
     sizes: Vec<usize>,
     /// Rounds of CPU measurement; 0 leaves CPU out, bytes stay exact.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 7)]
     rounds: usize,
     /// Seed of the held-out sets.
     #[arg(long, default_value_t = crate::held_out::SEED)]

@@ -19,6 +19,8 @@ const BOTTOM: f64 = 424.0;
 /// A line of labels, and the width of a letter in them.
 const LINE: f64 = 14.0;
 const LETTER: f64 = 5.9;
+/// How far from its point a label may stand untied.
+const TIE_FROM: f64 = 9.0;
 /// The size that the right plot is about.
 const CPU_ROWS: usize = 100;
 /// Bytes per sample at the edges of both plots.
@@ -34,14 +36,13 @@ const LINES: [&str; 7] = [
     "Sparkplug B",
 ];
 /// Codecs of the right plot beside ours.
-const POINTS: [&str; 13] = [
+const POINTS: [&str; 12] = [
     RICE,
     "headwater, varint",
     "pco",
     "pco + zstd 3",
     "postcard",
     POSTCARD,
-    "postcard + zstd 3 + dictionary",
     "postcard + zstd 9 + dictionary",
     JSON,
     "JSON + gzip",
@@ -57,7 +58,7 @@ const STYLE: &str = "
   .line { fill: none; stroke-width: 1.5; stroke-linejoin: round }
   .ours { stroke: #0b5cd5; fill: #0b5cd5 } .best { stroke: #b54708; fill: #b54708 }
   .other { stroke: #8c959f; fill: #8c959f } .line.ours, .line.best { stroke-width: 3; fill: none }
-  .line.ours.thin { stroke-width: 1.8; stroke-dasharray: 5 3 } .line.other { fill: none }
+  .tie { stroke-width: 1 } .line.ours.thin { stroke-width: 1.8; stroke-dasharray: 5 3 } .line.other { fill: none }
   text.ours { fill: #0b5cd5 } text.best { fill: #b54708 }
   text.other { fill: #57606a } text.bold { font-weight: 600 }
   text.label { stroke: #ffffff; stroke-width: 3; paint-order: stroke; stroke-linejoin: round }
@@ -356,13 +357,21 @@ fn points(results: &Results, group: Group) -> String {
     let places: Vec<(f64, f64)> = found.iter().map(|p| (x.at(p.1), y.at(p.2))).collect();
     let names: Vec<&str> = found.iter().map(|p| p.0).collect();
     let labels = labels(&places, &names, WIDTH - 4.0);
-    for ((name, &(cx, cy)), (left, base, _)) in names.iter().zip(&places).zip(labels) {
+    for ((name, &(cx, cy)), (left, base, area)) in names.iter().zip(&places).zip(labels) {
         let class = if name.starts_with("headwater") {
             "ours"
         } else {
             "other"
         };
         let bold = if *name == own { " bold" } else { "" };
+        // A label that had to go aside is tied to its point.
+        let (x2, y2) = (cx.clamp(area[0], area[2]), cy.clamp(area[1], area[3]));
+        if (x2 - cx).hypot(y2 - cy) > TIE_FROM {
+            let _ = writeln!(
+                svg,
+                "<line class=\"tie {class}\" x1=\"{cx:.1}\" y1=\"{cy:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"/>"
+            );
+        }
         let _ = writeln!(
             svg,
             "<circle class=\"{class}\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4\"/>\
