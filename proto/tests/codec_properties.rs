@@ -68,7 +68,7 @@ fn params(kind: ColumnKind) -> impl Strategy<Value = Params> {
             ],
             0u8..=64,
         ),
-        prop_oneof![Just(0u8), 2u8..=32],
+        prop_oneof![Just(0u8), 2u8..=32, 33u8..=255],
     )
         .prop_map(
             move |(

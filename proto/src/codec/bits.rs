@@ -137,6 +137,12 @@ impl<S: Sink> BitWriter<S> {
         &self.sink
     }
 
+    /// How many bits of the last byte are held: all before are whole bytes.
+    #[must_use]
+    pub const fn beyond_bytes(&self) -> u32 {
+        self.count & 7
+    }
+
     /// Flushes the last bits, padded with zeros, and returns the sink.
     ///
     /// # Errors
@@ -224,10 +230,10 @@ impl<'a> BitReader<'a> {
         }
     }
 
-    /// How many whole bytes have not been read.
+    /// How many bits have not been read.
     #[must_use]
     pub const fn left(&self) -> usize {
-        self.rest.len() + (self.count / 8) as usize
+        self.rest.len() * 8 + self.count as usize
     }
 
     /// Holds at least 32 bits, or all that are left.

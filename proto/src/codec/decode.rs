@@ -60,10 +60,12 @@ pub fn decode(
         latest: i64::MIN,
         samples: 0,
     };
-    let body = &payload[len..];
+    // With the range back end the last bits of the header may stand in the first byte.
+    let beyond = u32::try_from(len % 8).unwrap_or(0);
+    let body = &payload[len / 8..];
     let mut bits = BitReader::new(body);
     let read = if header.back_end == BackEnd::Range {
-        decoder.range(body, visitor)
+        decoder.range(RangeReader::new(body, beyond), visitor)
     } else {
         decoder.rows(&mut bits, visitor)
     };
@@ -110,8 +112,11 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    fn range(&mut self, body: &[u8], visitor: &mut impl RowVisitor) -> Result<(), CodeError> {
-        let mut coder = RangeReader::new(body);
+    fn range(
+        &mut self,
+        mut coder: RangeReader<'_>,
+        visitor: &mut impl RowVisitor,
+    ) -> Result<(), CodeError> {
         let mut range = RangeRows::new(self.plans, &self.schema.time, self.schema.series.len());
         let mut cells = alloc::vec![None; self.plans.len()];
         let (plans, schema, header) = (self.plans, self.schema, self.header);

@@ -96,8 +96,8 @@ impl Encoder {
         };
         let header = self.header(schema_no, rows)?;
         let mut bytes = [0u8; header::MAX_HEADER_BYTES];
-        let len = header
-            .write(&mut bytes)
+        let (len, beyond) = header
+            .write_bits(&mut bytes)
             .map_err(|_| EncodeError::OtherSchema)?;
         out.extend_from_slice(&bytes[..len]);
         self.table.clear();
@@ -106,7 +106,12 @@ impl Encoder {
         }
         if self.back_end == BackEnd::Range {
             // A Vec takes every byte.
-            self.range(&header, rows, out)
+            let first = if beyond == 0 {
+                0
+            } else {
+                out.pop().unwrap_or(0)
+            };
+            self.range(&header, rows, RangeWriter::new(out, first, beyond))
                 .map_err(|_| EncodeError::OtherSchema)?;
             return Ok(header);
         }
@@ -191,7 +196,7 @@ impl Encoder {
         &mut self,
         header: &BatchHeader,
         rows: &Rows,
-        out: &mut Vec<u8>,
+        mut coder: RangeWriter<&mut Vec<u8>>,
     ) -> Result<(), CodeError> {
         let Self {
             time,
@@ -207,7 +212,6 @@ impl Encoder {
         let count = rows.times.len();
         range.clear();
         cells.resize(plans.len(), None);
-        let mut coder = RangeWriter::new(out);
         for (row, &ticks) in ticks.iter().enumerate() {
             let place = Place {
                 series: rows.series[row],

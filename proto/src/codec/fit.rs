@@ -15,6 +15,9 @@ use super::rows::Cells;
 use crate::schema::{ColumnKind, Schema};
 use crate::varint::zigzag;
 
+/// How many recent values a column may remember: readings of a coarse converter that were computed
+/// on are few, but more than a handful.
+const MEMORIES: [u8; 2] = [32, MAX_MEMORY];
 /// Texts that a fitted dictionary holds at most.
 const MAX_DICTIONARY: usize = 64;
 
@@ -210,9 +213,14 @@ fn price(
         4.0 * corrected
     };
     let mut bits = best * (1.0 - escaped) + escaped * (width + 3.0) + corrections;
-    if let Some(remembered) = with_memory(rows, cells, &split, width) {
-        if remembered < bits * 0.97 {
-            params.memory = MAX_MEMORY;
+    for memory in MEMORIES {
+        let Some(remembered) = with_memory(rows, cells, &split, width, memory) else {
+            break;
+        };
+        // A long memory costs time too.
+        let enough = if memory == MEMORIES[0] { 0.97 } else { 0.9 };
+        if remembered < bits * enough {
+            params.memory = memory;
             bits = remembered;
         }
     }
@@ -352,14 +360,15 @@ const fn bits16(code: u64) -> u64 {
     (len as u64) << 4 | below >> 60
 }
 
-/// Bits per value if the last [`MAX_MEMORY`] distinct values are remembered.
+/// Bits per value if the last distinct values are remembered.
 fn with_memory(
     rows: &Rows,
     cells: &Cells,
     split: &[(usize, Option<(i64, i8)>)],
     width: f64,
+    memory: u8,
 ) -> Option<f64> {
-    let mut recent: Vec<u64> = Vec::with_capacity(usize::from(MAX_MEMORY) + 1);
+    let mut recent: Vec<u64> = Vec::with_capacity(usize::from(memory) + 1);
     let mut last = None;
     let (mut bits, mut hits) = (0f64, 0usize);
     for ((_, value), (_, said)) in values(rows, cells).zip(split) {
@@ -368,8 +377,10 @@ fn with_memory(
                 hits += 1;
                 bits += if rank == 0 {
                     1.0
-                } else {
+                } else if memory == MEMORIES[0] {
                     4.0 + as_float(rank) / 4.0
+                } else {
+                    6.0 + f64::from(bit_len(recent.len() as u64))
                 };
                 recent.remove(rank);
             }
@@ -382,7 +393,7 @@ fn with_memory(
                     (Some(_), None) => 16.0,
                     (None, _) => width + 3.0,
                 };
-                recent.truncate(usize::from(MAX_MEMORY) - 1);
+                recent.truncate(usize::from(memory) - 1);
             }
         }
         recent.insert(0, value);

@@ -1,6 +1,7 @@
 //! The batch header: all that forwarding and eviction need, without the schema.
 //!
-//! A stream of bits, lowest first, padded with zeros to whole bytes:
+//! A stream of bits, lowest first, padded with zeros to whole bytes; the bits of the range back end
+//! follow without padding:
 //!
 //! | bits | what |
 //! |---|---|
@@ -13,7 +14,9 @@
 //! | graded 3 | rows, less one |
 //! | graded 2 | samples of a row, the mean rounded up, less one |
 //! | as many as the rows less one need | only if rows differ: samples that are missing to that many in every row |
-//! | 1, sized | whether the earliest time is negative, and it in units, each bit flipped if it is |
+//! | 1 | whether the earliest time lies in the era: from 1998-07-09 16:00 on, for 2^31 s |
+//! | as many as the era needs | in the era: the earliest time, units from its start |
+//! | 1, sized | else: whether the earliest time is negative, and it in units, each bit flipped if it is |
 //! | sized | only with two rows or more: latest minus earliest time in units |
 //!
 //! Graded k is an exponential Golomb code: the value plus 2^k takes k + n + 1 bits; n ones, a zero,
@@ -35,6 +38,10 @@ use crate::varint::NoRoom;
 pub const MAX_ROWS: u32 = 65_535;
 /// Most bytes of a header.
 pub const MAX_HEADER_BYTES: usize = 36;
+/// When the era begins in which most times lie: whole numbers of every unit, so that a time's units
+/// are counted from it.
+const ERA_US: i64 = 900_000_000 * 1_000_000;
+const ERA_SPAN_US: i64 = (1 << 31) * 1_000_000;
 /// Most samples of a row.
 const MAX_WIDTH: u64 = 1_024;
 
@@ -132,17 +139,29 @@ impl BatchHeader {
         }
     }
 
-    /// The header and its length.
+    /// The header and its length in bits: whole bytes, but with the range back end, whose bits follow
+    /// at once.
     pub(crate) fn read(payload: &[u8]) -> Result<(Self, usize), DecodeError> {
-        let mut bits = BitReader::new(payload);
+        // Zeros at the end of the range coder's bits are left out, even those that belong here.
+        let mut bytes = [0u8; MAX_HEADER_BYTES];
+        let known = payload.len().min(MAX_HEADER_BYTES);
+        bytes[..known].copy_from_slice(&payload[..known]);
+        let mut bits = BitReader::new(&bytes);
         let read = Self::BLANK.code(&mut bits).and_then(|header| {
-            bits.align()?;
-            Ok((header, payload.len() - bits.left()))
+            if header.back_end != BackEnd::Range {
+                bits.align()?;
+            }
+            Ok(header)
         });
-        read.map_err(|error| match error {
+        let header = read.map_err(|error| match error {
             CodeError::Decode(error) => error,
             CodeError::Full => DecodeError::Header,
-        })
+        })?;
+        let len = 8 * MAX_HEADER_BYTES - bits.left();
+        if len / 8 > payload.len() {
+            return Err(DecodeError::Short);
+        }
+        Ok((header, len))
     }
 
     /// Writes the header at the start of `out`; returns its length.
@@ -150,9 +169,17 @@ impl BatchHeader {
     /// # Errors
     /// [`NoRoom`]; [`MAX_HEADER_BYTES`] always suffice.
     pub fn write(&self, out: &mut [u8]) -> Result<usize, NoRoom> {
+        self.write_bits(out).map(|(len, _)| len)
+    }
+
+    /// As [`BatchHeader::write`]; returns also how many bits of the last byte are the header's, 0 for
+    /// all eight.
+    pub(crate) fn write_bits(&self, out: &mut [u8]) -> Result<(usize, u32), NoRoom> {
         let mut bits = BitWriter::new(Slice::new(out));
         self.code(&mut bits).map_err(|_| NoRoom)?;
-        bits.finish().map(|slice| slice.len()).map_err(|_| NoRoom)
+        let beyond = bits.beyond_bytes();
+        let slice = bits.finish().map_err(|_| NoRoom)?;
+        Ok((slice.len(), beyond))
     }
 
     /// Writes this header, or reads one whatever this one is.
@@ -193,10 +220,23 @@ impl BatchHeader {
             return Err(DecodeError::Header.into());
         }
 
-        let negative = bits.bit(self.first_time_us < 0)?;
-        let flip = if negative { -1 } else { 0 };
-        let first = sized(bits, ((self.first_time_us / unit) ^ flip).cast_unsigned())?;
-        let first = i64::try_from(first).map_err(|_| DecodeError::Header)? ^ flip;
+        let era = ERA_US / unit;
+        let since = (self.first_time_us / unit)
+            .wrapping_sub(era)
+            .cast_unsigned();
+        let ages = (ERA_SPAN_US / unit).unsigned_abs();
+        let first = if bits.bit(since < ages)? {
+            let since = bits.bits(since, bit_len(ages - 1))?;
+            if since >= ages {
+                return Err(DecodeError::Header.into());
+            }
+            era.wrapping_add_unsigned(since)
+        } else {
+            let negative = bits.bit(self.first_time_us < 0)?;
+            let flip = if negative { -1 } else { 0 };
+            let first = sized(bits, ((self.first_time_us / unit) ^ flip).cast_unsigned())?;
+            i64::try_from(first).map_err(|_| DecodeError::Header)? ^ flip
+        };
         let span = if rows > 1 {
             sized(bits, span_us / unit.unsigned_abs())?
         } else {

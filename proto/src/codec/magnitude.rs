@@ -158,7 +158,7 @@ impl Own {
 
 /// A model of a column: soon its own.
 const fn start(p: u16) -> Model {
-    Model::new(p, 1)
+    Model::new(p, 3)
 }
 
 /// The models of a level: beyond the table only the half of the octave counts.
@@ -218,7 +218,7 @@ const fn expected(level: u32) -> u32 {
 }
 
 /// Codes a residual; `beside` says whether the column before moved in this row: 0 no, 1 yes.
-#[inline]
+#[inline(always)]
 pub(super) fn residual<C: Coder>(
     coder: &mut C,
     shared: &mut Shared,

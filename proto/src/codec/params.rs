@@ -10,7 +10,7 @@ pub const MAX_EXPONENT_F64: u8 = 22;
 /// Largest decimal exponent of an `f32` column.
 pub const MAX_EXPONENT_F32: u8 = 9;
 /// Most recent values a column may remember.
-pub const MAX_MEMORY: u8 = 32;
+pub const MAX_MEMORY: u8 = 255;
 
 /// How a float becomes an integer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -266,7 +266,7 @@ impl Params {
         {
             return Err("parameter of a column that is no number");
         }
-        if self.memory == 1 || self.memory > MAX_MEMORY {
+        if self.memory == 1 {
             return Err("memory");
         }
         Ok(())

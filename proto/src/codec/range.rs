@@ -64,7 +64,7 @@ impl Model {
         let aim = if bit { MOST } else { LEAST };
         let moved = p.wrapping_add((aim - p).wrapping_mul(rate >> 1) >> 15);
         self.p = (moved & 0xffff) as u16;
-        self.count += u8::from(self.count < limit);
+        self.count = self.count.wrapping_add(u8::from(self.count < limit));
     }
 }
 
@@ -115,6 +115,20 @@ pub(super) trait Coder {
     }
 }
 
+/// The width of the interval after so many bits (0 to 7).
+const fn width_after(count: u32) -> u64 {
+    if count == 0 {
+        u64::MAX
+    } else {
+        1 << (64 - count)
+    }
+}
+
+/// The bytes of a word, its highest bit first, as the lowest of the first byte.
+const fn lowest_first(word: u32) -> [u8; 4] {
+    word.reverse_bits().to_le_bytes()
+}
+
 /// Writes an interval to a sink.
 #[derive(Debug)]
 pub(super) struct RangeWriter<S> {
@@ -129,11 +143,12 @@ pub(super) struct RangeWriter<S> {
 }
 
 impl<S: Sink> RangeWriter<S> {
-    pub(super) const fn new(sink: S) -> Self {
+    /// Begins with `count` bits (0 to 7), the first in the lowest place of `bits`.
+    pub(super) const fn new(sink: S, bits: u8, count: u32) -> Self {
         Self {
             sink,
-            low: 0,
-            width: u64::MAX,
+            low: (bits as u64).reverse_bits(),
+            width: width_after(count),
             carry: false,
             held: None,
             full: 0,
@@ -144,9 +159,9 @@ impl<S: Sink> RangeWriter<S> {
     fn release(&mut self) {
         let carry = u32::from(self.carry);
         if let Some(held) = self.held {
-            self.overflowed |= !self.sink.append(&held.wrapping_add(carry).to_be_bytes());
+            self.overflowed |= !self.sink.append(&lowest_first(held.wrapping_add(carry)));
         }
-        let word = u32::MAX.wrapping_add(carry).to_be_bytes();
+        let word = lowest_first(u32::MAX.wrapping_add(carry));
         while self.full > 0 {
             self.overflowed |= !self.sink.append(&word);
             self.full -= 1;
@@ -181,7 +196,9 @@ impl<S: Sink> RangeWriter<S> {
             if number.wrapping_sub(self.low) < self.width && (over || number >= self.low) {
                 self.carry |= over;
                 self.release();
-                self.overflowed |= !self.sink.append(&number.to_be_bytes()[..bytes as usize]);
+                self.overflowed |= !self
+                    .sink
+                    .append(&number.reverse_bits().to_le_bytes()[..bytes as usize]);
                 break;
             }
         }
@@ -237,15 +254,20 @@ pub(super) struct RangeReader<'a> {
 }
 
 impl<'a> RangeReader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    /// From the start of `bytes`, of which the first `count` bits (0 to 7) are known.
+    pub(super) fn new(bytes: &'a [u8], count: u32) -> Self {
+        let width = width_after(count);
         let mut reader = Self {
             rest: bytes,
             above: 0,
-            width: u64::MAX,
+            width,
             beyond: 0,
         };
         reader.above = u64::from(reader.word()) << 32;
         reader.above |= u64::from(reader.word());
+        if count > 0 {
+            reader.above &= width - 1;
+        }
         reader
     }
 
@@ -253,13 +275,13 @@ impl<'a> RangeReader<'a> {
     fn word(&mut self) -> u32 {
         if let Some((word, rest)) = self.rest.split_first_chunk::<4>() {
             self.rest = rest;
-            return u32::from_be_bytes(*word);
+            return u32::from_le_bytes(*word).reverse_bits();
         }
         let mut word = [0u8; 4];
         word[..self.rest.len()].copy_from_slice(self.rest);
         self.beyond += 4 - self.rest.len();
         self.rest = &[];
-        u32::from_be_bytes(word)
+        u32::from_le_bytes(word).reverse_bits()
     }
 
     #[cold]

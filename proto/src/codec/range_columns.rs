@@ -35,7 +35,7 @@ impl ColumnModels {
         };
         Self {
             own: Own::new(
-                Model::new(share, 2),
+                Model::new(share, 5),
                 u32::from(plan.params.residual_bits).saturating_sub(1),
             ),
             present: [Model::new(1 << 14, 2), Model::new(62_000, 4)],

@@ -23,7 +23,7 @@ const MAX_SUCCESSORS: usize = 17;
 const MAX_NODES: usize = 64;
 const SUCCESSOR: Model = Model::new(1 << 15, 1);
 const EXPECTED: [Model; 2] = [Model::new(1 << 15, 2), Model::new(60_000, 4)];
-const CALM: [Model; 2] = [Model::new(1 << 15, 2), Model::new(60_000, 3)];
+const CALM: [Model; 2] = [Model::new(45_000, 2), Model::new(63_000, 5)];
 
 /// What a batch has taught so far, beside the histories of a [`Table`].
 #[derive(Debug, Clone)]

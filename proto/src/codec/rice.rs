@@ -385,7 +385,8 @@ fn remembered<B: Bits, W: Width>(
     least: u64,
 ) -> Result<(), CodeError> {
     if bits.bit(symbol.class == Class::Recent)? {
-        let rank = golomb(bits, symbol.code.wrapping_sub(least), 2)?.wrapping_add(least);
+        let k = if plan.params.memory > 32 { 5 } else { 2 };
+        let rank = golomb(bits, symbol.code.wrapping_sub(least), k)?.wrapping_add(least);
         *symbol = Symbol {
             class: Class::Recent,
             correction: 0,
