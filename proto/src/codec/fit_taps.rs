@@ -13,6 +13,8 @@ use crate::schema::{ColumnKind, Schema};
 const SAMPLE: usize = 1_500;
 /// Terms that are weighed for one column.
 const TERMS: usize = 14;
+/// Terms that a prediction has at most.
+const MAX_CHOSEN: usize = 5;
 /// Earlier columns that are looked at for one column.
 const COLUMNS: usize = 16;
 
@@ -226,7 +228,9 @@ fn fit_column(grid: &Grid, plans: &[Plan], at: usize) -> Option<(Taps, u64)> {
     // Once from nothing, and once for what only shows beside the column's own level.
     for start in [&[][..], &[0, 1][..]] {
         let mut chosen: Vec<usize> = start.to_vec();
-        while chosen.len() < 5 {
+        // Two terms may only pay together; three hardly ever.
+        let mut idle = 0;
+        while chosen.len() < MAX_CHOSEN && idle < 2 {
             let mut gain: Option<(f64, usize)> = None;
             for next in 0..n {
                 if chosen.contains(&next) {
@@ -251,6 +255,9 @@ fn fit_column(grid: &Grid, plans: &[Plan], at: usize) -> Option<(Taps, u64)> {
             let (tried, solved) = settle(&terms, &targets, solved, mean);
             if tried < best.0 - 0.015 && count_taps(&chosen, &columns) <= MAX_TAPS {
                 best = (tried, chosen.clone(), solved);
+                idle = 0;
+            } else {
+                idle += 1;
             }
         }
     }
@@ -412,16 +419,16 @@ fn log2(value: f64) -> f64 {
 )]
 pub(super) fn solve(gram: &[Vec<f64>], chosen: &[usize], n: usize) -> Option<Vec<f64>> {
     let k = chosen.len();
-    let mut a: Vec<Vec<f64>> = chosen
-        .iter()
-        .map(|&i| {
-            chosen
-                .iter()
-                .map(|&j| gram[i][j])
-                .chain([gram[i][n]])
-                .collect()
-        })
-        .collect();
+    if k > MAX_CHOSEN {
+        return None;
+    }
+    let mut a = [[0f64; MAX_CHOSEN + 1]; MAX_CHOSEN];
+    for (row, &i) in a.iter_mut().zip(chosen) {
+        for (place, &j) in row.iter_mut().zip(chosen) {
+            *place = gram[i][j];
+        }
+        row[k] = gram[i][n];
+    }
     for i in 0..k {
         let whole = gram[chosen[i]][chosen[i]];
         if a[i][i] < whole * 1e-7 + 1e-12 {
