@@ -146,7 +146,8 @@ impl<'a> Tail<'a> {
     }
 
     fn begin_anew(&mut self) {
-        self.rotations += 1;
+        // A cursor is what the disk gave back.
+        self.rotations = self.rotations.saturating_add(1);
         self.offset = 0;
         self.rest.clear();
         self.skipping = false;
