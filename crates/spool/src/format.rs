@@ -53,6 +53,8 @@ pub const RECORD_HEADER_BYTES: usize = 16;
 pub const FOOTER_BYTES: usize = 32;
 /// Largest payload of a record: its length has three bytes.
 pub const MAX_PAYLOAD_BYTES: usize = (1 << 24) - 1;
+/// Positions stay below it, so that sums of them never overflow. What claims more is damaged.
+pub const MAX_POSITION: u64 = 1 << 62;
 /// Largest snapshot: it is built in memory and written at once.
 pub const MAX_SNAPSHOT_BYTES: usize = 16 << 20;
 
@@ -79,7 +81,7 @@ pub struct Header {
 /// Why bytes are not a header of this version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderError {
-    /// No magic, too short, or the checksum does not fit.
+    /// No magic, too short, the checksum does not fit, or positions beyond [`MAX_POSITION`].
     Damaged,
     /// Written by another version; number and first position as it says.
     Version {
@@ -162,9 +164,15 @@ impl Header {
             return Err(HeaderError::Damaged);
         }
         let (id, first) = (u64_at(bytes, 16), u64_at(bytes, 24));
+        if first > MAX_POSITION {
+            return Err(HeaderError::Damaged);
+        }
         let version = u16_at(bytes, 8);
         if version != VERSION || u16_at(bytes, 10) != 0 {
             return Err(HeaderError::Version { version, id, first });
+        }
+        if u64_at(bytes, 40) > MAX_POSITION {
+            return Err(HeaderError::Damaged);
         }
         Ok(Self {
             id,
@@ -203,7 +211,8 @@ impl Footer {
         let bytes = bytes.get(..FOOTER_BYTES)?;
         let fits = bytes[..4] == FOOTER_MAGIC
             && u32_at(bytes, 28) == crc32c(&bytes[..28])
-            && u64_at(bytes, 4) == id;
+            && u64_at(bytes, 4) == id
+            && u64_at(bytes, 12) <= MAX_POSITION;
         fits.then(|| Self {
             id,
             next: u64_at(bytes, 12),
@@ -382,6 +391,29 @@ mod tests {
             let header = RecordHeader::decode(&damaged).unwrap();
             assert!(!header.fits(5, &damaged), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn positions_that_no_log_reaches_are_damage() {
+        let beyond = MAX_POSITION + 1;
+        let first = Header {
+            first: beyond,
+            ..HEADER
+        };
+        let previous_next = Header {
+            previous_next: beyond,
+            ..HEADER
+        };
+        for header in [first, previous_next] {
+            let read = Header::decode(&header.encode());
+            assert_eq!(read, Err(HeaderError::Damaged));
+        }
+        let footer = Footer {
+            id: 5,
+            next: beyond,
+            end: 1,
+        };
+        assert_eq!(Footer::decode(&footer.encode(), 5), None);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use crate::disk::{Disk, DiskFile};
 use crate::format::{
-    FOOTER_BYTES, Footer, HEADER_BYTES, Header, HeaderError, Name, RECORD_HEADER_BYTES,
+    FOOTER_BYTES, Footer, HEADER_BYTES, Header, HeaderError, MAX_POSITION, Name,
+    RECORD_HEADER_BYTES,
 };
 use crate::index::{Segment, SegmentInfo};
 use crate::reader::read_snapshot;
@@ -337,7 +338,7 @@ fn likely_positions(file: &Found, older: Option<u64>, newer: Option<Header>) -> 
         }
         (_, Some(end)) => from..end,
         (Some(older), None) => older..older.saturating_add(UNKNOWN_POSITIONS),
-        (None, None) => 0..u64::MAX,
+        (None, None) => 0..MAX_POSITION,
     }
 }
 

@@ -12,6 +12,11 @@ const CHUNK_BYTES: usize = 64 << 10;
 const KEEP_BYTES: usize = 1 << 20;
 /// `EIO`: the medium cannot give these bytes, however often it is asked.
 const MEDIUM_ERROR: i32 = 5;
+/// How often the bytes of a segment are checked in vain at most, in search of a record behind damage.
+/// Payloads are anybody's: without a bound, one made of headers that promise long records would
+/// cost a start, once a bit before it has flipped, the square of a segment's length. What lies
+/// behind the bound counts as damaged.
+const VAIN_CHECKS: u64 = 4;
 /// Pieces in which a region with a medium error is read, so that little is lost.
 const PIECE_BYTES: usize = 4 << 10;
 
@@ -40,6 +45,8 @@ pub(crate) struct Walk<F> {
     /// Offset of the buffer's first byte.
     start: u64,
     payload: Range<usize>,
+    /// Bytes of what looked like records and proved to be none.
+    vain: u64,
 }
 
 impl<F: DiskFile> Walk<F> {
@@ -55,6 +62,7 @@ impl<F: DiskFile> Walk<F> {
             buffer: Vec::new(),
             start: offset,
             payload: 0..0,
+            vain: 0,
         }
     }
 
@@ -137,7 +145,7 @@ impl<F: DiskFile> Walk<F> {
         while self.offset + RECORD_HEADER_BYTES as u64 <= self.end {
             if let Some(head) = self.header(self.offset)?
                 && likely.contains(&head.position)
-                && self.good_record(self.offset, head.position)?.is_some()
+                && self.proves_good(self.offset, &head)?
             {
                 self.expected = head.position;
                 return Ok(true);
@@ -194,12 +202,24 @@ impl<F: DiskFile> Walk<F> {
         let likely = head.position > lost
             && head.position < self.limit
             && head.position <= most.max(lost + 1);
-        if !likely || self.good_record(at, head.position)?.is_none() {
+        if !likely || !self.proves_good(at, &head)? {
             return Ok(false);
         }
         self.offset = at;
         self.expected = head.position;
         Ok(true)
+    }
+
+    /// Whether what looks like a record is one; within [`VAIN_CHECKS`].
+    fn proves_good(&mut self, at: u64, head: &RecordHeader) -> io::Result<bool> {
+        if self.vain > VAIN_CHECKS * self.end || at + head.total() as u64 > self.end {
+            return Ok(false);
+        }
+        let good = self.good_record(at, head.position)?.is_some();
+        if !good {
+            self.vain += head.total() as u64;
+        }
+        Ok(good)
     }
 
     fn header(&mut self, at: u64) -> io::Result<Option<RecordHeader>> {
@@ -278,4 +298,68 @@ fn read_in_pieces<F: DiskFile>(file: &F, out: &mut [u8], offset: u64) -> io::Res
         }
     }
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::disk::FileSize;
+    use crate::format::append_record;
+
+    /// Bytes that count how often they are read.
+    struct Counted {
+        bytes: Vec<u8>,
+        read: Arc<AtomicU64>,
+    }
+
+    impl DiskFile for Counted {
+        fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+            let rest = &self.bytes[usize::try_from(offset).unwrap().min(self.bytes.len())..];
+            let len = rest.len().min(out.len());
+            out[..len].copy_from_slice(&rest[..len]);
+            self.read.fetch_add(len as u64, Ordering::Relaxed);
+            Ok(len)
+        }
+        fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        fn allocate(&self, _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        fn truncate(&self, _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        fn size(&self) -> io::Result<FileSize> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    #[test]
+    fn a_payload_of_headers_that_promise_much_costs_a_damaged_segment_no_more_than_its_length() {
+        // Each promises a record of half the segment at the next position.
+        let mut promise = [0; RECORD_HEADER_BYTES];
+        promise[4..7].copy_from_slice(&[0, 0, 2]);
+        promise[8] = 1;
+        let mut bytes = Vec::new();
+        append_record(&mut bytes, 7, 0, 1, &promise.repeat(16 * 1024));
+        append_record(&mut bytes, 7, 1, 1, b"after it");
+        // Damage in the length of the first record.
+        bytes[5] ^= 1;
+        let (len, read) = (bytes.len() as u64, Arc::new(AtomicU64::new(0)));
+        let file = Counted {
+            bytes,
+            read: Arc::clone(&read),
+        };
+        let mut walk = Walk::new(file, 7, 0, 0, len, 2);
+        assert_eq!(walk.step().unwrap(), Step::Damaged(0..2));
+        assert_eq!(walk.step().unwrap(), Step::End);
+        let read = read.load(Ordering::Relaxed);
+        assert!(read < 8 * len, "{read} bytes read of {len}");
+    }
 }
