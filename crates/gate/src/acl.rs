@@ -8,6 +8,7 @@
 //! | everything else | nobody | nobody |
 
 use headwater_proto::ids::DeviceId;
+use headwater_proto::topic::{Direction, Topic};
 
 /// A gateway: a client that speaks for other devices too.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,12 +140,14 @@ impl Acl {
     /// Where a publish of `client` goes; `None` if it may not.
     #[must_use]
     pub fn publish(&self, client: &str, topic: &str) -> Option<Target> {
-        if let Some(device) = own_topic(topic, "up") {
-            let own = device == client || self.speaks_for(client, device);
-            return own
-                .then(|| DeviceId::new(device).ok())
-                .flatten()
-                .map(Target::Agent);
+        if let Ok(Topic {
+            device,
+            direction: Direction::Up,
+            ..
+        }) = Topic::parse(topic)
+        {
+            let own = device.as_str() == client || self.speaks_for(client, device.as_str());
+            return own.then_some(Target::Agent(device));
         }
         if topic.starts_with("hw/") || topic.starts_with('$') {
             return None;
@@ -163,7 +166,9 @@ impl Acl {
     /// Whether `client` may subscribe to `filter`: to its own down topic, no wildcards.
     #[must_use]
     pub fn subscribe(&self, client: &str, filter: &str) -> bool {
-        own_topic(filter, "down") == Some(client)
+        Topic::parse(filter).is_ok_and(|topic| {
+            topic.direction == Direction::Down && topic.device.as_str() == client
+        })
     }
 
     fn speaks_for(&self, client: &str, device: &str) -> bool {
@@ -177,18 +182,6 @@ impl Acl {
                     .any(|glob| glob_matches(glob, device))
             })
     }
-}
-
-/// The device of `hw/1/<shard>/<device>/<direction>`; the shard is two hex digits, any two.
-fn own_topic<'t>(topic: &'t str, direction: &str) -> Option<&'t str> {
-    let rest = topic.strip_prefix("hw/1/")?;
-    let (shard, rest) = rest.split_once('/')?;
-    let (device, last) = rest.split_once('/')?;
-    let shard_ok = shard.len() == 2
-        && shard
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    (shard_ok && last == direction && !device.is_empty()).then_some(device)
 }
 
 /// `*` stands for any run of characters; everything else for itself. Linear in the text for each
@@ -246,6 +239,7 @@ mod tests {
             "hw/1/0f/pi-1/down",
             "hw/1/0f/pi-1/up/x",
             "hw/1/0F/pi-1/up",
+            "hw/1/40/pi-1/up",
             "hw/1/0/pi-1/up",
             "hw/2/0f/pi-1/up",
             "hw/1/0f//up",
