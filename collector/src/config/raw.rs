@@ -364,7 +364,10 @@ impl RawLake {
         };
         let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         LakeSettings {
-            lake: headwater_lake::Settings { encoding },
+            lake: headwater_lake::Settings {
+                encoding,
+                ..headwater_lake::Settings::default()
+            },
             flush_after_ms: flush_s * 1_000,
             flush_bytes: usize::try_from(flush_mib * MIB).unwrap_or(usize::MAX),
             flush_rows: usize::try_from(rows).unwrap_or(usize::MAX),

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use headwater_lake::date::instant_text;
 use headwater_proto::ids::DeviceId;
 use headwater_proto::sample::OwnedValue;
 use serde::Deserialize;
@@ -97,8 +98,8 @@ pub(super) async fn series(
         Ok(Json(json!({
             "device": device,
             "metric": metric,
-            "from": time::format(from),
-            "to": time::format(to),
+            "from": instant_text(from),
+            "to": instant_text(to),
             "truncated": series.truncated,
             "points": points,
         }))
@@ -142,8 +143,8 @@ fn unknown(device: &str) -> Response {
 fn device_json(name: &str, info: &DeviceInfo) -> Json_ {
     json!({
         "device": name,
-        "first_seen": time::format(info.first_seen_us),
-        "last_seen": time::format(info.last_seen_us),
+        "first_seen": instant_text(info.first_seen_us),
+        "last_seen": instant_text(info.last_seen_us),
         "records": info.records,
         "samples": info.samples,
     })
@@ -152,7 +153,7 @@ fn device_json(name: &str, info: &DeviceInfo) -> Json_ {
 fn point_json(point: &Point) -> Json_ {
     let mut object = json!({
         "metric": point.metric,
-        "time": time::format(point.time_us),
+        "time": instant_text(point.time_us),
         "value": value_json(&point.value),
     });
     if !point.labels.is_empty() {

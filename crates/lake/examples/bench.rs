@@ -92,7 +92,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         samples / start.elapsed().as_secs_f64() / 1e6
     );
     for encoding in [Encoding::Compact, Encoding::Compat] {
-        let lake = Lake::open(MemStore::new(), Settings { encoding })?;
+        let lake = Lake::open(
+            MemStore::new(),
+            Settings {
+                encoding,
+                ..Settings::default()
+            },
+        )?;
         let flush = Flush {
             journal: JournalId(1),
             first_pos: 0,

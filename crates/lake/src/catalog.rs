@@ -5,8 +5,9 @@
 
 use serde_json::{Value, json};
 
+use crate::date::{date_text, day_of};
 use crate::delta::{Log, LogError};
-use crate::schema::{SCHEMA_VERSION, date_text, day_of};
+use crate::schema::SCHEMA_VERSION;
 use crate::store::Store;
 
 /// Where the catalog is.

@@ -217,15 +217,20 @@ impl Log {
         })
     }
 
-    /// Writes a checkpoint if [`CHECKPOINT_VERSIONS`] versions came since the last one.
+    /// Writes a checkpoint if `versions` versions came since the last one; by default
+    /// [`CHECKPOINT_VERSIONS`].
     ///
     /// # Errors
     /// [`LogError`]; the table is whole all the same, and the next call tries again.
-    pub fn checkpoint_if_due(&mut self, store: &dyn Store) -> Result<bool, LogError> {
+    pub fn checkpoint_if_due(
+        &mut self,
+        store: &dyn Store,
+        versions: u64,
+    ) -> Result<bool, LogError> {
         let Some(version) = self.version else {
             return Ok(false);
         };
-        if version - self.checkpoint.unwrap_or(0) < CHECKPOINT_VERSIONS {
+        if version - self.checkpoint.unwrap_or(0) < versions {
             return Ok(false);
         }
         checkpoint::write(store, self, version)?;
@@ -302,7 +307,7 @@ impl Add {
             return Stats::default();
         };
         let time = |values: &Map<String, Value>| {
-            parse_time(values.get(table.time_column()).and_then(Value::as_str)?)
+            crate::date::instant_of(values.get(table.time_column()).and_then(Value::as_str)?)
         };
         let times_us = time(&raw.min_values).zip(time(&raw.max_values));
         Stats {
@@ -334,25 +339,10 @@ pub(crate) fn stats_text(
 
 /// `2026-11-22T10:11:12.345Z`, cut to milliseconds.
 fn time_text(time_us: i64) -> String {
-    let date = crate::schema::date_text(crate::schema::day_of(time_us));
-    let ms = time_us.rem_euclid(crate::schema::DAY_US) / 1_000;
-    let (s, ms) = (ms / 1_000, ms % 1_000);
-    format!(
-        "{date}T{:02}:{:02}:{:02}.{ms:03}Z",
-        s / 3_600,
-        s / 60 % 60,
-        s % 60
-    )
-}
-
-fn parse_time(text: &str) -> Option<i64> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-    let (clock, ms) = time.split_once('.')?;
-    let mut parts = clock.splitn(3, ':').map(|part| part.parse::<i64>().ok());
-    let (h, m, s) = (parts.next()??, parts.next()??, parts.next()??);
-    let seconds = h * 3_600 + m * 60 + s;
-    let day = crate::schema::day_of_date(date)?;
-    Some(day * crate::schema::DAY_US + seconds * 1_000_000 + ms.parse::<i64>().ok()? * 1_000)
+    let mut text = crate::date::instant_text(time_us);
+    text.truncate(text.len() - "000Z".len());
+    text.push('Z');
+    text
 }
 
 /// Folder of a table's log.

@@ -8,12 +8,13 @@ use arrow_array::{ArrayRef, Int32Array, Int64Array, TimestampMicrosecondArray};
 use headwater_proto::ids::Stream;
 use parquet::errors::ParquetError;
 
+use crate::date::day_of;
 use crate::parquet::{CHUNK_ROWS, Origin, encode};
 use crate::rows::{
     BatchPart, DeviceRow, EpochRow, GapRow, LogRow, MetricRow, QuarantineRow, Record, Rows,
     SamplePart, TextId, Texts, ValueKind, cut_to_ms,
 };
-use crate::schema::{Encoding, Table, day_of};
+use crate::schema::{Encoding, Table};
 
 /// One file of a flush, ready to be staged.
 #[derive(Debug)]

@@ -12,10 +12,11 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde::Serialize;
 
+use crate::date::{date_text, day_of};
 use crate::delta::{Add, Log, LogError};
 use crate::parquet::{CREATED_BY, TINY_ROWS};
 use crate::read::{Chunks, Columns, Reader, text};
-use crate::schema::{Encoding, Table, date_text, day_of};
+use crate::schema::{Encoding, Table};
 use crate::store::Store;
 
 /// Faults that a report lists at most; more are counted.

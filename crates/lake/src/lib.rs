@@ -17,6 +17,7 @@
 pub mod audit;
 pub mod catalog;
 mod checkpoint;
+pub mod date;
 pub mod ddl;
 pub mod delta;
 mod files;

@@ -12,12 +12,13 @@ use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
 use serde::Serialize;
 
 use crate::audit::{AuditError, Key, Scan};
-use crate::delta::{Actions, Add, Log, LogError, stats_text};
+use crate::date::{date_text, day_of};
+use crate::delta::{Actions, Add, CHECKPOINT_VERSIONS, Log, LogError, stats_text};
 use crate::files::for_each_file;
 use crate::parquet::Origin;
 use crate::ranges::Ranges;
 use crate::rows::{GapRow, Rows};
-use crate::schema::{DAY_US, Encoding, Table, date_text, day_of};
+use crate::schema::{DAY_US, Encoding, Table};
 use crate::store::{Put, Store};
 use crate::writer::{FileName, HOT_DIR, LakeError, stem};
 
@@ -119,7 +120,7 @@ pub fn prune(store: &dyn Store, keep_days: u32, now_us: i64) -> Result<Pruned, P
                 ..Actions::default()
             };
             log.commit(store, &actions, now_us)?;
-            log.checkpoint_if_due(store)?;
+            log.checkpoint_if_due(store, CHECKPOINT_VERSIONS)?;
         }
         delete_removed(store, log, &kept_date)?;
     }
@@ -197,7 +198,7 @@ fn name_gaps(store: &dyn Store, scan: &Scan, now_us: i64) -> Result<u64, PruneEr
         },
         now_us,
     )?;
-    log.checkpoint_if_due(store)?;
+    log.checkpoint_if_due(store, CHECKPOINT_VERSIONS)?;
     Ok(rows.len() as u64)
 }
 

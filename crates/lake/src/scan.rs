@@ -2,9 +2,10 @@
 
 use headwater_proto::sample::Value;
 
+use crate::date::day_of_date;
 use crate::delta::{Log, LogError};
 use crate::read::{Columns, ReadError, Reader, cell, text};
-use crate::schema::{DAY_US, Table, day_of_date};
+use crate::schema::{DAY_US, Table};
 use crate::store::Store;
 
 /// Why a table could not be scanned.

@@ -486,78 +486,9 @@ fn build_schema(table: Table) -> SchemaRef {
     ))
 }
 
-/// UTC date of `time_us` as days since 1970-01-01.
-#[must_use]
-pub const fn day_of(time_us: i64) -> i64 {
-    time_us.div_euclid(DAY_US)
-}
-
-/// `YYYY-MM-DD` of a day number.
-///
-/// # Source
-/// Howard Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`.
-#[must_use]
-pub fn date_text(day: i64) -> String {
-    let shifted = day + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let date = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{date:02}")
-}
-
-/// Day number of `YYYY-MM-DD`, `None` if the text is no such date.
-#[must_use]
-pub fn day_of_date(text: &str) -> Option<i64> {
-    let mut parts = text.splitn(3, '-');
-    let mut part = || parts.next()?.parse::<i64>().ok();
-    let (year, month, date) = (part()?, part()?, part()?);
-    if !(0..10_000).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&date) {
-        return None;
-    }
-    let year_shifted = year - i64::from(month <= 2);
-    let era = year_shifted.div_euclid(400);
-    let year_of_era = year_shifted.rem_euclid(400);
-    let month_shifted = (month + 9) % 12;
-    let day_of_year = (153 * month_shifted + 2) / 5 + date - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    let day = era * 146_097 + day_of_era - 719_468;
-    (date_text(day) == text).then_some(day)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_match_days_both_ways() {
-        assert_eq!(date_text(0), "1970-01-01");
-        assert_eq!(date_text(day_of(1_795_305_600_000_000)), "2026-11-22");
-        assert_eq!(date_text(day_of(1_795_305_599_999_999)), "2026-11-21");
-        assert_eq!(date_text(day_of(MAX_TIME_US - 1)), "9999-12-31");
-        for day in (-1_000..2_900_000).step_by(17) {
-            assert_eq!(day_of_date(&date_text(day)), Some(day));
-        }
-        for wrong in [
-            "2026-02-29",
-            "2026-2-01",
-            "x",
-            "2026-13-01",
-            "",
-            "2026-01-01-1",
-        ] {
-            assert_eq!(day_of_date(wrong), None, "{wrong}");
-        }
-    }
 
     #[test]
     fn tables_stand_in_commit_order() {

@@ -14,12 +14,13 @@
 use headwater_proto::ids::JournalId;
 use parquet::errors::ParquetError;
 
-use crate::delta::{Actions, Add, Log, LogError, stats_text};
+use crate::date::date_text;
+use crate::delta::{Actions, Add, CHECKPOINT_VERSIONS, Log, LogError, stats_text};
 use crate::files::for_each_file;
 use crate::parquet::Origin;
 use crate::plan::{Plan, PlanFile, Sha256, WRITER_VERSION};
 use crate::rows::Rows;
-use crate::schema::{Encoding, Table, date_text};
+use crate::schema::{Encoding, Table};
 use crate::store::{Put, Store, StoreError};
 
 /// Folder of staged files, one folder per journal below it.
@@ -32,10 +33,21 @@ const SCHEMAS_DIR: &str = "_headwater/schemas";
 pub(crate) const HOT_DIR: &str = "hot";
 
 /// How a lake is written.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// How files are laid out.
     pub encoding: Encoding,
+    /// Versions of a table's log between two checkpoints: what a reader must replay at most.
+    pub checkpoint_versions: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            encoding: Encoding::default(),
+            checkpoint_versions: CHECKPOINT_VERSIONS,
+        }
+    }
 }
 
 /// The records `first_pos..=last_pos` of a journal, as rows.
@@ -248,7 +260,7 @@ impl<S: Store> Lake<S> {
             };
             let log = &mut self.logs[table as usize];
             log.commit(&self.store, &actions, plan.at_us)?;
-            log.checkpoint_if_due(&self.store)?;
+            log.checkpoint_if_due(&self.store, self.settings.checkpoint_versions)?;
         }
         Ok(())
     }

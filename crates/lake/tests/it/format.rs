@@ -101,7 +101,11 @@ fn large_rows() -> Rows {
 fn files_of_both_encodings_keep_every_promise() {
     for encoding in [Encoding::Compact, Encoding::Compat] {
         let store = MemStore::new();
-        let mut lake = Lake::open(store.clone(), Settings { encoding }).unwrap();
+        let settings = Settings {
+            encoding,
+            ..Settings::default()
+        };
+        let mut lake = Lake::open(store.clone(), settings).unwrap();
         flush(&mut lake, (0, 9), &large_rows());
         let found = guard(&store).unwrap();
         assert_eq!(found.faults, [], "{encoding:?}");
