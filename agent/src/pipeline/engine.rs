@@ -135,7 +135,10 @@ impl<D: Disk> Engine<D> {
             trouble,
         };
         for at in 0..Lane::AGENT.len() {
-            engine.add_lane(at, now);
+            engine.add_lane(at);
+        }
+        for at in 0..engine.lanes.len() {
+            engine.begin_lane(at, now);
         }
         engine.begin_life(now);
         Ok(engine)

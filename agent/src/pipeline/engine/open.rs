@@ -140,7 +140,7 @@ fn replay<D: Disk>(
 
 impl<D: Disk> Engine<D> {
     /// Builds a lane from what its log says, and tells the sender what it holds.
-    pub(super) fn add_lane(&mut self, at: usize, now: Now) {
+    pub(super) fn add_lane(&mut self, at: usize) {
         let lane = Lane::AGENT[at];
         let Some(log) = self.spool.log_mut(at) else {
             return;
@@ -191,6 +191,12 @@ impl<D: Disk> Engine<D> {
             overflow: Vec::new(),
         });
         self.announce_stored(at);
+    }
+
+    /// Begins what a lane must say at its start. All lanes are there by now: to make room for it, a
+    /// segment of any may have to go.
+    pub(super) fn begin_lane(&mut self, at: usize, now: Now) {
+        let previous = self.lanes[at].epochs.last().copied();
         if sabotage::is(Bug::EpochNotRenewed)
             && let Some(stored) = previous
         {
