@@ -9,7 +9,8 @@ use headwater_lake::delta::{Log, LogError};
 use headwater_lake::{MemStore, Store, Table, audit};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::generator::{Bits, CLOCK_STEP_US, Key, Made};
+use super::generator::{Bits, CLOCK_STEP_US, Key, LOG, Made, line_number};
+use super::plan::MAX_STEP_US;
 
 /// What is wrong with a lake; each a line.
 pub type Faults = Vec<String>;
@@ -21,16 +22,25 @@ pub struct Found {
     pub readings: BTreeMap<Key, Vec<Bits>>,
     /// Per device: the time spans of its gaps; `None`: a gap without times.
     pub gaps: BTreeMap<String, Vec<Option<(i64, i64)>>>,
+    /// Log lines.
+    pub lines: u64,
+    /// Tables with a checkpoint.
+    pub checkpoints: u64,
 }
 
-/// Reads `samples` and `gaps` of a lake.
+/// Reads `samples`, `logs` and `gaps` of a lake.
 ///
 /// # Errors
 /// A line that says what cannot be read.
 pub fn read(store: &MemStore) -> Result<Found, String> {
     let mut found = Found::default();
     each_batch(store, Table::Samples, |batch| found.take_samples(batch))?;
+    each_batch(store, Table::Logs, |batch| found.take_lines(batch))?;
     each_batch(store, Table::Gaps, |batch| found.take_gaps(batch))?;
+    for table in Table::ALL {
+        let hint = format!("{}/_delta_log/_last_checkpoint", table.name());
+        found.checkpoints += u64::from(store.get(&hint).is_ok());
+    }
     Ok(found)
 }
 
@@ -91,6 +101,24 @@ impl Found {
         Some(())
     }
 
+    fn take_lines(&mut self, batch: &RecordBatch) -> Option<()> {
+        let device = batch.column_by_name("device_id")?.as_string::<i32>();
+        let text = batch.column_by_name("message")?.as_string::<i32>();
+        let time = batch
+            .column_by_name("ts")?
+            .as_primitive::<TimestampMicrosecondType>();
+        for row in 0..batch.num_rows() {
+            let name = device.value(row);
+            // A line of any other text is one that was never made.
+            let number = line_number(name, text.value(row)).unwrap_or(-1);
+            let key = (name.to_owned(), LOG.to_owned(), time.value(row));
+            let lines = self.readings.entry(key).or_default();
+            lines.push(Bits::Line(number));
+            self.lines += 1;
+        }
+        Some(())
+    }
+
     fn take_gaps(&mut self, batch: &RecordBatch) -> Option<()> {
         let device = batch.column_by_name("device_id")?.as_string::<i32>();
         let first = batch
@@ -110,9 +138,9 @@ impl Found {
         Some(())
     }
 
-    /// Time of the first reading in the lake that came from the same source of the same physical
+    /// Turn of the first reading in the lake that came from the same source of the same physical
     /// device: of clones, the clocks tell which.
-    fn first_live(&self, key: &Key) -> Option<i64> {
+    fn first_live(&self, key: &Key, made: &Made) -> Option<u64> {
         let from = (key.0.clone(), String::new(), i64::MIN);
         let rows = self
             .readings
@@ -122,15 +150,17 @@ impl Found {
             other.1.starts_with("live") && other.2 % CLOCK_STEP_US == key.2 % CLOCK_STEP_US
         };
         rows.filter(|(other, _)| alike(other))
-            .map(|(other, _)| other.2)
+            .filter_map(|(other, _)| made.turn(&other.0, other.2))
             .min()
     }
 
-    fn is_named(&self, device: &str, time: i64) -> bool {
-        self.gaps.get(device).is_some_and(|gaps| {
-            gaps.iter()
-                .any(|gap| gap.is_none_or(|(first, last)| (first..=last).contains(&time)))
-        })
+    /// Whether a gap names the time, by a clock that may have been set by `slack_us` meanwhile.
+    fn is_named(&self, device: &str, time: i64, slack_us: i64) -> bool {
+        let names = |gap: &Option<(i64, i64)>| {
+            gap.is_none_or(|(first, last)| (first - slack_us..=last + slack_us).contains(&time))
+        };
+        let gaps = self.gaps.get(device);
+        gaps.is_some_and(|gaps| gaps.iter().any(names))
     }
 }
 
@@ -143,6 +173,8 @@ pub struct Known {
     pub disturbed: bool,
     /// One of its disks was thrown away, with what nobody was told of.
     pub forgotten: bool,
+    /// Its wall clock was set.
+    pub stepped: bool,
     /// It evicted records: readings may be missing, if a gap names them.
     pub evicted: bool,
 }
@@ -195,16 +227,27 @@ pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Fa
             continue;
         };
         let waits = !key.1.starts_with("live");
-        if !waits && found.first_live(key).is_none_or(|first| key.2 < first) {
+        let turn = made.turn(&key.0, key.2);
+        if !waits
+            && found
+                .first_live(key, made)
+                .is_none_or(|first| turn < Some(first))
+        {
             // Custody begins when something is durable. Of a source that was never heard of before
             // its agent died, nobody can say what it lost.
             continue;
         }
+        // The times of a source that waits are its own.
+        let slack_us = if device.stepped && !waits {
+            2 * MAX_STEP_US
+        } else {
+            0
+        };
         if waits && !device.evicted && !device.disturbed {
             faults.push(format!(
                 "{key:?} is missing, though its source waits and nothing gave way"
             ));
-        } else if !found.is_named(&key.0, key.2) && (waits || !device.forgotten) {
+        } else if !found.is_named(&key.0, key.2, slack_us) && (waits || !device.forgotten) {
             faults.push(format!("{key:?} is missing, and no gap names it"));
         }
     }
@@ -231,7 +274,9 @@ pub fn check_plain(
             // A number of JSON is a float.
             match value {
                 Bits::F64(bits) => *times.entry(*bits).or_insert(0u64) += 1,
-                Bits::I64(_) => faults.push(format!("{key:?} of a plain device is no float")),
+                Bits::I64(_) | Bits::Line(_) => {
+                    faults.push(format!("{key:?} of a plain device is no float"))
+                }
             }
         }
     }

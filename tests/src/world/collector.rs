@@ -3,18 +3,32 @@
 use std::ops::ControlFlow;
 
 use headwater_collector::pipeline::credit::CreditLimits;
-use headwater_collector::pipeline::custody::{Custody, Event, Output, Settings};
+use headwater_collector::pipeline::custody::{Custody, Event, Gateway, Output, Settings, SinkSpec};
 use headwater_collector::pipeline::envelope::Decoder;
 use headwater_collector::pipeline::pattern::Pattern;
 use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, Staged};
 use headwater_collector::sink::seed;
 use headwater_lake::{Lake, MemStore};
-use headwater_proto::time::Now;
+use headwater_proto::ids::DeviceId;
+use headwater_proto::time::{Now, UnixMicros};
 use headwater_spool::{Config, FakeDisk};
 
 use super::device::Death;
 use super::dice::Dice;
+use super::plan::Plan;
 use super::run::Seen;
+
+/// Client id of the gateway, which speaks for every `node-*`.
+pub const GATEWAY: &str = "gateway";
+
+/// The gateway as a device.
+#[must_use]
+pub fn gateway_id() -> DeviceId {
+    DeviceId::new(GATEWAY).expect("a plain name")
+}
+
+/// Name of the second sink.
+const COPY: &str = "copy";
 
 /// Topic of a plain device, by its id.
 #[must_use]
@@ -35,8 +49,11 @@ pub struct Collector {
     /// Its lake.
     pub store: MemStore,
     running: Option<Running>,
-    quota_bytes: u64,
-    flush_after_ms: u64,
+    plan: Plan,
+    /// What its wall clock shows beyond the world's.
+    step_us: i64,
+    /// Records that the second sink took.
+    pub copied: u64,
     /// What the last start found.
     pub found: String,
 }
@@ -44,23 +61,42 @@ pub struct Collector {
 impl Collector {
     /// A machine with an empty disk beside an empty lake, switched off.
     #[must_use]
-    pub fn new(quota_bytes: u64, flush_after_ms: u64) -> Self {
+    pub fn new(plan: Plan) -> Self {
         Self {
             disk: FakeDisk::new(),
             store: MemStore::new(),
             running: None,
-            quota_bytes,
-            flush_after_ms,
+            plan,
+            step_us: 0,
+            copied: 0,
             found: String::new(),
         }
     }
 
+    /// Somebody sets its wall clock.
+    pub const fn set_clock(&mut self, step_us: i64) {
+        self.step_us = step_us;
+    }
+
+    const fn clock(&self, now: Now) -> Now {
+        Now {
+            mono: now.mono,
+            wall: UnixMicros(now.wall.0 + self.step_us),
+        }
+    }
+
     fn settings(&self) -> Settings {
+        let sink = |name: &str, required| SinkSpec {
+            name: name.to_owned(),
+            required,
+        };
+        let mut sinks = vec![sink(NAME, true)];
+        sinks.extend(self.plan.copy.map(|required| sink(COPY, required)));
         Settings {
             log: Config {
                 name: "journal".to_owned(),
                 segment_bytes: 8192,
-                quota_bytes: self.quota_bytes,
+                quota_bytes: self.plan.journal_bytes,
                 reserve_bytes: 2 * 8192,
                 fs_reserve_percent: 0,
                 fs_reserve_bytes: 0,
@@ -74,6 +110,11 @@ impl Collector {
                 Pattern::new("plain/{device}/readings", Decoder::Json)
                     .expect("the pattern names a device"),
             ],
+            gateways: vec![Gateway {
+                client: GATEWAY.to_owned(),
+                devices: vec!["node-*".to_owned()],
+            }],
+            sinks,
             abandon_after_ms: 20_000,
             max_bundle_bytes: 16 << 10,
             ..Settings::default()
@@ -97,7 +138,11 @@ impl Collector {
             Custody::open(self.disk.clone(), settings, &mut || dice.bits()).ok()?;
         self.found = format!("{opened:?}, next {}", custody.log().next());
         let lake_settings = LakeSettings {
-            flush_after_ms: self.flush_after_ms,
+            flush_after_ms: self.plan.flush_after_ms,
+            lake: headwater_lake::Settings {
+                checkpoint_versions: self.plan.checkpoint_versions,
+                ..headwater_lake::Settings::default()
+            },
             ..LakeSettings::default()
         };
         if opened.is_new {
@@ -164,6 +209,7 @@ impl Collector {
 
     /// Hands it an event.
     pub fn handle(&mut self, event: Event, now: Now) {
+        let now = self.clock(now);
         if let Some(running) = &mut self.running {
             running.custody.handle(event, now);
         }
@@ -171,6 +217,7 @@ impl Collector {
 
     /// Makes what it was handed durable.
     pub fn sync(&mut self, now: Now) {
+        let now = self.clock(now);
         if let Some(running) = &mut self.running {
             // A failed sync shows in the outputs: connections are closed.
             let _ = running.custody.sync(now);
@@ -184,6 +231,7 @@ impl Collector {
 
     /// Lets the sink read what is durable, at most `most_bytes` of it.
     pub fn read_journal(&mut self, most_bytes: usize, now: Now) {
+        let now = self.clock(now);
         let Some(Running { custody, sink }) = &mut self.running else {
             return;
         };
@@ -204,9 +252,40 @@ impl Collector {
         }
     }
 
+    /// Lets the second sink read what is durable, at most `most_bytes` of it. It keeps what it reads,
+    /// and says so at once.
+    pub fn copy(&mut self, most_bytes: usize, now: Now) {
+        let now = self.clock(now);
+        let Some(Running { custody, .. }) = &mut self.running else {
+            return;
+        };
+        let Some(from) = custody.cursor(COPY) else {
+            return;
+        };
+        let mut reader = custody.reader();
+        if from >= reader.durable() {
+            return;
+        }
+        let mut copied = 0;
+        let read = reader.read(from, most_bytes, |_, _, _| {
+            copied += 1;
+            ControlFlow::Continue(())
+        });
+        if let Ok(chunk) = read {
+            self.copied += copied;
+            let event = Event::Committed {
+                sink: COPY.to_owned(),
+                through: chunk.next,
+                streams: Vec::new(),
+            };
+            custody.handle(event, now);
+        }
+    }
+
     /// The first half of a flush: files are staged and the plan is appended.
     /// `false`: there is nothing to publish.
     pub fn stage(&mut self, now: Now) -> bool {
+        let now = self.clock(now);
         let Some(Running { custody, sink }) = &mut self.running else {
             return false;
         };
@@ -221,6 +300,7 @@ impl Collector {
 
     /// The second half: what was staged becomes part of the lake.
     pub fn publish(&mut self, now: Now) {
+        let now = self.clock(now);
         let Some(Running { custody, sink }) = &mut self.running else {
             return;
         };
@@ -247,8 +327,10 @@ impl Collector {
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.running.as_ref().is_some_and(|running| {
-            let sink = &running.sink;
-            sink.position() >= running.custody.reader().durable() && sink.due_at().is_none()
+            let (sink, custody) = (&running.sink, &running.custody);
+            let durable = custody.reader().durable();
+            let copied = self.plan.copy.is_none() || custody.cursor(COPY) >= Some(durable);
+            copied && sink.position() >= durable && sink.due_at().is_none()
         })
     }
 

@@ -10,7 +10,7 @@ use headwater_proto::time::{Now, UnixMicros};
 use headwater_spool::FakeDisk;
 
 use super::dice::Dice;
-use super::generator::{CLOCK_STEP_US, Made, SOURCES};
+use super::generator::{Made, SOURCES, Says, line};
 use super::run::Seen;
 
 /// How a process ends against its will.
@@ -36,8 +36,8 @@ pub struct Device {
     next: [u64; SOURCES.len()],
     /// Clocks of two devices never show the same microsecond.
     clock_offset_us: i64,
-    /// Time of the newest live row.
-    newest_live_us: i64,
+    /// What its wall clock shows beyond the world's.
+    step_us: i64,
     /// Bytes of each lane.
     lane_bytes: u64,
     boots: u64,
@@ -47,6 +47,10 @@ pub struct Device {
     pub disturbed: bool,
     /// A disk of it was thrown away, or hid a segment from a start: what that held and nobody was told of, nobody can name.
     pub forgotten: bool,
+    /// Its wall clock was set: spans that it names may be off by so much.
+    pub stepped: bool,
+    /// Speaks to the collector through the gateway.
+    pub is_node: bool,
     /// Records it evicted over all lives.
     pub evicted: u64,
 }
@@ -62,12 +66,14 @@ impl Device {
             made: [0; SOURCES.len()],
             next: [0; SOURCES.len()],
             clock_offset_us: i64::try_from(place).unwrap_or(0),
-            newest_live_us: 0,
+            step_us: 0,
             lane_bytes,
             boots: 0,
             stopping: false,
             disturbed: false,
             forgotten: false,
+            stepped: false,
+            is_node: false,
             evicted: 0,
         }
     }
@@ -82,12 +88,14 @@ impl Device {
             made: self.made,
             next: [0; SOURCES.len()],
             clock_offset_us: i64::try_from(place).unwrap_or(0),
-            newest_live_us: 0,
+            step_us: self.step_us,
             lane_bytes: self.lane_bytes,
             boots: self.boots + 1000,
             stopping: false,
             disturbed: true,
             forgotten: false,
+            stepped: self.stepped,
+            is_node: self.is_node,
             evicted: 0,
         }
     }
@@ -117,8 +125,22 @@ impl Device {
         }
     }
 
+    /// Somebody sets its wall clock.
+    pub const fn set_clock(&mut self, step_us: i64) {
+        self.step_us = step_us;
+        self.stepped = true;
+    }
+
+    const fn clock(&self, now: Now) -> Now {
+        Now {
+            mono: now.mono,
+            wall: UnixMicros(now.wall.0 + self.step_us),
+        }
+    }
+
     /// Switches it on. Stays off if the disk fails meanwhile.
     pub fn start(&mut self, dice: &mut Dice, now: Now) {
+        let now = self.clock(now);
         self.boots += 1;
         let settings = self.settings();
         let opened = Engine::open(self.disk.clone(), settings, &mut || dice.bits(), now);
@@ -173,6 +195,7 @@ impl Device {
 
     /// Offers rows that exist and were not offered yet.
     pub fn offer(&mut self, source: usize, most: u64, made: &mut Made, now: Now) {
+        let now = self.clock(now);
         let spec = &SOURCES[source];
         if self.stopping {
             return;
@@ -187,20 +210,23 @@ impl Device {
         let end = self.made[source].min(self.next[source] + most);
         while self.next[source] < end {
             let number = self.next[source];
-            let newest =
-                (now.wall.0 + self.clock_offset_us).max(self.newest_live_us + CLOCK_STEP_US);
-            let row = made.row(self.id.as_str(), spec, number, UnixMicros(newest));
-            if !spec.resumes {
-                self.newest_live_us = newest;
-            }
+            let time = UnixMicros(now.wall.0 + self.clock_offset_us);
+            let row = made.row(self.id.as_str(), spec, number, time);
             let cursor = spec.resumes.then_some(Cursor {
                 major: number + 1,
                 minor: 0,
                 tag: 0,
             });
-            let taken = row.with_sample(spec, |sample| {
-                engine.offer(source, spec.lane, sample, cursor, now)
-            });
+            let taken = match spec.says {
+                Says::Numbers(metrics) => row.with_sample(metrics, |sample| {
+                    engine.offer(source, spec.lane, sample, cursor, now)
+                }),
+                Says::Lines => {
+                    let line = line(self.id.as_str(), number.cast_signed());
+                    let line = line.as_bytes();
+                    engine.offer_line(source, spec.lane, row.time, line, cursor, now)
+                }
+            };
             if taken.is_err() {
                 // One that cannot wait is lost, and the engine names it.
                 if !spec.resumes {
@@ -220,13 +246,24 @@ impl Device {
 
     /// Hands it an event.
     pub fn handle(&mut self, event: Event<'_>, now: Now) {
+        let now = self.clock(now);
         if let Some(engine) = &mut self.engine {
             engine.handle(event, now);
         }
     }
 
+    /// Tells it to stop: it makes what it has durable, and sends on.
+    pub fn stop(&mut self, now: Now) {
+        let now = self.clock(now);
+        self.stopping = true;
+        if let Some(engine) = &mut self.engine {
+            engine.stop(now);
+        }
+    }
+
     /// What it says next, to the link or to its sources.
     pub fn next_output(&mut self, linked: bool, now: Now) -> Option<Output> {
+        let now = self.clock(now);
         let engine = self.engine.as_mut()?;
         if linked {
             engine.next_output(now)

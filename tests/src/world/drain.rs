@@ -24,12 +24,7 @@ impl World {
         }
         self.note(|_| "the writers stop".to_owned());
         for place in 0..self.devices.len() {
-            let now = self.now;
-            let device = &mut self.devices[place];
-            device.stopping = true;
-            if let Some(engine) = &mut device.engine {
-                engine.stop(now);
-            }
+            self.devices[place].stop(self.now);
             self.pump_device(place);
         }
         if !self.settle(true) {

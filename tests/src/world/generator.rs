@@ -15,6 +15,15 @@ pub const START_US: i64 = 1_699_999_000_000_000;
 /// no two devices ever make a reading in the same microsecond.
 pub const CLOCK_STEP_US: i64 = 8;
 
+/// What a source says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Says {
+    /// Rows of two metrics: a float and a counter.
+    Numbers([&'static str; 2]),
+    /// Log lines.
+    Lines,
+}
+
 /// One source of every device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Source {
@@ -24,31 +33,40 @@ pub struct Source {
     pub lane: Lane,
     /// It keeps its readings and can begin again from a cursor.
     pub resumes: bool,
-    /// Its two metrics: a float and a counter.
-    pub metrics: [&'static str; 2],
+    /// What its rows are.
+    pub says: Says,
 }
 
 /// The sources of every device.
-pub const SOURCES: [Source; 3] = [
+pub const SOURCES: [Source; 4] = [
     Source {
         name: "file",
         lane: Lane::Normal,
         resumes: true,
-        metrics: ["file.level", "file.count"],
+        says: Says::Numbers(["file.level", "file.count"]),
     },
     Source {
         name: "live",
         lane: Lane::Normal,
         resumes: false,
-        metrics: ["live.level", "live.count"],
+        says: Says::Numbers(["live.level", "live.count"]),
     },
     Source {
         name: "bell",
         lane: Lane::Alarm,
         resumes: true,
-        metrics: ["bell.level", "bell.count"],
+        says: Says::Numbers(["bell.level", "bell.count"]),
+    },
+    Source {
+        name: LOG,
+        lane: Lane::Bulk,
+        resumes: true,
+        says: Says::Lines,
     },
 ];
+
+/// Name of the source of log lines, and in the lake the place of a metric's name.
+pub const LOG: &str = "log";
 
 /// One value as the lake holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +75,21 @@ pub enum Bits {
     F64(u64),
     /// An integer.
     I64(i64),
+    /// The line of this number.
+    Line(i64),
+}
+
+/// Log line `number` of a device.
+#[must_use]
+pub fn line(device: &str, number: i64) -> String {
+    format!("line {number} of {device}")
+}
+
+/// The number of a device's log line, if it is one.
+#[must_use]
+pub fn line_number(device: &str, text: &str) -> Option<i64> {
+    let (number, of) = text.strip_prefix("line ")?.split_once(" of ")?;
+    number.parse().ok().filter(|_| of == device)
 }
 
 /// Device, metric and time of a reading.
@@ -67,6 +100,8 @@ pub type Key = (String, String, i64);
 pub struct Made {
     seed: u64,
     readings: BTreeMap<Key, Bits>,
+    /// Live rows in the order in which they were made, which a clock that was set need not show.
+    order: BTreeMap<(String, i64), u64>,
 }
 
 /// Row `number` of a source, as it is offered to an agent.
@@ -76,7 +111,7 @@ pub struct Row {
     pub time: UnixMicros,
     /// The float, missing in one row of five.
     pub level: Option<f64>,
-    /// The counter.
+    /// The counter; a line's number.
     pub count: i64,
 }
 
@@ -87,15 +122,17 @@ impl Made {
         Self {
             seed,
             readings: BTreeMap::new(),
+            order: BTreeMap::new(),
         }
     }
 
-    /// Row `number` of a device's source; `time` for a source that cannot make it again.
+    /// Row `number` of a device's source. One that cannot make it again makes it at `time`, or right
+    /// after the rows of this device that its clock has shown then before.
     pub fn row(&mut self, device: &str, source: &Source, number: u64, time: UnixMicros) -> Row {
         let time = if source.resumes {
             UnixMicros(START_US + i64::try_from(number).unwrap_or(0) * 250_000)
         } else {
-            time
+            self.live_time(device, time)
         };
         let mut dice = super::dice::Dice::new(self.seed ^ u64::from_le_bytes(time.0.to_le_bytes()));
         let level = (dice.below(5) > 0).then(|| {
@@ -111,11 +148,32 @@ impl Made {
             self.readings
                 .insert((device.to_owned(), metric.to_owned(), time.0), bits);
         };
-        if let Some(level) = row.level {
-            note(source.metrics[0], Bits::F64(level.to_bits()));
+        match source.says {
+            Says::Numbers([level, count]) => {
+                if let Some(value) = row.level {
+                    note(level, Bits::F64(value.to_bits()));
+                }
+                note(count, Bits::I64(row.count));
+            }
+            Says::Lines => note(LOG, Bits::Line(number.cast_signed())),
         }
-        note(source.metrics[1], Bits::I64(row.count));
         row
+    }
+
+    fn live_time(&mut self, device: &str, time: UnixMicros) -> UnixMicros {
+        let mut key = (device.to_owned(), time.0);
+        while self.order.contains_key(&key) {
+            key.1 += CLOCK_STEP_US;
+        }
+        let (time, turn) = (UnixMicros(key.1), self.order.len() as u64);
+        self.order.insert(key, turn);
+        time
+    }
+
+    /// The turn of the live row that a device made at `time`, among all live rows.
+    #[must_use]
+    pub fn turn(&self, device: &str, time: i64) -> Option<u64> {
+        self.order.get(&(device.to_owned(), time)).copied()
     }
 
     /// All readings.
@@ -126,13 +184,17 @@ impl Made {
 }
 
 impl Row {
-    /// Hands the row over as a sample.
-    pub fn with_sample<T>(&self, source: &Source, take: impl FnOnce(&Sample<'_>) -> T) -> T {
+    /// Hands the row over as a sample of these two metrics.
+    pub fn with_sample<T>(
+        &self,
+        [level, count]: [&str; 2],
+        take: impl FnOnce(&Sample<'_>) -> T,
+    ) -> T {
         let level = Field {
             value: self.level.map(Value::F64),
-            ..Field::new(source.metrics[0], Value::F64(0.0))
+            ..Field::new(level, Value::F64(0.0))
         };
-        let count = Field::new(source.metrics[1], Value::I64(self.count));
+        let count = Field::new(count, Value::I64(self.count));
         take(&Sample {
             time: self.time,
             labels: &[],

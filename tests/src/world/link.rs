@@ -31,11 +31,17 @@ impl Link {
     /// A new connection with nothing on its way.
     #[must_use]
     pub const fn new(conn: ConnId) -> Self {
+        Self::of_node(conn, 0)
+    }
+
+    /// One of several that share a connection: the tokens of each are its own.
+    #[must_use]
+    pub const fn of_node(conn: ConnId, place: u64) -> Self {
         Self {
             conn,
             up: VecDeque::new(),
             down: VecDeque::new(),
-            next_token: 1,
+            next_token: (place << 32) + 1,
         }
     }
 

@@ -15,6 +15,11 @@
 //! | a spool so small that the oldest gives way, a journal that fills up | `plan.rs` |
 //! | a cloned SD card, a restored backup, a new disk in an old device | `steps.rs` |
 //! | the collector's disk is lost, the lake remains | `steps.rs` |
+//! | wall clocks set forward and back, of devices and of the collector | `steps.rs` |
+//!
+//! Some devices reach the collector through a gateway, some log lines as well as numbers; in some
+//! runs a second sink reads the journal, with and without the journal waiting for it, and tables get
+//! checkpoints. The sum of many runs says how often each thing happened.
 //!
 //! After the faults a run drains: everybody comes back, everything is sent, the writers stop. Then
 //! the lake is judged. A run that fails names its seed; `HEADWATER_SEED=n` runs that one alone and

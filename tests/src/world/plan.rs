@@ -3,13 +3,21 @@
 use super::dice::Dice;
 use super::link::Weather;
 
+/// Furthest that a wall clock is set off the true time: two that are so far apart are still within
+/// the hour by which a reading may be ahead of its receipt.
+pub const MAX_STEP_US: i64 = 20 * 60 * 1_000_000;
+
 /// The faults of one run; each one in so many steps, 0 is never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
     /// Devices at the start.
     pub devices: usize,
+    /// Devices beside them that reach the collector through a gateway.
+    pub nodes: usize,
     /// Plain MQTT devices.
     pub plain: usize,
+    /// A second sink beside the lake; whether the journal waits for it.
+    pub copy: Option<bool>,
     /// Steps before the drain.
     pub steps: u64,
     /// How the links treat messages.
@@ -30,6 +38,10 @@ pub struct Plan {
     pub disturbances: u64,
     /// Losses of the collector's disk.
     pub disk_losses: u64,
+    /// Wall clocks set.
+    pub clock_steps: u64,
+    /// Versions of a table between two checkpoints.
+    pub checkpoint_versions: u64,
     /// Bytes of each lane of a spool.
     pub lane_bytes: u64,
     /// Bytes of the journal.
@@ -54,9 +66,16 @@ impl Plan {
         let deaths_between_commands = maybe(150);
         let disturbances = if dice.one_in(4) { 120 } else { 0 };
         let disk_losses = if dice.one_in(6) { 150 } else { 0 };
+        let clock_steps = if dice.one_in(3) { 40 } else { 0 };
+        let copy = dice.one_in(2).then(|| dice.one_in(2));
+        let nodes = if dice.one_in(3) { 1 + dice.index(2) } else { 0 };
         Self {
             devices: 1 + dice.index(3),
+            nodes,
             plain: dice.index(2),
+            copy,
+            clock_steps,
+            checkpoint_versions: if dice.one_in(2) { 4 } else { 100 },
             steps: 100 + dice.below(250),
             weather,
             cuts,

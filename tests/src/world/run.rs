@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use headwater_agent::pipeline::engine::Counters as AgentCounters;
 use headwater_collector::pipeline::custody::Counters as CollectorCounters;
+use headwater_gate::ConnId;
 use headwater_proto::ids::DeviceId;
 use headwater_proto::time::{Millis, Now, UnixMicros};
 
@@ -66,12 +67,24 @@ pub struct Seen {
     pub clones: u64,
     /// Losses of the collector's disk.
     pub disks_lost: u64,
+    /// Log lines in the lake.
+    pub lines: u64,
+    /// Publishes that came through the gateway.
+    pub via_gateway: u64,
+    /// Records that a second sink took.
+    pub copied: u64,
+    /// Wall clocks of devices that were set.
+    pub device_clock_steps: u64,
+    /// Times that the collector's wall clock was set.
+    pub collector_clock_steps: u64,
+    /// Tables of the lake with a checkpoint.
+    pub checkpoints: u64,
 }
 
 impl Seen {
     /// Names and counts.
     #[must_use]
-    pub const fn all(&self) -> [(&'static str, u64); 13] {
+    pub const fn all(&self) -> [(&'static str, u64); 19] {
         [
             ("evicted", self.evicted),
             ("fell_to_memory", self.fell_to_memory),
@@ -86,6 +99,12 @@ impl Seen {
             ("plain_repeats", self.plain_repeats),
             ("clones", self.clones),
             ("disks_lost", self.disks_lost),
+            ("lines", self.lines),
+            ("via_gateway", self.via_gateway),
+            ("copied", self.copied),
+            ("device_clock_steps", self.device_clock_steps),
+            ("collector_clock_steps", self.collector_clock_steps),
+            ("checkpoints", self.checkpoints),
         ]
     }
 
@@ -122,6 +141,12 @@ impl Seen {
         self.plain_repeats += other.plain_repeats;
         self.clones += other.clones;
         self.disks_lost += other.disks_lost;
+        self.lines += other.lines;
+        self.via_gateway += other.via_gateway;
+        self.copied += other.copied;
+        self.device_clock_steps += other.device_clock_steps;
+        self.collector_clock_steps += other.collector_clock_steps;
+        self.checkpoints += other.checkpoints;
     }
 }
 
@@ -158,6 +183,8 @@ pub(super) struct World {
     pub(super) plain: Vec<Plain>,
     pub(super) collector: Collector,
     pub(super) next_conn: u64,
+    /// The gateway's connection, which its nodes share.
+    pub(super) gateway: Option<ConnId>,
     /// Copies of disks, by device.
     pub(super) backups: Vec<(usize, headwater_spool::FakeDisk)>,
     /// The collector lost its disk once.
@@ -172,11 +199,19 @@ impl World {
     fn new(seed: u64, traced: bool) -> Self {
         let mut dice = Dice::new(seed);
         let plan = Plan::draw(&mut dice);
+        let nodes = (0..plan.nodes).map(|place| {
+            let id = DeviceId::new(&format!("node-{place}")).expect("a plain name");
+            let place = plan.devices + place;
+            let mut node = Device::new(id, place, plan.lane_bytes);
+            node.is_node = true;
+            node
+        });
         let devices: Vec<Device> = (0..plan.devices)
             .map(|place| {
                 let id = DeviceId::new(&format!("agent-{place}")).expect("a plain name");
                 Device::new(id, place, plan.lane_bytes)
             })
+            .chain(nodes)
             .collect();
         let mut world = Self {
             links: devices.iter().map(|_| None).collect(),
@@ -184,7 +219,7 @@ impl World {
             plain: (0..plan.plain)
                 .map(|place| Plain::new(format!("plain-{place}")))
                 .collect(),
-            collector: Collector::new(plan.journal_bytes, plan.flush_after_ms),
+            collector: Collector::new(plan),
             dice,
             now: Now {
                 mono: Millis(FIRST_MS),
@@ -192,6 +227,7 @@ impl World {
             },
             made: Made::new(seed),
             next_conn: 1,
+            gateway: None,
             backups: Vec::new(),
             lost_disk: false,
             seen: Seen::default(),
@@ -229,8 +265,11 @@ impl World {
             elapsed_ms: self.now.mono.0,
             ..Summary::default()
         };
+        summary.seen.copied += self.collector.copied;
         match check::read(&store) {
             Ok(found) => {
+                summary.seen.lines += found.lines;
+                summary.seen.checkpoints += found.checkpoints;
                 let mut known: Vec<Known> = Vec::new();
                 for device in &self.devices {
                     let name = device.id.as_str();
@@ -238,11 +277,13 @@ impl World {
                         Some(known) => {
                             known.disturbed = true;
                             known.forgotten |= device.forgotten;
+                            known.stepped |= device.stepped;
                         }
                         None => known.push(Known {
                             name: name.to_owned(),
                             disturbed: device.disturbed,
                             forgotten: device.forgotten,
+                            stepped: device.stepped,
                             evicted: device.has_evicted(),
                         }),
                     }

@@ -9,9 +9,11 @@ use headwater_gate::ConnId;
 use headwater_proto::time::UnixMicros;
 use headwater_spool::FakeDisk;
 
+use super::collector::{GATEWAY, gateway_id};
 use super::device::{Death, Device};
 use super::generator::{SOURCES, START_US};
 use super::link::{Link, Weather};
+use super::plan::MAX_STEP_US;
 use super::run::World;
 
 /// Messages that pass in one step, at most.
@@ -101,8 +103,10 @@ impl World {
             };
             match output {
                 Output::Send { conn, payload } => {
-                    if let Some(link) = self.link_of(conn) {
-                        link.send_down(payload);
+                    // A gateway hands on to all its nodes; each takes what names it.
+                    let links = self.links.iter_mut().flatten();
+                    for link in links.filter(|link| link.conn == conn) {
+                        link.send_down(payload.clone());
                     }
                 }
                 Output::PubAck { conn, token } => {
@@ -116,9 +120,7 @@ impl World {
                 }
                 Output::Close { conn, reason } => {
                     self.note(|_| format!("collector closes {conn:?}: {reason:?}"));
-                    if let Some(place) = self.place_of(conn) {
-                        self.cut(place);
-                    }
+                    self.cut_all(conn);
                     for plain in self
                         .plain
                         .iter_mut()
@@ -135,17 +137,15 @@ impl World {
         }
     }
 
-    fn place_of(&self, conn: ConnId) -> Option<usize> {
-        self.links
-            .iter()
-            .position(|link| link.as_ref().is_some_and(|link| link.conn == conn))
-    }
-
-    fn link_of(&mut self, conn: ConnId) -> Option<&mut Link> {
-        self.links
-            .iter_mut()
-            .flatten()
-            .find(|link| link.conn == conn)
+    /// The devices' side of a connection ends.
+    pub(super) fn cut_all(&mut self, conn: ConnId) {
+        self.gateway = self.gateway.filter(|gateway| *gateway != conn);
+        for place in 0..self.links.len() {
+            let link = self.links[place].as_ref();
+            if link.is_some_and(|link| link.conn == conn) {
+                self.cut(place);
+            }
+        }
     }
 
     pub(super) fn deliver_up(&mut self, place: usize, weather: Weather) {
@@ -155,7 +155,14 @@ impl World {
         let Some((token, payload)) = link.take_up(weather, &mut self.dice) else {
             return;
         };
-        let (conn, device) = (link.conn, self.devices[place].id.clone());
+        let (conn, mut device) = (link.conn, self.devices[place].id.clone());
+        if self.devices[place].is_node {
+            self.seen.via_gateway += 1;
+            // A gateway publishes on the topic of its node, or on its own.
+            if self.dice.one_in(2) {
+                device = gateway_id();
+            }
+        }
         let payload = Bytes::from(payload);
         self.collector.handle(
             Event::Up {
@@ -206,6 +213,7 @@ impl World {
     pub(super) fn run_sink(&mut self, now_at_all_costs: bool) {
         let most = 1 + self.dice.index(20_000);
         self.collector.read_journal(most, self.now);
+        self.collector.copy(most / 2, self.now);
         if now_at_all_costs || self.collector.is_flush_due(self.now) {
             if self.collector.stage(self.now) {
                 self.pump_collector();
@@ -268,36 +276,60 @@ impl World {
                 self.hang_up(other);
             }
         }
-        let conn = ConnId(self.next_conn);
-        self.next_conn += 1;
+        let is_node = self.devices[place].is_node;
+        let conn = match self.gateway.filter(|_| is_node) {
+            Some(conn) => conn,
+            None => self.open_connection(if is_node { GATEWAY } else { id.as_str() }),
+        };
         self.note(|_| format!("device {place} connects as {conn:?}"));
-        self.links[place] = Some(Link::new(conn));
-        self.collector.handle(
-            Event::Connected {
-                conn,
-                client: Arc::from(id.as_str()),
-            },
-            self.now,
-        );
+        self.links[place] = Some(if is_node {
+            self.gateway = Some(conn);
+            Link::of_node(conn, self.next_conn)
+        } else {
+            Link::new(conn)
+        });
+        self.next_conn += 1;
         self.devices[place].handle(AgentEvent::LinkUp, self.now);
         self.pump_device(place);
     }
 
-    /// The connection of a device ends at both sides; what was on its way is gone.
+    fn open_connection(&mut self, client: &str) -> ConnId {
+        let conn = ConnId(self.next_conn);
+        self.next_conn += 1;
+        let client = Arc::from(client);
+        self.collector
+            .handle(Event::Connected { conn, client }, self.now);
+        conn
+    }
+
+    /// The connection of a device ends at both sides; what was on its way is gone. A node is lost to
+    /// its gateway, whose own connection stays.
     pub(super) fn hang_up(&mut self, place: usize) {
         let Some(conn) = self.links[place].as_ref().map(|link| link.conn) else {
             return;
         };
-        let client = Arc::from(self.devices[place].id.as_str());
-        self.collector.handle(
-            Event::Disconnected {
-                conn,
-                client,
-                orderly: false,
-            },
-            self.now,
-        );
+        if !self.devices[place].is_node {
+            let client = self.devices[place].id.clone();
+            self.close_connection(conn, client.as_str());
+        }
         self.cut(place);
+    }
+
+    /// The gateway's connection ends at both sides, for all its nodes.
+    fn hang_up_gateway(&mut self) {
+        if let Some(conn) = self.gateway {
+            self.close_connection(conn, GATEWAY);
+            self.cut_all(conn);
+        }
+    }
+
+    fn close_connection(&mut self, conn: ConnId, client: &str) {
+        let event = Event::Disconnected {
+            conn,
+            client: Arc::from(client),
+            orderly: false,
+        };
+        self.collector.handle(event, self.now);
     }
 
     /// The device's side of a connection ends.
@@ -356,6 +388,7 @@ impl World {
     }
 
     fn drop_connections(&mut self) {
+        self.gateway = None;
         for place in 0..self.devices.len() {
             self.cut(place);
             self.pump_device(place);
@@ -369,6 +402,9 @@ impl World {
         let plan = self.plan;
         if self.dice.one_in(plan.cuts) {
             self.note(|_| format!("the link of device {place} is cut"));
+            if self.devices[place].is_node && self.dice.one_in(2) {
+                self.hang_up_gateway();
+            }
             self.hang_up(place);
             for at in 0..self.plain.len() {
                 if let Some(event) = self.plain[at].disconnect() {
@@ -395,6 +431,9 @@ impl World {
         if self.dice.one_in(plan.disturbances) {
             self.disturb(place);
         }
+        if self.dice.one_in(plan.clock_steps) {
+            self.set_a_clock(place);
+        }
         if self.dice.one_in(plan.disk_losses) {
             self.note(|_| "the collector's disk is lost".to_owned());
             self.lost_disk = true;
@@ -403,6 +442,21 @@ impl World {
             self.deaths += 1;
             self.collector.lose_disk();
             self.drop_connections();
+        }
+    }
+
+    /// Somebody sets a wall clock, forward or back.
+    fn set_a_clock(&mut self, place: usize) {
+        let most_ms = MAX_STEP_US.cast_unsigned() / 1000;
+        let ms = self.dice.below(2 * most_ms).cast_signed() - most_ms.cast_signed();
+        if self.dice.one_in(3) {
+            self.note(|_| format!("the collector's clock is set to {ms} ms"));
+            self.seen.collector_clock_steps += 1;
+            self.collector.set_clock(ms * 1000);
+        } else {
+            self.note(|_| format!("the clock of device {place} is set to {ms} ms"));
+            self.seen.device_clock_steps += 1;
+            self.devices[place].set_clock(ms * 1000);
         }
     }
 
