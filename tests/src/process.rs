@@ -59,10 +59,28 @@ pub fn free_port() -> Result<u16> {
 /// # Errors
 /// After [`PATIENCE`], naming `what`.
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    wait_while_moving(what, || Ok((look()?, ())))
+}
+
+/// As [`wait_for`], but patience begins anew whenever the second thing that `look` sees changes:
+/// for work of any size that says how far it is.
+///
+/// # Errors
+/// When `look` fails, or for [`PATIENCE`] sees no change.
+pub fn wait_while_moving<T, P: PartialEq>(
+    what: &str,
+    mut look: impl FnMut() -> Result<(Option<T>, P)>,
+) -> Result<T> {
     let tries = PATIENCE.as_millis() / LOOK_EVERY.as_millis();
-    for _ in 0..tries {
-        if let Some(value) = look()? {
+    let (mut left, mut last) = (tries, None);
+    while left > 0 {
+        let (found, progress) = look()?;
+        if let Some(value) = found {
             return Ok(value);
+        }
+        left -= 1;
+        if last.as_ref() != Some(&progress) {
+            (left, last) = (tries, Some(progress));
         }
         std::thread::sleep(LOOK_EVERY);
     }

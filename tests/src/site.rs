@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 
 use crate::lake::{Audit, each_sample};
-use crate::process::{Process, free_port, http_get, program, wait_for};
+use crate::process::{Process, free_port, http_get, program, wait_for, wait_while_moving};
 use crate::signals::{Comparison, Signals};
 
 /// Lines of a log that a failed test shows.
@@ -434,15 +434,40 @@ impl Agent {
     /// # Errors
     /// When the agent ends, or time is up; the newest status is in the message.
     pub fn wait_status(&mut self, what: &str, look: impl Fn(&Json) -> bool) -> Result<Json> {
+        self.wait_status_moving(what, look, |_| ())
+    }
+
+    /// As [`Agent::wait_status`], with patience as long as what `progress` shows changes.
+    fn wait_status_moving<P: PartialEq>(
+        &mut self,
+        what: &str,
+        look: impl Fn(&Json) -> bool,
+        progress: impl Fn(&Json) -> P,
+    ) -> Result<Json> {
         let what = format!("{}: {what}", self.name);
-        let found = wait_for(&what, || {
+        let found = wait_while_moving(&what, || {
             let process = self.process()?;
             if !process.is_running()? {
                 bail!("the agent ended: {}", process.output()?);
             }
-            Ok(self.status().filter(|status| look(status)))
+            let status = self.status();
+            let moved = status.as_ref().map(&progress);
+            Ok((status.filter(|status| look(status)), moved))
         });
         found.with_context(|| format!("status: {}", self.status().unwrap_or_default()))
+    }
+
+    /// Waits until its generator has made all of its `rows` rows, however long that takes.
+    ///
+    /// # Errors
+    /// When it stops before.
+    pub fn wait_until_made(&mut self, rows: u64) -> Result<()> {
+        self.wait_status_moving(
+            "everything on its disk",
+            |status| status["sources"][0]["cursor"].as_u64() == Some(rows),
+            |status| status["sources"][0]["cursor"].clone(),
+        )?;
+        Ok(())
     }
 
     /// Waits until its generator has made `rows` rows and all of them are in the lake.
@@ -450,10 +475,19 @@ impl Agent {
     /// # Errors
     /// When that does not happen in time.
     pub fn wait_until_drained(&mut self, rows: u64) -> Result<()> {
-        self.wait_status("all rows made and committed", |status| {
-            status["sources"][0]["cursor"].as_u64() == Some(rows)
-                && status["backlog_records"].as_u64() == Some(0)
-        })?;
+        self.wait_status_moving(
+            "all rows made and committed",
+            |status| {
+                status["sources"][0]["cursor"].as_u64() == Some(rows)
+                    && status["backlog_records"].as_u64() == Some(0)
+            },
+            |status| {
+                (
+                    status["sources"][0]["cursor"].clone(),
+                    status["backlog_records"].clone(),
+                )
+            },
+        )?;
         Ok(())
     }
 

@@ -27,10 +27,7 @@ fn what_an_agent_reads_during_an_outage_arrives_once_and_costs_disk_not_memory()
         agent.wait_until_durable(1_000)?;
         let before = agent.process()?.resident_kib()?;
 
-        agent.wait_status("everything on its disk", |status| {
-            status["sources"][0]["cursor"].as_u64() == Some(signals.rows)
-                && status["samples_durable"].as_u64() > Some(0)
-        })?;
+        agent.wait_until_made(signals.rows)?;
         let spooled = disk_bytes(agent.spool())?;
         ensure!(
             spooled >= buffered,
