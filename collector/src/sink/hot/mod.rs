@@ -12,11 +12,13 @@
 //! | `meta` | `cursor` | journal id and position |
 
 mod chunk;
+mod maps;
 mod query;
 mod refill;
 mod store;
 
 pub use chunk::Point;
+pub use maps::DeviceInfo;
 pub use query::{HotView, Series};
 pub use refill::RefillError;
-pub use store::{DeviceInfo, HotSettings, HotStore};
+pub use store::{HotSettings, HotStore};

@@ -7,7 +7,7 @@ use headwater_proto::sample::OwnedValue;
 use headwater_proto::schema::Schema;
 
 use super::chunk::{self, Point, StoredRow};
-use super::store::{DeviceInfo, Maps, part_key, schema_key};
+use super::maps::{DeviceInfo, Maps, part_key, schema_key};
 use crate::state::StateError;
 
 /// A handle on the hot store that only reads.

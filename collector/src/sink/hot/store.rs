@@ -8,13 +8,14 @@ use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::{Epoch, JournalId, Lane, Stream};
 use headwater_proto::schema::Schema;
 use headwater_proto::time::UnixMicros;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::chunk::{self, Format, MAX_PARTS, Point, StoredRow, StoredValue};
+use super::maps::{DeviceInfo, Maps, latest_key, part_key, schema_key};
 use super::query::{HotView, SchemaCache};
 use crate::pipeline::envelope::{BatchHead, RawHead, Record, Verdict};
 use crate::pipeline::payload;
-use crate::state::{Found, MAX_VALUE_BYTES, Map, State, StateError};
+use crate::state::{Found, MAX_VALUE_BYTES, State, StateError};
 
 /// Most bytes of a schema that the store keeps.
 const MAX_SCHEMA_BYTES: usize = MAX_PARTS * MAX_VALUE_BYTES;
@@ -28,25 +29,6 @@ pub struct HotSettings {
     pub max_bytes: u64,
     /// sled's cache in bytes.
     pub cache_bytes: u64,
-}
-
-/// What is known about a device.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceInfo {
-    /// When its first record arrived, Unix µs.
-    pub first_seen_us: i64,
-    /// When its newest record arrived, Unix µs.
-    pub last_seen_us: i64,
-    /// Records seen since the store began.
-    pub records: u64,
-    /// Samples seen since the store began.
-    pub samples: u64,
-    /// Longest time from first to last row of one chunk, in µs: how far back a search must begin.
-    pub max_span_us: i64,
-    /// Bytes of its chunks.
-    pub bytes: u64,
-    /// Time of its oldest chunk, Unix µs.
-    pub oldest_us: i64,
 }
 
 /// The store, open for writing.
@@ -72,15 +54,6 @@ struct Changed {
     batch: Option<(u64, BatchHeader)>,
 }
 
-#[derive(Debug, Clone)]
-pub(super) struct Maps {
-    pub(super) recent: Map,
-    pub(super) latest: Map,
-    pub(super) schemas: Map,
-    pub(super) devices: Map,
-    pub(super) meta: Map,
-}
-
 impl HotStore {
     /// Opens the store in `folder`.
     ///
@@ -93,13 +66,7 @@ impl HotStore {
             .saturating_mul(4)
             .saturating_add(64 << 20);
         let (state, found) = State::open(folder, settings.cache_bytes, quota)?;
-        let maps = Maps {
-            recent: state.map("recent")?,
-            latest: state.map("latest")?,
-            schemas: state.map("schemas")?,
-            devices: state.map("devices")?,
-            meta: state.map("meta")?,
-        };
+        let maps = Maps::open(&state)?;
         let mut devices = HashMap::new();
         for pair in maps.devices.prefix(&[]) {
             let (key, value) = pair?;
@@ -462,31 +429,6 @@ fn not_covered<'a>(
     }
     needed.reverse();
     needed
-}
-
-pub(super) fn part_key(key: &[u8], part: usize) -> Vec<u8> {
-    let mut whole = key.to_vec();
-    whole.push(u8::try_from(part).expect("a chunk has at most MAX_PARTS parts"));
-    whole
-}
-
-pub(super) fn schema_key(device: &str, epoch: u64, number: u32) -> Vec<u8> {
-    let mut key = device.as_bytes().to_vec();
-    key.push(0);
-    key.extend_from_slice(&epoch.to_be_bytes());
-    key.extend_from_slice(&number.to_be_bytes());
-    key
-}
-
-fn latest_key(device: &str, metric: &str, labels: &str) -> Vec<u8> {
-    [
-        device.as_bytes(),
-        &[0],
-        metric.as_bytes(),
-        &[0],
-        labels.as_bytes(),
-    ]
-    .concat()
 }
 
 fn stored(point: &Point) -> StoredRow {
