@@ -15,10 +15,10 @@ struct Arguments {
     #[arg(long, short, global = true)]
     config: Option<PathBuf>,
     /// Check the configuration, tell every fault, and do nothing else.
-    #[arg(long)]
+    #[arg(long, global = true)]
     check: bool,
     /// Print every setting with its default and what it means.
-    #[arg(long)]
+    #[arg(long, global = true)]
     print_config: bool,
     #[command(subcommand)]
     command: Option<Command>,
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let _ = std::io::Write::write_all(
                 &mut std::io::stderr(),
-                format!("{error:#}\n").as_bytes(),
+                format!("headwater-agent: {error:#}\n").as_bytes(),
             );
             ExitCode::from(2)
         }
@@ -72,6 +72,7 @@ fn work(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let config = run::read_config(arguments.config.as_deref())?;
     if arguments.check {
+        std::io::Write::write_all(out, b"the configuration is valid\n")?;
         return Ok(ExitCode::SUCCESS);
     }
     match arguments.command.unwrap_or(Command::Run {
