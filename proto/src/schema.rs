@@ -8,7 +8,7 @@
 //! |---|---|
 //! | version | 1, now 1 |
 //! | time | tick in µs, expected step in ticks, start jitter: varints |
-//! | columns | count; each: kind and flags (1), name, unit, parameters, dictionary of a text column |
+//! | columns | count; each: kind and flags (1), name, unit, parameters, dictionary of a text column, levels (the first, then distances) of a column that ranks them |
 //! | series | count; each: count of labels, (key, value)... |
 //! | tags | count; (key, value)... |
 //!
@@ -71,7 +71,7 @@ mod owned {
     use alloc::vec::Vec;
 
     use super::{ColumnKind, MAX_TEXT_BYTES, VERSION};
-    use crate::codec::{Limits, Params, TimeParams};
+    use crate::codec::{Limits, Params, Scale, TimeParams};
     use crate::varint;
 
     /// One metric.
@@ -89,6 +89,10 @@ mod owned {
         pub params: Params,
         /// Texts that a batch can name by number: only for [`ColumnKind::Str`].
         pub dictionary: Vec<String>,
+        /// Values that come again, as integers ordered as the numbers are (an `i64` itself, the bits
+        /// of a float with those below the sign flipped if it is negative), ascending: only for
+        /// [`Scale::Levels`](crate::codec::Scale::Levels), which codes their ranks.
+        pub levels: Vec<i64>,
     }
 
     impl Column {
@@ -102,6 +106,7 @@ mod owned {
                 nullable: true,
                 params: Params::default_for(kind),
                 dictionary: Vec::new(),
+                levels: Vec::new(),
             }
         }
     }
@@ -147,6 +152,8 @@ mod owned {
     }
 
     const NULLABLE: u8 = 0x10;
+    /// What a level counts against the limit of bytes of texts.
+    const LEVEL_BYTES: u32 = 8;
 
     impl Schema {
         /// A schema of one series without labels or tags.
@@ -193,6 +200,12 @@ mod owned {
                 if column.kind != ColumnKind::Str && !column.dictionary.is_empty() {
                     return Err(SchemaError::Invalid("dictionary"));
                 }
+                if (column.params.scale == Scale::Levels) == column.levels.is_empty()
+                    || column.levels.windows(2).any(|pair| pair[0] >= pair[1])
+                {
+                    return Err(SchemaError::Invalid("level"));
+                }
+                dictionary_bytes += column.levels.len() * LEVEL_BYTES as usize;
                 for entry in &column.dictionary {
                     text(entry)?;
                     dictionary_bytes += entry.len() + 1;
@@ -233,6 +246,15 @@ mod owned {
                         .dictionary
                         .iter()
                         .for_each(|entry| put_text(out, entry));
+                }
+                if column.params.scale == Scale::Levels {
+                    put(out, column.levels.len());
+                    let mut before = 0i64;
+                    for &level in &column.levels {
+                        let above = level.wrapping_sub(before).cast_unsigned();
+                        crate::codec::params::append(out, above);
+                        before = level;
+                    }
                 }
             }
             put(out, self.series.len());
@@ -383,6 +405,16 @@ mod owned {
                     dictionary.push(self.text()?);
                 }
             }
+            let mut levels = Vec::new();
+            if params.scale == Scale::Levels {
+                let most = limits.text_bytes / LEVEL_BYTES;
+                let mut level = 0i64;
+                for _ in 0..self.count(most, "levels")? {
+                    let above = varint::get(self.bytes, &mut self.at).ok_or(SchemaError::Length)?;
+                    level = level.wrapping_add_unsigned(above);
+                    levels.push(level);
+                }
+            }
             Ok(Column {
                 name,
                 kind,
@@ -390,6 +422,7 @@ mod owned {
                 nullable: head & NULLABLE != 0,
                 params,
                 dictionary,
+                levels,
             })
         }
     }

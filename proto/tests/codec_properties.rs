@@ -174,14 +174,31 @@ fn column() -> impl Strategy<Value = Column> {
         } else {
             0..1
         };
-        (params(kind), proptest::collection::vec("[a-c]{0,2}", texts)).prop_map(
-            move |(params, dictionary)| Column {
-                nullable,
-                params,
-                dictionary,
-                ..Column::new("metric", kind)
-            },
+        let levels = proptest::collection::btree_set(prop_oneof![-3i64..3, any::<i64>()], 0..8);
+        (
+            params(kind),
+            proptest::collection::vec("[a-c]{0,2}", texts),
+            levels,
+            0u8..4,
         )
+            .prop_map(move |(mut params, dictionary, levels, ranks)| {
+                let number = !matches!(kind, ColumnKind::Bool | ColumnKind::Str);
+                let ranks = ranks == 0 && number && !levels.is_empty();
+                if ranks {
+                    params.scale = Scale::Levels;
+                }
+                Column {
+                    nullable,
+                    params,
+                    dictionary,
+                    levels: if ranks {
+                        levels.into_iter().collect()
+                    } else {
+                        Vec::new()
+                    },
+                    ..Column::new("metric", kind)
+                }
+            })
     })
 }
 

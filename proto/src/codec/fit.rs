@@ -7,6 +7,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::Rows;
+use super::fit_levels::{MAX_LEVELS, levels, levels_pay};
 use super::fit_scale::{scales, stride};
 use super::model::{Plan, Predictor, TimeHistory};
 use super::params::{Corrections, MAX_MEMORY, Pace, Params, Scale, TimeParams};
@@ -28,6 +29,7 @@ pub fn fit(rows: &Rows, schema: &mut Schema) {
         return;
     }
     schema.time = fit_time(rows, schema.series.len());
+    let mut room = MAX_LEVELS;
     for (column, cells) in schema.columns.iter_mut().zip(&rows.columns) {
         match column.kind {
             ColumnKind::Bool => column.params = fit_steps(rows, cells, |bits| bits.cast_signed()),
@@ -46,7 +48,27 @@ pub fn fit(rows: &Rows, schema: &mut Schema) {
                     .min(i64::try_from(dictionary.len()).unwrap_or(0));
             }
             ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64 => {
-                column.params = fit_number(rows, cells, column.nullable, schema.series.len());
+                let series = schema.series.len();
+                let (bits, params) = fit_number(rows, cells, column.nullable, series);
+                column.params = params;
+                let known = core::mem::take(&mut column.levels);
+                let Some((levels, dearer)) = levels(rows, cells, &known, room) else {
+                    continue;
+                };
+                let base = Params {
+                    scale: Scale::Levels,
+                    ..Params::default_for(cells.kind)
+                };
+                let priced = price(rows, cells, column.nullable, series, base, &levels);
+                if priced.0 + dearer < bits {
+                    let mut other = column.clone();
+                    other.params = priced.1;
+                    other.levels = levels;
+                    if levels_pay(rows, cells, (column, &other), dearer) {
+                        room -= other.levels.len();
+                        *column = other;
+                    }
+                }
             }
         }
     }
@@ -104,21 +126,22 @@ fn dictionary(rows: &Rows, cells: &Cells) -> Vec<alloc::string::String> {
         .collect()
 }
 
-fn fit_number(rows: &Rows, cells: &Cells, nullable: bool, series: usize) -> Params {
+/// Bits per value, roughly, and the cheapest parameters without levels.
+fn fit_number(rows: &Rows, cells: &Cells, nullable: bool, series: usize) -> (f64, Params) {
     let base = Params::default_for(cells.kind);
     let count = values(rows, cells).count();
     if count == 0 {
-        return base;
+        return (0.0, base);
     }
     let mut best: Option<(f64, Params)> = None;
     for scale in scales(rows, cells, count) {
         let params = Params { scale, ..base };
-        let priced = price(rows, cells, nullable, series, params);
+        let priced = price(rows, cells, nullable, series, params, &[]);
         if best.is_none_or(|(bits, _)| priced.0 < bits) {
             best = Some(priced);
         }
     }
-    best.map_or(base, |(_, params)| params)
+    best.unwrap_or((0.0, base))
 }
 
 /// Bits per value, roughly, and the parameters completed.
@@ -128,22 +151,21 @@ fn price(
     nullable: bool,
     series: usize,
     mut params: Params,
+    levels: &[i64],
 ) -> (f64, Params) {
-    let plan = Plan::new(cells.kind, nullable, params, 0);
+    let plan = Plan::new(cells.kind, nullable, params, 0).with_levels(levels);
     let split: Vec<(usize, Option<(i64, i8)>)> = values(rows, cells)
         .map(|(series, bits)| (series, plan.split(bits)))
         .collect();
-    divide(
-        &mut params,
-        split
-            .iter()
-            .filter_map(|(_, said)| said.map(|(mantissa, _)| mantissa)),
-    );
-    if params.divisor == 1 && params.scale != Scale::Bits {
+    if params.scale != Scale::Levels {
+        let mantissas = split.iter().filter_map(|(_, said)| said.map(|s| s.0));
+        divide(&mut params, mantissas);
+    }
+    if params.divisor == 1 && !matches!(params.scale, Scale::Bits | Scale::Levels) {
         let mantissas = split.iter().filter_map(|(_, said)| said.map(|s| s.0));
         params.stride = stride(mantissas.collect()).unwrap_or(0);
     }
-    let plan = Plan::new(cells.kind, nullable, params, 0);
+    let plan = Plan::new(cells.kind, nullable, params, 0).with_levels(levels);
     let split: Vec<(usize, Option<(i64, i8)>)> = values(rows, cells)
         .map(|(series, bits)| (series, plan.split(bits)))
         .collect();
@@ -213,6 +235,11 @@ fn price(
         4.0 * corrected
     };
     let mut bits = best * (1.0 - escaped) + escaped * (width + 3.0) + corrections;
+    if plan.has_levels() {
+        // Of values that are no level.
+        params.memory = MEMORIES[0];
+        return (bits, params);
+    }
     for memory in MEMORIES {
         let Some(remembered) = with_memory(rows, cells, &split, width, memory) else {
             break;

@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use super::fit_taps::{Grid, cost, solve};
-use super::params::{MAX_FIRST_TAPS, Tap, Taps};
+use super::params::{MAX_FIRST_TAPS, Scale, Tap, Taps};
 use super::rice::bit_len;
 use crate::schema::{ColumnKind, Schema};
 
@@ -23,7 +23,8 @@ pub(super) fn fit_first(grid: &Grid, schema: &mut Schema) {
             column.kind,
             ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64
         );
-        if number && column.params.memory == 0 && column.params.reference_bits > 0 {
+        let apart = column.params.memory != 0 && column.params.scale != Scale::Levels;
+        if number && !apart && column.params.reference_bits > 0 {
             if let Some((taps, bits)) = fit_column(grid, schema, at) {
                 let params = &mut schema.columns[at].params;
                 params.first_taps = taps;

@@ -46,7 +46,7 @@ pub(super) fn scales(rows: &Rows, cells: &Cells, count: usize) -> Vec<Scale> {
             floor = said + (sample.len() - said) / 3;
         }
         if said == sample.len() {
-            all = true;
+            all = wide <= widest;
             if exponent <= FEW_DIGITS {
                 return found;
             }

@@ -43,7 +43,9 @@ pub(super) fn fit_taps(rows: &Rows, schema: &mut Schema) {
     let plans: Vec<Plan> = schema
         .columns
         .iter()
-        .map(|column| Plan::new(column.kind, column.nullable, column.params, 0))
+        .map(|column| {
+            Plan::new(column.kind, column.nullable, column.params, 0).with_levels(&column.levels)
+        })
         .collect();
     let grid = Grid::new(rows, &plans, schema.series.len());
     for at in 0..plans.len() {
@@ -51,7 +53,7 @@ pub(super) fn fit_taps(rows: &Rows, schema: &mut Schema) {
             plans[at].kind,
             ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64
         );
-        if number && plans[at].params.memory == 0 {
+        if number && !plans[at].remembers_all() {
             if let Some((taps, mean16)) = fit_column(&grid, &plans, at) {
                 schema.columns[at].params.taps = taps;
                 schema.columns[at].params.residual_bits =

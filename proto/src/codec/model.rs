@@ -78,7 +78,7 @@ use super::scale;
 use crate::schema::ColumnKind;
 
 /// A column as the coder sees it: its parameters and what follows from them.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     pub(crate) kind: ColumnKind,
     pub(crate) params: Params,
@@ -92,6 +92,9 @@ pub struct Plan {
     power: f64,
     /// One over `power`.
     part: f64,
+    /// What [`Scale::Levels`] ranks: ordered integers of the values, ascending.
+    #[cfg(feature = "alloc")]
+    pub(super) levels: alloc::vec::Vec<i64>,
 }
 
 impl Plan {
@@ -102,12 +105,15 @@ impl Plan {
         let power = match params.scale {
             Scale::Decimal(exponent) => scale::power(exponent),
             Scale::Parts(parts) | Scale::Printed(parts) => f64::from(parts),
-            Scale::Bits => 1.0,
+            Scale::Bits | Scale::Levels => 1.0,
         };
         let exceptional = nullable
             || float
             || (kind == ColumnKind::I64
-                && (params.divisor != 1 || params.stride != 0 || params.memory != 0));
+                && (params.divisor != 1
+                    || params.stride != 0
+                    || params.memory != 0
+                    || params.scale == Scale::Levels));
         let shift = u32::from(params.residual_bits).saturating_sub(24);
         Self {
             kind,
@@ -118,7 +124,17 @@ impl Plan {
             shift,
             power,
             part: 1.0 / power,
+            #[cfg(feature = "alloc")]
+            levels: alloc::vec::Vec::new(),
         }
+    }
+
+    /// The same with these levels, ascending, for [`Scale::Levels`].
+    #[cfg(feature = "alloc")]
+    #[must_use]
+    pub fn with_levels(mut self, levels: &[i64]) -> Self {
+        self.levels = levels.into();
+        self
     }
 
     /// Whether the column holds numbers, which have residuals.
@@ -135,14 +151,15 @@ impl Plan {
     pub(crate) fn says_corrections(&self) -> bool {
         self.params.corrections == Corrections::Often
             && matches!(self.kind, ColumnKind::F32 | ColumnKind::F64)
-            && self.params.scale != Scale::Bits
+            && !matches!(self.params.scale, Scale::Bits | Scale::Levels)
     }
 
     /// Whether values may carry corrections.
     #[cfg(feature = "alloc")]
     #[inline]
     pub(crate) fn corrects(&self) -> bool {
-        matches!(self.kind, ColumnKind::F32 | ColumnKind::F64) && self.params.scale != Scale::Bits
+        matches!(self.kind, ColumnKind::F32 | ColumnKind::F64)
+            && !matches!(self.params.scale, Scale::Bits | Scale::Levels)
     }
 
     /// Whether some number of the column has neither quotient nor place in the coding of residuals.
@@ -150,7 +167,11 @@ impl Plan {
     #[inline]
     pub(crate) const fn excepts(&self) -> bool {
         match self.kind {
-            ColumnKind::I64 => self.params.divisor != 1 || self.params.stride != 0,
+            ColumnKind::I64 => {
+                self.params.divisor != 1
+                    || self.params.stride != 0
+                    || matches!(self.params.scale, Scale::Levels)
+            }
             ColumnKind::F32 | ColumnKind::F64 => true,
             ColumnKind::Bool | ColumnKind::Str => false,
         }
@@ -171,6 +192,7 @@ impl Plan {
     pub(crate) fn split(&self, bits: u64) -> Option<(i64, i8)> {
         let low = (bits & 0xffff_ffff) as u32;
         let (mantissa, correction) = match (self.kind, self.params.scale) {
+            (_, Scale::Levels) => (self.rank(bits)?, 0),
             (ColumnKind::F32, Scale::Bits) => (scale::order_f32(low), 0),
             (ColumnKind::F32, _) => scale::split_f32(low, self.power, self.part)?,
             (ColumnKind::F64, Scale::Bits) => (scale::order_f64(bits), 0),
@@ -257,6 +279,7 @@ impl Plan {
     #[inline]
     pub(crate) fn float(&self, mantissa: i64, correction: i8) -> u64 {
         match (self.kind, self.params.scale) {
+            (_, Scale::Levels) => self.at_rank(mantissa),
             (ColumnKind::F32, Scale::Bits) => u64::from(scale::unorder_f32(mantissa)),
             (ColumnKind::F32, _) => u64::from(scale::join_f32(mantissa, correction, self.part)),
             (ColumnKind::F64, Scale::Bits) => scale::unorder_f64(mantissa),

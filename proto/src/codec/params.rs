@@ -23,6 +23,9 @@ pub enum Scale {
     Parts(u16),
     /// The same, then rounded to 15 significant digits, as spreadsheets and many logs print it.
     Printed(u16),
+    /// The rank of the value among the column's [levels](crate::schema::Column::levels); also of
+    /// integers.
+    Levels,
 }
 
 /// Most parts of a unit: that many times 10^15 fit 64 bits.
@@ -220,11 +223,16 @@ impl Params {
         match self.scale {
             Scale::Decimal(exponent) if exponent > most => return Err("exponent"),
             Scale::Bits | Scale::Parts(_) | Scale::Printed(_) if most == 0 => return Err("scale"),
+            Scale::Levels if !Self::is_number(kind) => return Err("scale"),
             Scale::Printed(_) if kind == ColumnKind::F32 => return Err("scale"),
             Scale::Parts(parts) | Scale::Printed(parts) if !(2..=MAX_PARTS).contains(&parts) => {
                 return Err("parts");
             }
-            Scale::Bits | Scale::Decimal(_) | Scale::Parts(_) | Scale::Printed(_) => {}
+            Scale::Bits
+            | Scale::Decimal(_)
+            | Scale::Parts(_)
+            | Scale::Printed(_)
+            | Scale::Levels => {}
         }
         if self.stride != 0 && (self.stride <= 1 << 16 || self.divisor != 1) {
             return Err("stride");
@@ -273,7 +281,6 @@ impl Params {
     }
 
     /// Whether a value of this kind may need an escape, a correction or nothing but a residual.
-    #[cfg(feature = "alloc")]
     const fn is_number(kind: ColumnKind) -> bool {
         matches!(kind, ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64)
     }
@@ -292,6 +299,7 @@ impl Params {
             Scale::Bits => BITS,
             Scale::Parts(_) => PARTS,
             Scale::Printed(_) => PRINTED,
+            Scale::Levels => LEVELS,
         };
         let mut head = scale;
         if self.corrections == Corrections::Often {
@@ -353,6 +361,7 @@ impl Params {
             // Completed below.
             PARTS => Scale::Parts(0),
             PRINTED => Scale::Printed(0),
+            LEVELS => Scale::Levels,
             exponent => Scale::Decimal(exponent),
         };
         params.corrections = if head & OFTEN == 0 {
@@ -417,6 +426,8 @@ const BITS: u8 = 0x1f;
 const PARTS: u8 = 0x1e;
 #[cfg(feature = "alloc")]
 const PRINTED: u8 = 0x1d;
+#[cfg(feature = "alloc")]
+const LEVELS: u8 = 0x1c;
 #[cfg(feature = "alloc")]
 const TAPPED: u8 = 0x08;
 #[cfg(feature = "alloc")]

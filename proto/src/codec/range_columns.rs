@@ -5,6 +5,7 @@ use super::model::{History, Plan};
 use super::params::Tap;
 use super::range::{Coder, Model};
 use super::rice::bit_len;
+use crate::varint::{unzigzag, zigzag};
 
 /// Exceptions that are rarer than this share of 65,536 are told by the row.
 const RARE: u16 = 6_000;
@@ -62,7 +63,7 @@ impl ColumnModels {
     #[inline]
     pub(super) const fn are_told(&self, plan: &Plan) -> bool {
         plan.excepts()
-            && plan.params.memory == 0
+            && !plan.remembers_all()
             && self.was_raw == 0
             && self.raw[0].probability() < RARE
     }
@@ -154,4 +155,23 @@ pub(super) fn foretold(
     #[expect(clippy::cast_possible_truncation, reason = "a prediction may wrap")]
     let told = (sum >> 16) as i64;
     base.wrapping_add(told)
+}
+
+/// Codes a value that is no level by its distance from the level of a rank: values of a smooth function
+/// share their upper bits.
+pub(super) fn beside_level<C: Coder>(coder: &mut C, plan: &Plan, rank: i64, bits: u64) -> u64 {
+    if plan.width() == 32 {
+        // Too few bits are shared to say how many.
+        return coder.raw(bits, 32);
+    }
+    let level = plan.level(rank);
+    let code = zigzag(plan.order(bits).wrapping_sub(level));
+    // Of a reader that is anything: masked to what may follow.
+    let len = coder.raw(u64::from(bit_len(code)), 7).min(64);
+    let code = coder.raw(code, u32::try_from(len).unwrap_or(64));
+    if C::WRITES {
+        bits
+    } else {
+        plan.unorder(level.wrapping_add(unzigzag(code)))
+    }
 }

@@ -11,7 +11,7 @@ use super::bits::CodeError;
 use super::magnitude::{Own, Shared, Trace, residual};
 use super::model::{History, Plan};
 use super::range::{Coder, Model};
-use super::range_columns::{ColumnModels, foretold};
+use super::range_columns::{ColumnModels, beside_level, foretold};
 use super::rice::bit_len;
 use super::table::{Recent, Table, learn};
 use super::{DecodeError, TimeParams};
@@ -299,7 +299,7 @@ impl RangeRows {
                 ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64 => {}
             }
             let said = if C::WRITES { self.said[at] } else { None };
-            if !recent.is_empty() {
+            if plan.remembers_all() && !recent.is_empty() {
                 let known = if C::WRITES { recent.rank(bits) } else { None };
                 if rests || models.hit(coder, known.is_some()) {
                     let rank = if rests {
@@ -329,7 +329,11 @@ impl RangeRows {
                 let exception = models.exception(coder, exception);
                 corrected = exception && rare && models.is_corrected(coder, said.is_some());
                 if exception && !corrected {
-                    let value = coder.raw(bits, plan.width());
+                    let value = if plan.has_levels() {
+                        unknown(coder, models, (plan, recent), history.last(), bits)?
+                    } else {
+                        coder.raw(bits, plan.width())
+                    };
                     trace.note(true);
                     learn(plan, history, recent, None, value);
                     cells[at] = Some(value);
@@ -402,6 +406,26 @@ impl RangeRows {
     }
 }
 
+/// Codes a value that is no level: one that came before, or its distance from the last level.
+fn unknown<C: Coder>(
+    coder: &mut C,
+    models: &mut ColumnModels,
+    (plan, recent): (&Plan, &Recent),
+    level: i64,
+    bits: u64,
+) -> Result<u64, CodeError> {
+    if !recent.is_empty() {
+        let known = if C::WRITES { recent.rank(bits) } else { None };
+        if models.hit(coder, known.is_some()) {
+            let rank = models.rank(coder, recent.len(), known.unwrap_or(0));
+            return recent
+                .get(rank as u64)
+                .ok_or(CodeError::Decode(DecodeError::Invalid("rank")));
+        }
+    }
+    Ok(beside_level(coder, plan, level, bits))
+}
+
 /// What is known before the cells of a row.
 struct Row<'a> {
     plans: &'a [Plan],
@@ -436,7 +460,7 @@ impl Row<'_> {
             calm &= match plan.kind {
                 ColumnKind::Bool => bits.cast_signed() & 1 == history.last() & 1,
                 ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64 | ColumnKind::Str
-                    if quiet && !self.recents[at].is_empty() =>
+                    if quiet && plan.remembers_all() && !self.recents[at].is_empty() =>
                 {
                     self.recents[at].get(0) == Some(bits)
                 }

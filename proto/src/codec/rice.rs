@@ -410,7 +410,7 @@ fn exception<B: Bits, W: Width>(
     symbol: &mut Symbol,
 ) -> Result<(), CodeError> {
     let corrects = matches!(plan.kind, ColumnKind::F32 | ColumnKind::F64)
-        && plan.params.scale != Scale::Bits
+        && !matches!(plan.params.scale, Scale::Bits | Scale::Levels)
         && !plan.says_corrections();
     let misses = plan.nullable && !history.missing();
     let raw = plan.is_number();

@@ -8,7 +8,7 @@ use super::bits::{BitWriter, CodeError, Slice};
 use super::header::{MAX_HEADER_BYTES, MAX_ROWS};
 use super::model::{Class, History, Plan, Symbol, TimeHistory, Width};
 use super::rice::{NoTexts, Rice, RowState};
-use super::{BackEnd, BatchHeader, TimeParams, varint_rows};
+use super::{BackEnd, BatchHeader, Scale, TimeParams, varint_rows};
 use crate::schema::ColumnKind;
 use crate::varint::zigzag;
 
@@ -40,7 +40,7 @@ pub enum StreamError {
     /// A cell does not suit its column, or the row has another width than the schema.
     #[error("the row does not suit the schema")]
     Row,
-    /// The schema has text, a memory or a reference that this encoder's histories cannot hold.
+    /// The schema has text, a memory, levels or a reference that this encoder's histories cannot hold.
     #[error("the schema does not suit this encoder")]
     Schema,
 }
@@ -78,6 +78,7 @@ impl<'a, W: Width> StreamEncoder<'a, W> {
             let reference = plan.params.reference;
             plan.kind != ColumnKind::Str
                 && plan.params.memory == 0
+                && plan.params.scale != Scale::Levels
                 && back_end != BackEnd::Range
                 && W::store(reference).load() == reference
                 && (back_end == BackEnd::Rice || !plan.says_corrections())

@@ -19,7 +19,7 @@ pub(super) fn plans(schema: &Schema, back_end: BackEnd) -> Vec<Plan> {
             params.corrections = Corrections::Rare;
         }
         let texts = u32::try_from(column.dictionary.len()).unwrap_or(u32::MAX);
-        Plan::new(column.kind, column.nullable, params, texts)
+        Plan::new(column.kind, column.nullable, params, texts).with_levels(&column.levels)
     };
     schema.columns.iter().map(plan).collect()
 }
@@ -260,7 +260,7 @@ pub(super) fn learn(
     if let Some(quotient) = quotient {
         history.learn(plan, quotient);
     }
-    if recent.most != 0 {
+    if recent.most != 0 && (plan.remembers_all() || quotient.is_none()) {
         recent.touch(bits);
     }
 }
