@@ -357,6 +357,8 @@ proptest! {
         for back_end in [BackEnd::Varint, BackEnd::Rice, BackEnd::Range] {
             let mut encoder = Encoder::with_back_end(&schema, back_end);
             let mut again = Vec::new();
+            let mut chosen = Vec::new();
+            Encoder::new(&schema).encode(7, &buffer, &mut chosen).unwrap();
             for _ in 0..2 {
                 let mut payload = Vec::new();
                 let header = encoder.encode(7, &buffer, &mut payload).unwrap();
@@ -368,6 +370,9 @@ proptest! {
                 );
                 prop_assert!(same(&rows, &kept), "{:?}", back_end);
                 prop_assert!(again.is_empty() || again == payload, "a warm encoder differs");
+                if rows.len() <= 16 && back_end != BackEnd::Varint {
+                    prop_assert!(chosen.len() <= payload.len(), "{:?} is smaller", back_end);
+                }
                 again = payload;
             }
         }

@@ -26,8 +26,9 @@ pub enum EncodeError {
     OtherSchema,
 }
 
-/// Batches of fewer rows than this are not worth setting up the models of the range back end.
-const FEW_ROWS: usize = 4;
+/// Batches of up to this many rows are coded with Rice codes and with the range back end, and the
+/// smaller is taken: the fewer rows, the less the models of the range back end have learnt.
+const FEW_ROWS: usize = 16;
 
 /// Writes batches of one schema; reuses its memory from batch to batch.
 #[derive(Debug, Clone)]
@@ -89,11 +90,30 @@ impl Encoder {
         out: &mut Vec<u8>,
     ) -> Result<BatchHeader, EncodeError> {
         // The plans of these two are the same.
-        self.back_end = match self.fixed {
-            Some(back_end) => back_end,
-            None if rows.len() < FEW_ROWS => BackEnd::Rice,
-            None => BackEnd::Range,
-        };
+        if self.fixed.is_none() && rows.len() <= FEW_ROWS {
+            let start = out.len();
+            let rice = self.encode_with(BackEnd::Rice, schema_no, rows, out)?;
+            let middle = out.len();
+            let range = self.encode_with(BackEnd::Range, schema_no, rows, out)?;
+            if out.len() - middle < middle - start {
+                out.drain(start..middle);
+                return Ok(range);
+            }
+            out.truncate(middle);
+            return Ok(rice);
+        }
+        let back_end = self.fixed.unwrap_or(BackEnd::Range);
+        self.encode_with(back_end, schema_no, rows, out)
+    }
+
+    fn encode_with(
+        &mut self,
+        back_end: BackEnd,
+        schema_no: u32,
+        rows: &Rows,
+        out: &mut Vec<u8>,
+    ) -> Result<BatchHeader, EncodeError> {
+        self.back_end = back_end;
         let header = self.header(schema_no, rows)?;
         let mut bytes = [0u8; header::MAX_HEADER_BYTES];
         let (len, beyond) = header
