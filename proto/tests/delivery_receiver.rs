@@ -257,3 +257,38 @@ proptest! {
         let _ = Receiver::decode(&begun);
     }
 }
+
+#[test]
+fn what_was_forgotten_is_new_again_and_the_marks_stop_before_it() {
+    let mut receiver = with_data(0..10);
+    receiver.forget(SeqRange::new(4, 6)).unwrap();
+    receiver.synced();
+    assert_eq!(mark(&receiver, 0).received, 4);
+    assert_eq!(receiver.judge(4, 0), Verdict::Store);
+    receiver.forget(SeqRange::new(9, 10)).unwrap();
+    receiver.rollback();
+    assert_eq!(receiver.judge(9, 1), Verdict::Conflict);
+    receiver.forget(SeqRange::new(9, 10)).unwrap();
+    assert_eq!(receiver.judge(9, 1), Verdict::Store);
+}
+
+#[test]
+fn what_is_owed_is_durable_and_neither_committed_nor_named() {
+    let mut receiver = with_data(0..10);
+    let named = SeqRange::new(12, 15);
+    receiver.cover(named, Namer::Receiver).unwrap();
+    receiver
+        .cover(SeqRange::new(3, 4), Namer::Receiver)
+        .unwrap();
+    receiver.synced();
+    receiver.offer(20, 0);
+    receiver.commit(SeqRange::new(1, 2));
+    receiver.commit(SeqRange::new(7, 14));
+    let owed: Vec<_> = receiver
+        .owed()
+        .map(|range| (range.first, range.next))
+        .collect();
+    assert_eq!(owed, [(0, 1), (2, 3), (4, 7)]);
+    let names: Vec<_> = receiver.owed_names().collect();
+    assert_eq!(names, [SeqRange::new(3, 4), SeqRange::new(14, 15)]);
+}

@@ -119,6 +119,20 @@ impl Receiver {
         }
     }
 
+    /// Takes out what was stored and can be read no more, in the running group: to the marks it was
+    /// never received, so that its sender offers it again.
+    ///
+    /// # Errors
+    /// [`TooManyRanges`] if that would leave more holes than are kept; nothing is changed then.
+    pub fn forget(&mut self, range: SeqRange) -> Result<(), TooManyRanges> {
+        let mut state = self.now.clone();
+        state.data.remove(range)?;
+        state.gapped.remove(range)?;
+        state.newest = state.newest.filter(|(seq, _)| !range.contains(*seq));
+        *self.touch() = state;
+        Ok(())
+    }
+
     /// Takes in how the epoch ended, in the running group; merges with what was known.
     pub fn end(&mut self, end: End) {
         let state = self.touch();
@@ -298,6 +312,45 @@ impl Receiver {
         &self.committed
     }
 
+    /// What is durable, stored or named by a sender's gap, and neither committed nor named by the
+    /// receiver.
+    pub fn owed(&self) -> impl Iterator<Item = SeqRange> + '_ {
+        let state = self.durable();
+        let mut from = 0;
+        core::iter::from_fn(move || {
+            loop {
+                let stretch = state.next_covered(from)?;
+                let settled = self.committed.end_at(state.named.end_at(stretch.first));
+                if settled > stretch.first {
+                    from = settled;
+                    continue;
+                }
+                let ends = [&self.committed, &state.named]
+                    .into_iter()
+                    .filter_map(|set| set.next_in(stretch.first))
+                    .map(|range| range.first);
+                from = ends.min().map_or(stretch.next, |end| end.min(stretch.next));
+                return Some(SeqRange::new(stretch.first, from));
+            }
+        })
+    }
+
+    /// What the receiver durably named as missing and no sink has been told of.
+    pub fn owed_names(&self) -> impl Iterator<Item = SeqRange> + '_ {
+        let named = &self.durable().named;
+        let mut from = 0;
+        core::iter::from_fn(move || {
+            loop {
+                let range = named.next_in(from)?;
+                let hole = self.committed.next_out(range);
+                from = hole.map_or(range.next, |hole| hole.next);
+                if hole.is_some() {
+                    return hole;
+                }
+            }
+        })
+    }
+
     /// Takes in what a lake already holds, before the first Welcome of a new journal.
     ///
     /// # Errors
@@ -306,6 +359,16 @@ impl Receiver {
         self.now.insert_data(range)?;
         self.commit(range);
         Ok(())
+    }
+
+    /// Takes in numbers of which a lake holds a part: known, so that they are not taken again, and
+    /// still to be named, for the other part will not come.
+    ///
+    /// # Errors
+    /// [`TooManyRanges`], as [`Receiver::seed`].
+    pub fn seed_partial(&mut self, range: SeqRange) -> Result<(), TooManyRanges> {
+        self.now.insert_data(range)?;
+        self.now.insert_named(range)
     }
 
     const fn durable(&self) -> &State {
