@@ -109,6 +109,8 @@ pub struct Log {
     /// Version of the newest checkpoint.
     checkpoint: Option<u64>,
     marks: BTreeMap<String, u64>,
+    /// Whose mark is the newest; a checkpoint of several does not tell.
+    newest: Option<String>,
 }
 
 impl Log {
@@ -122,11 +124,15 @@ impl Log {
             version: None,
             checkpoint: None,
             marks: BTreeMap::new(),
+            newest: None,
         };
         if let Some(version) = checkpoint::newest(store, table)? {
             log.marks = checkpoint::marks(store, table, version)?
                 .into_iter()
                 .collect();
+            if log.marks.len() == 1 {
+                log.newest = log.marks.keys().next().cloned();
+            }
             log.version = Some(version);
             log.checkpoint = Some(version);
         }
@@ -166,6 +172,12 @@ impl Log {
     /// All marks.
     pub fn marks(&self) -> impl Iterator<Item = (&str, u64)> {
         self.marks.iter().map(|(app, mark)| (app.as_str(), *mark))
+    }
+
+    /// Whether `app` is known to have set the newest mark, or nobody has set one.
+    #[must_use]
+    pub fn is_newest(&self, app: &str) -> bool {
+        self.marks.is_empty() || self.newest.as_deref() == Some(app)
     }
 
     /// Creates the table, unless it exists.
@@ -286,6 +298,9 @@ impl Log {
         for (app, mark) in &actions.txns {
             let known = self.marks.entry(app.clone()).or_default();
             *known = (*known).max(*mark);
+            if self.newest.as_ref() != Some(app) {
+                self.newest = Some(app.clone());
+            }
         }
     }
 }

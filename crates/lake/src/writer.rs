@@ -143,6 +143,15 @@ impl<S: Store> Lake<S> {
         self.logs.iter().filter_map(|log| log.mark(&app)).max()
     }
 
+    /// Whether the journal is known to be the last that wrote to this lake. Where another one did
+    /// meanwhile, what that one brought is in no other journal.
+    pub fn is_last_writer(&self, journal: JournalId) -> bool {
+        let app = journal.to_string();
+        [Table::Samples, Table::Epochs]
+            .into_iter()
+            .all(|table| self.log(table).is_newest(&app))
+    }
+
     /// Encodes the rows to staged files, syncs them and says what to publish. The caller must make
     /// the plan durable before it publishes. A flush without rows gives a plan without files,
     /// which need not be kept: it commits nothing, and the cursor stays.
