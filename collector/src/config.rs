@@ -152,6 +152,31 @@ mod tests {
     }
 
     #[test]
+    fn every_journal_that_is_taken_is_emptied_before_its_credit_is_spent() {
+        let parse = |max: u64, segment: u64| {
+            let text = format!("[journal]\nmax_mib = {max}\nsegment_mib = {segment}\n");
+            Config::parse(&text)
+        };
+        for (max, segment) in [
+            (64, 1),
+            (64, 8),
+            (100, 12),
+            (8_192, 1_024),
+            (1 << 20, 1_024),
+        ] {
+            let log = parse(max, segment).unwrap().custody.log;
+            // Above half of the quota segments are given back; three are kept, and a sender needs
+            // one batch of credit.
+            let kept = 3 * log.segment_bytes + (32 << 10);
+            assert!(log.quota_bytes / 2 >= kept, "{max} of {segment}");
+        }
+        for (max, segment) in [(64, 9), (64, 32), (63, 1), (8_192, 1_025)] {
+            let faults = parse(max, segment).unwrap_err().to_string();
+            assert!(faults.contains("journal."), "{faults}");
+        }
+    }
+
+    #[test]
     fn an_unknown_key_is_named_with_its_line() {
         let faults = Config::parse("[gate]\nlisen = \"127.0.0.1:1\"\n")
             .unwrap_err()

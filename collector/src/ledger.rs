@@ -2,11 +2,12 @@
 //!
 //! The ledger changes only by journal records ([`Ledger::apply`]) and by commits
 //! ([`Ledger::commit`]), so that reading the journal again after a restart gives the same ledger.
+//! Committed means in every required sink, whatever senders are told of it.
 
 use std::collections::BTreeMap;
 
 use headwater_proto::delivery::receiver::{MAX_RANGES, Namer};
-use headwater_proto::delivery::{End, Receiver, Verdict as Judgement};
+use headwater_proto::delivery::{End, Ranges, Receiver, Verdict as Judgement};
 use headwater_proto::frame::{self, Frame, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
 use headwater_proto::message::{self, EpochEnd, Gap, MAX_SEQ, RejectReason};
@@ -18,10 +19,8 @@ use crate::pipeline::envelope::{Change, Record, Verdict};
 pub const MAX_STREAMS: usize = 65_536;
 /// Most streams of one device: years of epochs that end well, for those leave.
 pub const MAX_STREAMS_PER_DEVICE: usize = 4_096;
-/// Most plain devices, each with a counter of about 100 bytes.
+/// Most plain devices, each with a counter of about 150 bytes.
 pub const MAX_PLAIN_DEVICES: usize = 65_536;
-/// How long a closed and committed stream stays, so that late repeats are recognised cheaply.
-const KEEP_CLOSED_US: i64 = 7 * 24 * 3_600 * 1_000_000;
 
 /// What is known of one stream.
 #[derive(Debug, Clone, Default)]
@@ -40,16 +39,32 @@ pub struct Track {
     pub(crate) closed_at: Option<UnixMicros>,
 }
 
+/// What is known of one plain device under the journal's id.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlainTrack {
+    /// The number that its next record gets.
+    pub next: u64,
+    /// What every required sink has, or a gap names: nearly always one range from 0 on.
+    pub(crate) committed: Ranges<{ usize::MAX }>,
+}
+
+impl PlainTrack {
+    fn commit(&mut self, range: SeqRange) {
+        // Without a bound on ranges nothing is refused.
+        let _ = self.committed.insert(range);
+    }
+}
+
 /// All streams, and the counters of plain devices.
 ///
 /// Changes since the last [`Ledger::synced`] are tentative: [`Ledger::roll_back`] undoes them.
 #[derive(Debug, Default)]
 pub struct Ledger {
     tracks: BTreeMap<Stream, Track>,
-    plain: BTreeMap<DeviceId, u64>,
+    plain: BTreeMap<DeviceId, PlainTrack>,
     /// What the running group changed, as it was before.
     undo: BTreeMap<Stream, Option<Track>>,
-    undo_plain: BTreeMap<DeviceId, Option<u64>>,
+    undo_plain: BTreeMap<DeviceId, Option<PlainTrack>>,
 }
 
 impl Ledger {
@@ -105,14 +120,32 @@ impl Ledger {
     #[must_use]
     pub fn next_plain(&self, device: &DeviceId) -> Option<u64> {
         match self.plain.get(device) {
-            Some(next) => Some(*next),
+            Some(known) => Some(known.next),
             None => (self.plain.len() < MAX_PLAIN_DEVICES).then_some(0),
         }
     }
 
+    /// The counters of plain devices as they are durable: the number after the last one, and the
+    /// track.
+    pub fn plain_durable(&self) -> impl Iterator<Item = (&DeviceId, u64, &PlainTrack)> {
+        self.plain.iter().map(|(device, track)| {
+            let durable = match self.undo_plain.get(device) {
+                Some(before) => before.as_ref().map_or(0, |before| before.next),
+                None => track.next,
+            };
+            (device, durable, track)
+        })
+    }
+
     /// The counters of plain devices.
-    pub fn plain(&self) -> impl Iterator<Item = (&DeviceId, u64)> {
-        self.plain.iter().map(|(device, next)| (device, *next))
+    pub fn plain(&self) -> impl Iterator<Item = (&DeviceId, &PlainTrack)> {
+        self.plain.iter()
+    }
+
+    /// The counter of one plain device.
+    #[must_use]
+    pub fn plain_track(&self, device: &DeviceId) -> Option<&PlainTrack> {
+        self.plain.get(device)
     }
 
     /// Notes what a Hello says of a known stream; nothing that must survive a restart.
@@ -169,10 +202,8 @@ impl Ledger {
                 }
             }
             Record::Raw(head, _) => {
-                let known = self.plain.get(&head.device).copied();
-                self.undo_plain.entry(head.device.clone()).or_insert(known);
-                let next = self.plain.entry(head.device.clone()).or_default();
-                *next = (*next).max(head.seq + 1);
+                let track = self.touch_plain(&head.device);
+                track.next = track.next.max(head.seq + 1);
             }
             Record::Mark(head) => {
                 let track = self.touch(&head.stream);
@@ -193,21 +224,34 @@ impl Ledger {
                             clean: false,
                         });
                     }
+                    // Whoever appended it has tried it before.
+                    Change::Lost { range } => drop(track.receiver.forget(range)),
                 }
             }
-            Record::Gap(head) => {
-                if let Some(range) = head.range {
-                    self.cover(&head.stream, range, Namer::Receiver);
+            Record::Gap(head) => match head.range {
+                Some(range) if head.stream.lane == Lane::Plain => {
+                    self.touch_plain(&head.stream.device).commit(range);
                 }
-            }
+                Some(range) => self.cover(&head.stream, range, Namer::Receiver),
+                None => {}
+            },
             Record::Batch(..)
             | Record::Plan(..)
             | Record::Cursor(_)
             | Record::Registry(_)
             | Record::Session(_)
             | Record::Schema(..)
-            | Record::Park(..) => {}
+            | Record::Park(..)
+            | Record::Begin(_) => {}
         }
+    }
+
+    fn touch_plain(&mut self, device: &DeviceId) -> &mut PlainTrack {
+        if !self.undo_plain.contains_key(device) {
+            self.undo_plain
+                .insert(device.clone(), self.plain.get(device).cloned());
+        }
+        self.plain.entry(device.clone()).or_default()
     }
 
     fn cover(&mut self, stream: &Stream, range: SeqRange, namer: Namer) {
@@ -246,7 +290,7 @@ impl Ledger {
         }
         for (device, before) in std::mem::take(&mut self.undo_plain) {
             match before {
-                Some(next) => self.plain.insert(device, next),
+                Some(track) => self.plain.insert(device, track),
                 None => self.plain.remove(&device),
             };
         }
@@ -254,73 +298,102 @@ impl Ledger {
 
     /// Every required sink has `range`.
     pub fn commit(&mut self, stream: &Stream, range: SeqRange) {
-        for track in self.tracks.get_mut(stream).into_iter().chain(
-            // A roll-back does not take back what a sink did.
-            self.undo.get_mut(stream).and_then(Option::as_mut),
-        ) {
+        // A roll-back does not take back what a sink did.
+        if stream.lane == Lane::Plain {
+            let device = &stream.device;
+            let before = self.undo_plain.get_mut(device).and_then(Option::as_mut);
+            for track in self.plain.get_mut(device).into_iter().chain(before) {
+                track.commit(range);
+            }
+            return;
+        }
+        let before = self.undo.get_mut(stream).and_then(Option::as_mut);
+        for track in self.tracks.get_mut(stream).into_iter().chain(before) {
             track.receiver.commit(range);
         }
     }
 
-    /// Custody ends at the journal: all that is durable counts as committed.
-    pub fn commit_all(&mut self, stream: &Stream) {
-        if let Some(track) = self.tracks.get_mut(stream) {
-            track.receiver.commit_all();
-        }
-    }
-
-    /// The same for every stream, as the journal was found at the start.
-    pub fn commit_everything(&mut self) {
-        for track in self.tracks.values_mut() {
-            track.receiver.commit_all();
-        }
-    }
-
-    /// A stream that an existing lake holds, for a journal new beside it.
-    pub fn seed(&mut self, stream: Stream, held: &[SeqRange], end: Option<End>) {
+    /// A stream that an existing lake holds; numbers in `partial` are there in part.
+    pub fn seed(&mut self, stream: Stream, held: &[SeqRange], partial: &[u64], end: Option<End>) {
+        let is_known = self.tracks.contains_key(&stream);
         let track = self.tracks.entry(stream).or_default();
         // A lake does not tell whether an epoch lived in memory only. One that did may have held more
         // than anybody knows, so that is said if it is ever abandoned.
-        track.ram = end.is_none();
+        track.ram |= !is_known && end.is_none();
+        let receiver = &mut track.receiver;
+        for seq in partial {
+            let one = SeqRange::new(*seq, seq + 1);
+            if receiver.seed_partial(one).is_err() {
+                // More than can be kept apart: nobody names what is missing of this one.
+                let _ = receiver.seed(one);
+            }
+        }
         for range in held {
-            // From the lowest on, so that what does not fit is what a sender offers last.
-            if track.receiver.seed(*range).is_err() {
+            let mut from = range.first;
+            for cut in partial.iter().filter(|seq| range.contains(**seq)) {
+                // From the lowest on, so that what does not fit is what a sender offers last.
+                if receiver.seed(SeqRange::new(from, *cut)).is_err() {
+                    break;
+                }
+                from = cut + 1;
+            }
+            if receiver.seed(SeqRange::new(from, range.next)).is_err() {
                 break;
             }
         }
         if let Some(end) = end {
-            track.receiver.end(end);
-            track.receiver.synced();
+            receiver.end(end);
+            receiver.synced();
         }
     }
 
-    /// A plain device's counter that an existing lake proves.
-    pub fn seed_plain(&mut self, device: DeviceId, next: u64) {
-        let known = self.plain.entry(device).or_default();
-        *known = (*known).max(next);
+    /// What a lake proves of a plain device under this journal's id.
+    pub fn seed_plain(&mut self, device: DeviceId, held: &[SeqRange], next: u64) {
+        let track = self.plain.entry(device).or_default();
+        track.next = track.next.max(next);
+        held.iter().for_each(|range| track.commit(*range));
     }
 
-    /// Lets go of streams that were closed and committed for 7 days; returns them.
-    pub fn expire(&mut self, wall: UnixMicros) -> Vec<Stream> {
-        let mut gone = Vec::new();
-        self.tracks.retain(|stream, track| {
+    /// What a sender claimed before is not known: where the end of an epoch is not either, there may
+    /// have been more than anybody knows.
+    pub fn doubt_ends(&mut self) {
+        for track in self.tracks.values_mut() {
+            track.ram |= track.receiver.ended().is_none();
+        }
+    }
+
+    /// Streams that were closed and committed for `after_ms` by `wall`, at most `most`: to be let go
+    /// of with [`Ledger::forget`] once they are kept elsewhere.
+    pub fn expired(&mut self, wall: UnixMicros, after_ms: u64, most: usize) -> Vec<Stream> {
+        let after_us = i64::try_from(after_ms.saturating_mul(1_000)).unwrap_or(i64::MAX);
+        let mut expired = Vec::new();
+        for (stream, track) in &mut self.tracks {
             if !track.receiver.is_done() {
                 track.closed_at = None;
-                return true;
+                continue;
             }
             let closed_at = *track.closed_at.get_or_insert(wall);
-            let keep = wall.0.saturating_sub(closed_at.0) < KEEP_CLOSED_US;
-            if !keep {
-                gone.push(stream.clone());
+            if wall.0.saturating_sub(closed_at.0) >= after_us && expired.len() < most {
+                expired.push(stream.clone());
             }
-            keep
-        });
-        gone
+        }
+        expired
+    }
+
+    /// Lets go of a stream.
+    pub fn forget(&mut self, stream: &Stream) {
+        self.tracks.remove(stream);
+        self.undo.remove(stream);
     }
 
     /// A stream as a snapshot holds it.
     pub(crate) fn restore(&mut self, stream: Stream, track: Track) {
         self.tracks.insert(stream, track);
+    }
+
+    /// A plain device as a snapshot holds it.
+    pub(crate) fn restore_plain(&mut self, device: DeviceId, track: PlainTrack) {
+        self.plain.insert(device, track);
     }
 }
 
@@ -378,14 +451,46 @@ pub fn committed_by(record: &Record<'_>, visit: &mut dyn FnMut(&Stream, SeqRange
                 visit(&head.stream, range);
             }
         }
+        Record::Raw(head, _) => {
+            let stream = Stream {
+                device: head.device.clone(),
+                lane: Lane::Plain,
+                epoch: Epoch::new(head.journal.0),
+            };
+            visit(&stream, SeqRange::new(head.seq, head.seq + 1));
+        }
         Record::Batch(..)
-        | Record::Raw(..)
         | Record::Plan(..)
         | Record::Cursor(_)
         | Record::Mark(_)
         | Record::Registry(_)
         | Record::Session(_)
         | Record::Schema(..)
-        | Record::Park(..) => {}
+        | Record::Park(..)
+        | Record::Begin(_) => {}
+    }
+}
+
+/// The streams that `record` speaks of.
+#[must_use]
+pub fn streams_in(record: &Record<'_>) -> Vec<Stream> {
+    match record {
+        Record::Batch(head, bytes) => {
+            let named = frame::decode(bytes)
+                .ok()
+                .and_then(|(frame, _)| named_by(&frame));
+            std::iter::once(head.stream.clone()).chain(named).collect()
+        }
+        Record::Mark(head) => vec![head.stream.clone()],
+        Record::Gap(head) if head.stream.lane != Lane::Plain => vec![head.stream.clone()],
+        Record::Gap(_)
+        | Record::Raw(..)
+        | Record::Plan(..)
+        | Record::Cursor(_)
+        | Record::Registry(_)
+        | Record::Session(_)
+        | Record::Schema(..)
+        | Record::Park(..)
+        | Record::Begin(_) => Vec::new(),
     }
 }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`pipeline`] | core: what happens to a record between its arrival and the sinks |
 //! | [`ledger`] | core: what is held of every stream |
+//! | [`done`] | core: epochs that are over and were let go of; [`done_store`]: on disk |
 //! | [`sink`] | where records come to rest |
 //! | [`config`] | core: what the operator decides |
 //! | [`run`] | starts all parts, stops them in order |
@@ -21,6 +22,8 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod demo;
+pub mod done;
+pub mod done_store;
 pub mod http;
 pub mod ledger;
 pub mod metrics;

@@ -159,12 +159,16 @@ impl<D: Disk> Owner<D> {
             }
             Command::Committed { sink, committed } => {
                 let Committed {
-                    through, streams, ..
+                    through,
+                    streams,
+                    damaged,
+                    ..
                 } = committed;
                 let event = Event::Committed {
                     sink: sink.to_owned(),
                     through,
                     streams,
+                    damaged,
                 };
                 self.custody.handle(event, now);
             }

@@ -21,10 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, entropy};
 use crate::config::Config;
+use crate::done_store::DoneStore;
 use crate::http;
 use crate::metrics::Board;
 use crate::owner::{Command, JournalSessions, Mailbox, Owner};
-use crate::pipeline::custody::Custody;
+use crate::pipeline::custody::{Custody, Past};
 use crate::pipeline::schemas::SchemaBook;
 use crate::sink::hot::HotStore;
 use crate::sink::lake::{LakeSink, NAME};
@@ -42,13 +43,26 @@ fn open_cores(config: &Config) -> Result<(Custody<RealDisk>, LakeSink<LocalStore
     }
     let disk = RealDisk::open(folder)
         .with_context(|| format!("cannot use the journal's folder {}", folder.display()))?;
-    let (mut custody, opened) = Custody::open(disk, config.custody.clone(), &mut entropy)?;
+    let (done, found) = DoneStore::open(&config.state_dir).with_context(|| {
+        let folder = config.state_dir.display();
+        format!("cannot use the state folder {folder}; it may be deleted, and is filled again")
+    })?;
+    tracing::info!(?found, "index of epochs that are over open");
+    let done = Box::new(done);
+    let (mut custody, opened) = Custody::open(disk, config.custody.clone(), done, &mut entropy)?;
     tracing::info!(
         journal = %custody.journal(),
         replayed = opened.replayed,
-        new = opened.is_new,
+        past = ?opened.past,
         "journal open"
     );
+    if opened.damaged > 0 || opened.past == Past::Records {
+        let damaged = opened.damaged;
+        tracing::error!(
+            damaged,
+            "the journal is damaged; what is missing is taken from the lake"
+        );
+    }
     for cut in &opened.recovery.cut {
         tracing::warn!(
             ?cut,
@@ -60,20 +74,7 @@ fn open_cores(config: &Config) -> Result<(Custody<RealDisk>, LakeSink<LocalStore
     }
     let store = LocalStore::new(&config.lake_dir)
         .with_context(|| format!("cannot use the lake's folder {}", config.lake_dir.display()))?;
-    let plan = custody
-        .plan()
-        .filter(|plan| plan.sink == NAME)
-        .map(|plan| plan.bytes.clone());
-    let known = custody.cursor(NAME).unwrap_or_default();
-    let schemas = custody.schemas().clone();
-    let journal = custody.journal();
-    let mut lake = LakeSink::open(store, config.lake, journal, plan.as_deref(), known, schemas)?;
-    if opened.is_new {
-        lake.sweep()?;
-        sink::seed(&mut custody, lake.lake().store())?;
-    }
-    custody.resume(NAME, lake.cursor())?;
-    lake.restore(custody.ledger());
+    let lake = sink::join(&mut custody, &opened, store, config.lake, &mut entropy)?;
     Ok((custody, lake))
 }
 

@@ -12,7 +12,7 @@
 //! - a ballast file lies beside it: removed before opening on a full disk, so that opening does
 //!   not hang, and writes stop at a quota long before that.
 //!
-//! One instance per process; all writes come from one thread.
+//! One instance per folder and process; all writes of one come from one thread.
 
 use std::fs::{self, File};
 use std::io;
@@ -165,6 +165,12 @@ impl State {
         Ok(())
     }
 
+    /// Whether the file system has room for sled to go on: on a full one its calls hang.
+    #[must_use]
+    pub fn has_space(&self) -> bool {
+        free_bytes(&self.folder) >= 4 * BALLAST_BYTES
+    }
+
     /// Bytes on disk.
     ///
     /// # Errors
@@ -213,6 +219,14 @@ impl Map {
     /// When sled refuses.
     pub fn remove(&self, key: &[u8]) -> Result<(), StateError> {
         self.0.remove(key).map(drop).map_err(StateError::Database)
+    }
+
+    /// Forgets every key.
+    ///
+    /// # Errors
+    /// When sled refuses.
+    pub fn clear(&self) -> Result<(), StateError> {
+        self.0.clear().map_err(StateError::Database)
     }
 
     /// Pairs whose key lies in `from..to`, in order.
@@ -267,12 +281,16 @@ fn open_sled(path: &Path, cache_bytes: u64) -> Result<sled::Db, StateError> {
 /// Makes the ballast whole; `false` when the disk has no room for it.
 fn lay_ballast(path: &Path) -> bool {
     let whole = fs::metadata(path).is_ok_and(|meta| meta.len() == BALLAST_BYTES);
-    let free = rustix::fs::statvfs(path.parent().unwrap_or(path))
-        .map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+    let free = free_bytes(path.parent().unwrap_or(path));
     if whole {
         return free >= BALLAST_BYTES;
     }
     free >= 4 * BALLAST_BYTES && fs::write(path, vec![0x5a; 4 << 20]).is_ok()
+}
+
+/// A file system that does not tell counts as roomy.
+fn free_bytes(folder: &Path) -> u64 {
+    rustix::fs::statvfs(folder).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
 }
 
 /// A name in `folder` that is free: `sled.unreadable-0`, `-1` and so on.

@@ -210,6 +210,7 @@ fn a_stretch_that_cannot_be_read_when_all_sinks_have_it_is_committed_later() {
             sink: sink.into(),
             through,
             streams: Vec::new(),
+            damaged: 0,
         });
         rig.sync();
     };

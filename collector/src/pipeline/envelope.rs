@@ -18,6 +18,8 @@ use headwater_proto::message::GapReason;
 use headwater_proto::time::UnixMicros;
 use serde::{Deserialize, Serialize};
 
+use super::snapshot::SinkCursor;
+
 /// The envelope version this build writes.
 pub const VERSION: u8 = 1;
 
@@ -45,11 +47,13 @@ pub enum RecordKind {
     Gap = 9,
     /// A frame that waits for what it needs to be dated or decoded.
     Park = 10,
+    /// The first record of a segment: whose journal it is, should the snapshot be unreadable.
+    Begin = 11,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Batch,
         Self::Raw,
         Self::Plan,
@@ -60,6 +64,7 @@ impl RecordKind {
         Self::Schema,
         Self::Gap,
         Self::Park,
+        Self::Begin,
     ];
 
     /// Its number on disk.
@@ -235,6 +240,11 @@ pub enum Change {
         /// The end of the epoch as far as the collector can know it.
         next: u64,
     },
+    /// Records that the journal took and can read no more, and no sink got: they may come again.
+    Lost {
+        /// Their numbers.
+        range: SeqRange,
+    },
 }
 
 /// Head of [`RecordKind::Mark`]; no body.
@@ -258,7 +268,7 @@ pub struct SessionHead<'a> {
 }
 
 /// Head of [`RecordKind::Schema`]; the body is the schema's bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SchemaHead {
     /// The origin that numbered it.
     pub origin: DeviceId,
@@ -279,6 +289,15 @@ pub struct GapHead {
     pub reason: GapReason,
     /// When it was found.
     pub at: UnixMicros,
+}
+
+/// Head of [`RecordKind::Begin`]; no body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeginHead {
+    /// The journal that the segment belongs to.
+    pub journal: JournalId,
+    /// How far each sink was when the segment began.
+    pub sinks: Vec<SinkCursor>,
 }
 
 /// A journal record as read back.
@@ -304,6 +323,8 @@ pub enum Record<'a> {
     Gap(GapHead),
     /// A frame that waits.
     Park(BatchHead, &'a [u8]),
+    /// The first of a segment.
+    Begin(BeginHead),
 }
 
 /// Why a journal record cannot be read.
@@ -330,6 +351,18 @@ fn write<T: Serialize>(head: &T, body: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(body);
 }
 
+impl EnvelopeError {
+    /// Whether a newer version of this program may know what this one does not.
+    #[must_use]
+    pub const fn is_newer(self) -> bool {
+        match self {
+            Self::Version(version) => version > VERSION,
+            Self::Kind(_) => true,
+            Self::Head => false,
+        }
+    }
+}
+
 impl Record<'_> {
     /// Its kind.
     #[must_use]
@@ -345,6 +378,7 @@ impl Record<'_> {
             Self::Schema(..) => RecordKind::Schema,
             Self::Gap(_) => RecordKind::Gap,
             Self::Park(..) => RecordKind::Park,
+            Self::Begin(_) => RecordKind::Begin,
         }
     }
 
@@ -360,6 +394,7 @@ impl Record<'_> {
             Self::Session(head) => write(head, &[], out),
             Self::Schema(head, body) => write(head, body, out),
             Self::Gap(head) => write(head, &[], out),
+            Self::Begin(head) => write(head, &[], out),
         }
     }
 }
@@ -388,6 +423,7 @@ pub fn decode(kind: u8, payload: &[u8]) -> Result<Record<'_>, EnvelopeError> {
         RecordKind::Schema => head(bytes).map(|(head, body)| Record::Schema(head, body))?,
         RecordKind::Gap => head(bytes).map(|(head, _)| Record::Gap(head))?,
         RecordKind::Park => head(bytes).map(|(head, body)| Record::Park(head, body))?,
+        RecordKind::Begin => head(bytes).map(|(head, _)| Record::Begin(head))?,
     })
 }
 
@@ -474,6 +510,20 @@ mod tests {
                 at: UnixMicros(-1),
             }),
             Record::Park(batch(), b"frame"),
+            Record::Begin(BeginHead {
+                journal: JournalId(7),
+                sinks: vec![SinkCursor {
+                    name: "lake".into(),
+                    position: 129,
+                }],
+            }),
+            Record::Mark(MarkHead {
+                stream: stream(),
+                change: Change::Lost {
+                    range: SeqRange::new(1, 4),
+                },
+                at: UnixMicros(3),
+            }),
         ]
     }
 

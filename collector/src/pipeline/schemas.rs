@@ -129,10 +129,8 @@ impl SchemaBook {
 
     /// Whether a number is bound.
     #[must_use]
-    pub fn knows(&self, origin: &DeviceId, epoch: Epoch, number: u32) -> bool {
-        self.lock()
-            .bound
-            .contains_key(&(origin.clone(), epoch, number))
+    pub fn knows(&self, head: &SchemaHead) -> bool {
+        self.lock().bound.contains_key(&key(head))
     }
 
     /// The schema of a number.
@@ -149,6 +147,14 @@ impl SchemaBook {
             .kept
             .get(id)
             .map(|kept| (*id, Arc::clone(&kept.schema)))
+    }
+
+    /// The bytes of the schema of a number.
+    #[must_use]
+    pub fn bytes_of(&self, head: &SchemaHead) -> Option<Arc<[u8]>> {
+        let inner = self.lock();
+        let id = inner.bound.get(&key(head))?;
+        inner.kept.get(id).map(|kept| Arc::clone(&kept.bytes))
     }
 
     /// The bytes of a schema.
@@ -267,6 +273,6 @@ mod tests {
         let book = SchemaBook::default();
         book.bind(&head(1, 0), &bytes("t"));
         book.roll_back();
-        assert!(!book.knows(&head(1, 0).origin, Epoch::new(1), 0));
+        assert!(!book.knows(&head(1, 0)));
     }
 }

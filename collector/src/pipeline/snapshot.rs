@@ -14,8 +14,8 @@
 use std::sync::Arc;
 
 use headwater_gate::repeat::OpenEntries;
-use headwater_proto::delivery::Receiver;
-use headwater_proto::ids::{DeviceId, JournalId, Stream};
+use headwater_proto::delivery::{Ranges, Receiver};
+use headwater_proto::ids::{DeviceId, JournalId, SeqRange, Stream};
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::UnixMicros;
 use headwater_spool::format::MAX_SNAPSHOT_BYTES;
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::envelope::SchemaHead;
 use super::schemas::SchemaBook;
-use crate::ledger::{Ledger, Track};
+use crate::ledger::{Ledger, PlainTrack, Track};
 
 /// The snapshot version this build writes and reads.
 pub const VERSION: u8 = 1;
@@ -36,8 +36,8 @@ pub(crate) const HOLE_BYTES: usize = MAX_SNAPSHOT_BYTES - (1 << 20);
 pub(crate) const STREAM_BYTES: usize = 256;
 /// Most bytes of one more hole: a range in each of four sets.
 pub(crate) const RANGE_BYTES: usize = 4 * 18;
-/// Most bytes of a plain device's counter, or of a schema's number.
-pub(crate) const NUMBER_BYTES: usize = 96;
+/// Most bytes of a plain device's counter and marks, or of a schema's number.
+pub(crate) const NUMBER_BYTES: usize = 128;
 
 /// How far a sink has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ struct Head<'a> {
     sinks: &'a [SinkCursor],
     plan: Option<&'a PendingPlan>,
     sessions: Vec<&'a str>,
-    plain: Vec<(&'a DeviceId, u64)>,
+    plain: Vec<(&'a DeviceId, u64, &'a [SeqRange])>,
     schemas: Vec<&'a [u8]>,
     numbers: &'a [(SchemaHead, u32)],
 }
@@ -78,7 +78,7 @@ struct ReadHead<'a> {
     sinks: Vec<SinkCursor>,
     plan: Option<PendingPlan>,
     sessions: Vec<String>,
-    plain: Vec<(DeviceId, u64)>,
+    plain: Vec<(DeviceId, u64, Vec<SeqRange>)>,
     #[serde(borrow)]
     schemas: Vec<&'a [u8]>,
     numbers: Vec<(SchemaHead, u32)>,
@@ -129,7 +129,11 @@ pub(crate) fn write(parts: &Parts<'_>, out: &mut Vec<u8>) -> usize {
         sinks: parts.sinks,
         plan: parts.plan,
         sessions: parts.sessions.iter().map(|client| &**client).collect(),
-        plain: parts.ledger.plain().collect(),
+        plain: parts
+            .ledger
+            .plain()
+            .map(|(device, track)| (device, track.next, track.committed.as_slice()))
+            .collect(),
         schemas: schemas.iter().map(|bytes| &**bytes).collect(),
         numbers: &numbers,
     };
@@ -138,16 +142,7 @@ pub(crate) fn write(parts: &Parts<'_>, out: &mut Vec<u8>) -> usize {
     let streams = if forgets { 0 } else { parts.ledger.len() };
     out.extend_from_slice(&u32::try_from(streams).unwrap_or(u32::MAX).to_le_bytes());
     for (stream, track) in parts.ledger.streams().take(streams) {
-        let head = TrackHead {
-            stream: stream.clone(),
-            claimed: track.claimed,
-            ram: track.ram,
-            boot: track.boot,
-            abandoned: track.abandoned,
-            closed_at: track.closed_at,
-        };
-        extend(&head, out);
-        track.receiver.append_to(out);
+        write_track(stream, track, out);
     }
     let bytes = out.len() - start;
     parts
@@ -156,17 +151,59 @@ pub(crate) fn write(parts: &Parts<'_>, out: &mut Vec<u8>) -> usize {
     bytes
 }
 
+/// Appends what is known of one stream.
+pub(crate) fn write_track(stream: &Stream, track: &Track, out: &mut Vec<u8>) {
+    let head = TrackHead {
+        stream: stream.clone(),
+        claimed: track.claimed,
+        ram: track.ram,
+        boot: track.boot,
+        abandoned: track.abandoned,
+        closed_at: track.closed_at,
+    };
+    extend(&head, out);
+    track.receiver.append_to(out);
+}
+
+/// Reads what is known of one stream, and the bytes after it.
+pub(crate) fn read_track(bytes: &[u8]) -> Option<(Stream, Track, &[u8])> {
+    let (head, after) = postcard::take_from_bytes::<TrackHead>(bytes).ok()?;
+    let (receiver, len) = Receiver::decode(after).ok()?;
+    let track = Track {
+        receiver,
+        claimed: head.claimed,
+        ram: head.ram,
+        boot: head.boot,
+        abandoned: head.abandoned,
+        closed_at: head.closed_at,
+    };
+    Some((head.stream, track, after.get(len..)?))
+}
+
 fn extend<T: Serialize>(value: &T, out: &mut Vec<u8>) {
     *out = postcard::to_extend(value, std::mem::take(out))
         .expect("plain values always serialise into a growing buffer");
 }
 
-/// Reads a snapshot; `None` if the bytes are none of this version.
-pub(crate) fn read(bytes: &[u8]) -> Option<Restored> {
-    let (&version, rest) = bytes.split_first()?;
-    if version != VERSION {
-        return None;
+/// Why a snapshot cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotRead {
+    /// It is none.
+    Damaged,
+    /// A newer version of this program wrote it.
+    Newer(u8),
+}
+
+/// Reads a snapshot.
+pub(crate) fn read(bytes: &[u8]) -> Result<Restored, NotRead> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => read_version_1(rest).ok_or(NotRead::Damaged),
+        Some((&version, _)) if version > VERSION => Err(NotRead::Newer(version)),
+        Some(_) | None => Err(NotRead::Damaged),
     }
+}
+
+fn read_version_1(rest: &[u8]) -> Option<Restored> {
     let (head, rest) = postcard::take_from_bytes::<ReadHead<'_>>(rest).ok()?;
     let schemas = SchemaBook::default();
     for (number, place) in &head.numbers {
@@ -176,23 +213,16 @@ pub(crate) fn read(bytes: &[u8]) -> Option<Restored> {
     let (count, mut rest) = rest.split_first_chunk::<4>()?;
     let mut ledger = Ledger::default();
     for _ in 0..u32::from_le_bytes(*count) {
-        let (track, after) = postcard::take_from_bytes::<TrackHead>(rest).ok()?;
-        let (receiver, len) = Receiver::decode(after).ok()?;
-        rest = after.get(len..)?;
-        ledger.restore(
-            track.stream,
-            Track {
-                receiver,
-                claimed: track.claimed,
-                ram: track.ram,
-                boot: track.boot,
-                abandoned: track.abandoned,
-                closed_at: track.closed_at,
-            },
-        );
+        let (stream, track, after) = read_track(rest)?;
+        rest = after;
+        ledger.restore(stream, track);
     }
-    for (device, next) in head.plain {
-        ledger.seed_plain(device, next);
+    for (device, next, ranges) in head.plain {
+        let mut committed = Ranges::new();
+        for range in ranges {
+            committed.insert(range).ok()?;
+        }
+        ledger.restore_plain(device, PlainTrack { next, committed });
     }
     let (open, _) = OpenEntries::decode(rest).ok()?;
     let sessions = head.sessions.into_iter().map(Arc::from).collect();
@@ -212,7 +242,7 @@ pub(crate) fn read(bytes: &[u8]) -> Option<Restored> {
 /// again. `None` if the bytes are none of this version.
 #[must_use]
 pub fn rewritten(bytes: &[u8]) -> Option<Vec<u8>> {
-    let restored = read(bytes)?;
+    let restored = read(bytes).ok()?;
     let parts = Parts {
         journal: restored.journal,
         sinks: &restored.sinks,
@@ -288,6 +318,12 @@ mod tests {
         };
         ledger.apply(&Record::Raw(raw, b"{}"));
         ledger.synced();
+        let plain = Stream {
+            device: DeviceId::new("meter").unwrap(),
+            lane: Lane::Plain,
+            epoch: Epoch::new(7),
+        };
+        ledger.commit(&plain, SeqRange::new(0, 2));
         let mut open = OpenEntries::default();
         open.open(&"c".into(), 3, 4, 11, (ConnId(1), Token(1)));
         let schemas = SchemaBook::default();
@@ -370,10 +406,12 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_of_a_later_version_is_none() {
+    fn a_snapshot_of_a_later_version_is_told_from_damage() {
         let mut bytes = bytes();
         bytes[0] = VERSION + 1;
-        assert!(read(&bytes).is_none());
+        assert_eq!(read(&bytes).err(), Some(NotRead::Newer(VERSION + 1)));
+        bytes[0] = 0;
+        assert_eq!(read(&bytes).err(), Some(NotRead::Damaged));
     }
 
     proptest! {

@@ -19,7 +19,7 @@ use headwater_proto::ids::{JournalId, SeqRange, Stream};
 use headwater_proto::message::{self, EpochEnd};
 use headwater_proto::time::{Millis, Now};
 
-use super::rows::{RowCounters, RowMaker, TimeWindow, boot_of, plain_stream};
+use super::rows::{RowCounters, RowMaker, TimeWindow, boot_of};
 use crate::ledger::{self, Ledger};
 use crate::pipeline::envelope::{self, Change, Record, Verdict};
 use crate::pipeline::schemas::SchemaBook;
@@ -97,6 +97,8 @@ pub struct Committed {
     pub bytes: u64,
     /// Rows of `samples` among them.
     pub samples: u64,
+    /// Records before `through` that the journal could not give back.
+    pub damaged: u64,
 }
 
 /// What a flush has to do next.
@@ -140,6 +142,8 @@ pub struct LakeSink<S: Store> {
     /// The first position not yet committed.
     cursor: u64,
     first_at: Option<Millis>,
+    /// Records passed over since the last flush, because they could not be read.
+    damaged: u64,
     tracks: BTreeMap<Stream, Track>,
     touched: BTreeMap<Stream, Held>,
     changed: BTreeSet<Stream>,
@@ -185,6 +189,7 @@ impl<S: Store> LakeSink<S> {
             position: cursor,
             cursor,
             first_at: None,
+            damaged: 0,
             tracks: BTreeMap::new(),
             touched: BTreeMap::new(),
             changed: BTreeSet::new(),
@@ -200,6 +205,14 @@ impl<S: Store> LakeSink<S> {
     /// [`SinkError`] if the lake cannot be read or written.
     pub fn sweep(&mut self) -> Result<(), SinkError> {
         Ok(self.lake.sweep()?)
+    }
+
+    /// Goes on with a journal that was begun anew at `position`: what it held before is in the lake.
+    /// To be called right after [`LakeSink::open`].
+    pub const fn begin_anew(&mut self, journal: JournalId, position: u64) {
+        self.journal = journal;
+        self.position = position;
+        self.cursor = position;
     }
 
     /// Takes over what the lake holds of each stream, after the journal's marks were made exact by
@@ -285,6 +298,15 @@ impl<S: Store> LakeSink<S> {
         self.position = self.position.max(position);
     }
 
+    /// Records that the journal cannot give back were passed over: told with the next flush, which
+    /// is due as if a row waited.
+    pub fn note_damage(&mut self, records: u64, now: Millis) {
+        self.damaged += records;
+        if records > 0 && self.first_at.is_none() {
+            self.first_at = Some(now);
+        }
+    }
+
     /// Takes in the record at `position`, which is not below [`LakeSink::position`].
     ///
     /// # Errors
@@ -304,9 +326,8 @@ impl<S: Store> LakeSink<S> {
                 .map_err(|source| SinkError::Row { position, source })?;
         }
         self.position = position + 1;
-        if self.first_at.is_none() && !(self.rows.is_empty() && self.changed.is_empty()) {
-            self.first_at = Some(now.mono);
-        }
+        // Also for a record without rows: custody waits for the sink to have passed it.
+        self.first_at.get_or_insert(now.mono);
         Ok(())
     }
 
@@ -320,7 +341,6 @@ impl<S: Store> LakeSink<S> {
             }
             Record::Raw(head, payload) => {
                 self.maker.raw(head, payload, &mut self.rows)?;
-                self.hold(&plain_stream(head), SeqRange::new(head.seq, head.seq + 1));
             }
             Record::Gap(head) => {
                 self.maker.named(head, &mut self.rows)?;
@@ -340,6 +360,8 @@ impl<S: Store> LakeSink<S> {
                         track.end = Some(track.end.map_or(end, |known| known.merge(end)));
                         track.abandoned = true;
                     }
+                    // It never came here.
+                    Change::Lost { .. } => {}
                 }
             }
             Record::Plan(..)
@@ -347,7 +369,8 @@ impl<S: Store> LakeSink<S> {
             | Record::Registry(_)
             | Record::Session(_)
             | Record::Schema(..)
-            | Record::Park(..) => {}
+            | Record::Park(..)
+            | Record::Begin(_) => {}
         }
         let mut covered = Vec::new();
         ledger::committed_by(record, &mut |stream, range| {
@@ -448,6 +471,7 @@ impl<S: Store> LakeSink<S> {
             committed.samples = self.rows.samples() as u64;
             Some(plan)
         };
+        committed.damaged = std::mem::take(&mut self.damaged);
         // The staged files hold the rows now.
         self.rows.clear();
         self.touched.clear();

@@ -9,48 +9,147 @@ pub mod lake;
 pub mod rows;
 pub(crate) mod worker;
 
-use headwater_lake::audit::{self, AuditError};
+use headwater_lake::audit::{self, AuditError, StreamMark};
 use headwater_lake::{EpochState, Store};
 use headwater_proto::delivery::End;
-use headwater_proto::ids::{DeviceId, Epoch, Lane, Stream};
+use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, SeqRange, Stream};
 use headwater_spool::Disk;
 
-use crate::pipeline::custody::Custody;
+use crate::done::DoneError;
+use crate::pipeline::custody::{Custody, OpenError, Opened, Past};
+use lake::{LakeSettings, LakeSink, NAME, SinkError};
 
-/// Gives a journal that is new beside an existing lake the marks that the lake proves; before the
-/// first Welcome.
+/// Why journal and lake could not be brought to agree.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The lake.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    /// What the lake holds.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The index of epochs that are over.
+    #[error(transparent)]
+    Done(#[from] DoneError),
+}
+
+/// Opens the lake beside a journal that was just opened, and makes both agree on what is committed;
+/// before the first Welcome. `entropy` names a journal that has to begin anew.
 ///
 /// # Errors
-/// [`AuditError`] if the lake cannot be read.
-pub fn seed<D: Disk>(custody: &mut Custody<D>, store: &dyn Store) -> Result<(), AuditError> {
-    for mark in audit::marks(store)? {
-        let (Ok(device), Some(lane)) =
-            (DeviceId::new(&mark.device_id), Lane::from_name(&mark.lane))
-        else {
+/// [`JoinError`].
+pub fn join<D: Disk, S: Store>(
+    custody: &mut Custody<D>,
+    opened: &Opened,
+    store: S,
+    settings: LakeSettings,
+    entropy: &mut dyn FnMut() -> u64,
+) -> Result<LakeSink<S>, JoinError> {
+    let plan = custody
+        .plan()
+        .filter(|plan| plan.sink == NAME)
+        .map(|plan| plan.bytes.clone());
+    let known = custody.cursor(NAME).unwrap_or_default();
+    let schemas = custody.schemas().clone();
+    let journal = custody.journal();
+    let mut sink = LakeSink::open(store, settings, journal, plan.as_deref(), known, schemas)?;
+    let end = custody.log().next();
+    let mut past = opened.past;
+    if sink.cursor() > end {
+        // Somebody brought back an old copy of the journal. Its positions and the numbers of plain
+        // devices were used for other records since.
+        custody.rename(JournalId(entropy()));
+        sink.begin_anew(custody.journal(), end);
+        past = Past::Nothing;
+    }
+    if past == Past::Nothing {
+        sink.sweep()?;
+    }
+    let missing = custody.resume(NAME, sink.cursor())?;
+    // An old copy may also be from before another journal's time.
+    let is_alone = sink.lake().is_last_writer(custody.journal());
+    let fills = past != Past::Snapshot || !custody.index_is_whole();
+    let seeds = past != Past::Snapshot || opened.damaged + missing > 0 || !is_alone;
+    if fills || seeds {
+        let marks = audit::marks(sink.lake().store())?;
+        if fills {
+            fill_index(custody, &marks)?;
+        }
+        seed(custody, past, &marks, !seeds);
+    }
+    if opened.damaged_to > sink.cursor() {
+        custody.doubt_plain_devices();
+    }
+    custody.watch();
+    sink.restore(custody.ledger());
+    Ok(sink)
+}
+
+/// Whether an epoch is over, and the lake has all of it or names it: such a one is in the index.
+fn is_whole(mark: &StreamMark) -> bool {
+    let over = matches!(mark.state, Some(EpochState::Closed | EpochState::Abandoned));
+    let holds = |range: &SeqRange| range.first <= mark.first && range.next >= mark.next;
+    over && mark.partial.is_empty() && mark.held.iter().any(holds)
+}
+
+fn end_of(mark: &StreamMark) -> End {
+    End {
+        first: mark.first,
+        next: mark.next,
+        clean: false,
+    }
+}
+
+/// Puts every epoch that the lake shows to be over into the index.
+fn fill_index<D: Disk>(custody: &mut Custody<D>, marks: &[StreamMark]) -> Result<(), DoneError> {
+    let whole = marks.iter().filter(|mark| is_whole(mark));
+    custody.fill_index(whole.filter_map(|mark| Some((stream_of(mark)?, end_of(mark)))))
+}
+
+/// Gives custody the marks that the lake proves, where the journal does not know them.
+///
+/// - `over_alone`: the journal knows all but epochs that are over.
+fn seed<D: Disk>(custody: &mut Custody<D>, past: Past, marks: &[StreamMark], over_alone: bool) {
+    let own = Epoch::new(custody.journal().0);
+    for mark in marks {
+        let Some(stream) = stream_of(mark) else {
             continue;
         };
+        let is_new = custody.ledger().track(&stream).is_none();
+        if over_alone && !is_new {
+            continue;
+        }
+        if stream.lane == Lane::Plain {
+            // A plain device counts under each journal anew.
+            if stream.epoch == own && !over_alone {
+                custody.seed_plain(stream.device, &mark.held, mark.next);
+            }
+            continue;
+        }
         let ended = match mark.state {
             Some(EpochState::Ended | EpochState::Closed | EpochState::Abandoned) => true,
             Some(EpochState::Open) | None => false,
         };
-        let end = ended.then_some(End {
-            first: mark.first,
-            next: mark.next,
-            clean: false,
-        });
-        // A plain device counts under each journal anew.
-        if lane != Lane::Plain {
-            let epoch = Epoch::new(mark.epoch);
-            custody.seed(
-                Stream {
-                    device,
-                    lane,
-                    epoch,
-                },
-                &mark.held,
-                end,
-            );
+        // What the index has is found there when it comes back.
+        if is_new && is_whole(mark) && (past != Past::Snapshot || over_alone) {
+            continue;
         }
+        // Under the same name nothing was cut off between two tables: its last plan was carried out.
+        let partial = match past {
+            Past::Nothing => mark.partial.as_slice(),
+            Past::Snapshot | Past::Records => &[],
+        };
+        custody.seed(stream, &mark.held, partial, ended.then(|| end_of(mark)));
     }
-    Ok(())
+}
+
+fn stream_of(mark: &StreamMark) -> Option<Stream> {
+    Some(Stream {
+        device: DeviceId::new(&mark.device_id).ok()?,
+        lane: Lane::from_name(&mark.lane)?,
+        epoch: Epoch::new(mark.epoch),
+    })
 }

@@ -144,7 +144,12 @@ fn read_lake<S: Store, D: Disk>(
         match read {
             Ok(chunk) => {
                 for damage in &chunk.damage {
-                    tracing::error!(?damage, "journal records can no longer be read");
+                    tracing::error!(
+                        ?damage,
+                        "journal records can no longer be read; they are asked for again or named"
+                    );
+                    let positions = &damage.positions;
+                    sink.note_damage(positions.end - positions.start, now.mono);
                 }
                 sink.skip_to(chunk.next);
                 let waiting = sink.waiting_bytes() as u64;

@@ -11,11 +11,13 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use headwater_collector::done::DoneInMemory;
 use headwater_collector::pipeline::custody::{
-    Custody, Event, Gateway, Mode, Output, PlainPublish, Settings, SinkSpec,
+    Custody, Event, Gateway, Mode, Output, Past, PlainPublish, Settings, SinkSpec,
 };
 use headwater_collector::pipeline::envelope::Decoder;
 use headwater_collector::pipeline::pattern::Pattern;
+use headwater_collector::sink::join;
 use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, Staged};
 use headwater_gate::repeat::fingerprint;
 use headwater_gate::{ConnId, Token};
@@ -78,6 +80,8 @@ pub fn settings() -> Settings {
 pub struct Rig {
     pub disk: FakeDisk,
     pub store: MemStore,
+    pub done: DoneInMemory,
+    pub past: Past,
     pub custody: Custody<FakeDisk>,
     pub sink: LakeSink<MemStore>,
     pub reader: Reader<FakeDisk>,
@@ -90,10 +94,21 @@ impl Rig {
         Self::start(FakeDisk::new(), MemStore::new(), settings(), 0).unwrap()
     }
 
-    /// Opens the cores as the program does.
+    /// Opens the cores as the program does, with an index that is new.
     pub fn start(
         disk: FakeDisk,
         store: MemStore,
+        settings: Settings,
+        ms: u64,
+    ) -> Result<Self, String> {
+        Self::start_with(disk, store, DoneInMemory::default(), settings, ms)
+    }
+
+    /// Opens the cores as the program does.
+    pub fn start_with(
+        disk: FakeDisk,
+        store: MemStore,
+        done: DoneInMemory,
         settings: Settings,
         ms: u64,
     ) -> Result<Self, String> {
@@ -103,35 +118,21 @@ impl Rig {
             next
         };
         let say = |error: &dyn std::fmt::Display| error.to_string();
+        let index = Box::new(done.clone());
         let (mut custody, opened) =
-            Custody::open(disk.clone(), settings, &mut entropy).map_err(|e| say(&e))?;
+            Custody::open(disk.clone(), settings, index, &mut entropy).map_err(|e| say(&e))?;
         let lake = LakeSettings {
             flush_after_ms: 2_000,
             ..LakeSettings::default()
         };
-        let plan = custody
-            .plan()
-            .filter(|plan| plan.sink == NAME)
-            .map(|plan| plan.bytes.clone());
-        let known = custody.cursor(NAME).unwrap_or_default();
-        let mut sink = LakeSink::open(
-            store.clone(),
-            lake,
-            custody.journal(),
-            plan.as_deref(),
-            known,
-            custody.schemas().clone(),
-        )
-        .map_err(|e| say(&e))?;
-        if opened.is_new {
-            headwater_collector::sink::seed(&mut custody, &store).map_err(|e| say(&e))?;
-        }
-        custody.resume(NAME, sink.cursor()).map_err(|e| say(&e))?;
-        sink.restore(custody.ledger());
+        let sink =
+            join(&mut custody, &opened, store.clone(), lake, &mut entropy).map_err(|e| say(&e))?;
         let reader = custody.reader();
         Ok(Self {
             disk,
             store,
+            done,
+            past: opened.past,
             custody,
             sink,
             reader,
@@ -214,6 +215,11 @@ impl Rig {
             if let Some(failed) = failed {
                 return Err(failed);
             }
+            for damage in &chunk.damage {
+                let positions = &damage.positions;
+                let records = positions.end - positions.start;
+                self.sink.note_damage(records, now.mono);
+            }
             self.sink.skip_to(chunk.next);
             if chunk.next == from {
                 break;
@@ -240,6 +246,7 @@ impl Rig {
             sink: NAME.into(),
             through: committed.through,
             streams: committed.streams,
+            damaged: committed.damaged,
         });
         Ok(())
     }
@@ -373,6 +380,19 @@ pub fn batch(seq: u64) -> Vec<u8> {
     let mut out = Vec::new();
     Encoder::new(&schema).encode(0, &rows, &mut out).unwrap();
     out
+}
+
+/// A batch of which the second row lies too far ahead to be believed, with its schema.
+pub fn split_batch() -> Vec<(Kind, Vec<u8>)> {
+    let schema = schema();
+    let mut rows = Rows::new(&schema);
+    for ahead_us in [0, 864_000_000_000] {
+        let values = [Some(Value::F64(20.0)), Some(Value::I64(1))];
+        rows.push_row(START_US + ahead_us, 0, &values).unwrap();
+    }
+    let mut out = Vec::new();
+    Encoder::new(&schema).encode(0, &rows, &mut out).unwrap();
+    vec![(Kind::Schema, schema_frame()), (Kind::Batch, out)]
 }
 
 /// Readings in each [`batch`].

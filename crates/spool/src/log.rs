@@ -177,6 +177,28 @@ impl<D: Disk> Log<D> {
         Ok(position)
     }
 
+    /// Makes sure that records with payloads of `lens` bytes will stand together in one segment: begins
+    /// a new one, as [`Log::append`] does, where the present one cannot take all of them. Returns
+    /// whether it did. For owners that repeat something in each segment.
+    ///
+    /// # Errors
+    /// [`AppendError`]; no record is lost by it that [`AppendError::Sync`] does not name.
+    pub fn make_way(
+        &mut self,
+        lens: &[usize],
+        snapshot: &dyn Fn(&mut Vec<u8>),
+        reserved: bool,
+    ) -> Result<bool, AppendError> {
+        if let Some(len) = lens.iter().find(|len| **len > MAX_PAYLOAD_BYTES) {
+            return Err(AppendError::TooLarge(*len));
+        }
+        if !self.needs_segment(lens) {
+            return Ok(false);
+        }
+        self.begin_segment(total_of(lens), snapshot, reserved)?;
+        Ok(true)
+    }
+
     fn fits(&self, active: &Active<D::File>, total: u64) -> bool {
         let after = active.written + self.buffer.len() as u64 + total + FOOTER_BYTES as u64;
         after <= active.len
@@ -503,10 +525,11 @@ impl<D: Disk> Log<D> {
         self.next
     }
 
-    /// Whether a record with a payload of `len` bytes begins a new segment.
+    /// Whether records with payloads of `lens` bytes, if they are to stand together, begin a new
+    /// segment.
     #[must_use]
-    pub fn needs_segment(&self, len: usize) -> bool {
-        let total = (RECORD_HEADER_BYTES + len) as u64;
+    pub fn needs_segment(&self, lens: &[usize]) -> bool {
+        let total = total_of(lens);
         !self
             .active
             .as_ref()
@@ -558,6 +581,13 @@ impl<D: Disk> Log<D> {
         self.used -= bytes;
         self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
     }
+}
+
+/// Bytes of records with payloads of `lens` bytes.
+fn total_of(lens: &[usize]) -> u64 {
+    lens.iter()
+        .map(|len| (RECORD_HEADER_BYTES + len) as u64)
+        .sum()
 }
 
 impl<D: Disk> Drop for Log<D> {

@@ -373,10 +373,9 @@ pub fn journal_record_seeds() -> Vec<Vec<u8>> {
     let golden = include_str!("../../../collector/tests/golden/envelope-1.txt");
     golden
         .lines()
-        .enumerate()
-        .filter_map(|(at, line)| {
-            let kind = u8::try_from(at + 1).ok()?;
-            let hex = line.split_whitespace().last()?;
+        .filter_map(|line| {
+            let (kind, hex) = line.split_once(' ')?;
+            let kind: u8 = kind.parse().ok()?;
             Some(prefixed(&[kind], &from_hex(hex)))
         })
         .collect()

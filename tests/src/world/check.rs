@@ -177,6 +177,8 @@ pub struct Known {
     pub stepped: bool,
     /// It evicted records: readings may be missing, if a gap names them.
     pub evicted: bool,
+    /// Custody ended at a disk that was lost: readings may be missing, and nobody knows of them.
+    pub unnamed: bool,
 }
 
 /// The audit's word.
@@ -223,7 +225,7 @@ pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Fa
         .keys()
         .filter(|key| !found.readings.contains_key(*key))
     {
-        let Some(device) = known(&key.0) else {
+        let Some(device) = known(&key.0).filter(|device| !device.unnamed) else {
             continue;
         };
         let waits = !key.1.starts_with("live");

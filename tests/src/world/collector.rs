@@ -2,16 +2,19 @@
 
 use std::ops::ControlFlow;
 
+use headwater_collector::done::DoneInMemory;
 use headwater_collector::pipeline::credit::CreditLimits;
-use headwater_collector::pipeline::custody::{Custody, Event, Gateway, Output, Settings, SinkSpec};
+use headwater_collector::pipeline::custody::{
+    Custody, Event, Gateway, Mode, Output, Past, Settings, SinkSpec,
+};
 use headwater_collector::pipeline::envelope::Decoder;
 use headwater_collector::pipeline::pattern::Pattern;
+use headwater_collector::sink::join;
 use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, Staged};
-use headwater_collector::sink::seed;
-use headwater_lake::{Lake, MemStore};
+use headwater_lake::MemStore;
 use headwater_proto::ids::DeviceId;
 use headwater_proto::time::{Now, UnixMicros};
-use headwater_spool::{Config, FakeDisk};
+use headwater_spool::{Config, Disk, DiskFile, FakeDisk};
 
 use super::device::Death;
 use super::dice::Dice;
@@ -29,6 +32,8 @@ pub fn gateway_id() -> DeviceId {
 
 /// Name of the second sink.
 const COPY: &str = "copy";
+/// Where a segment's snapshot begins.
+const SNAPSHOT_AT: u64 = 64;
 
 /// Topic of a plain device, by its id.
 #[must_use]
@@ -48,12 +53,16 @@ pub struct Collector {
     pub disk: FakeDisk,
     /// Its lake.
     pub store: MemStore,
+    /// Its index of epochs that are over.
+    pub done: DoneInMemory,
     running: Option<Running>,
     plan: Plan,
     /// What its wall clock shows beyond the world's.
     step_us: i64,
     /// Records that the second sink took.
     pub copied: u64,
+    /// Starts without a readable snapshot.
+    rebuilt: u64,
     /// What the last start found.
     pub found: String,
 }
@@ -65,10 +74,12 @@ impl Collector {
         Self {
             disk: FakeDisk::new(),
             store: MemStore::new(),
+            done: DoneInMemory::default(),
             running: None,
             plan,
             step_us: 0,
             copied: 0,
+            rebuilt: 0,
             found: String::new(),
         }
     }
@@ -115,7 +126,13 @@ impl Collector {
                 devices: vec!["node-*".to_owned()],
             }],
             sinks,
+            mode: if self.plan.ends_at_journal {
+                Mode::Journal
+            } else {
+                Mode::Sinks
+            },
             abandon_after_ms: 20_000,
+            keep_closed_ms: self.plan.keep_closed_ms,
             max_bundle_bytes: 16 << 10,
             ..Settings::default()
         }
@@ -133,10 +150,18 @@ impl Collector {
     }
 
     fn try_start(&mut self, dice: &mut Dice) -> Option<Running> {
-        let settings = self.settings();
-        let (mut custody, opened) =
-            Custody::open(self.disk.clone(), settings, &mut || dice.bits()).ok()?;
+        let (settings, index) = (self.settings(), Box::new(self.done.clone()));
+        let mut entropy = || dice.bits();
+        let opened = Custody::open(self.disk.clone(), settings, index, &mut entropy);
+        let (mut custody, opened) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.found = error.to_string();
+                return None;
+            }
+        };
         self.found = format!("{opened:?}, next {}", custody.log().next());
+        self.rebuilt += u64::from(opened.past == Past::Records);
         let lake_settings = LakeSettings {
             flush_after_ms: self.plan.flush_after_ms,
             lake: headwater_lake::Settings {
@@ -145,34 +170,15 @@ impl Collector {
             },
             ..LakeSettings::default()
         };
-        if opened.is_new {
-            Lake::open(self.store.clone(), lake_settings.lake)
-                .ok()?
-                .sweep()
-                .ok()?;
-            seed(&mut custody, &self.store).ok()?;
-        }
-        let plan = custody
-            .plan()
-            .filter(|plan| plan.sink == NAME)
-            .map(|plan| plan.bytes.clone());
-        let known = custody.cursor(NAME).unwrap_or(0);
-        let mut sink = LakeSink::open(
-            self.store.clone(),
-            lake_settings,
-            custody.journal(),
-            plan.as_deref(),
-            known,
-            custody.schemas().clone(),
-        )
-        .ok()?;
-        custody.resume(NAME, sink.cursor()).ok()?;
-        sink.restore(custody.ledger());
+        let store = self.store.clone();
+        let joined = join(&mut custody, &opened, store, lake_settings, &mut entropy);
+        let sink = joined.ok()?;
         Some(Running { custody, sink })
     }
 
     /// Adds what this life counted.
-    pub fn note_counters(&self, seen: &mut Seen) {
+    pub fn note_counters(&mut self, seen: &mut Seen) {
+        seen.journals_rebuilt += std::mem::take(&mut self.rebuilt);
         if let Some(running) = &self.running {
             seen.add_collector(running.custody.counters());
         }
@@ -199,6 +205,33 @@ impl Collector {
         self.running = None;
         self.disk = FakeDisk::new();
         self.store.restart();
+    }
+
+    /// Its journal's disk is as it was when `disk` was copied; the lake goes on.
+    pub fn restore_disk(&mut self, disk: FakeDisk) {
+        self.running = None;
+        self.disk = disk;
+        self.store.restart();
+    }
+
+    /// Flips a bit: in the head of every snapshot, or anywhere in one file.
+    pub fn rot(&mut self, dice: &mut Dice) -> u64 {
+        // A copy is looked at, so that looking is no operation of the disk.
+        let copy = self.disk.process_killed();
+        let names = copy.list().unwrap_or_default();
+        if names.is_empty() {
+            return 0;
+        }
+        let mask = 1u8 << dice.below(8);
+        if dice.one_in(3) {
+            let at = SNAPSHOT_AT + dice.below(8);
+            let flipped = names.iter().filter(|name| self.disk.rot(name, at, mask));
+            return flipped.count() as u64;
+        }
+        let name = &names[dice.index(names.len())];
+        let len = copy.open(name).and_then(|file| file.size());
+        let at = dice.below(len.map_or(0, |size| size.len));
+        u64::from(self.disk.rot(name, at, mask))
     }
 
     /// Whether disk or store have begun to fail for good: the process is as good as dead.
@@ -248,6 +281,10 @@ impl Collector {
             }
         });
         if let Ok(chunk) = read {
+            for damage in &chunk.damage {
+                let positions = &damage.positions;
+                sink.note_damage(positions.end - positions.start, now.mono);
+            }
             sink.skip_to(chunk.next);
         }
     }
@@ -273,10 +310,12 @@ impl Collector {
         });
         if let Ok(chunk) = read {
             self.copied += copied;
+            let positions = chunk.damage.iter().map(|damage| &damage.positions);
             let event = Event::Committed {
                 sink: COPY.to_owned(),
                 through: chunk.next,
                 streams: Vec::new(),
+                damaged: positions.map(|range| range.end - range.start).sum(),
             };
             custody.handle(event, now);
         }
@@ -305,11 +344,11 @@ impl Collector {
             return;
         };
         if let Ok(Some(done)) = sink.publish() {
-            let (through, streams) = (done.through, done.streams);
             let event = Event::Committed {
                 sink: NAME.to_owned(),
-                through,
-                streams,
+                through: done.through,
+                streams: done.streams,
+                damaged: done.damaged,
             };
             custody.handle(event, now);
         }

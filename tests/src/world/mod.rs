@@ -15,6 +15,7 @@
 //! | a spool so small that the oldest gives way, a journal that fills up | `plan.rs` |
 //! | a cloned SD card, a restored backup, a new disk in an old device | `steps.rs` |
 //! | the collector's disk is lost, the lake remains | `steps.rs` |
+//! | bits of the journal flip, an old copy of it is brought back | `steps.rs` |
 //! | wall clocks set forward and back, of devices and of the collector | `steps.rs` |
 //!
 //! Some devices reach the collector through a gateway, some log lines as well as numbers; in some

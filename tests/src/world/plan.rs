@@ -42,6 +42,14 @@ pub struct Plan {
     pub clock_steps: u64,
     /// Versions of a table between two checkpoints.
     pub checkpoint_versions: u64,
+    /// Bits of the journal that flip.
+    pub rots: u64,
+    /// Copies of the journal's disk taken, or brought back.
+    pub old_journals: u64,
+    /// Custody ends at the journal.
+    pub ends_at_journal: bool,
+    /// How long the collector keeps the marks of epochs that are over.
+    pub keep_closed_ms: u64,
     /// Bytes of each lane of a spool.
     pub lane_bytes: u64,
     /// Bytes of the journal.
@@ -69,6 +77,14 @@ impl Plan {
         let clock_steps = if dice.one_in(3) { 40 } else { 0 };
         let copy = dice.one_in(2).then(|| dice.one_in(2));
         let nodes = if dice.one_in(3) { 1 + dice.index(2) } else { 0 };
+        let rots = if dice.one_in(4) { 60 } else { 0 };
+        let old_journals = if dice.one_in(6) { 60 } else { 0 };
+        let ends_at_journal = dice.one_in(5);
+        let keep_closed_ms = if dice.one_in(2) {
+            2_000 + dice.below(20_000)
+        } else {
+            7 * 24 * 3_600 * 1_000
+        };
         Self {
             devices: 1 + dice.index(3),
             nodes,
@@ -86,6 +102,10 @@ impl Plan {
             full_disks,
             disturbances,
             disk_losses,
+            rots,
+            old_journals,
+            ends_at_journal,
+            keep_closed_ms,
             lane_bytes: if dice.one_in(3) { 5 * 4096 } else { 40 * 4096 },
             journal_bytes: if dice.one_in(3) {
                 16 * 8192

@@ -79,12 +79,22 @@ pub struct Seen {
     pub collector_clock_steps: u64,
     /// Tables of the lake with a checkpoint.
     pub checkpoints: u64,
+    /// Bits of the journal that flipped.
+    pub rotten: u64,
+    /// Old copies of the journal's disk brought back.
+    pub journals_restored: u64,
+    /// Starts without a readable snapshot.
+    pub journals_rebuilt: u64,
+    /// Records that the journal lost and the collector asked for again.
+    pub asked_again: u64,
+    /// Epochs that came back after the collector had let go of them.
+    pub recalled: u64,
 }
 
 impl Seen {
     /// Names and counts.
     #[must_use]
-    pub const fn all(&self) -> [(&'static str, u64); 19] {
+    pub const fn all(&self) -> [(&'static str, u64); 24] {
         [
             ("evicted", self.evicted),
             ("fell_to_memory", self.fell_to_memory),
@@ -105,6 +115,11 @@ impl Seen {
             ("device_clock_steps", self.device_clock_steps),
             ("collector_clock_steps", self.collector_clock_steps),
             ("checkpoints", self.checkpoints),
+            ("rotten", self.rotten),
+            ("journals_restored", self.journals_restored),
+            ("journals_rebuilt", self.journals_rebuilt),
+            ("asked_again", self.asked_again),
+            ("recalled", self.recalled),
         ]
     }
 
@@ -125,6 +140,8 @@ impl Seen {
         self.gaps_named += counters.gaps_named_total;
         self.schemas_asked += counters.schema_requests_total;
         self.plain_repeats += counters.plain_repeats_total;
+        self.asked_again += counters.asked_again_total;
+        self.recalled += counters.recalled_total;
     }
 
     const fn add(&mut self, other: &Self) {
@@ -147,6 +164,11 @@ impl Seen {
         self.device_clock_steps += other.device_clock_steps;
         self.collector_clock_steps += other.collector_clock_steps;
         self.checkpoints += other.checkpoints;
+        self.rotten += other.rotten;
+        self.journals_restored += other.journals_restored;
+        self.journals_rebuilt += other.journals_rebuilt;
+        self.asked_again += other.asked_again;
+        self.recalled += other.recalled;
     }
 }
 
@@ -187,8 +209,12 @@ pub(super) struct World {
     pub(super) gateway: Option<ConnId>,
     /// Copies of disks, by device.
     pub(super) backups: Vec<(usize, headwater_spool::FakeDisk)>,
-    /// The collector lost its disk once.
+    /// Copies of the journal's disk.
+    pub(super) journals: Vec<headwater_spool::FakeDisk>,
+    /// The collector's disk was lost once, or was not what it had been.
     pub(super) lost_disk: bool,
+    /// Bits of the journal flipped once.
+    pub(super) rotten: bool,
     pub(super) seen: Seen,
     pub(super) deaths: u64,
     pub(super) faults: Faults,
@@ -229,7 +255,9 @@ impl World {
             next_conn: 1,
             gateway: None,
             backups: Vec::new(),
+            journals: Vec::new(),
             lost_disk: false,
+            rotten: false,
             seen: Seen::default(),
             deaths: 0,
             faults: Faults::new(),
@@ -285,14 +313,22 @@ impl World {
                             forgotten: device.forgotten,
                             stepped: device.stepped,
                             evicted: device.has_evicted(),
+                            unnamed: false,
                         }),
                     }
+                }
+                // What the journal cannot give back is named, or asked for again.
+                let rotten = self.rotten;
+                known.iter_mut().for_each(|known| known.evicted |= rotten);
+                if self.plan.ends_at_journal && (self.lost_disk || rotten) {
+                    // What agents were told to forget went with the journal.
+                    known.iter_mut().for_each(|known| known.unnamed = true);
                 }
                 check::check_rows(&found, &self.made, &known, &mut self.faults);
                 for plain in &self.plain {
                     let (made, had) = (plain.made(), &plain.acknowledged);
-                    let faults = &mut self.faults;
-                    check::check_plain(&found, &plain.name, made, had, self.lost_disk, faults);
+                    let (lost, faults) = (self.lost_disk || rotten, &mut self.faults);
+                    check::check_plain(&found, &plain.name, made, had, lost, faults);
                 }
                 let there = |key: &&_| found.readings.contains_key(*key);
                 summary.found = self.made.readings().keys().filter(there).count() as u64;

@@ -443,6 +443,35 @@ impl World {
             self.collector.lose_disk();
             self.drop_connections();
         }
+        if self.dice.one_in(plan.rots) {
+            let flipped = self.collector.rot(&mut self.dice);
+            self.note(|_| format!("{flipped} bits of the journal flip"));
+            self.rotten |= flipped > 0;
+            self.seen.rotten += flipped;
+        }
+        if self.dice.one_in(plan.old_journals) {
+            self.copy_journal();
+        }
+    }
+
+    /// Somebody copies the journal's folder, or brings a copy back.
+    fn copy_journal(&mut self) {
+        if self.journals.is_empty() || self.dice.one_in(2) {
+            self.note(|_| "the journal is copied".to_owned());
+            self.journals.push(self.collector.disk.process_killed());
+            return;
+        }
+        self.note(|_| "an old copy of the journal is brought back".to_owned());
+        // Later copies are of a time that is undone with this: they are not brought back too.
+        let at = self.dice.index(self.journals.len());
+        self.journals.truncate(at + 1);
+        let disk = self.journals[at].process_killed();
+        self.lost_disk = true;
+        self.seen.journals_restored += 1;
+        self.collector.note_counters(&mut self.seen);
+        self.deaths += 1;
+        self.collector.restore_disk(disk);
+        self.drop_connections();
     }
 
     /// Somebody sets a wall clock, forward or back.

@@ -46,6 +46,7 @@ mod tests {
 
     use super::super::{Custody, Settings};
     use super::MEASURE_AFTER_BYTES;
+    use crate::done::DoneInMemory;
     use crate::pipeline::snapshot::NEW_BYTES;
 
     fn custody() -> Custody<FakeDisk> {
@@ -58,7 +59,8 @@ mod tests {
             },
             ..Settings::default()
         };
-        Custody::open(FakeDisk::new(), settings, &mut || 7)
+        let done = Box::new(DoneInMemory::default());
+        Custody::open(FakeDisk::new(), settings, done, &mut || 7)
             .unwrap()
             .0
     }

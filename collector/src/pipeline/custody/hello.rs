@@ -126,6 +126,12 @@ impl<D: Disk> Custody<D> {
                 // The sender keeps what it has and asks again.
                 return Ok(());
             }
+            if self.recall(&stream).is_err() {
+                // Nor is it taken for new while nobody can say whether it is.
+                return Ok(());
+            }
+        }
+        if self.ledger.track(&stream).is_none() {
             let change = Change::Opened {
                 oldest: listed.oldest,
                 ram: listed.ram,

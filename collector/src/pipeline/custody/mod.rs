@@ -13,15 +13,17 @@
 //! were appended ([`crate::ledger::Ledger::apply`]), so that a restart reads itself to the same
 //! state.
 
+mod append;
 mod budget;
 mod hello;
+mod loss;
 mod open;
+mod over;
 mod plain;
 mod sinks;
 mod types;
 mod up;
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -31,15 +33,16 @@ use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
 use headwater_proto::message::{self, Ack, Body, MAX_MARKS, Mark};
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::{Millis, Now};
-use headwater_spool::{AppendError, Disk, Log, Reader, SyncError};
+use headwater_spool::{Disk, Log, Reader, SyncError};
 
 use super::credit::{JournalLevel, credit};
-use super::envelope::{Record, SessionHead};
+use super::envelope::{Record, SchemaHead, SessionHead};
 use super::schemas::SchemaBook;
-use super::snapshot::{self, NEW_BYTES, Parts, PendingPlan, SinkCursor};
+use super::snapshot::{NEW_BYTES, PendingPlan, SinkCursor};
+use crate::done::DoneEpochs;
 use crate::ledger::Ledger;
 
-pub use open::{OpenError, Opened};
+pub use open::{OpenError, Opened, Past};
 pub use sinks::PlanError;
 pub use types::{Counters, Event, Gateway, Mode, Output, PlainPublish, Settings, SinkSpec};
 
@@ -48,6 +51,8 @@ pub use types::{Counters, Event, Gateway, Mode, Output, PlainPublish, Settings, 
 struct Conn {
     client: Arc<str>,
     origins: BTreeMap<DeviceId, hello::Origin>,
+    /// Schemas that it was asked for, and when.
+    asked: BTreeMap<SchemaHead, Millis>,
     withheld_bytes: usize,
 }
 
@@ -75,6 +80,10 @@ pub struct Custody<D: Disk> {
     journal: JournalId,
     ledger: Ledger,
     schemas: SchemaBook,
+    /// Schema numbers whose meaning stands in the present segment.
+    in_segment: BTreeSet<SchemaHead>,
+    /// Streams that were let go of.
+    done: Box<dyn DoneEpochs>,
     open: OpenEntries,
     sessions: BTreeSet<Arc<str>>,
     cursors: Vec<SinkCursor>,
@@ -86,6 +95,11 @@ pub struct Custody<D: Disk> {
     conns: BTreeMap<ConnId, Conn>,
     by_origin: BTreeMap<DeviceId, BTreeSet<ConnId>>,
     absent: BTreeMap<Stream, (ConnId, Millis)>,
+    /// What must be committed when the sinks have come further.
+    watch: Option<loss::Watch>,
+    watch_again: bool,
+    /// What of it was settled in the running group.
+    settled: Vec<loss::Item>,
     withheld: VecDeque<Event>,
     withheld_bytes: usize,
     group: Group,
@@ -115,8 +129,6 @@ enum Leaves {
     None = 0,
 }
 
-/// How often closed streams are looked through.
-const EXPIRY_EVERY_MS: u64 = 60_000;
 /// Segments are allocated in blocks of this size.
 const BLOCK_BYTES: u64 = 4096;
 
@@ -128,6 +140,7 @@ impl<D: Disk> Custody<D> {
                 let conn_state = Conn {
                     client,
                     origins: BTreeMap::new(),
+                    asked: BTreeMap::new(),
                     withheld_bytes: 0,
                 };
                 self.conns.insert(conn, conn_state);
@@ -150,8 +163,10 @@ impl<D: Disk> Custody<D> {
                 sink,
                 through,
                 streams,
+                damaged,
             } => {
                 self.committed(&sink, through, &streams);
+                self.damaged(&sink, damaged);
             }
             Event::Tick => self.tick(now),
         }
@@ -248,83 +263,6 @@ impl<D: Disk> Custody<D> {
         kept
     }
 
-    /// Whether a record with a payload of `len` bytes may be appended.
-    fn has_room(&self, len: usize, leaves: Leaves) -> bool {
-        let segment = self
-            .log
-            .config()
-            .segment_bytes
-            .max((self.snapshot_bytes + len) as u64)
-            .next_multiple_of(BLOCK_BYTES);
-        let taken = self.log.used_bytes() - self.log.spare_bytes();
-        let begun = u64::from(self.log.needs_segment(len));
-        taken + segment * (begun + leaves as u64) <= self.log.config().quota_bytes
-    }
-
-    fn append(&mut self, record: &Record<'_>, leaves: Leaves) -> Result<u64, Refused> {
-        let mut payload = std::mem::take(&mut self.scratch);
-        record.encode(&mut payload);
-        if !self.has_room(payload.len(), leaves) {
-            self.scratch = payload;
-            return Err(Refused::Full);
-        }
-        let newest = self.log.segments().next_back().map(|segment| segment.id);
-        let durable = self.log.durable();
-        let parts = Parts {
-            journal: self.journal,
-            sinks: &self.cursors,
-            plan: self.plan.as_ref(),
-            sessions: &self.sessions,
-            ledger: &self.ledger,
-            schemas: &self.schemas,
-            open: &self.open,
-        };
-        let written = Cell::new(None);
-        let snapshot = |out: &mut Vec<u8>| {
-            let before = out.len();
-            let state_bytes = snapshot::write(&parts, out);
-            written.set(Some((out.len() - before, state_bytes)));
-        };
-        let kind = record.kind().to_u8();
-        let appended = if leaves == Leaves::Three {
-            self.log.append(kind, &payload, &snapshot)
-        } else {
-            self.log.append_reserved(kind, &payload, &snapshot)
-        };
-        if let Some((snapshot_bytes, state_bytes)) = written.get() {
-            (self.snapshot_bytes, self.state_bytes) = (snapshot_bytes, state_bytes);
-            self.grown_bytes = 0;
-        }
-        self.scratch = payload;
-        let lost = match &appended {
-            Err(AppendError::Sync(error)) => error.lost.start,
-            Ok(_) | Err(_) => self.log.durable(),
-        };
-        if lost > durable {
-            // A new segment begins only after all before it was synced.
-            self.keep_synced();
-        }
-        match appended {
-            Ok(position) => {
-                if self.log.segments().next_back().map(|segment| segment.id) != newest {
-                    self.pending_cursors = Some(self.cursors.clone());
-                }
-                self.apply(position, record);
-                Ok(position)
-            }
-            Err(AppendError::Full { .. }) => Err(Refused::Full),
-            Err(AppendError::Sync(error)) => {
-                self.fail(error.lost.start);
-                Err(Refused::Failed)
-            }
-            Err(
-                AppendError::TooLarge(_)
-                | AppendError::SnapshotTooLarge(_)
-                | AppendError::Disk { .. },
-            ) => Err(Refused::Failed),
-        }
-    }
-
     /// The group is durable: answer it.
     fn settle(&mut self, now: Now, wrote: bool) {
         self.counters.groups_synced_total += u64::from(wrote);
@@ -363,14 +301,9 @@ impl<D: Disk> Custody<D> {
         if let Some(cursors) = self.pending_cursors.take() {
             self.durable_cursors = cursors;
         }
-        let changed = self.ledger.synced();
+        self.ledger.synced();
         self.schemas.synced();
-        if self.settings.mode == Mode::Journal {
-            // Custody ends at the journal: what was synced is committed.
-            changed
-                .iter()
-                .for_each(|stream| self.ledger.commit_all(stream));
-        }
+        self.settled.clear();
     }
 
     /// The group from `first` on failed: nothing of it happened.
@@ -379,6 +312,8 @@ impl<D: Disk> Custody<D> {
         self.ledger.roll_back();
         self.schemas.roll_back();
         self.open.roll_back(first);
+        self.in_segment.clear();
+        self.unsettle();
         self.pending_cursors = None;
         if self
             .plan
@@ -477,16 +412,8 @@ impl<D: Disk> Custody<D> {
         self.make_room(now);
         self.retry_withheld(now);
         self.abandon_absent(now);
-        if self.next_expiry <= now.mono {
-            self.next_expiry = now.mono.plus(EXPIRY_EVERY_MS);
-            let gone = self.ledger.expire(now.wall);
-            for stream in &gone {
-                self.schemas.forget(&stream.device, stream.epoch);
-            }
-            if !gone.is_empty() {
-                self.measure();
-            }
-        }
+        self.settle_watch(now);
+        self.expire(now);
     }
 
     fn close(&mut self, conn: ConnId, reason: CloseReason) {
@@ -549,12 +476,14 @@ impl<D: Disk> Custody<D> {
             lane,
             epoch,
         };
-        Some(
-            self.ledger
-                .track(&stream)?
-                .receiver
-                .mark(lane, epoch, oldest),
-        )
+        let track = self.ledger.track(&stream)?;
+        let mut mark = track.receiver.mark(lane, epoch, oldest);
+        if self.settings.mode == Mode::Journal {
+            // Custody ends at the journal: what is durable may be forgotten.
+            mark.committed = mark.received;
+            mark.ranges.iter_mut().for_each(|r| r.committed = true);
+        }
+        Some(mark)
     }
 
     fn ack(&mut self, conn: ConnId, origin: &DeviceId, marks: &[Mark], now: Now) {

@@ -1,7 +1,8 @@
 //! Core: from the journal's bytes to the state before the crash.
 //!
-//! The newest snapshot that can be read, then every record after it. What a sink committed beyond
-//! the cursor in that snapshot is told by the sink itself: [`Custody::resume`].
+//! The newest snapshot that can be read, then every record after it. Where none can be read, the
+//! records themselves tell whose journal it is, and the lake what they followed on. What a sink
+//! committed beyond the cursor that is found here is told by the sink itself: [`Custody::resume`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
@@ -13,11 +14,12 @@ use headwater_proto::ids::{DeviceId, JournalId, SeqRange, Stream};
 use headwater_proto::time::Millis;
 use headwater_spool::{Disk, Log, ReadError, Recovery};
 
-use super::{Counters, Custody, Group, Mode, Settings};
+use super::{Counters, Custody, Group, Settings};
+use crate::done::{DoneEpochs, DoneError};
 use crate::ledger::{self, Ledger};
-use crate::pipeline::envelope::{self, Record};
+use crate::pipeline::envelope::{self, EnvelopeError, Record, RecordKind};
 use crate::pipeline::schemas::SchemaBook;
-use crate::pipeline::snapshot::{self, Restored, SinkCursor};
+use crate::pipeline::snapshot::{self, NotRead, Restored, SinkCursor};
 
 /// Bytes read at once when the journal is read again.
 const READ_BYTES: usize = 4 << 20;
@@ -41,6 +43,31 @@ pub enum OpenError {
         /// The first such segment.
         file: String,
     },
+    /// Beginning anew beside such a journal would take again what the lake has.
+    #[error(
+        "the journal was written by a newer version of this program ({what}); run that version, or \
+         move the journal away: a new one begins beside the lake, and agents send again what is not \
+         in it"
+    )]
+    Newer {
+        /// What this version does not know.
+        what: String,
+    },
+    /// What is known of epochs that are over.
+    #[error(transparent)]
+    Done(#[from] DoneError),
+}
+
+/// What a start knows of the time before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// All of it: a snapshot and the records after it.
+    Snapshot,
+    /// The records that are left, after no snapshot could be read: what came before them is to be
+    /// seeded from the lake.
+    Records,
+    /// Nothing, and the journal has a new name: its marks are to be seeded from the lake beside it.
+    Nothing,
 }
 
 /// What opening found.
@@ -48,20 +75,27 @@ pub enum OpenError {
 pub struct Opened {
     /// What the log did.
     pub recovery: Recovery,
-    /// The journal has no past: its marks are to be seeded from the lake beside it.
-    pub is_new: bool,
+    /// What is known of the time before.
+    pub past: Past,
     /// Records read again.
     pub replayed: u64,
+    /// Records among them that could not be read: what the lake has of them is to be seeded from it.
+    pub damaged: u64,
+    /// The position after the last of those; 0 if there is none.
+    pub damaged_to: u64,
 }
 
 impl<D: Disk> Custody<D> {
-    /// Opens the journal on `disk`, or begins one. `entropy` names a new journal.
+    /// Opens the journal on `disk`, or begins one. `entropy` names a new journal, `done` is the index
+    /// of epochs that are over.
     ///
     /// # Errors
-    /// [`OpenError`] if the disk cannot be read. What the files hold is never a reason.
+    /// [`OpenError`] if the disk cannot be read, or was written by a newer version. Damage is never
+    /// a reason.
     pub fn open(
         disk: D,
         settings: Settings,
+        done: Box<dyn DoneEpochs>,
         entropy: &mut dyn FnMut() -> u64,
     ) -> Result<(Self, Opened), OpenError> {
         let mut config = settings.log.clone();
@@ -70,16 +104,28 @@ impl<D: Disk> Custody<D> {
         if let Some(file) = recovery.hidden.first() {
             return Err(OpenError::Hidden { file: file.clone() });
         }
-        let (restored, from, is_new) = match newest_snapshot(&log)? {
-            Some((first, restored)) => (restored, first, false),
-            // Without any snapshot nothing says what the records were: senders still hold what was
-            // not committed, and send it again to the new journal.
-            None => (begin(JournalId(entropy())), log.next(), true),
+        let (restored, from, past) = match newest_snapshot(&log)? {
+            Found::Good(first, restored) => (restored, first, Past::Snapshot),
+            Found::Older(first, restored) => match newest_begin(&log)? {
+                // The journal began anew since: what the old snapshot says is of another one.
+                Some((begun, records)) if records.journal != restored.journal => {
+                    (records, begun, Past::Records)
+                }
+                Some(_) | None => (restored, first, Past::Snapshot),
+            },
+            Found::None => match newest_begin(&log)? {
+                Some((first, restored)) => (restored, first, Past::Records),
+                // Nothing says what the records were: senders still hold what was not committed, and
+                // send it again to the new journal.
+                None => (begin(JournalId(entropy())), log.next(), Past::Nothing),
+            },
         };
         let mut custody = Self {
             journal: restored.journal,
             ledger: restored.ledger,
             schemas: restored.schemas,
+            in_segment: BTreeSet::new(),
+            done,
             open: restored.open,
             sessions: restored.sessions,
             durable_cursors: restored.sinks.clone(),
@@ -91,6 +137,9 @@ impl<D: Disk> Custody<D> {
             conns: BTreeMap::new(),
             by_origin: BTreeMap::new(),
             absent: BTreeMap::new(),
+            watch: None,
+            watch_again: false,
+            settled: Vec::new(),
             withheld: VecDeque::new(),
             withheld_bytes: 0,
             group: Group::default(),
@@ -103,34 +152,46 @@ impl<D: Disk> Custody<D> {
             state_bytes: 0,
             grown_bytes: 0,
         };
-        if is_new {
-            let position = custody.log.next();
-            custody
-                .cursors
-                .iter_mut()
-                .for_each(|cursor| cursor.position = position);
+        custody.add_sinks(from, past);
+        let mut opened = Opened {
+            recovery,
+            past,
+            replayed: 0,
+            damaged: 0,
+            damaged_to: 0,
+        };
+        custody.replay(from, &mut opened)?;
+        if past == Past::Records {
+            // Sinks were at least there; what they had of the records that are left is exact again.
+            custody.commit_stretch(from, custody.required_position())?;
+            custody.ledger.doubt_ends();
         }
-        custody.add_sinks(from);
-        let replayed = custody.replay(from)?;
         custody.measure();
         custody.credit = custody.present_credit();
-        Ok((
-            custody,
-            Opened {
-                recovery,
-                is_new,
-                replayed,
-            },
-        ))
+        Ok((custody, opened))
+    }
+
+    /// Goes on under a new name: the lake has come further under the old one than this journal, so
+    /// its disk shows an earlier time. All that it holds is in the lake.
+    pub fn rename(&mut self, journal: JournalId) {
+        let position = self.log.next();
+        self.journal = journal;
+        self.ledger = Ledger::default();
+        self.plan = None;
+        self.durable_cursors.clear();
+        for cursor in &mut self.cursors {
+            cursor.position = position;
+        }
+        self.measure();
     }
 
     /// A sink that is new begins at the oldest record there is.
-    fn add_sinks(&mut self, otherwise: u64) {
-        let oldest = self
-            .log
-            .segments()
-            .next()
-            .map_or(otherwise, |segment| segment.first);
+    fn add_sinks(&mut self, from: u64, past: Past) {
+        let oldest = self.log.segments().next();
+        let oldest = match past {
+            Past::Snapshot => oldest.map_or(from, |segment| segment.first),
+            Past::Records | Past::Nothing => from,
+        };
         let named: BTreeSet<String> = self.cursors.iter().map(|c| c.name.clone()).collect();
         for sink in &self.settings.sinks {
             if !named.contains(&sink.name) {
@@ -145,45 +206,62 @@ impl<D: Disk> Custody<D> {
             .retain(|cursor| specs.iter().any(|spec| spec.name == cursor.name));
     }
 
-    fn replay(&mut self, from: u64) -> Result<u64, OpenError> {
+    fn replay(&mut self, from: u64, opened: &mut Opened) -> Result<(), OpenError> {
         let mut reader = self.log.reader();
-        let (mut at, mut records) = (from, 0);
+        let mut at = from;
         while at < self.log.durable() {
+            let mut failed = None;
             let chunk = reader.read(at, READ_BYTES, |position, kind, payload| {
-                match envelope::decode(kind, payload) {
-                    Ok(record) => {
-                        self.apply(position, &record);
-                        if let Record::Raw(head, _) = &record
-                            && head.packet_id != 0
-                        {
-                            // Not known which connection: time closes it no more.
-                            let on = (ConnId(u64::MAX), Token(u64::MAX));
-                            let client = head.client.into();
-                            self.open
-                                .open(&client, head.packet_id, head.hash, position, on);
-                        }
+                match self.read_again(position, kind, payload) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(error) => {
+                        failed = Some(error);
+                        ControlFlow::Break(())
                     }
-                    Err(_) => self.counters.records_damaged_total += 1,
                 }
-                ControlFlow::Continue(())
             })?;
-            records += chunk.records;
-            self.counters.records_damaged_total += chunk
-                .damage
-                .iter()
-                .map(|d| d.positions.end - d.positions.start)
-                .sum::<u64>();
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            opened.replayed += chunk.records;
+            for damage in &chunk.damage {
+                opened.damaged += damage.positions.end - damage.positions.start;
+                opened.damaged_to = damage.positions.end;
+            }
             if chunk.next == at {
                 break;
             }
             at = chunk.next;
         }
+        self.counters.records_damaged_total += opened.damaged;
         self.ledger.synced();
         self.schemas.synced();
-        if self.settings.mode == Mode::Journal {
-            self.ledger.commit_everything();
+        Ok(())
+    }
+
+    fn read_again(&mut self, position: u64, kind: u8, payload: &[u8]) -> Result<(), OpenError> {
+        let record = match envelope::decode(kind, payload) {
+            Ok(record) => record,
+            Err(error) if error.is_newer() => return Err(newer(error)),
+            Err(_) => {
+                self.counters.records_damaged_total += 1;
+                return Ok(());
+            }
+        };
+        for stream in ledger::streams_in(&record) {
+            self.recall(&stream)?;
         }
-        Ok(records)
+        self.apply(position, &record);
+        if let Record::Raw(head, _) = &record
+            && head.packet_id != 0
+        {
+            // Not known which connection: time closes it no more.
+            let on = (ConnId(u64::MAX), Token(u64::MAX));
+            let client = head.client.into();
+            self.open
+                .open(&client, head.packet_id, head.hash, position, on);
+        }
+        Ok(())
     }
 
     /// Takes in a record that is in the journal.
@@ -213,31 +291,35 @@ impl<D: Disk> Custody<D> {
             | Record::Mark(_)
             | Record::Registry(_)
             | Record::Gap(_)
-            | Record::Park(..) => {}
+            | Record::Park(..)
+            | Record::Begin(_) => {}
         }
     }
 
     /// A sink says how far it is: `position` is the first that it has not committed. The stretch
-    /// beyond what the journal knew is read again, so that its marks are exact.
+    /// beyond what the journal knew is read again, so that its marks are exact. Returns how many of
+    /// its records could not be read: what the lake has of them is to be seeded from it.
     ///
     /// # Errors
     /// [`OpenError::Read`].
-    pub fn resume(&mut self, sink: &str, position: u64) -> Result<(), OpenError> {
+    pub fn resume(&mut self, sink: &str, position: u64) -> Result<u64, OpenError> {
         let known = self.required_position();
         if let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.name == sink) {
             cursor.position = cursor.position.max(position);
         }
         let now = self.required_position();
-        if now > known {
-            self.commit_stretch(known, now)?;
-        }
-        Ok(())
+        Ok(self.commit_stretch(known, now)?)
     }
 
-    /// Reads `from..to` again and marks what it holds as committed.
-    pub(super) fn commit_stretch(&mut self, from: u64, to: u64) -> Result<(), ReadError> {
+    /// Reads `from..to` again and marks what it holds as committed. Returns how many records could
+    /// not be read.
+    pub(super) fn commit_stretch(&mut self, from: u64, to: u64) -> Result<u64, ReadError> {
         let mut reader = self.log.reader();
-        let mut at = from;
+        let (mut at, mut damaged) = (from, 0);
+        // After an older snapshot than the last one, what that one let go of is missing.
+        if let Some(oldest) = self.log.segments().next() {
+            damaged += oldest.first.min(to).saturating_sub(from);
+        }
         while at < to {
             let ledger = &mut self.ledger;
             let chunk = reader.read(at, READ_BYTES, |position, kind, payload| {
@@ -251,23 +333,33 @@ impl<D: Disk> Custody<D> {
                 }
                 ControlFlow::Continue(())
             })?;
+            for damage in &chunk.damage {
+                let lost = damage.positions.start..damage.positions.end.min(to);
+                damaged += lost.end.saturating_sub(lost.start);
+            }
             if chunk.next == at {
                 break;
             }
             at = chunk.next;
         }
-        Ok(())
+        Ok(damaged)
     }
 
-    /// What an existing lake holds of a stream, for a journal that is new beside it; before the
-    /// first Welcome.
-    pub fn seed(&mut self, stream: Stream, held: &[SeqRange], end: Option<End>) {
-        self.ledger.seed(stream, held, end);
+    /// What an existing lake holds of a stream, where the journal does not know; before the first
+    /// Welcome. Numbers in `partial` are there in part, and will be named.
+    pub fn seed(&mut self, stream: Stream, held: &[SeqRange], partial: &[u64], end: Option<End>) {
+        self.ledger.seed(stream, held, partial, end);
     }
 
-    /// The counter of a plain device under this journal's id, as a lake proves it.
-    pub fn seed_plain(&mut self, device: DeviceId, next: u64) {
-        self.ledger.seed_plain(device, next);
+    /// What a lake proves of a plain device under this journal's id.
+    pub fn seed_plain(&mut self, device: DeviceId, held: &[SeqRange], next: u64) {
+        self.ledger.seed_plain(device, held, next);
+    }
+}
+
+fn newer(error: EnvelopeError) -> OpenError {
+    OpenError::Newer {
+        what: error.to_string(),
     }
 }
 
@@ -283,12 +375,79 @@ fn begin(journal: JournalId) -> Restored {
     }
 }
 
-fn newest_snapshot<D: Disk>(log: &Log<D>) -> Result<Option<(u64, Restored)>, ReadError> {
+/// The newest snapshot that can be read, and the position after it.
+enum Found {
+    /// That of the newest segment.
+    Good(u64, Restored),
+    /// An older one.
+    Older(u64, Restored),
+    None,
+}
+
+fn newest_snapshot<D: Disk>(log: &Log<D>) -> Result<Found, OpenError> {
+    if let Some(segment) = log.segments().find(|segment| !segment.readable) {
+        return Err(OpenError::Newer {
+            what: format!("segment {:016x} is of another format", segment.id),
+        });
+    }
+    let newest = log.segments().next_back().map(|segment| segment.id);
     for segment in log.segments().rev() {
-        let bytes = log.snapshot_of(segment.id)?;
-        if let Some(restored) = bytes.as_deref().and_then(snapshot::read) {
-            return Ok(Some((segment.first, restored)));
+        let Some(bytes) = log.snapshot_of(segment.id)? else {
+            continue;
+        };
+        match snapshot::read(&bytes) {
+            Ok(restored) if Some(segment.id) == newest => {
+                return Ok(Found::Good(segment.first, restored));
+            }
+            Ok(restored) => return Ok(Found::Older(segment.first, restored)),
+            Err(NotRead::Newer(version)) => {
+                let what = format!("its snapshots are of version {version}");
+                return Err(OpenError::Newer { what });
+            }
+            Err(NotRead::Damaged) => {}
         }
     }
-    Ok(None)
+    Ok(Found::None)
+}
+
+/// Whose journal it is, as its records say, and the first of them.
+fn newest_begin<D: Disk>(log: &Log<D>) -> Result<Option<(u64, Restored)>, OpenError> {
+    let Some(oldest) = log.segments().next() else {
+        return Ok(None);
+    };
+    let mut found: Option<(u64, Restored)> = None;
+    let mut reader = log.reader();
+    let mut at = oldest.first;
+    while at < log.durable() {
+        let mut failed = None;
+        let chunk = reader.read(at, READ_BYTES, |position, kind, payload| {
+            if kind != RecordKind::Begin.to_u8() {
+                return ControlFlow::Continue(());
+            }
+            match envelope::decode(kind, payload) {
+                Ok(Record::Begin(head)) => {
+                    let first = match &found {
+                        None => oldest.first,
+                        Some((first, known)) if known.journal == head.journal => *first,
+                        // What came before belongs to a journal that is gone.
+                        Some(_) => position,
+                    };
+                    let mut restored = begin(head.journal);
+                    restored.sinks = head.sinks;
+                    found = Some((first, restored));
+                }
+                Err(error) if error.is_newer() => failed = Some(newer(error)),
+                Ok(_) | Err(_) => {}
+            }
+            ControlFlow::Continue(())
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if chunk.next == at {
+            break;
+        }
+        at = chunk.next;
+    }
+    Ok(found)
 }

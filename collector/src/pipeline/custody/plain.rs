@@ -93,7 +93,8 @@ impl<D: Disk> Custody<D> {
     }
 }
 
-fn nobody() -> Target {
+/// What a publish that no pattern knows is kept under.
+pub(super) fn nobody() -> Target {
     let device = DeviceId::new(NOBODY).expect("a constant that is a device id");
     Target {
         device,

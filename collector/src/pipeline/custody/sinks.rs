@@ -105,7 +105,8 @@ impl<D: Disk> Custody<D> {
                 }
                 self.owe_acks(stream);
             }
-        } else if self.commit_stretch(before, after).is_ok() {
+        } else if let Ok(damaged) = self.commit_stretch(before, after) {
+            self.damaged(sink, damaged);
             // What each sink says covers its own records; what all have is read from the journal.
             let all: Vec<Stream> = self
                 .ledger
@@ -116,6 +117,15 @@ impl<D: Disk> Custody<D> {
         } else if let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.name == sink) {
             // What nobody could read is not committed yet: the sink's next word covers it too.
             cursor.position = old;
+        }
+    }
+
+    /// A sink passed over records that it could not read.
+    pub(super) fn damaged(&mut self, sink: &str, records: u64) {
+        self.counters.records_damaged_total += records;
+        let mut required = self.settings.sinks.iter().filter(|sink| sink.required);
+        if records > 0 && required.any(|spec| spec.name == sink) {
+            self.watch();
         }
     }
 

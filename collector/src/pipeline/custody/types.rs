@@ -51,6 +51,9 @@ pub struct Settings {
     /// How long an epoch must be absent from its sender's Hellos before it counts as abandoned: a
     /// second device with the same identity may still bring it back.
     pub abandon_after_ms: u64,
+    /// How long the marks of a closed and committed epoch stay at hand; later they are looked up in
+    /// the index.
+    pub keep_closed_ms: u64,
     /// Payload bytes of one connection that wait unacknowledged while the journal is full; past it
     /// the connection is closed.
     pub withheld_bytes_per_connection: usize,
@@ -78,6 +81,7 @@ impl Default for Settings {
             gateways: Vec::new(),
             max_bundle_bytes: headwater_proto::bundle::DEFAULT_MAX_BUNDLE_BYTES,
             abandon_after_ms: 10 * 60 * 1000,
+            keep_closed_ms: 7 * 24 * 3_600 * 1000,
             withheld_bytes_per_connection: 512 << 10,
             withheld_bytes: 16 << 20,
         }
@@ -133,6 +137,8 @@ pub enum Event {
         through: u64,
         /// What that covers of each stream.
         streams: Vec<(Stream, Vec<SeqRange>)>,
+        /// Records on the way there that it could not read.
+        damaged: u64,
     },
     /// Time passed.
     Tick,
@@ -234,6 +240,12 @@ counters! {
     segments_released_total,
     /// Journal records that could not be read again.
     records_damaged_total,
+    /// Records that are asked for again, because the journal lost them.
+    asked_again_total,
+    /// Epochs that were over and came back.
+    recalled_total,
+    /// Failures of the index of epochs that are over.
+    index_failures_total,
 }
 
 impl Event {

@@ -18,6 +18,10 @@ use crate::pipeline::envelope::{BatchHead, Clock, Reason, Record, SchemaHead, Ti
 use crate::pipeline::schemas::Bound;
 use crate::pipeline::snapshot::{HOLE_BYTES, NEW_BYTES, NUMBER_BYTES, RANGE_BYTES, STREAM_BYTES};
 
+/// Schemas of a connection that are remembered as asked for.
+const MAX_ASKED: usize = 256;
+/// How long an answer to a request may take before it is made again: the request may be lost.
+const ASK_AGAIN_MS: u64 = 5_000;
 /// Error assumed for a boot dated by one receipt: the delay on the way is not known.
 const DATED_ERROR_MS: u32 = 1_000;
 
@@ -179,6 +183,7 @@ impl<D: Disk> Custody<D> {
         };
         let one = SeqRange::new(seq, seq + 1);
         let mut samples = 0;
+        let mut schema = None;
         let verdict = match self.ledger.judge(&stream, seq, &record.frame) {
             Judgement::Store => {
                 if let Some(named) = ledger::named_by(&record.frame) {
@@ -189,6 +194,10 @@ impl<D: Disk> Custody<D> {
                     }
                     let more = STREAM_BYTES + RANGE_BYTES;
                     if !self.ledger.has_room(&named) || !self.has_state_room(more, HOLE_BYTES) {
+                        self.reject(conn, head, one, RejectReason::NotDurable);
+                        return Ok(());
+                    }
+                    if self.recall(&named).is_err() {
                         self.reject(conn, head, one, RejectReason::NotDurable);
                         return Ok(());
                     }
@@ -209,13 +218,16 @@ impl<D: Disk> Custody<D> {
                     let batch = BatchHeader::peek(record.frame.payload);
                     if let Ok(batch) = &batch {
                         samples = batch.samples;
-                        if !self
-                            .schemas
-                            .knows(&head.origin, head.epoch, batch.schema_no)
-                        {
-                            self.ask(conn, head, batch.schema_no);
+                        let number = SchemaHead {
+                            origin: head.origin.clone(),
+                            epoch: head.epoch,
+                            number: batch.schema_no,
+                        };
+                        if !self.schemas.knows(&number) {
+                            self.ask(conn, head, number, now);
                             return Ok(());
                         }
+                        schema = Some(number);
                     }
                 }
                 Verdict::Store
@@ -252,7 +264,8 @@ impl<D: Disk> Custody<D> {
         } else {
             Leaves::Three
         };
-        self.append(&Record::Batch(envelope, record.bytes), leaves)?;
+        let record_of = Record::Batch(envelope, record.bytes);
+        self.append_with(schema.as_ref(), &record_of, leaves)?;
         if verdict == Verdict::Store {
             self.counters.records_stored_total += 1;
             self.counters.record_bytes_stored_total += record.bytes.len() as u64;
@@ -261,14 +274,26 @@ impl<D: Disk> Custody<D> {
         Ok(())
     }
 
-    fn ask(&mut self, conn: ConnId, head: &BundleHead, schema: u32) {
-        self.counters.schema_requests_total += 1;
+    /// Asks for a schema: once, not for each of its batches, and again should no answer come.
+    fn ask(&mut self, conn: ConnId, head: &BundleHead, schema: SchemaHead, now: Now) {
+        let Some(state) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        let asked = state.asked.get(&schema);
+        if asked.is_some_and(|at| now.mono.since(*at) < ASK_AGAIN_MS) {
+            return;
+        }
+        if state.asked.len() >= MAX_ASKED {
+            state.asked.clear();
+        }
         let request = SchemaRequest {
             origin: head.origin.clone(),
             lane: head.lane,
             epoch: head.epoch,
-            schema,
+            schema: schema.number,
         };
+        state.asked.insert(schema, now.mono);
+        self.counters.schema_requests_total += 1;
         self.send(conn, &request);
     }
 

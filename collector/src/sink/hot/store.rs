@@ -139,7 +139,8 @@ impl HotStore {
             | Record::Registry(_)
             | Record::Session(_)
             | Record::Gap(_)
-            | Record::Park(..) => Ok(()),
+            | Record::Park(..)
+            | Record::Begin(_) => Ok(()),
         }
     }
 

@@ -1,0 +1,213 @@
+//! Core: what the journal took and can read no more.
+//!
+//! A sink that meets damage passes over it. What the damaged records were, nobody can read; but all
+//! that was durable at that moment stands below the journal's end, so once every required sink has
+//! come there, whatever is still not committed is lost:
+//!
+//! ```text
+//! damage met, or a start ──► watch: what is durable and not committed, the journal's end
+//! every required sink has passed that end ──► of the watch, what is not committed:
+//!     an agent's, custody "sinks"   ──► taken out of its marks; the agent still holds it, and is
+//!                                       refused until it says Hello and is told so
+//!     an agent's, custody "journal", or several required sinks
+//!                                   ──► named in a gap: the agent may have forgotten it, or
+//!                                       another sink may have it
+//!     a plain device's              ──► named in a gap: it had its PUBACK
+//! ```
+//! A start watches too: the process may have ended after a sink passed the damage.
+
+use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
+use headwater_proto::message::{GapReason, Reject, RejectReason};
+use headwater_proto::time::Now;
+use headwater_spool::Disk;
+
+use super::{Custody, Leaves, Mode, Refused, plain};
+use crate::pipeline::envelope::{Change, MarkHead, Record};
+
+/// What is to be committed when every required sink has come to a position.
+#[derive(Debug)]
+pub(super) struct Watch {
+    below: u64,
+    items: Vec<Item>,
+}
+
+/// One of them.
+#[derive(Debug, Clone)]
+pub(super) enum Item {
+    /// Received.
+    Owed(Stream, SeqRange),
+    /// Named by the collector as missing.
+    Named(Stream, SeqRange),
+    /// Received from a plain device.
+    Plain(DeviceId, SeqRange),
+    /// Records were lost that may have been of plain devices; nobody can say of which.
+    Unknown,
+}
+
+impl<D: Disk> Custody<D> {
+    /// Watches whether all that is durable now is committed in the end. Called once at a start, when
+    /// the marks are exact.
+    pub fn watch(&mut self) {
+        if self.watch.is_some() {
+            self.watch_again = true;
+            return;
+        }
+        let mut items = Vec::new();
+        for (stream, track) in self.ledger.streams() {
+            let receiver = &track.receiver;
+            let owed = receiver.owed().map(|r| Item::Owed(stream.clone(), r));
+            items.extend(owed);
+            let names = receiver.owed_names();
+            items.extend(names.map(|r| Item::Named(stream.clone(), r)));
+        }
+        for (device, next, track) in self.ledger.plain_durable() {
+            let owed = track.committed.holes(SeqRange::new(0, next));
+            items.extend(owed.map(|r| Item::Plain(device.clone(), r)));
+        }
+        let below = self.log.next();
+        self.watch = (!items.is_empty()).then_some(Watch { below, items });
+    }
+
+    /// Records that are durable were lost before anybody could read them: whose they were cannot be
+    /// said, so that is named too.
+    pub fn doubt_plain_devices(&mut self) {
+        let below = 0;
+        let watch = self.watch.get_or_insert(Watch {
+            below,
+            items: Vec::new(),
+        });
+        watch.items.push(Item::Unknown);
+    }
+
+    /// Settles the running watch when its time has come; what finds no room waits for the next tick.
+    pub(super) fn settle_watch(&mut self, now: Now) {
+        let passed = self.required_position();
+        while let Some(watch) = &mut self.watch {
+            if watch.below > passed {
+                return;
+            }
+            let Some(item) = watch.items.pop() else {
+                self.watch = None;
+                if std::mem::take(&mut self.watch_again) {
+                    self.watch();
+                }
+                return;
+            };
+            let mut open = self.still_open(&item);
+            let first = open.pop();
+            self.put_back(open);
+            let Some(first) = first else { continue };
+            if self.settle_item(&first, now).is_err() {
+                self.put_back(vec![first]);
+                return;
+            }
+            self.settled.push(first);
+        }
+    }
+
+    /// What was settled in a group that failed is open again.
+    pub(super) fn unsettle(&mut self) {
+        let settled = std::mem::take(&mut self.settled);
+        self.put_back(settled);
+    }
+
+    fn put_back(&mut self, items: Vec<Item>) {
+        if items.is_empty() {
+            return;
+        }
+        let below = 0;
+        let watch = self.watch.get_or_insert(Watch {
+            below,
+            items: Vec::new(),
+        });
+        watch.items.extend(items);
+    }
+
+    /// The parts of an item that no sink has been told of by now.
+    fn still_open(&self, item: &Item) -> Vec<Item> {
+        let of_stream = |stream: &Stream, range: SeqRange| -> Vec<SeqRange> {
+            let track = self.ledger.track(stream);
+            let open = track.map(|track| track.receiver.committed().holes(range).collect());
+            open.unwrap_or_default()
+        };
+        match item {
+            Item::Owed(stream, range) => of_stream(stream, *range)
+                .into_iter()
+                .map(|range| Item::Owed(stream.clone(), range))
+                .collect(),
+            Item::Named(stream, range) => of_stream(stream, *range)
+                .into_iter()
+                .map(|range| Item::Named(stream.clone(), range))
+                .collect(),
+            Item::Plain(device, range) => {
+                let Some(track) = self.ledger.plain_track(device) else {
+                    return Vec::new();
+                };
+                let open = track.committed.holes(*range);
+                open.map(|range| Item::Plain(device.clone(), range))
+                    .collect()
+            }
+            Item::Unknown => vec![Item::Unknown],
+        }
+    }
+
+    fn settle_item(&mut self, item: &Item, now: Now) -> Result<(), Refused> {
+        match item {
+            Item::Owed(stream, range) => self.settle_owed(stream, *range, now),
+            // Its record is what was lost. The reason that it gave is not known any more.
+            Item::Named(stream, range) => {
+                self.name_gap(stream, Some(*range), GapReason::DiskError, now)
+            }
+            Item::Plain(device, range) => {
+                let stream = self.plain_stream(device.clone());
+                self.name_gap(&stream, Some(*range), GapReason::Damaged, now)
+            }
+            Item::Unknown => {
+                let stream = self.plain_stream(plain::nobody().device);
+                self.name_gap(&stream, None, GapReason::Damaged, now)
+            }
+        }
+    }
+
+    fn settle_owed(&mut self, stream: &Stream, range: SeqRange, now: Now) -> Result<(), Refused> {
+        let Some(track) = self.ledger.track(stream) else {
+            return Ok(());
+        };
+        // Nobody holds the records of an abandoned epoch. Where several sinks must have it, another
+        // one may have read it before it rotted, and would have it twice.
+        let required = self.settings.sinks.iter().filter(|sink| sink.required);
+        let may_come =
+            self.settings.mode == Mode::Sinks && !track.abandoned && required.count() == 1;
+        if !may_come || track.receiver.clone().forget(range).is_err() {
+            return self.name_gap(stream, Some(range), GapReason::Damaged, now);
+        }
+        let head = MarkHead {
+            stream: stream.clone(),
+            change: Change::Lost { range },
+            at: now.wall,
+        };
+        self.append(&Record::Mark(head), Leaves::Two)?;
+        self.counters.asked_again_total += range.len();
+        let conns = self.by_origin.get(&stream.device);
+        for conn in conns.cloned().unwrap_or_default() {
+            // Makes its sender say Hello; the Welcome tells what it has to send again.
+            let reject = Reject {
+                origin: stream.device.clone(),
+                lane: stream.lane,
+                epoch: stream.epoch,
+                range,
+                reason: RejectReason::NotInHello,
+            };
+            self.send(conn, &reject);
+        }
+        Ok(())
+    }
+
+    fn plain_stream(&self, device: DeviceId) -> Stream {
+        Stream {
+            device,
+            lane: Lane::Plain,
+            epoch: Epoch::new(self.journal.0),
+        }
+    }
+}

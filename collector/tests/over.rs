@@ -1,0 +1,210 @@
+//! Epochs that are over and were let go of: their devices may come back with them.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of a test: a failure is a failed test"
+)]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::{CONN, Rig, SAMPLES, bundle, bundle_of, device, epoch_end, hello, listed};
+use headwater_collector::done::{DoneEpochs, DoneError, DoneInMemory};
+use headwater_collector::pipeline::custody::{Custody, Event, Settings};
+use headwater_proto::frame::Kind;
+use headwater_proto::ids::Stream;
+use headwater_spool::FakeDisk;
+
+fn settings() -> Settings {
+    Settings {
+        keep_closed_ms: 60_000,
+        ..common::settings()
+    }
+}
+
+/// A collector that let go of epoch 1, which has three batches and their end.
+fn let_go() -> Rig {
+    let mut rig = Rig::start(
+        FakeDisk::new(),
+        headwater_lake::MemStore::new(),
+        settings(),
+        0,
+    )
+    .unwrap();
+    rig.connect("dev");
+    rig.up(hello(&[listed(1, 0, 4)]), 0);
+    rig.up(bundle(1, 0, 3), 1);
+    rig.up(
+        bundle_of(&device(), 1, 3, &[(Kind::EpochEnd, epoch_end(1, 4))]),
+        2,
+    );
+    assert!(rig.sync());
+    rig.flush().unwrap();
+    rig.handle(Event::Disconnected {
+        conn: CONN,
+        client: "dev".into(),
+        orderly: false,
+    });
+    for _ in 0..3 {
+        rig.ms += 100_000;
+        rig.handle(Event::Tick);
+        assert!(rig.sync());
+    }
+    assert!(rig.custody.ledger().is_empty());
+    assert_eq!(rig.done.len(), 1);
+    rig.sent.clear();
+    rig
+}
+
+fn comes_back(rig: &mut Rig) {
+    rig.connect("dev");
+    rig.up(hello(&[listed(1, 0, 4)]), 0);
+    rig.up(bundle(1, 0, 3), 1);
+    rig.up(
+        bundle_of(&device(), 1, 3, &[(Kind::EpochEnd, epoch_end(1, 4))]),
+        2,
+    );
+    assert!(rig.sync());
+    let mark = rig.mark(1).unwrap();
+    assert_eq!((mark.received, mark.committed), (4, 4));
+    rig.flush().unwrap();
+    let audit = rig.audit();
+    assert!(audit.totals.is_good(), "{audit:#?}");
+    assert_eq!(audit.totals.counts.samples, 3 * SAMPLES);
+}
+
+#[test]
+fn an_epoch_that_comes_back_after_it_was_let_go_of_is_not_taken_again() {
+    comes_back(&mut let_go());
+}
+
+#[test]
+fn nor_is_it_after_a_restart() {
+    let rig = let_go();
+    let (disk, store, done) = (rig.disk.power_cut(1), rig.store.clone(), rig.done.clone());
+    let mut rig = Rig::start_with(disk, store, done, settings(), rig.ms).unwrap();
+    comes_back(&mut rig);
+}
+
+#[test]
+fn nor_is_it_when_the_index_was_lost_and_is_filled_from_the_lake() {
+    let rig = let_go();
+    let (disk, store) = (rig.disk.power_cut(1), rig.store.clone());
+    let mut rig = Rig::start(disk, store, settings(), rig.ms).unwrap();
+    assert_eq!(rig.done.len(), 1);
+    comes_back(&mut rig);
+}
+
+#[test]
+fn of_several_ends_in_the_lake_the_furthest_counts() {
+    let mut rig = Rig::new();
+    rig.connect("dev");
+    rig.up(hello(&[listed(1, 0, 4), listed(2, 0, 1)]), 0);
+    rig.up(bundle(1, 0, 2), 1);
+    // A clone that was made early tells where the epoch ended for it.
+    let early = (Kind::EpochEnd, epoch_end(1, 2));
+    rig.up(bundle_of(&device(), 2, 0, &[early]), 2);
+    assert!(rig.sync());
+    rig.flush().unwrap();
+    rig.up(bundle(1, 2, 3), 3);
+    let end = (Kind::EpochEnd, epoch_end(1, 4));
+    rig.up(bundle_of(&device(), 1, 3, &[end]), 4);
+    assert!(rig.sync());
+    rig.flush().unwrap();
+    let store = rig.store.clone();
+    let mut rig = Rig::start(FakeDisk::new(), store, settings(), 10_000).unwrap();
+    comes_back(&mut rig);
+}
+
+#[test]
+fn the_end_of_an_epoch_told_by_the_next_one_brings_it_back_whole() {
+    let mut rig = let_go();
+    rig.connect("dev");
+    rig.up(hello(&[listed(1, 0, 4), listed(2, 0, 1)]), 0);
+    rig.up(
+        bundle_of(&device(), 2, 0, &[(Kind::EpochEnd, epoch_end(1, 4))]),
+        1,
+    );
+    assert!(rig.sync());
+    // The same after a restart, from the record alone.
+    let (disk, store, done) = (rig.disk.power_cut(1), rig.store.clone(), rig.done.clone());
+    let mut rig = Rig::start_with(disk, store, done, settings(), rig.ms).unwrap();
+    comes_back(&mut rig);
+}
+
+/// An index whose disk fails when it is told to.
+struct Failing {
+    kept: DoneInMemory,
+    reads_fail: Arc<AtomicBool>,
+}
+
+impl DoneEpochs for Failing {
+    fn keep(&mut self, _: &[(Stream, Vec<u8>)]) -> Result<(), DoneError> {
+        Err(DoneError("full".to_owned()))
+    }
+    fn find(&self, stream: &Stream) -> Result<Option<Vec<u8>>, DoneError> {
+        if self.reads_fail.load(Ordering::Relaxed) {
+            return Err(DoneError("broken".to_owned()));
+        }
+        self.kept.find(stream)
+    }
+    fn is_whole(&self) -> bool {
+        true
+    }
+    fn clear(&mut self) -> Result<(), DoneError> {
+        Ok(())
+    }
+    fn set_whole(&mut self) -> Result<(), DoneError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn while_the_index_fails_no_epoch_is_taken_for_new() {
+    let mut rig = let_go();
+    let disk = rig.disk.power_cut(1);
+    let reads_fail = Arc::new(AtomicBool::new(false));
+    let index = Failing {
+        kept: rig.done.clone(),
+        reads_fail: Arc::clone(&reads_fail),
+    };
+    let opened = Custody::open(disk, settings(), Box::new(index), &mut || 7);
+    rig.custody = opened.unwrap().0;
+    let before = rig.custody.ledger().len();
+    reads_fail.store(true, Ordering::Relaxed);
+    rig.connect("dev");
+    rig.up(hello(&[listed(9, 0, 3)]), 0);
+    rig.up(bundle(9, 0, 3), 1);
+    assert!(rig.sync());
+    assert_eq!(rig.custody.ledger().len(), before);
+    assert!(rig.custody.counters().index_failures_total > 0);
+}
+
+#[test]
+fn what_the_index_could_not_keep_is_not_let_go_of() {
+    let store = headwater_lake::MemStore::new();
+    let mut rig = Rig::start(FakeDisk::new(), store, settings(), 0).unwrap();
+    let index = Failing {
+        kept: DoneInMemory::default(),
+        reads_fail: Arc::default(),
+    };
+    let opened = Custody::open(FakeDisk::new(), settings(), Box::new(index), &mut || 7);
+    rig.custody = opened.unwrap().0;
+    rig.reader = rig.custody.reader();
+    rig.connect("dev");
+    rig.up(hello(&[listed(1, 0, 4)]), 0);
+    rig.up(bundle(1, 0, 3), 1);
+    let end = (Kind::EpochEnd, epoch_end(1, 4));
+    rig.up(bundle_of(&device(), 1, 3, &[end]), 2);
+    assert!(rig.sync());
+    rig.flush().unwrap();
+    for _ in 0..3 {
+        rig.ms += 100_000;
+        rig.handle(Event::Tick);
+        assert!(rig.sync());
+    }
+    assert_eq!(rig.custody.ledger().len(), 1);
+    assert!(rig.custody.counters().index_failures_total > 0);
+}
