@@ -134,6 +134,21 @@ fn the_end_of_an_epoch_told_by_the_next_one_brings_it_back_whole() {
     comes_back(&mut rig);
 }
 
+#[test]
+fn an_epoch_that_a_record_names_is_known_whole_after_its_index_was_deleted() {
+    let mut rig = let_go();
+    rig.connect("dev");
+    rig.up(hello(&[listed(1, 0, 4), listed(2, 0, 1)]), 0);
+    rig.up(
+        bundle_of(&device(), 2, 0, &[(Kind::EpochEnd, epoch_end(1, 4))]),
+        1,
+    );
+    assert!(rig.sync());
+    let (disk, store) = (rig.disk.power_cut(1), rig.store.clone());
+    let mut rig = Rig::start(disk, store, settings(), rig.ms).unwrap();
+    comes_back(&mut rig);
+}
+
 /// An index whose disk fails when it is told to.
 struct Failing {
     kept: DoneInMemory,
@@ -207,4 +222,39 @@ fn what_the_index_could_not_keep_is_not_let_go_of() {
     }
     assert_eq!(rig.custody.ledger().len(), 1);
     assert!(rig.custody.counters().index_failures_total > 0);
+}
+
+#[test]
+fn an_index_that_fails_at_the_start_keeps_nobody_out_and_nothing_is_taken_twice() {
+    let mut rig = let_go();
+    rig.connect("dev");
+    rig.up(hello(&[listed(1, 0, 4), listed(2, 0, 1)]), 0);
+    rig.up(
+        bundle_of(&device(), 2, 0, &[(Kind::EpochEnd, epoch_end(1, 4))]),
+        1,
+    );
+    assert!(rig.sync());
+    // The end is read again, and what the index has of its epoch is not told.
+    let (disk, store) = (rig.disk.power_cut(1), rig.store.clone());
+    let index = Failing {
+        kept: DoneInMemory::default(),
+        reads_fail: Arc::new(AtomicBool::new(true)),
+    };
+    let (mut custody, opened) =
+        Custody::open(disk, settings(), Box::new(index), &mut || 7).unwrap();
+    assert!(!custody.index_is_whole());
+    let lake = headwater_collector::sink::join(
+        &mut custody,
+        &opened,
+        store,
+        headwater_collector::sink::lake::LakeSettings::default(),
+        &mut || 7,
+    );
+    assert!(lake.is_ok());
+    let known = custody.ledger().track(&headwater_proto::ids::Stream {
+        device: device(),
+        lane: headwater_proto::ids::Lane::Normal,
+        epoch: headwater_proto::ids::Epoch::new(1),
+    });
+    assert_eq!(known.map(|track| track.receiver.next()), Some(4));
 }

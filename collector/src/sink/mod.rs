@@ -31,9 +31,6 @@ pub enum JoinError {
     /// What the lake holds.
     #[error(transparent)]
     Audit(#[from] AuditError),
-    /// The index of epochs that are over.
-    #[error(transparent)]
-    Done(#[from] DoneError),
 }
 
 /// Opens the lake beside a journal that was just opened, and makes both agree on what is committed;
@@ -71,14 +68,15 @@ pub fn join<D: Disk, S: Store>(
     let missing = custody.resume(NAME, sink.cursor())?;
     // An old copy may also be from before another journal's time.
     let is_alone = sink.lake().is_last_writer(custody.journal());
-    let fills = past != Past::Snapshot || !custody.index_is_whole();
-    let seeds = past != Past::Snapshot || opened.damaged + missing > 0 || !is_alone;
-    if fills || seeds {
+    let is_sure = past == Past::Snapshot && opened.damaged + missing == 0 && is_alone;
+    if !is_sure || !custody.index_is_whole() {
         let marks = audit::marks(sink.lake().store())?;
-        if fills {
-            fill_index(custody, &marks)?;
+        let indexed = fill_index(custody, &marks);
+        if let Err(error) = &indexed {
+            tracing::error!(%error, "the index of finished epochs cannot be filled; the journal keeps them");
         }
-        seed(custody, past, &marks, !seeds);
+        seed(custody, past, &marks, indexed.is_ok());
+        custody.seeded();
     }
     if opened.damaged_to > sink.cursor() {
         custody.doubt_plain_devices();
@@ -109,22 +107,18 @@ fn fill_index<D: Disk>(custody: &mut Custody<D>, marks: &[StreamMark]) -> Result
     custody.fill_index(whole.filter_map(|mark| Some((stream_of(mark)?, end_of(mark)))))
 }
 
-/// Gives custody the marks that the lake proves, where the journal does not know them.
-///
-/// - `over_alone`: the journal knows all but epochs that are over.
-fn seed<D: Disk>(custody: &mut Custody<D>, past: Past, marks: &[StreamMark], over_alone: bool) {
+/// Gives custody the marks that the lake proves. Epochs that are over, and new to it, are left to the
+/// index where it has them.
+fn seed<D: Disk>(custody: &mut Custody<D>, past: Past, marks: &[StreamMark], is_indexed: bool) {
     let own = Epoch::new(custody.journal().0);
     for mark in marks {
         let Some(stream) = stream_of(mark) else {
             continue;
         };
         let is_new = custody.ledger().track(&stream).is_none();
-        if over_alone && !is_new {
-            continue;
-        }
         if stream.lane == Lane::Plain {
             // A plain device counts under each journal anew.
-            if stream.epoch == own && !over_alone {
+            if stream.epoch == own {
                 custody.seed_plain(stream.device, &mark.held, mark.next);
             }
             continue;
@@ -134,7 +128,7 @@ fn seed<D: Disk>(custody: &mut Custody<D>, past: Past, marks: &[StreamMark], ove
             Some(EpochState::Open) | None => false,
         };
         // What the index has is found there when it comes back.
-        if is_new && is_whole(mark) && (past != Past::Snapshot || over_alone) {
+        if is_indexed && is_new && is_whole(mark) {
             continue;
         }
         // Under the same name nothing was cut off between two tables: its last plan was carried out.

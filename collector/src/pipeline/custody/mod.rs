@@ -84,6 +84,8 @@ pub struct Custody<D: Disk> {
     in_segment: BTreeSet<SchemaHead>,
     /// Streams that were let go of.
     done: Box<dyn DoneEpochs>,
+    /// The index did not tell what it has of an epoch that was read again.
+    index_failed: bool,
     open: OpenEntries,
     sessions: BTreeSet<Arc<str>>,
     cursors: Vec<SinkCursor>,

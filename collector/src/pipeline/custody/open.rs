@@ -15,7 +15,7 @@ use headwater_proto::time::Millis;
 use headwater_spool::{Disk, Log, ReadError, Recovery};
 
 use super::{Counters, Custody, Group, Settings};
-use crate::done::{DoneEpochs, DoneError};
+use crate::done::DoneEpochs;
 use crate::ledger::{self, Ledger};
 use crate::pipeline::envelope::{self, EnvelopeError, Record, RecordKind};
 use crate::pipeline::schemas::SchemaBook;
@@ -53,9 +53,6 @@ pub enum OpenError {
         /// What this version does not know.
         what: String,
     },
-    /// What is known of epochs that are over.
-    #[error(transparent)]
-    Done(#[from] DoneError),
 }
 
 /// What a start knows of the time before it.
@@ -126,6 +123,7 @@ impl<D: Disk> Custody<D> {
             schemas: restored.schemas,
             in_segment: BTreeSet::new(),
             done,
+            index_failed: false,
             open: restored.open,
             sessions: restored.sessions,
             durable_cursors: restored.sinks.clone(),
@@ -249,7 +247,10 @@ impl<D: Disk> Custody<D> {
             }
         };
         for stream in ledger::streams_in(&record) {
-            self.recall(&stream)?;
+            // The lake fills an index that fails anew, and knows what this one does not tell.
+            if self.recall(&stream).is_err() {
+                self.index_failed = true;
+            }
         }
         self.apply(position, &record);
         if let Record::Raw(head, _) = &record
@@ -349,6 +350,11 @@ impl<D: Disk> Custody<D> {
     /// Welcome. Numbers in `partial` are there in part, and will be named.
     pub fn seed(&mut self, stream: Stream, held: &[SeqRange], partial: &[u64], end: Option<End>) {
         self.ledger.seed(stream, held, partial, end);
+    }
+
+    /// All is seeded: what it takes in a snapshot counts from now on.
+    pub fn seeded(&mut self) {
+        self.measure();
     }
 
     /// What a lake proves of a plain device under this journal's id.

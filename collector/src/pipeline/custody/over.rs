@@ -76,10 +76,10 @@ impl<D: Disk> Custody<D> {
         Ok(())
     }
 
-    /// Whether the index has all that the lake knew when it was made.
+    /// Whether the index has all that the lake knew when it was made, and told it.
     #[must_use]
     pub fn index_is_whole(&self) -> bool {
-        self.done.is_whole()
+        self.done.is_whole() && !self.index_failed
     }
 
     /// Fills the index with epochs that a lake shows to be over, whole up to their ends.
@@ -109,6 +109,8 @@ impl<D: Disk> Custody<D> {
         if !epochs.is_empty() {
             self.done.keep(&epochs)?;
         }
-        self.done.set_whole()
+        self.done.set_whole()?;
+        self.index_failed = false;
+        Ok(())
     }
 }
