@@ -10,8 +10,9 @@ use super::rows::Cells;
 use super::{Encoder, Rows};
 use crate::schema::{Column, Schema};
 
-/// Most levels that a fit gives the columns of a schema: half of what a decoder allows by default.
-pub(super) const MAX_LEVELS: usize = 4_096;
+/// Most levels that a fit gives the columns of a schema: it stays below 10 KiB, so that the schemas of
+/// all shapes of a device find room at the head of a segment of its spool.
+pub(super) const MAX_LEVELS: usize = 1_024;
 /// Values that the bytes of levels in a schema are spread over: a hundred batches of a hundred rows.
 const SPREAD: f64 = 10_000.0;
 /// Bits of a level in a schema.

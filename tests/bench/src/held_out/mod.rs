@@ -1,4 +1,5 @@
-//! Core: sets that the codec was not tuned on, made from a seed: other sensors, other physics.
+//! Core: sets made from a seed: other sensors, other physics than the real ones. The codec was not
+//! tuned on them, apart from `thermistor_adc` and `vibration_xyz`, which led to the levels of columns.
 //!
 //! They are simulated from what such devices do, and left as they first came out: none was changed to
 //! suit a codec. Only additions, multiplications, divisions and rounding are used, so that they are the
