@@ -55,7 +55,9 @@ fn a_segment_without_snapshot_doubles_what_comes_again() {
         }
         rig.flush().unwrap();
         let disk = rig.disk.power_cut(3);
-        let mut rig = Rig::start(disk, rig.store.clone(), settings(), 10).unwrap();
+        // With its index, or the start would look into the lake for what it does not know.
+        let (store, done) = (rig.store.clone(), rig.done.clone());
+        let mut rig = Rig::start_with(disk, store, done, settings(), 10).unwrap();
         rig.connect("dev");
         rig.up(hello(&[listed(1, 0, 300)]), 0);
         rig.up(bundle(1, 0, 10), 1);

@@ -1,6 +1,6 @@
 //! The list of codecs, and what both ends of a session know before the first batch.
 
-use headwater_proto::codec::{BackEnd, Limits, Rows, fit};
+use headwater_proto::codec::{BackEnd, Encoder, Limits, Rows, fit};
 use headwater_proto::schema::Schema;
 
 use super::arrow::{Ipc, ParquetFile};
@@ -15,12 +15,12 @@ use super::{Codec, Format as _};
 use crate::data::Set;
 use crate::table::{Shape, Table};
 
-/// Rows below which the agent sends Rice codes, as `Encoder::new` has it.
-pub(super) const RANGE_FROM_ROWS: usize = 4;
 /// The codec names that the summary divides by.
 pub(super) const POSTCARD: &str = "postcard + zstd 3";
 pub(super) const JSON: &str = "JSON + zstd 3";
-pub(super) const RANGE: &str = "headwater, range";
+/// Ours as the agent sends it.
+pub(super) const SENT: &str = "headwater";
+/// Ours for small devices.
 pub(super) const RICE: &str = "headwater, Rice";
 /// Largest dictionary, as zstd's own examples size them for small messages.
 const DICTIONARY_BYTES: usize = 16 << 10;
@@ -97,14 +97,20 @@ pub(crate) fn all() -> Vec<Spec> {
             make,
         });
     };
-    add(RANGE, true, "frame, header and CRC-32C counted", |s| {
-        Ok(Box::new(Headwater::new(&s.schema, BackEnd::Range)))
-    });
+    add(
+        SENT,
+        true,
+        "as the agent sends it: range coder, or up to 16 rows Rice codes where they are shorter; frame, \
+         header and CRC-32C counted",
+        |s| Ok(Box::new(Headwater::new(&s.schema, Encoder::new(&s.schema)))),
+    );
     add(RICE, true, "as above", |s| {
-        Ok(Box::new(Headwater::new(&s.schema, BackEnd::Rice)))
+        let encoder = Encoder::with_back_end(&s.schema, BackEnd::Rice);
+        Ok(Box::new(Headwater::new(&s.schema, encoder)))
     });
     add("headwater, varint", true, "as above", |s| {
-        Ok(Box::new(Headwater::new(&s.schema, BackEnd::Varint)))
+        let encoder = Encoder::with_back_end(&s.schema, BackEnd::Varint);
+        Ok(Box::new(Headwater::new(&s.schema, encoder)))
     });
     add("pco", false, "wrapped form, level 8; see `columns`", |s| {
         Ok(Box::new(Plain(Pco(&s.shape))))

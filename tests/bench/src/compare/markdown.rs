@@ -309,14 +309,14 @@ fn exactness(results: &Results) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::codecs::{JSON, POSTCARD, RANGE};
+    use super::super::codecs::{JSON, POSTCARD, SENT};
     use super::super::summary::tests::results;
     use super::*;
 
     #[test]
     fn the_summary_replaces_what_is_between_the_markers_and_nothing_else() {
         let results = results(&[
-            (RANGE, [1_000, 1_000]),
+            (SENT, [1_000, 1_000]),
             (POSTCARD, [2_000, 2_000]),
             (JSON, [9_000, 9_000]),
         ]);
@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn a_codec_that_lost_a_bit_is_marked_with_the_set_and_the_value() {
         let mut results = results(&[
-            (RANGE, [1_000, 1_000]),
+            (SENT, [1_000, 1_000]),
             (POSTCARD, [2_000, 2_000]),
             (JSON, [9_000, 6_000]),
         ]);

@@ -1,7 +1,7 @@
 //! The batch codec as the agent sends it: parameters known from the schema, header, frame, CRC-32C.
 
 use anyhow::{Context, bail};
-use headwater_proto::codec::{BackEnd, Encoder, Limits, RowVisitor, decode};
+use headwater_proto::codec::{Encoder, Limits, RowVisitor, decode};
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::sample::Value;
 use headwater_proto::schema::Schema;
@@ -16,10 +16,10 @@ pub(super) struct Headwater<'a> {
 }
 
 impl<'a> Headwater<'a> {
-    pub(super) fn new(schema: &'a Schema, back_end: BackEnd) -> Self {
+    pub(super) const fn new(schema: &'a Schema, encoder: Encoder) -> Self {
         Self {
             schema,
-            encoder: Encoder::with_back_end(schema, back_end),
+            encoder,
             payload: Vec::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! Core: what the figures add up to.
 
 use super::Group;
-use super::codecs::{JSON, POSTCARD, RANGE, RANGE_FROM_ROWS, RICE};
+use super::codecs::{JSON, POSTCARD, SENT};
 use super::measure::{Cell, Results};
 
 /// The answer for one group of sets and one size of batch.
@@ -28,11 +28,6 @@ pub(super) struct Summary {
     pub(super) fit_encodes: Option<f64>,
 }
 
-/// The codec that the agent uses for a batch of `rows` rows.
-pub(super) const fn ours(rows: usize) -> &'static str {
-    if rows < RANGE_FROM_ROWS { RICE } else { RANGE }
-}
-
 /// The smallest shipped codec of a set and size, among those that gave every bit back.
 pub(super) fn best_shipped(results: &Results, set: usize, rows: usize) -> Option<&Cell> {
     let shipped = results.codecs.iter().filter(|codec| !codec.ours);
@@ -52,7 +47,7 @@ pub(super) fn summaries(results: &Results, group: Group) -> Vec<Summary> {
 }
 
 fn summary(results: &Results, group: Group, rows: usize) -> Option<Summary> {
-    let name = ours(rows);
+    let name = SENT;
     let mut ratios = Vec::new();
     let (mut own_bytes, mut best_bytes) = (Vec::new(), Vec::new());
     let mut best: Vec<(&'static str, usize)> = Vec::new();
@@ -129,7 +124,7 @@ pub(super) mod tests {
     pub(in super::super) fn results(figures: &[(&'static str, [u64; 2])]) -> Results {
         let codecs = figures.iter().map(|&(name, _)| CodecInfo {
             name,
-            ours: name == RANGE,
+            ours: name == SENT,
             note: "",
         });
         let set = |name: &str, group| SetInfo {
@@ -151,8 +146,8 @@ pub(super) mod tests {
                     batches: 10,
                     samples: 3_000,
                     bytes: bytes[at],
-                    encode_ns: Some(if codec == RANGE { 20.0 } else { 40.0 }),
-                    decode_ns: Some(if codec == RANGE { 30.0 } else { 20.0 }),
+                    encode_ns: Some(if codec == SENT { 20.0 } else { 40.0 }),
+                    decode_ns: Some(if codec == SENT { 30.0 } else { 20.0 }),
                     encode_heap: 10,
                     decode_heap: 20,
                     lost: None,
@@ -171,7 +166,7 @@ pub(super) mod tests {
     #[test]
     fn the_best_shipped_codec_is_picked_per_set_and_the_worst_set_is_named() {
         let results = results(&[
-            (RANGE, [1_000, 1_000]),
+            (SENT, [1_000, 1_000]),
             ("pco", [4_000, 1_500]),
             (POSTCARD, [2_000, 9_000]),
             (JSON, [9_000, 9_000]),
@@ -190,7 +185,7 @@ pub(super) mod tests {
     #[test]
     fn a_codec_that_lost_a_bit_is_not_the_best() {
         let mut results = results(&[
-            (RANGE, [1_000, 1_000]),
+            (SENT, [1_000, 1_000]),
             ("pco", [1_500, 1_500]),
             (POSTCARD, [2_000, 2_000]),
             (JSON, [9_000, 9_000]),

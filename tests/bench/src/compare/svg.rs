@@ -5,9 +5,9 @@
 use std::fmt::Write as _;
 
 use super::Group;
-use super::codecs::{JSON, POSTCARD, RICE};
+use super::codecs::{JSON, POSTCARD, RICE, SENT};
 use super::measure::{Cell, Results};
-use super::summary::{mean_of, ours, summaries};
+use super::summary::{mean_of, summaries};
 
 const WIDTH: f64 = 960.0;
 /// The left plot's own width, where there is no CPU to show.
@@ -324,7 +324,7 @@ fn labels(points: &[(f64, f64)], names: &[&str], edge: f64) -> Vec<(f64, f64, Ar
 }
 
 fn points(results: &Results, group: Group) -> String {
-    let own = ours(CPU_ROWS);
+    let own = SENT;
     let mut found = Vec::new();
     for name in std::iter::once(own).chain(POINTS) {
         let bytes = mean_of(results, group, CPU_ROWS, name, bytes);
@@ -383,7 +383,6 @@ fn points(results: &Results, group: Group) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::codecs::RANGE;
     use super::super::summary::tests::results;
     use super::*;
 
@@ -427,7 +426,7 @@ mod tests {
     #[test]
     fn the_chart_names_ours_and_the_best_shipped() {
         let results = results(&[
-            (RANGE, [1_000, 1_000]),
+            (SENT, [1_000, 1_000]),
             (POSTCARD, [2_000, 2_000]),
             (JSON, [9_000, 9_000]),
         ]);
