@@ -118,8 +118,8 @@ fn of_several_ends_in_the_lake_the_furthest_counts() {
     comes_back(&mut rig);
 }
 
-#[test]
-fn the_end_of_an_epoch_told_by_the_next_one_brings_it_back_whole() {
+/// After [`let_go`], epoch 2 of the device has told where epoch 1 ended.
+fn ended_by_the_next_one() -> Rig {
     let mut rig = let_go();
     rig.connect("dev");
     rig.up(hello(&[listed(1, 0, 4), listed(2, 0, 1)]), 0);
@@ -128,24 +128,15 @@ fn the_end_of_an_epoch_told_by_the_next_one_brings_it_back_whole() {
         1,
     );
     assert!(rig.sync());
-    // The same after a restart, from the record alone.
-    let (disk, store, done) = (rig.disk.power_cut(1), rig.store.clone(), rig.done.clone());
-    let mut rig = Rig::start_with(disk, store, done, settings(), rig.ms).unwrap();
-    comes_back(&mut rig);
+    rig
 }
 
 #[test]
-fn an_epoch_that_a_record_names_is_known_whole_after_its_index_was_deleted() {
-    let mut rig = let_go();
-    rig.connect("dev");
-    rig.up(hello(&[listed(1, 0, 4), listed(2, 0, 1)]), 0);
-    rig.up(
-        bundle_of(&device(), 2, 0, &[(Kind::EpochEnd, epoch_end(1, 4))]),
-        1,
-    );
-    assert!(rig.sync());
-    let (disk, store) = (rig.disk.power_cut(1), rig.store.clone());
-    let mut rig = Rig::start(disk, store, settings(), rig.ms).unwrap();
+fn the_end_of_an_epoch_told_by_the_next_one_brings_it_back_whole() {
+    let rig = ended_by_the_next_one();
+    // The same after a restart, from the record alone.
+    let (disk, store, done) = (rig.disk.power_cut(1), rig.store.clone(), rig.done.clone());
+    let mut rig = Rig::start_with(disk, store, done, settings(), rig.ms).unwrap();
     comes_back(&mut rig);
 }
 
@@ -226,14 +217,7 @@ fn what_the_index_could_not_keep_is_not_let_go_of() {
 
 #[test]
 fn an_index_that_fails_at_the_start_keeps_nobody_out_and_nothing_is_taken_twice() {
-    let mut rig = let_go();
-    rig.connect("dev");
-    rig.up(hello(&[listed(1, 0, 4), listed(2, 0, 1)]), 0);
-    rig.up(
-        bundle_of(&device(), 2, 0, &[(Kind::EpochEnd, epoch_end(1, 4))]),
-        1,
-    );
-    assert!(rig.sync());
+    let rig = ended_by_the_next_one();
     // The end is read again, and what the index has of its epoch is not told.
     let (disk, store) = (rig.disk.power_cut(1), rig.store.clone());
     let index = Failing {

@@ -119,6 +119,20 @@ pub(crate) struct Restored {
     pub(crate) open: OpenEntries,
 }
 
+impl Restored {
+    const fn parts(&self) -> Parts<'_> {
+        Parts {
+            journal: self.journal,
+            sinks: self.sinks.as_slice(),
+            plan: self.plan.as_ref(),
+            sessions: &self.sessions,
+            ledger: &self.ledger,
+            schemas: &self.schemas,
+            open: &self.open,
+        }
+    }
+}
+
 /// Appends the snapshot to `out`; returns its bytes without the open entries.
 pub(crate) fn write(parts: &Parts<'_>, out: &mut Vec<u8>) -> usize {
     let start = out.len();
@@ -243,17 +257,8 @@ fn read_version_1(rest: &[u8]) -> Option<Restored> {
 #[must_use]
 pub fn rewritten(bytes: &[u8]) -> Option<Vec<u8>> {
     let restored = read(bytes).ok()?;
-    let parts = Parts {
-        journal: restored.journal,
-        sinks: &restored.sinks,
-        plan: restored.plan.as_ref(),
-        sessions: &restored.sessions,
-        ledger: &restored.ledger,
-        schemas: &restored.schemas,
-        open: &restored.open,
-    };
     let mut out = Vec::new();
-    write(&parts, &mut out);
+    write(&restored.parts(), &mut out);
     Some(out)
 }
 
@@ -386,13 +391,8 @@ mod tests {
         }
         let restored = read(&bytes()).unwrap();
         let parts = Parts {
-            journal: restored.journal,
-            sinks: &restored.sinks,
-            plan: restored.plan.as_ref(),
-            sessions: &restored.sessions,
-            ledger: &restored.ledger,
-            schemas: &restored.schemas,
             open: &open,
+            ..restored.parts()
         };
         let mut out = Vec::new();
         write(&parts, &mut out);
