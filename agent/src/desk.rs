@@ -17,6 +17,9 @@ use crate::uplink::LinkEvent;
 
 /// Readings taken from one source before the others have their turn.
 const TURN_READINGS: usize = 64;
+/// How long a stop goes on sending. What the collector has not got by then waits on the disk for
+/// the next start.
+const FAREWELL_MS: u64 = 2_000;
 
 /// A source as the engine's thread sees it.
 #[derive(Debug)]
@@ -108,11 +111,12 @@ impl<D: Disk> Desk<D> {
                 self.take_event(&event, now);
             }
         }
-        self.finish();
+        self.finish().await;
     }
 
-    /// The sources have stopped: what they gave is stored, and the epochs end.
-    fn finish(mut self) {
+    /// The sources have stopped: what they gave is stored and sent as far as the link goes along,
+    /// and the epochs end.
+    async fn finish(mut self) {
         loop {
             let now = self.clock.now();
             let before = self.engine.counters().busy;
@@ -120,10 +124,46 @@ impl<D: Disk> Desk<D> {
                 break;
             }
         }
+        self.send_rest().await;
         let now = self.clock.now();
         self.engine.stop(now);
         if let Some((path, _)) = &self.status {
             write_status(path, &crate::status::of(&self.engine, now));
+        }
+    }
+
+    /// Sends what is stored, for a short time and only over an open link. The ends of the epochs
+    /// come after it: a refusal heard here may still add its gap to one.
+    async fn send_rest(&mut self) {
+        let mut now = self.clock.now();
+        let end = now.mono.plus(FAREWELL_MS);
+        self.engine.flush(now);
+        loop {
+            while let Ok(event) = self.events.try_recv() {
+                self.take_event(&event, now);
+            }
+            self.engine.handle(Event::Tick, now);
+            let blocked = self.publish(now);
+            let sender = self.engine.sender();
+            if !sender.is_open() || sender.is_delivered() || now.mono >= end {
+                return;
+            }
+            let due = self.engine.next_wakeup().map_or(end, |due| due.min(end));
+            let event = tokio::select! {
+                () = tokio::time::sleep_until(self.clock.instant(due).into()) => None,
+                permit = self.up.reserve(), if blocked => {
+                    drop(permit);
+                    None
+                }
+                event = self.events.recv() => match event {
+                    Some(event) => Some(event),
+                    None => return,
+                },
+            };
+            now = self.clock.now();
+            if let Some(event) = event {
+                self.take_event(&event, now);
+            }
         }
     }
 

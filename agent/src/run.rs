@@ -1,7 +1,7 @@
 //! Starts and stops everything. Only this file starts threads and tasks.
 //!
-//! Order of a stop: sources, then the engine takes what they gave, ends its epochs and syncs, then
-//! the link is dropped.
+//! Order of a stop: sources, then the engine stores what they gave and sends it while the collector
+//! answers, ends its epochs and syncs, then the link is dropped.
 
 use std::io::Read;
 use std::path::Path;

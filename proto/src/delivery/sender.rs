@@ -377,6 +377,14 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
             .all(|held| held.committed >= held.info.next)
     }
 
+    /// Whether all that is stored was received: nothing is left to send.
+    #[must_use]
+    pub fn is_delivered(&self) -> bool {
+        self.epochs
+            .iter()
+            .all(|held| held.received >= held.info.next)
+    }
+
     /// Bytes in flight.
     #[must_use]
     pub fn in_flight_bytes(&self) -> u32 {

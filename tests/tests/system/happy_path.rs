@@ -135,6 +135,30 @@ fn as_json(value: Value<'_>) -> Json {
 }
 
 #[test]
+fn a_clean_stop_sends_what_the_agent_holds() {
+    at_a_site(|site| {
+        site.start_collector()?;
+        // Nothing but the stop closes a batch.
+        let settings = AgentSettings {
+            more: "[batch]\nage_ms = 600_000\n".to_owned(),
+            ..AgentSettings::default()
+        };
+        let signals = Signals::past("pump-7", 20);
+        let mut agent = site.agent(&signals.device, &signals.toml(), &settings)?;
+        agent.start()?;
+        agent.wait_status("a link and readings", |status| {
+            status["connected"] == true && status["samples"].as_u64() > Some(0)
+        })?;
+        ensure!(site.metric("headwater_samples_received_total")? == 0);
+        agent.stop()?;
+        let durable = agent.status().context("no status")?["samples_durable"].clone();
+        let received = site.metric("headwater_samples_received_total")?;
+        ensure!(received > 0 && durable == received, "{durable} {received}");
+        Ok(())
+    });
+}
+
+#[test]
 fn readings_of_this_machine_arrive_with_their_units() {
     at_a_site(|site| {
         site.start_collector()?;
