@@ -19,7 +19,7 @@ use crate::uplink::LinkEvent;
 const TURN_READINGS: usize = 64;
 /// How long a stop goes on sending. What the collector has not got by then waits on the disk for
 /// the next start.
-const FAREWELL_MS: u64 = 2_000;
+const FAREWELL_MS: u64 = 5_000;
 
 /// A source as the engine's thread sees it.
 #[derive(Debug)]

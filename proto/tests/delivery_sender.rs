@@ -557,3 +557,19 @@ fn more_absent_records_than_are_kept_apart_wait_for_what_is_in_flight() {
         }
     }
 }
+
+#[test]
+fn what_was_received_is_delivered_though_it_may_not_be_forgotten_yet() {
+    let mut sender = connected(&[held(LIVE, 0, 2, false)]);
+    assert_eq!(publish(&mut sender, 2, Millis(1)).len(), 2);
+    let received = |next| Ack {
+        marks: [mark(LIVE, next, 0)].into_iter().collect(),
+        ..ack(CREDIT, &[])
+    };
+    sender.handle(Input::Ack(&received(1)), Millis(2)).unwrap();
+    assert!(!sender.is_delivered());
+    sender.handle(Input::Ack(&received(2)), Millis(3)).unwrap();
+    assert!(sender.is_delivered() && !sender.is_drained());
+    sender.stored(Lane::Normal, LIVE, 3).unwrap();
+    assert!(!sender.is_delivered());
+}

@@ -152,9 +152,11 @@ fn a_clean_stop_sends_what_the_agent_holds() {
         ensure!(site.metric("headwater_samples_received_total")? == 0);
         agent.stop()?;
         let durable = agent.status().context("no status")?["samples_durable"].clone();
-        let received = site.metric("headwater_samples_received_total")?;
-        ensure!(received > 0 && durable == received, "{durable} {received}");
-        Ok(())
+        // The page of metrics is drawn a little later.
+        wait_for("all of it at the collector", || {
+            let received = site.metric("headwater_samples_received_total")?;
+            Ok((received > 0 && durable == received).then_some(()))
+        })
     });
 }
 

@@ -81,3 +81,21 @@ fn an_outage_in_the_middle_of_a_run_is_not_seen_in_the_lake() {
         Ok(())
     });
 }
+
+#[test]
+fn a_stop_does_not_wait_for_a_collector_that_is_silent() {
+    at_a_site(|site| {
+        site.start_collector()?;
+        let signals = Signals::live("logger-3", 2_000, 10_000);
+        let mut agent = site.generator(&signals)?;
+        agent.wait_status("a link", |status| status["connected"] == true)?;
+        site.collector()?.signal("STOP")?;
+        agent.wait_until_made(signals.rows)?;
+        // It ends in order, and what it could not send is there for the next start.
+        agent.stop()?;
+        site.collector()?.signal("CONT")?;
+        agent.start()?;
+        site.finish_complete(&mut [agent], &[signals])?;
+        Ok(())
+    });
+}
