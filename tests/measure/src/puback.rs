@@ -58,7 +58,8 @@ fn middle(mut runs: Vec<(f64, f64)>) -> (f64, f64) {
 
 /// Messages per second, and the 99th percentile in ms.
 fn load(port: u16, time: Duration) -> Result<(f64, f64)> {
-    let output = Command::new(build::load()?)
+    let load = build::load()?;
+    let output = Command::new(&load)
         .args([
             "--port",
             &port.to_string(),
@@ -66,7 +67,8 @@ fn load(port: u16, time: Duration) -> Result<(f64, f64)> {
             &time.as_secs().to_string(),
             "--json",
         ])
-        .output()?;
+        .output()
+        .with_context(|| format!("cannot start {}", load.display()))?;
     if !output.status.success() {
         bail!(
             "the load failed: {}",
