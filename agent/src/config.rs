@@ -38,6 +38,8 @@ pub struct Config {
     pub spool: Spool,
     /// When a batch closes.
     pub batch: Batch,
+    /// A file with the dictionary of log lines.
+    pub dictionary: Option<PathBuf>,
     /// Bounds of memory.
     pub memory: Memory,
     /// How the agent says how it is.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use headwater_proto::delivery::SenderLimits;
+use headwater_proto::text::MAX_DICTIONARY_BYTES;
 use headwater_spool::RealDisk;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
@@ -22,6 +23,7 @@ use crate::desk::{Desk, Inlet};
 use crate::pipeline::batcher::BatchLimits;
 use crate::pipeline::engine::{Engine, Settings, SourceSettings, SpoolSettings};
 use crate::pipeline::record::Cursor;
+use crate::pipeline::text;
 use crate::source::{Outlet, Stop, exec, file, generator, host, lines, replay};
 use crate::uplink::{LINK_EVENTS, mqtt::Link};
 
@@ -102,11 +104,36 @@ pub fn open_engine(config: &Config, clock: Clock) -> anyhow::Result<Engine<RealD
     }
     let boot = pool.pop().unwrap_or_default();
     let mut draw = || pool.pop().unwrap_or_default();
-    let engine = Engine::open(disk, settings(config, boot), &mut draw, clock.now())?;
+    let settings = Settings {
+        dictionary: config.dictionary.as_deref().and_then(dictionary),
+        ..settings(config, boot)
+    };
+    let engine = Engine::open(disk, settings, &mut draw, clock.now())?;
     for trouble in engine.trouble() {
         tracing::warn!("spool: {trouble}");
     }
     Ok(engine)
+}
+
+/// Reads a dictionary of log lines. One that is of no use costs bytes, not lines.
+fn dictionary(path: &Path) -> Option<Arc<[u8]>> {
+    let read = || {
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path)?;
+        file.take(MAX_DICTIONARY_BYTES as u64 + 1)
+            .read_to_end(&mut bytes)?;
+        Ok::<_, std::io::Error>(bytes)
+    };
+    let (path, without) = (path.display(), "log lines are sent without it");
+    match read() {
+        Ok(bytes) if text::is_whole(&bytes) => return Some(bytes.into()),
+        Ok(_) => tracing::error!(
+            "text.dictionary {path}: not a zstd dictionary of at most {MAX_DICTIONARY_BYTES} bytes; \
+             `headwater-collector dictionary` trains one; {without}"
+        ),
+        Err(error) => tracing::error!("text.dictionary {path}: {error}; {without}"),
+    }
+    None
 }
 
 /// Runs the agent until SIGTERM or SIGINT.

@@ -2,7 +2,8 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version, now 1 |
+//! | 1 | version: 1, or 2 where the body needs a dictionary |
+//! | varint | with version 2: the dictionary's number |
 //! | varint | lines, at least 1 |
 //! | varint | earliest time, µs since the Unix epoch, zigzag |
 //! | varint | latest minus earliest time, µs |
@@ -13,21 +14,63 @@
 //! The body holds for each line: its time minus the earliest time (zigzag varint), its length
 //! (varint) and its bytes, which need not be UTF-8. Compression is the caller's: a microcontroller
 //! forwards lines without it.
+//!
+//! A dictionary is what zstd trains from lines of many devices. It is numbered as a schema is, and asked
+//! for as one. Since it is large and the same for a whole fleet, its sender says only its SHA-256 at first
+//! ([`refer`]): one device of the fleet sends it, when it is asked. Its bytes begin with zstd's own magic,
+//! which no schema of columns does.
 
 use crate::varint::{self, NoRoom};
 
-/// The version this build writes.
-pub const VERSION: u8 = 1;
+/// Version of a payload that is complete in itself.
+const PLAIN: u8 = 1;
+/// Version of a payload that names a dictionary.
+const WITH_DICTIONARY: u8 = 2;
+/// What the bytes of a dictionary begin with (RFC 8878, section 5).
+const DICTIONARY_MAGIC: [u8; 4] = [0x37, 0xa4, 0x30, 0xec];
+/// What a dictionary's SHA-256 stands behind in place of the dictionary.
+const REFERENCE: u8 = 0xff;
+/// Bytes of a reference.
+pub const REFERENCE_BYTES: usize = 33;
+/// Bytes that the time and length of a line take at most.
+pub const MAX_LINE_OVERHEAD_BYTES: usize = 20;
+/// Most bytes of a dictionary: it stands in every segment of a spool and in each snapshot of a journal.
+pub const MAX_DICTIONARY_BYTES: usize = 32 * 1024;
 /// Longest name of a log.
 pub const MAX_NAME_BYTES: usize = 255;
 /// Most bytes of a body before compression: bounds what a decoder allocates.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
 /// Most bytes of a header.
-pub const MAX_HEADER_BYTES: usize = 1 + 5 + 10 + 10 + 2 + MAX_NAME_BYTES + 5;
+pub const MAX_HEADER_BYTES: usize = 1 + 5 + 5 + 10 + 10 + 2 + MAX_NAME_BYTES + 5;
+
+/// Whether bytes that came as a schema are a dictionary instead. Only zstd can tell whether it is whole.
+#[must_use]
+pub fn is_dictionary(bytes: &[u8]) -> bool {
+    bytes.starts_with(&DICTIONARY_MAGIC) && bytes.len() <= MAX_DICTIONARY_BYTES
+}
+
+/// What is sent as a schema in place of the dictionary with this SHA-256.
+#[must_use]
+pub fn refer(sha256: &[u8; 32]) -> [u8; REFERENCE_BYTES] {
+    let mut reference = [REFERENCE; REFERENCE_BYTES];
+    reference[1..].copy_from_slice(sha256);
+    reference
+}
+
+/// The SHA-256 of the dictionary that bytes that came as a schema stand for.
+#[must_use]
+pub fn referred(bytes: &[u8]) -> Option<&[u8; 32]> {
+    match bytes.split_first()? {
+        (&REFERENCE, sha256) => sha256.try_into().ok(),
+        _ => None,
+    }
+}
 
 /// What a Text payload says about itself: all that forwarding and eviction need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextHeader<'a> {
+    /// Number of the dictionary that the body was compressed with.
+    pub dictionary: Option<u32>,
     /// How many lines it has.
     pub lines: u32,
     /// The earliest time of a line, µs since the Unix epoch.
@@ -46,9 +89,11 @@ impl<'a> TextHeader<'a> {
     #[must_use]
     pub fn read(payload: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let mut at = 1;
-        if *payload.first()? != VERSION {
-            return None;
-        }
+        let dictionary = match *payload.first()? {
+            PLAIN => None,
+            WITH_DICTIONARY => Some(u32::try_from(varint::get(payload, &mut at)?).ok()?),
+            _ => return None,
+        };
         let lines = u32::try_from(varint::get(payload, &mut at)?)
             .ok()
             .filter(|n| *n > 0)?;
@@ -66,6 +111,7 @@ impl<'a> TextHeader<'a> {
         }
         Some((
             Self {
+                dictionary,
                 lines,
                 first_time_us,
                 last_time_us,
@@ -81,8 +127,14 @@ impl<'a> TextHeader<'a> {
     /// # Errors
     /// [`NoRoom`] if `out` is too short; [`MAX_HEADER_BYTES`] suffice for a name within its limit.
     pub fn write(&self, out: &mut [u8]) -> Result<usize, NoRoom> {
-        *out.first_mut().ok_or(NoRoom)? = VERSION;
+        let version = out.first_mut().ok_or(NoRoom)?;
         let mut at = 1;
+        if let Some(number) = self.dictionary {
+            *version = WITH_DICTIONARY;
+            varint::put(out, &mut at, u64::from(number))?;
+        } else {
+            *version = PLAIN;
+        }
         varint::put(out, &mut at, u64::from(self.lines))?;
         varint::put(out, &mut at, varint::zigzag(self.first_time_us))?;
         let span = self
@@ -175,8 +227,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bytes_of_version_1_are_frozen() {
+    fn the_bytes_of_both_versions_are_frozen() {
         let header = TextHeader {
+            dictionary: None,
             lines: 2,
             first_time_us: -1,
             last_time_us: 4,
@@ -187,6 +240,31 @@ mod tests {
         let len = header.write(&mut out).unwrap();
         assert_eq!(&out[..len], b"\x01\x02\x01\x05\x03sys\xac\x02");
         assert_eq!(TextHeader::read(&out[..len]), Some((header, &[][..])));
+        let header = TextHeader {
+            dictionary: Some(200),
+            ..header
+        };
+        let len = header.write(&mut out).unwrap();
+        assert_eq!(&out[..len], b"\x02\xc8\x01\x02\x01\x05\x03sys\xac\x02");
+        assert_eq!(TextHeader::read(&out[..len]), Some((header, &[][..])));
+    }
+
+    #[test]
+    fn a_dictionary_is_known_by_its_first_bytes_and_bounded() {
+        let mut bytes = DICTIONARY_MAGIC.to_vec();
+        assert!(is_dictionary(&bytes));
+        bytes.resize(MAX_DICTIONARY_BYTES + 1, 0);
+        assert!(!is_dictionary(&bytes));
+        assert!(!is_dictionary(&[1, 0xa4, 0x30, 0xec]));
+    }
+
+    #[test]
+    fn a_reference_is_neither_schema_nor_dictionary() {
+        let reference = refer(&[7; 32]);
+        assert_eq!(referred(&reference), Some(&[7; 32]));
+        assert!(!is_dictionary(&reference));
+        assert_eq!(referred(&reference[..32]), None);
+        assert_eq!(referred(&[1; 33]), None);
     }
 
     #[test]
@@ -204,6 +282,7 @@ mod tests {
     #[test]
     fn a_cut_or_foreign_payload_is_refused() {
         let header = TextHeader {
+            dictionary: Some(300),
             lines: 1,
             first_time_us: 5,
             last_time_us: 5,
@@ -215,7 +294,7 @@ mod tests {
         for cut in 0..len {
             assert_eq!(TextHeader::read(&out[..cut]), None);
         }
-        out[0] = VERSION + 1;
+        out[0] = WITH_DICTIONARY + 1;
         assert_eq!(TextHeader::read(&out[..len]), None);
         let mut cut = Lines::new(&[0, 9, b'x'], 0);
         assert_eq!(cut.next(), None);

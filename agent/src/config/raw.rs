@@ -21,6 +21,7 @@ pub(super) struct RawConfig {
     collector: RawCollector,
     spool: RawSpool,
     batch: RawBatch,
+    text: RawText,
     memory: RawMemory,
     status: RawStatus,
     log: RawLog,
@@ -94,6 +95,12 @@ impl Default for RawBatch {
             age_ms: 1000,
         }
     }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawText {
+    dictionary: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -172,6 +179,7 @@ impl RawConfig {
             collector,
             spool,
             batch,
+            dictionary: path(self.text.dictionary),
             memory,
             status,
             log,

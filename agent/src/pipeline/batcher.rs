@@ -4,6 +4,8 @@
 //! source that cannot resume may have several shapes open; one that resumes has a single batch
 //! open at a time, so that the cursor in each record covers exactly the rows up to it.
 
+use std::sync::Arc;
+
 use headwater_proto::codec::{BatchHeader, Encoder, Limits, Rows, fit};
 use headwater_proto::schema::{Column, Schema, Series};
 use headwater_proto::time::{Millis, UnixMicros};
@@ -60,8 +62,17 @@ pub struct Batcher {
     tags: Vec<(String, String)>,
     shapes: Vec<Shape>,
     texts: Vec<Text>,
+    dictionary: Option<Dictionary>,
     next_number: u32,
     clock: u64,
+}
+
+/// What log lines are compressed with.
+#[derive(Debug)]
+struct Dictionary {
+    bytes: Arc<[u8]>,
+    /// The number under which it was announced.
+    number: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -90,14 +101,23 @@ struct Shape {
 }
 
 impl Batcher {
-    /// No batch, no schema.
+    /// No batch, no schema. `dictionary`: for log lines, one that zstd takes.
     #[must_use]
-    pub fn new(limits: BatchLimits, tags: Vec<(String, String)>) -> Self {
+    pub fn new(
+        limits: BatchLimits,
+        tags: Vec<(String, String)>,
+        dictionary: Option<Arc<[u8]>>,
+    ) -> Self {
+        let dictionary = dictionary.map(|bytes| Dictionary {
+            bytes,
+            number: None,
+        });
         Self {
             limits,
             tags,
             shapes: Vec::new(),
             texts: Vec::new(),
+            dictionary,
             next_number: 0,
             clock: 0,
         }
@@ -215,7 +235,7 @@ impl Batcher {
             !text.batch.is_empty() && wanted(text.source, text.opened, full)
         });
         if let Some(text) = text {
-            return Some(text.close());
+            return Some(text.close(self.dictionary.as_mut(), &mut self.next_number));
         }
         let at = self
             .shapes
@@ -275,10 +295,13 @@ impl Batcher {
 
     /// The schemas in use, by number.
     pub fn schemas(&self) -> impl Iterator<Item = (u32, &[u8])> {
-        self.shapes
-            .iter()
-            .filter_map(|shape| shape.numbered.as_ref())
-            .map(|(number, bytes)| (*number, bytes.as_slice()))
+        let dictionary = self.dictionary.as_ref();
+        let dictionary = dictionary.and_then(|known| Some((known.number?, &*known.bytes)));
+        let shapes = self.shapes.iter().filter_map(|shape| {
+            let (number, bytes) = shape.numbered.as_ref()?;
+            Some((*number, bytes.as_slice()))
+        });
+        dictionary.into_iter().chain(shapes)
     }
 
     /// Forgets shapes beyond [`MAX_SHAPES`], those first that have rested longest.
@@ -311,12 +334,22 @@ pub enum Which {
 }
 
 impl Text {
-    fn close(&mut self) -> Closed {
+    fn close(&mut self, dictionary: Option<&mut Dictionary>, next_number: &mut u32) -> Closed {
         let (first_time, last_time) = self.batch.times();
+        let mut new_schema = None;
+        let dictionary = dictionary.map(|known| {
+            let number = *known.number.get_or_insert_with(|| {
+                let number = *next_number;
+                *next_number += 1;
+                new_schema = Some((number, known.bytes.to_vec()));
+                number
+            });
+            (number, &*known.bytes)
+        });
         Closed {
             source: self.source,
-            new_schema: None,
-            content: Content::Text(self.batch.close()),
+            content: Content::Text(self.batch.close(dictionary)),
+            new_schema,
             first_time,
             last_time,
             cursor: self.cursor,

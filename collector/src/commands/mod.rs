@@ -1,6 +1,7 @@
 //! What the program can be asked to do.
 
 mod audit;
+mod dictionary;
 mod lake;
 mod run;
 mod status;
@@ -34,6 +35,11 @@ pub enum Command {
     Lake(lake::LakeCommand),
     /// Print table definitions for a query engine.
     Ddl(lake::DdlArgs),
+    /// Train a dictionary for the log lines of a fleet from those in its lake.
+    ///
+    /// Copy the file to the agents and name it in their setting `text.dictionary`; the collector
+    /// needs no copy.
+    Dictionary(dictionary::DictionaryArgs),
 }
 
 /// Carries out `command`; `Ok(false)` is the answer "no".
@@ -49,6 +55,7 @@ pub fn run(command: Command) -> Result<bool> {
         Command::Status(args) => status::run(&args),
         Command::Lake(command) => lake::run(&command, &clock),
         Command::Ddl(args) => lake::ddl(&args),
+        Command::Dictionary(args) => dictionary::run(&args),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Core: which schema a number means, and the schemas themselves.
 //!
 //! Numbers are bound within (origin, epoch); equal schemas of many devices are kept once, by their
-//! SHA-256. The book is shared: custody binds and forgets, the sinks look up. It is filled from the
+//! SHA-256. A dictionary of log lines is numbered and kept like them, and may be named by its SHA-256
+//! alone where it is kept already. The book is shared: custody binds and forgets, the sinks look up. It is filled from the
 //! journal's snapshot and Schema records, so that it always knows what records in the journal need.
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use headwater_proto::codec::Limits;
 use headwater_proto::ids::{DeviceId, Epoch};
 use headwater_proto::schema::Schema;
+use headwater_proto::text;
 use sha2::{Digest as _, Sha256};
 
 use super::envelope::SchemaHead;
@@ -35,16 +37,36 @@ pub enum Bound {
     Same,
     /// The number means another schema.
     Conflict,
-    /// The bytes are no schema.
+    /// A dictionary is named that is not kept.
+    Unknown,
+    /// The bytes are neither a schema nor a dictionary.
     Invalid,
     /// Too many, or too large together.
     Full,
 }
 
+/// What bytes that came as a schema are.
+#[derive(Debug)]
+enum Meaning {
+    Columns(Arc<Schema>),
+    Dictionary,
+}
+
+impl Meaning {
+    fn of(bytes: &[u8]) -> Option<Self> {
+        if text::is_dictionary(bytes) {
+            let taken = zstd::bulk::Decompressor::with_dictionary(bytes);
+            return taken.is_ok().then_some(Self::Dictionary);
+        }
+        let schema = Schema::decode(bytes, &Limits::DEFAULT).ok()?;
+        Some(Self::Columns(Arc::new(schema)))
+    }
+}
+
 #[derive(Debug)]
 struct Kept {
     bytes: Arc<[u8]>,
-    schema: Arc<Schema>,
+    meaning: Meaning,
     uses: usize,
 }
 
@@ -71,7 +93,7 @@ impl SchemaBook {
     /// Judges a binding without making it.
     #[must_use]
     pub fn judge(&self, head: &SchemaHead, bytes: &[u8]) -> Bound {
-        let id: SchemaId = Sha256::digest(bytes).into();
+        let id = id_of(bytes);
         let inner = self.lock();
         match inner.bound.get(&key(head)) {
             Some(known) if *known == id => return Bound::Same,
@@ -79,7 +101,10 @@ impl SchemaBook {
             None => {}
         }
         let known = inner.kept.contains_key(&id);
-        if !known && Schema::decode(bytes, &Limits::DEFAULT).is_err() {
+        if !known && text::referred(bytes).is_some() {
+            return Bound::Unknown;
+        }
+        if !known && Meaning::of(bytes).is_none() {
             return Bound::Invalid;
         }
         let more = if known { 0 } else { bytes.len() };
@@ -89,18 +114,19 @@ impl SchemaBook {
         Bound::New
     }
 
-    /// Binds a number, in the running group. False if the bytes are no schema.
+    /// Binds a number, in the running group. False if the bytes are neither schema nor dictionary, or
+    /// name one that is not kept.
     pub fn bind(&self, head: &SchemaHead, bytes: &[u8]) -> bool {
-        let id: SchemaId = Sha256::digest(bytes).into();
+        let id = id_of(bytes);
         let mut inner = self.lock();
         if !inner.kept.contains_key(&id) {
-            let Ok(schema) = Schema::decode(bytes, &Limits::DEFAULT) else {
+            let Some(meaning) = Meaning::of(bytes) else {
                 return false;
             };
             inner.bytes += bytes.len();
             let kept = Kept {
                 bytes: bytes.into(),
-                schema: Arc::new(schema),
+                meaning,
                 uses: 0,
             };
             inner.kept.insert(id, kept);
@@ -143,10 +169,24 @@ impl SchemaBook {
     ) -> Option<(SchemaId, Arc<Schema>)> {
         let inner = self.lock();
         let id = inner.bound.get(&(origin.clone(), epoch, number))?;
-        inner
-            .kept
-            .get(id)
-            .map(|kept| (*id, Arc::clone(&kept.schema)))
+        match &inner.kept.get(id)?.meaning {
+            Meaning::Columns(schema) => Some((*id, Arc::clone(schema))),
+            Meaning::Dictionary => None,
+        }
+    }
+
+    /// The dictionary of a number.
+    #[must_use]
+    pub fn dictionary(
+        &self,
+        origin: &DeviceId,
+        epoch: Epoch,
+        number: u32,
+    ) -> Option<(SchemaId, Arc<[u8]>)> {
+        let inner = self.lock();
+        let id = inner.bound.get(&(origin.clone(), epoch, number))?;
+        let kept = inner.kept.get(id)?;
+        matches!(kept.meaning, Meaning::Dictionary).then(|| (*id, Arc::clone(&kept.bytes)))
     }
 
     /// The bytes of the schema of a number.
@@ -155,6 +195,16 @@ impl SchemaBook {
         let inner = self.lock();
         let id = inner.bound.get(&key(head))?;
         inner.kept.get(id).map(|kept| Arc::clone(&kept.bytes))
+    }
+
+    /// Where `bytes` are a dictionary, or the number `head` means one, its SHA-256 if it is kept.
+    #[must_use]
+    pub fn dictionary_id(&self, head: &SchemaHead, bytes: &[u8]) -> Option<SchemaId> {
+        let inner = self.lock();
+        let id = inner.bound.get(&key(head)).copied();
+        let id = id.unwrap_or_else(|| id_of(bytes));
+        let kept = inner.kept.get(&id)?;
+        matches!(kept.meaning, Meaning::Dictionary).then_some(id)
     }
 
     /// The bytes of a schema.
@@ -218,6 +268,11 @@ impl Inner {
             self.kept.remove(&id);
         }
     }
+}
+
+/// SHA-256 of the schema that bytes are or stand for.
+fn id_of(bytes: &[u8]) -> SchemaId {
+    text::referred(bytes).map_or_else(|| Sha256::digest(bytes).into(), |id| *id)
 }
 
 fn key(head: &SchemaHead) -> (DeviceId, Epoch, u32) {

@@ -136,8 +136,9 @@ impl RowMaker {
                 Ok(end) => epoch_end(head, &end, rows),
                 Err(_) => self.lost(head, Reason::Undecodable, None, bytes, rows),
             },
-            Kind::Text => match log_lines(head, &frame) {
-                Some(lines) => {
+            Kind::Text => match log_lines(head, &frame, &self.schemas) {
+                Some((dictionary, lines)) => {
+                    self.used.extend(dictionary);
                     self.counters.log_lines += lines.len() as u64;
                     lines.into_iter().try_for_each(|line| rows.push_log(line))
                 }
@@ -486,10 +487,21 @@ fn described(reading: &Reading<'_>) -> Vec<u8> {
     format!("{} us, {:?}", reading.ts_us, reading.value).into_bytes()
 }
 
-/// The lines of a Text frame; `None` if it is damaged.
-fn log_lines(head: &BatchHead, frame: &Frame<'_>) -> Option<Vec<LogRow>> {
+/// The lines of a Text frame, and the dictionary that it took to read them; `None` if it is damaged.
+fn log_lines(
+    head: &BatchHead,
+    frame: &Frame<'_>,
+    schemas: &SchemaBook,
+) -> Option<(Option<SchemaId>, Vec<LogRow>)> {
     let (header, body) = TextHeader::read(frame.payload)?;
-    let body = zstd::bulk::decompress(body, header.body_bytes).ok()?;
+    let stream = &head.stream;
+    let dictionary = match header.dictionary {
+        Some(number) => Some(schemas.dictionary(&stream.device, stream.epoch, number)?),
+        None => None,
+    };
+    let known = dictionary.as_ref().map_or(&[][..], |(_, bytes)| bytes);
+    let mut zstd = zstd::bulk::Decompressor::with_dictionary(known).ok()?;
+    let body = zstd.decompress(body, header.body_bytes).ok()?;
     let mut walk = Lines::new(&body, header.first_time_us);
     let mut lines = Vec::new();
     for line in 0..header.lines {
@@ -508,5 +520,6 @@ fn log_lines(head: &BatchHead, frame: &Frame<'_>) -> Option<Vec<LogRow>> {
             record: Some(carrier(head)),
         });
     }
-    walk.is_done().then_some(lines)
+    walk.is_done()
+        .then(|| (dictionary.map(|(id, _)| id), lines))
 }

@@ -36,7 +36,7 @@ use headwater_proto::time::{Millis, Now, UnixMicros};
 use headwater_spool::{FakeDisk, Reader};
 
 pub const CONN: ConnId = ConnId(1);
-const START_US: i64 = 1_760_000_000_000_000;
+pub const START_US: i64 = 1_760_000_000_000_000;
 
 pub fn at(ms: u64) -> Now {
     let us = i64::try_from(ms * 1000).unwrap();

@@ -11,7 +11,7 @@
 //! | `<table>/_delta_log/<version>.json` | commits: the truth |
 //! | `<table>/hot/dt=<date>/<journal>-<first>-<last>-0.parquet` | rows |
 //! | `_headwater/stage/<journal>/` | files that are not published yet |
-//! | `_headwater/schemas/<sha256>` | schemas of the wire |
+//! | `_headwater/schemas/<sha256>` | schemas of the wire, and dictionaries of its log lines |
 //! | `catalog.json` | tables, columns, units, ranges, versions |
 
 pub mod audit;

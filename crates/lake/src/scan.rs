@@ -185,6 +185,18 @@ pub fn gaps(store: &dyn Store, mut visit: impl FnMut(Loss<'_>)) -> Result<(), Sc
     })
 }
 
+/// Visits the message of every row of `logs`, in the order of the table's files.
+///
+/// # Errors
+/// [`ScanError`] when the log or a file cannot be read.
+pub fn messages(store: &dyn Store, mut visit: impl FnMut(&str)) -> Result<(), ScanError> {
+    batches(store, Table::Logs, i64::MIN, &["message"], |batch| {
+        let messages = batch.texts("message")?;
+        (0..batch.rows()).for_each(|at| visit(messages.value(at)));
+        Ok(())
+    })
+}
+
 fn batches(
     store: &dyn Store,
     table: Table,

@@ -26,7 +26,7 @@ use crate::store::{Put, Store, StoreError};
 /// Folder of staged files, one folder per journal below it.
 const STAGE_DIR: &str = "_headwater/stage";
 
-/// Folder of wire schemas by their SHA-256.
+/// Folder of wire schemas and dictionaries by their SHA-256.
 const SCHEMAS_DIR: &str = "_headwater/schemas";
 
 /// Folder of a table's files as they were flushed.

@@ -271,19 +271,27 @@ pub fn bundle_seeds() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// A header with two lines.
+/// Headers with two lines, with and without a dictionary.
 #[must_use]
 pub fn text_seeds() -> Vec<Vec<u8>> {
     let header = TextHeader {
+        dictionary: None,
         lines: 2,
         first_time_us: 1_700_000_000_000_000,
         last_time_us: 1_700_000_000_000_010,
         name: "syslog",
         body_bytes: 10,
     };
-    let mut out = [0; MAX_HEADER_BYTES];
-    let len = header.write(&mut out).expect("a short name");
-    vec![prefixed(&out[..len], &[0, 2, b'a', b'b', 20, 1, b'c'])]
+    let seed = |dictionary| {
+        let header = TextHeader {
+            dictionary,
+            ..header
+        };
+        let mut out = [0; MAX_HEADER_BYTES];
+        let len = header.write(&mut out).expect("a short name");
+        prefixed(&out[..len], &[0, 2, b'a', b'b', 20, 1, b'c'])
+    };
+    vec![seed(None), seed(Some(300))]
 }
 
 /// A receiver with holes, an end and events after it.

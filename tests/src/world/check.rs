@@ -7,6 +7,7 @@ use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
 use headwater_lake::delta::{Log, LogError};
 use headwater_lake::{MemStore, Store, Table, audit};
+use headwater_proto::text::is_dictionary;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::generator::{Bits, CLOCK_STEP_US, Key, LOG, Made, line_number};
@@ -24,6 +25,8 @@ pub struct Found {
     pub gaps: BTreeMap<String, Vec<Option<(i64, i64)>>>,
     /// Log lines.
     pub lines: u64,
+    /// Dictionaries that it took to read them.
+    pub dictionaries: u64,
     /// Tables with a checkpoint.
     pub checkpoints: u64,
 }
@@ -37,6 +40,11 @@ pub fn read(store: &MemStore) -> Result<Found, String> {
     each_batch(store, Table::Samples, |batch| found.take_samples(batch))?;
     each_batch(store, Table::Logs, |batch| found.take_lines(batch))?;
     each_batch(store, Table::Gaps, |batch| found.take_gaps(batch))?;
+    let kept = store.list("_headwater/schemas");
+    for entry in kept.map_err(|error| error.to_string())? {
+        let bytes = store.get(&entry.path).map_err(|error| error.to_string())?;
+        found.dictionaries += u64::from(is_dictionary(&bytes));
+    }
     for table in Table::ALL {
         let hint = format!("{}/_delta_log/_last_checkpoint", table.name());
         found.checkpoints += u64::from(store.get(&hint).is_ok());

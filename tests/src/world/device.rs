@@ -10,7 +10,7 @@ use headwater_proto::time::{Now, UnixMicros};
 use headwater_spool::FakeDisk;
 
 use super::dice::Dice;
-use super::generator::{Made, SOURCES, Says, line};
+use super::generator::{Made, SOURCES, Says, dictionary, line};
 use super::run::Seen;
 
 /// How a process ends against its will.
@@ -119,6 +119,8 @@ impl Device {
                 bytes: 4096,
                 age_ms: 1000,
             },
+            // Its owner puts a dictionary in place and takes it away again, from start to start.
+            dictionary: (self.boots % 2 == 1).then(dictionary),
             boot: self.boots,
             wall_error_ms: Some(20),
             ..Settings::new(self.id.clone())

@@ -69,6 +69,8 @@ pub struct Seen {
     pub disks_lost: u64,
     /// Log lines in the lake.
     pub lines: u64,
+    /// Lakes that keep the dictionary of log lines.
+    pub dictionaries: u64,
     /// Publishes that came through the gateway.
     pub via_gateway: u64,
     /// Records that a second sink took.
@@ -94,7 +96,7 @@ pub struct Seen {
 impl Seen {
     /// Names and counts.
     #[must_use]
-    pub const fn all(&self) -> [(&'static str, u64); 24] {
+    pub const fn all(&self) -> [(&'static str, u64); 25] {
         [
             ("evicted", self.evicted),
             ("fell_to_memory", self.fell_to_memory),
@@ -110,6 +112,7 @@ impl Seen {
             ("clones", self.clones),
             ("disks_lost", self.disks_lost),
             ("lines", self.lines),
+            ("dictionaries", self.dictionaries),
             ("via_gateway", self.via_gateway),
             ("copied", self.copied),
             ("device_clock_steps", self.device_clock_steps),
@@ -159,6 +162,7 @@ impl Seen {
         self.clones += other.clones;
         self.disks_lost += other.disks_lost;
         self.lines += other.lines;
+        self.dictionaries += other.dictionaries;
         self.via_gateway += other.via_gateway;
         self.copied += other.copied;
         self.device_clock_steps += other.device_clock_steps;
@@ -297,6 +301,7 @@ impl World {
         match check::read(&store) {
             Ok(found) => {
                 summary.seen.lines += found.lines;
+                summary.seen.dictionaries += found.dictionaries;
                 summary.seen.checkpoints += found.checkpoints;
                 let mut known: Vec<Known> = Vec::new();
                 for device in &self.devices {

@@ -181,7 +181,11 @@ impl<D: Disk> Engine<D> {
             previous: previous.map(|stored| stored.epoch),
             durable: marks.clone(),
             marks,
-            batcher: Batcher::new(limits, self.settings.tags.clone()),
+            batcher: Batcher::new(
+                limits,
+                self.settings.tags.clone(),
+                self.settings.dictionary.clone(),
+            ),
             held: VecDeque::new(),
             held_bytes: 0,
             held_since: None,

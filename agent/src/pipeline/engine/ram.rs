@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use headwater_proto::codec::BatchHeader;
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::Epoch;
+use headwater_proto::text::TextHeader;
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::Disk;
 
@@ -181,9 +182,12 @@ impl<D: Disk> Engine<D> {
     }
 }
 
-/// The schema number of a batch's frame.
+/// The number of the schema that a batch's frame needs, or of a text's dictionary.
 pub(super) fn schema_of(bytes: &[u8]) -> Option<u32> {
     let (frame, _) = frame::decode(bytes).ok()?;
+    if frame.kind == Kind::Text {
+        return TextHeader::read(frame.payload)?.0.dictionary;
+    }
     if frame.kind != Kind::Batch {
         return None;
     }

@@ -1,6 +1,7 @@
 //! Core: the schemas that the collector needs to read what is sent: those at hand, where the others
 //! stand in the spool, and which went out on this connection.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
@@ -8,8 +9,10 @@ use headwater_proto::bundle::{BundleHead, BundleWriter};
 use headwater_proto::frame::Kind;
 use headwater_proto::ids::{Epoch, Lane};
 use headwater_proto::message::SchemaRequest;
+use headwater_proto::text;
 use headwater_proto::time::Now;
 use headwater_spool::{Disk, Log};
+use sha2::{Digest as _, Sha256};
 
 use super::{Engine, Output};
 use crate::pipeline::record::{self, Envelope, Snapshot};
@@ -210,6 +213,16 @@ impl<D: Disk> Engine<D> {
         self.schemas.note_sent(name);
         self.outputs.push_back(Output::Publish(out));
         true
+    }
+}
+
+/// What is sent of a schema before anybody asks: of a dictionary its SHA-256, since another device of
+/// the fleet has most often sent it already.
+pub(super) fn announced(bytes: &[u8]) -> Cow<'_, [u8]> {
+    if text::is_dictionary(bytes) {
+        Cow::Owned(text::refer(&Sha256::digest(bytes).into()).to_vec())
+    } else {
+        Cow::Borrowed(bytes)
     }
 }
 

@@ -13,7 +13,7 @@ use headwater_proto::time::{Millis, Now};
 use headwater_spool::Disk;
 
 use super::ram::schema_of;
-use super::schemas::{SchemaName, Schemas, schema_payload};
+use super::schemas::{SchemaName, Schemas, announced, schema_payload};
 use super::{Engine, Output};
 use crate::pipeline::record;
 
@@ -420,10 +420,8 @@ fn take_record(
                 packed.wants = Some((seq, name));
                 return ControlFlow::Break(());
             };
-            if writer
-                .push(Kind::Schema, &schema_payload(number, bytes))
-                .is_err()
-            {
+            let said = schema_payload(number, &announced(bytes));
+            if writer.push(Kind::Schema, &said).is_err() {
                 packed.too_large = packed.taken.is_empty();
                 return ControlFlow::Break(());
             }

@@ -1,5 +1,7 @@
 //! Core: what an engine is opened with, what it is told, and what it says.
 
+use std::sync::Arc;
+
 use headwater_proto::delivery::SenderLimits;
 use headwater_proto::ids::{DeviceId, Epoch, Lane};
 use headwater_proto::time::UnixMicros;
@@ -46,6 +48,8 @@ pub struct Settings {
     pub spool: SpoolSettings,
     /// When a batch closes.
     pub batch: BatchLimits,
+    /// What log lines are compressed with: a dictionary that zstd takes.
+    pub dictionary: Option<Arc<[u8]>>,
     /// Milliseconds after which a group of the normal lane is synced.
     pub group_ms: u64,
     /// The same for the bulk lane.
@@ -83,6 +87,7 @@ impl Settings {
                 bytes: 32 * 1024,
                 age_ms: 1000,
             },
+            dictionary: None,
             group_ms: 1000,
             bulk_group_ms: 5000,
             readings_bytes: 1 << 20,

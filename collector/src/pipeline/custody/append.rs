@@ -5,10 +5,13 @@
 //! ```
 //! A snapshot that rots must not take the journal with it. So each segment says once more, in
 //! records with checksums of their own, whose it is and how far the sinks were ([`Record::Begin`],
-//! its first), and what the schema numbers of its batches mean (before the first batch of each).
+//! its first), and what the schema numbers of its batches mean (before the first batch of each). A
+//! dictionary of log lines stands in a segment once, and then by its SHA-256: it is large, and all of a
+//! fleet use it.
 
 use std::cell::Cell;
 
+use headwater_proto::text;
 use headwater_spool::{AppendError, Disk};
 
 use super::{BLOCK_BYTES, Custody, Leaves, Refused};
@@ -41,11 +44,37 @@ impl<D: Disk> Custody<D> {
         let put = self.put(schema, record.kind(), &payload, leaves);
         self.scratch = payload;
         let position = put?;
-        if let Record::Schema(head, _) = record {
-            self.in_segment.insert(head.clone());
-        }
         self.apply(position, record);
+        if let Record::Schema(head, bytes) = record {
+            self.stands_here(head, bytes);
+        }
         Ok(position)
+    }
+
+    /// Appends what a schema number means.
+    pub(super) fn append_schema(&mut self, head: SchemaHead, bytes: &[u8]) -> Result<u64, Refused> {
+        let id = self.schemas.dictionary_id(&head, bytes);
+        let whole = id.and_then(|id| self.schemas.bytes(&id));
+        let bytes = whole.as_deref().unwrap_or(bytes);
+        let reference = id.map(|id| text::refer(&id));
+        let is_here = id.is_some_and(|id| self.dictionaries_in_segment.contains(&id));
+        let short = reference.as_ref().filter(|_| is_here);
+        if let Some(short) = short {
+            let record = Record::Schema(head.clone(), short);
+            let mut len = Vec::new();
+            record.encode(&mut len);
+            if !self.log.needs_segment(&[len.len()]) {
+                return self.append(&record, Leaves::Three);
+            }
+        }
+        self.append(&Record::Schema(head, bytes), Leaves::Three)
+    }
+
+    /// Notes that the segment says what a number means; `bytes` are that, or stand for it.
+    fn stands_here(&mut self, head: &SchemaHead, bytes: &[u8]) {
+        self.in_segment.insert(head.clone());
+        let id = self.schemas.dictionary_id(head, bytes);
+        self.dictionaries_in_segment.extend(id);
     }
 
     fn put(
@@ -72,7 +101,7 @@ impl<D: Disk> Custody<D> {
             self.ask_log(Step::Append(*kind, bytes), leaves)?;
         }
         if let Some(head) = schema {
-            self.in_segment.insert(head.clone());
+            self.stands_here(head, &[]);
         }
         self.ask_log(Step::Append(kind, payload), leaves)
     }
@@ -88,13 +117,22 @@ impl<D: Disk> Custody<D> {
             record.encode(&mut bytes);
             (record.kind(), bytes)
         };
-        let schema = schema.and_then(|head| {
+        let whole = schema.and_then(|head| {
             let bytes = self.schemas.bytes_of(head)?;
             Some(encoded(Record::Schema(head.clone(), &bytes)))
         });
-        let schema_len = schema.as_ref().map(|(_, bytes)| bytes.len());
-        let lens: Vec<usize> = schema_len.filter(|_| !is_there).into_iter().collect();
+        let short = schema.and_then(|head| {
+            let id = self.schemas.dictionary_id(head, &[])?;
+            let is_here = self.dictionaries_in_segment.contains(&id);
+            is_here.then(|| encoded(Record::Schema(head.clone(), &text::refer(&id))))
+        });
+        let more = short
+            .clone()
+            .or_else(|| whole.clone())
+            .filter(|_| !is_there);
+        let lens: Vec<usize> = more.iter().map(|(_, bytes)| bytes.len()).collect();
         let begins = self.log.needs_segment(&[lens.as_slice(), &[len]].concat());
+        let schema = if begins { whole } else { more };
         let begin = begins.then(|| {
             encoded(Record::Begin(BeginHead {
                 journal: self.journal,
@@ -160,6 +198,7 @@ impl<D: Disk> Custody<D> {
                 if written.get().is_some() {
                     self.pending_cursors = Some(self.cursors.clone());
                     self.in_segment.clear();
+                    self.dictionaries_in_segment.clear();
                 }
                 Ok(answer)
             }

@@ -37,7 +37,7 @@ use headwater_spool::{Disk, Log, Reader, SyncError};
 
 use super::credit::{JournalLevel, credit};
 use super::envelope::{Record, SchemaHead, SessionHead};
-use super::schemas::SchemaBook;
+use super::schemas::{SchemaBook, SchemaId};
 use super::snapshot::{NEW_BYTES, PendingPlan, SinkCursor};
 use crate::done::DoneEpochs;
 use crate::ledger::Ledger;
@@ -82,6 +82,8 @@ pub struct Custody<D: Disk> {
     schemas: SchemaBook,
     /// Schema numbers whose meaning stands in the present segment.
     in_segment: BTreeSet<SchemaHead>,
+    /// Dictionaries of which all bytes stand in the segment.
+    dictionaries_in_segment: BTreeSet<SchemaId>,
     /// Streams that were let go of.
     done: Box<dyn DoneEpochs>,
     /// The index did not tell what it has of an epoch that was read again.
@@ -315,6 +317,7 @@ impl<D: Disk> Custody<D> {
         self.schemas.roll_back();
         self.open.roll_back(first);
         self.in_segment.clear();
+        self.dictionaries_in_segment.clear();
         self.unsettle();
         self.pending_cursors = None;
         if self

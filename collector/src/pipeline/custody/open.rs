@@ -122,6 +122,7 @@ impl<D: Disk> Custody<D> {
             ledger: restored.ledger,
             schemas: restored.schemas,
             in_segment: BTreeSet::new(),
+            dictionaries_in_segment: BTreeSet::new(),
             done,
             index_failed: false,
             open: restored.open,

@@ -9,6 +9,7 @@ use headwater_proto::frame::{Frame, Frames, Kind};
 use headwater_proto::ids::{DeviceId, SeqRange, Stream};
 use headwater_proto::message::{self, Hello, Reject, RejectReason, SchemaRequest};
 use headwater_proto::sabotage::{self, Bug};
+use headwater_proto::text::TextHeader;
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
@@ -152,15 +153,17 @@ impl<D: Disk> Custody<D> {
         };
         match self.schemas.judge(&schema, bytes) {
             Bound::New => {
+                // What is named by its SHA-256 is in the snapshot already.
                 let more = NUMBER_BYTES + bytes.len();
                 if self.has_state_room(more, NEW_BYTES) {
-                    self.append(&Record::Schema(schema, bytes), Leaves::Three)?;
+                    self.append_schema(schema, bytes)?;
                     self.grown_bytes += more;
                 } else {
                     self.counters.malformed_total += 1;
                 }
             }
-            Bound::Same => {}
+            // A dictionary is asked for with the first lines that need it.
+            Bound::Same | Bound::Unknown => {}
             // Its batches are then refused as unknown or decoded by what the number first meant.
             Bound::Conflict | Bound::Invalid | Bound::Full => self.counters.malformed_total += 1,
         }
@@ -214,21 +217,19 @@ impl<D: Disk> Custody<D> {
                     }
                     self.grown_bytes += RANGE_BYTES;
                 }
-                if record.frame.kind == Kind::Batch {
-                    let batch = BatchHeader::peek(record.frame.payload);
-                    if let Ok(batch) = &batch {
-                        samples = batch.samples;
-                        let number = SchemaHead {
-                            origin: head.origin.clone(),
-                            epoch: head.epoch,
-                            number: batch.schema_no,
-                        };
-                        if !self.schemas.knows(&number) {
-                            self.ask(conn, head, number, now);
-                            return Ok(());
-                        }
-                        schema = Some(number);
+                let needs = needs(&record.frame);
+                samples = needs.samples;
+                if let Some(number) = needs.schema {
+                    let number = SchemaHead {
+                        origin: head.origin.clone(),
+                        epoch: head.epoch,
+                        number,
+                    };
+                    if !self.schemas.knows(&number) {
+                        self.ask(conn, head, number, now);
+                        return Ok(());
                     }
+                    schema = Some(number);
                 }
                 Verdict::Store
             }
@@ -311,6 +312,34 @@ impl<D: Disk> Custody<D> {
             },
         );
     }
+}
+
+/// What a record's frame says of itself.
+#[derive(Default)]
+struct Needs {
+    samples: u32,
+    /// Number of the schema that its batch needs, or of its text's dictionary.
+    schema: Option<u32>,
+}
+
+fn needs(frame: &Frame<'_>) -> Needs {
+    if frame.kind == Kind::Batch
+        && let Ok(batch) = BatchHeader::peek(frame.payload)
+    {
+        return Needs {
+            samples: batch.samples,
+            schema: Some(batch.schema_no),
+        };
+    }
+    if frame.kind == Kind::Text
+        && let Some((text, _)) = TextHeader::read(frame.payload)
+    {
+        return Needs {
+            samples: 0,
+            schema: text.dictionary,
+        };
+    }
+    Needs::default()
 }
 
 /// How the times of a bundle's records become Unix time. A sender that knows wall time stamps it;

@@ -1,0 +1,186 @@
+//! Log lines whose payload needs a dictionary.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+mod common;
+
+use common::{Rig, START_US, bundle_of, device, hello, hello_of, listed};
+use headwater_lake::{MemStore, scan};
+use headwater_proto::frame::Kind;
+use headwater_proto::ids::DeviceId;
+use headwater_proto::message::SchemaRequest;
+use headwater_proto::text::{MAX_HEADER_BYTES, TextHeader, refer, write_line};
+use sha2::{Digest as _, Sha256};
+
+/// Number of the dictionary in its epoch.
+const NUMBER: u32 = 4;
+
+fn message(n: u32) -> String {
+    format!("valve {} of pump {n} does not close, trying again", n % 7)
+}
+
+fn dictionary() -> Vec<u8> {
+    let lines: Vec<String> = (0..2_000).map(message).collect();
+    zstd::dict::from_samples(&lines, 4096).unwrap()
+}
+
+fn reference(dictionary: &[u8]) -> Vec<u8> {
+    refer(&Sha256::digest(dictionary).into()).to_vec()
+}
+
+fn schema_frame(bytes: &[u8]) -> Vec<u8> {
+    [&[u8::try_from(NUMBER).unwrap()][..], bytes].concat()
+}
+
+/// Two lines, compressed with `dictionary`.
+fn text(dictionary: &[u8]) -> Vec<u8> {
+    let mut body = vec![0; 1024];
+    let mut len = 0;
+    for n in [8, 9] {
+        len += write_line(START_US, START_US, message(n).as_bytes(), &mut body[len..]).unwrap();
+    }
+    body.truncate(len);
+    let header = TextHeader {
+        dictionary: Some(NUMBER),
+        lines: 2,
+        first_time_us: START_US,
+        last_time_us: START_US,
+        name: "pumps",
+        body_bytes: body.len(),
+    };
+    let mut out = vec![0; MAX_HEADER_BYTES];
+    let len = header.write(&mut out).unwrap();
+    out.truncate(len);
+    let mut zstd = zstd::bulk::Compressor::with_dictionary(3, dictionary).unwrap();
+    out.extend(zstd.compress(&body).unwrap());
+    out
+}
+
+fn lines(store: &MemStore) -> Vec<String> {
+    let mut lines = Vec::new();
+    scan::messages(store, |message| lines.push(message.to_owned())).unwrap();
+    lines
+}
+
+fn greeted() -> Rig {
+    let mut rig = Rig::new();
+    rig.connect("dev");
+    rig.up(hello(&[listed(1, 0, 9)]), 0);
+    assert!(rig.sync());
+    rig.sent.clear();
+    rig
+}
+
+#[test]
+fn a_dictionary_that_nobody_has_sent_is_asked_for_and_its_lines_not_taken_before() {
+    let mut rig = greeted();
+    let dictionary = dictionary();
+    let frames = [
+        (Kind::Schema, schema_frame(&reference(&dictionary))),
+        (Kind::Text, text(&dictionary)),
+    ];
+    let lonely = bundle_of(&device(), 1, 0, &frames);
+    rig.up(lonely.clone(), 1);
+    rig.sync();
+    let asked: Vec<SchemaRequest> = rig.messages();
+    assert_eq!((asked.len(), asked[0].schema), (1, NUMBER));
+    assert_eq!(rig.mark(1).unwrap().received, 0);
+    let answer = [(Kind::Schema, schema_frame(&dictionary))];
+    rig.up(bundle_of(&device(), 1, 0, &answer), 2);
+    rig.up(lonely, 3);
+    rig.sync();
+    assert_eq!(rig.mark(1).unwrap().received, 1);
+    rig.flush().unwrap();
+    assert_eq!(lines(&rig.store), [message(8), message(9)]);
+    assert!(rig.audit().totals.is_good());
+}
+
+/// Devices that name one dictionary by its SHA-256 after the first has sent it.
+const FLEET: u64 = 40;
+
+#[test]
+fn a_fleet_sends_its_dictionary_once_and_a_segment_of_the_journal_holds_it_once() {
+    let mut rig = Rig::new();
+    let dictionary = dictionary();
+    let bytes_before = rig.custody.log().used_bytes();
+    let mut segments = rig.custody.log().segments().count();
+    let mut rolled = 0;
+    for n in 0..FLEET {
+        let id = DeviceId::new(&format!("pump-{n}")).unwrap();
+        rig.connect(id.as_str());
+        rig.up_for(&id, hello_of(&id, &[listed(1, 0, 1)]), 0);
+        assert!(rig.sync());
+        let said = if n == 0 {
+            schema_frame(&dictionary)
+        } else {
+            schema_frame(&reference(&dictionary))
+        };
+        let frames = [(Kind::Schema, said), (Kind::Text, text(&dictionary))];
+        rig.up_for(&id, bundle_of(&id, 1, 0, &frames), n);
+        assert!(rig.sync());
+        let now = rig.custody.log().segments().count();
+        rolled += usize::from(now > segments);
+        segments = now;
+    }
+    assert_eq!(rig.messages::<SchemaRequest>(), []);
+    assert!(rolled > 0, "the journal is on its first segment");
+    let grown = rig.custody.log().used_bytes() - bytes_before;
+    let each = dictionary.len() as u64 * FLEET;
+    assert!(
+        grown < each,
+        "{grown} bytes of journal, {each} of dictionaries alone"
+    );
+    // Without its snapshots each segment still says what its numbers mean.
+    let (disk, store, done) = (rig.disk.power_cut(1), rig.store.clone(), rig.done.clone());
+    let mut rig = Rig::start_with(disk, store, done, common::settings(), rig.ms).unwrap();
+    rig.flush().unwrap();
+    assert_eq!(lines(&rig.store).len() as u64, 2 * FLEET);
+    assert!(rig.audit().totals.is_good());
+}
+
+#[test]
+fn lines_are_read_after_a_restart_that_has_the_journal_alone() {
+    let mut rig = greeted();
+    let dictionary = dictionary();
+    let frames = [
+        (Kind::Schema, schema_frame(&dictionary)),
+        (Kind::Text, text(&dictionary)),
+    ];
+    rig.up(bundle_of(&device(), 1, 0, &frames), 1);
+    assert!(rig.sync());
+    let (disk, store, done) = (rig.disk.power_cut(1), rig.store.clone(), rig.done.clone());
+    let mut rig = Rig::start_with(disk, store, done, common::settings(), rig.ms).unwrap();
+    rig.flush().unwrap();
+    assert_eq!(lines(&rig.store), [message(8), message(9)]);
+}
+
+#[test]
+fn what_zstd_does_not_take_for_a_dictionary_is_none() {
+    let mut rig = greeted();
+    let dictionary = dictionary();
+    let cut = [
+        (Kind::Schema, schema_frame(&dictionary[..24])),
+        (Kind::Text, text(&dictionary)),
+    ];
+    rig.up(bundle_of(&device(), 1, 0, &cut), 1);
+    rig.sync();
+    assert_eq!(rig.custody.counters().malformed_total, 1);
+    assert_eq!(rig.mark(1).unwrap().received, 0);
+}
+
+#[test]
+fn lines_that_name_the_schema_of_columns_go_to_quarantine_with_a_gap() {
+    let mut rig = greeted();
+    let mut columns = Vec::new();
+    common::schema().encode(&mut columns).unwrap();
+    let frames = [
+        (Kind::Schema, schema_frame(&columns)),
+        (Kind::Text, text(&dictionary())),
+    ];
+    rig.up(bundle_of(&device(), 1, 0, &frames), 1);
+    rig.sync();
+    rig.flush().unwrap();
+    assert!(lines(&rig.store).is_empty());
+    assert!(rig.audit().totals.is_good());
+    assert_eq!(rig.sink.counters().quarantined, 1);
+}
