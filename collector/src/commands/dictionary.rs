@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn a_handful_of_lines_trains_nothing() {
         let mut sample = Sample::new(SAMPLE_BYTES);
-        (0..LEAST_LINES - 1).for_each(|at| sample.take(&line(at)));
+        (0..LEAST_LINES - 1).for_each(|at| sample.take(&line(at as u64)));
         assert!(train(&sample.lines, 4096).is_err());
     }
 }
