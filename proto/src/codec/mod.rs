@@ -25,7 +25,16 @@
 //! 90, 0.1 % more); a slower or quicker pair of means than 1/8 and 1/32 (0.1 %), or quicker ones for
 //! the first rows (0.2 % more at 10 rows); bits far below the expected class without models (0.15 %
 //! more, and of bit patterns 2 %, for a twentieth of the time); means that follow the size of
-//! residuals beyond 40 bits (1.5 % more on noise in full doubles).
+//! residuals beyond 40 bits (1.5 % more on noise in full doubles); a filter that learns its weights by
+//! their signs (LMS) over two or four differences, started anew nowhere, estimated: 0.3 to 3.2 % fewer bits
+//! on vibration and 0.5 to 0.8 % on gyroscopes and accelerometers, 0.1 to 8 % more on nearly all else.
+//!
+//! What pays and was left out: models and histories that go on from batch to batch, so that a batch of ten
+//! rows begins with what those before it taught. It takes 12.1 % off at 10 rows, 3.5 % at 100, 0.4 % at
+//! 1,000, and would make every batch unreadable after one that is evicted, refused or damaged; each record
+//! of a spool and of a journal is to be readable alone. With it, parameters fitted to each batch and sent
+//! with it where that is shorter would save another 0.0 %, 0.3 % and 0.9 %; the agent fits anew when
+//! batches get dearer instead.
 
 pub mod bits;
 #[cfg(feature = "alloc")]
