@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use headwater_proto::ids::Lane;
-use headwater_proto::time::Now;
+use headwater_proto::time::{Millis, Now};
 use headwater_spool::Disk;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Notify, mpsc};
@@ -93,22 +93,13 @@ impl<D: Disk> Desk<D> {
             let retry = waiting.then(|| now.mono.plus(50));
             let due = wakeup.chain(status).chain(retry).min();
             let due = due.unwrap_or(now.mono.plus(60_000));
-            let event = tokio::select! {
-                () = self.stop.notified() => break,
-                () = self.wake.notified() => None,
-                () = tokio::time::sleep_until(self.clock.instant(due).into()) => None,
-                permit = self.up.reserve(), if blocked => {
-                    drop(permit);
-                    None
-                }
-                event = self.events.recv() => match event {
-                    Some(event) => Some(event),
-                    None => break,
+            let (stop, wake) = (Arc::clone(&self.stop), Arc::clone(&self.wake));
+            tokio::select! {
+                () = stop.notified() => break,
+                () = wake.notified() => {}
+                open = self.listen(due, blocked) => if !open {
+                    break;
                 },
-            };
-            if let Some(event) = event {
-                let now = self.clock.now();
-                self.take_event(&event, now);
             }
         }
         self.finish().await;
@@ -149,22 +140,28 @@ impl<D: Disk> Desk<D> {
                 return;
             }
             let due = self.engine.next_wakeup().map_or(end, |due| due.min(end));
-            let event = tokio::select! {
-                () = tokio::time::sleep_until(self.clock.instant(due).into()) => None,
-                permit = self.up.reserve(), if blocked => {
-                    drop(permit);
-                    None
-                }
-                event = self.events.recv() => match event {
-                    Some(event) => Some(event),
-                    None => return,
-                },
-            };
-            now = self.clock.now();
-            if let Some(event) = event {
-                self.take_event(&event, now);
+            if !self.listen(due, blocked).await {
+                return;
             }
+            now = self.clock.now();
         }
+    }
+
+    /// Waits until the link says something, which is taken in, until it has room again if it was
+    /// `blocked`, or until `due`. False: the link is gone. Cancel-safe.
+    async fn listen(&mut self, due: Millis, blocked: bool) -> bool {
+        let event = tokio::select! {
+            () = tokio::time::sleep_until(self.clock.instant(due).into()) => return true,
+            permit = self.up.reserve(), if blocked => {
+                drop(permit);
+                return true;
+            }
+            event = self.events.recv() => event,
+        };
+        let Some(event) = event else { return false };
+        let now = self.clock.now();
+        self.take_event(&event, now);
+        true
     }
 
     /// Takes what sources gave, a turn each. Says whether there may be more at once.
