@@ -7,7 +7,10 @@
 
 mod common;
 
-use common::{CONN, Rig, SAMPLES, batch, bundle, bundle_of, device, hello, listed, settings};
+use common::{
+    CONN, HEADER_BYTES, Rig, SAMPLES, batch, bundle, bundle_of, device, flush_all, hello, listed,
+    rot_snapshots, segments, settings,
+};
 use headwater_collector::done::DoneInMemory;
 use headwater_collector::pipeline::custody::{Custody, Event, Mode, Past, Settings, SinkSpec};
 use headwater_lake::MemStore;
@@ -15,26 +18,10 @@ use headwater_proto::frame::Kind;
 use headwater_proto::message::{RejectReason, SchemaRequest};
 use headwater_spool::{Disk, DiskFile, FakeDisk, Log};
 
-/// Bytes of a segment's header.
-const HEADER_BYTES: u64 = 64;
-
 fn greet(rig: &mut Rig, next: u64) {
     rig.connect("dev");
     rig.up(hello(&[listed(1, 0, next)]), 0);
     assert!(rig.sync());
-}
-
-fn segments(disk: &FakeDisk) -> Vec<String> {
-    let mut names = disk.list().unwrap();
-    names.retain(|name| name.ends_with(".seg"));
-    names
-}
-
-/// Flips a bit in the head of every snapshot.
-fn rot_snapshots(disk: &FakeDisk) {
-    for name in segments(disk) {
-        assert!(disk.rot(&name, HEADER_BYTES + 3, 1));
-    }
 }
 
 /// Flips a bit in the newest record that holds `bytes`.
@@ -49,16 +36,6 @@ fn rot_record(disk: &FakeDisk, bytes: &[u8]) {
         }
     }
     panic!("no segment holds the record");
-}
-
-/// Flushes until the sinks have passed all, and lets custody look at it.
-fn flush_all(rig: &mut Rig) {
-    for _ in 0..4 {
-        rig.ms += 3_000;
-        rig.flush().unwrap();
-        rig.handle(Event::Tick);
-        assert!(rig.sync());
-    }
 }
 
 fn expect_whole(rig: &Rig, samples: u64) {

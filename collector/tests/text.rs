@@ -4,10 +4,15 @@
 
 mod common;
 
-use common::{Rig, START_US, bundle_of, device, hello, hello_of, listed};
+use common::{
+    Rig, START_US, bundle, bundle_of, device, flush_all, hello, hello_of, listed, rot_snapshots,
+};
+use headwater_collector::pipeline::custody::Past;
+use headwater_collector::pipeline::envelope::SchemaHead;
+use headwater_collector::pipeline::schemas::{Bound, MAX_DICTIONARIES_BYTES};
 use headwater_lake::{MemStore, scan};
 use headwater_proto::frame::Kind;
-use headwater_proto::ids::DeviceId;
+use headwater_proto::ids::{DeviceId, Epoch};
 use headwater_proto::message::SchemaRequest;
 use headwater_proto::text::{MAX_HEADER_BYTES, TextHeader, refer, write_line};
 use sha2::{Digest as _, Sha256};
@@ -121,9 +126,14 @@ fn a_fleet_sends_its_dictionary_once_and_a_segment_of_the_journal_holds_it_once(
         let now = rig.custody.log().segments().count();
         rolled += usize::from(now > segments);
         segments = now;
+        if n == FLEET / 2 {
+            // What the lake has leaves the journal, the device's record that brought it among them.
+            flush_all(&mut rig);
+            segments = rig.custody.log().segments().count();
+        }
     }
     assert_eq!(rig.messages::<SchemaRequest>(), []);
-    assert!(rolled > 0, "the journal is on its first segment");
+    assert!(rolled > 1, "the journal is on its first segment");
     let grown = rig.custody.log().used_bytes() - bytes_before;
     let each = dictionary.len() as u64 * FLEET;
     assert!(
@@ -132,7 +142,9 @@ fn a_fleet_sends_its_dictionary_once_and_a_segment_of_the_journal_holds_it_once(
     );
     // Without its snapshots each segment still says what its numbers mean.
     let (disk, store, done) = (rig.disk.power_cut(1), rig.store.clone(), rig.done.clone());
+    rot_snapshots(&disk);
     let mut rig = Rig::start_with(disk, store, done, common::settings(), rig.ms).unwrap();
+    assert_eq!(rig.past, Past::Records);
     rig.flush().unwrap();
     assert_eq!(lines(&rig.store).len() as u64, 2 * FLEET);
     assert!(rig.audit().totals.is_good());
@@ -155,7 +167,7 @@ fn lines_are_read_after_a_restart_that_has_the_journal_alone() {
 }
 
 #[test]
-fn what_zstd_does_not_take_for_a_dictionary_is_none() {
+fn lines_whose_dictionary_zstd_does_not_take_are_refused_for_good() {
     let mut rig = greeted();
     let dictionary = dictionary();
     let cut = [
@@ -166,6 +178,81 @@ fn what_zstd_does_not_take_for_a_dictionary_is_none() {
     rig.sync();
     assert_eq!(rig.custody.counters().malformed_total, 1);
     assert_eq!(rig.mark(1).unwrap().received, 0);
+    let rejects = rig.rejects();
+    assert_eq!(rejects.len(), 1);
+    assert!(rejects[0].reason.is_final());
+    assert_eq!(rig.messages::<SchemaRequest>(), []);
+}
+
+#[test]
+fn dictionaries_beyond_their_room_are_refused_and_schemas_still_find_theirs() {
+    let mut rig = greeted();
+    let room = MAX_DICTIONARIES_BYTES;
+    let book = rig.custody.schemas().clone();
+    let head = |number| SchemaHead {
+        origin: device(),
+        epoch: Epoch::new(1),
+        number,
+    };
+    let mut whole = dictionary();
+    let mut number = 100u32;
+    // zstd takes any content behind the tables of a dictionary.
+    while (number as usize - 100 + 1) * whole.len() <= room {
+        let end = whole.len() - 4;
+        whole[end..].copy_from_slice(&number.to_le_bytes());
+        assert_eq!(book.judge(&head(number), &whole), Bound::New);
+        assert!(book.bind(&head(number), &whole));
+        number += 1;
+    }
+    let end = whole.len() - 4;
+    whole[end..].copy_from_slice(&number.to_le_bytes());
+    assert_eq!(book.judge(&head(number), &whole), Bound::Full);
+    rig.up(bundle(1, 0, 1), 1);
+    rig.sync();
+    assert_eq!(rig.mark(1).unwrap().received, 1);
+}
+
+#[test]
+fn a_dictionary_that_came_from_another_device_meanwhile_is_not_asked_for() {
+    let mut rig = Rig::new();
+    let dictionary = dictionary();
+    let gateway = DeviceId::new("gw").unwrap();
+    rig.connect("gw");
+    let nodes = ["node-1", "node-2"].map(|name| DeviceId::new(name).unwrap());
+    for node in &nodes {
+        rig.up_for(&gateway, hello_of(node, &[listed(1, 0, 1)]), 0);
+    }
+    assert!(rig.sync());
+    let said = [
+        (Kind::Schema, schema_frame(&reference(&dictionary))),
+        (Kind::Schema, schema_frame(&dictionary)),
+        (Kind::Text, text(&dictionary)),
+    ];
+    rig.up_for(&gateway, bundle_of(&nodes[0], 1, 0, &said[..1]), 1);
+    rig.up_for(&gateway, bundle_of(&nodes[1], 1, 0, &said[1..2]), 2);
+    rig.up_for(&gateway, bundle_of(&nodes[0], 1, 0, &said[2..]), 3);
+    assert!(rig.sync());
+    assert_eq!(rig.messages::<SchemaRequest>(), []);
+    rig.flush().unwrap();
+    assert_eq!(lines(&rig.store), [message(8), message(9)]);
+}
+
+#[test]
+fn a_reference_to_a_schema_of_columns_binds_nothing() {
+    let mut rig = greeted();
+    rig.up(bundle(1, 0, 1), 1);
+    let mut columns = Vec::new();
+    common::schema().encode(&mut columns).unwrap();
+    let said = [(Kind::Schema, schema_frame(&reference(&columns)))];
+    rig.up(bundle_of(&device(), 1, 1, &said), 2);
+    rig.sync();
+    assert_eq!(rig.custody.counters().malformed_total, 1);
+    let head = SchemaHead {
+        origin: device(),
+        epoch: Epoch::new(1),
+        number: NUMBER,
+    };
+    assert!(!rig.custody.schemas().knows(&head));
 }
 
 #[test]

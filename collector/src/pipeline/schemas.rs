@@ -2,7 +2,9 @@
 //!
 //! Numbers are bound within (origin, epoch); equal schemas of many devices are kept once, by their
 //! SHA-256. A dictionary of log lines is numbered and kept like them, and may be named by its SHA-256
-//! alone where it is kept already. The book is shared: custody binds and forgets, the sinks look up. It is filled from the
+//! alone where it is kept already.
+//!
+//! The book is shared: custody binds and forgets, the sinks look up. It is filled from the
 //! journal's snapshot and Schema records, so that it always knows what records in the journal need.
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,6 +21,8 @@ use super::envelope::SchemaHead;
 /// Most bytes of distinct schemas: they all stand in each journal snapshot. A fleet of one make
 /// shares one schema.
 pub const MAX_SCHEMA_BYTES: usize = 6 << 20;
+/// Most bytes of distinct dictionaries among them: a fleet shares one or a few, and schemas need the rest.
+pub const MAX_DICTIONARIES_BYTES: usize = 1 << 20;
 /// Most bound numbers.
 pub const MAX_BOUND: usize = 65_536;
 
@@ -100,9 +104,20 @@ impl SchemaBook {
             Some(_) => return Bound::Conflict,
             None => {}
         }
-        let known = inner.kept.contains_key(&id);
-        if !known && text::referred(bytes).is_some() {
-            return Bound::Unknown;
+        let kept = inner.kept.get(&id);
+        let known = kept.is_some();
+        if text::referred(bytes).is_some() {
+            match kept.map(|kept| &kept.meaning) {
+                None => return Bound::Unknown,
+                // Columns are always told in full.
+                Some(Meaning::Columns(_)) => return Bound::Invalid,
+                Some(Meaning::Dictionary) => {}
+            }
+        } else if !known && text::is_dictionary(bytes) {
+            let taken = inner.dictionaries_bytes() + bytes.len();
+            if taken > MAX_DICTIONARIES_BYTES {
+                return Bound::Full;
+            }
         }
         if !known && Meaning::of(bytes).is_none() {
             return Bound::Invalid;
@@ -255,6 +270,13 @@ impl SchemaBook {
 }
 
 impl Inner {
+    fn dictionaries_bytes(&self) -> usize {
+        let kept = self.kept.values();
+        kept.filter(|kept| matches!(kept.meaning, Meaning::Dictionary))
+            .map(|kept| kept.bytes.len())
+            .sum()
+    }
+
     fn unbind(&mut self, key: &(DeviceId, Epoch, u32)) {
         let Some(id) = self.bound.remove(key) else {
             return;

@@ -33,7 +33,7 @@ use headwater_proto::message::{
 use headwater_proto::sample::Value;
 use headwater_proto::schema::{Column, ColumnKind, Schema};
 use headwater_proto::time::{Millis, Now, UnixMicros};
-use headwater_spool::{FakeDisk, Reader};
+use headwater_spool::{Disk, FakeDisk, Reader};
 
 pub const CONN: ConnId = ConnId(1);
 pub const START_US: i64 = 1_760_000_000_000_000;
@@ -445,4 +445,30 @@ pub fn framed(kind: Kind, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     frame::append(kind, payload, &mut out).unwrap();
     out
+}
+
+/// Bytes of a segment's header.
+pub const HEADER_BYTES: u64 = 64;
+
+pub fn segments(disk: &FakeDisk) -> Vec<String> {
+    let mut names = disk.list().unwrap();
+    names.retain(|name| name.ends_with(".seg"));
+    names
+}
+
+/// Flips a bit in the head of every snapshot.
+pub fn rot_snapshots(disk: &FakeDisk) {
+    for name in segments(disk) {
+        assert!(disk.rot(&name, HEADER_BYTES + 3, 1));
+    }
+}
+
+/// Flushes until the sinks have passed all, and lets custody look at it.
+pub fn flush_all(rig: &mut Rig) {
+    for _ in 0..4 {
+        rig.ms += 3_000;
+        rig.flush().unwrap();
+        rig.handle(Event::Tick);
+        assert!(rig.sync());
+    }
 }

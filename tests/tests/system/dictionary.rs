@@ -78,8 +78,12 @@ fn a_dictionary_trained_from_the_lake_makes_the_lines_of_a_fleet_smaller() {
         let more = format!("[text]\ndictionary = {file:?}\n");
         // The first device of the fleet is asked for the dictionary and sends again what came before.
         send(site, "pump-2", &more, LINES)?;
+        let asked = site.metric("headwater_schema_requests_total")?;
+        ensure!(asked > 0, "nobody was asked for the dictionary");
         let small = send(site, "pump-3", &more, 2 * LINES)?;
         ensure!(small * 4 < plain * 3, "{small} bytes, {plain} without");
+        let again = site.metric("headwater_schema_requests_total")?;
+        ensure!(asked == again, "asked {again} times, not {asked}");
         site.stop_collector()?;
         let lines = rows(&site.lake(), "logs")?;
         ensure!(lines == 3 * LINES, "{lines} lines");

@@ -1,6 +1,7 @@
 //! Core: a lane while its disk cannot be written: a RAM epoch for what cannot wait, and the way back.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 
 use headwater_proto::codec::BatchHeader;
 use headwater_proto::frame::{self, Kind};
@@ -112,7 +113,10 @@ impl<D: Disk> Engine<D> {
                     found.map(|(_, bytes)| bytes.to_vec())
                 });
             if let Some(bytes) = bytes {
-                ram.schemas.entry(number).or_insert(bytes);
+                if let Entry::Vacant(room) = ram.schemas.entry(number) {
+                    ram.bytes += bytes.len();
+                    room.insert(bytes);
+                }
             }
         }
         ram.push(kind, &envelope);

@@ -10,7 +10,7 @@ use headwater_proto::frame::Kind;
 use headwater_proto::ids::{Epoch, Lane};
 use headwater_proto::message::SchemaRequest;
 use headwater_proto::text;
-use headwater_proto::time::Now;
+use headwater_proto::time::{Millis, Now};
 use headwater_spool::{Disk, Log};
 use sha2::{Digest as _, Sha256};
 
@@ -23,6 +23,8 @@ const MAX_CACHED_SCHEMAS: usize = 256;
 const MAX_SENT_SCHEMAS: usize = 4096;
 /// Most schemas remembered as not to be found; beyond it they are looked for again.
 const MAX_NOWHERE: usize = 256;
+/// How soon a schema is sent again that was asked for before.
+const ANSWER_AGAIN_MS: u64 = 10_000;
 /// Bytes read at once when schemas are looked for.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -36,6 +38,8 @@ pub(super) struct Schemas {
     pub(super) sent: BTreeSet<SchemaName>,
     /// Looked for on this connection and not found: their batches go without.
     pub(super) nowhere: BTreeSet<SchemaName>,
+    /// Asked for and answered on this connection, and when.
+    answered: BTreeMap<SchemaName, Millis>,
 }
 
 impl Schemas {
@@ -71,6 +75,7 @@ impl<D: Disk> Engine<D> {
     pub(super) fn forget_sent_schemas(&mut self) {
         self.schemas.sent.clear();
         self.schemas.nowhere.clear();
+        self.schemas.answered.clear();
     }
 
     /// Looks for the schema that record `seq` needs: in its segment, which holds it unless that is
@@ -174,6 +179,11 @@ impl<D: Disk> Engine<D> {
         }
         let at = self.index_of(*lane);
         let name = (*epoch, *schema);
+        let answered = self.schemas.answered.get(&name);
+        if answered.is_some_and(|at| now.mono.since(*at) < ANSWER_AGAIN_MS) {
+            // The answer is on its way; over a slow link it takes longer than the next request.
+            return true;
+        }
         if !self.schemas.cached.contains_key(&name) {
             let found = self.lanes[at]
                 .batcher
@@ -211,6 +221,10 @@ impl<D: Disk> Engine<D> {
         let len = writer.finish();
         out.truncate(len);
         self.schemas.note_sent(name);
+        if self.schemas.answered.len() >= MAX_CACHED_SCHEMAS {
+            self.schemas.answered.clear();
+        }
+        self.schemas.answered.insert(name, now.mono);
         self.outputs.push_back(Output::Publish(out));
         true
     }

@@ -53,6 +53,10 @@ struct Conn {
     origins: BTreeMap<DeviceId, hello::Origin>,
     /// Schemas that it was asked for, and when.
     asked: BTreeMap<SchemaHead, Millis>,
+    /// Numbers that stand for dictionaries which were not kept when they were told.
+    referred: BTreeMap<SchemaHead, SchemaId>,
+    /// Numbers of dictionaries that were not taken: lines that need them never will be.
+    untaken: BTreeSet<SchemaHead>,
     withheld_bytes: usize,
 }
 
@@ -145,6 +149,8 @@ impl<D: Disk> Custody<D> {
                     client,
                     origins: BTreeMap::new(),
                     asked: BTreeMap::new(),
+                    referred: BTreeMap::new(),
+                    untaken: BTreeSet::new(),
                     withheld_bytes: 0,
                 };
                 self.conns.insert(conn, conn_state);

@@ -9,7 +9,7 @@ use headwater_proto::frame::{Frame, Frames, Kind};
 use headwater_proto::ids::{DeviceId, SeqRange, Stream};
 use headwater_proto::message::{self, Hello, Reject, RejectReason, SchemaRequest};
 use headwater_proto::sabotage::{self, Bug};
-use headwater_proto::text::TextHeader;
+use headwater_proto::text::{self, TextHeader};
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
@@ -128,7 +128,7 @@ impl<D: Disk> Custody<D> {
         let via = (*device != head.origin).then(|| device.clone());
         for record in bundle.records() {
             match record.seq {
-                None => self.schema(head, &record.frame)?,
+                None => self.schema(conn, head, &record.frame)?,
                 Some(seq) => self.numbered(conn, head, via.as_ref(), seq, &record, now)?,
             }
         }
@@ -138,7 +138,12 @@ impl<D: Disk> Custody<D> {
         Ok(())
     }
 
-    fn schema(&mut self, head: &BundleHead, frame: &Frame<'_>) -> Result<(), Refused> {
+    fn schema(
+        &mut self,
+        conn: ConnId,
+        head: &BundleHead,
+        frame: &Frame<'_>,
+    ) -> Result<(), Refused> {
         let mut at = 0;
         let number = headwater_proto::varint::get(frame.payload, &mut at)
             .and_then(|number| u32::try_from(number).ok());
@@ -159,15 +164,54 @@ impl<D: Disk> Custody<D> {
                     self.append_schema(schema, bytes)?;
                     self.grown_bytes += more;
                 } else {
-                    self.counters.malformed_total += 1;
+                    self.not_taken(conn, schema, bytes);
                 }
             }
-            // A dictionary is asked for with the first lines that need it.
-            Bound::Same | Bound::Unknown => {}
+            Bound::Same => {}
+            // It is asked for with the first lines that need it, if no other device has sent it by then.
+            Bound::Unknown => {
+                if let (Some(state), Some(id)) = (self.conns.get_mut(&conn), text::referred(bytes))
+                    && state.referred.len() < MAX_ASKED
+                {
+                    state.referred.insert(schema, *id);
+                }
+            }
             // Its batches are then refused as unknown or decoded by what the number first meant.
-            Bound::Conflict | Bound::Invalid | Bound::Full => self.counters.malformed_total += 1,
+            Bound::Conflict | Bound::Invalid | Bound::Full => self.not_taken(conn, schema, bytes),
         }
         Ok(())
+    }
+
+    /// A schema is wrong or finds no room. A dictionary is not asked for again: it is large, and its
+    /// lines need not hold up what comes after them.
+    fn not_taken(&mut self, conn: ConnId, schema: SchemaHead, bytes: &[u8]) {
+        self.counters.malformed_total += 1;
+        if let Some(state) = self.conns.get_mut(&conn)
+            && text::is_dictionary(bytes)
+            && state.untaken.len() < MAX_ASKED
+        {
+            state.untaken.insert(schema);
+        }
+    }
+
+    /// Whether the number is bound, now that another device may have sent the dictionary it stands for.
+    fn knows(&mut self, conn: ConnId, number: &SchemaHead) -> Result<bool, Refused> {
+        if self.schemas.knows(number) {
+            return Ok(true);
+        }
+        let state = self.conns.get(&conn);
+        let Some(id) = state.and_then(|state| state.referred.get(number)) else {
+            return Ok(false);
+        };
+        let reference = text::refer(id);
+        let more = NUMBER_BYTES + reference.len();
+        let is_kept = self.schemas.judge(number, &reference) == Bound::New;
+        if !is_kept || !self.has_state_room(more, NEW_BYTES) {
+            return Ok(false);
+        }
+        self.append_schema(number.clone(), &reference)?;
+        self.grown_bytes += more;
+        Ok(true)
     }
 
     fn numbered(
@@ -225,8 +269,13 @@ impl<D: Disk> Custody<D> {
                         epoch: head.epoch,
                         number,
                     };
-                    if !self.schemas.knows(&number) {
-                        self.ask(conn, head, number, now);
+                    if !self.knows(conn, &number)? {
+                        let state = self.conns.get(&conn);
+                        if state.is_some_and(|state| state.untaken.contains(&number)) {
+                            self.reject(conn, head, one, RejectReason::Unsupported);
+                        } else {
+                            self.ask(conn, head, number, now);
+                        }
                         return Ok(());
                     }
                     schema = Some(number);
