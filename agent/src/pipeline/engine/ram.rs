@@ -112,11 +112,11 @@ impl<D: Disk> Engine<D> {
                     let found = lane.batcher.schemas().find(|(known, _)| *known == number);
                     found.map(|(_, bytes)| bytes.to_vec())
                 });
-            if let Some(bytes) = bytes {
-                if let Entry::Vacant(room) = ram.schemas.entry(number) {
-                    ram.bytes += bytes.len();
-                    room.insert(bytes);
-                }
+            if let Some(bytes) = bytes
+                && let Entry::Vacant(room) = ram.schemas.entry(number)
+            {
+                ram.bytes += bytes.len();
+                room.insert(bytes);
             }
         }
         ram.push(kind, &envelope);
