@@ -132,6 +132,7 @@ impl Decoder<'_> {
                 series: 0,
                 ticks: if row == 0 { 0 } else { span },
                 timed,
+                in_block: 0,
             };
             let text = |coder: &mut RangeReader<'_>, same: &mut _, at: usize, last| {
                 let mut symbol = Symbol::default();

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::bits::{BitWriter, Bits, CodeError};
 use super::model::{Class, Plan, Symbol};
 use super::range::{Coder as _, Even, RangeWriter};
-use super::range_rows::{Place, RangeRows};
+use super::range_rows::{BLOCK, Place, RangeRows};
 use super::rice::{self, Rice, RowState, Texts};
 use super::rows::Cells;
 use super::table::{Table, code_series, learn, plans, symbol};
@@ -233,10 +233,14 @@ impl Encoder {
         range.clear();
         cells.resize(plans.len(), None);
         for (row, &ticks) in ticks.iter().enumerate() {
+            if row % BLOCK == 0 {
+                range.split(plans, rows.columns.iter().map(|column| &column.bits[row..]));
+            }
             let place = Place {
                 series: rows.series[row],
                 ticks,
                 timed: unordered || (row > 0 && row + 1 < count),
+                in_block: row % BLOCK,
             };
             for (cell, column) in cells.iter_mut().zip(&rows.columns) {
                 *cell = column.present[row].then(|| column.bits[row]);

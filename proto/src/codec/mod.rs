@@ -62,6 +62,8 @@ mod range;
 #[cfg(feature = "alloc")]
 mod range_columns;
 #[cfg(feature = "alloc")]
+mod range_plan;
+#[cfg(feature = "alloc")]
 mod range_rows;
 #[cfg(feature = "alloc")]
 mod range_tables;

@@ -261,6 +261,54 @@ impl Plan {
         }
     }
 
+    /// Splits many values, each into every `step`th place of `said`.
+    #[cfg(feature = "alloc")]
+    pub(super) fn split_all(&self, values: &[u64], said: &mut [Said], step: usize) {
+        let low = |bits: u64| (bits & 0xffff_ffff) as u32;
+        let places = values.iter().zip(said.iter_mut().step_by(step.max(1)));
+        match (self.kind, self.params.scale) {
+            (ColumnKind::F32, Scale::Decimal(_) | Scale::Parts(_) | Scale::Printed(_)) => {
+                for (&bits, said) in places {
+                    let (mantissa, correction) =
+                        scale::split_f32(low(bits), self.power, self.part)
+                            .unwrap_or((0, Said::NONE));
+                    *said = self.said(mantissa, correction);
+                }
+            }
+            (ColumnKind::F64, Scale::Decimal(_) | Scale::Parts(_)) => {
+                for (&bits, said) in places {
+                    let (mantissa, correction) =
+                        scale::split_f64(bits, self.power).unwrap_or((0, Said::NONE));
+                    *said = self.said(mantissa, correction);
+                }
+            }
+            _ => {
+                for (&bits, said) in places {
+                    let (quotient, correction) = self.split(bits).unwrap_or((0, Said::NONE));
+                    *said = Said {
+                        quotient,
+                        correction,
+                    };
+                }
+            }
+        }
+    }
+
+    #[cfg(feature = "alloc")]
+    #[inline(always)]
+    fn said(&self, mantissa: i64, correction: i8) -> Said {
+        match self.quotient(mantissa) {
+            Some(quotient) => Said {
+                quotient,
+                correction,
+            },
+            None => Said {
+                quotient: 0,
+                correction: Said::NONE,
+            },
+        }
+    }
+
     /// Undoes [`Plan::split`].
     #[cfg(feature = "alloc")]
     #[inline]
@@ -288,6 +336,30 @@ impl Plan {
             }
             (ColumnKind::F64, _) => scale::join_f64(mantissa, correction, self.power),
             (ColumnKind::I64 | ColumnKind::Bool | ColumnKind::Str, _) => mantissa.cast_unsigned(),
+        }
+    }
+}
+
+/// What a value was split into; the correction says whether there is a quotient.
+#[cfg(feature = "alloc")]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Said {
+    quotient: i64,
+    correction: i8,
+}
+
+#[cfg(feature = "alloc")]
+impl Said {
+    /// Stands where a correction would, for a value without a quotient.
+    const NONE: i8 = i8::MIN;
+
+    /// Quotient and correction.
+    #[inline(always)]
+    pub(super) const fn get(self) -> Option<(i64, i8)> {
+        if self.correction == Self::NONE {
+            None
+        } else {
+            Some((self.quotient, self.correction))
         }
     }
 }
@@ -412,14 +484,17 @@ impl<W: Width> History<W> {
             .wrapping_add(crate::varint::unzigzag(code))
     }
 
-    /// What a tap on this column sees: how far the value of a lag (1 for the last) lies above the
-    /// reference.
+    /// One of the last three quotients, 0 for the newest.
     #[cfg(feature = "alloc")]
     #[inline]
-    pub(crate) fn above(&self, plan: &Plan, lag: usize) -> i64 {
-        self.past[lag.clamp(1, 3) - 1]
-            .load()
-            .wrapping_sub(plan.params.reference)
+    pub(crate) fn past(&self, place: u8) -> i64 {
+        let [newest, before, oldest] = self.past;
+        match place {
+            0 => newest,
+            1 => before,
+            _ => oldest,
+        }
+        .load()
     }
 
     /// The last quotient, or the reference before the first.

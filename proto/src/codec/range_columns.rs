@@ -1,9 +1,9 @@
 //! What the range back end learns of one column beside its residuals, and what it codes with that.
 
 use super::magnitude::Own;
-use super::model::{History, Plan};
-use super::params::Tap;
+use super::model::Plan;
 use super::range::{Coder, Model};
+use super::range_plan::Lane;
 use super::rice::bit_len;
 use crate::varint::{unzigzag, zigzag};
 
@@ -61,11 +61,8 @@ impl ColumnModels {
     /// Whether the row tells exceptions of this column, because there are few. Those of a column
     /// with a memory are often recent values, which are none.
     #[inline]
-    pub(super) const fn are_told(&self, plan: &Plan) -> bool {
-        plan.excepts()
-            && !plan.remembers_all()
-            && self.was_raw == 0
-            && self.raw[0].probability() < RARE
+    pub(super) const fn are_told(&self, lane: &Lane) -> bool {
+        lane.tells && self.was_raw == 0 && self.raw[0].probability() < RARE
     }
 
     /// Codes whether a value is an exception.
@@ -130,31 +127,6 @@ impl ColumnModels {
         }
         if negative { -units } else { units }
     }
-}
-
-/// The next quotient of a column: its own prediction and what its taps add to it.
-#[inline]
-pub(super) fn foretold(
-    (plans, taps): (&[Plan], &[Tap]),
-    columns: &[History<i64>],
-    at: usize,
-    base: i64,
-) -> i64 {
-    let mut sum = 1i128 << 15;
-    for tap in taps {
-        let column = usize::from(tap.column);
-        if column == at && tap.lag == 0 {
-            sum = sum.wrapping_add(i128::from(tap.weight));
-            continue;
-        }
-        // An earlier column has learnt this row's value by now, so that its lags begin with 0.
-        let lag = usize::from(tap.lag) + usize::from(column < at);
-        let above = columns[column].above(&plans[column], lag);
-        sum = sum.wrapping_add(i128::from(above).wrapping_mul(i128::from(tap.weight)));
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "a prediction may wrap")]
-    let told = (sum >> 16) as i64;
-    base.wrapping_add(told)
 }
 
 /// Codes a value that is no level by its distance from the level of a rank: values of a smooth function

@@ -9,9 +9,10 @@ use alloc::vec::Vec;
 
 use super::bits::CodeError;
 use super::magnitude::{Own, Shared, Trace, residual};
-use super::model::{History, Plan};
+use super::model::{History, Plan, Said};
 use super::range::{Coder, Model};
-use super::range_columns::{ColumnModels, beside_level, foretold};
+use super::range_columns::{ColumnModels, beside_level};
+use super::range_plan::{FlatTap, Lane, RangePlan};
 use super::rice::bit_len;
 use super::table::{Recent, Table, learn};
 use super::{DecodeError, TimeParams};
@@ -46,9 +47,13 @@ pub(super) struct RangeRows {
     before: u32,
     /// Per column: the latest quotient of whatever series.
     latest: Vec<Option<i64>>,
-    /// Writer: quotient and correction of the row's numbers.
-    said: Vec<Option<(i64, i8)>>,
+    plan: RangePlan,
+    /// Writer: what the numbers of a block of rows were split into, row by row.
+    said: Vec<Said>,
 }
+
+/// Rows that a writer splits at once: column by column, without asking for the column's kind each time.
+pub(super) const BLOCK: usize = 32;
 
 /// Where and when a row is; a reader fills in what it reads.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +64,8 @@ pub(super) struct Place {
     pub(super) ticks: i64,
     /// Whether the time is coded; if not, a reader knows it too.
     pub(super) timed: bool,
+    /// Writer: the row's place in its block.
+    pub(super) in_block: usize,
 }
 
 impl RangeRows {
@@ -90,7 +97,8 @@ impl RangeRows {
             nodes,
             before: 0,
             latest: alloc::vec![None; plans.len()],
-            said: alloc::vec![None; plans.len()],
+            plan: RangePlan::new(plans),
+            said: Vec::new(),
         }
     }
 
@@ -109,6 +117,18 @@ impl RangeRows {
         self.successors.fill(SUCCESSOR);
         self.before = 0;
         self.latest.fill(None);
+    }
+
+    /// Writer: splits the numbers of at most [`BLOCK`] rows, of which a column has these bits.
+    pub(super) fn split<'a>(&mut self, plans: &[Plan], columns: impl Iterator<Item = &'a [u64]>) {
+        let width = plans.len();
+        self.said.resize(width * BLOCK, Said::default());
+        for (at, (plan, bits)) in plans.iter().zip(columns).enumerate() {
+            if plan.is_number() {
+                let bits = &bits[..bits.len().min(BLOCK)];
+                plan.split_all(bits, &mut self.said[at..], width);
+            }
+        }
     }
 
     /// Codes one row: its series, its time, and its cells as bits. `text` codes a text of a column,
@@ -132,24 +152,21 @@ impl RangeRows {
         let (time, columns, recents) = table.get(plans, series);
         let expected = time.predict(latest);
         let traces = &mut self.traces[slot * plans.len()..(slot + 1) * plans.len()];
-        if C::WRITES {
-            for (said, (plan, cell)) in self.said.iter_mut().zip(plans.iter().zip(&*cells)) {
-                if let Some(bits) = *cell
-                    && plan.is_number()
-                {
-                    *said = plan.split(bits);
-                }
-            }
-        }
+        let said = if C::WRITES {
+            &self.said[place.in_block * plans.len()..(place.in_block + 1) * plans.len()]
+        } else {
+            &[]
+        };
         let row = Row {
             plans,
+            lanes: &self.plan.lanes,
             columns,
             traces,
             models: &self.columns,
             recents,
         };
         let quiet_time = place.timed && self.times[slot].is_quiet();
-        let (told, calm) = row.calm::<C>(cells, &self.said);
+        let (told, calm) = row.calm::<C>(cells, said);
         let calm = calm && (!quiet_time || place.ticks == expected);
         let calm = (told || quiet_time) && {
             let calm = coder.bit(&mut self.calm[usize::from(self.was_calm)], calm);
@@ -175,12 +192,12 @@ impl RangeRows {
         }
         time.learn(params, ticks);
         table.ticks = ticks;
-        self.cells(coder, table, plans, series, calm, cells, text)?;
+        self.cells(coder, table, plans, (series, place.in_block, calm), cells, text)?;
         table.follow(series);
         Ok(Place {
             series,
             ticks,
-            timed: place.timed,
+            ..place
         })
     }
 
@@ -191,7 +208,7 @@ impl RangeRows {
         self.started.push(false);
         for plan in plans {
             let bits = u32::from(plan.params.reference_bits);
-            let quiet = is_steady(plan)
+            let quiet = plan.params.zero_share == 15
                 && bits == 0
                 && plan.params.kin_bits == 0
                 && plan.params.first_taps.is_empty();
@@ -237,28 +254,34 @@ impl RangeRows {
     }
 
     /// Codes the cells of a row of which it is known whether it is calm.
-    #[expect(clippy::too_many_arguments, reason = "one call, from the row")]
     #[inline]
     fn cells<C: Coder>(
         &mut self,
         coder: &mut C,
         table: &mut Table,
         plans: &[Plan],
-        series: u32,
-        calm: bool,
+        (series, in_block, calm): (u32, usize, bool),
         cells: &mut [Option<u64>],
         mut text: impl FnMut(&mut C, &mut Model, usize, i64) -> Result<(i64, u64), CodeError>,
     ) -> Result<(), CodeError> {
         let slot = table.slot(plans, series);
         let (_, columns, recents) = table.get(plans, series);
         let traces = &mut self.traces[slot * plans.len()..(slot + 1) * plans.len()];
+        let said = if C::WRITES {
+            &self.said[in_block * plans.len()..(in_block + 1) * plans.len()]
+        } else {
+            &[]
+        };
+        let flat = self.plan.taps.as_slice();
         let mut beside = 0usize;
-        for (at, plan) in plans.iter().enumerate() {
-            let cell = cells[at];
-            let models = &mut self.columns[at];
-            let trace = &mut traces[at];
+        let lanes = self.plan.lanes.iter().zip(plans);
+        let learnt = self.columns.iter_mut().zip(traces).zip(&mut self.latest);
+        for (at, (((lane, plan), ((models, trace), latest)), cell_place)) in
+            lanes.zip(learnt).zip(cells).enumerate()
+        {
+            let cell = *cell_place;
             let history = &mut columns[at];
-            if plan.nullable {
+            if lane.nullable {
                 let was = !history.missing();
                 let present = if calm {
                     was
@@ -267,14 +290,14 @@ impl RangeRows {
                 };
                 history.set_missing(!present);
                 if !present {
-                    cells[at] = None;
+                    *cell_place = None;
                     continue;
                 }
             }
             let rests = calm && trace.is_quiet();
             let bits = cell.unwrap_or(0);
             let recent = &mut recents[at];
-            match plan.kind {
+            match lane.kind {
                 ColumnKind::Bool => {
                     let last = history.last() & 1;
                     let stays = rests
@@ -286,20 +309,20 @@ impl RangeRows {
                     trace.note(!stays);
                     let value = if stays { last } else { 1 - last };
                     history.learn(plan, value);
-                    cells[at] = Some(value.cast_unsigned());
+                    *cell_place = Some(value.cast_unsigned());
                     continue;
                 }
                 ColumnKind::Str => {
                     let same = &mut models.own.zero[0];
                     let (number, bits) = text(coder, same, at, history.last())?;
                     history.learn(plan, number);
-                    cells[at] = Some(bits);
+                    *cell_place = Some(bits);
                     continue;
                 }
                 ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64 => {}
             }
-            let said = if C::WRITES { self.said[at] } else { None };
-            if plan.remembers_all() && !recent.is_empty() {
+            let said = if C::WRITES { said[at].get() } else { None };
+            if lane.remembers_all && !recent.is_empty() {
                 let known = if C::WRITES { recent.rank(bits) } else { None };
                 if rests || models.hit(coder, known.is_some()) {
                     let rank = if rests {
@@ -315,28 +338,28 @@ impl RangeRows {
                     learn(plan, history, recent, quotient, value);
                     trace.note(rank != 0);
                     if quotient.is_some() {
-                        advance(plan, trace);
+                        advance(lane, plan, trace);
                     }
-                    cells[at] = Some(value);
+                    *cell_place = Some(value);
                     continue;
                 }
             }
             // A rare correction shares the flag of raw bits, so that ordinary values pay for one.
-            let rare = plan.corrects() && !plan.says_corrections();
+            let rare = lane.rarely_corrects;
             let mut corrected = false;
-            if plan.excepts() && !(calm && models.are_told(plan)) {
+            if lane.excepts && !(calm && models.are_told(lane)) {
                 let exception = said.is_none_or(|(_, correction)| rare && correction != 0);
                 let exception = models.exception(coder, exception);
                 corrected = exception && rare && models.is_corrected(coder, said.is_some());
                 if exception && !corrected {
-                    let value = if plan.has_levels() {
+                    let value = if lane.has_levels {
                         unknown(coder, models, (plan, recent), history.last(), bits)?
                     } else {
                         coder.raw(bits, plan.width())
                     };
                     trace.note(true);
                     learn(plan, history, recent, None, value);
-                    cells[at] = Some(value);
+                    *cell_place = Some(value);
                     continue;
                 }
             }
@@ -347,22 +370,14 @@ impl RangeRows {
                 history.predict(plan)
             } else {
                 let started = history.is_started();
-                let params = &plan.params;
-                let plain = match self.latest[at] {
-                    Some(kin) if !started && params.kin_bits != 0 => {
-                        *trace = Trace::new(u32::from(params.kin_bits) + 3, false);
-                        kin
-                    }
-                    _ if !started && !params.first_taps.is_empty() => {
-                        *trace = Trace::new(u32::from(params.first_bits) + 4, false);
-                        let taps = params.first_taps.as_slice();
-                        foretold((plans, taps), columns, at, params.reference)
-                    }
-                    _ => history.predict(plan),
+                let plain = if started {
+                    history.predict(plan)
+                } else {
+                    first(plan, lane, trace, *latest, (flat, columns, at))
                 };
-                let taps = started && !params.taps.is_empty();
+                let taps = started && lane.taps.any();
                 let tapped = if taps {
-                    foretold((plans, params.taps.as_slice()), columns, at, plain)
+                    lane.taps.add_to(plain, flat, columns)
                 } else {
                     plain
                 };
@@ -385,10 +400,10 @@ impl RangeRows {
                 }
                 quotient
             };
-            self.latest[at] = Some(quotient);
+            *latest = Some(quotient);
             let correction = if corrected {
                 models.units(coder, correction)
-            } else if plan.says_corrections() {
+            } else if lane.says_corrections {
                 models.correction(coder, correction)
             } else {
                 0
@@ -399,8 +414,8 @@ impl RangeRows {
                 plan.join(quotient, correction)
             };
             learn(plan, &mut columns[at], recent, Some(quotient), value);
-            advance(plan, trace);
-            cells[at] = Some(value);
+            advance(lane, plan, trace);
+            *cell_place = Some(value);
         }
         Ok(())
     }
@@ -429,6 +444,7 @@ fn unknown<C: Coder>(
 /// What is known before the cells of a row.
 struct Row<'a> {
     plans: &'a [Plan],
+    lanes: &'a [Lane],
     columns: &'a [History<i64>],
     traces: &'a [Trace],
     models: &'a [ColumnModels],
@@ -439,51 +455,66 @@ impl Row<'_> {
     /// Whether the row has anything to tell of its cells at once, and for a writer whether they are
     /// calm.
     #[inline]
-    fn calm<C: Coder>(&self, cells: &[Option<u64>], said: &[Option<(i64, i8)>]) -> (bool, bool) {
+    fn calm<C: Coder>(&self, cells: &[Option<u64>], said: &[Said]) -> (bool, bool) {
         let (mut told, mut calm) = (false, true);
-        for (at, plan) in self.plans.iter().enumerate() {
-            let history = &self.columns[at];
-            if plan.nullable {
+        let columns = self.columns.iter().zip(self.traces).zip(self.models);
+        for (at, (lane, ((history, trace), models))) in self.lanes.iter().zip(columns).enumerate() {
+            if lane.nullable {
                 told = true;
                 calm &= !C::WRITES || cells[at].is_none() == history.missing();
                 if history.missing() {
                     continue;
                 }
             }
-            let rare = self.models[at].are_told(plan);
-            let quiet = self.traces[at].is_quiet() && plan.kind != ColumnKind::Str;
+            let rare = models.are_told(lane);
+            let quiet = trace.is_quiet() && lane.kind != ColumnKind::Str;
             told |= rare | quiet;
             if !C::WRITES || !(rare | quiet) {
                 continue;
             }
             let Some(bits) = cells[at] else { continue };
-            calm &= match plan.kind {
-                ColumnKind::Bool => bits.cast_signed() & 1 == history.last() & 1,
-                ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64 | ColumnKind::Str
-                    if quiet && plan.remembers_all() && !self.recents[at].is_empty() =>
-                {
-                    self.recents[at].get(0) == Some(bits)
-                }
-                ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64 | ColumnKind::Str => said[at]
-                    .is_some_and(|(quotient, correction)| {
-                        (correction == 0 || plan.says_corrections())
-                            && (!quiet || quotient == history.predict(plan))
-                    }),
+            calm &= if lane.kind == ColumnKind::Bool {
+                bits.cast_signed() & 1 == history.last() & 1
+            } else if quiet && lane.remembers_all && !self.recents[at].is_empty() {
+                self.recents[at].get(0) == Some(bits)
+            } else {
+                said[at].get().is_some_and(|(quotient, correction)| {
+                    (correction == 0 || lane.says_corrections)
+                        && (!quiet || quotient == history.predict(&self.plans[at]))
+                })
             };
         }
         (told, calm)
     }
 }
 
-/// Whether a column hardly ever moves.
-const fn is_steady(plan: &Plan) -> bool {
-    plan.params.zero_share == 15
+/// What foretells a series' first value in a column: the latest of another series, the taps on earlier
+/// columns, or the reference. The expected size of the residual follows.
+fn first(
+    plan: &Plan,
+    lane: &Lane,
+    trace: &mut Trace,
+    latest: Option<i64>,
+    (flat, columns, at): (&[FlatTap], &[History<i64>], usize),
+) -> i64 {
+    let params = &plan.params;
+    match latest {
+        Some(kin) if params.kin_bits != 0 => {
+            *trace = Trace::new(u32::from(params.kin_bits) + 3, false);
+            kin
+        }
+        _ if lane.first_taps.any() => {
+            *trace = Trace::new(u32::from(params.first_bits) + 4, false);
+            lane.first_taps.add_to(params.reference, flat, columns)
+        }
+        _ => columns[at].last(),
+    }
 }
 
 /// Counts a quotient; the expected size of the next residual changes after the first, and once more
 /// where the second one starts a slope.
 #[inline]
-fn advance(plan: &Plan, trace: &mut Trace) {
+fn advance(lane: &Lane, plan: &Plan, trace: &mut Trace) {
     if trace.seen >= 4 {
         return;
     }
@@ -493,7 +524,7 @@ fn advance(plan: &Plan, trace: &mut Trace) {
         *trace = Trace::new(u32::from(plan.params.slope_bits) + 4, false);
     } else if seen == 1 || (seen == 2 && slopes) {
         let bits = u32::from(plan.params.residual_bits).saturating_sub(1);
-        *trace = Trace::new(bits, is_steady(plan));
+        *trace = Trace::new(bits, lane.steady);
     }
     trace.seen = seen;
 }
