@@ -3,7 +3,7 @@
 //! The expected class follows from a running mean of magnitudes, so that columns of any scale share
 //! one set of models, and a small batch has little to learn.
 
-use super::range::{Coder, Model};
+use super::range::{Coder, Model, Symbols};
 use super::range_tables::{BELOW, DOWN, OVER, UP, ZERO};
 use super::rice::bit_len;
 
@@ -13,26 +13,31 @@ pub(super) const LEVELS: usize = 28;
 const WIDE: u32 = 16;
 /// Most bits of a mean in 1/16.
 const MAX_BITS: u32 = 44;
-/// Classes above and below the one expected that have models of their own.
+/// Classes above and below the one expected that the start tables tell apart.
 pub(super) const STEPS: usize = 6;
+/// Classes that are told apart: the one expected is [`MIDDLE`]; the first and the last stand for all
+/// beyond, whose class follows.
+const CLASSES: usize = 16;
+const MIDDLE: u32 = 4;
+/// Bits of a class that is told as it is.
+const CLASS_BITS: u32 = 7;
 
 /// Models that all columns of a batch share.
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
     zero: [[Model; 3]; LEVELS],
-    over: [Model; LEVELS],
-    up: [[Model; STEPS]; LEVELS],
-    down: [[Model; STEPS]; LEVELS],
-    below: [[Model; 3]; 9],
+    class: [Symbols<CLASSES>; LEVELS],
+    /// The first bit below the leading one where there is no other.
+    last: [Model; 9],
+    /// The first two.
+    below: [Symbols<4>; 9],
 }
 
 /// Models of one column.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Own {
     pub(super) zero: [Model; 3],
-    over: [Model; 2],
-    first_up: [Model; 2],
-    first_down: [Model; 2],
+    class: [Symbols<CLASSES>; 2],
     sign: [Model; 3],
 }
 
@@ -148,17 +153,45 @@ impl Own {
         let even = place(level(mean16(bits))) & !1;
         Self {
             zero: [zero; 3],
-            over: [start(OVER[even]), start(OVER[even + 1])],
-            first_up: [start(UP[even][0]), start(UP[even + 1][0])],
-            first_down: [start(DOWN[even][0]), start(DOWN[even + 1][0])],
+            class: [
+                Symbols::new(shares(even), 3),
+                Symbols::new(shares(even + 1), 3),
+            ],
             sign: [Model::new(1 << 15, 8); 3],
         }
     }
 }
 
-/// A model of a column: soon its own.
-const fn start(p: u16) -> Model {
-    Model::new(p, 3)
+/// How likely each class is at a level before anything has come, in parts of 2^26.
+const fn shares(level: usize) -> [u32; CLASSES] {
+    let expected = expected(level as u32);
+    let least = if (level as u32) < WIDE { 1 } else { 0 };
+    let mut shares = [0; CLASSES];
+    let over = OVER[level] as u64;
+    let (mut left, mut step, mut class) = (over << 10, 0, MIDDLE as usize + 1);
+    while class < CLASSES {
+        let here = left * UP[level][step] as u64 >> 16;
+        let last = class + 1 == CLASSES;
+        shares[class] = (if last { left } else { here }) as u32;
+        left -= here;
+        step = if step + 1 < STEPS { step + 1 } else { step };
+        class += 1;
+    }
+    left = (0x10000 - over) << 10;
+    step = 0;
+    class = MIDDLE as usize;
+    while left > 0 {
+        let here = left * DOWN[level][step] as u64 >> 16;
+        let last = class == 0 || class as u32 + expected == MIDDLE + least;
+        shares[class] = (if last { left } else { here }) as u32;
+        if last {
+            break;
+        }
+        left -= here;
+        step = if step + 1 < STEPS { step + 1 } else { step };
+        class -= 1;
+    }
+    shares
 }
 
 /// The models of a level: beyond the table only the half of the octave counts.
@@ -176,33 +209,31 @@ impl Shared {
     pub(super) const START: Self = Self::start();
 
     const fn start() -> Self {
-        let even = Model::new(1 << 15, 2);
         let mut shared = Self {
-            zero: [[even; 3]; LEVELS],
-            over: [even; LEVELS],
-            up: [[even; STEPS]; LEVELS],
-            down: [[even; STEPS]; LEVELS],
-            below: [[even; 3]; 9],
+            zero: [[Model::new(1 << 15, 2); 3]; LEVELS],
+            class: [Symbols::new([1; CLASSES], 3); LEVELS],
+            last: [Model::new(1 << 15, 24); 9],
+            below: [Symbols::new([1; 4], 24); 9],
         };
         let mut level = 0;
         while level < LEVELS {
             shared.zero[level] = [Model::new(ZERO[level], 6); 3];
-            shared.over[level] = Model::new(OVER[level], 3);
-            let mut step = 0;
-            while step < STEPS {
-                shared.up[level][step] = Model::new(UP[level][step], 2);
-                shared.down[level][step] = Model::new(DOWN[level][step], 2);
-                step += 1;
-            }
+            shared.class[level] = Symbols::new(shares(level), 3);
             level += 1;
         }
         let mut class = 0;
         while class < BELOW.len() {
-            let mut bit = 0;
-            while bit < 3 {
-                shared.below[class][bit] = Model::new(BELOW[class][bit], 24);
-                bit += 1;
-            }
+            let [first, low, high] = BELOW[class];
+            shared.last[class] = Model::new(first, 24);
+            let zero = first as u32;
+            let one = 0x10000 - zero;
+            let parts = [
+                zero * (low as u32 >> 4),
+                zero * (0x1000 - (low as u32 >> 4)),
+                one * (high as u32 >> 4),
+                one * (0x1000 - (high as u32 >> 4)),
+            ];
+            shared.below[class] = Symbols::new(parts, 24);
             class += 1;
         }
         shared
@@ -246,45 +277,27 @@ pub(super) fn residual<C: Coder>(
         }
     }
     let class = bit_len(magnitude);
-    let least = u32::from(!wide);
     let expected = expected(level);
-    let mut found;
     let half = (level & 1) as usize;
-    if coder.mixed(&mut own.over[half], &mut shared.over[at], class > expected) {
-        found = expected + 1;
-        let mut step = 0;
-        while found < 64
-            && !(if step == 0 {
-                coder.mixed(
-                    &mut own.first_up[half],
-                    &mut shared.up[at][step],
-                    class == found,
-                )
-            } else {
-                coder.bit(&mut shared.up[at][step], class == found)
-            })
-        {
-            found += 1;
-            step = (step + 1).min(STEPS - 1);
-        }
-    } else {
-        found = expected;
-        let mut step = 0;
-        while found > least
-            && !(if step == 0 {
-                coder.mixed(
-                    &mut own.first_down[half],
-                    &mut shared.down[at][step],
-                    class == found,
-                )
-            } else {
-                coder.bit(&mut shared.down[at][step], class == found)
-            })
-        {
+    let most = CLASSES as u32 - 1;
+    let told = (class + MIDDLE).saturating_sub(expected).min(most);
+    let told = coder.symbol(
+        &mut own.class[half],
+        &mut shared.class[at],
+        told as usize,
+    ) as u32;
+    let found = if told == 0 {
+        let mut found = expected.saturating_sub(MIDDLE);
+        while found > u32::from(!wide) && coder.even(u32::from(class < found), 1) != 0 {
             found -= 1;
-            step = (step + 1).min(STEPS - 1);
         }
-    }
+        found
+    } else if told == most {
+        // Of a reader that is anything.
+        coder.even(class, CLASS_BITS).min(64)
+    } else {
+        (told + expected).saturating_sub(MIDDLE)
+    };
     if wide {
         trace.note(found != 0);
         if found == 0 {
@@ -295,21 +308,18 @@ pub(super) fn residual<C: Coder>(
     let negative = coder.bit(&mut own.sign[usize::from(trace.sign)], residual < 0);
     trace.sign = 1 + u8::from(negative);
     let mut result = 1u64;
-    let mut left = found - 1;
+    let mut left = found.saturating_sub(1);
     let near = (found + 4).saturating_sub(expected).min(8) as usize;
-    if left > 0 {
-        left -= 1;
-        let low = coder.bit(&mut shared.below[near][0], (magnitude >> left) & 1 == 0);
-        result = result << 1 | u64::from(!low);
+    if left >= 2 {
+        left -= 2;
+        let two = coder.lone(&mut shared.below[near], (magnitude >> left & 3) as usize);
+        result = 4 | two as u64;
         if left > 0 {
-            left -= 1;
-            let model = &mut shared.below[near][1 + usize::from(!low)];
-            let low = coder.bit(model, (magnitude >> left) & 1 == 0);
-            result = result << 1 | u64::from(!low);
+            result = result << left | coder.raw(magnitude & ((1 << left) - 1), left);
         }
-    }
-    if left > 0 {
-        result = result << left | coder.raw(magnitude & ((1 << left) - 1), left);
+    } else if left == 1 {
+        let low = coder.bit(&mut shared.last[near], magnitude & 1 == 0);
+        result = 2 | u64::from(!low);
     }
     trace.learn(result);
     let signed = result.cast_signed();

@@ -72,6 +72,77 @@ impl Model {
 const SLOW: u8 = 90;
 const FAST: u8 = 25;
 
+/// The probabilities of a symbol's values, learnt from those that came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Symbols<const N: usize> {
+    /// Probability of less than each value, of 32,768.
+    below: [i16; N],
+    count: u8,
+}
+
+/// Least probability of a value, of 32,768.
+const LEAST_PART: i16 = 12;
+
+impl<const N: usize> Symbols<N> {
+    /// Starts at such shares of any sum, as sure of them as after `count` symbols.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        reason = "parts of 32,768, and a handful of values"
+    )]
+    pub(super) const fn new(shares: [u32; N], count: u8) -> Self {
+        let mut sum = 0;
+        let mut at = 0;
+        while at < N {
+            sum += shares[at] as u64;
+            at += 1;
+        }
+        let room = (1 << 15) - LEAST_PART as u64 * N as u64;
+        let mut below = [0; N];
+        let mut so_far = 0;
+        at = 0;
+        while at < N {
+            below[at] = (so_far * room / sum) as i16 + at as i16 * LEAST_PART;
+            so_far += shares[at] as u64;
+            at += 1;
+        }
+        Self { below, count }
+    }
+
+    /// Probability of less than `symbol`, and of no more than it, of 32,768.
+    #[inline(always)]
+    fn bounds(&self, symbol: usize) -> (u32, u32) {
+        let low = self.below[symbol % N];
+        let high = self.below.get(symbol + 1).map_or(1 << 15, |&high| u32::from(high.cast_unsigned()));
+        (u32::from(low.cast_unsigned()), high)
+    }
+
+    /// Moves towards the symbol that came. Values stay at least [`LEAST_PART`] apart: each is moved by
+    /// the same share towards places that are.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        reason = "a handful of values; a step is smaller than the way"
+    )]
+    #[inline(always)]
+    fn learn(&mut self, symbol: usize, limit: u8) {
+        let rate = RATES[usize::from(self.count & 127)].min(0x7fff) as i16;
+        let symbol = symbol as i16;
+        let mut aims = [0i16; N];
+        for (at, aim) in aims.iter_mut().enumerate() {
+            let least = at as i16 * LEAST_PART;
+            let above = ((at as i16 > symbol) as i16).wrapping_neg();
+            *aim = least + (above & (i16::MAX - N as i16 * LEAST_PART));
+        }
+        for (below, aim) in self.below.iter_mut().zip(aims) {
+            let way = aim.wrapping_sub(*below);
+            let step = (i32::from(way) * i32::from(rate)) >> 16;
+            *below = below.wrapping_add(step as i16);
+        }
+        self.count = self.count.wrapping_add(u8::from(self.count < limit));
+    }
+}
+
 /// A stream of bits with probabilities. An encoder writes what it is given and returns it; a
 /// decoder ignores what it is given and returns what it reads.
 pub(super) trait Coder {
@@ -83,6 +154,52 @@ pub(super) trait Coder {
 
     /// `count` bits (0 to 16) of even odds.
     fn even(&mut self, value: u32, count: u32) -> u32;
+
+    /// Where in 65,536 parts of the interval the number lies that is read.
+    fn target(&self) -> u32;
+
+    /// Narrows the interval to `size` of 65,536 parts from `low` on.
+    fn narrow(&mut self, low: u32, size: u32);
+
+    /// A symbol foretold by the mean of two models, the first of which forgets faster.
+    #[inline(always)]
+    fn symbol<const N: usize>(
+        &mut self,
+        fast: &mut Symbols<N>,
+        slow: &mut Symbols<N>,
+        symbol: usize,
+    ) -> usize {
+        let symbol = if Self::WRITES {
+            symbol
+        } else {
+            let target = self.target();
+            let pairs = fast.below.iter().zip(&slow.below).skip(1);
+            let sums = pairs.map(|(a, b)| u32::from(a.cast_unsigned()) + u32::from(b.cast_unsigned()));
+            sums.map(|below| usize::from(below <= target)).sum()
+        };
+        let (low, high) = fast.bounds(symbol);
+        let (more_low, more_high) = slow.bounds(symbol);
+        self.narrow(low + more_low, high + more_high - low - more_low);
+        fast.learn(symbol, FAST);
+        slow.learn(symbol, SLOW);
+        symbol
+    }
+
+    /// A symbol of one model.
+    #[inline(always)]
+    fn lone<const N: usize>(&mut self, model: &mut Symbols<N>, symbol: usize) -> usize {
+        let symbol = if Self::WRITES {
+            symbol
+        } else {
+            let target = self.target() >> 1;
+            let below = model.below.iter().skip(1);
+            below.map(|below| usize::from(u32::from(below.cast_unsigned()) <= target)).sum()
+        };
+        let (low, high) = model.bounds(symbol);
+        self.narrow(2 * low, 2 * (high - low));
+        model.learn(symbol, SLOW);
+        symbol
+    }
 
     /// An adaptive bit.
     #[inline(always)]
@@ -228,6 +345,22 @@ impl<S: Sink> Coder for RangeWriter<S> {
         bit
     }
 
+    fn target(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn narrow(&mut self, low: u32, size: u32) {
+        let part = self.width >> 16;
+        let (low, carry) = self.low.overflowing_add(part.wrapping_mul(u64::from(low)));
+        self.low = low;
+        self.carry |= carry;
+        self.width = part.wrapping_mul(u64::from(size));
+        if self.width >> 32 == 0 {
+            self.shift();
+        }
+    }
+
     #[inline]
     fn even(&mut self, value: u32, count: u32) -> u32 {
         self.width >>= count;
@@ -332,6 +465,21 @@ impl Coder for RangeReader<'_> {
             self.shift();
         }
         bit
+    }
+
+    #[inline(always)]
+    fn target(&self) -> u32 {
+        (self.above / (self.width >> 16)).min(0xffff) as u32
+    }
+
+    #[inline(always)]
+    fn narrow(&mut self, low: u32, size: u32) {
+        let part = self.width >> 16;
+        self.above = self.above.wrapping_sub(part.wrapping_mul(u64::from(low)));
+        self.width = part.wrapping_mul(u64::from(size));
+        if self.width >> 32 == 0 {
+            self.shift();
+        }
     }
 
     #[inline]
