@@ -154,8 +154,8 @@ impl Own {
         Self {
             zero: [zero; 3],
             class: [
-                Symbols::new(shares(even), 3),
-                Symbols::new(shares(even + 1), 3),
+                Symbols::new(shares(even), 6),
+                Symbols::new(shares(even + 1), 6),
             ],
             sign: [Model::new(1 << 15, 8); 3],
         }
@@ -218,7 +218,7 @@ impl Shared {
         let mut level = 0;
         while level < LEVELS {
             shared.zero[level] = [Model::new(ZERO[level], 6); 3];
-            shared.class[level] = Symbols::new(shares(level), 3);
+            shared.class[level] = Symbols::new(shares(level), 5);
             level += 1;
         }
         let mut class = 0;
