@@ -28,7 +28,7 @@ pub enum EncodeError {
 
 /// Batches of up to this many rows are coded with Rice codes and with the range back end, and the
 /// smaller is taken: the fewer rows, the less the models of the range back end have learnt.
-const FEW_ROWS: usize = 16;
+const FEW_ROWS: usize = 4;
 
 /// Writes batches of one schema; reuses its memory from batch to batch.
 #[derive(Debug, Clone)]

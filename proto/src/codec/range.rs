@@ -80,6 +80,12 @@ pub(super) struct Symbols<const N: usize> {
     count: u8,
 }
 
+/// A probability, which is never negative.
+#[inline(always)]
+fn part(below: i16) -> u32 {
+    u32::from(below.cast_unsigned())
+}
+
 /// Least probability of a value, of 32,768.
 const LEAST_PART: i16 = 12;
 
@@ -112,9 +118,11 @@ impl<const N: usize> Symbols<N> {
     /// Probability of less than `symbol`, and of no more than it, of 32,768.
     #[inline(always)]
     fn bounds(&self, symbol: usize) -> (u32, u32) {
-        let low = self.below[symbol % N];
-        let high = self.below.get(symbol + 1).map_or(1 << 15, |&high| u32::from(high.cast_unsigned()));
-        (u32::from(low.cast_unsigned()), high)
+        let high = self.below.get(symbol + 1);
+        (
+            part(self.below[symbol % N]),
+            high.map_or(1 << 15, |&high| part(high)),
+        )
     }
 
     /// Moves towards the symbol that came. Values stay at least [`LEAST_PART`] apart: each is moved by
@@ -155,11 +163,9 @@ pub(super) trait Coder {
     /// `count` bits (0 to 16) of even odds.
     fn even(&mut self, value: u32, count: u32) -> u32;
 
-    /// Where in 65,536 parts of the interval the number lies that is read.
-    fn target(&self) -> u32;
-
-    /// Narrows the interval to `size` of 65,536 parts from `low` on.
-    fn narrow(&mut self, low: u32, size: u32);
+    /// One of several parts of 65,536, which follow each other: `find` is told, by a reader, in which of
+    /// 65,536 the number lies (65,536 and more stand for the last), and names the part's start and size.
+    fn part(&mut self, find: impl FnOnce(u32) -> (u32, u32));
 
     /// A symbol foretold by the mean of two models, the first of which forgets faster.
     #[inline(always)]
@@ -167,19 +173,18 @@ pub(super) trait Coder {
         &mut self,
         fast: &mut Symbols<N>,
         slow: &mut Symbols<N>,
-        symbol: usize,
+        mut symbol: usize,
     ) -> usize {
-        let symbol = if Self::WRITES {
-            symbol
-        } else {
-            let target = self.target();
-            let pairs = fast.below.iter().zip(&slow.below).skip(1);
-            let sums = pairs.map(|(a, b)| u32::from(a.cast_unsigned()) + u32::from(b.cast_unsigned()));
-            sums.map(|below| usize::from(below <= target)).sum()
-        };
-        let (low, high) = fast.bounds(symbol);
-        let (more_low, more_high) = slow.bounds(symbol);
-        self.narrow(low + more_low, high + more_high - low - more_low);
+        self.part(|target| {
+            if !Self::WRITES {
+                let pairs = fast.below.iter().zip(&slow.below).skip(1);
+                let below = pairs.map(|(&a, &b)| part(a) + part(b));
+                symbol = below.map(|below| usize::from(below <= target)).sum();
+            }
+            let (low, high) = fast.bounds(symbol);
+            let (more_low, more_high) = slow.bounds(symbol);
+            (low + more_low, high + more_high - low - more_low)
+        });
         fast.learn(symbol, FAST);
         slow.learn(symbol, SLOW);
         symbol
@@ -187,16 +192,15 @@ pub(super) trait Coder {
 
     /// A symbol of one model.
     #[inline(always)]
-    fn lone<const N: usize>(&mut self, model: &mut Symbols<N>, symbol: usize) -> usize {
-        let symbol = if Self::WRITES {
-            symbol
-        } else {
-            let target = self.target() >> 1;
-            let below = model.below.iter().skip(1);
-            below.map(|below| usize::from(u32::from(below.cast_unsigned()) <= target)).sum()
-        };
-        let (low, high) = model.bounds(symbol);
-        self.narrow(2 * low, 2 * (high - low));
+    fn lone<const N: usize>(&mut self, model: &mut Symbols<N>, mut symbol: usize) -> usize {
+        self.part(|target| {
+            if !Self::WRITES {
+                let below = model.below.iter().skip(1);
+                symbol = below.map(|&below| usize::from(2 * part(below) <= target)).sum();
+            }
+            let (low, high) = model.bounds(symbol);
+            (2 * low, 2 * (high - low))
+        });
         model.learn(symbol, SLOW);
         symbol
     }
@@ -232,6 +236,15 @@ pub(super) trait Coder {
     }
 }
 
+/// What the upper half of an interval leaves to, or what comes in below it.
+pub(super) trait Words {
+    /// Whether they are written.
+    const WRITES: bool;
+
+    /// Moves an interval's place up by 32 bits.
+    fn shift(&mut self, place: u64, carry: bool) -> u64;
+}
+
 /// The width of the interval after so many bits (0 to 7).
 const fn width_after(count: u32) -> u64 {
     if count == 0 {
@@ -246,35 +259,34 @@ const fn lowest_first(word: u32) -> [u8; 4] {
     word.reverse_bits().to_le_bytes()
 }
 
-/// Writes an interval to a sink.
+/// An interval of a stream of words.
 #[derive(Debug)]
-pub(super) struct RangeWriter<S> {
-    sink: S,
-    low: u64,
+pub(super) struct Range<W> {
+    words: W,
+    /// Writer: the interval's low end. Reader: how far the number read lies above it.
+    place: u64,
     width: u64,
     carry: bool,
+}
+
+/// Writes an interval to a sink.
+pub(super) type RangeWriter<S> = Range<Written<S>>;
+/// Reads what a [`RangeWriter`] wrote.
+pub(super) type RangeReader<'a> = Range<Unread<'a>>;
+
+/// Words that have left the interval, until no carry can reach them any more.
+#[derive(Debug)]
+pub(super) struct Written<S> {
+    sink: S,
     /// The last word that is not full, and how many full ones follow it.
     held: Option<u32>,
     full: u32,
     overflowed: bool,
 }
 
-impl<S: Sink> RangeWriter<S> {
-    /// Begins with `count` bits (0 to 7), the first in the lowest place of `bits`.
-    pub(super) const fn new(sink: S, bits: u8, count: u32) -> Self {
-        Self {
-            sink,
-            low: (bits as u64).reverse_bits(),
-            width: width_after(count),
-            carry: false,
-            held: None,
-            full: 0,
-            overflowed: false,
-        }
-    }
-
-    fn release(&mut self) {
-        let carry = u32::from(self.carry);
+impl<S: Sink> Written<S> {
+    fn release(&mut self, carry: bool) {
+        let carry = u32::from(carry);
         if let Some(held) = self.held {
             self.overflowed |= !self.sink.append(&lowest_first(held.wrapping_add(carry)));
         }
@@ -283,127 +295,76 @@ impl<S: Sink> RangeWriter<S> {
             self.overflowed |= !self.sink.append(&word);
             self.full -= 1;
         }
-        self.carry = false;
     }
+}
+
+impl<S: Sink> Words for Written<S> {
+    const WRITES: bool = true;
 
     #[cold]
     #[inline(never)]
-    fn shift(&mut self) {
-        let word = (self.low >> 32) as u32;
-        if self.carry || word != u32::MAX || self.held.is_none() {
-            self.release();
+    fn shift(&mut self, place: u64, carry: bool) -> u64 {
+        let word = (place >> 32) as u32;
+        if carry || word != u32::MAX || self.held.is_none() {
+            self.release(carry);
             self.held = Some(word);
         } else {
             self.full += 1;
         }
-        self.low <<= 32;
-        self.width <<= 32;
+        place << 32
+    }
+}
+
+impl<S: Sink> RangeWriter<S> {
+    /// Begins with `count` bits (0 to 7), the first in the lowest place of `bits`.
+    pub(super) const fn new(sink: S, bits: u8, count: u32) -> Self {
+        Self {
+            words: Written {
+                sink,
+                held: None,
+                full: 0,
+                overflowed: false,
+            },
+            place: (bits as u64).reverse_bits(),
+            width: width_after(count),
+            carry: false,
+        }
     }
 
     /// Ends the stream with as few bytes as name a number within the interval.
     ///
     /// # Errors
     /// [`CodeError::Full`].
-    pub(super) fn finish(mut self) -> Result<S, CodeError> {
+    pub(super) fn finish(self) -> Result<S, CodeError> {
+        let (low, mut words) = (self.place, self.words);
         for bytes in 0..=8u32 {
             let below = u64::MAX.checked_shr(8 * bytes).unwrap_or(0);
-            let (sum, over) = self.low.overflowing_add(below);
+            let (sum, over) = low.overflowing_add(below);
             let number = sum & !below;
             // Wraps around to the right distance when the sum did.
-            if number.wrapping_sub(self.low) < self.width && (over || number >= self.low) {
-                self.carry |= over;
-                self.release();
-                self.overflowed |= !self
-                    .sink
-                    .append(&number.reverse_bits().to_le_bytes()[..bytes as usize]);
+            if number.wrapping_sub(low) < self.width && (over || number >= low) {
+                words.release(self.carry | over);
+                let last = number.reverse_bits().to_le_bytes();
+                words.overflowed |= !words.sink.append(&last[..bytes as usize]);
                 break;
             }
         }
-        if self.overflowed {
+        if words.overflowed {
             Err(CodeError::Full)
         } else {
-            Ok(self.sink)
+            Ok(words.sink)
         }
     }
 }
 
-impl<S: Sink> Coder for RangeWriter<S> {
-    const WRITES: bool = true;
-
-    #[inline(always)]
-    fn biased(&mut self, p: u32, bit: bool) -> bool {
-        let bound = (self.width >> 16).wrapping_mul(u64::from(p));
-        // Masks in place of a branch: what takes bits cannot be foretold by the processor either.
-        let zero = u64::from(bit).wrapping_sub(1);
-        let (low, carry) = self.low.overflowing_add(bound & zero);
-        self.low = low;
-        self.carry |= carry;
-        self.width = (bound & !zero) | (self.width.wrapping_sub(bound) & zero);
-        if self.width >> 32 == 0 {
-            self.shift();
-        }
-        bit
-    }
-
-    fn target(&self) -> u32 {
-        0
-    }
-
-    #[inline(always)]
-    fn narrow(&mut self, low: u32, size: u32) {
-        let part = self.width >> 16;
-        let (low, carry) = self.low.overflowing_add(part.wrapping_mul(u64::from(low)));
-        self.low = low;
-        self.carry |= carry;
-        self.width = part.wrapping_mul(u64::from(size));
-        if self.width >> 32 == 0 {
-            self.shift();
-        }
-    }
-
-    #[inline]
-    fn even(&mut self, value: u32, count: u32) -> u32 {
-        self.width >>= count;
-        let (low, carry) = self
-            .low
-            .overflowing_add(self.width.wrapping_mul(u64::from(value)));
-        self.low = low;
-        self.carry |= carry;
-        if self.width >> 32 == 0 {
-            self.shift();
-        }
-        value
-    }
-}
-
-/// Reads what a [`RangeWriter`] wrote.
+/// What has not been read, and how many bytes were taken beyond its end.
 #[derive(Debug)]
-pub(super) struct RangeReader<'a> {
+pub(super) struct Unread<'a> {
     rest: &'a [u8],
-    /// How far the number read lies above the interval's low end.
-    above: u64,
-    width: u64,
     beyond: usize,
 }
 
-impl<'a> RangeReader<'a> {
-    /// From the start of `bytes`, of which the first `count` bits (0 to 7) are known.
-    pub(super) fn new(bytes: &'a [u8], count: u32) -> Self {
-        let width = width_after(count);
-        let mut reader = Self {
-            rest: bytes,
-            above: 0,
-            width,
-            beyond: 0,
-        };
-        reader.above = u64::from(reader.word()) << 32;
-        reader.above |= u64::from(reader.word());
-        if count > 0 {
-            reader.above &= width - 1;
-        }
-        reader
-    }
-
+impl Unread<'_> {
     #[inline]
     fn word(&mut self) -> u32 {
         if let Some((word, rest)) = self.rest.split_first_chunk::<4>() {
@@ -416,12 +377,37 @@ impl<'a> RangeReader<'a> {
         self.rest = &[];
         u32::from_le_bytes(word).reverse_bits()
     }
+}
+
+impl Words for Unread<'_> {
+    const WRITES: bool = false;
 
     #[cold]
     #[inline(never)]
-    fn shift(&mut self) {
-        self.above = self.above << 32 | u64::from(self.word());
-        self.width <<= 32;
+    fn shift(&mut self, place: u64, _: bool) -> u64 {
+        place << 32 | u64::from(self.word())
+    }
+}
+
+impl<'a> RangeReader<'a> {
+    /// From the start of `bytes`, of which the first `count` bits (0 to 7) are known.
+    pub(super) fn new(bytes: &'a [u8], count: u32) -> Self {
+        let mut words = Unread {
+            rest: bytes,
+            beyond: 0,
+        };
+        let width = width_after(count);
+        let mut place = u64::from(words.word()) << 32;
+        place |= u64::from(words.word());
+        if count > 0 {
+            place &= width - 1;
+        }
+        Self {
+            words,
+            place,
+            width,
+            carry: false,
+        }
     }
 
     /// Checks that the stream has not been read beyond what its writer left out.
@@ -430,7 +416,7 @@ impl<'a> RangeReader<'a> {
     /// [`DecodeError::Short`].
     #[inline]
     pub(super) const fn check(&self) -> Result<(), DecodeError> {
-        if self.beyond > MAX_BEYOND {
+        if self.words.beyond > MAX_BEYOND {
             Err(DecodeError::Short)
         } else {
             Ok(())
@@ -443,7 +429,7 @@ impl<'a> RangeReader<'a> {
     /// [`DecodeError::Long`], and as [`RangeReader::check`].
     pub(super) fn finish(&self) -> Result<(), DecodeError> {
         self.check()?;
-        if self.rest.is_empty() {
+        if self.words.rest.is_empty() {
             Ok(())
         } else {
             Err(DecodeError::Long)
@@ -451,46 +437,58 @@ impl<'a> RangeReader<'a> {
     }
 }
 
-impl Coder for RangeReader<'_> {
-    const WRITES: bool = false;
+impl<W: Words> Range<W> {
+    /// Narrows the interval to `width` from `above` its low end on.
+    #[inline(always)]
+    fn narrow(&mut self, above: u64, width: u64) {
+        if W::WRITES {
+            let (place, carry) = self.place.overflowing_add(above);
+            self.place = place;
+            self.carry |= carry;
+        } else {
+            self.place = self.place.wrapping_sub(above);
+        }
+        self.width = width;
+        if width >> 32 == 0 {
+            self.place = self.words.shift(self.place, self.carry);
+            self.carry = false;
+            self.width <<= 32;
+        }
+    }
+}
+
+impl<W: Words> Coder for Range<W> {
+    const WRITES: bool = W::WRITES;
 
     #[inline(always)]
-    fn biased(&mut self, p: u32, _: bool) -> bool {
+    fn biased(&mut self, p: u32, bit: bool) -> bool {
         let bound = (self.width >> 16).wrapping_mul(u64::from(p));
-        let bit = self.above < bound;
+        let bit = if W::WRITES { bit } else { self.place < bound };
+        // Masks in place of a branch: what takes bits cannot be foretold by the processor either.
         let zero = u64::from(bit).wrapping_sub(1);
-        self.above = self.above.wrapping_sub(bound & zero);
-        self.width = (bound & !zero) | (self.width.wrapping_sub(bound) & zero);
-        if self.width >> 32 == 0 {
-            self.shift();
-        }
+        let width = (bound & !zero) | (self.width.wrapping_sub(bound) & zero);
+        self.narrow(bound & zero, width);
         bit
     }
 
     #[inline(always)]
-    fn target(&self) -> u32 {
-        (self.above / (self.width >> 16)).min(0xffff) as u32
+    fn part(&mut self, find: impl FnOnce(u32) -> (u32, u32)) {
+        let part = self.width >> 16;
+        let target = if W::WRITES { 0 } else { self.place / part };
+        // Of a number beyond the interval, which no writer names, the last.
+        let (low, size) = find((target & 0xffff_ffff) as u32);
+        let above = part.wrapping_mul(u64::from(low));
+        self.narrow(above, part.wrapping_mul(u64::from(size)));
     }
 
     #[inline(always)]
-    fn narrow(&mut self, low: u32, size: u32) {
-        let part = self.width >> 16;
-        self.above = self.above.wrapping_sub(part.wrapping_mul(u64::from(low)));
-        self.width = part.wrapping_mul(u64::from(size));
-        if self.width >> 32 == 0 {
-            self.shift();
+    fn even(&mut self, value: u32, count: u32) -> u32 {
+        let width = self.width >> count;
+        let mut value = u64::from(value);
+        if !W::WRITES {
+            value = (self.place / width).min((1 << count) - 1);
         }
-    }
-
-    #[inline]
-    fn even(&mut self, _: u32, count: u32) -> u32 {
-        self.width >>= count;
-        let most = (1u64 << count) - 1;
-        let value = (self.above / self.width).min(most);
-        self.above -= value * self.width;
-        if self.width >> 32 == 0 {
-            self.shift();
-        }
+        self.narrow(value.wrapping_mul(width), width);
         (value & 0xffff) as u32
     }
 }
