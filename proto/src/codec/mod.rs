@@ -60,6 +60,8 @@ pub mod params;
 #[cfg(feature = "alloc")]
 mod range;
 #[cfg(feature = "alloc")]
+mod range_cell;
+#[cfg(feature = "alloc")]
 mod range_columns;
 #[cfg(feature = "alloc")]
 mod range_plan;

@@ -353,6 +353,12 @@ impl Said {
     /// Stands where a correction would, for a value without a quotient.
     const NONE: i8 = i8::MIN;
 
+    /// The quotient, if there is one.
+    #[inline(always)]
+    pub(super) const fn quotient(self) -> i64 {
+        self.quotient
+    }
+
     /// Quotient and correction.
     #[inline(always)]
     pub(super) const fn get(self) -> Option<(i64, i8)> {

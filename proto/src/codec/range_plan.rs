@@ -18,6 +18,8 @@ pub(super) struct RangePlan {
 pub(super) struct Lane {
     pub(super) kind: ColumnKind,
     pub(super) nullable: bool,
+    /// Whether a value that is no exception is its residual and nothing else.
+    pub(super) plain: bool,
     pub(super) remembers_all: bool,
     pub(super) excepts: bool,
     /// Whether the row may tell that there is no exception.
@@ -62,6 +64,10 @@ impl RangePlan {
             .map(|(at, plan)| Lane {
                 kind: plan.kind,
                 nullable: plan.nullable,
+                plain: plan.is_number()
+                    && !plan.nullable
+                    && !plan.remembers_all()
+                    && !plan.says_corrections(),
                 remembers_all: plan.remembers_all(),
                 excepts: plan.excepts(),
                 tells: plan.excepts() && !plan.remembers_all(),

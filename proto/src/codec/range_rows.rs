@@ -11,10 +11,11 @@ use super::bits::CodeError;
 use super::magnitude::{Own, Shared, Trace, residual};
 use super::model::{History, Plan, Said};
 use super::range::{Coder, Model};
-use super::range_columns::{ColumnModels, beside_level};
-use super::range_plan::{FlatTap, Lane, RangePlan};
+use super::range_cell::Cell;
+use super::range_columns::ColumnModels;
+use super::range_plan::{Lane, RangePlan};
 use super::rice::bit_len;
-use super::table::{Recent, Table, learn};
+use super::table::{Recent, Table};
 use super::{DecodeError, TimeParams};
 use crate::schema::ColumnKind;
 
@@ -276,169 +277,37 @@ impl RangeRows {
         let mut beside = 0usize;
         let lanes = self.plan.lanes.iter().zip(plans);
         let learnt = self.columns.iter_mut().zip(traces).zip(&mut self.latest);
-        for (at, (((lane, plan), ((models, trace), latest)), cell_place)) in
+        for (at, (((lane, plan), ((models, trace), latest)), place)) in
             lanes.zip(learnt).zip(cells).enumerate()
         {
-            let cell = *cell_place;
-            let history = &mut columns[at];
-            if lane.nullable {
-                let was = !history.missing();
-                let present = if calm {
-                    was
-                } else {
-                    coder.bit(&mut models.present[usize::from(was)], cell.is_some())
-                };
-                history.set_missing(!present);
-                if !present {
-                    *cell_place = None;
-                    continue;
-                }
-            }
-            let rests = calm && trace.is_quiet();
-            let bits = cell.unwrap_or(0);
-            let recent = &mut recents[at];
-            match lane.kind {
-                ColumnKind::Bool => {
-                    let last = history.last() & 1;
-                    let stays = rests
-                        || coder.bit(
-                            &mut models.own.zero[usize::from(models.was_hit)],
-                            bits.cast_signed() & 1 == last,
-                        );
-                    models.was_hit = u8::from(!stays);
-                    trace.note(!stays);
-                    let value = if stays { last } else { 1 - last };
-                    history.learn(plan, value);
-                    *cell_place = Some(value.cast_unsigned());
-                    continue;
-                }
-                ColumnKind::Str => {
-                    let same = &mut models.own.zero[0];
-                    let (number, bits) = text(coder, same, at, history.last())?;
-                    history.learn(plan, number);
-                    *cell_place = Some(bits);
-                    continue;
-                }
-                ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64 => {}
-            }
-            let said = if C::WRITES { said[at].get() } else { None };
-            if lane.remembers_all && !recent.is_empty() {
-                let known = if C::WRITES { recent.rank(bits) } else { None };
-                if rests || models.hit(coder, known.is_some()) {
-                    let rank = if rests {
-                        0
-                    } else {
-                        models.rank(coder, recent.len(), known.unwrap_or(0))
-                    };
-                    let value = recent
-                        .get(rank as u64)
-                        .ok_or(CodeError::Decode(DecodeError::Invalid("rank")))?;
-                    let quotient = plan.split(value).map(|(quotient, _)| quotient);
-                    beside = usize::from(quotient != Some(history.last()));
-                    learn(plan, history, recent, quotient, value);
-                    trace.note(rank != 0);
-                    if quotient.is_some() {
-                        advance(lane, plan, trace);
-                    }
-                    *cell_place = Some(value);
-                    continue;
-                }
-            }
-            // A rare correction shares the flag of raw bits, so that ordinary values pay for one.
-            let rare = lane.rarely_corrects;
-            let mut corrected = false;
-            if lane.excepts && !(calm && models.are_told(lane)) {
-                let exception = said.is_none_or(|(_, correction)| rare && correction != 0);
-                let exception = models.exception(coder, exception);
-                corrected = exception && rare && models.is_corrected(coder, said.is_some());
-                if exception && !corrected {
-                    let value = if lane.has_levels {
-                        unknown(coder, models, (plan, recent), history.last(), bits)?
-                    } else {
-                        coder.raw(bits, plan.width())
-                    };
-                    trace.note(true);
-                    learn(plan, history, recent, None, value);
-                    *cell_place = Some(value);
-                    continue;
-                }
-            }
-            let (quotient, correction) = said.unwrap_or((0, 0));
-            let quotient = if rests {
-                trace.rest();
-                beside = 0;
-                history.predict(plan)
-            } else {
-                let started = history.is_started();
-                let plain = if started {
-                    history.predict(plan)
-                } else {
-                    first(plan, lane, trace, *latest, (flat, columns, at))
-                };
-                let taps = started && lane.taps.any();
-                let tapped = if taps {
-                    lane.taps.add_to(plain, flat, columns)
-                } else {
-                    plain
-                };
-                let expected = if trace.trusts_taps() { tapped } else { plain };
-                let off = residual(
-                    coder,
-                    &mut self.shared,
-                    &mut models.own,
-                    trace,
-                    beside,
-                    quotient.wrapping_sub(expected),
-                );
-                beside = usize::from(off != 0);
-                let quotient = expected.wrapping_add(off);
-                if taps {
-                    trace.judge(
-                        quotient.wrapping_sub(plain).unsigned_abs(),
-                        quotient.wrapping_sub(tapped).unsigned_abs(),
-                    );
-                }
-                quotient
+            let said = if C::WRITES { said[at] } else { Said::default() };
+            let history = &columns[at];
+            let plainly = lane.plain && history.is_started();
+            let cell = Cell {
+                at,
+                plan,
+                lane,
+                models,
+                trace,
+                latest,
+                recent: &mut recents[at],
+                columns,
+                flat,
+                shared: &mut self.shared,
+                calm,
+                beside: &mut beside,
             };
-            *latest = Some(quotient);
-            let correction = if corrected {
-                models.units(coder, correction)
-            } else if lane.says_corrections {
-                models.correction(coder, correction)
+            if plainly && (!lane.excepts || (calm && cell.models.are_told(lane))) {
+                let quotient = cell.plain(coder, said.quotient());
+                if !C::WRITES {
+                    *place = Some(plan.join(quotient, 0));
+                }
             } else {
-                0
-            };
-            let value = if C::WRITES {
-                bits
-            } else {
-                plan.join(quotient, correction)
-            };
-            learn(plan, &mut columns[at], recent, Some(quotient), value);
-            advance(lane, plan, trace);
-            *cell_place = Some(value);
+                *place = cell.code(coder, *place, said.get(), &mut text)?;
+            }
         }
         Ok(())
     }
-}
-
-/// Codes a value that is no level: one that came before, or its distance from the last level.
-fn unknown<C: Coder>(
-    coder: &mut C,
-    models: &mut ColumnModels,
-    (plan, recent): (&Plan, &Recent),
-    level: i64,
-    bits: u64,
-) -> Result<u64, CodeError> {
-    if !recent.is_empty() {
-        let known = if C::WRITES { recent.rank(bits) } else { None };
-        if models.hit(coder, known.is_some()) {
-            let rank = models.rank(coder, recent.len(), known.unwrap_or(0));
-            return recent
-                .get(rank as u64)
-                .ok_or(CodeError::Decode(DecodeError::Invalid("rank")));
-        }
-    }
-    Ok(beside_level(coder, plan, level, bits))
 }
 
 /// What is known before the cells of a row.
@@ -486,45 +355,4 @@ impl Row<'_> {
         }
         (told, calm)
     }
-}
-
-/// What foretells a series' first value in a column: the latest of another series, the taps on earlier
-/// columns, or the reference. The expected size of the residual follows.
-fn first(
-    plan: &Plan,
-    lane: &Lane,
-    trace: &mut Trace,
-    latest: Option<i64>,
-    (flat, columns, at): (&[FlatTap], &[History<i64>], usize),
-) -> i64 {
-    let params = &plan.params;
-    match latest {
-        Some(kin) if params.kin_bits != 0 => {
-            *trace = Trace::new(u32::from(params.kin_bits) + 3, false);
-            kin
-        }
-        _ if lane.first_taps.any() => {
-            *trace = Trace::new(u32::from(params.first_bits) + 4, false);
-            lane.first_taps.add_to(params.reference, flat, columns)
-        }
-        _ => columns[at].last(),
-    }
-}
-
-/// Counts a quotient; the expected size of the next residual changes after the first, and once more
-/// where the second one starts a slope.
-#[inline]
-fn advance(lane: &Lane, plan: &Plan, trace: &mut Trace) {
-    if trace.seen >= 4 {
-        return;
-    }
-    let seen = trace.seen + 1;
-    let slopes = plan.params.predictor.goes_on();
-    if seen == 1 && slopes {
-        *trace = Trace::new(u32::from(plan.params.slope_bits) + 4, false);
-    } else if seen == 1 || (seen == 2 && slopes) {
-        let bits = u32::from(plan.params.residual_bits).saturating_sub(1);
-        *trace = Trace::new(bits, lane.steady);
-    }
-    trace.seen = seen;
 }
