@@ -370,7 +370,7 @@ proptest! {
                 );
                 prop_assert!(same(&rows, &kept), "{:?}", back_end);
                 prop_assert!(again.is_empty() || again == payload, "a warm encoder differs");
-                if rows.len() <= 16 && back_end != BackEnd::Varint {
+                if rows.len() <= 4 && back_end != BackEnd::Varint {
                     prop_assert!(chosen.len() <= payload.len(), "{:?} is smaller", back_end);
                 }
                 again = payload;

@@ -15,11 +15,12 @@ const WIDE: u32 = 16;
 const MAX_BITS: u32 = 44;
 /// Classes above and below the one expected that the start tables tell apart.
 pub(super) const STEPS: usize = 6;
-/// Classes that are told apart: the one expected is [`MIDDLE`]; the first and the last stand for all
-/// beyond, whose class follows.
+/// Classes that are told apart, as one symbol: the one expected is [`MIDDLE`]. The first stands for all
+/// below, which are then told one by one: after an outlier many values lie far below what is expected.
+/// The last stands for all above, which are told as they are, in [`CLASS_BITS`].
 const CLASSES: usize = 16;
 const MIDDLE: u32 = 4;
-/// Bits of a class that is told as it is.
+const LAST: u32 = 15;
 const CLASS_BITS: u32 = 7;
 
 /// Models that all columns of a batch share.
@@ -27,6 +28,8 @@ const CLASS_BITS: u32 = 7;
 pub(super) struct Shared {
     zero: [[Model; 3]; LEVELS],
     class: [Symbols<CLASSES>; LEVELS],
+    /// Whether the class is below the highest, the second... of those the first symbol stands for.
+    lower: [Model; STEPS],
     /// The first bit below the leading one where there is no other.
     last: [Model; 9],
     /// The first two.
@@ -163,6 +166,10 @@ impl Own {
 }
 
 /// How likely each class is at a level before anything has come, in parts of 2^26.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "parts of 2^26, and a handful of levels and classes"
+)]
 const fn shares(level: usize) -> [u32; CLASSES] {
     let expected = expected(level as u32);
     let least = if (level as u32) < WIDE { 1 } else { 0 };
@@ -170,7 +177,7 @@ const fn shares(level: usize) -> [u32; CLASSES] {
     let over = OVER[level] as u64;
     let (mut left, mut step, mut class) = (over << 10, 0, MIDDLE as usize + 1);
     while class < CLASSES {
-        let here = left * UP[level][step] as u64 >> 16;
+        let here = (left * UP[level][step] as u64) >> 16;
         let last = class + 1 == CLASSES;
         shares[class] = (if last { left } else { here }) as u32;
         left -= here;
@@ -181,7 +188,7 @@ const fn shares(level: usize) -> [u32; CLASSES] {
     step = 0;
     class = MIDDLE as usize;
     while left > 0 {
-        let here = left * DOWN[level][step] as u64 >> 16;
+        let here = (left * DOWN[level][step] as u64) >> 16;
         let last = class == 0 || class as u32 + expected == MIDDLE + least;
         shares[class] = (if last { left } else { here }) as u32;
         if last {
@@ -212,6 +219,7 @@ impl Shared {
         let mut shared = Self {
             zero: [[Model::new(1 << 15, 2); 3]; LEVELS],
             class: [Symbols::new([1; CLASSES], 3); LEVELS],
+            lower: [Model::new(1 << 15, 2); STEPS],
             last: [Model::new(1 << 15, 24); 9],
             below: [Symbols::new([1; 4], 24); 9],
         };
@@ -279,24 +287,21 @@ pub(super) fn residual<C: Coder>(
     let class = bit_len(magnitude);
     let expected = expected(level);
     let half = (level & 1) as usize;
-    let most = CLASSES as u32 - 1;
-    let told = (class + MIDDLE).saturating_sub(expected).min(most);
-    let told = coder.symbol(
-        &mut own.class[half],
-        &mut shared.class[at],
-        told as usize,
-    ) as u32;
+    let told = (class + MIDDLE).saturating_sub(expected).min(LAST);
+    let told = coder.symbol(&mut own.class[half], &mut shared.class[at], told);
+    // Of a reader any of these may be too many bits.
     let found = if told == 0 {
-        let mut found = expected.saturating_sub(MIDDLE);
-        while found > u32::from(!wide) && coder.even(u32::from(class < found), 1) != 0 {
+        let mut found = expected.saturating_sub(MIDDLE).min(64);
+        let mut step = 0;
+        while found > u32::from(!wide) && coder.bit(&mut shared.lower[step], class < found) {
             found -= 1;
+            step = (step + 1).min(STEPS - 1);
         }
         found
-    } else if told == most {
-        // Of a reader that is anything.
+    } else if told == LAST {
         coder.even(class, CLASS_BITS).min(64)
     } else {
-        (told + expected).saturating_sub(MIDDLE)
+        (told + expected).saturating_sub(MIDDLE).min(64)
     };
     if wide {
         trace.note(found != 0);
@@ -312,8 +317,8 @@ pub(super) fn residual<C: Coder>(
     let near = (found + 4).saturating_sub(expected).min(8) as usize;
     if left >= 2 {
         left -= 2;
-        let two = coder.lone(&mut shared.below[near], (magnitude >> left & 3) as usize);
-        result = 4 | two as u64;
+        let two = coder.lone(&mut shared.below[near], ((magnitude >> left) & 3) as u32);
+        result = 4 | u64::from(two);
         if left > 0 {
             result = result << left | coder.raw(magnitude & ((1 << left) - 1), left);
         }

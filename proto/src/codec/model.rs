@@ -269,9 +269,8 @@ impl Plan {
         match (self.kind, self.params.scale) {
             (ColumnKind::F32, Scale::Decimal(_) | Scale::Parts(_) | Scale::Printed(_)) => {
                 for (&bits, said) in places {
-                    let (mantissa, correction) =
-                        scale::split_f32(low(bits), self.power, self.part)
-                            .unwrap_or((0, Said::NONE));
+                    let (mantissa, correction) = scale::split_f32(low(bits), self.power, self.part)
+                        .unwrap_or((0, Said::NONE));
                     *said = self.said(mantissa, correction);
                 }
             }

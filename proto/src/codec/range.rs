@@ -1,4 +1,4 @@
-//! A binary arithmetic coder: adaptive bits of 16-bit probability into bytes and back.
+//! An arithmetic coder: adaptive bits and symbols of 16-bit probability into bytes and back.
 //!
 //! The encoder keeps the low end of an interval and its width, both in 64 bits; each bit narrows
 //! the interval to the part that belongs to it. When the width falls below 2^32 the upper 32 bits
@@ -82,7 +82,7 @@ pub(super) struct Symbols<const N: usize> {
 
 /// A probability, which is never negative.
 #[inline(always)]
-fn part(below: i16) -> u32 {
+fn share(below: i16) -> u32 {
     u32::from(below.cast_unsigned())
 }
 
@@ -90,6 +90,29 @@ fn part(below: i16) -> u32 {
 const LEAST_PART: i16 = 12;
 
 impl<const N: usize> Symbols<N> {
+    /// Per symbol: where it moves the probabilities to.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        reason = "a handful of values"
+    )]
+    const AIMS: [[i16; N]; N] = {
+        let mut aims = [[0; N]; N];
+        let mut symbol = 0;
+        while symbol < N {
+            let mut at = 0;
+            while at < N {
+                aims[symbol][at] = at as i16 * LEAST_PART;
+                if at > symbol {
+                    aims[symbol][at] += i16::MAX - N as i16 * LEAST_PART;
+                }
+                at += 1;
+            }
+            symbol += 1;
+        }
+        aims
+    };
+
     /// Starts at such shares of any sum, as sure of them as after `count` symbols.
     #[expect(
         clippy::cast_possible_truncation,
@@ -117,31 +140,25 @@ impl<const N: usize> Symbols<N> {
 
     /// Probability of less than `symbol`, and of no more than it, of 32,768.
     #[inline(always)]
-    fn bounds(&self, symbol: usize) -> (u32, u32) {
+    fn bounds(&self, symbol: u32) -> (u32, u32) {
+        let symbol = symbol as usize;
         let high = self.below.get(symbol + 1);
         (
-            part(self.below[symbol % N]),
-            high.map_or(1 << 15, |&high| part(high)),
+            share(self.below[symbol % N]),
+            high.map_or(1 << 15, |&high| share(high)),
         )
     }
 
     /// Moves towards the symbol that came. Values stay at least [`LEAST_PART`] apart: each is moved by
     /// the same share towards places that are.
     #[expect(
-        clippy::cast_possible_truncation,
         clippy::cast_possible_wrap,
         reason = "a handful of values; a step is smaller than the way"
     )]
     #[inline(always)]
-    fn learn(&mut self, symbol: usize, limit: u8) {
+    fn learn(&mut self, symbol: u32, limit: u8) {
         let rate = RATES[usize::from(self.count & 127)].min(0x7fff) as i16;
-        let symbol = symbol as i16;
-        let mut aims = [0i16; N];
-        for (at, aim) in aims.iter_mut().enumerate() {
-            let least = at as i16 * LEAST_PART;
-            let above = ((at as i16 > symbol) as i16).wrapping_neg();
-            *aim = least + (above & (i16::MAX - N as i16 * LEAST_PART));
-        }
+        let aims = Self::AIMS[symbol as usize % N];
         for (below, aim) in self.below.iter_mut().zip(aims) {
             let way = aim.wrapping_sub(*below);
             let step = (i32::from(way) * i32::from(rate)) >> 16;
@@ -173,13 +190,13 @@ pub(super) trait Coder {
         &mut self,
         fast: &mut Symbols<N>,
         slow: &mut Symbols<N>,
-        mut symbol: usize,
-    ) -> usize {
+        mut symbol: u32,
+    ) -> u32 {
         self.part(|target| {
             if !Self::WRITES {
                 let pairs = fast.below.iter().zip(&slow.below).skip(1);
-                let below = pairs.map(|(&a, &b)| part(a) + part(b));
-                symbol = below.map(|below| usize::from(below <= target)).sum();
+                let below = pairs.map(|(&a, &b)| share(a) + share(b));
+                symbol = below.map(|below| u32::from(below <= target)).sum();
             }
             let (low, high) = fast.bounds(symbol);
             let (more_low, more_high) = slow.bounds(symbol);
@@ -192,11 +209,13 @@ pub(super) trait Coder {
 
     /// A symbol of one model.
     #[inline(always)]
-    fn lone<const N: usize>(&mut self, model: &mut Symbols<N>, mut symbol: usize) -> usize {
+    fn lone<const N: usize>(&mut self, model: &mut Symbols<N>, mut symbol: u32) -> u32 {
         self.part(|target| {
             if !Self::WRITES {
                 let below = model.below.iter().skip(1);
-                symbol = below.map(|&below| usize::from(2 * part(below) <= target)).sum();
+                symbol = below
+                    .map(|&below| u32::from(2 * share(below) <= target))
+                    .sum();
             }
             let (low, high) = model.bounds(symbol);
             (2 * low, 2 * (high - low))

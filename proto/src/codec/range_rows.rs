@@ -193,7 +193,14 @@ impl RangeRows {
         }
         time.learn(params, ticks);
         table.ticks = ticks;
-        self.cells(coder, table, plans, (series, place.in_block, calm), cells, text)?;
+        self.cells(
+            coder,
+            table,
+            plans,
+            (series, place.in_block, calm),
+            cells,
+            text,
+        )?;
         table.follow(series);
         Ok(Place {
             series,
