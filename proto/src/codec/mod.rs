@@ -18,6 +18,9 @@
 //! at 100, 0.8030 to 0.7964 at 1,000; and of a simulated thermistor, on which they were developed, to a
 //! third and less (2.31 to 0.80, 1.44 to 0.35, 0.96 to 0.28). Levels are taken where batches that are
 //! coded for the trial take fewer bytes: estimates alone let a set of motion sensors take 5 to 8 % more.
+//! Classes of magnitude told as one symbol of sixteen, where they were bits one after the other: 1.2613 to
+//! 1.2553, 0.8570 to 0.8542 and 0.7965 to 0.7958, and with numbers split in blocks of rows about three
+//! quarters of the time to encode.
 //!
 //! What was tried and did not pay: to keep taps back until a series has as many rows as they look
 //! back to (house power at 10 rows 0.80 to 0.81); models without a count of their own bits that
@@ -25,7 +28,11 @@
 //! 90, 0.1 % more); a slower or quicker pair of means than 1/8 and 1/32 (0.1 %), or quicker ones for
 //! the first rows (0.2 % more at 10 rows); bits far below the expected class without models (0.15 %
 //! more, and of bit patterns 2 %, for a twentieth of the time); means that follow the size of
-//! residuals beyond 40 bits (1.5 % more on noise in full doubles); a filter that learns its weights by
+//! residuals beyond 40 bits (1.5 % more on noise in full doubles); the expected class in the middle of the
+//! sixteen (1.8 % more at 10 rows: what is sudden is larger, not smaller); classes far below the expected
+//! one without models (0.3 % more, and 46 bits for each value after an outlier); signs without models
+//! (0.3 % at 100 rows, 0.5 % at 1,000); the coder's interval in registers from the first bit of a value
+//! to its last (3 % more instructions); a filter that learns its weights by
 //! their signs (LMS) over two or four differences, started anew nowhere, estimated: 0.3 to 3.2 % fewer bits
 //! on vibration and 0.5 to 0.8 % on gyroscopes and accelerometers, 0.1 to 8 % more on nearly all else.
 //!
