@@ -27,7 +27,8 @@ pub enum EncodeError {
 }
 
 /// Batches of up to this many rows are coded with Rice codes and with the range back end, and the
-/// smaller is taken: the fewer rows, the less the models of the range back end have learnt.
+/// smaller is taken: the fewer rows, the less the models of the range back end have learnt. At 10 rows that
+/// would save 0.1 % on the nine sets and 0.9 % on generated ones, for twice the time.
 const FEW_ROWS: usize = 4;
 
 /// Writes batches of one schema; reuses its memory from batch to batch.

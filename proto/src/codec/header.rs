@@ -52,7 +52,7 @@ pub enum BackEnd {
     Varint,
     /// Adaptive Rice codes.
     Rice,
-    /// Adaptive binary models and a range coder.
+    /// Adaptive models of bits and symbols, and a range coder.
     Range,
 }
 

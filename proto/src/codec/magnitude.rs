@@ -1,4 +1,4 @@
-//! Residuals as adaptive bits: zero, magnitude class around the one expected, sign, bits below.
+//! Residuals as adaptive bits and symbols: zero, magnitude class around the one expected, sign, bits below.
 //!
 //! The expected class follows from a running mean of magnitudes, so that columns of any scale share
 //! one set of models, and a small batch has little to learn.
@@ -216,6 +216,7 @@ impl Shared {
     pub(super) const START: Self = Self::start();
 
     const fn start() -> Self {
+        // All but `lower` is filled in per level and class below.
         let mut shared = Self {
             zero: [[Model::new(1 << 15, 2); 3]; LEVELS],
             class: [Symbols::new([1; CLASSES], 3); LEVELS],
@@ -289,7 +290,7 @@ pub(super) fn residual<C: Coder>(
     let half = (level & 1) as usize;
     let told = (class + MIDDLE).saturating_sub(expected).min(LAST);
     let told = coder.symbol(&mut own.class[half], &mut shared.class[at], told);
-    // Of a reader any of these may be too many bits.
+    // Of a reader any of these may be too many bits, or none where zero was told apart: read as one.
     let found = if told == 0 {
         let mut found = expected.saturating_sub(MIDDLE).min(64);
         let mut step = 0;

@@ -80,6 +80,8 @@ pub mod rice;
 #[cfg(feature = "alloc")]
 mod rows;
 pub mod scale;
+#[cfg(feature = "alloc")]
+mod split;
 pub mod stream;
 #[cfg(feature = "alloc")]
 mod table;

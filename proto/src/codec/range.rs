@@ -150,13 +150,14 @@ impl<const N: usize> Symbols<N> {
     }
 
     /// Moves towards the symbol that came. Values stay at least [`LEAST_PART`] apart: each is moved by
-    /// the same share towards places that are.
+    /// the same share towards places that are, rounded down, and rounding keeps a whole distance.
     #[expect(
         clippy::cast_possible_wrap,
-        reason = "a handful of values; a step is smaller than the way"
+        reason = "a handful of values; a step is no larger than the way"
     )]
     #[inline(always)]
     fn learn(&mut self, symbol: u32, limit: u8) {
+        // At most a half, so that the product is one of two 16-bit integers.
         let rate = RATES[usize::from(self.count & 127)].min(0x7fff) as i16;
         let aims = Self::AIMS[symbol as usize % N];
         for (below, aim) in self.below.iter_mut().zip(aims) {
@@ -181,7 +182,7 @@ pub(super) trait Coder {
     fn even(&mut self, value: u32, count: u32) -> u32;
 
     /// One of several parts of 65,536, which follow each other: `find` is told, by a reader, in which of
-    /// 65,536 the number lies (65,536 and more stand for the last), and names the part's start and size.
+    /// 65,536 the number lies, and names the part's start and size.
     fn part(&mut self, find: impl FnOnce(u32) -> (u32, u32));
 
     /// A symbol foretold by the mean of two models, the first of which forgets faster.
@@ -493,9 +494,12 @@ impl<W: Words> Coder for Range<W> {
     #[inline(always)]
     fn part(&mut self, find: impl FnOnce(u32) -> (u32, u32)) {
         let part = self.width >> 16;
-        let target = if W::WRITES { 0 } else { self.place / part };
-        // Of a number beyond the interval, which no writer names, the last.
-        let (low, size) = find((target & 0xffff_ffff) as u32);
+        let mut target = 0;
+        if !W::WRITES {
+            // A number beyond the interval, which no writer names, stands for the last part.
+            target = (self.place / part).min(0xffff);
+        }
+        let (low, size) = find((target & 0xffff) as u32);
         let above = part.wrapping_mul(u64::from(low));
         self.narrow(above, part.wrapping_mul(u64::from(size)));
     }

@@ -1,4 +1,5 @@
-//! What the range back end asks of every column at every row, made ready once per schema.
+//! What the range back end asks of every column at every row, made ready once: per schema by a writer,
+//! per batch by a reader.
 
 use alloc::vec::Vec;
 
@@ -42,7 +43,7 @@ pub(super) struct Foretold {
     start: u32,
     end: u32,
     /// In 1/65,536: what is added always, with half a unit for rounding, less the taps' references.
-    constant: i64,
+    constant: i128,
 }
 
 /// A tap on a value of the row's series, not on its distance from the reference.
@@ -87,11 +88,11 @@ impl Foretold {
     fn new(plans: &[Plan], taps: &[Tap], at: usize, flat: &mut Vec<FlatTap>) -> Self {
         let place = |flat: &Vec<FlatTap>| u32::try_from(flat.len()).unwrap_or(u32::MAX);
         let start = place(flat);
-        let mut constant = 1i64 << 15;
+        let mut constant = 1i128 << 15;
         for tap in taps {
             let column = usize::from(tap.column);
             if column == at && tap.lag == 0 {
-                constant = constant.wrapping_add(tap.weight);
+                constant = constant.wrapping_add(i128::from(tap.weight));
                 continue;
             }
             let Some(plan) = plans.get(column) else {
@@ -99,8 +100,8 @@ impl Foretold {
             };
             // An earlier column has learnt this row's value by now, so that its lags begin with 0.
             let lag = tap.lag + u8::from(column < at);
-            let reference = plan.params.reference;
-            constant = constant.wrapping_sub(reference.wrapping_mul(tap.weight));
+            let reference = i128::from(plan.params.reference);
+            constant = constant.wrapping_sub(reference.wrapping_mul(i128::from(tap.weight)));
             flat.push(FlatTap {
                 column: tap.column,
                 lag: lag.clamp(1, 3) - 1,
@@ -121,16 +122,19 @@ impl Foretold {
         self.any
     }
 
-    /// The next quotient: `base` and what the taps add to it. All arithmetic wraps.
+    /// The next quotient: `base` and what the taps add to it; it may wrap.
     #[inline]
     pub(super) fn add_to(&self, base: i64, plan: &[FlatTap], columns: &[History<i64>]) -> i64 {
         let mut sum = self.constant;
         let taps = plan.get(self.start as usize..self.end as usize);
         for tap in taps.unwrap_or_default() {
             if let Some(history) = columns.get(usize::from(tap.column)) {
-                sum = sum.wrapping_add(history.past(tap.lag).wrapping_mul(tap.weight));
+                let past = i128::from(history.past(tap.lag));
+                sum = sum.wrapping_add(past.wrapping_mul(i128::from(tap.weight)));
             }
         }
-        base.wrapping_add(sum >> 16)
+        #[expect(clippy::cast_possible_truncation, reason = "a prediction may wrap")]
+        let told = (sum >> 16) as i64;
+        base.wrapping_add(told)
     }
 }

@@ -1,4 +1,4 @@
-//! The range back end: every cell as adaptive bits, with the fewest bytes of the three.
+//! The range back end: every cell as adaptive bits and symbols, with the fewest bytes of the three.
 //!
 //! A row says first whether it is calm. In a calm row nothing comes unexpected: values are missing
 //! where they were missing before, there is no exception in columns that rarely have one, and the
@@ -9,12 +9,13 @@ use alloc::vec::Vec;
 
 use super::bits::CodeError;
 use super::magnitude::{Own, Shared, Trace, residual};
-use super::model::{History, Plan, Said};
+use super::model::{History, Plan};
 use super::range::{Coder, Model};
 use super::range_cell::Cell;
 use super::range_columns::ColumnModels;
 use super::range_plan::{Lane, RangePlan};
 use super::rice::bit_len;
+use super::split::Said;
 use super::table::{Recent, Table};
 use super::{DecodeError, TimeParams};
 use crate::schema::ColumnKind;
@@ -305,6 +306,10 @@ impl RangeRows {
                 beside: &mut beside,
             };
             if plainly && (!lane.excepts || (calm && cell.models.are_told(lane))) {
+                debug_assert!(
+                    !C::WRITES || place.and_then(|bits| plan.split(bits)) == said.get(),
+                    "another row's block"
+                );
                 let quotient = cell.plain(coder, said.quotient());
                 if !C::WRITES {
                     *place = Some(plan.join(quotient, 0));

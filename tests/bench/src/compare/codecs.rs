@@ -100,7 +100,7 @@ pub(crate) fn all() -> Vec<Spec> {
     add(
         SENT,
         true,
-        "as the agent sends it: range coder, or up to 16 rows Rice codes where they are shorter; frame, \
+        "as the agent sends it: range coder, or up to 4 rows Rice codes where they are shorter; frame, \
          header and CRC-32C counted",
         |s| Ok(Box::new(Headwater::new(&s.schema, Encoder::new(&s.schema)))),
     );

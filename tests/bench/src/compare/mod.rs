@@ -20,7 +20,7 @@
 //! today. The best of them is picked **per set and size**, by an oracle that no deployment has, and only
 //! among those that gave every bit back. In practice that is postcard with zstd 9 and a trained dictionary
 //! (or without, for single rows) in small batches and pco, mostly with zstd, from a hundred rows on.
-//! Ours is what the agent sends: the range coder, or up to 16 rows Rice codes where they are shorter.
+//! Ours is what the agent sends: the range coder, or up to 4 rows Rice codes where they are shorter.
 //!
 //! # CPU and heap
 //! CPU is the thread's own time, warm, the median of several rounds; within a round every codec has its
