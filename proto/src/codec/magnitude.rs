@@ -157,8 +157,8 @@ impl Own {
         Self {
             zero: [zero; 3],
             class: [
-                Symbols::new(shares(even), 6),
-                Symbols::new(shares(even + 1), 6),
+                CLASS_STARTS[even].as_after(6),
+                CLASS_STARTS[even + 1].as_after(6),
             ],
             sign: [Model::new(1 << 15, 8); 3],
         }
@@ -201,6 +201,19 @@ const fn shares(level: usize) -> [u32; CLASSES] {
     shares
 }
 
+/// Per level: what the models of classes start from.
+static CLASS_STARTS: [Symbols<CLASSES>; LEVELS] = class_starts();
+
+const fn class_starts() -> [Symbols<CLASSES>; LEVELS] {
+    let mut starts = [Symbols::new([1; CLASSES], 5); LEVELS];
+    let mut level = 0;
+    while level < LEVELS {
+        starts[level] = Symbols::new(shares(level), 5);
+        level += 1;
+    }
+    starts
+}
+
 /// The models of a level: beyond the table only the half of the octave counts.
 #[inline]
 const fn place(level: u32) -> usize {
@@ -227,7 +240,7 @@ impl Shared {
         let mut level = 0;
         while level < LEVELS {
             shared.zero[level] = [Model::new(ZERO[level], 6); 3];
-            shared.class[level] = Symbols::new(shares(level), 5);
+            shared.class[level] = CLASS_STARTS[level];
             level += 1;
         }
         let mut class = 0;

@@ -138,6 +138,13 @@ impl<const N: usize> Symbols<N> {
         Self { below, count }
     }
 
+    /// The same, as sure as after `count` symbols.
+    #[must_use]
+    pub(super) const fn as_after(mut self, count: u8) -> Self {
+        self.count = count;
+        self
+    }
+
     /// Probability of less than `symbol`, and of no more than it, of 32,768.
     #[inline(always)]
     fn bounds(&self, symbol: u32) -> (u32, u32) {
