@@ -229,10 +229,10 @@ impl Shared {
     pub(super) const START: Self = Self::start();
 
     const fn start() -> Self {
-        // All but `lower` is filled in per level and class below.
+        // Zeros and the bits below are filled in per level and class.
         let mut shared = Self {
             zero: [[Model::new(1 << 15, 2); 3]; LEVELS],
-            class: [Symbols::new([1; CLASSES], 3); LEVELS],
+            class: CLASS_STARTS,
             lower: [Model::new(1 << 15, 2); STEPS],
             last: [Model::new(1 << 15, 24); 9],
             below: [Symbols::new([1; 4], 24); 9],
@@ -240,7 +240,6 @@ impl Shared {
         let mut level = 0;
         while level < LEVELS {
             shared.zero[level] = [Model::new(ZERO[level], 6); 3];
-            shared.class[level] = CLASS_STARTS[level];
             level += 1;
         }
         let mut class = 0;

@@ -1,4 +1,4 @@
-//! One cell of a row, as adaptive bits.
+//! One cell of a row, as adaptive bits and symbols.
 
 use super::DecodeError;
 use super::bits::CodeError;
@@ -35,28 +35,21 @@ impl Cell<'_> {
     /// has had one before.
     #[inline(always)]
     pub(super) fn plain<C: Coder>(mut self, coder: &mut C, quotient: i64) -> i64 {
-        let history = &self.columns[self.at];
-        let foretold = history.predict(self.plan);
-        let quotient = if self.calm && self.trace.is_quiet() {
-            self.rest();
-            foretold
-        } else {
-            self.number(coder, (foretold, self.lane.taps.any()), quotient)
-        };
+        let foretold = self.columns[self.at].predict(self.plan);
+        let quotient = self.number(coder, (foretold, self.lane.taps.any), quotient);
         *self.latest = Some(quotient);
         self.columns[self.at].learn(self.plan, quotient);
         advance(self.lane, self.plan, self.trace);
         quotient
     }
 
-    /// Takes in a quotient that is as foretold, and of which nothing is coded.
+    /// Whether the row has said that the cell is as foretold.
     #[inline(always)]
-    fn rest(&mut self) {
-        self.trace.rest();
-        *self.beside = 0;
+    const fn rests(&self) -> bool {
+        self.calm && self.trace.is_quiet()
     }
 
-    /// Codes a quotient by what it is off the prediction, which may add taps.
+    /// Codes a quotient by what it is off the prediction, which may add taps; nothing if it rests.
     #[inline(always)]
     fn number<C: Coder>(
         &mut self,
@@ -64,6 +57,11 @@ impl Cell<'_> {
         (plain, taps): (i64, bool),
         quotient: i64,
     ) -> i64 {
+        if self.rests() {
+            self.trace.rest();
+            *self.beside = 0;
+            return plain;
+        }
         let tapped = if taps {
             self.lane.taps.add_to(plain, self.flat, self.columns)
         } else {
@@ -104,6 +102,7 @@ impl Cell<'_> {
         text: &mut impl FnMut(&mut C, &mut Model, usize, i64) -> Result<(i64, u64), CodeError>,
     ) -> Result<Option<u64>, CodeError> {
         let (at, plan, lane, calm) = (self.at, self.plan, self.lane, self.calm);
+        let rests = self.rests();
         let history = &mut self.columns[at];
         if lane.nullable {
             let was = !history.missing();
@@ -117,7 +116,6 @@ impl Cell<'_> {
                 return Ok(None);
             }
         }
-        let rests = calm && self.trace.is_quiet();
         let bits = cell.unwrap_or(0);
         match lane.kind {
             ColumnKind::Bool => {
@@ -167,17 +165,12 @@ impl Cell<'_> {
         }
         let (quotient, correction) = said.unwrap_or((0, 0));
         let started = history.is_started();
-        let quotient = if rests {
-            self.rest();
-            self.columns[at].predict(plan)
+        let plain = if started || rests {
+            history.predict(plan)
         } else {
-            let plain = if started {
-                history.predict(plan)
-            } else {
-                self.first()
-            };
-            self.number(coder, (plain, started && lane.taps.any()), quotient)
+            self.first()
         };
+        let quotient = self.number(coder, (plain, started && lane.taps.any), quotient);
         *self.latest = Some(quotient);
         let correction = if corrected {
             self.models.units(coder, correction)
@@ -197,31 +190,20 @@ impl Cell<'_> {
         Ok(Some(value))
     }
 
-    /// Codes whether a value is among the recent ones, and which it is.
+    /// Codes a value by its rank among the recent ones, if it is one of them.
     fn known<C: Coder>(
         &mut self,
         coder: &mut C,
         rests: bool,
         bits: u64,
     ) -> Result<Option<u64>, CodeError> {
-        let known = if C::WRITES {
-            self.recent.rank(bits)
-        } else {
-            None
-        };
-        if !rests && !self.models.hit(coder, known.is_some()) {
-            return Ok(None);
-        }
         let rank = if rests {
-            0
+            Some(0)
         } else {
-            let among = self.recent.len();
-            self.models.rank(coder, among, known.unwrap_or(0))
+            rank(coder, self.models, self.recent, bits)
         };
-        let value = self
-            .recent
-            .get(rank as u64)
-            .ok_or(CodeError::Decode(DecodeError::Invalid("rank")))?;
+        let Some(rank) = rank else { return Ok(None) };
+        let value = at_rank(self.recent, rank)?;
         let quotient = self.plan.split(value).map(|(quotient, _)| quotient);
         let history = &mut self.columns[self.at];
         *self.beside = usize::from(quotient != Some(history.last()));
@@ -242,7 +224,7 @@ impl Cell<'_> {
                 *self.trace = Trace::new(u32::from(params.kin_bits) + 3, false);
                 kin
             }
-            _ if self.lane.first_taps.any() => {
+            _ if self.lane.first_taps.any => {
                 *self.trace = Trace::new(u32::from(params.first_bits) + 4, false);
                 let taps = &self.lane.first_taps;
                 taps.add_to(params.reference, self.flat, self.columns)
@@ -261,15 +243,31 @@ fn unknown<C: Coder>(
     bits: u64,
 ) -> Result<u64, CodeError> {
     if !recent.is_empty() {
-        let known = if C::WRITES { recent.rank(bits) } else { None };
-        if models.hit(coder, known.is_some()) {
-            let rank = models.rank(coder, recent.len(), known.unwrap_or(0));
-            return recent
-                .get(rank as u64)
-                .ok_or(CodeError::Decode(DecodeError::Invalid("rank")));
+        if let Some(rank) = rank(coder, models, recent, bits) {
+            return at_rank(recent, rank);
         }
     }
     Ok(beside_level(coder, plan, level, bits))
+}
+
+/// Codes whether a value is among the recent ones, and its rank if it is.
+fn rank<C: Coder>(
+    coder: &mut C,
+    models: &mut ColumnModels,
+    recent: &Recent,
+    bits: u64,
+) -> Option<usize> {
+    let known = if C::WRITES { recent.rank(bits) } else { None };
+    models
+        .hit(coder, known.is_some())
+        .then(|| models.rank(coder, recent.len(), known.unwrap_or(0)))
+}
+
+/// The recent value of a rank, of which a reader's may be too high.
+fn at_rank(recent: &Recent, rank: usize) -> Result<u64, CodeError> {
+    recent
+        .get(rank as u64)
+        .ok_or(CodeError::Decode(DecodeError::Invalid("rank")))
 }
 
 /// Counts a quotient; the expected size of the next residual changes after the first, and once more

@@ -39,7 +39,8 @@ pub(super) struct Lane {
 /// What taps add to a prediction.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Foretold {
-    any: bool,
+    /// Whether there is any tap.
+    pub(super) any: bool,
     start: u32,
     end: u32,
     /// In 1/65,536: what is added always, with half a unit for rounding, less the taps' references.
@@ -116,17 +117,11 @@ impl Foretold {
         }
     }
 
-    /// Whether there is any tap.
-    #[inline]
-    pub(super) const fn any(&self) -> bool {
-        self.any
-    }
-
     /// The next quotient: `base` and what the taps add to it; it may wrap.
     #[inline]
-    pub(super) fn add_to(&self, base: i64, plan: &[FlatTap], columns: &[History<i64>]) -> i64 {
+    pub(super) fn add_to(&self, base: i64, flat: &[FlatTap], columns: &[History<i64>]) -> i64 {
         let mut sum = self.constant;
-        let taps = plan.get(self.start as usize..self.end as usize);
+        let taps = flat.get(self.start as usize..self.end as usize);
         for tap in taps.unwrap_or_default() {
             if let Some(history) = columns.get(usize::from(tap.column)) {
                 let past = i128::from(history.past(tap.lag));

@@ -215,12 +215,10 @@ impl RangeRows {
         // Another series of the same moment, or the first row of an unordered batch.
         self.times.push(Trace::new(4, false));
         self.started.push(false);
-        for plan in plans {
+        for (plan, lane) in plans.iter().zip(&self.plan.lanes) {
             let bits = u32::from(plan.params.reference_bits);
-            let quiet = plan.params.zero_share == 15
-                && bits == 0
-                && plan.params.kin_bits == 0
-                && plan.params.first_taps.is_empty();
+            let quiet =
+                lane.steady && bits == 0 && plan.params.kin_bits == 0 && !lane.first_taps.any;
             self.traces.push(Trace::new(bits + 4, quiet));
         }
     }

@@ -33,49 +33,47 @@ impl Said {
     }
 }
 
-impl Plan {
-    /// Splits many values, each into every `step`th place of `said`.
-    pub(super) fn split_all(&self, values: &[u64], said: &mut [Said], step: usize) {
-        let low = |bits: u64| (bits & 0xffff_ffff) as u32;
-        let places = values.iter().zip(said.iter_mut().step_by(step.max(1)));
-        match (self.kind, self.params.scale) {
-            (ColumnKind::F32, Scale::Decimal(_) | Scale::Parts(_) | Scale::Printed(_)) => {
-                for (&bits, said) in places {
-                    let (mantissa, correction) = scale::split_f32(low(bits), self.power, self.part)
-                        .unwrap_or((0, Said::NONE));
-                    *said = self.said(mantissa, correction);
-                }
-            }
-            (ColumnKind::F64, Scale::Decimal(_) | Scale::Parts(_)) => {
-                for (&bits, said) in places {
-                    let (mantissa, correction) =
-                        scale::split_f64(bits, self.power).unwrap_or((0, Said::NONE));
-                    *said = self.said(mantissa, correction);
-                }
-            }
-            _ => {
-                for (&bits, said) in places {
-                    let (quotient, correction) = self.split(bits).unwrap_or((0, Said::NONE));
-                    *said = Said {
-                        quotient,
-                        correction,
-                    };
-                }
-            }
+impl From<Option<(i64, i8)>> for Said {
+    #[inline(always)]
+    fn from(said: Option<(i64, i8)>) -> Self {
+        let (quotient, correction) = said.unwrap_or((0, Self::NONE));
+        Self {
+            quotient,
+            correction,
         }
     }
+}
 
-    #[inline(always)]
-    fn said(&self, mantissa: i64, correction: i8) -> Said {
-        match self.quotient(mantissa) {
-            Some(quotient) => Said {
-                quotient,
-                correction,
-            },
-            None => Said {
-                quotient: 0,
-                correction: Said::NONE,
-            },
+impl Plan {
+    /// Splits many values, each into every `step`th place of `said`: as [`Plan::split`] does one.
+    pub(super) fn split_all(&self, values: &[u64], said: &mut [Said], step: usize) {
+        let places = said.iter_mut().step_by(step.max(1));
+        match (self.kind, self.params.scale) {
+            (ColumnKind::F32, Scale::Decimal(_) | Scale::Parts(_) | Scale::Printed(_)) => {
+                fill(values, places, |bits| {
+                    let low = (bits & 0xffff_ffff) as u32;
+                    let (mantissa, correction) = scale::split_f32(low, self.power, self.part)?;
+                    Some((self.quotient(mantissa)?, correction))
+                });
+            }
+            (ColumnKind::F64, Scale::Decimal(_) | Scale::Parts(_)) => {
+                fill(values, places, |bits| {
+                    let (mantissa, correction) = scale::split_f64(bits, self.power)?;
+                    Some((self.quotient(mantissa)?, correction))
+                });
+            }
+            _ => fill(values, places, |bits| self.split(bits)),
         }
+    }
+}
+
+#[inline(always)]
+fn fill<'a>(
+    values: &[u64],
+    places: impl Iterator<Item = &'a mut Said>,
+    split: impl Fn(u64) -> Option<(i64, i8)>,
+) {
+    for (&bits, said) in values.iter().zip(places) {
+        *said = split(bits).into();
     }
 }
