@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use super::bits::{BitReader, CodeError};
 use super::model::{Class, Plan, Symbol};
 use super::range::{Coder as _, Even, RangeReader};
-use super::range_rows::{Place, RangeRows};
+use super::range_rows::{BLOCK, RangeRows, aside, timed};
 use super::rice::{self, Rice, RowState, Texts};
 use super::table::{Table, check, code_series, known_series, learn, plans};
 use super::{BackEnd, BatchHeader, DecodeError, Limits, varint_rows};
@@ -65,7 +65,8 @@ pub fn decode(
     let body = &payload[len / 8..];
     let mut bits = BitReader::new(body);
     let read = if header.back_end == BackEnd::Range {
-        decoder.range(RangeReader::new(body, beyond), visitor)
+        let aside = aside(header.rows as usize);
+        decoder.range(RangeReader::new(body, beyond, aside), visitor)
     } else {
         decoder.rows(&mut bits, visitor)
     };
@@ -118,23 +119,24 @@ impl Decoder<'_> {
         visitor: &mut impl RowVisitor,
     ) -> Result<(), CodeError> {
         let mut range = RangeRows::new(self.plans, &self.schema.time, self.schema.series.len());
-        let mut cells = alloc::vec![None; self.plans.len()];
         let (plans, schema, header) = (self.plans, self.schema, self.header);
         let (table, texts) = (&mut self.table, &mut self.texts);
         let tick = i64::from(header.tick_us(&schema.time));
         let span = header.last_time_us.wrapping_sub(header.first_time_us);
         let span = (span.cast_unsigned() / tick.max(1).cast_unsigned()).cast_signed();
         let unordered = header.flags & BatchHeader::OUT_OF_ORDER != 0;
-        for row in 0..header.rows {
+        let count = header.rows as usize;
+        range.begin(count, &schema.time);
+        for start in (0..count).step_by(BLOCK) {
             coder.check()?;
-            let timed = unordered || (row > 0 && row + 1 < header.rows);
-            let place = Place {
-                series: 0,
-                ticks: if row == 0 { 0 } else { span },
-                timed,
-                in_block: 0,
-            };
-            let text = |coder: &mut RangeReader<'_>, same: &mut _, at: usize, last| {
+            let end = count.min(start + BLOCK);
+            range.block.resize(end - start);
+            // Where times are not coded, all but the batch's first row have its last time.
+            range.block.ticks.fill(span);
+            if start == 0 {
+                range.block.ticks[0] = 0;
+            }
+            let text = |coder: &mut RangeReader<'_>, same: &mut _, (at, _): (usize, _), last| {
                 let mut symbol = Symbol::default();
                 if !coder.bit(same, false) {
                     rice::text(&mut Even(coder), &plans[at], &mut symbol, at, texts)?;
@@ -142,31 +144,36 @@ impl Decoder<'_> {
                 let number = texts.number(at, &plans[at], symbol, last)?;
                 Ok((i64::from(number), u64::from(number)))
             };
-            let params = (plans, &schema.time);
-            let read = range.row(&mut coder, table, params, place, &mut cells, text)?;
-            let series = read.series;
-            let time_us = header
-                .first_time_us
-                .wrapping_add(read.ticks.wrapping_mul(tick));
-            self.earliest = self.earliest.min(time_us);
-            self.latest = self.latest.max(time_us);
-            visitor.row(row, time_us, series);
-            for (at, (plan, cell)) in plans.iter().zip(&cells).enumerate() {
-                let Some(bits) = *cell else { continue };
-                self.samples += 1;
-                visitor.value(
-                    at,
-                    match plan.kind {
-                        ColumnKind::Str => {
-                            let number = u32::try_from(bits).unwrap_or(u32::MAX);
-                            Value::Str(texts.get(at, &schema.columns[at].dictionary, number)?)
-                        }
-                        ColumnKind::Bool => Value::Bool(bits != 0),
-                        kind @ (ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64) => {
-                            number_value(kind, bits)
-                        }
-                    },
-                );
+            let timed = timed(start..end, count, unordered);
+            range.block(&mut coder, table, (plans, &schema.time), timed, text)?;
+            for row in 0..end - start {
+                let time_us = header
+                    .first_time_us
+                    .wrapping_add(range.block.ticks[row].wrapping_mul(tick));
+                self.earliest = self.earliest.min(time_us);
+                self.latest = self.latest.max(time_us);
+                let number = u32::try_from(start + row).unwrap_or(u32::MAX);
+                visitor.row(number, time_us, range.block.series[row]);
+                for (at, plan) in plans.iter().enumerate() {
+                    let (present, bits) = range.block.cells(at);
+                    if !present[row] {
+                        continue;
+                    }
+                    self.samples += 1;
+                    visitor.value(
+                        at,
+                        match plan.kind {
+                            ColumnKind::Str => {
+                                let number = u32::try_from(bits[row]).unwrap_or(u32::MAX);
+                                Value::Str(texts.get(at, &schema.columns[at].dictionary, number)?)
+                            }
+                            ColumnKind::Bool => Value::Bool(bits[row] != 0),
+                            kind @ (ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64) => {
+                                number_value(kind, bits[row])
+                            }
+                        },
+                    );
+                }
             }
         }
         coder.finish()?;

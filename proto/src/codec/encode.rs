@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::bits::{BitWriter, Bits, CodeError};
 use super::model::{Class, Plan, Symbol};
 use super::range::{Coder as _, Even, RangeWriter};
-use super::range_rows::{BLOCK, Place, RangeRows};
+use super::range_rows::{BLOCK, RangeRows, aside, timed};
 use super::rice::{self, Rice, RowState, Texts};
 use super::rows::Cells;
 use super::table::{Table, code_series, learn, plans, symbol};
@@ -43,7 +43,8 @@ pub struct Encoder {
     symbols: Vec<Symbol>,
     texts: Vec<TextNumbers>,
     range: RangeRows,
-    cells: Vec<Option<u64>>,
+    /// Raw bits of a batch.
+    aside: Vec<u8>,
     /// Per row: ticks from the earliest time.
     ticks: Vec<i64>,
 }
@@ -74,7 +75,7 @@ impl Encoder {
                 .map(|c| TextNumbers::new(&c.dictionary))
                 .collect(),
             range: RangeRows::new(&plans, &schema.time, schema.series.len()),
-            cells: Vec::new(),
+            aside: Vec::new(),
             ticks: Vec::new(),
             plans,
         }
@@ -132,8 +133,11 @@ impl Encoder {
             } else {
                 out.pop().unwrap_or(0)
             };
-            self.range(&header, rows, RangeWriter::new(out, first, beyond))
-                .map_err(|_| EncodeError::OtherSchema)?;
+            let mut gathered = core::mem::take(&mut self.aside);
+            let aside = (aside(rows.times.len()), &mut gathered);
+            let coded = self.range(&header, rows, RangeWriter::new(out, (first, beyond), aside));
+            self.aside = gathered;
+            coded.map_err(|_| EncodeError::OtherSchema)?;
             return Ok(header);
         }
         let mut bits = BitWriter::new(&mut *out);
@@ -170,7 +174,7 @@ impl Encoder {
                 .plans
                 .iter()
                 .zip(&rows.columns)
-                .any(|(plan, cells)| !plan.nullable && cells.present.contains(&false))
+                .any(|(plan, cells)| !plan.nullable && cells.missing != 0)
         {
             return Err(EncodeError::OtherSchema);
         }
@@ -217,7 +221,7 @@ impl Encoder {
         &mut self,
         header: &BatchHeader,
         rows: &Rows,
-        mut coder: RangeWriter<&mut Vec<u8>>,
+        mut coder: RangeWriter<'_, &mut Vec<u8>>,
     ) -> Result<(), CodeError> {
         let Self {
             time,
@@ -225,29 +229,26 @@ impl Encoder {
             table,
             texts,
             range,
-            cells,
             ticks,
             ..
         } = self;
         let unordered = header.flags & BatchHeader::OUT_OF_ORDER != 0;
         let count = rows.times.len();
-        range.clear();
-        cells.resize(plans.len(), None);
-        for (row, &ticks) in ticks.iter().enumerate() {
-            if row % BLOCK == 0 {
-                range.split(plans, rows.columns.iter().map(|column| &column.bits[row..]));
+        range.begin(count, time);
+        for start in (0..count).step_by(BLOCK) {
+            let end = count.min(start + BLOCK);
+            let block = &mut range.block;
+            block.resize(end - start);
+            block.series.copy_from_slice(&rows.series[start..end]);
+            block.ticks.copy_from_slice(&ticks[start..end]);
+            for (at, column) in rows.columns.iter().enumerate() {
+                let (present, bits) = block.cells_mut(at);
+                present.copy_from_slice(&column.present[start..end]);
+                bits.copy_from_slice(&column.bits[start..end]);
             }
-            let place = Place {
-                series: rows.series[row],
-                ticks,
-                timed: unordered || (row > 0 && row + 1 < count),
-                in_block: row % BLOCK,
-            };
-            for (cell, column) in cells.iter_mut().zip(&rows.columns) {
-                *cell = column.present[row].then(|| column.bits[row]);
-            }
-            let text = |coder: &mut RangeWriter<_>, same: &mut _, at: usize, last| {
-                let column = &rows.columns[at];
+            let text = |coder: &mut RangeWriter<'_, _>, same: &mut _, (at, row): (usize, usize), last| {
+                let row = start + row;
+                let column: &Cells = &rows.columns[at];
                 let mut symbol = texts[at].symbol(last, column, column.bits[row]);
                 let stays = symbol.class == Class::Number && symbol.code == 0;
                 if !coder.bit(same, stays) {
@@ -260,7 +261,8 @@ impl Encoder {
                 }
                 Ok((texts[at].number_of(column.bits[row]), column.bits[row]))
             };
-            range.row(&mut coder, table, (plans, time), place, cells, text)?;
+            let timed = timed(start..end, count, unordered);
+            range.block(&mut coder, table, (plans, time), timed, text)?;
         }
         coder.finish()?;
         Ok(())

@@ -22,6 +22,7 @@ const CLASSES: usize = 16;
 const MIDDLE: u32 = 4;
 const LAST: u32 = 15;
 const CLASS_BITS: u32 = 7;
+const EVEN: u16 = 4000;
 
 /// Models that all columns of a batch share.
 #[derive(Debug, Clone)]
@@ -40,6 +41,7 @@ pub(super) struct Shared {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Own {
     pub(super) zero: [Model; 3],
+    sudden: [Model; 2],
     class: [Symbols<CLASSES>; 2],
     sign: [Model; 3],
 }
@@ -151,11 +153,17 @@ const fn level(mean16: u64) -> u32 {
 }
 
 impl Own {
+    /// Whether signs are as good as even.
+    pub(super) fn signs_are_even(&self) -> bool {
+        self.sign[1..].iter().all(|model| model.probability().abs_diff(1 << 15) < EVEN)
+    }
+
     /// For residuals that are expected to have so many bits in 1/16.
     pub(super) const fn new(zero: Model, bits: u32) -> Self {
         let even = place(level(mean16(bits))) & !1;
         Self {
             zero: [zero; 3],
+            sudden: [Model::new(1 << 15, 2); 2],
             class: [
                 CLASS_STARTS[even].as_after(6),
                 CLASS_STARTS[even + 1].as_after(6),
@@ -276,7 +284,7 @@ pub(super) fn residual<C: Coder>(
     shared: &mut Shared,
     own: &mut Own,
     trace: &mut Trace,
-    beside: usize,
+    (beside, learn, even): (usize, bool, bool),
     residual: i64,
 ) -> i64 {
     let magnitude = residual.unsigned_abs();
@@ -290,6 +298,7 @@ pub(super) fn residual<C: Coder>(
             &mut own.zero[lately + before],
             &mut shared.zero[at][lately + beside],
             residual == 0,
+            learn,
         );
         trace.note(!zero);
         if zero {
@@ -301,12 +310,17 @@ pub(super) fn residual<C: Coder>(
     let expected = expected(level);
     let half = (level & 1) as usize;
     let told = (class + MIDDLE).saturating_sub(expected).min(LAST);
-    let told = coder.symbol(&mut own.class[half], &mut shared.class[at], told);
+    let told = coder.symbol(&mut own.class[half], &mut shared.class[at], told, learn);
     // Of a reader any of these may be too many bits, or none where zero was told apart: read as one.
     let found = if told == 0 {
         let mut found = expected.saturating_sub(MIDDLE).min(64);
         let mut step = 0;
-        while found > u32::from(!wide) && coder.bit(&mut shared.lower[step], class < found) {
+        if wide && coder.bit_if(&mut own.sudden[usize::from(trace.moved & 1)], class == 0, learn) {
+            trace.note(false);
+            trace.learn(0);
+            return 0;
+        }
+        while found > 1 && coder.bit(&mut shared.lower[step], class < found) {
             found -= 1;
             step = (step + 1).min(STEPS - 1);
         }
@@ -323,22 +337,20 @@ pub(super) fn residual<C: Coder>(
             return 0;
         }
     }
-    let negative = coder.bit(&mut own.sign[usize::from(trace.sign)], residual < 0);
-    trace.sign = 1 + u8::from(negative);
-    let mut result = 1u64;
-    let mut left = found.saturating_sub(1);
-    let near = (found + 4).saturating_sub(expected).min(8) as usize;
-    if left >= 2 {
-        left -= 2;
-        let two = coder.lone(&mut shared.below[near], ((magnitude >> left) & 3) as u32);
-        result = 4 | u64::from(two);
-        if left > 0 {
-            result = result << left | coder.raw(magnitude & ((1 << left) - 1), left);
-        }
-    } else if left == 1 {
-        let low = coder.bit(&mut shared.last[near], magnitude & 1 == 0);
-        result = 2 | u64::from(!low);
+    let mut negative = residual < 0;
+    if !even {
+        negative = coder.bit_if(&mut own.sign[usize::from(trace.sign)], negative, learn);
     }
+    let left = found.saturating_sub(1);
+    let mut result = 1u64;
+    let raw = left + u32::from(even);
+    if raw > 0 {
+        let value = magnitude & ((1 << left) - 1) | u64::from(even & negative) << left;
+        let value = coder.raw(value, raw);
+        result = 1 << left | value & ((1 << left) - 1);
+        negative = if even { value >> left & 1 == 1 } else { negative };
+    }
+    trace.sign = 1 + u8::from(negative);
     trace.learn(result);
     let signed = result.cast_signed();
     if negative {

@@ -92,6 +92,10 @@ pub struct Plan {
     pub(super) power: f64,
     /// One over `power`.
     pub(super) part: f64,
+    /// Of the divisor: its factors of two, and the inverse modulo 2^64 of what is left. Of a stride: 2^64 over
+    /// it, rounded down.
+    twos: u32,
+    inverse: u64,
     /// What [`Scale::Levels`] ranks: ordered integers of the values, ascending.
     #[cfg(feature = "alloc")]
     pub(super) levels: alloc::vec::Vec<i64>,
@@ -124,6 +128,12 @@ impl Plan {
             shift,
             power,
             part: 1.0 / power,
+            twos: params.divisor.trailing_zeros().min(63),
+            inverse: if params.stride == 0 {
+                inverse(params.divisor >> params.divisor.trailing_zeros().min(63))
+            } else {
+                u64::MAX / u64::from(params.stride)
+            },
             #[cfg(feature = "alloc")]
             levels: alloc::vec::Vec::new(),
         }
@@ -216,11 +226,11 @@ impl Plan {
         let Some(above) = mantissa.checked_sub(self.params.offset.cast_signed()) else {
             return None;
         };
-        let quotient = above / divisor;
-        if quotient * divisor == above {
-            Some(quotient)
-        } else {
-            None
+        // Of a multiple of the divisor this is the quotient: its odd part has an inverse.
+        let quotient = (above >> self.twos).wrapping_mul(self.inverse.cast_signed());
+        match quotient.checked_mul(divisor) {
+            Some(product) if product == above => Some(quotient),
+            _ => None,
         }
     }
 
@@ -232,7 +242,10 @@ impl Plan {
             return None;
         }
         let stride = self.params.stride as u64;
-        let step = ((magnitude << 16) + stride / 2) / stride;
+        let steps = (magnitude << 16) + stride / 2;
+        // At most one too low: the product's upper half of 57 bits and a reciprocal of 64.
+        let low = ((steps as u128 * self.inverse as u128) >> 64) as u64;
+        let step = low + (steps - low * stride >= stride) as u64;
         let step = if mantissa < 0 {
             -step.cast_signed()
         } else {
@@ -290,6 +303,17 @@ impl Plan {
             (ColumnKind::I64 | ColumnKind::Bool | ColumnKind::Str, _) => mantissa.cast_unsigned(),
         }
     }
+}
+
+/// The inverse of an odd number modulo 2^64, by Newton's method: right bits double, from three.
+const fn inverse(odd: u64) -> u64 {
+    let mut inverse = odd;
+    let mut step = 0;
+    while step < 5 {
+        inverse = inverse.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(inverse)));
+        step += 1;
+    }
+    inverse
 }
 
 /// The integer that a history stores: 32 bits are enough for most sensors, and half the memory.
@@ -405,6 +429,20 @@ impl<W: Width> History<W> {
         }
     }
 
+    /// The next quotient of a series that has had one.
+    #[cfg(feature = "alloc")]
+    #[inline(always)]
+    pub(crate) fn goes_on(&self, plan: &Plan) -> i64 {
+        plan.params.predictor.predict(self.past.map(W::load), plan.params.reference)
+    }
+
+    /// Takes in one more quotient of a series that has had one.
+    #[cfg(feature = "alloc")]
+    #[inline(always)]
+    pub(crate) fn follow(&mut self, quotient: i64) {
+        self.past = [W::store(quotient), self.past[0], self.past[1]];
+    }
+
     /// The quotient of a residual in zigzag.
     #[inline]
     pub(crate) fn undo(&self, plan: &Plan, code: u64) -> i64 {
@@ -412,17 +450,11 @@ impl<W: Width> History<W> {
             .wrapping_add(crate::varint::unzigzag(code))
     }
 
-    /// One of the last three quotients, 0 for the newest.
+    /// The last three quotients, newest first.
     #[cfg(feature = "alloc")]
     #[inline]
-    pub(crate) fn past(&self, place: u8) -> i64 {
-        let [newest, before, oldest] = self.past;
-        match place {
-            0 => newest,
-            1 => before,
-            _ => oldest,
-        }
-        .load()
+    pub(crate) fn last_three(&self) -> [i64; 3] {
+        self.past.map(W::load)
     }
 
     /// The last quotient, or the reference before the first.

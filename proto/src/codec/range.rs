@@ -9,6 +9,9 @@
 //! # Source
 //! The carry scheme is that of Schindler's range coder and LZMA, with words in place of bytes.
 
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+
 use super::DecodeError;
 use super::bits::{Bits, CodeError, Sink};
 
@@ -199,6 +202,7 @@ pub(super) trait Coder {
         fast: &mut Symbols<N>,
         slow: &mut Symbols<N>,
         mut symbol: u32,
+        learn: bool,
     ) -> u32 {
         self.part(|target| {
             if !Self::WRITES {
@@ -210,14 +214,16 @@ pub(super) trait Coder {
             let (more_low, more_high) = slow.bounds(symbol);
             (low + more_low, high + more_high - low - more_low)
         });
-        fast.learn(symbol, FAST);
-        slow.learn(symbol, SLOW);
+        if learn {
+            fast.learn(symbol, FAST);
+            slow.learn(symbol, SLOW);
+        }
         symbol
     }
 
     /// A symbol of one model.
     #[inline(always)]
-    fn lone<const N: usize>(&mut self, model: &mut Symbols<N>, mut symbol: u32) -> u32 {
+    fn lone<const N: usize>(&mut self, model: &mut Symbols<N>, mut symbol: u32, learn: bool) -> u32 {
         self.part(|target| {
             if !Self::WRITES {
                 let below = model.below.iter().skip(1);
@@ -228,7 +234,9 @@ pub(super) trait Coder {
             let (low, high) = model.bounds(symbol);
             (2 * low, 2 * (high - low))
         });
-        model.learn(symbol, SLOW);
+        if learn {
+            model.learn(symbol, SLOW);
+        }
         symbol
     }
 
@@ -240,27 +248,29 @@ pub(super) trait Coder {
         bit
     }
 
-    /// A bit foretold by the mean of two models, the first of which forgets faster.
+    /// An adaptive bit of which the model learns or not.
     #[inline(always)]
-    fn mixed(&mut self, fast: &mut Model, slow: &mut Model, bit: bool) -> bool {
-        let bit = self.biased((u32::from(fast.p) + u32::from(slow.p)) >> 1, bit);
-        fast.learn(bit, FAST);
-        slow.learn(bit, SLOW);
+    fn bit_if(&mut self, model: &mut Model, bit: bool, learn: bool) -> bool {
+        let bit = self.biased(u32::from(model.p), bit);
+        if learn {
+            model.learn(bit, SLOW);
+        }
         bit
     }
 
-    /// `count` bits (0 to 64) of even odds, highest first.
-    #[inline]
-    fn raw(&mut self, value: u64, count: u32) -> u64 {
-        let (mut result, mut left) = (0, count);
-        while left > 0 {
-            let width = left.min(16);
-            left -= width;
-            let part = (value >> left) & ((1 << width) - 1);
-            result = result << width | u64::from(self.even((part & 0xffff) as u32, width));
+    /// A bit foretold by the mean of two models, the first of which forgets faster.
+    #[inline(always)]
+    fn mixed(&mut self, fast: &mut Model, slow: &mut Model, bit: bool, learn: bool) -> bool {
+        let bit = self.biased((u32::from(fast.p) + u32::from(slow.p)) >> 1, bit);
+        if learn {
+            fast.learn(bit, FAST);
+            slow.learn(bit, SLOW);
         }
-        result
+        bit
     }
+
+    /// `count` bits (0 to 64) of even odds.
+    fn raw(&mut self, value: u64, count: u32) -> u64;
 }
 
 /// What the upper half of an interval leaves to, or what comes in below it.
@@ -270,6 +280,26 @@ pub(super) trait Words {
 
     /// Moves an interval's place up by 32 bits.
     fn shift(&mut self, place: u64, carry: bool) -> u64;
+
+    /// At most 32 bits beside the interval.
+    fn beside(&mut self, value: u64, count: u32) -> u64;
+}
+
+/// A number within an interval that takes the fewest bytes, how many these are, and whether it lies beyond
+/// the end of 64 bits. What follows them is zero, or anything if there are bits `aside`.
+fn ending(low: u64, width: u64, aside: bool) -> (u64, usize, bool) {
+    for bytes in 0..8u32 {
+        let below = u64::MAX.checked_shr(8 * bytes).unwrap_or(0);
+        let (sum, over) = low.overflowing_add(below);
+        let number = sum & !below;
+        // Wraps around to the right distance when the sum did.
+        let above = number.wrapping_sub(low);
+        let most = if aside { below } else { 0 };
+        if above < width && width - 1 - above >= most && (over || number >= low) {
+            return (number, bytes as usize, over);
+        }
+    }
+    (low, 8, false)
 }
 
 /// The width of the interval after so many bits (0 to 7).
@@ -294,24 +324,30 @@ pub(super) struct Range<W> {
     place: u64,
     width: u64,
     carry: bool,
+    /// Whether raw bits stand beside the interval: from the end of the bytes backwards.
+    aside: bool,
 }
 
 /// Writes an interval to a sink.
-pub(super) type RangeWriter<S> = Range<Written<S>>;
+pub(super) type RangeWriter<'a, S> = Range<Written<'a, S>>;
 /// Reads what a [`RangeWriter`] wrote.
 pub(super) type RangeReader<'a> = Range<Unread<'a>>;
 
 /// Words that have left the interval, until no carry can reach them any more.
 #[derive(Debug)]
-pub(super) struct Written<S> {
+pub(super) struct Written<'a, S> {
     sink: S,
+    /// Raw bits, the first in the lowest place of the first byte; the last ones stand in `bits`.
+    aside: &'a mut Vec<u8>,
+    bits: u64,
+    count: u32,
     /// The last word that is not full, and how many full ones follow it.
     held: Option<u32>,
     full: u32,
     overflowed: bool,
 }
 
-impl<S: Sink> Written<S> {
+impl<S: Sink> Written<'_, S> {
     fn release(&mut self, carry: bool) {
         let carry = u32::from(carry);
         if let Some(held) = self.held {
@@ -325,7 +361,7 @@ impl<S: Sink> Written<S> {
     }
 }
 
-impl<S: Sink> Words for Written<S> {
+impl<S: Sink> Words for Written<'_, S> {
     const WRITES: bool = true;
 
     #[cold]
@@ -340,14 +376,36 @@ impl<S: Sink> Words for Written<S> {
         }
         place << 32
     }
+
+    #[inline(always)]
+    fn beside(&mut self, value: u64, count: u32) -> u64 {
+        self.bits |= value << self.count;
+        self.count += count;
+        if self.count >= 32 {
+            self.aside.extend_from_slice(&((self.bits & 0xffff_ffff) as u32).to_le_bytes());
+            self.bits >>= 32;
+            self.count -= 32;
+        }
+        value
+    }
 }
 
-impl<S: Sink> RangeWriter<S> {
-    /// Begins with `count` bits (0 to 7), the first in the lowest place of `bits`.
-    pub(super) const fn new(sink: S, bits: u8, count: u32) -> Self {
+impl<'a, S: Sink> RangeWriter<'a, S> {
+    /// Begins with `count` bits (0 to 7), the first in the lowest place of `bits`. Raw bits are gathered in
+    /// `aside`, if they are to stand beside the interval.
+    pub(super) fn new(
+        sink: S,
+        (bits, count): (u8, u32),
+        (aside, gathered): (bool, &'a mut Vec<u8>),
+    ) -> Self {
+        gathered.clear();
         Self {
+            aside,
             words: Written {
                 sink,
+                aside: gathered,
+                bits: 0,
+                count: 0,
                 held: None,
                 full: 0,
                 overflowed: false,
@@ -363,18 +421,16 @@ impl<S: Sink> RangeWriter<S> {
     /// # Errors
     /// [`CodeError::Full`].
     pub(super) fn finish(self) -> Result<S, CodeError> {
-        let (low, mut words) = (self.place, self.words);
-        for bytes in 0..=8u32 {
-            let below = u64::MAX.checked_shr(8 * bytes).unwrap_or(0);
-            let (sum, over) = low.overflowing_add(below);
-            let number = sum & !below;
-            // Wraps around to the right distance when the sum did.
-            if number.wrapping_sub(low) < self.width && (over || number >= low) {
-                words.release(self.carry | over);
-                let last = number.reverse_bits().to_le_bytes();
-                words.overflowed |= !words.sink.append(&last[..bytes as usize]);
-                break;
-            }
+        let mut words = self.words;
+        let (number, bytes, over) = ending(self.place, self.width, self.aside);
+        words.release(self.carry | over);
+        let last = number.reverse_bits().to_le_bytes();
+        words.overflowed |= !words.sink.append(&last[..bytes]);
+        if self.aside {
+            let rest = words.bits.to_le_bytes();
+            words.aside.extend_from_slice(&rest[..words.count.div_ceil(8) as usize]);
+            words.aside.reverse();
+            words.overflowed |= !words.sink.append(words.aside);
         }
         if words.overflowed {
             Err(CodeError::Full)
@@ -387,22 +443,50 @@ impl<S: Sink> RangeWriter<S> {
 /// What has not been read, and how many bytes were taken beyond its end.
 #[derive(Debug)]
 pub(super) struct Unread<'a> {
+    all: usize,
     rest: &'a [u8],
     beyond: usize,
+    /// The last 64 bits.
+    window: u64,
+    /// Raw bits: from the end backwards.
+    aside: &'a [u8],
+    bits: u64,
+    count: u32,
+    /// How many raw bits have been taken.
+    taken: u64,
 }
 
 impl Unread<'_> {
     #[inline]
     fn word(&mut self) -> u32 {
-        if let Some((word, rest)) = self.rest.split_first_chunk::<4>() {
-            self.rest = rest;
-            return u32::from_le_bytes(*word).reverse_bits();
-        }
         let mut word = [0u8; 4];
-        word[..self.rest.len()].copy_from_slice(self.rest);
-        self.beyond += 4 - self.rest.len();
-        self.rest = &[];
-        u32::from_le_bytes(word).reverse_bits()
+        if let Some((first, rest)) = self.rest.split_first_chunk::<4>() {
+            self.rest = rest;
+            word = *first;
+        } else {
+            word[..self.rest.len()].copy_from_slice(self.rest);
+            self.beyond += 4 - self.rest.len();
+            self.rest = &[];
+        }
+        let word = u32::from_le_bytes(word).reverse_bits();
+        self.window = self.window << 32 | u64::from(word);
+        word
+    }
+
+    /// The next raw bits; zeros beyond the first byte.
+    #[cold]
+    #[inline(never)]
+    fn more(&mut self) {
+        let mut word = [0u8; 4];
+        if let Some((rest, last)) = self.aside.split_last_chunk::<4>() {
+            self.aside = rest;
+            word = *last;
+        } else {
+            word[4 - self.aside.len()..].copy_from_slice(self.aside);
+            self.aside = &[];
+        }
+        self.bits |= u64::from(u32::from_be_bytes(word)) << self.count;
+        self.count += 32;
     }
 }
 
@@ -414,14 +498,32 @@ impl Words for Unread<'_> {
     fn shift(&mut self, place: u64, _: bool) -> u64 {
         place << 32 | u64::from(self.word())
     }
+
+    #[inline(always)]
+    fn beside(&mut self, _: u64, count: u32) -> u64 {
+        if self.count < count {
+            self.more();
+        }
+        let value = self.bits & ((1 << count) - 1);
+        self.bits >>= count;
+        self.count -= count;
+        self.taken += u64::from(count);
+        value
+    }
 }
 
 impl<'a> RangeReader<'a> {
     /// From the start of `bytes`, of which the first `count` bits (0 to 7) are known.
-    pub(super) fn new(bytes: &'a [u8], count: u32) -> Self {
+    pub(super) fn new(bytes: &'a [u8], count: u32, aside: bool) -> Self {
         let mut words = Unread {
+            all: bytes.len(),
             rest: bytes,
             beyond: 0,
+            window: 0,
+            aside: bytes,
+            bits: 0,
+            count: 0,
+            taken: 0,
         };
         let width = width_after(count);
         let mut place = u64::from(words.word()) << 32;
@@ -434,6 +536,7 @@ impl<'a> RangeReader<'a> {
             place,
             width,
             carry: false,
+            aside,
         }
     }
 
@@ -443,7 +546,7 @@ impl<'a> RangeReader<'a> {
     /// [`DecodeError::Short`].
     #[inline]
     pub(super) const fn check(&self) -> Result<(), DecodeError> {
-        if self.words.beyond > MAX_BEYOND {
+        if self.words.beyond > MAX_BEYOND || self.words.taken.div_ceil(8) > self.words.all as u64 {
             Err(DecodeError::Short)
         } else {
             Ok(())
@@ -456,10 +559,23 @@ impl<'a> RangeReader<'a> {
     /// [`DecodeError::Long`], and as [`RangeReader::check`].
     pub(super) fn finish(&self) -> Result<(), DecodeError> {
         self.check()?;
-        if self.words.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(DecodeError::Long)
+        let words = &self.words;
+        if !self.aside {
+            return if words.rest.is_empty() {
+                Ok(())
+            } else {
+                Err(DecodeError::Long)
+            };
+        }
+        // What a writer was left with follows from the number and how far it lies above the low end.
+        let low = words.window.wrapping_sub(self.place);
+        let (_, last, _) = ending(low, self.width, true);
+        let read = words.all - words.rest.len() + words.beyond;
+        let raw = usize::try_from(words.taken.div_ceil(8)).unwrap_or(usize::MAX);
+        match (read - 8 + last + raw).cmp(&words.all) {
+            Ordering::Less => Err(DecodeError::Long),
+            Ordering::Equal => Ok(()),
+            Ordering::Greater => Err(DecodeError::Short),
         }
     }
 }
@@ -520,6 +636,25 @@ impl<W: Words> Coder for Range<W> {
         }
         self.narrow(value.wrapping_mul(width), width);
         (value & 0xffff) as u32
+    }
+    #[inline(always)]
+    fn raw(&mut self, value: u64, count: u32) -> u64 {
+        if self.aside {
+            let low = count.min(32);
+            let first = self.words.beside(value & ((1 << low) - 1), low);
+            if count <= 32 {
+                return first;
+            }
+            return first | self.words.beside(value >> 32, count - 32) << 32;
+        }
+        let (mut result, mut left) = (0, count);
+        while left > 0 {
+            let width = left.min(16);
+            left -= width;
+            let part = (value >> left) & ((1 << width) - 1);
+            result = result << width | u64::from(self.even((part & 0xffff) as u32, width));
+        }
+        result
     }
 }
 

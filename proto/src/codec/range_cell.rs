@@ -1,236 +1,551 @@
-//! One cell of a row, as adaptive bits and symbols.
+//! The cells of one column of a block, as adaptive bits and symbols.
+
+use core::ops::Range;
 
 use super::DecodeError;
 use super::bits::CodeError;
 use super::magnitude::{Shared, Trace, residual};
 use super::model::{History, Plan};
 use super::range::{Coder, Model};
-use super::range_columns::{ColumnModels, beside_level};
-use super::range_plan::{FlatTap, Lane};
+use super::range_columns::{ColumnModels, Flags, beside_level};
+use super::range_plan::{FlatTap, Foretold, Lane};
+use super::split::{NONE, said};
 use super::table::{Recent, learn};
 use crate::schema::ColumnKind;
 
-/// A cell that is to be coded, and what is known before.
-pub(super) struct Cell<'a> {
-    /// Place of the column.
+/// The cells of one column of a block, and what is known before.
+pub(super) struct Cells<'a> {
+    /// Place of the column, of so many.
     pub(super) at: usize,
+    pub(super) width: usize,
     pub(super) plan: &'a Plan,
     pub(super) lane: &'a Lane,
-    pub(super) models: &'a mut ColumnModels,
-    pub(super) trace: &'a mut Trace,
-    /// The column's latest quotient of whatever series.
-    pub(super) latest: &'a mut Option<i64>,
-    pub(super) recent: &'a mut Recent,
-    /// What the row's series remembers of every column; of those before this one, this row's values.
-    pub(super) columns: &'a mut [History<i64>],
     pub(super) flat: &'a [FlatTap],
+    pub(super) models: &'a mut ColumnModels,
     pub(super) shared: &'a mut Shared,
-    pub(super) calm: bool,
-    /// Whether the column before moved in this row: 0 no, 1 yes.
-    pub(super) beside: &'a mut usize,
+    pub(super) recent: &'a mut Recent,
+    /// Of all series and columns.
+    pub(super) histories: &'a mut [History<i64>],
+    pub(super) traces: &'a mut [Trace],
+    /// Per row: the slot of its series.
+    pub(super) slots: &'a [u32],
+    /// Whether all rows are of one series.
+    pub(super) one_series: bool,
+    /// Per row, for a writer: what the number was split into; see [`Plan::split_all`].
+    pub(super) quotients: &'a mut [i64],
+    pub(super) corrections: &'a mut [i8],
+    /// Per row: what taps on earlier columns add.
+    pub(super) sums: &'a mut [i128],
+    /// Per row: how its value is coded.
+    pub(super) odd: &'a mut [Odd],
+    /// Per row: whether there is a value, and its bits.
+    pub(super) present: &'a mut [bool],
+    pub(super) bits: &'a mut [u64],
+    /// Per row: whether the column before moved.
+    pub(super) beside: &'a mut [u8],
+    /// Per trail and row: the last three quotients, of earlier columns and of this one.
+    pub(super) before: &'a [[i64; 3]],
+    pub(super) trail: &'a mut [[i64; 3]],
+    pub(super) stride: usize,
 }
 
-impl Cell<'_> {
-    /// Codes a quotient of which it is known that there is one, without correction, and that the series
-    /// has had one before.
-    #[inline(always)]
-    pub(super) fn plain<C: Coder>(mut self, coder: &mut C, quotient: i64) -> i64 {
-        let foretold = self.columns[self.at].predict(self.plan);
-        let quotient = self.number(coder, (foretold, self.lane.taps.any), quotient);
-        *self.latest = Some(quotient);
-        self.columns[self.at].learn(self.plan, quotient);
-        advance(self.lane, self.plan, self.trace);
-        quotient
+/// Whether a value is coded otherwise than by its quotient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Odd {
+    #[default]
+    No,
+    /// By its quotient and a rare correction.
+    Corrected,
+    /// By its bits, or by what came before.
+    Raw,
+}
+
+impl Cells<'_> {
+    /// Codes all cells. `text` is as for a block.
+    pub(super) fn code<C: Coder>(
+        mut self,
+        coder: &mut C,
+        flags: &mut Flags,
+        text: &mut impl FnMut(&mut C, &mut Model, usize, i64) -> Result<(i64, u64), CodeError>,
+    ) -> Result<(), CodeError> {
+        let mut start = 0;
+        if self.models.is_fresh && self.lane.steady && self.models.moved != 0 {
+            // What hardly ever moves may rest from its second value on.
+            self.rows(coder, flags, 0..1, text)?;
+            start = 1;
+        }
+        self.models.is_fresh = false;
+        self.rows(coder, flags, start..self.slots.len(), text)
     }
 
-    /// Whether the row has said that the cell is as foretold.
-    #[inline(always)]
-    const fn rests(&self) -> bool {
-        self.calm && self.trace.is_quiet()
-    }
-
-    /// Codes a quotient by what it is off the prediction, which may add taps; nothing if it rests.
-    #[inline(always)]
-    fn number<C: Coder>(
+    fn rows<C: Coder>(
         &mut self,
         coder: &mut C,
-        (plain, taps): (i64, bool),
-        quotient: i64,
-    ) -> i64 {
-        if self.rests() {
-            self.trace.rest();
-            *self.beside = 0;
-            return plain;
+        flags: &mut Flags,
+        rows: Range<usize>,
+        text: &mut impl FnMut(&mut C, &mut Model, usize, i64) -> Result<(i64, u64), CodeError>,
+    ) -> Result<(), CodeError> {
+        if rows.is_empty() {
+            return Ok(());
         }
+        let lane = self.lane;
+        let again = lane.remembers_all && !self.recent.is_empty();
+        if self.models.moved == 0 && (lane.holds || again) {
+            let rests = C::WRITES && self.can_rest(rows.clone(), again);
+            if flags.rests(coder, rests) {
+                self.rest::<C>(rows, again);
+                return Ok(());
+            }
+        }
+        if C::WRITES && self.plan.is_number() {
+            let said = (&mut self.quotients[rows.clone()], &mut self.corrections[rows.clone()]);
+            self.plan.split_all(&self.bits[rows.clone()], said);
+        }
+        let told = self.models.are_told(lane);
+        let mut calm = false;
+        if told || lane.nullable {
+            calm = flags.calm(coder, C::WRITES && self.is_calm(rows.clone(), told));
+        }
+        if lane.nullable {
+            self.presence(coder, rows.clone(), calm);
+        }
+        if !lane.plain {
+            for row in rows {
+                if self.present[row] {
+                    self.cell(coder, row, text)?;
+                }
+                self.leave_trail(row);
+            }
+            return Ok(());
+        }
+        if lane.taps.any {
+            lane.taps.sum_earlier(&mut self.sums[rows.clone()], self.flat, |trail| {
+                let start = usize::from(trail) * self.stride;
+                &self.before[start + rows.start..start + rows.end]
+            });
+        }
+        let told = !lane.excepts || (told && calm);
+        if told && !lane.nullable && self.one_series {
+            self.run(coder, rows);
+            return Ok(());
+        }
+        self.exceptions(coder, rows.clone(), told);
+        let mut row = rows.start;
+        while row < rows.end {
+            let slot = self.slots[row];
+            let mut end = row;
+            while end < rows.end
+                && self.slots[end] == slot
+                && self.present[end]
+                && self.odd[end] == Odd::No
+            {
+                end += 1;
+            }
+            if row < end {
+                self.run(coder, row..end);
+                row = end;
+                continue;
+            }
+            if self.present[row] {
+                self.odd(coder, row)?;
+            }
+            self.leave_trail(row);
+            row += 1;
+        }
+        Ok(())
+    }
+
+    /// Codes which rows have a value.
+    fn presence<C: Coder>(&mut self, coder: &mut C, rows: Range<usize>, calm: bool) {
+        for row in rows {
+            let place = self.place(row);
+            let history = &mut self.histories[place];
+            let was = !history.missing();
+            let mut present = was;
+            if !calm {
+                let model = &mut self.models.present[usize::from(was)];
+                present = coder.bit(model, self.present[row]);
+                history.set_missing(!present);
+            }
+            self.present[row] = present;
+        }
+    }
+
+    /// Codes which values have no quotient, or one that takes a correction; if it is `told`, there are none.
+    fn exceptions<C: Coder>(&mut self, coder: &mut C, rows: Range<usize>, told: bool) {
+        if told {
+            self.odd[rows].fill(Odd::No);
+            return;
+        }
+        // A rare correction shares the flag of raw bits, so that ordinary values pay for one.
+        let rare = self.lane.rarely_corrects;
+        for row in rows {
+            if !self.present[row] {
+                continue;
+            }
+            let said = self.said::<C>(row);
+            let exception = said.is_none_or(|(_, correction)| rare && correction != 0);
+            self.odd[row] = if !self.models.exception(coder, exception) {
+                Odd::No
+            } else if rare && self.models.is_corrected(coder, said.is_some()) {
+                Odd::Corrected
+            } else {
+                Odd::Raw
+            };
+        }
+    }
+
+    /// For taps of later columns: what the row's series remembers.
+    #[inline(always)]
+    fn leave_trail(&mut self, row: usize) {
+        let place = self.place(row);
+        if let Some(trail) = self.trail.get_mut(row) {
+            *trail = self.histories[place].last_three();
+        }
+    }
+
+    /// Writer: what a row's number was split into. Reader: nothing.
+    #[inline(always)]
+    fn said<C: Coder>(&self, row: usize) -> Option<(i64, i8)> {
+        if C::WRITES {
+            said(self.quotients[row], self.corrections[row])
+        } else {
+            None
+        }
+    }
+
+    /// Place of a row's history and trace.
+    #[inline(always)]
+    fn place(&self, row: usize) -> usize {
+        self.slots[row] as usize * self.width + self.at
+    }
+
+    /// Writer: whether values are missing where they were before, and all others are as foretold; `again`
+    /// says that this means that they are the latest of the recent ones.
+    fn can_rest(&self, rows: Range<usize>, again: bool) -> bool {
+        let newest = self.recent.get(0);
+        for row in rows {
+            let history = &self.histories[self.place(row)];
+            let present = self.present[row];
+            if present == history.missing() {
+                return false;
+            }
+            let bits = self.bits[row];
+            let rests = if again {
+                newest == Some(bits)
+            } else {
+                bits == self.plan.join(history.predict(self.plan), 0)
+            };
+            if present && !rests {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn rest<C: Coder>(&mut self, rows: Range<usize>, again: bool) {
+        for row in rows {
+            let place = self.place(row);
+            let history = &mut self.histories[place];
+            let present = !history.missing();
+            if present {
+                let quotient = match (self.lane.kind, self.recent.get(0)) {
+                    (_, Some(bits)) if again => {
+                        self.bits[row] = bits;
+                        self.plan.split(bits).map(|(quotient, _)| quotient)
+                    }
+                    _ => Some(history.predict(self.plan)),
+                };
+                if let (Some(quotient), false) = (quotient, C::WRITES || again) {
+                    self.bits[row] = self.plan.join(quotient, 0);
+                }
+                learn(self.plan, history, self.recent, quotient, self.bits[row]);
+                self.models.latest = quotient.or(self.models.latest);
+                advance(self.lane, self.plan, &mut self.traces[place]);
+                self.beside[row] = 0;
+            }
+            self.present[row] = present;
+            self.leave_trail(row);
+        }
+    }
+
+    /// Writer: whether values are missing where they were before, and if it is `told`, there is no
+    /// exception.
+    fn is_calm(&self, rows: Range<usize>, told: bool) -> bool {
+        let same = |row: usize| self.present[row] != self.histories[self.place(row)].missing();
+        if self.lane.nullable && !rows.clone().all(same) {
+            return false;
+        }
+        let corrected = self.lane.says_corrections;
+        let present = self.present[rows.clone()].iter();
+        let mut cells = self.corrections[rows].iter().zip(present);
+        !told || cells.all(|(&c, &present)| c == 0 || !present || (corrected && c != NONE))
+    }
+
+    /// Codes values of one series, of which it is known that there are quotients of them, without a rare
+    /// correction.
+    #[inline(never)]
+    fn run<C: Coder>(&mut self, coder: &mut C, rows: Range<usize>) {
+        self.quotients(coder, rows.clone());
+        if self.lane.says_corrections {
+            for row in rows {
+                let said = self.said::<C>(row);
+                let correction = said.map_or(0, |(_, correction)| correction);
+                let correction = self.models.correction(coder, correction);
+                if !C::WRITES {
+                    self.bits[row] = self.plan.join(self.bits[row].cast_signed(), correction);
+                }
+            }
+        } else if !C::WRITES {
+            for bits in &mut self.bits[rows] {
+                *bits = self.plan.join(bits.cast_signed(), 0);
+            }
+        }
+    }
+
+    /// Codes the quotients of such values; a reader leaves them in place of bits.
+    #[inline(always)]
+    fn quotients<C: Coder>(&mut self, coder: &mut C, rows: Range<usize>) {
+        let place = self.place(rows.start);
+        let mut row = rows.start;
+        while row < rows.end && self.traces[place].seen < SETTLED {
+            let said = if C::WRITES { self.quotients[row] } else { 0 };
+            let quotient = self.number(coder, row, said);
+            let history = &mut self.histories[place];
+            history.learn(self.plan, quotient);
+            advance(self.lane, self.plan, &mut self.traces[place]);
+            if let Some(trail) = self.trail.get_mut(row) {
+                *trail = history.last_three();
+            }
+            if !C::WRITES {
+                self.bits[row] = quotient.cast_unsigned();
+            }
+            row += 1;
+        }
+        let rows = row..rows.end;
+        if rows.is_empty() {
+            return;
+        }
+        let (plan, lane) = (self.plan, self.lane);
+        let mut history = self.histories[place];
+        let mut trace = self.traces[place];
+        let mut moved = self.models.moved;
+        let mature = self.models.values >= 64;
+        let even = mature && self.models.own.signs_are_even();
+        self.models.values += rows.len() as u32;
+        let said = &self.quotients[rows.clone()];
+        let beside = &mut self.beside[rows.clone()];
+        let bits = &mut self.bits[rows.clone()];
+        for (at, ((said, beside), bits)) in said.iter().zip(beside).zip(bits).enumerate() {
+            let plain = history.goes_on(plan);
+            let mut tapped = plain;
+            if lane.taps.any {
+                tapped = lane.taps.add_own(plain, self.sums[row + at], history.last_three());
+            }
+            let expected = if trace.trusts_taps() { tapped } else { plain };
+            let off = residual(
+                coder,
+                self.shared,
+                &mut self.models.own,
+                &mut trace,
+                (usize::from(*beside & 1), !mature || at % 4 == 0, even),
+                said.wrapping_sub(expected),
+            );
+            let has_moved = u8::from(off != 0);
+            *beside = has_moved;
+            moved = moved << 1 | has_moved;
+            let quotient = expected.wrapping_add(off);
+            if lane.taps.any {
+                trace.judge(
+                    quotient.wrapping_sub(plain).unsigned_abs(),
+                    quotient.wrapping_sub(tapped).unsigned_abs(),
+                );
+            }
+            history.follow(quotient);
+            if let Some(trail) = self.trail.get_mut(row + at) {
+                *trail = history.last_three();
+            }
+            if !C::WRITES {
+                *bits = quotient.cast_unsigned();
+            }
+        }
+        self.models.moved = moved;
+        self.models.latest = Some(history.last());
+        self.traces[place] = trace;
+        self.histories[place] = history;
+    }
+
+    /// Codes a quotient by what it is off the prediction, which may add taps.
+    #[inline(never)]
+    fn number<C: Coder>(&mut self, coder: &mut C, row: usize, quotient: i64) -> i64 {
+        let place = self.place(row);
+        let history = &self.histories[place];
+        let trace = &mut self.traces[place];
+        let add = |taps: &Foretold, base: i64| {
+            let mut sum = [0];
+            taps.sum_earlier(&mut sum, self.flat, |trail| {
+                &self.before[usize::from(trail) * self.stride + row..]
+            });
+            taps.add_own(base, sum[0], history.last_three())
+        };
+        let (taps, plain) = if history.is_started() {
+            (self.lane.taps.any, history.predict(self.plan))
+        } else {
+            let params = &self.plan.params;
+            let first = match self.models.latest {
+                Some(kin) if params.kin_bits != 0 => {
+                    *trace = Trace::new(u32::from(params.kin_bits) + 3, false);
+                    kin
+                }
+                _ if self.lane.first_taps.any => {
+                    *trace = Trace::new(u32::from(params.first_bits) + 4, false);
+                    add(&self.lane.first_taps, params.reference)
+                }
+                _ => history.last(),
+            };
+            (false, first)
+        };
         let tapped = if taps {
-            self.lane.taps.add_to(plain, self.flat, self.columns)
+            add(&self.lane.taps, plain)
         } else {
             plain
         };
-        let expected = if self.trace.trusts_taps() {
-            tapped
-        } else {
-            plain
-        };
+        let expected = if trace.trusts_taps() { tapped } else { plain };
         let off = residual(
             coder,
             self.shared,
             &mut self.models.own,
-            self.trace,
-            *self.beside,
+            trace,
+            (usize::from(self.beside[row] & 1), true, false),
             quotient.wrapping_sub(expected),
         );
-        *self.beside = usize::from(off != 0);
+        let moved = u8::from(off != 0);
+        self.beside[row] = moved;
+        self.models.moved = self.models.moved << 1 | moved;
         let quotient = expected.wrapping_add(off);
         if taps {
-            self.trace.judge(
+            trace.judge(
                 quotient.wrapping_sub(plain).unsigned_abs(),
                 quotient.wrapping_sub(tapped).unsigned_abs(),
             );
         }
+        self.models.latest = Some(quotient);
         quotient
     }
 
-    /// Codes any cell: its bits, if it has a value, and what they were split into. `text` is as for
-    /// a row.
+    /// Codes a value without a quotient, or with one and a correction.
     #[inline(never)]
-    pub(super) fn code<C: Coder>(
-        mut self,
-        coder: &mut C,
-        cell: Option<u64>,
-        said: Option<(i64, i8)>,
-        text: &mut impl FnMut(&mut C, &mut Model, usize, i64) -> Result<(i64, u64), CodeError>,
-    ) -> Result<Option<u64>, CodeError> {
-        let (at, plan, lane, calm) = (self.at, self.plan, self.lane, self.calm);
-        let rests = self.rests();
-        let history = &mut self.columns[at];
-        if lane.nullable {
-            let was = !history.missing();
-            let present = if calm {
-                was
-            } else {
-                coder.bit(&mut self.models.present[usize::from(was)], cell.is_some())
-            };
-            history.set_missing(!present);
-            if !present {
-                return Ok(None);
+    fn odd<C: Coder>(&mut self, coder: &mut C, row: usize) -> Result<(), CodeError> {
+        let place = self.place(row);
+        if self.odd[row] == Odd::Corrected {
+            let said = self.said::<C>(row);
+            let (quotient, correction) = said.unwrap_or((0, 0));
+            let quotient = self.number(coder, row, quotient);
+            let correction = self.models.units(coder, correction);
+            if !C::WRITES {
+                self.bits[row] = self.plan.join(quotient, correction);
             }
+            learn(self.plan, &mut self.histories[place], self.recent, Some(quotient), self.bits[row]);
+            advance(self.lane, self.plan, &mut self.traces[place]);
+            return Ok(());
         }
-        let bits = cell.unwrap_or(0);
+        let (bits, last) = (self.bits[row], self.histories[place].last());
+        let value = if self.lane.has_levels {
+            unknown(coder, self.models, (self.plan, self.recent), last, bits)?
+        } else {
+            coder.raw(bits, self.plan.width())
+        };
+        learn(self.plan, &mut self.histories[place], self.recent, None, value);
+        self.moved(row, true);
+        self.bits[row] = value;
+        Ok(())
+    }
+
+    /// Codes a value of a column that is not plain.
+    #[inline(never)]
+    fn cell<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        row: usize,
+        text: &mut impl FnMut(&mut C, &mut Model, usize, i64) -> Result<(i64, u64), CodeError>,
+    ) -> Result<(), CodeError> {
+        let (plan, lane, place) = (self.plan, self.lane, self.place(row));
+        let history = &mut self.histories[place];
+        let bits = self.bits[row];
         match lane.kind {
             ColumnKind::Bool => {
                 let last = history.last() & 1;
-                let stays = rests
-                    || coder.bit(
-                        &mut self.models.own.zero[usize::from(self.models.was_hit)],
-                        bits.cast_signed() & 1 == last,
-                    );
+                let stays = coder.bit(
+                    &mut self.models.own.zero[usize::from(self.models.was_hit)],
+                    bits.cast_signed() & 1 == last,
+                );
                 self.models.was_hit = u8::from(!stays);
-                self.trace.note(!stays);
+                self.moved(row, !stays);
                 let value = if stays { last } else { 1 - last };
-                history.learn(plan, value);
-                return Ok(Some(value.cast_unsigned()));
+                self.histories[place].learn(plan, value);
+                self.bits[row] = value.cast_unsigned();
+                return Ok(());
             }
             ColumnKind::Str => {
                 let same = &mut self.models.own.zero[0];
-                let (number, bits) = text(coder, same, at, history.last())?;
+                let (number, bits) = text(coder, same, row, history.last())?;
                 history.learn(plan, number);
-                return Ok(Some(bits));
+                self.bits[row] = bits;
+                return Ok(());
             }
             ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64 => {}
         }
-        if lane.remembers_all && !self.recent.is_empty() {
-            if let Some(value) = self.known(coder, rests, bits)? {
-                return Ok(Some(value));
-            }
+        if lane.remembers_all && !self.recent.is_empty() && self.known(coder, row)? {
+            return Ok(());
         }
-        let (models, history) = (&mut *self.models, &mut self.columns[at]);
-        // A rare correction shares the flag of raw bits, so that ordinary values pay for one.
-        let rare = lane.rarely_corrects;
-        let mut corrected = false;
-        if lane.excepts && !(calm && models.are_told(lane)) {
-            let exception = said.is_none_or(|(_, correction)| rare && correction != 0);
-            let exception = models.exception(coder, exception);
-            corrected = exception && rare && models.is_corrected(coder, said.is_some());
-            if exception && !corrected {
-                let value = if lane.has_levels {
-                    unknown(coder, models, (plan, self.recent), history.last(), bits)?
-                } else {
-                    coder.raw(bits, plan.width())
-                };
-                self.trace.note(true);
-                learn(plan, history, self.recent, None, value);
-                return Ok(Some(value));
-            }
+        self.odd[row] = Odd::No;
+        if lane.excepts {
+            self.exceptions(coder, row..row + 1, false);
         }
+        if self.odd[row] != Odd::No {
+            return self.odd(coder, row);
+        }
+        let said = self.said::<C>(row);
         let (quotient, correction) = said.unwrap_or((0, 0));
-        let started = history.is_started();
-        let plain = if started || rests {
-            history.predict(plan)
-        } else {
-            self.first()
-        };
-        let quotient = self.number(coder, (plain, started && lane.taps.any), quotient);
-        *self.latest = Some(quotient);
-        let correction = if corrected {
-            self.models.units(coder, correction)
-        } else if lane.says_corrections {
-            self.models.correction(coder, correction)
-        } else {
-            0
-        };
-        let value = if C::WRITES {
-            bits
-        } else {
-            plan.join(quotient, correction)
-        };
-        let history = &mut self.columns[at];
-        learn(plan, history, self.recent, Some(quotient), value);
-        advance(lane, plan, self.trace);
-        Ok(Some(value))
+        let quotient = self.number(coder, row, quotient);
+        let mut found = 0;
+        if lane.says_corrections {
+            found = self.models.correction(coder, correction);
+        }
+        if !C::WRITES {
+            self.bits[row] = plan.join(quotient, found);
+        }
+        let history = &mut self.histories[place];
+        learn(plan, history, self.recent, Some(quotient), self.bits[row]);
+        advance(lane, plan, &mut self.traces[place]);
+        Ok(())
+    }
+
+    /// Notes whether a value that has no residual was as foretold.
+    fn moved(&mut self, row: usize, moved: bool) {
+        let place = self.place(row);
+        self.traces[place].note(moved);
+        self.models.moved = self.models.moved << 1 | u8::from(moved);
     }
 
     /// Codes a value by its rank among the recent ones, if it is one of them.
-    fn known<C: Coder>(
-        &mut self,
-        coder: &mut C,
-        rests: bool,
-        bits: u64,
-    ) -> Result<Option<u64>, CodeError> {
-        let rank = if rests {
-            Some(0)
-        } else {
-            rank(coder, self.models, self.recent, bits)
+    fn known<C: Coder>(&mut self, coder: &mut C, row: usize) -> Result<bool, CodeError> {
+        let place = self.place(row);
+        let Some(rank) = rank(coder, self.models, self.recent, self.bits[row]) else {
+            return Ok(false);
         };
-        let Some(rank) = rank else { return Ok(None) };
         let value = at_rank(self.recent, rank)?;
-        let quotient = self.plan.split(value).map(|(quotient, _)| quotient);
-        let history = &mut self.columns[self.at];
-        *self.beside = usize::from(quotient != Some(history.last()));
+        let said = if C::WRITES { self.said::<C>(row) } else { self.plan.split(value) };
+        let quotient = said.map(|(quotient, _)| quotient);
+        let history = &mut self.histories[place];
+        self.beside[row] = u8::from(quotient != Some(history.last()));
         learn(self.plan, history, self.recent, quotient, value);
-        self.trace.note(rank != 0);
+        self.moved(row, rank != 0);
         if quotient.is_some() {
-            advance(self.lane, self.plan, self.trace);
+            advance(self.lane, self.plan, &mut self.traces[place]);
         }
-        Ok(Some(value))
-    }
-
-    /// What foretells a series' first value: the latest of another series, the taps on earlier columns,
-    /// or the reference. The expected size of the residual follows.
-    fn first(&mut self) -> i64 {
-        let params = &self.plan.params;
-        match *self.latest {
-            Some(kin) if params.kin_bits != 0 => {
-                *self.trace = Trace::new(u32::from(params.kin_bits) + 3, false);
-                kin
-            }
-            _ if self.lane.first_taps.any => {
-                *self.trace = Trace::new(u32::from(params.first_bits) + 4, false);
-                let taps = &self.lane.first_taps;
-                taps.add_to(params.reference, self.flat, self.columns)
-            }
-            _ => self.columns[self.at].last(),
-        }
+        self.bits[row] = value;
+        Ok(true)
     }
 }
 
@@ -270,11 +585,14 @@ fn at_rank(recent: &Recent, rank: usize) -> Result<u64, CodeError> {
         .ok_or(CodeError::Decode(DecodeError::Invalid("rank")))
 }
 
+/// Quotients after which a series' expectations no longer change but by what comes.
+const SETTLED: u8 = 4;
+
 /// Counts a quotient; the expected size of the next residual changes after the first, and once more
 /// where the second one starts a slope.
 #[inline]
 fn advance(lane: &Lane, plan: &Plan, trace: &mut Trace) {
-    if trace.seen >= 4 {
+    if trace.seen >= SETTLED {
         return;
     }
     let seen = trace.seen + 1;

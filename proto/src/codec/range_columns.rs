@@ -10,6 +10,39 @@ use crate::varint::{unzigzag, zigzag};
 /// Exceptions that are rarer than this share of 65,536 are told by the row.
 const RARE: u16 = 6_000;
 
+/// What blocks of columns tell at once, of the schema's columns in turn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flags {
+    rests: [Model; 2],
+    rested: u8,
+    calm: [Model; 2],
+    was_calm: u8,
+}
+
+impl Flags {
+    /// What every batch starts from.
+    pub(super) const START: Self = Self {
+        rests: [Model::new(45_000, 2), Model::new(63_000, 5)],
+        rested: 1,
+        calm: [Model::new(45_000, 2), Model::new(63_000, 5)],
+        was_calm: 1,
+    };
+
+    /// Codes whether all values of a column that rested before are as foretold.
+    pub(super) fn rests<C: Coder>(&mut self, coder: &mut C, rests: bool) -> bool {
+        let rests = coder.bit(&mut self.rests[usize::from(self.rested)], rests);
+        self.rested = u8::from(rests);
+        rests
+    }
+
+    /// Codes whether values are missing where they were before, and nothing is an exception.
+    pub(super) fn calm<C: Coder>(&mut self, coder: &mut C, calm: bool) -> bool {
+        let calm = coder.bit(&mut self.calm[usize::from(self.was_calm)], calm);
+        self.was_calm = u8::from(calm);
+        calm
+    }
+}
+
 /// Models of one column.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ColumnModels {
@@ -24,10 +57,22 @@ pub(super) struct ColumnModels {
     negative: Model,
     more: Model,
     was_corrected: u8,
+    /// The latest quotient of whatever series.
+    pub(super) latest: Option<i64>,
+    /// Whether the last eight values of the batch were not as foretold: the newest in bit 0.
+    pub(super) moved: u8,
+    pub(super) values: u32,
+    /// Whether the batch has had no value yet.
+    pub(super) is_fresh: bool,
 }
 
 impl ColumnModels {
-    pub(super) fn new(plan: &Plan) -> Self {
+    pub(super) fn new(plan: &Plan, lane: &Lane) -> Self {
+        let params = &plan.params;
+        let rests = lane.steady
+            && params.reference_bits == 0
+            && params.kin_bits == 0
+            && !lane.first_taps.any;
         let often = plan.says_corrections();
         let share = if plan.params.zero_share == 15 {
             64_500
@@ -55,6 +100,10 @@ impl ColumnModels {
             negative: Model::new(1 << 15, 3),
             more: Model::new(1 << 13, 3),
             was_corrected: 0,
+            latest: None,
+            moved: if rests { 0 } else { u8::MAX },
+            values: 0,
+            is_fresh: true,
         }
     }
 

@@ -1,24 +1,28 @@
 //! The range back end: every cell as adaptive bits and symbols, with the fewest bytes of the three.
 //!
-//! A row says first whether it is calm. In a calm row nothing comes unexpected: values are missing
-//! where they were missing before, there is no exception in columns that rarely have one, and the
-//! time and the columns that were foretold eight times in a row are so again. None of that is coded
-//! again in the row, so that constant columns and well-behaved floats cost neither bits nor time.
+//! Rows are coded in blocks: the series of all rows, their times, then column after column, so that what
+//! a column needs is at hand for a whole block. A column says first whether it rests: where its last values
+//! were all as foretold, one bit may say that those of the block are too. And it says whether it is calm:
+//! values are missing where they were missing before, and a column that rarely has an exception has none.
+//! None of that is said again per value, so that constant columns and well-behaved floats cost neither bits
+//! nor time.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::bits::CodeError;
 use super::magnitude::{Own, Shared, Trace, residual};
-use super::model::{History, Plan};
+use super::model::{Plan, TimeHistory};
 use super::range::{Coder, Model};
-use super::range_cell::Cell;
-use super::range_columns::ColumnModels;
-use super::range_plan::{Lane, RangePlan};
+use super::range_cell::{Cells, Odd};
+use super::range_columns::{ColumnModels, Flags};
+use super::range_plan::RangePlan;
 use super::rice::bit_len;
-use super::split::Said;
-use super::table::{Recent, Table};
+use super::table::Table;
 use super::{DecodeError, TimeParams};
-use crate::schema::ColumnKind;
+
+/// Rows that are coded column by column.
+pub(super) const BLOCK: usize = 32;
 
 /// Series that have successors of their own; the last also stands for all others.
 const MAX_SUCCESSORS: usize = 17;
@@ -26,11 +30,72 @@ const MAX_SUCCESSORS: usize = 17;
 const MAX_NODES: usize = 64;
 const SUCCESSOR: Model = Model::new(1 << 15, 1);
 const EXPECTED: [Model; 2] = [Model::new(1 << 15, 2), Model::new(60_000, 4)];
-const CALM: [Model; 2] = [Model::new(45_000, 2), Model::new(63_000, 5)];
+
+/// The rows of a block: given by a writer, filled in by a reader.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Block {
+    /// Rows that there is room for.
+    stride: usize,
+    /// Per row.
+    pub(super) series: Vec<u32>,
+    /// Per row: ticks from the batch's earliest time. A reader knows those that are not coded.
+    pub(super) ticks: Vec<i64>,
+    /// Column by column, [`Block::place`].
+    present: Vec<bool>,
+    bits: Vec<u64>,
+    slots: Vec<u32>,
+    /// Writer: what times are off what is foretold.
+    late: Vec<i64>,
+    /// Writer: what the numbers of a column were split into.
+    quotients: Vec<i64>,
+    corrections: Vec<i8>,
+    odd: Vec<Odd>,
+    beside: Vec<u8>,
+    /// Per column that later ones look at, and row: the last three quotients.
+    trails: Vec<[i64; 3]>,
+    /// What taps on earlier columns add.
+    sums: Vec<i128>,
+}
+
+impl Block {
+    /// Makes room for blocks of a batch of so many rows.
+    fn begin(&mut self, rows: usize, columns: usize, trails: usize) {
+        let stride = rows.min(BLOCK);
+        self.stride = stride;
+        self.present.resize(columns * stride, true);
+        self.bits.resize(columns * stride, 0);
+        self.late.resize(stride, 0);
+        self.quotients.resize(stride, 0);
+        self.corrections.resize(stride, 0);
+        self.odd.resize(stride, Odd::No);
+        self.beside.resize(stride, 0);
+        self.sums.resize(stride, 0);
+        self.trails.resize(trails * stride, [0; 3]);
+    }
+
+    /// Makes it a block of so many rows.
+    pub(super) fn resize(&mut self, rows: usize) {
+        self.series.resize(rows, 0);
+        self.ticks.resize(rows, 0);
+    }
+
+    /// Whether the cells of a column have a value, and their bits.
+    pub(super) fn cells(&self, column: usize) -> (&[bool], &[u64]) {
+        let rows = column * self.stride..column * self.stride + self.series.len();
+        (&self.present[rows.clone()], &self.bits[rows])
+    }
+
+    /// The same to be filled.
+    pub(super) fn cells_mut(&mut self, column: usize) -> (&mut [bool], &mut [u64]) {
+        let rows = column * self.stride..column * self.stride + self.series.len();
+        (&mut self.present[rows.clone()], &mut self.bits[rows])
+    }
+}
 
 /// What a batch has taught so far, beside the histories of a [`Table`].
 #[derive(Debug, Clone)]
 pub(super) struct RangeRows {
+    pub(super) block: Block,
     shared: Shared,
     time: Own,
     columns: Vec<ColumnModels>,
@@ -38,44 +103,27 @@ pub(super) struct RangeRows {
     starts: (Own, Vec<ColumnModels>),
     traces: Vec<Trace>,
     times: Vec<Trace>,
-    started: Vec<bool>,
+    /// Whether the last eight times were not as foretold: the newest in bit 0.
+    late: u8,
+    flags: Flags,
     expected: [Model; 2],
     was_expected: u8,
-    calm: [Model; 2],
-    was_calm: u8,
     /// Per series before (of the first ones): which one follows, as a tree of bits.
     successors: Vec<Model>,
     nodes: usize,
     before: u32,
-    /// Per column: the latest quotient of whatever series.
-    latest: Vec<Option<i64>>,
     plan: RangePlan,
-    /// Writer: what the numbers of a block of rows were split into, row by row.
-    said: Vec<Said>,
-}
-
-/// Rows that a writer splits at once: column by column, without asking for the column's kind each time.
-pub(super) const BLOCK: usize = 32;
-
-/// Where and when a row is; a reader fills in what it reads.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
-    /// The row's series.
-    pub(super) series: u32,
-    /// Ticks from the batch's earliest time.
-    pub(super) ticks: i64,
-    /// Whether the time is coded; if not, a reader knows it too.
-    pub(super) timed: bool,
-    /// Writer: the row's place in its block.
-    pub(super) in_block: usize,
 }
 
 impl RangeRows {
     /// For batches of these columns and so many series.
     pub(super) fn new(plans: &[Plan], params: &TimeParams, series: usize) -> Self {
         let jitter = u32::from(params.residual_bits).saturating_sub(1);
-        let time = Own::new(Model::new(1 << 15, 1), jitter);
-        let starts: Vec<ColumnModels> = plans.iter().map(ColumnModels::new).collect();
+        let share = if params.residual_bits == 0 { 60_000 } else { 1 << 15 };
+        let time = Own::new(Model::new(share, 1), jitter);
+        let plan = RangePlan::new(plans);
+        let lanes = plans.iter().zip(&plan.lanes);
+        let starts: Vec<ColumnModels> = lanes.map(|(plan, lane)| ColumnModels::new(plan, lane)).collect();
         let width = bit_len((series as u64).saturating_sub(1));
         let nodes = (1usize << width.min(6)).min(MAX_NODES);
         let successors = if series > 1 {
@@ -84,137 +132,176 @@ impl RangeRows {
             0
         };
         Self {
+            block: Block::default(),
             shared: Shared::START,
             time,
             columns: starts.clone(),
             starts: (time, starts),
             traces: Vec::new(),
             times: Vec::new(),
-            started: Vec::new(),
+            late: 0,
+            flags: Flags::START,
             expected: EXPECTED,
             was_expected: 1,
-            calm: CALM,
-            was_calm: 1,
             successors: alloc::vec![SUCCESSOR; successors],
             nodes,
             before: 0,
-            latest: alloc::vec![None; plans.len()],
-            plan: RangePlan::new(plans),
-            said: Vec::new(),
+            plan,
         }
     }
 
-    /// Begins a batch; the memory stays.
-    pub(super) fn clear(&mut self) {
+    /// Begins a batch of so many rows; the memory stays.
+    pub(super) fn begin(&mut self, rows: usize, params: &TimeParams) {
+        self.block.begin(rows, self.columns.len(), self.plan.trails);
         self.shared = Shared::START;
         self.time = self.starts.0;
         self.columns.copy_from_slice(&self.starts.1);
         self.traces.clear();
         self.times.clear();
-        self.started.clear();
+        self.late = if params.residual_bits == 0 { 0 } else { u8::MAX };
+        self.flags = Flags::START;
         self.expected = EXPECTED;
         self.was_expected = 1;
-        self.calm = CALM;
-        self.was_calm = 1;
         self.successors.fill(SUCCESSOR);
         self.before = 0;
-        self.latest.fill(None);
     }
 
-    /// Writer: splits the numbers of at most [`BLOCK`] rows, of which a column has these bits.
-    pub(super) fn split<'a>(&mut self, plans: &[Plan], columns: impl Iterator<Item = &'a [u64]>) {
-        let width = plans.len();
-        self.said.resize(width * BLOCK, Said::default());
-        for (at, (plan, bits)) in plans.iter().zip(columns).enumerate() {
-            if plan.is_number() {
-                let bits = &bits[..bits.len().min(BLOCK)];
-                plan.split_all(bits, &mut self.said[at..], width);
-            }
-        }
-    }
-
-    /// Codes one row: its series, its time, and its cells as bits. `text` codes a text of a column,
-    /// given a model for "the same again" and its last number, and returns its number and its bits.
-    #[inline]
-    pub(super) fn row<C: Coder>(
+    /// Codes the rows of the block; the times of `timed` rows are not known before. `text` codes a text of
+    /// a column and row, given a model for "the same again" and its last number, and returns its number
+    /// and its bits.
+    pub(super) fn block<C: Coder>(
         &mut self,
         coder: &mut C,
         table: &mut Table,
         (plans, params): (&[Plan], &TimeParams),
-        place: Place,
-        cells: &mut [Option<u64>],
-        text: impl FnMut(&mut C, &mut Model, usize, i64) -> Result<(i64, u64), CodeError>,
-    ) -> Result<Place, CodeError> {
-        let series = self.series(coder, table, place.series)?;
-        let latest = table.ticks;
-        let slot = table.slot(plans, series);
-        if slot >= self.times.len() {
-            self.begin_series(plans);
-        }
-        let (time, columns, recents) = table.get(plans, series);
-        let expected = time.predict(latest);
-        let traces = &mut self.traces[slot * plans.len()..(slot + 1) * plans.len()];
-        let said = if C::WRITES {
-            &self.said[place.in_block * plans.len()..(place.in_block + 1) * plans.len()]
+        timed: Range<usize>,
+        mut text: impl FnMut(&mut C, &mut Model, (usize, usize), i64) -> Result<(i64, u64), CodeError>,
+    ) -> Result<(), CodeError> {
+        let len = self.block.series.len();
+        self.block.slots.clear();
+        if table.series_count() == 1 {
+            self.block.slots.resize(len, 0);
+            self.block.series.fill(0);
+            table.slot(plans, 0);
+            if self.times.is_empty() {
+                self.begin_series(plans);
+            }
         } else {
-            &[]
-        };
-        let row = Row {
-            plans,
-            lanes: &self.plan.lanes,
-            columns,
-            traces,
-            models: &self.columns,
-            recents,
-        };
-        let quiet_time = place.timed && self.times[slot].is_quiet();
-        let (told, calm) = row.calm::<C>(cells, said);
-        let calm = calm && (!quiet_time || place.ticks == expected);
-        let calm = (told || quiet_time) && {
-            let calm = coder.bit(&mut self.calm[usize::from(self.was_calm)], calm);
-            self.was_calm = u8::from(calm);
-            calm
-        };
+            for row in 0..len {
+                let series = self.series(coder, table, self.block.series[row])?;
+                self.block.series[row] = series;
+                let slot = table.slot(plans, series);
+                if slot >= self.times.len() {
+                    self.begin_series(plans);
+                }
+                self.block.slots.push(u32::try_from(slot).unwrap_or(u32::MAX));
+                table.follow(series);
+            }
+        }
+        self.ticks(coder, table, params, timed);
+        let block = &mut self.block;
+        let histories = table.all();
+        block.beside.fill(0);
+        let one_series = block.slots.iter().all(|&slot| slot == block.slots[0]);
+        let lanes = plans.iter().zip(&self.plan.lanes);
+        for (at, ((plan, lane), models)) in lanes.zip(&mut self.columns).enumerate() {
+            let place = at * block.stride..at * block.stride + len;
+            let (before, trail) = match lane.trail {
+                Some(trail) => {
+                    let (before, rest) = block.trails.split_at_mut(usize::from(trail) * block.stride);
+                    (&*before, &mut rest[..len])
+                }
+                None => (block.trails.as_slice(), &mut [][..]),
+            };
+            let bits = &mut block.bits[place.clone()];
+            let cells = Cells {
+                at,
+                width: plans.len(),
+                plan,
+                lane,
+                flat: &self.plan.taps,
+                models,
+                shared: &mut self.shared,
+                recent: &mut histories.recents[at],
+                histories: histories.columns,
+                traces: &mut self.traces,
+                slots: &block.slots,
+                one_series,
+                quotients: &mut block.quotients,
+                corrections: &mut block.corrections,
+                sums: &mut block.sums,
+                odd: &mut block.odd,
+                present: &mut block.present[place],
+                bits,
+                beside: &mut block.beside,
+                before,
+                trail,
+                stride: block.stride,
+            };
+            cells.code(coder, &mut self.flags, &mut |coder, same, row, last| {
+                text(coder, same, (at, row), last)
+            })?;
+        }
+        Ok(())
+    }
 
-        let trace = &mut self.times[slot];
-        let mut ticks = place.ticks;
-        if calm && quiet_time {
-            trace.rest();
-            ticks = expected;
-        } else if place.timed {
-            let off = place.ticks.wrapping_sub(expected);
-            let own = &mut self.time;
-            let off = residual(coder, &mut self.shared, own, trace, 0, off);
-            ticks = expected.wrapping_add(off);
+    /// Codes the times of the block.
+    fn ticks<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        table: &mut Table,
+        params: &TimeParams,
+        timed: Range<usize>,
+    ) {
+        let block = &mut self.block;
+        let mut latest = table.ticks;
+        let histories = table.all().times;
+        let mut advance = |histories: &mut [TimeHistory], slot: usize, ticks: Option<i64>, off: i64| {
+            let history = &mut histories[slot];
+            let expected = history.predict(latest);
+            let ticks = ticks.unwrap_or(expected.wrapping_add(off));
+            history.learn(params, ticks);
+            latest = ticks;
+            (ticks, ticks.wrapping_sub(expected))
+        };
+        let len = block.slots.len();
+        if C::WRITES {
+            let ticks = block.ticks.iter().zip(&block.slots);
+            for (late, (&ticks, &slot)) in block.late.iter_mut().zip(ticks) {
+                (_, *late) = advance(histories, slot as usize, Some(ticks), 0);
+            }
         }
-        if !self.started[slot] {
-            self.started[slot] = true;
-            let bits = u32::from(params.residual_bits).saturating_sub(1);
-            *trace = Trace::new(bits, params.residual_bits == 0);
+        let mut rests = false;
+        if self.late == 0 && !timed.is_empty() {
+            let stays = C::WRITES && block.late[timed.clone()].iter().all(|&late| late == 0);
+            rests = self.flags.rests(coder, stays);
         }
-        time.learn(params, ticks);
-        table.ticks = ticks;
-        self.cells(
-            coder,
-            table,
-            plans,
-            (series, place.in_block, calm),
-            cells,
-            text,
-        )?;
-        table.follow(series);
-        Ok(Place {
-            series,
-            ticks,
-            ..place
-        })
+        for row in 0..len {
+            let slot = block.slots[row] as usize;
+            let trace = &mut self.times[slot];
+            let mut off = 0;
+            if timed.contains(&row) && !rests {
+                let late = if C::WRITES { block.late[row] } else { 0 };
+                off = residual(coder, &mut self.shared, &mut self.time, trace, (0, true, false), late);
+                self.late = self.late << 1 | u8::from(off != 0);
+            }
+            if trace.seen == 0 {
+                let bits = u32::from(params.residual_bits).saturating_sub(1);
+                *trace = Trace::new(bits, params.residual_bits == 0);
+                trace.seen = 1;
+            }
+            if !C::WRITES {
+                let known = (!timed.contains(&row)).then_some(block.ticks[row]);
+                (block.ticks[row], _) = advance(histories, slot, known, off);
+            }
+        }
+        table.ticks = latest;
     }
 
     /// Makes room for a series that has not appeared yet.
     fn begin_series(&mut self, plans: &[Plan]) {
         // Another series of the same moment, or the first row of an unordered batch.
         self.times.push(Trace::new(4, false));
-        self.started.push(false);
         for (plan, lane) in plans.iter().zip(&self.plan.lanes) {
             let bits = u32::from(plan.params.reference_bits);
             let quiet =
@@ -231,9 +318,6 @@ impl RangeRows {
         series: u32,
     ) -> Result<u32, CodeError> {
         let count = table.series_count();
-        if count == 1 {
-            return Ok(0);
-        }
         let expected = table.expected();
         let same = coder.bit(
             &mut self.expected[usize::from(self.was_expected)],
@@ -259,110 +343,21 @@ impl RangeRows {
         self.before = found;
         Ok(found)
     }
-
-    /// Codes the cells of a row of which it is known whether it is calm.
-    #[inline]
-    fn cells<C: Coder>(
-        &mut self,
-        coder: &mut C,
-        table: &mut Table,
-        plans: &[Plan],
-        (series, in_block, calm): (u32, usize, bool),
-        cells: &mut [Option<u64>],
-        mut text: impl FnMut(&mut C, &mut Model, usize, i64) -> Result<(i64, u64), CodeError>,
-    ) -> Result<(), CodeError> {
-        let slot = table.slot(plans, series);
-        let (_, columns, recents) = table.get(plans, series);
-        let traces = &mut self.traces[slot * plans.len()..(slot + 1) * plans.len()];
-        let said = if C::WRITES {
-            &self.said[in_block * plans.len()..(in_block + 1) * plans.len()]
-        } else {
-            &[]
-        };
-        let flat = self.plan.taps.as_slice();
-        let mut beside = 0usize;
-        let lanes = self.plan.lanes.iter().zip(plans);
-        let learnt = self.columns.iter_mut().zip(traces).zip(&mut self.latest);
-        for (at, (((lane, plan), ((models, trace), latest)), place)) in
-            lanes.zip(learnt).zip(cells).enumerate()
-        {
-            let said = if C::WRITES { said[at] } else { Said::default() };
-            let history = &columns[at];
-            let plainly = lane.plain && history.is_started();
-            let cell = Cell {
-                at,
-                plan,
-                lane,
-                models,
-                trace,
-                latest,
-                recent: &mut recents[at],
-                columns,
-                flat,
-                shared: &mut self.shared,
-                calm,
-                beside: &mut beside,
-            };
-            if plainly && (!lane.excepts || (calm && cell.models.are_told(lane))) {
-                debug_assert!(
-                    !C::WRITES || place.and_then(|bits| plan.split(bits)) == said.get(),
-                    "another row's block"
-                );
-                let quotient = cell.plain(coder, said.quotient());
-                if !C::WRITES {
-                    *place = Some(plan.join(quotient, 0));
-                }
-            } else {
-                *place = cell.code(coder, *place, said.get(), &mut text)?;
-            }
-        }
-        Ok(())
-    }
 }
 
-/// What is known before the cells of a row.
-struct Row<'a> {
-    plans: &'a [Plan],
-    lanes: &'a [Lane],
-    columns: &'a [History<i64>],
-    traces: &'a [Trace],
-    models: &'a [ColumnModels],
-    recents: &'a [Recent],
+/// Of these rows of a batch, counted from the first of them, those whose time is coded: a reader of an
+/// ordered batch knows the first and the last from its header.
+pub(super) fn timed(rows: Range<usize>, count: usize, unordered: bool) -> Range<usize> {
+    let len = rows.len();
+    if unordered {
+        return 0..len;
+    }
+    let start = usize::from(rows.start == 0);
+    start..(len - usize::from(rows.end == count)).max(start)
 }
 
-impl Row<'_> {
-    /// Whether the row has anything to tell of its cells at once, and for a writer whether they are
-    /// calm.
-    #[inline]
-    fn calm<C: Coder>(&self, cells: &[Option<u64>], said: &[Said]) -> (bool, bool) {
-        let (mut told, mut calm) = (false, true);
-        let columns = self.columns.iter().zip(self.traces).zip(self.models);
-        for (at, (lane, ((history, trace), models))) in self.lanes.iter().zip(columns).enumerate() {
-            if lane.nullable {
-                told = true;
-                calm &= !C::WRITES || cells[at].is_none() == history.missing();
-                if history.missing() {
-                    continue;
-                }
-            }
-            let rare = models.are_told(lane);
-            let quiet = trace.is_quiet() && lane.kind != ColumnKind::Str;
-            told |= rare | quiet;
-            if !C::WRITES || !(rare | quiet) {
-                continue;
-            }
-            let Some(bits) = cells[at] else { continue };
-            calm &= if lane.kind == ColumnKind::Bool {
-                bits.cast_signed() & 1 == history.last() & 1
-            } else if quiet && lane.remembers_all && !self.recents[at].is_empty() {
-                self.recents[at].get(0) == Some(bits)
-            } else {
-                said[at].get().is_some_and(|(quotient, correction)| {
-                    (correction == 0 || lane.says_corrections)
-                        && (!quiet || quotient == history.predict(&self.plans[at]))
-                })
-            };
-        }
-        (told, calm)
-    }
+/// Whether raw bits of a batch of so many rows stand beside the interval. That takes less time, and half a
+/// byte more.
+pub(super) const fn aside(rows: usize) -> bool {
+    rows > BLOCK
 }

@@ -54,6 +54,8 @@ pub(super) struct Cells {
     pub(super) kind: ColumnKind,
     nullable: bool,
     pub(super) present: Vec<bool>,
+    /// How many are not.
+    pub(super) missing: usize,
     /// The value's bits; for text, its place in `pool`.
     pub(super) bits: Vec<u64>,
     pub(super) pool: Vec<String>,
@@ -72,6 +74,7 @@ impl Rows {
                 kind: column.kind,
                 nullable: column.nullable,
                 present: Vec::new(),
+                missing: 0,
                 bits: Vec::new(),
                 pool: Vec::new(),
                 places: BTreeMap::new(),
@@ -103,6 +106,7 @@ impl Rows {
         self.series.push(series);
         for (cells, value) in self.columns.iter_mut().zip(values) {
             cells.present.push(value.is_some());
+            cells.missing += usize::from(value.is_none());
             let bits = match *value {
                 None => 0,
                 Some(Value::Bool(v)) => u64::from(v),
@@ -166,6 +170,7 @@ impl Rows {
         self.text_bytes = 0;
         for cells in &mut self.columns {
             cells.present.clear();
+            cells.missing = 0;
             cells.bits.clear();
             if cells.pool.len() > MAX_POOLED_TEXTS {
                 cells.pool.clear();

@@ -45,24 +45,17 @@ pub fn join_f64(mantissa: i64, correction: i8, power: f64) -> u64 {
 pub fn join_printed(mantissa: i64, correction: i8, parts: u16) -> u64 {
     let parts = u64::from(parts.max(1));
     let magnitude = mantissa.unsigned_abs();
-    let mut exponent = 0usize;
-    let mut power = 1u64;
     // Up to 15 digits before the point; as many more behind it as make 15 in all.
     let most = parts.saturating_mul(100_000_000_000_000);
+    let mut exponent = 0;
     if magnitude != 0 && magnitude < most {
-        while let Some(next) = power.checked_mul(10)
-            && magnitude
-                .checked_mul(power)
-                .is_some_and(|scaled| scaled < most)
-        {
-            power = next;
-            exponent += 1;
-        }
+        exponent = ((most - 1) / magnitude).ilog10() + 1;
     }
+    let power = 10u64.pow(exponent);
     let scaled = magnitude.wrapping_mul(power);
     let digits = scaled.wrapping_add(parts / 2) / parts;
     let value = whole((digits & 0x3f_ffff_ffff_ffff).cast_signed())
-        / POWERS[exponent.min(POWERS.len() - 1)];
+        / POWERS[(exponent as usize).min(POWERS.len() - 1)];
     let bits = value.to_bits() | mantissa.cast_unsigned() & (1 << 63);
     bits.wrapping_add_signed(i64::from(correction))
 }

@@ -96,6 +96,15 @@ impl Table {
         self.slots[series as usize] as usize - 1
     }
 
+    /// All histories.
+    pub(super) fn all(&mut self) -> Histories<'_> {
+        Histories {
+            times: &mut self.times,
+            columns: &mut self.columns,
+            recents: &mut self.recent,
+        }
+    }
+
     /// The histories of a series, which the schema has.
     pub(super) fn get(
         &mut self,
@@ -122,6 +131,13 @@ impl Table {
         let columns = &mut self.columns[at * self.width..(at + 1) * self.width];
         (&mut self.times[at], columns, &mut self.recent)
     }
+}
+
+/// The histories of all series that have appeared, slot by slot, and the columns' recent values.
+pub(super) struct Histories<'a> {
+    pub(super) times: &'a mut [TimeHistory],
+    pub(super) columns: &'a mut [History<i64>],
+    pub(super) recents: &'a mut [Recent],
 }
 
 /// Codes whether a row's series is the expected one, and which it is if not.
