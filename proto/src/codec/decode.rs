@@ -127,6 +127,7 @@ impl Decoder<'_> {
         let unordered = header.flags & BatchHeader::OUT_OF_ORDER != 0;
         let count = header.rows as usize;
         range.begin(count, &schema.time);
+        let mut places = [0usize; BLOCK];
         for start in (0..count).step_by(BLOCK) {
             coder.check()?;
             let end = count.min(start + BLOCK);
@@ -145,8 +146,13 @@ impl Decoder<'_> {
                 Ok((i64::from(number), u64::from(number)))
             };
             let timed = timed(start..end, count, unordered);
-            range.block(&mut coder, table, (plans, &schema.time), timed, text)?;
+            range.rows(&mut coder, table, (plans, &schema.time), timed)?;
+            range.columns(&mut coder, table, plans, text)?;
+            for (place, &row) in (0..).zip(range.block.order()) {
+                places[row as usize] = place;
+            }
             for row in 0..end - start {
+                let place = places[row];
                 let time_us = header
                     .first_time_us
                     .wrapping_add(range.block.ticks[row].wrapping_mul(tick));
@@ -156,7 +162,7 @@ impl Decoder<'_> {
                 visitor.row(number, time_us, range.block.series[row]);
                 for (at, plan) in plans.iter().enumerate() {
                     let (present, bits) = range.block.cells(at);
-                    if !present[row] {
+                    if !present[place] {
                         continue;
                     }
                     self.samples += 1;
@@ -164,12 +170,12 @@ impl Decoder<'_> {
                         at,
                         match plan.kind {
                             ColumnKind::Str => {
-                                let number = u32::try_from(bits[row]).unwrap_or(u32::MAX);
+                                let number = u32::try_from(bits[place]).unwrap_or(u32::MAX);
                                 Value::Str(texts.get(at, &schema.columns[at].dictionary, number)?)
                             }
-                            ColumnKind::Bool => Value::Bool(bits[row] != 0),
+                            ColumnKind::Bool => Value::Bool(bits[place] != 0),
                             kind @ (ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64) => {
-                                number_value(kind, bits[row])
+                                number_value(kind, bits[place])
                             }
                         },
                     );

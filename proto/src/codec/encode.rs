@@ -241,10 +241,11 @@ impl Encoder {
             block.resize(end - start);
             block.series.copy_from_slice(&rows.series[start..end]);
             block.ticks.copy_from_slice(&ticks[start..end]);
+            let timed = timed(start..end, count, unordered);
+            range.rows(&mut coder, table, (plans, time), timed)?;
             for (at, column) in rows.columns.iter().enumerate() {
-                let (present, bits) = block.cells_mut(at);
-                present.copy_from_slice(&column.present[start..end]);
-                bits.copy_from_slice(&column.bits[start..end]);
+                let (present, bits) = (&column.present[start..end], &column.bits[start..end]);
+                range.block.fill(at, present, bits);
             }
             let text = |coder: &mut RangeWriter<'_, _>, same: &mut _, (at, row): (usize, usize), last| {
                 let row = start + row;
@@ -261,8 +262,7 @@ impl Encoder {
                 }
                 Ok((texts[at].number_of(column.bits[row]), column.bits[row]))
             };
-            let timed = timed(start..end, count, unordered);
-            range.block(&mut coder, table, (plans, time), timed, text)?;
+            range.columns(&mut coder, table, plans, text)?;
         }
         coder.finish()?;
         Ok(())

@@ -3,8 +3,8 @@
 //! The expected class follows from a running mean of magnitudes, so that columns of any scale share
 //! one set of models, and a small batch has little to learn.
 
-use super::range::{Coder, Model, Symbols};
-use super::range_tables::{BELOW, DOWN, OVER, UP, ZERO};
+use super::range::{Coder, Model, Symbols, VALUES};
+use super::range_tables::{DOWN, OVER, UP, ZERO};
 use super::rice::bit_len;
 
 /// Levels of the running mean that have models of their own: half octaves of 1/16.
@@ -18,7 +18,6 @@ pub(super) const STEPS: usize = 6;
 /// Classes that are told apart, as one symbol: the one expected is [`MIDDLE`]. The first stands for all
 /// below, which are then told one by one: after an outlier many values lie far below what is expected.
 /// The last stands for all above, which are told as they are, in [`CLASS_BITS`].
-const CLASSES: usize = 16;
 const MIDDLE: u32 = 4;
 const LAST: u32 = 15;
 const CLASS_BITS: u32 = 7;
@@ -28,13 +27,9 @@ const EVEN: u16 = 4000;
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
     zero: [[Model; 3]; LEVELS],
-    class: [Symbols<CLASSES>; LEVELS],
+    class: [Symbols; LEVELS],
     /// Whether the class is below the highest, the second... of those the first symbol stands for.
     lower: [Model; STEPS],
-    /// The first bit below the leading one where there is no other.
-    last: [Model; 9],
-    /// The first two.
-    below: [Symbols<4>; 9],
 }
 
 /// Models of one column.
@@ -42,7 +37,7 @@ pub(super) struct Shared {
 pub(super) struct Own {
     pub(super) zero: [Model; 3],
     sudden: [Model; 2],
-    class: [Symbols<CLASSES>; 2],
+    class: [Symbols; 2],
     sign: [Model; 3],
 }
 
@@ -141,15 +136,11 @@ const fn settle(mean: &mut u64, aim: u64, rate: u32) {
     *mean = mean.wrapping_add_signed(step);
 }
 
-/// Half octaves of a mean.
-#[inline]
+/// Half octaves of a mean, which is below 2^62.
+#[inline(always)]
 const fn level(mean16: u64) -> u32 {
-    let bits = bit_len(mean16);
-    if bits < 2 {
-        bits
-    } else {
-        2 * bits - 2 + ((mean16 >> (bits - 2)) & 1) as u32
-    }
+    let halves = 62 - (mean16 | 2).leading_zeros();
+    2 * halves + ((mean16 >> halves) & 3) as u32
 }
 
 impl Own {
@@ -178,15 +169,15 @@ impl Own {
     clippy::cast_possible_truncation,
     reason = "parts of 2^26, and a handful of levels and classes"
 )]
-const fn shares(level: usize) -> [u32; CLASSES] {
+const fn shares(level: usize) -> [u32; VALUES] {
     let expected = expected(level as u32);
     let least = if (level as u32) < WIDE { 1 } else { 0 };
-    let mut shares = [0; CLASSES];
+    let mut shares = [0; VALUES];
     let over = OVER[level] as u64;
     let (mut left, mut step, mut class) = (over << 10, 0, MIDDLE as usize + 1);
-    while class < CLASSES {
+    while class < VALUES {
         let here = (left * UP[level][step] as u64) >> 16;
-        let last = class + 1 == CLASSES;
+        let last = class + 1 == VALUES;
         shares[class] = (if last { left } else { here }) as u32;
         left -= here;
         step = if step + 1 < STEPS { step + 1 } else { step };
@@ -210,10 +201,10 @@ const fn shares(level: usize) -> [u32; CLASSES] {
 }
 
 /// Per level: what the models of classes start from.
-static CLASS_STARTS: [Symbols<CLASSES>; LEVELS] = class_starts();
+static CLASS_STARTS: [Symbols; LEVELS] = class_starts();
 
-const fn class_starts() -> [Symbols<CLASSES>; LEVELS] {
-    let mut starts = [Symbols::new([1; CLASSES], 5); LEVELS];
+const fn class_starts() -> [Symbols; LEVELS] {
+    let mut starts = [Symbols::new([1; VALUES], 5); LEVELS];
     let mut level = 0;
     while level < LEVELS {
         starts[level] = Symbols::new(shares(level), 5);
@@ -242,61 +233,69 @@ impl Shared {
             zero: [[Model::new(1 << 15, 2); 3]; LEVELS],
             class: CLASS_STARTS,
             lower: [Model::new(1 << 15, 2); STEPS],
-            last: [Model::new(1 << 15, 24); 9],
-            below: [Symbols::new([1; 4], 24); 9],
         };
         let mut level = 0;
         while level < LEVELS {
             shared.zero[level] = [Model::new(ZERO[level], 6); 3];
             level += 1;
         }
-        let mut class = 0;
-        while class < BELOW.len() {
-            let [first, low, high] = BELOW[class];
-            shared.last[class] = Model::new(first, 24);
-            let zero = first as u32;
-            let one = 0x10000 - zero;
-            let parts = [
-                zero * (low as u32 >> 4),
-                zero * (0x1000 - (low as u32 >> 4)),
-                one * (high as u32 >> 4),
-                one * (0x1000 - (high as u32 >> 4)),
-            ];
-            shared.below[class] = Symbols::new(parts, 24);
-            class += 1;
-        }
         shared
     }
 }
 
 /// The class expected at a level.
-#[inline]
+#[inline(always)]
 const fn expected(level: u32) -> u32 {
-    let bits = (level + 2) / 2;
-    let class = bits.saturating_sub(4);
+    let class = (level.wrapping_add(2) / 2).saturating_sub(4);
     if class == 0 { 1 } else { class }
 }
 
-/// Codes a residual; `beside` says whether the column before moved in this row: 0 no, 1 yes.
+/// What is known before a residual is coded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Before {
+    /// Whether the column before moved in this row.
+    pub(super) beside: bool,
+    /// Whether the models learn from it.
+    pub(super) learn: bool,
+    /// Whether its sign is as good as even.
+    pub(super) even: bool,
+}
+
+impl Before {
+    /// Nothing is known.
+    pub(super) const PLAIN: Self = Self {
+        beside: false,
+        learn: true,
+        even: false,
+    };
+}
+
+/// Codes a residual.
 #[inline(always)]
 pub(super) fn residual<C: Coder>(
     coder: &mut C,
     shared: &mut Shared,
     own: &mut Own,
     trace: &mut Trace,
-    (beside, learn, even): (usize, bool, bool),
+    before: Before,
     residual: i64,
 ) -> i64 {
+    let Before {
+        beside,
+        learn,
+        even,
+    } = before;
     let magnitude = residual.unsigned_abs();
-    let level = level((trace.quick + trace.slow) >> 1) + 2 * u32::from(trace.beyond);
+    let mean = trace.quick.wrapping_add(trace.slow) >> 1;
+    let level = level(mean).wrapping_add(2 * u32::from(trace.beyond));
     let at = place(level);
     let wide = level >= WIDE;
+    let lately = usize::from(trace.moved & 1);
     if !wide {
-        let lately = usize::from(trace.moved & 1);
         let before = usize::from(trace.moved & 3 != 0);
         let zero = coder.mixed(
             &mut own.zero[lately + before],
-            &mut shared.zero[at][lately + beside],
+            &mut shared.zero[at][lately + usize::from(beside)],
             residual == 0,
             learn,
         );
@@ -307,29 +306,28 @@ pub(super) fn residual<C: Coder>(
         }
     }
     let class = bit_len(magnitude);
-    let expected = expected(level);
+    // The class that the first symbol stands for.
+    let first = expected(level).wrapping_sub(MIDDLE).cast_signed();
+    let told = class.cast_signed().wrapping_sub(first).clamp(0, LAST.cast_signed());
     let half = (level & 1) as usize;
-    let told = (class + MIDDLE).saturating_sub(expected).min(LAST);
-    let told = coder.symbol(&mut own.class[half], &mut shared.class[at], told, learn);
+    let models = (&mut own.class[half], &mut shared.class[at]);
+    let told = coder.symbol(models, told.cast_unsigned(), learn);
     // Of a reader any of these may be too many bits, or none where zero was told apart: read as one.
-    let found = if told == 0 {
-        let mut found = expected.saturating_sub(MIDDLE).min(64);
-        let mut step = 0;
-        if wide && coder.bit_if(&mut own.sudden[usize::from(trace.moved & 1)], class == 0, learn) {
+    let mut found = first.wrapping_add_unsigned(told).clamp(0, 64).cast_unsigned();
+    if told == 0 {
+        if wide && coder.bit_if(&mut own.sudden[lately], class == 0, learn) {
             trace.note(false);
             trace.learn(0);
             return 0;
         }
+        let mut step = 0;
         while found > 1 && coder.bit(&mut shared.lower[step], class < found) {
             found -= 1;
             step = (step + 1).min(STEPS - 1);
         }
-        found
     } else if told == LAST {
-        coder.even(class, CLASS_BITS).min(64)
-    } else {
-        (told + expected).saturating_sub(MIDDLE).min(64)
-    };
+        found = coder.even(class, CLASS_BITS).min(64);
+    }
     if wide {
         trace.note(found != 0);
         if found == 0 {

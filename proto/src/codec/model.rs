@@ -213,8 +213,14 @@ impl Plan {
         Some((self.quotient(mantissa)?, correction))
     }
 
+    /// Whether every mantissa is its own quotient.
+    #[cfg(feature = "alloc")]
+    pub(super) const fn has_unit_steps(&self) -> bool {
+        self.params.stride == 0 && self.params.divisor == 1
+    }
+
     /// The quotient of a mantissa, if it has one.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn quotient(&self, mantissa: i64) -> Option<i64> {
         if self.params.stride != 0 {
             return self.step_of(mantissa);
@@ -235,7 +241,7 @@ impl Plan {
     }
 
     /// The number of a converter's step, if the mantissa is one.
-    #[inline]
+    #[inline(always)]
     const fn step_of(&self, mantissa: i64) -> Option<i64> {
         let magnitude = mantissa.unsigned_abs();
         if magnitude >> 40 != 0 {

@@ -75,102 +75,100 @@ impl Model {
 const SLOW: u8 = 90;
 const FAST: u8 = 25;
 
+/// Values of a symbol.
+pub(super) const VALUES: usize = 16;
+
 /// The probabilities of a symbol's values, learnt from those that came.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Symbols<const N: usize> {
-    /// Probability of less than each value, of 32,768.
-    below: [i16; N],
+pub(super) struct Symbols {
+    /// Probability of less than each value, of 32,768, and of any; without a sign.
+    below: [i16; VALUES + 1],
     count: u8,
-}
-
-/// A probability, which is never negative.
-#[inline(always)]
-fn share(below: i16) -> u32 {
-    u32::from(below.cast_unsigned())
 }
 
 /// Least probability of a value, of 32,768.
 const LEAST_PART: i16 = 12;
 
-impl<const N: usize> Symbols<N> {
-    /// Per symbol: where it moves the probabilities to.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        reason = "a handful of values"
-    )]
-    const AIMS: [[i16; N]; N] = {
-        let mut aims = [[0; N]; N];
-        let mut symbol = 0;
-        while symbol < N {
-            let mut at = 0;
-            while at < N {
-                aims[symbol][at] = at as i16 * LEAST_PART;
-                if at > symbol {
-                    aims[symbol][at] += i16::MAX - N as i16 * LEAST_PART;
-                }
-                at += 1;
+/// Per symbol: where it moves the probabilities to.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a handful of values"
+)]
+static AIMS: [[i16; VALUES]; VALUES] = {
+    let mut aims = [[0; VALUES]; VALUES];
+    let mut symbol = 0;
+    while symbol < VALUES {
+        let mut at = 0;
+        while at < VALUES {
+            aims[symbol][at] = at as i16 * LEAST_PART;
+            if at > symbol {
+                aims[symbol][at] += i16::MAX - VALUES as i16 * LEAST_PART;
             }
-            symbol += 1;
+            at += 1;
         }
-        aims
-    };
+        symbol += 1;
+    }
+    aims
+};
 
-    /// Starts at such shares of any sum, as sure of them as after `count` symbols.
+impl Symbols {
+    /// Starts at such shares of any sum, as sure of them as after `count` symbols, at least one.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_possible_wrap,
         reason = "parts of 32,768, and a handful of values"
     )]
-    pub(super) const fn new(shares: [u32; N], count: u8) -> Self {
+    pub(super) const fn new(shares: [u32; VALUES], count: u8) -> Self {
         let mut sum = 0;
         let mut at = 0;
-        while at < N {
+        while at < VALUES {
             sum += shares[at] as u64;
             at += 1;
         }
-        let room = (1 << 15) - LEAST_PART as u64 * N as u64;
-        let mut below = [0; N];
+        let room = (1 << 15) - LEAST_PART as u64 * VALUES as u64;
+        let mut below = [i16::MIN; VALUES + 1];
         let mut so_far = 0;
         at = 0;
-        while at < N {
+        while at < VALUES {
             below[at] = (so_far * room / sum) as i16 + at as i16 * LEAST_PART;
             so_far += shares[at] as u64;
             at += 1;
         }
-        Self { below, count }
+        Self {
+            below,
+            count: if count == 0 { 1 } else { count },
+        }
     }
 
-    /// The same, as sure as after `count` symbols.
+    /// The same, as sure as after `count` symbols, at least one.
     #[must_use]
     pub(super) const fn as_after(mut self, count: u8) -> Self {
-        self.count = count;
+        self.count = if count == 0 { 1 } else { count };
         self
     }
 
-    /// Probability of less than `symbol`, and of no more than it, of 32,768.
+    /// Probability of less than `symbol` (0 to 15), of 32,768; of 16 it is all.
     #[inline(always)]
-    fn bounds(&self, symbol: u32) -> (u32, u32) {
-        let symbol = symbol as usize;
-        let high = self.below.get(symbol + 1);
-        (
-            share(self.below[symbol % N]),
-            high.map_or(1 << 15, |&high| share(high)),
-        )
+    fn below(&self, symbol: usize) -> u32 {
+        u32::from(self.below[symbol].cast_unsigned())
     }
 
     /// Moves towards the symbol that came. Values stay at least [`LEAST_PART`] apart: each is moved by
     /// the same share towards places that are, rounded down, and rounding keeps a whole distance.
     #[expect(
         clippy::cast_possible_wrap,
-        reason = "a handful of values; a step is no larger than the way"
+        reason = "at most 26,214 after one symbol; a step is no larger than the way"
     )]
     #[inline(always)]
-    fn learn(&mut self, symbol: u32, limit: u8) {
-        // At most a half, so that the product is one of two 16-bit integers.
-        let rate = RATES[usize::from(self.count & 127)].min(0x7fff) as i16;
-        let aims = Self::AIMS[symbol as usize % N];
-        for (below, aim) in self.below.iter_mut().zip(aims) {
+    fn learn(&mut self, symbol: usize, limit: u8) {
+        let rate = RATES[usize::from(self.count & 127)] as i16;
+        let aims = AIMS[symbol % VALUES];
+        // All but the last, which stays.
+        let Some((below, _)) = self.below.split_first_chunk_mut::<VALUES>() else {
+            return;
+        };
+        for (below, aim) in below.iter_mut().zip(aims) {
             let way = aim.wrapping_sub(*below);
             let step = (i32::from(way) * i32::from(rate)) >> 16;
             *below = below.wrapping_add(step as i16);
@@ -195,49 +193,31 @@ pub(super) trait Coder {
     /// 65,536 the number lies, and names the part's start and size.
     fn part(&mut self, find: impl FnOnce(u32) -> (u32, u32));
 
-    /// A symbol foretold by the mean of two models, the first of which forgets faster.
+    /// A symbol foretold by the mean of two models, the first of which forgets faster; whether they `learn`.
     #[inline(always)]
-    fn symbol<const N: usize>(
+    fn symbol(
         &mut self,
-        fast: &mut Symbols<N>,
-        slow: &mut Symbols<N>,
-        mut symbol: u32,
+        (fast, slow): (&mut Symbols, &mut Symbols),
+        symbol: u32,
         learn: bool,
     ) -> u32 {
+        let mut symbol = symbol as usize % VALUES;
         self.part(|target| {
             if !Self::WRITES {
-                let pairs = fast.below.iter().zip(&slow.below).skip(1);
-                let below = pairs.map(|(&a, &b)| share(a) + share(b));
-                symbol = below.map(|below| u32::from(below <= target)).sum();
+                symbol = (1..VALUES)
+                    .map(|at| usize::from(fast.below(at) + slow.below(at) <= target))
+                    .sum::<usize>()
+                    % VALUES;
             }
-            let (low, high) = fast.bounds(symbol);
-            let (more_low, more_high) = slow.bounds(symbol);
-            (low + more_low, high + more_high - low - more_low)
+            let low = fast.below(symbol) + slow.below(symbol);
+            let high = fast.below(symbol + 1) + slow.below(symbol + 1);
+            (low, high.wrapping_sub(low))
         });
         if learn {
             fast.learn(symbol, FAST);
             slow.learn(symbol, SLOW);
         }
-        symbol
-    }
-
-    /// A symbol of one model.
-    #[inline(always)]
-    fn lone<const N: usize>(&mut self, model: &mut Symbols<N>, mut symbol: u32, learn: bool) -> u32 {
-        self.part(|target| {
-            if !Self::WRITES {
-                let below = model.below.iter().skip(1);
-                symbol = below
-                    .map(|&below| u32::from(2 * share(below) <= target))
-                    .sum();
-            }
-            let (low, high) = model.bounds(symbol);
-            (2 * low, 2 * (high - low))
-        });
-        if learn {
-            model.learn(symbol, SLOW);
-        }
-        symbol
+        (symbol & (VALUES - 1)) as u32
     }
 
     /// An adaptive bit.

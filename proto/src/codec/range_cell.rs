@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::DecodeError;
 use super::bits::CodeError;
-use super::magnitude::{Shared, Trace, residual};
+use super::magnitude::{Before, Shared, Trace, residual};
 use super::model::{History, Plan};
 use super::range::{Coder, Model};
 use super::range_columns::{ColumnModels, Flags, beside_level};
@@ -36,6 +36,8 @@ pub(super) struct Cells<'a> {
     pub(super) corrections: &'a mut [i8],
     /// Per row: what taps on earlier columns add.
     pub(super) sums: &'a mut [i128],
+    /// Per row: what is foretold without taps and with them.
+    pub(super) foretold: &'a mut [(i64, i64)],
     /// Per row: how its value is coded.
     pub(super) odd: &'a mut [Odd],
     /// Per row: whether there is a value, and its bits.
@@ -98,8 +100,9 @@ impl Cells<'_> {
             }
         }
         if C::WRITES && self.plan.is_number() {
-            let said = (&mut self.quotients[rows.clone()], &mut self.corrections[rows.clone()]);
-            self.plan.split_all(&self.bits[rows.clone()], said);
+            let quotients = &mut self.quotients[rows.clone()];
+            let corrections = &mut self.corrections[rows.clone()];
+            self.plan.split_all(&self.bits[rows.clone()], quotients, corrections);
         }
         let told = self.models.are_told(lane);
         let mut calm = false;
@@ -328,28 +331,38 @@ impl Cells<'_> {
         }
         let (plan, lane) = (self.plan, self.lane);
         let mut history = self.histories[place];
+        let mut trail = self.trail.get_mut(rows.clone());
+        let quotients = &self.quotients[rows.clone()];
+        let foretold = &mut self.foretold[rows.clone()];
+        if C::WRITES {
+            // What is foretold does not wait for the coder: all at once takes less time.
+            let sums = &self.sums[rows.clone()];
+            for ((foretold, &quotient), &sum) in foretold.iter_mut().zip(quotients).zip(sums) {
+                *foretold = foretell(plan, lane, &history, sum);
+                history.follow(quotient);
+            }
+            history = self.histories[place];
+        }
         let mut trace = self.traces[place];
         let mut moved = self.models.moved;
         let mature = self.models.values >= 64;
         let even = mature && self.models.own.signs_are_even();
         self.models.values += rows.len() as u32;
-        let said = &self.quotients[rows.clone()];
-        let beside = &mut self.beside[rows.clone()];
         let bits = &mut self.bits[rows.clone()];
-        for (at, ((said, beside), bits)) in said.iter().zip(beside).zip(bits).enumerate() {
-            let plain = history.goes_on(plan);
-            let mut tapped = plain;
-            if lane.taps.any {
-                tapped = lane.taps.add_own(plain, self.sums[row + at], history.last_three());
+        let cells = quotients.iter().zip(foretold).zip(&mut self.beside[rows.clone()]).zip(bits);
+        for (at, (((quotient, foretold), beside), bits)) in cells.enumerate() {
+            if !C::WRITES {
+                *foretold = foretell(plan, lane, &history, self.sums[rows.start + at]);
             }
+            let (plain, tapped) = *foretold;
             let expected = if trace.trusts_taps() { tapped } else { plain };
             let off = residual(
                 coder,
                 self.shared,
                 &mut self.models.own,
                 &mut trace,
-                (usize::from(*beside & 1), !mature || at % 4 == 0, even),
-                said.wrapping_sub(expected),
+                Before { beside: *beside != 0, learn: !mature || at % 4 == 0, even },
+                quotient.wrapping_sub(expected),
             );
             let has_moved = u8::from(off != 0);
             *beside = has_moved;
@@ -362,8 +375,8 @@ impl Cells<'_> {
                 );
             }
             history.follow(quotient);
-            if let Some(trail) = self.trail.get_mut(row + at) {
-                *trail = history.last_three();
+            if let Some(trail) = &mut trail {
+                trail[at] = history.last_three();
             }
             if !C::WRITES {
                 *bits = quotient.cast_unsigned();
@@ -416,7 +429,7 @@ impl Cells<'_> {
             self.shared,
             &mut self.models.own,
             trace,
-            (usize::from(self.beside[row] & 1), true, false),
+            Before { beside: self.beside[row] != 0, ..Before::PLAIN },
             quotient.wrapping_sub(expected),
         );
         let moved = u8::from(off != 0);
@@ -546,6 +559,18 @@ impl Cells<'_> {
         }
         self.bits[row] = value;
         Ok(true)
+    }
+}
+
+/// The next quotient of a series that has had one, without taps and with them; `sum` is what taps on earlier
+/// columns add.
+#[inline(always)]
+fn foretell(plan: &Plan, lane: &Lane, history: &History<i64>, sum: i128) -> (i64, i64) {
+    let plain = history.goes_on(plan);
+    if lane.taps.any {
+        (plain, lane.taps.add_own(plain, sum, history.last_three()))
+    } else {
+        (plain, plain)
     }
 }
 

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::bits::CodeError;
-use super::magnitude::{Own, Shared, Trace, residual};
+use super::magnitude::{Before, Own, Shared, Trace, residual};
 use super::model::{Plan, TimeHistory};
 use super::range::{Coder, Model};
 use super::range_cell::{Cells, Odd};
@@ -22,7 +22,7 @@ use super::table::Table;
 use super::{DecodeError, TimeParams};
 
 /// Rows that are coded column by column.
-pub(super) const BLOCK: usize = 32;
+pub(super) const BLOCK: usize = 64;
 
 /// Series that have successors of their own; the last also stands for all others.
 const MAX_SUCCESSORS: usize = 17;
@@ -36,13 +36,17 @@ const EXPECTED: [Model; 2] = [Model::new(1 << 15, 2), Model::new(60_000, 4)];
 pub(super) struct Block {
     /// Rows that there is room for.
     stride: usize,
+    one_series: bool,
     /// Per row.
     pub(super) series: Vec<u32>,
     /// Per row: ticks from the batch's earliest time. A reader knows those that are not coded.
     pub(super) ticks: Vec<i64>,
-    /// Column by column, [`Block::place`].
+    /// Places of rows within a column, series by series: the row of each.
+    order: Vec<u32>,
+    /// Column by column.
     present: Vec<bool>,
     bits: Vec<u64>,
+    /// Per place: the slot of the row's series.
     slots: Vec<u32>,
     /// Writer: what times are off what is foretold.
     late: Vec<i64>,
@@ -55,6 +59,8 @@ pub(super) struct Block {
     trails: Vec<[i64; 3]>,
     /// What taps on earlier columns add.
     sums: Vec<i128>,
+    /// What is foretold without taps and with them.
+    foretold: Vec<(i64, i64)>,
 }
 
 impl Block {
@@ -70,6 +76,7 @@ impl Block {
         self.odd.resize(stride, Odd::No);
         self.beside.resize(stride, 0);
         self.sums.resize(stride, 0);
+        self.foretold.resize(stride, (0, 0));
         self.trails.resize(trails * stride, [0; 3]);
     }
 
@@ -79,16 +86,29 @@ impl Block {
         self.ticks.resize(rows, 0);
     }
 
-    /// Whether the cells of a column have a value, and their bits.
-    pub(super) fn cells(&self, column: usize) -> (&[bool], &[u64]) {
-        let rows = column * self.stride..column * self.stride + self.series.len();
-        (&self.present[rows.clone()], &self.bits[rows])
+    /// The row of each place within a column.
+    pub(super) fn order(&self) -> &[u32] {
+        &self.order
     }
 
-    /// The same to be filled.
-    pub(super) fn cells_mut(&mut self, column: usize) -> (&mut [bool], &mut [u64]) {
-        let rows = column * self.stride..column * self.stride + self.series.len();
-        (&mut self.present[rows.clone()], &mut self.bits[rows])
+    /// Place by place: whether the cells of a column have a value, and their bits.
+    pub(super) fn cells(&self, column: usize) -> (&[bool], &[u64]) {
+        let places = column * self.stride..column * self.stride + self.series.len();
+        (&self.present[places.clone()], &self.bits[places])
+    }
+
+    /// Writer: takes in the cells of a column, given row by row.
+    pub(super) fn fill(&mut self, column: usize, present: &[bool], bits: &[u64]) {
+        let places = column * self.stride..column * self.stride + self.series.len();
+        if self.one_series {
+            self.present[places.clone()].copy_from_slice(present);
+            self.bits[places].copy_from_slice(bits);
+            return;
+        }
+        let cells = self.present[places.clone()].iter_mut().zip(&mut self.bits[places]);
+        for ((to_present, to_bits), &row) in cells.zip(&self.order) {
+            (*to_present, *to_bits) = (present[row as usize], bits[row as usize]);
+        }
     }
 }
 
@@ -166,16 +186,13 @@ impl RangeRows {
         self.before = 0;
     }
 
-    /// Codes the rows of the block; the times of `timed` rows are not known before. `text` codes a text of
-    /// a column and row, given a model for "the same again" and its last number, and returns its number
-    /// and its bits.
-    pub(super) fn block<C: Coder>(
+    /// Codes the series and the times of the block's rows; the times of `timed` rows are not known before.
+    pub(super) fn rows<C: Coder>(
         &mut self,
         coder: &mut C,
         table: &mut Table,
         (plans, params): (&[Plan], &TimeParams),
         timed: Range<usize>,
-        mut text: impl FnMut(&mut C, &mut Model, (usize, usize), i64) -> Result<(i64, u64), CodeError>,
     ) -> Result<(), CodeError> {
         let len = self.block.series.len();
         self.block.slots.clear();
@@ -200,9 +217,30 @@ impl RangeRows {
         }
         self.ticks(coder, table, params, timed);
         let block = &mut self.block;
+        block.order.clear();
+        block.order.extend((0..).take(len));
+        block.one_series = block.slots.iter().all(|&slot| slot == block.slots[0]);
+        if !block.one_series {
+            let slots = &mut block.slots;
+            block.order.sort_by_key(|&row| slots[row as usize]);
+            slots.sort_unstable();
+        }
+        Ok(())
+    }
+
+    /// Codes the cells of the block. `text` codes a text of a column and row, given a model for "the same
+    /// again" and its last number, and returns its number and its bits.
+    pub(super) fn columns<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        table: &mut Table,
+        plans: &[Plan],
+        mut text: impl FnMut(&mut C, &mut Model, (usize, usize), i64) -> Result<(i64, u64), CodeError>,
+    ) -> Result<(), CodeError> {
+        let block = &mut self.block;
+        let len = block.series.len();
         let histories = table.all();
         block.beside.fill(0);
-        let one_series = block.slots.iter().all(|&slot| slot == block.slots[0]);
         let lanes = plans.iter().zip(&self.plan.lanes);
         for (at, ((plan, lane), models)) in lanes.zip(&mut self.columns).enumerate() {
             let place = at * block.stride..at * block.stride + len;
@@ -214,6 +252,7 @@ impl RangeRows {
                 None => (block.trails.as_slice(), &mut [][..]),
             };
             let bits = &mut block.bits[place.clone()];
+            let order = &block.order;
             let cells = Cells {
                 at,
                 width: plans.len(),
@@ -226,10 +265,11 @@ impl RangeRows {
                 histories: histories.columns,
                 traces: &mut self.traces,
                 slots: &block.slots,
-                one_series,
+                one_series: block.one_series,
                 quotients: &mut block.quotients,
                 corrections: &mut block.corrections,
                 sums: &mut block.sums,
+                foretold: &mut block.foretold,
                 odd: &mut block.odd,
                 present: &mut block.present[place],
                 bits,
@@ -239,7 +279,7 @@ impl RangeRows {
                 stride: block.stride,
             };
             cells.code(coder, &mut self.flags, &mut |coder, same, row, last| {
-                text(coder, same, (at, row), last)
+                text(coder, same, (at, order[row] as usize), last)
             })?;
         }
         Ok(())
@@ -282,7 +322,7 @@ impl RangeRows {
             let mut off = 0;
             if timed.contains(&row) && !rests {
                 let late = if C::WRITES { block.late[row] } else { 0 };
-                off = residual(coder, &mut self.shared, &mut self.time, trace, (0, true, false), late);
+                off = residual(coder, &mut self.shared, &mut self.time, trace, Before::PLAIN, late);
                 self.late = self.late << 1 | u8::from(off != 0);
             }
             if trace.seen == 0 {
@@ -359,5 +399,5 @@ pub(super) fn timed(rows: Range<usize>, count: usize, unordered: bool) -> Range<
 /// Whether raw bits of a batch of so many rows stand beside the interval. That takes less time, and half a
 /// byte more.
 pub(super) const fn aside(rows: usize) -> bool {
-    rows > BLOCK
+    rows > 32
 }

@@ -82,17 +82,3 @@ pub(super) const DOWN: [[u16; STEPS]; LEVELS] = [
     [20_337, 26_337, 29_572, 31_265, 32_213, 32_884],
     [23_671, 28_154, 30_499, 31_731, 32_445, 33_000],
 ];
-
-/// A zero in the first and (after a zero, after a one) second bit below the leading one, per class from
-/// four below the one expected to four above.
-pub(super) const BELOW: [[u16; 3]; 9] = [
-    [33_121, 32_944, 32_944],
-    [33_474, 33_121, 33_121],
-    [34_179, 33_474, 33_474],
-    [35_585, 34_179, 34_179],
-    [38_362, 35_585, 35_585],
-    [43_639, 38_362, 38_362],
-    [52_355, 43_639, 43_639],
-    [61_629, 52_355, 52_355],
-    [65_273, 61_629, 61_629],
-];

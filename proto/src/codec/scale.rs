@@ -26,9 +26,29 @@ pub fn power(exponent: u8) -> f64 {
 #[must_use]
 #[inline]
 pub fn split_f64(bits: u64, power: f64) -> Option<(i64, i8)> {
-    let mantissa = nearest(f64::from_bits(bits) * power)?;
-    let stands_for = whole(mantissa) / power;
-    correction(bits.wrapping_sub(stands_for.to_bits()).cast_signed()).map(|c| (mantissa, c))
+    let (mantissa, off, exact) = near_f64(bits, power);
+    exact.then_some((mantissa, off))
+}
+
+/// The nearest mantissa of a double, how many units in the last place the double is off what that stands
+/// for, and whether the two are that double. Without a branch: many in a row take little time.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "at most three either way, or void")]
+pub(crate) fn near_f64(bits: u64, power: f64) -> (i64, i8, bool) {
+    let scaled = f64::from_bits(bits) * power;
+    let sum = scaled + ROUNDER;
+    let mantissa = sum.to_bits().wrapping_sub(ROUNDER.to_bits());
+    let stands_for = (sum - ROUNDER) / power;
+    let off = bits.wrapping_sub(stands_for.to_bits()).cast_signed();
+    // NaN fails the comparison too.
+    let exact = (scaled > -LARGEST) & (scaled < LARGEST) & is_small(off);
+    (mantissa.cast_signed(), off as i8, exact)
+}
+
+#[inline(always)]
+const fn is_small(off: i64) -> bool {
+    let most = MAX_CORRECTION as u64;
+    off.cast_unsigned().wrapping_add(most) <= 2 * most
 }
 
 /// Undoes [`split_f64`].
@@ -74,12 +94,21 @@ pub fn split_printed(bits: u64, parts: u16) -> Option<(i64, i8)> {
 #[must_use]
 #[inline]
 pub fn split_f32(bits: u32, power: f64, part: f64) -> Option<(i64, i8)> {
-    let mantissa = nearest(f64::from(f32::from_bits(bits)) * power)?;
-    let stands_for = single(whole(mantissa) * part);
-    correction(i64::from(
-        bits.wrapping_sub(stands_for.to_bits()).cast_signed(),
-    ))
-    .map(|c| (mantissa, c))
+    let (mantissa, off, exact) = near_f32(bits, power, part);
+    exact.then_some((mantissa, off))
+}
+
+/// As [`near_f64`], of a single.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "at most three either way, or void")]
+pub(crate) fn near_f32(bits: u32, power: f64, part: f64) -> (i64, i8, bool) {
+    let scaled = f64::from(f32::from_bits(bits)) * power;
+    let sum = scaled + ROUNDER;
+    let mantissa = sum.to_bits().wrapping_sub(ROUNDER.to_bits());
+    let stands_for = single((sum - ROUNDER) * part);
+    let off = i64::from(bits.wrapping_sub(stands_for.to_bits()).cast_signed());
+    let exact = (scaled > -LARGEST) & (scaled < LARGEST) & is_small(off);
+    (mantissa.cast_signed(), off as i8, exact)
 }
 
 /// Undoes [`split_f32`].

@@ -20,33 +20,43 @@ pub(super) const fn said(quotient: i64, correction: i8) -> Option<(i64, i8)> {
 
 impl Plan {
     /// Splits many values: as [`Plan::split`] does one. Those without a quotient have [`NONE`] for a correction.
-    pub(super) fn split_all(&self, values: &[u64], said: (&mut [i64], &mut [i8])) {
+    pub(super) fn split_all(&self, values: &[u64], quotients: &mut [i64], corrections: &mut [i8]) {
+        let said = quotients.iter_mut().zip(&mut *corrections);
+        let values = values.iter().zip(said);
         match (self.kind, self.params.scale) {
             (ColumnKind::F32, Scale::Decimal(_) | Scale::Parts(_) | Scale::Printed(_)) => {
-                fill(values, said, |bits| {
+                for (&bits, (mantissa, correction)) in values {
                     let low = (bits & 0xffff_ffff) as u32;
-                    let (mantissa, correction) = scale::split_f32(low, self.power, self.part)?;
-                    Some((self.quotient(mantissa)?, correction))
-                });
+                    let (near, off, exact) = scale::near_f32(low, self.power, self.part);
+                    (*mantissa, *correction) = (near, if exact { off } else { NONE });
+                }
             }
             (ColumnKind::F64, Scale::Decimal(_) | Scale::Parts(_)) => {
-                fill(values, said, |bits| {
-                    let (mantissa, correction) = scale::split_f64(bits, self.power)?;
-                    Some((self.quotient(mantissa)?, correction))
-                });
+                for (&bits, (mantissa, correction)) in values {
+                    let (near, off, exact) = scale::near_f64(bits, self.power);
+                    (*mantissa, *correction) = (near, if exact { off } else { NONE });
+                }
             }
-            _ => fill(values, said, |bits| self.split(bits)),
+            (ColumnKind::I64, scale) if scale != Scale::Levels => {
+                for (&bits, (mantissa, correction)) in values {
+                    (*mantissa, *correction) = (bits.cast_signed(), 0);
+                }
+            }
+            _ => {
+                for (&bits, (quotient, correction)) in values {
+                    (*quotient, *correction) = self.split(bits).unwrap_or((0, NONE));
+                }
+                return;
+            }
         }
-    }
-}
-
-#[inline(always)]
-fn fill(
-    values: &[u64],
-    (quotients, corrections): (&mut [i64], &mut [i8]),
-    split: impl Fn(u64) -> Option<(i64, i8)>,
-) {
-    for ((&bits, quotient), correction) in values.iter().zip(quotients).zip(corrections) {
-        (*quotient, *correction) = split(bits).unwrap_or((0, NONE));
+        if self.has_unit_steps() {
+            return;
+        }
+        for (mantissa, correction) in quotients.iter_mut().zip(corrections) {
+            match self.quotient(*mantissa) {
+                Some(quotient) => *mantissa = quotient,
+                None => *correction = NONE,
+            }
+        }
     }
 }
