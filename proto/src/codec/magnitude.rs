@@ -213,8 +213,29 @@ const fn class_starts() -> [Symbols; LEVELS] {
     starts
 }
 
-/// The models of a level: beyond the table only the half of the octave counts.
-#[inline]
+/// What follows from a level.
+#[derive(Debug, Clone, Copy)]
+struct Level {
+    /// Its models: beyond the table only the half of the octave counts.
+    at: u8,
+    /// The class that the first symbol stands for.
+    first: i8,
+}
+
+/// Of all levels, which are at most 251.
+static LEVEL: [Level; 256] = {
+    let mut table = [Level { at: 0, first: 0 }; 256];
+    let mut level = 0;
+    while level < 256 {
+        table[level as usize] = Level {
+            at: place(level) as u8,
+            first: (expected(level).cast_signed() - MIDDLE.cast_signed()) as i8,
+        };
+        level += 1;
+    }
+    table
+};
+
 const fn place(level: u32) -> usize {
     if (level as usize) < LEVELS {
         level as usize
@@ -288,7 +309,8 @@ pub(super) fn residual<C: Coder>(
     let magnitude = residual.unsigned_abs();
     let mean = trace.quick.wrapping_add(trace.slow) >> 1;
     let level = level(mean).wrapping_add(2 * u32::from(trace.beyond));
-    let at = place(level);
+    let Level { at, first } = LEVEL[(level & 255) as usize];
+    let at = usize::from(at) % LEVELS;
     let wide = level >= WIDE;
     let lately = usize::from(trace.moved & 1);
     if !wide {
@@ -306,8 +328,7 @@ pub(super) fn residual<C: Coder>(
         }
     }
     let class = bit_len(magnitude);
-    // The class that the first symbol stands for.
-    let first = expected(level).wrapping_sub(MIDDLE).cast_signed();
+    let first = i32::from(first);
     let told = class.cast_signed().wrapping_sub(first).clamp(0, LAST.cast_signed());
     let half = (level & 1) as usize;
     let models = (&mut own.class[half], &mut shared.class[at]);

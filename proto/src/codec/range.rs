@@ -249,7 +249,7 @@ pub(super) trait Coder {
         bit
     }
 
-    /// `count` bits (0 to 64) of even odds.
+    /// `count` bits (0 to 64) of even odds; the value has no more.
     fn raw(&mut self, value: u64, count: u32) -> u64;
 }
 
@@ -261,7 +261,7 @@ pub(super) trait Words {
     /// Moves an interval's place up by 32 bits.
     fn shift(&mut self, place: u64, carry: bool) -> u64;
 
-    /// At most 32 bits beside the interval.
+    /// At most 32 bits beside the interval; the value has no more.
     fn beside(&mut self, value: u64, count: u32) -> u64;
 }
 
@@ -620,12 +620,11 @@ impl<W: Words> Coder for Range<W> {
     #[inline(always)]
     fn raw(&mut self, value: u64, count: u32) -> u64 {
         if self.aside {
-            let low = count.min(32);
-            let first = self.words.beside(value & ((1 << low) - 1), low);
             if count <= 32 {
-                return first;
+                return self.words.beside(value, count);
             }
-            return first | self.words.beside(value >> 32, count - 32) << 32;
+            let low = self.words.beside(value & 0xffff_ffff, 32);
+            return low | self.words.beside(value >> 32, count - 32) << 32;
         }
         let (mut result, mut left) = (0, count);
         while left > 0 {

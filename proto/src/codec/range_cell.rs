@@ -10,7 +10,7 @@ use super::range::{Coder, Model};
 use super::range_columns::{ColumnModels, Flags, beside_level};
 use super::range_plan::{FlatTap, Foretold, Lane};
 use super::split::{NONE, said};
-use super::table::{Recent, learn};
+use super::table::{Recent, learn, learn_at};
 use crate::schema::ColumnKind;
 
 /// The cells of one column of a block, and what is known before.
@@ -36,8 +36,7 @@ pub(super) struct Cells<'a> {
     pub(super) corrections: &'a mut [i8],
     /// Per row: what taps on earlier columns add.
     pub(super) sums: &'a mut [i128],
-    /// Per row: what is foretold without taps and with them.
-    pub(super) foretold: &'a mut [(i64, i64)],
+    pub(super) steps: &'a mut [Step],
     /// Per row: how its value is coded.
     pub(super) odd: &'a mut [Odd],
     /// Per row: whether there is a value, and its bits.
@@ -226,34 +225,47 @@ impl Cells<'_> {
     /// Writer: whether values are missing where they were before, and all others are as foretold; `again`
     /// says that this means that they are the latest of the recent ones.
     fn can_rest(&self, rows: Range<usize>, again: bool) -> bool {
-        let newest = self.recent.get(0);
-        for row in rows {
+        let newest = self.recent.get(0).filter(|_| again);
+        let known = |row: usize| {
             let history = &self.histories[self.place(row)];
-            let present = self.present[row];
-            if present == history.missing() {
-                return false;
-            }
-            let bits = self.bits[row];
-            let rests = if again {
-                newest == Some(bits)
-            } else {
-                bits == self.plan.join(history.predict(self.plan), 0)
-            };
-            if present && !rests {
-                return false;
-            }
+            let bits = newest.unwrap_or_else(|| self.plan.join(history.predict(self.plan), 0));
+            (!history.missing(), bits)
+        };
+        let given = |row: usize| (self.present[row], self.bits[row]);
+        let rests = |(was, bits): (bool, u64), row| {
+            let (present, here) = given(row);
+            present == was && (!present || here == bits)
+        };
+        if self.one_series {
+            let known = known(rows.start);
+            return rows.into_iter().all(|row| rests(known, row));
         }
-        true
+        rows.into_iter().all(|row| rests(known(row), row))
     }
 
+    /// Fills in cells that are as foretold.
     fn rest<C: Coder>(&mut self, rows: Range<usize>, again: bool) {
-        for row in rows {
+        for row in rows.clone() {
             let place = self.place(row);
+            if self.one_series && row >= rows.start + usize::from(SETTLED) {
+                // By now each is as the one before.
+                let rest = row..rows.end;
+                let (present, bits) = (self.present[row - 1], self.bits[row - 1]);
+                self.present[rest.clone()].fill(present);
+                self.bits[rest.clone()].fill(bits);
+                if present {
+                    self.beside[rest.clone()].fill(0);
+                }
+                if let Some(trail) = self.trail.get_mut(rest) {
+                    trail.fill(self.histories[place].last_three());
+                }
+                return;
+            }
             let history = &mut self.histories[place];
             let present = !history.missing();
             if present {
-                let quotient = match (self.lane.kind, self.recent.get(0)) {
-                    (_, Some(bits)) if again => {
+                let quotient = match self.recent.get(0) {
+                    Some(bits) if again => {
                         self.bits[row] = bits;
                         self.plan.split(bits).map(|(quotient, _)| quotient)
                     }
@@ -296,12 +308,12 @@ impl Cells<'_> {
                 let correction = said.map_or(0, |(_, correction)| correction);
                 let correction = self.models.correction(coder, correction);
                 if !C::WRITES {
-                    self.bits[row] = self.plan.join(self.bits[row].cast_signed(), correction);
+                    self.bits[row] = self.plan.join(self.steps[row].quotient, correction);
                 }
             }
         } else if !C::WRITES {
-            for bits in &mut self.bits[rows] {
-                *bits = self.plan.join(bits.cast_signed(), 0);
+            for (bits, step) in self.bits[rows.clone()].iter_mut().zip(&self.steps[rows]) {
+                *bits = self.plan.join(step.quotient, 0);
             }
         }
     }
@@ -320,9 +332,7 @@ impl Cells<'_> {
             if let Some(trail) = self.trail.get_mut(row) {
                 *trail = history.last_three();
             }
-            if !C::WRITES {
-                self.bits[row] = quotient.cast_unsigned();
-            }
+            self.steps[row].quotient = quotient;
             row += 1;
         }
         let rows = row..rows.end;
@@ -331,55 +341,54 @@ impl Cells<'_> {
         }
         let (plan, lane) = (self.plan, self.lane);
         let mut history = self.histories[place];
-        let mut trail = self.trail.get_mut(rows.clone());
-        let quotients = &self.quotients[rows.clone()];
-        let foretold = &mut self.foretold[rows.clone()];
+        let steps = &mut self.steps[rows.clone()];
         if C::WRITES {
             // What is foretold does not wait for the coder: all at once takes less time.
-            let sums = &self.sums[rows.clone()];
-            for ((foretold, &quotient), &sum) in foretold.iter_mut().zip(quotients).zip(sums) {
-                *foretold = foretell(plan, lane, &history, sum);
+            let given = self.quotients[rows.clone()].iter().zip(&self.sums[rows.clone()]);
+            for (step, (&quotient, &sum)) in steps.iter_mut().zip(given) {
+                *step = Step::new(plan, lane, &history, sum);
+                step.quotient = quotient;
                 history.follow(quotient);
             }
-            history = self.histories[place];
         }
         let mut trace = self.traces[place];
         let mut moved = self.models.moved;
         let mature = self.models.values >= 64;
         let even = mature && self.models.own.signs_are_even();
         self.models.values += rows.len() as u32;
-        let bits = &mut self.bits[rows.clone()];
-        let cells = quotients.iter().zip(foretold).zip(&mut self.beside[rows.clone()]).zip(bits);
-        for (at, (((quotient, foretold), beside), bits)) in cells.enumerate() {
+        let cells = steps.iter_mut().zip(&mut self.beside[rows.clone()]);
+        for (at, (step, beside)) in cells.enumerate() {
             if !C::WRITES {
-                *foretold = foretell(plan, lane, &history, self.sums[rows.start + at]);
+                *step = Step::new(plan, lane, &history, self.sums[rows.start + at]);
             }
-            let (plain, tapped) = *foretold;
-            let expected = if trace.trusts_taps() { tapped } else { plain };
+            let expected = if trace.trusts_taps() { step.tapped } else { step.plain };
             let off = residual(
                 coder,
                 self.shared,
                 &mut self.models.own,
                 &mut trace,
                 Before { beside: *beside != 0, learn: !mature || at % 4 == 0, even },
-                quotient.wrapping_sub(expected),
+                step.quotient.wrapping_sub(expected),
             );
             let has_moved = u8::from(off != 0);
             *beside = has_moved;
             moved = moved << 1 | has_moved;
-            let quotient = expected.wrapping_add(off);
+            if !C::WRITES {
+                step.quotient = expected.wrapping_add(off);
+                history.follow(step.quotient);
+            }
             if lane.taps.any {
                 trace.judge(
-                    quotient.wrapping_sub(plain).unsigned_abs(),
-                    quotient.wrapping_sub(tapped).unsigned_abs(),
+                    step.quotient.wrapping_sub(step.plain).unsigned_abs(),
+                    step.quotient.wrapping_sub(step.tapped).unsigned_abs(),
                 );
             }
-            history.follow(quotient);
-            if let Some(trail) = &mut trail {
-                trail[at] = history.last_three();
-            }
-            if !C::WRITES {
-                *bits = quotient.cast_unsigned();
+        }
+        if let Some(trail) = self.trail.get_mut(rows) {
+            let mut history = self.histories[place];
+            for (trail, step) in trail.iter_mut().zip(steps) {
+                history.follow(step.quotient);
+                *trail = history.last_three();
             }
         }
         self.models.moved = moved;
@@ -458,17 +467,17 @@ impl Cells<'_> {
             if !C::WRITES {
                 self.bits[row] = self.plan.join(quotient, correction);
             }
-            learn(self.plan, &mut self.histories[place], self.recent, Some(quotient), self.bits[row]);
+            self.histories[place].learn(self.plan, quotient);
             advance(self.lane, self.plan, &mut self.traces[place]);
             return Ok(());
         }
         let (bits, last) = (self.bits[row], self.histories[place].last());
-        let value = if self.lane.has_levels {
+        let (value, rank) = if self.lane.has_levels {
             unknown(coder, self.models, (self.plan, self.recent), last, bits)?
         } else {
-            coder.raw(bits, self.plan.width())
+            (coder.raw(bits, self.plan.width()), None)
         };
-        learn(self.plan, &mut self.histories[place], self.recent, None, value);
+        learn_at(self.plan, &mut self.histories[place], (self.recent, rank), None, value);
         self.moved(row, true);
         self.bits[row] = value;
         Ok(())
@@ -529,7 +538,8 @@ impl Cells<'_> {
             self.bits[row] = plan.join(quotient, found);
         }
         let history = &mut self.histories[place];
-        learn(plan, history, self.recent, Some(quotient), self.bits[row]);
+        // It is none of the recent values: those are coded by their rank.
+        learn_at(plan, history, (self.recent, None), Some(quotient), self.bits[row]);
         advance(lane, plan, &mut self.traces[place]);
         Ok(())
     }
@@ -552,7 +562,7 @@ impl Cells<'_> {
         let quotient = said.map(|(quotient, _)| quotient);
         let history = &mut self.histories[place];
         self.beside[row] = u8::from(quotient != Some(history.last()));
-        learn(self.plan, history, self.recent, quotient, value);
+        learn_at(self.plan, history, (self.recent, Some(rank)), quotient, value);
         self.moved(row, rank != 0);
         if quotient.is_some() {
             advance(self.lane, self.plan, &mut self.traces[place]);
@@ -562,15 +572,29 @@ impl Cells<'_> {
     }
 }
 
-/// The next quotient of a series that has had one, without taps and with them; `sum` is what taps on earlier
-/// columns add.
-#[inline(always)]
-fn foretell(plan: &Plan, lane: &Lane, history: &History<i64>, sum: i128) -> (i64, i64) {
-    let plain = history.goes_on(plan);
-    if lane.taps.any {
-        (plain, lane.taps.add_own(plain, sum, history.last_three()))
-    } else {
-        (plain, plain)
+/// A value of a series that has had one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Step {
+    quotient: i64,
+    /// What is foretold without taps and with them.
+    plain: i64,
+    tapped: i64,
+}
+
+impl Step {
+    /// After this history; `sum` is what taps on earlier columns add.
+    #[inline(always)]
+    fn new(plan: &Plan, lane: &Lane, history: &History<i64>, sum: i128) -> Self {
+        let plain = history.goes_on(plan);
+        let mut tapped = plain;
+        if lane.taps.any {
+            tapped = lane.taps.add_own(plain, sum, history.last_three());
+        }
+        Self {
+            quotient: 0,
+            plain,
+            tapped,
+        }
     }
 }
 
@@ -581,13 +605,13 @@ fn unknown<C: Coder>(
     (plan, recent): (&Plan, &Recent),
     level: i64,
     bits: u64,
-) -> Result<u64, CodeError> {
+) -> Result<(u64, Option<usize>), CodeError> {
     if !recent.is_empty() {
         if let Some(rank) = rank(coder, models, recent, bits) {
-            return at_rank(recent, rank);
+            return Ok((at_rank(recent, rank)?, Some(rank)));
         }
     }
-    Ok(beside_level(coder, plan, level, bits))
+    Ok((beside_level(coder, plan, level, bits), None))
 }
 
 /// Codes whether a value is among the recent ones, and its rank if it is.

@@ -14,7 +14,7 @@ use super::bits::CodeError;
 use super::magnitude::{Before, Own, Shared, Trace, residual};
 use super::model::{Plan, TimeHistory};
 use super::range::{Coder, Model};
-use super::range_cell::{Cells, Odd};
+use super::range_cell::{Cells, Odd, Step};
 use super::range_columns::{ColumnModels, Flags};
 use super::range_plan::RangePlan;
 use super::rice::bit_len;
@@ -59,8 +59,7 @@ pub(super) struct Block {
     trails: Vec<[i64; 3]>,
     /// What taps on earlier columns add.
     sums: Vec<i128>,
-    /// What is foretold without taps and with them.
-    foretold: Vec<(i64, i64)>,
+    steps: Vec<Step>,
 }
 
 impl Block {
@@ -76,7 +75,7 @@ impl Block {
         self.odd.resize(stride, Odd::No);
         self.beside.resize(stride, 0);
         self.sums.resize(stride, 0);
-        self.foretold.resize(stride, (0, 0));
+        self.steps.resize(stride, Step::default());
         self.trails.resize(trails * stride, [0; 3]);
     }
 
@@ -269,7 +268,7 @@ impl RangeRows {
                 quotients: &mut block.quotients,
                 corrections: &mut block.corrections,
                 sums: &mut block.sums,
-                foretold: &mut block.foretold,
+                steps: &mut block.steps,
                 odd: &mut block.odd,
                 present: &mut block.present[place],
                 bits,

@@ -203,17 +203,17 @@ impl Recent {
         self.values.iter().position(|&value| value == bits)
     }
 
-    fn touch(&mut self, bits: u64) {
-        let at = match self.rank(bits) {
-            Some(at) => at,
-            None => {
-                if self.values.len() < self.most {
-                    self.values.push(bits);
-                }
-                self.values.len() - 1
+    /// Makes a value the newest, which had this rank if it was one of them.
+    fn put(&mut self, bits: u64, rank: Option<usize>) {
+        let at = rank.unwrap_or_else(|| {
+            if self.values.len() < self.most {
+                self.values.push(bits);
             }
-        };
-        self.values.copy_within(..at, 1);
+            self.values.len() - 1
+        });
+        if at > 0 {
+            self.values.copy_within(..at, 1);
+        }
         self.values[0] = bits;
     }
 
@@ -272,11 +272,24 @@ pub(super) fn learn(
     quotient: Option<i64>,
     bits: u64,
 ) {
+    let rank = recent.rank(bits);
+    learn_at(plan, history, (recent, rank), quotient, bits);
+}
+
+/// As [`learn`], where the value's rank among the recent ones is known, if it is one of them.
+#[inline]
+pub(super) fn learn_at(
+    plan: &Plan,
+    history: &mut History<i64>,
+    (recent, rank): (&mut Recent, Option<usize>),
+    quotient: Option<i64>,
+    bits: u64,
+) {
     history.set_missing(false);
     if let Some(quotient) = quotient {
         history.learn(plan, quotient);
     }
     if recent.most != 0 && (plan.remembers_all() || quotient.is_none()) {
-        recent.touch(bits);
+        recent.put(bits, rank);
     }
 }
