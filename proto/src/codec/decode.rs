@@ -65,7 +65,7 @@ pub fn decode(
     let body = &payload[len / 8..];
     let mut bits = BitReader::new(body);
     let read = if header.back_end == BackEnd::Range {
-        let aside = aside(header.rows as usize);
+        let aside = aside(header.rows as usize, plans.len());
         decoder.range(RangeReader::new(body, beyond, aside), visitor)
     } else {
         decoder.rows(&mut bits, visitor)
@@ -151,8 +151,7 @@ impl Decoder<'_> {
             for (place, &row) in (0..).zip(range.block.order()) {
                 places[row as usize] = place;
             }
-            for row in 0..end - start {
-                let place = places[row];
+            for (row, &place) in places[..end - start].iter().enumerate() {
                 let time_us = header
                     .first_time_us
                     .wrapping_add(range.block.ticks[row].wrapping_mul(tick));

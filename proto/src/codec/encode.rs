@@ -134,7 +134,7 @@ impl Encoder {
                 out.pop().unwrap_or(0)
             };
             let mut gathered = core::mem::take(&mut self.aside);
-            let aside = (aside(rows.times.len()), &mut gathered);
+            let aside = (aside(rows.times.len(), rows.columns.len()), &mut gathered);
             let coded = self.range(&header, rows, RangeWriter::new(out, (first, beyond), aside));
             self.aside = gathered;
             coded.map_err(|_| EncodeError::OtherSchema)?;
@@ -247,21 +247,22 @@ impl Encoder {
                 let (present, bits) = (&column.present[start..end], &column.bits[start..end]);
                 range.block.fill(at, present, bits);
             }
-            let text = |coder: &mut RangeWriter<'_, _>, same: &mut _, (at, row): (usize, usize), last| {
-                let row = start + row;
-                let column: &Cells = &rows.columns[at];
-                let mut symbol = texts[at].symbol(last, column, column.bits[row]);
-                let stays = symbol.class == Class::Number && symbol.code == 0;
-                if !coder.bit(same, stays) {
-                    let mut source = Source {
-                        numbers: texts,
-                        columns: &rows.columns,
-                        row,
-                    };
-                    rice::text(&mut Even(coder), &plans[at], &mut symbol, at, &mut source)?;
-                }
-                Ok((texts[at].number_of(column.bits[row]), column.bits[row]))
-            };
+            let text =
+                |coder: &mut RangeWriter<'_, _>, same: &mut _, (at, row): (usize, usize), last| {
+                    let row = start + row;
+                    let column: &Cells = &rows.columns[at];
+                    let mut symbol = texts[at].symbol(last, column, column.bits[row]);
+                    let stays = symbol.class == Class::Number && symbol.code == 0;
+                    if !coder.bit(same, stays) {
+                        let mut source = Source {
+                            numbers: texts,
+                            columns: &rows.columns,
+                            row,
+                        };
+                        rice::text(&mut Even(coder), &plans[at], &mut symbol, at, &mut source)?;
+                    }
+                    Ok((texts[at].number_of(column.bits[row]), column.bits[row]))
+                };
             range.columns(&mut coder, table, plans, text)?;
         }
         coder.finish()?;

@@ -3,7 +3,9 @@
 //! The expected class follows from a running mean of magnitudes, so that columns of any scale share
 //! one set of models, and a small batch has little to learn.
 
-use super::range::{Coder, Model, Symbols, VALUES};
+use super::range::Coder;
+use super::range_models::{Model, Symbols, VALUES};
+
 use super::range_tables::{DOWN, OVER, UP, ZERO};
 use super::rice::bit_len;
 
@@ -19,9 +21,10 @@ pub(super) const STEPS: usize = 6;
 /// below, which are then told one by one: after an outlier many values lie far below what is expected.
 /// The last stands for all above, which are told as they are, in [`CLASS_BITS`].
 const MIDDLE: u32 = 4;
-const LAST: u32 = 15;
+const LAST: u32 = VALUES - 1;
 const CLASS_BITS: u32 = 7;
-const EVEN: u16 = 4000;
+/// How far from a half, of 65,536, the models of signs that are as good as even lie at most.
+const EVEN: u16 = 4_000;
 
 /// Models that all columns of a batch share.
 #[derive(Debug, Clone)]
@@ -36,6 +39,7 @@ pub(super) struct Shared {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Own {
     pub(super) zero: [Model; 3],
+    /// Whether a residual is zero that is far below what is expected.
     sudden: [Model; 2],
     class: [Symbols; 2],
     sign: [Model; 3],
@@ -77,23 +81,10 @@ impl Trace {
         }
     }
 
-    /// Whether the last eight values were as foretold.
-    #[inline]
-    pub(super) const fn is_quiet(&self) -> bool {
-        self.moved == 0
-    }
-
     /// Notes whether a value that has no residual was as foretold.
     #[inline]
     pub(super) const fn note(&mut self, moved: bool) {
         self.moved = self.moved << 1 | moved as u8;
-    }
-
-    /// Takes in a residual of zero that was not coded.
-    #[inline]
-    pub(super) fn rest(&mut self) {
-        self.note(false);
-        self.learn(0);
     }
 
     /// Whether the taps have been closer of late.
@@ -146,7 +137,9 @@ const fn level(mean16: u64) -> u32 {
 impl Own {
     /// Whether signs are as good as even.
     pub(super) fn signs_are_even(&self) -> bool {
-        self.sign[1..].iter().all(|model| model.probability().abs_diff(1 << 15) < EVEN)
+        self.sign[1..]
+            .iter()
+            .all(|model| model.probability().abs_diff(1 << 15) < EVEN)
     }
 
     /// For residuals that are expected to have so many bits in 1/16.
@@ -169,15 +162,15 @@ impl Own {
     clippy::cast_possible_truncation,
     reason = "parts of 2^26, and a handful of levels and classes"
 )]
-const fn shares(level: usize) -> [u32; VALUES] {
+const fn shares(level: usize) -> [u32; VALUES as usize] {
     let expected = expected(level as u32);
     let least = if (level as u32) < WIDE { 1 } else { 0 };
-    let mut shares = [0; VALUES];
+    let mut shares = [0; VALUES as usize];
     let over = OVER[level] as u64;
     let (mut left, mut step, mut class) = (over << 10, 0, MIDDLE as usize + 1);
-    while class < VALUES {
+    while class < VALUES as usize {
         let here = (left * UP[level][step] as u64) >> 16;
-        let last = class + 1 == VALUES;
+        let last = class + 1 == VALUES as usize;
         shares[class] = (if last { left } else { here }) as u32;
         left -= here;
         step = if step + 1 < STEPS { step + 1 } else { step };
@@ -204,7 +197,7 @@ const fn shares(level: usize) -> [u32; VALUES] {
 static CLASS_STARTS: [Symbols; LEVELS] = class_starts();
 
 const fn class_starts() -> [Symbols; LEVELS] {
-    let mut starts = [Symbols::new([1; VALUES], 5); LEVELS];
+    let mut starts = [Symbols::new([1; VALUES as usize], 5); LEVELS];
     let mut level = 0;
     while level < LEVELS {
         starts[level] = Symbols::new(shares(level), 5);
@@ -223,6 +216,10 @@ struct Level {
 }
 
 /// Of all levels, which are at most 251.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "28 places, and classes up to 126"
+)]
 static LEVEL: [Level; 256] = {
     let mut table = [Level { at: 0, first: 0 }; 256];
     let mut level = 0;
@@ -329,12 +326,13 @@ pub(super) fn residual<C: Coder>(
     }
     let class = bit_len(magnitude);
     let first = i32::from(first);
-    let told = class.cast_signed().wrapping_sub(first).clamp(0, LAST.cast_signed());
-    let half = (level & 1) as usize;
-    let models = (&mut own.class[half], &mut shared.class[at]);
-    let told = coder.symbol(models, told.cast_unsigned(), learn);
+    let told = class.cast_signed().wrapping_sub(first);
+    let told = told.clamp(0, LAST.cast_signed()).cast_unsigned();
+    let models = (&mut own.class[(level & 1) as usize], &mut shared.class[at]);
+    let told = coder.symbol(models, told, learn);
     // Of a reader any of these may be too many bits, or none where zero was told apart: read as one.
-    let mut found = first.wrapping_add_unsigned(told).clamp(0, 64).cast_unsigned();
+    let found = first.wrapping_add_unsigned(told);
+    let mut found = found.clamp(0, 64).cast_unsigned();
     if told == 0 {
         if wide && coder.bit_if(&mut own.sudden[lately], class == 0, learn) {
             trace.note(false);
@@ -350,11 +348,7 @@ pub(super) fn residual<C: Coder>(
         found = coder.even(class, CLASS_BITS).min(64);
     }
     if wide {
-        trace.note(found != 0);
-        if found == 0 {
-            trace.learn(0);
-            return 0;
-        }
+        trace.note(true);
     }
     let mut negative = residual < 0;
     if !even {
@@ -367,7 +361,11 @@ pub(super) fn residual<C: Coder>(
         let value = magnitude & ((1 << left) - 1) | u64::from(even & negative) << left;
         let value = coder.raw(value, raw);
         result = 1 << left | value & ((1 << left) - 1);
-        negative = if even { value >> left & 1 == 1 } else { negative };
+        negative = if even {
+            value >> left & 1 == 1
+        } else {
+            negative
+        };
     }
     trace.sign = 1 + u8::from(negative);
     trace.learn(result);

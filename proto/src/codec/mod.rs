@@ -71,6 +71,10 @@ mod range_cell;
 #[cfg(feature = "alloc")]
 mod range_columns;
 #[cfg(feature = "alloc")]
+mod range_models;
+#[cfg(feature = "alloc")]
+mod range_numbers;
+#[cfg(feature = "alloc")]
 mod range_plan;
 #[cfg(feature = "alloc")]
 mod range_rows;

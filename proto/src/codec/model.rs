@@ -439,7 +439,9 @@ impl<W: Width> History<W> {
     #[cfg(feature = "alloc")]
     #[inline(always)]
     pub(crate) fn goes_on(&self, plan: &Plan) -> i64 {
-        plan.params.predictor.predict(self.past.map(W::load), plan.params.reference)
+        plan.params
+            .predictor
+            .predict(self.past.map(W::load), plan.params.reference)
     }
 
     /// Takes in one more quotient of a series that has had one.

@@ -1,4 +1,5 @@
-//! An arithmetic coder: adaptive bits and symbols of 16-bit probability into bytes and back.
+//! An arithmetic coder: adaptive bits and symbols of 16-bit probability into bytes and back, and bits of even
+//! odds beside them.
 //!
 //! The encoder keeps the low end of an interval and its width, both in 64 bits; each bit narrows
 //! the interval to the part that belongs to it. When the width falls below 2^32 the upper 32 bits
@@ -14,169 +15,10 @@ use core::cmp::Ordering;
 
 use super::DecodeError;
 use super::bits::{Bits, CodeError, Sink};
+use super::range_models::{FAST, Model, SLOW, Symbols, VALUES};
 
 /// Bytes that a reader may take beyond the end: what the encoder's last words leave out.
 const MAX_BEYOND: usize = 8;
-/// Least and most probability of a bit, of 65,536.
-const LEAST: i32 = 24;
-const MOST: i32 = 0x10000 - LEAST;
-
-/// How fast a model moves after `n` bits: 1/(n + 1.5) in 1/65,536.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "at most 43,690, of counts up to 127"
-)]
-const RATES: [u16; 128] = {
-    let mut rates = [0u16; 128];
-    let mut n = 0;
-    while n < 128 {
-        rates[n] = (131_072 / (2 * n as u32 + 3)) as u16;
-        n += 1;
-    }
-    rates
-};
-
-/// The probability of one kind of bit, learnt from those that came.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Model {
-    /// Probability of a one, of 65,536.
-    p: u16,
-    /// How many bits it has learnt from, up to its limit.
-    count: u8,
-}
-
-impl Model {
-    /// Starts at `p` of 65,536, as sure of it as after `count` bits.
-    #[must_use]
-    pub(super) const fn new(p: u16, count: u8) -> Self {
-        Self { p, count }
-    }
-
-    /// The probability of a one, of 65,536.
-    #[must_use]
-    #[inline]
-    pub(super) const fn probability(&self) -> u16 {
-        self.p
-    }
-
-    #[inline(always)]
-    fn learn(&mut self, bit: bool, limit: u8) {
-        // Towards MOST or LEAST, so that it stays between them; the shift keeps the sign.
-        let rate = i32::from(RATES[usize::from(self.count & 127)]);
-        let p = i32::from(self.p);
-        let aim = if bit { MOST } else { LEAST };
-        let moved = p.wrapping_add((aim - p).wrapping_mul(rate >> 1) >> 15);
-        self.p = (moved & 0xffff) as u16;
-        self.count = self.count.wrapping_add(u8::from(self.count < limit));
-    }
-}
-
-/// Limit of a model's count: how long it remembers.
-const SLOW: u8 = 90;
-const FAST: u8 = 25;
-
-/// Values of a symbol.
-pub(super) const VALUES: usize = 16;
-
-/// The probabilities of a symbol's values, learnt from those that came.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Symbols {
-    /// Probability of less than each value, of 32,768, and of any; without a sign.
-    below: [i16; VALUES + 1],
-    count: u8,
-}
-
-/// Least probability of a value, of 32,768.
-const LEAST_PART: i16 = 12;
-
-/// Per symbol: where it moves the probabilities to.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    reason = "a handful of values"
-)]
-static AIMS: [[i16; VALUES]; VALUES] = {
-    let mut aims = [[0; VALUES]; VALUES];
-    let mut symbol = 0;
-    while symbol < VALUES {
-        let mut at = 0;
-        while at < VALUES {
-            aims[symbol][at] = at as i16 * LEAST_PART;
-            if at > symbol {
-                aims[symbol][at] += i16::MAX - VALUES as i16 * LEAST_PART;
-            }
-            at += 1;
-        }
-        symbol += 1;
-    }
-    aims
-};
-
-impl Symbols {
-    /// Starts at such shares of any sum, as sure of them as after `count` symbols, at least one.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        reason = "parts of 32,768, and a handful of values"
-    )]
-    pub(super) const fn new(shares: [u32; VALUES], count: u8) -> Self {
-        let mut sum = 0;
-        let mut at = 0;
-        while at < VALUES {
-            sum += shares[at] as u64;
-            at += 1;
-        }
-        let room = (1 << 15) - LEAST_PART as u64 * VALUES as u64;
-        let mut below = [i16::MIN; VALUES + 1];
-        let mut so_far = 0;
-        at = 0;
-        while at < VALUES {
-            below[at] = (so_far * room / sum) as i16 + at as i16 * LEAST_PART;
-            so_far += shares[at] as u64;
-            at += 1;
-        }
-        Self {
-            below,
-            count: if count == 0 { 1 } else { count },
-        }
-    }
-
-    /// The same, as sure as after `count` symbols, at least one.
-    #[must_use]
-    pub(super) const fn as_after(mut self, count: u8) -> Self {
-        self.count = if count == 0 { 1 } else { count };
-        self
-    }
-
-    /// Probability of less than `symbol` (0 to 15), of 32,768; of 16 it is all.
-    #[inline(always)]
-    fn below(&self, symbol: usize) -> u32 {
-        u32::from(self.below[symbol].cast_unsigned())
-    }
-
-    /// Moves towards the symbol that came. Values stay at least [`LEAST_PART`] apart: each is moved by
-    /// the same share towards places that are, rounded down, and rounding keeps a whole distance.
-    #[expect(
-        clippy::cast_possible_wrap,
-        reason = "at most 26,214 after one symbol; a step is no larger than the way"
-    )]
-    #[inline(always)]
-    fn learn(&mut self, symbol: usize, limit: u8) {
-        let rate = RATES[usize::from(self.count & 127)] as i16;
-        let aims = AIMS[symbol % VALUES];
-        // All but the last, which stays.
-        let Some((below, _)) = self.below.split_first_chunk_mut::<VALUES>() else {
-            return;
-        };
-        for (below, aim) in below.iter_mut().zip(aims) {
-            let way = aim.wrapping_sub(*below);
-            let step = (i32::from(way) * i32::from(rate)) >> 16;
-            *below = below.wrapping_add(step as i16);
-        }
-        self.count = self.count.wrapping_add(u8::from(self.count < limit));
-    }
-}
-
 /// A stream of bits with probabilities. An encoder writes what it is given and returns it; a
 /// decoder ignores what it is given and returns what it reads.
 pub(super) trait Coder {
@@ -201,13 +43,11 @@ pub(super) trait Coder {
         symbol: u32,
         learn: bool,
     ) -> u32 {
-        let mut symbol = symbol as usize % VALUES;
+        let mut symbol = symbol % VALUES;
         self.part(|target| {
             if !Self::WRITES {
-                symbol = (1..VALUES)
-                    .map(|at| usize::from(fast.below(at) + slow.below(at) <= target))
-                    .sum::<usize>()
-                    % VALUES;
+                let below = (1..VALUES).map(|at| fast.below(at) + slow.below(at));
+                symbol = below.map(|below| u32::from(below <= target)).sum::<u32>() % VALUES;
             }
             let low = fast.below(symbol) + slow.below(symbol);
             let high = fast.below(symbol + 1) + slow.below(symbol + 1);
@@ -217,13 +57,13 @@ pub(super) trait Coder {
             fast.learn(symbol, FAST);
             slow.learn(symbol, SLOW);
         }
-        (symbol & (VALUES - 1)) as u32
+        symbol
     }
 
     /// An adaptive bit.
     #[inline(always)]
     fn bit(&mut self, model: &mut Model, bit: bool) -> bool {
-        let bit = self.biased(u32::from(model.p), bit);
+        let bit = self.biased(u32::from(model.probability()), bit);
         model.learn(bit, SLOW);
         bit
     }
@@ -231,7 +71,7 @@ pub(super) trait Coder {
     /// An adaptive bit of which the model learns or not.
     #[inline(always)]
     fn bit_if(&mut self, model: &mut Model, bit: bool, learn: bool) -> bool {
-        let bit = self.biased(u32::from(model.p), bit);
+        let bit = self.biased(u32::from(model.probability()), bit);
         if learn {
             model.learn(bit, SLOW);
         }
@@ -241,7 +81,10 @@ pub(super) trait Coder {
     /// A bit foretold by the mean of two models, the first of which forgets faster.
     #[inline(always)]
     fn mixed(&mut self, fast: &mut Model, slow: &mut Model, bit: bool, learn: bool) -> bool {
-        let bit = self.biased((u32::from(fast.p) + u32::from(slow.p)) >> 1, bit);
+        let bit = self.biased(
+            (u32::from(fast.probability()) + u32::from(slow.probability())) >> 1,
+            bit,
+        );
         if learn {
             fast.learn(bit, FAST);
             slow.learn(bit, SLOW);
@@ -362,7 +205,8 @@ impl<S: Sink> Words for Written<'_, S> {
         self.bits |= value << self.count;
         self.count += count;
         if self.count >= 32 {
-            self.aside.extend_from_slice(&((self.bits & 0xffff_ffff) as u32).to_le_bytes());
+            self.aside
+                .extend_from_slice(&((self.bits & 0xffff_ffff) as u32).to_le_bytes());
             self.bits >>= 32;
             self.count -= 32;
         }
@@ -408,7 +252,9 @@ impl<'a, S: Sink> RangeWriter<'a, S> {
         words.overflowed |= !words.sink.append(&last[..bytes]);
         if self.aside {
             let rest = words.bits.to_le_bytes();
-            words.aside.extend_from_slice(&rest[..words.count.div_ceil(8) as usize]);
+            words
+                .aside
+                .extend_from_slice(&rest[..words.count.div_ceil(8) as usize]);
             words.aside.reverse();
             words.overflowed |= !words.sink.append(words.aside);
         }
@@ -619,6 +465,10 @@ impl<W: Words> Coder for Range<W> {
     }
     #[inline(always)]
     fn raw(&mut self, value: u64, count: u32) -> u64 {
+        debug_assert!(
+            !W::WRITES || value.checked_shr(count).unwrap_or(0) == 0,
+            "more bits"
+        );
         if self.aside {
             if count <= 32 {
                 return self.words.beside(value, count);

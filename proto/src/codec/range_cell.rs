@@ -4,11 +4,13 @@ use core::ops::Range;
 
 use super::DecodeError;
 use super::bits::CodeError;
-use super::magnitude::{Before, Shared, Trace, residual};
+use super::magnitude::{Shared, Trace};
 use super::model::{History, Plan};
-use super::range::{Coder, Model};
+use super::range::Coder;
 use super::range_columns::{ColumnModels, Flags, beside_level};
-use super::range_plan::{FlatTap, Foretold, Lane};
+use super::range_models::Model;
+use super::range_numbers::{SETTLED, Step, advance};
+use super::range_plan::{FlatTap, Lane};
 use super::split::{NONE, said};
 use super::table::{Recent, learn, learn_at};
 use crate::schema::ColumnKind;
@@ -101,7 +103,8 @@ impl Cells<'_> {
         if C::WRITES && self.plan.is_number() {
             let quotients = &mut self.quotients[rows.clone()];
             let corrections = &mut self.corrections[rows.clone()];
-            self.plan.split_all(&self.bits[rows.clone()], quotients, corrections);
+            self.plan
+                .split_all(&self.bits[rows.clone()], quotients, corrections);
         }
         let told = self.models.are_told(lane);
         let mut calm = false;
@@ -121,10 +124,11 @@ impl Cells<'_> {
             return Ok(());
         }
         if lane.taps.any {
-            lane.taps.sum_earlier(&mut self.sums[rows.clone()], self.flat, |trail| {
-                let start = usize::from(trail) * self.stride;
-                &self.before[start + rows.start..start + rows.end]
-            });
+            lane.taps
+                .sum_earlier(&mut self.sums[rows.clone()], self.flat, |trail| {
+                    let start = usize::from(trail) * self.stride;
+                    &self.before[start + rows.start..start + rows.end]
+                });
         }
         let told = !lane.excepts || (told && calm);
         if told && !lane.nullable && self.one_series {
@@ -199,7 +203,7 @@ impl Cells<'_> {
 
     /// For taps of later columns: what the row's series remembers.
     #[inline(always)]
-    fn leave_trail(&mut self, row: usize) {
+    pub(super) fn leave_trail(&mut self, row: usize) {
         let place = self.place(row);
         if let Some(trail) = self.trail.get_mut(row) {
             *trail = self.histories[place].last_three();
@@ -208,7 +212,7 @@ impl Cells<'_> {
 
     /// Writer: what a row's number was split into. Reader: nothing.
     #[inline(always)]
-    fn said<C: Coder>(&self, row: usize) -> Option<(i64, i8)> {
+    pub(super) fn said<C: Coder>(&self, row: usize) -> Option<(i64, i8)> {
         if C::WRITES {
             said(self.quotients[row], self.corrections[row])
         } else {
@@ -218,7 +222,7 @@ impl Cells<'_> {
 
     /// Place of a row's history and trace.
     #[inline(always)]
-    fn place(&self, row: usize) -> usize {
+    pub(super) fn place(&self, row: usize) -> usize {
         self.slots[row] as usize * self.width + self.at
     }
 
@@ -297,164 +301,6 @@ impl Cells<'_> {
         !told || cells.all(|(&c, &present)| c == 0 || !present || (corrected && c != NONE))
     }
 
-    /// Codes values of one series, of which it is known that there are quotients of them, without a rare
-    /// correction.
-    #[inline(never)]
-    fn run<C: Coder>(&mut self, coder: &mut C, rows: Range<usize>) {
-        self.quotients(coder, rows.clone());
-        if self.lane.says_corrections {
-            for row in rows {
-                let said = self.said::<C>(row);
-                let correction = said.map_or(0, |(_, correction)| correction);
-                let correction = self.models.correction(coder, correction);
-                if !C::WRITES {
-                    self.bits[row] = self.plan.join(self.steps[row].quotient, correction);
-                }
-            }
-        } else if !C::WRITES {
-            for (bits, step) in self.bits[rows.clone()].iter_mut().zip(&self.steps[rows]) {
-                *bits = self.plan.join(step.quotient, 0);
-            }
-        }
-    }
-
-    /// Codes the quotients of such values; a reader leaves them in place of bits.
-    #[inline(always)]
-    fn quotients<C: Coder>(&mut self, coder: &mut C, rows: Range<usize>) {
-        let place = self.place(rows.start);
-        let mut row = rows.start;
-        while row < rows.end && self.traces[place].seen < SETTLED {
-            let said = if C::WRITES { self.quotients[row] } else { 0 };
-            let quotient = self.number(coder, row, said);
-            let history = &mut self.histories[place];
-            history.learn(self.plan, quotient);
-            advance(self.lane, self.plan, &mut self.traces[place]);
-            if let Some(trail) = self.trail.get_mut(row) {
-                *trail = history.last_three();
-            }
-            self.steps[row].quotient = quotient;
-            row += 1;
-        }
-        let rows = row..rows.end;
-        if rows.is_empty() {
-            return;
-        }
-        let (plan, lane) = (self.plan, self.lane);
-        let mut history = self.histories[place];
-        let steps = &mut self.steps[rows.clone()];
-        if C::WRITES {
-            // What is foretold does not wait for the coder: all at once takes less time.
-            let given = self.quotients[rows.clone()].iter().zip(&self.sums[rows.clone()]);
-            for (step, (&quotient, &sum)) in steps.iter_mut().zip(given) {
-                *step = Step::new(plan, lane, &history, sum);
-                step.quotient = quotient;
-                history.follow(quotient);
-            }
-        }
-        let mut trace = self.traces[place];
-        let mut moved = self.models.moved;
-        let mature = self.models.values >= 64;
-        let even = mature && self.models.own.signs_are_even();
-        self.models.values += rows.len() as u32;
-        let cells = steps.iter_mut().zip(&mut self.beside[rows.clone()]);
-        for (at, (step, beside)) in cells.enumerate() {
-            if !C::WRITES {
-                *step = Step::new(plan, lane, &history, self.sums[rows.start + at]);
-            }
-            let expected = if trace.trusts_taps() { step.tapped } else { step.plain };
-            let off = residual(
-                coder,
-                self.shared,
-                &mut self.models.own,
-                &mut trace,
-                Before { beside: *beside != 0, learn: !mature || at % 4 == 0, even },
-                step.quotient.wrapping_sub(expected),
-            );
-            let has_moved = u8::from(off != 0);
-            *beside = has_moved;
-            moved = moved << 1 | has_moved;
-            if !C::WRITES {
-                step.quotient = expected.wrapping_add(off);
-                history.follow(step.quotient);
-            }
-            if lane.taps.any {
-                trace.judge(
-                    step.quotient.wrapping_sub(step.plain).unsigned_abs(),
-                    step.quotient.wrapping_sub(step.tapped).unsigned_abs(),
-                );
-            }
-        }
-        if let Some(trail) = self.trail.get_mut(rows) {
-            let mut history = self.histories[place];
-            for (trail, step) in trail.iter_mut().zip(steps) {
-                history.follow(step.quotient);
-                *trail = history.last_three();
-            }
-        }
-        self.models.moved = moved;
-        self.models.latest = Some(history.last());
-        self.traces[place] = trace;
-        self.histories[place] = history;
-    }
-
-    /// Codes a quotient by what it is off the prediction, which may add taps.
-    #[inline(never)]
-    fn number<C: Coder>(&mut self, coder: &mut C, row: usize, quotient: i64) -> i64 {
-        let place = self.place(row);
-        let history = &self.histories[place];
-        let trace = &mut self.traces[place];
-        let add = |taps: &Foretold, base: i64| {
-            let mut sum = [0];
-            taps.sum_earlier(&mut sum, self.flat, |trail| {
-                &self.before[usize::from(trail) * self.stride + row..]
-            });
-            taps.add_own(base, sum[0], history.last_three())
-        };
-        let (taps, plain) = if history.is_started() {
-            (self.lane.taps.any, history.predict(self.plan))
-        } else {
-            let params = &self.plan.params;
-            let first = match self.models.latest {
-                Some(kin) if params.kin_bits != 0 => {
-                    *trace = Trace::new(u32::from(params.kin_bits) + 3, false);
-                    kin
-                }
-                _ if self.lane.first_taps.any => {
-                    *trace = Trace::new(u32::from(params.first_bits) + 4, false);
-                    add(&self.lane.first_taps, params.reference)
-                }
-                _ => history.last(),
-            };
-            (false, first)
-        };
-        let tapped = if taps {
-            add(&self.lane.taps, plain)
-        } else {
-            plain
-        };
-        let expected = if trace.trusts_taps() { tapped } else { plain };
-        let off = residual(
-            coder,
-            self.shared,
-            &mut self.models.own,
-            trace,
-            Before { beside: self.beside[row] != 0, ..Before::PLAIN },
-            quotient.wrapping_sub(expected),
-        );
-        let moved = u8::from(off != 0);
-        self.beside[row] = moved;
-        self.models.moved = self.models.moved << 1 | moved;
-        let quotient = expected.wrapping_add(off);
-        if taps {
-            trace.judge(
-                quotient.wrapping_sub(plain).unsigned_abs(),
-                quotient.wrapping_sub(tapped).unsigned_abs(),
-            );
-        }
-        self.models.latest = Some(quotient);
-        quotient
-    }
-
     /// Codes a value without a quotient, or with one and a correction.
     #[inline(never)]
     fn odd<C: Coder>(&mut self, coder: &mut C, row: usize) -> Result<(), CodeError> {
@@ -477,7 +323,13 @@ impl Cells<'_> {
         } else {
             (coder.raw(bits, self.plan.width()), None)
         };
-        learn_at(self.plan, &mut self.histories[place], (self.recent, rank), None, value);
+        learn_at(
+            self.plan,
+            &mut self.histories[place],
+            (self.recent, rank),
+            None,
+            value,
+        );
         self.moved(row, true);
         self.bits[row] = value;
         Ok(())
@@ -539,7 +391,13 @@ impl Cells<'_> {
         }
         let history = &mut self.histories[place];
         // It is none of the recent values: those are coded by their rank.
-        learn_at(plan, history, (self.recent, None), Some(quotient), self.bits[row]);
+        learn_at(
+            plan,
+            history,
+            (self.recent, None),
+            Some(quotient),
+            self.bits[row],
+        );
         advance(lane, plan, &mut self.traces[place]);
         Ok(())
     }
@@ -558,43 +416,27 @@ impl Cells<'_> {
             return Ok(false);
         };
         let value = at_rank(self.recent, rank)?;
-        let said = if C::WRITES { self.said::<C>(row) } else { self.plan.split(value) };
+        let said = if C::WRITES {
+            self.said::<C>(row)
+        } else {
+            self.plan.split(value)
+        };
         let quotient = said.map(|(quotient, _)| quotient);
         let history = &mut self.histories[place];
         self.beside[row] = u8::from(quotient != Some(history.last()));
-        learn_at(self.plan, history, (self.recent, Some(rank)), quotient, value);
+        learn_at(
+            self.plan,
+            history,
+            (self.recent, Some(rank)),
+            quotient,
+            value,
+        );
         self.moved(row, rank != 0);
         if quotient.is_some() {
             advance(self.lane, self.plan, &mut self.traces[place]);
         }
         self.bits[row] = value;
         Ok(true)
-    }
-}
-
-/// A value of a series that has had one.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Step {
-    quotient: i64,
-    /// What is foretold without taps and with them.
-    plain: i64,
-    tapped: i64,
-}
-
-impl Step {
-    /// After this history; `sum` is what taps on earlier columns add.
-    #[inline(always)]
-    fn new(plan: &Plan, lane: &Lane, history: &History<i64>, sum: i128) -> Self {
-        let plain = history.goes_on(plan);
-        let mut tapped = plain;
-        if lane.taps.any {
-            tapped = lane.taps.add_own(plain, sum, history.last_three());
-        }
-        Self {
-            quotient: 0,
-            plain,
-            tapped,
-        }
     }
 }
 
@@ -632,25 +474,4 @@ fn at_rank(recent: &Recent, rank: usize) -> Result<u64, CodeError> {
     recent
         .get(rank as u64)
         .ok_or(CodeError::Decode(DecodeError::Invalid("rank")))
-}
-
-/// Quotients after which a series' expectations no longer change but by what comes.
-const SETTLED: u8 = 4;
-
-/// Counts a quotient; the expected size of the next residual changes after the first, and once more
-/// where the second one starts a slope.
-#[inline]
-fn advance(lane: &Lane, plan: &Plan, trace: &mut Trace) {
-    if trace.seen >= SETTLED {
-        return;
-    }
-    let seen = trace.seen + 1;
-    let slopes = plan.params.predictor.goes_on();
-    if seen == 1 && slopes {
-        *trace = Trace::new(u32::from(plan.params.slope_bits) + 4, false);
-    } else if seen == 1 || (seen == 2 && slopes) {
-        let bits = u32::from(plan.params.residual_bits).saturating_sub(1);
-        *trace = Trace::new(bits, lane.steady);
-    }
-    trace.seen = seen;
 }

@@ -2,7 +2,8 @@
 
 use super::magnitude::Own;
 use super::model::Plan;
-use super::range::{Coder, Model};
+use super::range::Coder;
+use super::range_models::Model;
 use super::range_plan::Lane;
 use super::rice::bit_len;
 use crate::varint::{unzigzag, zigzag};
@@ -22,9 +23,9 @@ pub(super) struct Flags {
 impl Flags {
     /// What every batch starts from.
     pub(super) const START: Self = Self {
-        rests: [Model::new(45_000, 2), Model::new(63_000, 5)],
+        rests: [Model::new(45_000, 2), Model::new(52_000, 3)],
         rested: 1,
-        calm: [Model::new(45_000, 2), Model::new(63_000, 5)],
+        calm: [Model::new(45_000, 2), Model::new(58_000, 4)],
         was_calm: 1,
     };
 
@@ -61,7 +62,8 @@ pub(super) struct ColumnModels {
     pub(super) latest: Option<i64>,
     /// Whether the last eight values of the batch were not as foretold: the newest in bit 0.
     pub(super) moved: u8,
-    pub(super) values: u32,
+    /// Numbers of the batch that were coded one after the other.
+    pub(super) numbers: u32,
     /// Whether the batch has had no value yet.
     pub(super) is_fresh: bool,
 }
@@ -102,7 +104,7 @@ impl ColumnModels {
             was_corrected: 0,
             latest: None,
             moved: if rests { 0 } else { u8::MAX },
-            values: 0,
+            numbers: 0,
             is_fresh: true,
         }
     }

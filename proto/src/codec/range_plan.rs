@@ -78,7 +78,10 @@ impl RangePlan {
             }
         }
         let tapped = trails.iter_mut().flatten();
-        let trail_count = (0..).zip(tapped).map(|(place, trail)| *trail = place).count();
+        let trail_count = (0..)
+            .zip(tapped)
+            .map(|(place, trail)| *trail = place)
+            .count();
         let mut taps = Vec::new();
         let lanes = plans
             .iter()

@@ -13,15 +13,18 @@ use core::ops::Range;
 use super::bits::CodeError;
 use super::magnitude::{Before, Own, Shared, Trace, residual};
 use super::model::{Plan, TimeHistory};
-use super::range::{Coder, Model};
-use super::range_cell::{Cells, Odd, Step};
+use super::range::Coder;
+use super::range_cell::{Cells, Odd};
 use super::range_columns::{ColumnModels, Flags};
+use super::range_models::Model;
+use super::range_numbers::Step;
 use super::range_plan::RangePlan;
 use super::rice::bit_len;
 use super::table::Table;
 use super::{DecodeError, TimeParams};
 
-/// Rows that are coded column by column.
+/// Rows of a block: enough that what is done once per block and column takes little time, few enough that
+/// a reader of the largest batch has a buffer of a few MiB at most.
 pub(super) const BLOCK: usize = 64;
 
 /// Series that have successors of their own; the last also stands for all others.
@@ -104,7 +107,9 @@ impl Block {
             self.bits[places].copy_from_slice(bits);
             return;
         }
-        let cells = self.present[places.clone()].iter_mut().zip(&mut self.bits[places]);
+        let cells = self.present[places.clone()]
+            .iter_mut()
+            .zip(&mut self.bits[places]);
         for ((to_present, to_bits), &row) in cells.zip(&self.order) {
             (*to_present, *to_bits) = (present[row as usize], bits[row as usize]);
         }
@@ -138,11 +143,17 @@ impl RangeRows {
     /// For batches of these columns and so many series.
     pub(super) fn new(plans: &[Plan], params: &TimeParams, series: usize) -> Self {
         let jitter = u32::from(params.residual_bits).saturating_sub(1);
-        let share = if params.residual_bits == 0 { 60_000 } else { 1 << 15 };
+        let share = if params.residual_bits == 0 {
+            60_000
+        } else {
+            1 << 15
+        };
         let time = Own::new(Model::new(share, 1), jitter);
         let plan = RangePlan::new(plans);
         let lanes = plans.iter().zip(&plan.lanes);
-        let starts: Vec<ColumnModels> = lanes.map(|(plan, lane)| ColumnModels::new(plan, lane)).collect();
+        let starts: Vec<ColumnModels> = lanes
+            .map(|(plan, lane)| ColumnModels::new(plan, lane))
+            .collect();
         let width = bit_len((series as u64).saturating_sub(1));
         let nodes = (1usize << width.min(6)).min(MAX_NODES);
         let successors = if series > 1 {
@@ -177,7 +188,11 @@ impl RangeRows {
         self.columns.copy_from_slice(&self.starts.1);
         self.traces.clear();
         self.times.clear();
-        self.late = if params.residual_bits == 0 { 0 } else { u8::MAX };
+        self.late = if params.residual_bits == 0 {
+            0
+        } else {
+            u8::MAX
+        };
         self.flags = Flags::START;
         self.expected = EXPECTED;
         self.was_expected = 1;
@@ -210,7 +225,9 @@ impl RangeRows {
                 if slot >= self.times.len() {
                     self.begin_series(plans);
                 }
-                self.block.slots.push(u32::try_from(slot).unwrap_or(u32::MAX));
+                self.block
+                    .slots
+                    .push(u32::try_from(slot).unwrap_or(u32::MAX));
                 table.follow(series);
             }
         }
@@ -245,7 +262,8 @@ impl RangeRows {
             let place = at * block.stride..at * block.stride + len;
             let (before, trail) = match lane.trail {
                 Some(trail) => {
-                    let (before, rest) = block.trails.split_at_mut(usize::from(trail) * block.stride);
+                    let (before, rest) =
+                        block.trails.split_at_mut(usize::from(trail) * block.stride);
                     (&*before, &mut rest[..len])
                 }
                 None => (block.trails.as_slice(), &mut [][..]),
@@ -295,14 +313,15 @@ impl RangeRows {
         let block = &mut self.block;
         let mut latest = table.ticks;
         let histories = table.all().times;
-        let mut advance = |histories: &mut [TimeHistory], slot: usize, ticks: Option<i64>, off: i64| {
-            let history = &mut histories[slot];
-            let expected = history.predict(latest);
-            let ticks = ticks.unwrap_or(expected.wrapping_add(off));
-            history.learn(params, ticks);
-            latest = ticks;
-            (ticks, ticks.wrapping_sub(expected))
-        };
+        let mut advance =
+            |histories: &mut [TimeHistory], slot: usize, ticks: Option<i64>, off: i64| {
+                let history = &mut histories[slot];
+                let expected = history.predict(latest);
+                let ticks = ticks.unwrap_or(expected.wrapping_add(off));
+                history.learn(params, ticks);
+                latest = ticks;
+                (ticks, ticks.wrapping_sub(expected))
+            };
         let len = block.slots.len();
         if C::WRITES {
             let ticks = block.ticks.iter().zip(&block.slots);
@@ -321,7 +340,14 @@ impl RangeRows {
             let mut off = 0;
             if timed.contains(&row) && !rests {
                 let late = if C::WRITES { block.late[row] } else { 0 };
-                off = residual(coder, &mut self.shared, &mut self.time, trace, Before::PLAIN, late);
+                off = residual(
+                    coder,
+                    &mut self.shared,
+                    &mut self.time,
+                    trace,
+                    Before::PLAIN,
+                    late,
+                );
                 self.late = self.late << 1 | u8::from(off != 0);
             }
             if trace.seen == 0 {
@@ -395,8 +421,11 @@ pub(super) fn timed(rows: Range<usize>, count: usize, unordered: bool) -> Range<
     start..(len - usize::from(rows.end == count)).max(start)
 }
 
-/// Whether raw bits of a batch of so many rows stand beside the interval. That takes less time, and half a
+/// Cells of a batch from which on its raw bits stand beside the interval: that takes less time, and half a
 /// byte more.
-pub(super) const fn aside(rows: usize) -> bool {
-    rows > 32
+const MANY_CELLS: usize = 512;
+
+/// Whether raw bits of a batch of so many rows and columns stand beside the interval.
+pub(super) const fn aside(rows: usize, columns: usize) -> bool {
+    rows.saturating_mul(columns) >= MANY_CELLS
 }

@@ -33,7 +33,10 @@ pub fn split_f64(bits: u64, power: f64) -> Option<(i64, i8)> {
 /// The nearest mantissa of a double, how many units in the last place the double is off what that stands
 /// for, and whether the two are that double. Without a branch: many in a row take little time.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "at most three either way, or void")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "at most three either way, or void"
+)]
 pub(crate) fn near_f64(bits: u64, power: f64) -> (i64, i8, bool) {
     let scaled = f64::from_bits(bits) * power;
     let sum = scaled + ROUNDER;
@@ -100,7 +103,10 @@ pub fn split_f32(bits: u32, power: f64, part: f64) -> Option<(i64, i8)> {
 
 /// As [`near_f64`], of a single.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "at most three either way, or void")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "at most three either way, or void"
+)]
 pub(crate) fn near_f32(bits: u32, power: f64, part: f64) -> (i64, i8, bool) {
     let scaled = f64::from(f32::from_bits(bits)) * power;
     let sum = scaled + ROUNDER;
