@@ -90,7 +90,7 @@ impl Trace {
     /// Whether the taps have been closer of late.
     #[inline]
     pub(super) const fn trusts_taps(&self) -> bool {
-        self.tapped <= self.plain + (self.plain >> 3)
+        self.tapped <= self.plain.wrapping_add(self.plain >> 3)
     }
 
     /// Notes how far off both predictions were.

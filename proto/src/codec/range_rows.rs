@@ -238,6 +238,7 @@ impl RangeRows {
         block.one_series = block.slots.iter().all(|&slot| slot == block.slots[0]);
         if !block.one_series {
             let slots = &mut block.slots;
+            // Rows of a series stay in order.
             block.order.sort_by_key(|&row| slots[row as usize]);
             slots.sort_unstable();
         }
