@@ -256,10 +256,14 @@ fn rows(schema: &Schema) -> impl Strategy<Value = Vec<Row>> + use<> {
             (0u8..4, fresh)
         })
         .collect();
-    proptest::collection::vec((time(), any::<bool>(), 0..series, cells), 1..80).prop_map(|drawn| {
+    let drawn = proptest::collection::vec((time(), any::<bool>(), 0..series, cells), 1..80);
+    // Of one block or of several.
+    let repeat = prop_oneof![3 => Just(1), 1 => 2usize..6];
+    (drawn, repeat).prop_map(|(drawn, repeat)| {
         let mut rows: Vec<Row> = Vec::new();
         let mut clock = 0i64;
-        for (time, jumps, series, cells) in drawn {
+        let count = drawn.len() * repeat;
+        for (time, jumps, series, cells) in drawn.into_iter().cycle().take(count) {
             clock = if jumps {
                 time
             } else {
@@ -370,6 +374,10 @@ proptest! {
                 );
                 prop_assert!(same(&rows, &kept), "{:?}", back_end);
                 prop_assert!(again.is_empty() || again == payload, "a warm encoder differs");
+                let mut longer = payload.clone();
+                longer.push(0);
+                let read = decode(&longer, &schema, &Limits::DEFAULT, &mut Keep::default());
+                prop_assert!(read.is_err(), "{:?} takes a byte too many", back_end);
                 if rows.len() <= 4 && back_end != BackEnd::Varint {
                     prop_assert!(chosen.len() <= payload.len(), "{:?} is smaller", back_end);
                 }

@@ -386,16 +386,9 @@ impl<'a> RangeReader<'a> {
     pub(super) fn finish(&self) -> Result<(), DecodeError> {
         self.check()?;
         let words = &self.words;
-        if !self.aside {
-            return if words.rest.is_empty() {
-                Ok(())
-            } else {
-                Err(DecodeError::Long)
-            };
-        }
         // What a writer was left with follows from the number and how far it lies above the low end.
         let low = words.window.wrapping_sub(self.place);
-        let (_, last, _) = ending(low, self.width, true);
+        let (_, last, _) = ending(low, self.width, self.aside);
         let read = words.all - words.rest.len() + words.beyond;
         let raw = usize::try_from(words.taken.div_ceil(8)).unwrap_or(usize::MAX);
         match (read - 8 + last + raw).cmp(&words.all) {
