@@ -156,15 +156,18 @@ fn the_bytes_of_schema_version_1_are_frozen() {
     assert!(!derived.params.taps.is_empty());
 }
 
+/// The batches that are frozen, and the rows of each.
+const BATCHES: [(BackEnd, i32, &str); 4] = [
+    (BackEnd::Varint, 160, VARINT),
+    (BackEnd::Rice, 160, RICE),
+    (BackEnd::Range, 160, RANGE),
+    (BackEnd::Range, 40, RANGE_SMALL),
+];
+
 #[test]
 fn the_bytes_of_batch_version_1_are_frozen_for_all_back_ends() {
     let schema = Schema::decode(&unhex(SCHEMA), &Limits::DEFAULT).unwrap();
-    for (back_end, count, golden) in [
-        (BackEnd::Varint, 160, VARINT),
-        (BackEnd::Rice, 160, RICE),
-        (BackEnd::Range, 160, RANGE),
-        (BackEnd::Range, 40, RANGE_SMALL),
-    ] {
+    for (back_end, count, golden) in BATCHES {
         let rows = rows(&schema, count);
         let mut payload = Vec::new();
         Encoder::with_back_end(&schema, back_end)
@@ -191,11 +194,11 @@ fn print_the_bytes_of_a_new_version() {
     let mut bytes = Vec::new();
     schema.encode(&mut bytes).unwrap();
     println!("SCHEMA {}", hex(&bytes));
-    for back_end in [BackEnd::Varint, BackEnd::Rice, BackEnd::Range] {
+    for (back_end, count, _) in BATCHES {
         let mut payload = Vec::new();
         Encoder::with_back_end(&schema, back_end)
-            .encode(5, &rows, &mut payload)
+            .encode(5, &self::rows(&schema, count), &mut payload)
             .unwrap();
-        println!("{back_end:?} {}", hex(&payload));
+        println!("{back_end:?}, {count} rows {}", hex(&payload));
     }
 }

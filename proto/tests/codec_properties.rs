@@ -136,9 +136,15 @@ fn params(kind: ColumnKind) -> impl Strategy<Value = Params> {
 fn value(kind: ColumnKind) -> BoxedStrategy<OwnedValue> {
     match kind {
         ColumnKind::Bool => any::<bool>().prop_map(OwnedValue::Bool).boxed(),
-        ColumnKind::I64 => prop_oneof![-9i64..9, any::<i64>(), Just(i64::MIN), Just(i64::MAX)]
-            .prop_map(OwnedValue::I64)
-            .boxed(),
+        ColumnKind::I64 => prop_oneof![
+            -9i64..9,
+            any::<i64>(),
+            (-900i64..900).prop_map(|v| v * 7),
+            Just(i64::MIN),
+            Just(i64::MAX)
+        ]
+        .prop_map(OwnedValue::I64)
+        .boxed(),
         ColumnKind::F32 => prop_oneof![
             any::<u32>().prop_map(f32::from_bits),
             (-2_000i16..2_000).prop_map(|v| f32::from(v) / 100.0),
@@ -552,4 +558,46 @@ fn new_texts_of_a_batch_stop_at_their_limit() {
     };
     let refused = decode(&payload, &schema, &limits, &mut Keep::default());
     assert_eq!(refused, Err(DecodeError::Limit("text")));
+}
+
+#[test]
+fn a_sentinel_among_the_steps_of_a_converter_is_fitted_and_comes_back() {
+    let mut schema = Schema::new(1, vec![Column::new("steps", ColumnKind::I64)]);
+    let rows: Vec<Row> = (0..40)
+        .map(|at| {
+            let steps = if at == 17 { i64::MIN } else { at * 7 + at % 3 };
+            (at * 1_000, 0, vec![Some(OwnedValue::I64(steps))])
+        })
+        .collect();
+    let buffer = gather(&schema, &rows);
+    fit(&buffer, &mut schema);
+    let mut payload = Vec::new();
+    Encoder::new(&schema)
+        .encode(7, &buffer, &mut payload)
+        .unwrap();
+    let mut kept = Keep::default();
+    decode(&payload, &schema, &Limits::DEFAULT, &mut kept).unwrap();
+    assert!(same(&rows, &kept));
+}
+
+/// What needs a correction is remembered as well: twelve values that come again take little.
+#[test]
+fn values_with_rare_corrections_are_recent_values() {
+    let mut column = Column::new("knots", ColumnKind::F64);
+    column.params.scale = Scale::Decimal(5);
+    column.params.corrections = Corrections::Rare;
+    column.params.memory = 32;
+    let schema = Schema::new(1, vec![column]);
+    let rows: Vec<Row> = (0..300)
+        .map(|at| {
+            let knots = f64::from((at * 7 + at / 5) % 12) * 1.15078;
+            (i64::from(at) * 1_000, 0, vec![Some(OwnedValue::F64(knots))])
+        })
+        .collect();
+    let mut payload = Vec::new();
+    let mut encoder = Encoder::with_back_end(&schema, BackEnd::Range);
+    encoder
+        .encode(7, &gather(&schema, &rows), &mut payload)
+        .unwrap();
+    assert!(payload.len() < 300, "{} bytes", payload.len());
 }

@@ -104,8 +104,10 @@ fn parts(kind: ColumnKind, sample: &[u64]) -> Option<Scale> {
 
 /// The steps of a converter between which no mantissa lies, in 1/65,536: an estimate from the
 /// smallest mantissas, made finer by larger ones.
-pub(super) fn stride(mut mantissas: Vec<i64>) -> Option<u32> {
-    mantissas.iter_mut().for_each(|m| *m = m.wrapping_abs());
+pub(super) fn stride(mantissas: Vec<i64>) -> Option<u32> {
+    // The smallest integer, which often stands for no value, has no magnitude among them.
+    let magnitudes = mantissas.into_iter().filter_map(i64::checked_abs);
+    let mut mantissas: Vec<i64> = magnitudes.collect();
     mantissas.sort_unstable();
     mantissas.dedup();
     let largest = *mantissas.last()?;

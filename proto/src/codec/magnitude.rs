@@ -215,7 +215,7 @@ struct Level {
     first: i8,
 }
 
-/// Of all levels, which are at most 251.
+/// Of all levels, which are far below 256: a mean has at most 62 bits, and one beyond its most stays.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "28 places, and classes up to 126"
@@ -246,7 +246,7 @@ impl Shared {
     pub(super) const START: Self = Self::start();
 
     const fn start() -> Self {
-        // Zeros and the bits below are filled in per level and class.
+        // Zeros are filled in per level.
         let mut shared = Self {
             zero: [[Model::new(1 << 15, 2); 3]; LEVELS],
             class: CLASS_STARTS,

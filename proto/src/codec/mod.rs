@@ -27,8 +27,8 @@
 //! Blocks of rows coded column by column take 1.2577, 0.8542 and 0.7949, and three quarters of the time
 //! again. What was done since for time costs some of these bytes: bits below the leading one are of even odds
 //! (0.1, 0.4 and 0.5 % more, a tenth of the instructions, a quarter of the branches that are foretold
-//! wrongly); where there are many cells such bits stand beside the interval, at the end of the batch (0.2 %
-//! more at 100 rows of one column, 0.1 % of eight); after 64 numbers a column's models learn from every
+//! wrongly); from 512 cells on such bits stand beside the interval, at the end of the batch (two thirds of a
+//! byte more: 0.1 % of eight columns at 100 rows); after 64 numbers a column's models learn from every
 //! fourth (0.4 % more at 1,000 rows), and signs that are as good as even are told without a model (nothing).
 //! Zeros among residuals that are far below what is expected, told first, took 1 % off a set whose sensors
 //! are read more often than they measure. In all 1.258, 0.859 and 0.804, at about half of the time of the

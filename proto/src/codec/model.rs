@@ -427,18 +427,15 @@ impl<W: Width> History<W> {
     #[inline]
     pub(crate) fn predict(&self, plan: &Plan) -> i64 {
         if self.is_started() {
-            plan.params
-                .predictor
-                .predict(self.past.map(W::load), plan.params.reference)
+            self.next(plan)
         } else {
             self.past[0].load()
         }
     }
 
     /// The next quotient of a series that has had one.
-    #[cfg(feature = "alloc")]
     #[inline(always)]
-    pub(crate) fn goes_on(&self, plan: &Plan) -> i64 {
+    pub(crate) fn next(&self, plan: &Plan) -> i64 {
         plan.params
             .predictor
             .predict(self.past.map(W::load), plan.params.reference)

@@ -7,6 +7,11 @@
 //! the last word that went out and the run of full words after it. What a reader takes beyond the
 //! end of the bytes is zero.
 //!
+//! Bits of even odds take their part of the interval, or stand beside it: gathered from the first on, the
+//! first in the lowest place of a byte, their bytes stand at the end of the stream in reverse, so that a
+//! reader takes them from the end backwards and no length is needed. The last bytes of the interval then
+//! name a number that stays within it whatever follows.
+//!
 //! # Source
 //! The carry scheme is that of Schindler's range coder and LZMA, with words in place of bytes.
 
@@ -63,9 +68,7 @@ pub(super) trait Coder {
     /// An adaptive bit.
     #[inline(always)]
     fn bit(&mut self, model: &mut Model, bit: bool) -> bool {
-        let bit = self.biased(u32::from(model.probability()), bit);
-        model.learn(bit, SLOW);
-        bit
+        self.bit_if(model, bit, true)
     }
 
     /// An adaptive bit of which the model learns or not.
@@ -118,10 +121,11 @@ fn ending(low: u64, width: u64, aside: bool) -> (u64, usize, bool) {
         // Wraps around to the right distance when the sum did.
         let above = number.wrapping_sub(low);
         let most = if aside { below } else { 0 };
-        if above < width && width - 1 - above >= most && (over || number >= low) {
+        if above < width && width - 1 - above >= most {
             return (number, bytes as usize, over);
         }
     }
+    // A width of at least 2^32 has ended before.
     (low, 8, false)
 }
 

@@ -29,26 +29,27 @@ pub(super) struct Cells<'a> {
     /// Of all series and columns.
     pub(super) histories: &'a mut [History<i64>],
     pub(super) traces: &'a mut [Trace],
-    /// Per row: the slot of its series.
+    /// The rest is per place of a row, series by series. The slot of its series:
     pub(super) slots: &'a [u32],
     /// Whether all rows are of one series.
     pub(super) one_series: bool,
-    /// Per row, for a writer: what the number was split into; see [`Plan::split_all`].
+    /// Writer: what the number was split into; see [`Plan::split_all`].
     pub(super) quotients: &'a mut [i64],
     pub(super) corrections: &'a mut [i8],
-    /// Per row: what taps on earlier columns add.
+    /// What taps on earlier columns add.
     pub(super) sums: &'a mut [i128],
     pub(super) steps: &'a mut [Step],
-    /// Per row: how its value is coded.
+    /// How its value is coded.
     pub(super) odd: &'a mut [Odd],
-    /// Per row: whether there is a value, and its bits.
+    /// Whether there is a value, and its bits.
     pub(super) present: &'a mut [bool],
     pub(super) bits: &'a mut [u64],
-    /// Per row: whether the column before moved.
+    /// Whether the column before moved.
     pub(super) beside: &'a mut [u8],
-    /// Per trail and row: the last three quotients, of earlier columns and of this one.
+    /// The last three quotients: of earlier columns, trail by trail, and of this one.
     pub(super) before: &'a [[i64; 3]],
     pub(super) trail: &'a mut [[i64; 3]],
+    /// Places of a trail.
     pub(super) stride: usize,
 }
 
@@ -313,7 +314,9 @@ impl Cells<'_> {
             if !C::WRITES {
                 self.bits[row] = self.plan.join(quotient, correction);
             }
-            self.histories[place].learn(self.plan, quotient);
+            let history = &mut self.histories[place];
+            let recent = (&mut *self.recent, None);
+            learn_at(self.plan, history, recent, Some(quotient), self.bits[row]);
             advance(self.lane, self.plan, &mut self.traces[place]);
             return Ok(());
         }

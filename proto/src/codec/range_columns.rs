@@ -8,7 +8,7 @@ use super::range_plan::Lane;
 use super::rice::bit_len;
 use crate::varint::{unzigzag, zigzag};
 
-/// Exceptions that are rarer than this share of 65,536 are told by the row.
+/// Exceptions that are rarer than this share of 65,536 are told by the block.
 const RARE: u16 = 6_000;
 
 /// What blocks of columns tell at once, of the schema's columns in turn.
@@ -109,7 +109,7 @@ impl ColumnModels {
         }
     }
 
-    /// Whether the row tells exceptions of this column, because there are few. Those of a column
+    /// Whether a block tells exceptions of this column, because there are few. Those of a column
     /// with a memory are often recent values, which are none.
     #[inline]
     pub(super) const fn are_told(&self, lane: &Lane) -> bool {

@@ -197,7 +197,7 @@ impl Step {
     /// After this history; `sum` is what taps on earlier columns add.
     #[inline(always)]
     fn new(plan: &Plan, lane: &Lane, history: &History<i64>, sum: i128) -> Self {
-        let plain = history.goes_on(plan);
+        let plain = history.next(plan);
         let mut tapped = plain;
         if lane.taps.any {
             tapped = lane.taps.add_own(plain, sum, history.last_three());

@@ -1,4 +1,4 @@
-//! What the range back end asks of every column at every row, made ready once: per schema by a writer,
+//! What the range back end asks of every column in every block, made ready once: per schema by a writer,
 //! per batch by a reader.
 
 use alloc::vec::Vec;

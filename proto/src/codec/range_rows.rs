@@ -422,8 +422,8 @@ pub(super) fn timed(rows: Range<usize>, count: usize, unordered: bool) -> Range<
     start..(len - usize::from(rows.end == count)).max(start)
 }
 
-/// Cells of a batch from which on its raw bits stand beside the interval: that takes less time, and half a
-/// byte more.
+/// Cells of a batch from which on its raw bits stand beside the interval: that takes less time, and two
+/// thirds of a byte more.
 const MANY_CELLS: usize = 512;
 
 /// Whether raw bits of a batch of so many rows and columns stand beside the interval.

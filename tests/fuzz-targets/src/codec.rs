@@ -9,11 +9,11 @@ use headwater_proto::schema::Schema;
 use crate::heap::within;
 use crate::seeds::{from_hex, prefixed};
 
-/// Small, so that an input costs microseconds: what a few rows cannot reach, many cannot either, but
-/// for the limits themselves, which have tests of their own.
+/// Small, so that an input costs microseconds: enough for batches of three blocks with bits beside the
+/// interval, as the frozen ones are. The limits themselves have tests of their own.
 const LIMITS: Limits = Limits {
-    rows: 128,
-    cells: 1_024,
+    rows: 160,
+    cells: 1_440,
     states: 1_024,
     ..Limits::DEFAULT
 };
@@ -24,10 +24,11 @@ const MOST_HEAP_BYTES: usize = LIMITS.states as usize * 3 * 128
     + LIMITS.columns as usize * 4096;
 
 const SCHEMA: &str = include_str!("../../../proto/tests/golden/codec_schema_v1.hex");
-const BATCHES: [&str; 3] = [
+const BATCHES: [&str; 4] = [
     include_str!("../../../proto/tests/golden/codec_batch_varint_v1.hex"),
     include_str!("../../../proto/tests/golden/codec_batch_rice_v1.hex"),
     include_str!("../../../proto/tests/golden/codec_batch_range_v1.hex"),
+    include_str!("../../../proto/tests/golden/codec_batch_range_small_v1.hex"),
 ];
 
 thread_local! {
