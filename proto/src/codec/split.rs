@@ -211,6 +211,14 @@ mod tests {
                 }) += 1;
             }
         }
+        // Where the reciprocal alone is one too low.
+        for (stride, step) in [(65_543, 549_755_818_569), (65_545, 549_755_875_783)] {
+            let mut params = Params::default_for(ColumnKind::I64);
+            params.stride = stride;
+            let plan = Plan::new(ColumnKind::I64, false, params, 0);
+            let mantissa = plan.join(step, 0).cast_signed();
+            assert_eq!(plan.quotient(mantissa), Some(step));
+        }
         assert!(found > 100_000 && none > 100_000, "{found} {none}");
     }
 }
