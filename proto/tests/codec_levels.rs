@@ -1,8 +1,8 @@
-//! Converters of few bits whose codes went through a formula: doubles of all digits that come again.
+//! Converters of few bits, and codes that went through a formula: doubles of all digits that come again.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use headwater_proto::codec::model::{History, Plan, Symbol};
-use headwater_proto::codec::params::Scale;
+use headwater_proto::codec::params::{Corrections, Scale};
 use headwater_proto::codec::stream::{StreamEncoder, StreamError};
 use headwater_proto::codec::{BackEnd, Encoder, Limits, RowVisitor, Rows, decode, fit};
 use headwater_proto::sample::Value;
@@ -224,4 +224,44 @@ fn the_encoder_of_a_microcontroller_refuses_levels() {
         &mut out,
     );
     assert_eq!(refused.err(), Some(StreamError::Schema));
+}
+
+/// Rows of one column, a millisecond apart.
+fn one_column(schema: &Schema, values: impl Iterator<Item = Value<'static>>) -> Rows {
+    let mut rows = Rows::new(schema);
+    for (time, value) in (0..).zip(values) {
+        rows.push_row(time * 1_000, 0, &[Some(value)]).unwrap();
+    }
+    rows
+}
+
+#[test]
+fn a_sentinel_among_the_steps_of_a_converter_is_fitted_and_comes_back() {
+    let mut schema = Schema::new(1, vec![Column::new("steps", ColumnKind::I64)]);
+    let steps = (0..40).map(|at| if at == 17 { i64::MIN } else { at * 7 + at % 3 });
+    let rows = one_column(&schema, steps.map(Value::I64));
+    fit(&rows, &mut schema);
+    let mut payload = Vec::new();
+    Encoder::new(&schema)
+        .encode(7, &rows, &mut payload)
+        .unwrap();
+    decode(&payload, &schema, &Limits::DEFAULT, &mut Compare(&rows, 0)).unwrap();
+}
+
+/// What needs a correction is remembered as well: twelve values that come again take little.
+#[test]
+fn values_with_rare_corrections_are_recent_values() {
+    let mut column = Column::new("knots", ColumnKind::F64);
+    column.params.scale = Scale::Decimal(5);
+    column.params.corrections = Corrections::Rare;
+    column.params.memory = 32;
+    let schema = Schema::new(1, vec![column]);
+    let knots = (0..300).map(|at| f64::from((at * at / 7 + at / 3) % 12 * 40_009 + 7) * 1.15078);
+    let rows = one_column(&schema, knots.map(Value::F64));
+    let mut payload = Vec::new();
+    let mut encoder = Encoder::with_back_end(&schema, BackEnd::Range);
+    encoder.encode(7, &rows, &mut payload).unwrap();
+    // 12 ranks take less than four bits, of which there are 300.
+    assert!(payload.len() < 230, "{} bytes", payload.len());
+    decode(&payload, &schema, &Limits::DEFAULT, &mut Compare(&rows, 0)).unwrap();
 }
