@@ -5,7 +5,6 @@
 
 use super::range::Coder;
 use super::range_models::{Model, Symbols, VALUES};
-
 use super::range_tables::{DOWN, OVER, UP, ZERO};
 use super::rice::bit_len;
 

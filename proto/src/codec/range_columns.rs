@@ -70,11 +70,6 @@ pub(super) struct ColumnModels {
 
 impl ColumnModels {
     pub(super) fn new(plan: &Plan, lane: &Lane) -> Self {
-        let params = &plan.params;
-        let rests = lane.steady
-            && params.reference_bits == 0
-            && params.kin_bits == 0
-            && !lane.first_taps.any;
         let often = plan.says_corrections();
         let share = if plan.params.zero_share == 15 {
             64_500
@@ -103,7 +98,7 @@ impl ColumnModels {
             more: Model::new(1 << 13, 3),
             was_corrected: 0,
             latest: None,
-            moved: if rests { 0 } else { u8::MAX },
+            moved: if lane.starts_steady { 0 } else { u8::MAX },
             numbers: 0,
             is_fresh: true,
         }

@@ -35,6 +35,8 @@ pub(super) struct Lane {
     pub(super) has_levels: bool,
     /// Whether the column hardly ever moves.
     pub(super) steady: bool,
+    /// Whether even its first value is foretold to be the reference.
+    pub(super) starts_steady: bool,
     /// Place of the column among those that taps of later ones look at.
     pub(super) trail: Option<u16>,
     pub(super) taps: Foretold,
@@ -103,6 +105,10 @@ impl RangePlan {
                     says_corrections: plan.says_corrections(),
                     has_levels: plan.has_levels(),
                     steady: params.zero_share == 15,
+                    starts_steady: params.zero_share == 15
+                        && params.reference_bits == 0
+                        && params.kin_bits == 0
+                        && params.first_taps.is_empty(),
                     trail: trails[at],
                     taps: flatten(params.taps.as_slice()),
                     first_taps: flatten(params.first_taps.as_slice()),

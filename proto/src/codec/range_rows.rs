@@ -165,7 +165,7 @@ impl RangeRows {
             block: Block::default(),
             shared: Shared::START,
             time,
-            columns: starts.clone(),
+            columns: Vec::new(),
             starts: (time, starts),
             traces: Vec::new(),
             times: Vec::new(),
@@ -182,10 +182,12 @@ impl RangeRows {
 
     /// Begins a batch of so many rows; the memory stays.
     pub(super) fn begin(&mut self, rows: usize, params: &TimeParams) {
-        self.block.begin(rows, self.columns.len(), self.plan.trails);
+        self.block
+            .begin(rows, self.plan.lanes.len(), self.plan.trails);
         self.shared = Shared::START;
         self.time = self.starts.0;
-        self.columns.copy_from_slice(&self.starts.1);
+        self.columns.clear();
+        self.columns.extend_from_slice(&self.starts.1);
         self.traces.clear();
         self.times.clear();
         self.late = if params.residual_bits == 0 {
@@ -370,9 +372,7 @@ impl RangeRows {
         self.times.push(Trace::new(4, false));
         for (plan, lane) in plans.iter().zip(&self.plan.lanes) {
             let bits = u32::from(plan.params.reference_bits);
-            let quiet =
-                lane.steady && bits == 0 && plan.params.kin_bits == 0 && !lane.first_taps.any;
-            self.traces.push(Trace::new(bits + 4, quiet));
+            self.traces.push(Trace::new(bits + 4, lane.starts_steady));
         }
     }
 

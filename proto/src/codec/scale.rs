@@ -38,16 +38,23 @@ pub fn split_f64(bits: u64, power: f64) -> Option<(i64, i8)> {
     reason = "at most three either way, or void"
 )]
 pub(crate) fn near_f64(bits: u64, power: f64) -> (i64, i8, bool) {
-    let scaled = f64::from_bits(bits) * power;
-    let sum = scaled + ROUNDER;
-    let mantissa = sum.to_bits().wrapping_sub(ROUNDER.to_bits());
-    let stands_for = (sum - ROUNDER) / power;
+    let (mantissa, whole, within) = near(f64::from_bits(bits) * power);
+    let stands_for = whole / power;
     let off = bits.wrapping_sub(stands_for.to_bits()).cast_signed();
-    // NaN fails the comparison too.
-    let exact = (scaled > -LARGEST) & (scaled < LARGEST) & is_small(off);
-    (mantissa.cast_signed(), off as i8, exact)
+    (mantissa, off as i8, within & is_small(off))
 }
 
+/// The nearest integer of a number, as a number too, and whether the number is small enough to have one.
+#[inline(always)]
+fn near(scaled: f64) -> (i64, f64, bool) {
+    let sum = scaled + ROUNDER;
+    let mantissa = sum.to_bits().wrapping_sub(ROUNDER.to_bits());
+    // NaN fails the comparison too.
+    let within = (scaled > -LARGEST) & (scaled < LARGEST);
+    (mantissa.cast_signed(), sum - ROUNDER, within)
+}
+
+/// Whether a distance in units in the last place can be a correction.
 #[inline(always)]
 const fn is_small(off: i64) -> bool {
     let most = MAX_CORRECTION as u64;
@@ -85,10 +92,15 @@ pub fn join_printed(mantissa: i64, correction: i8, parts: u16) -> u64 {
 
 /// Mantissa and correction of a double that was printed with 15 digits, if it has both.
 #[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "at most three either way")]
 pub fn split_printed(bits: u64, parts: u16) -> Option<(i64, i8)> {
-    let mantissa = nearest(f64::from_bits(bits) * f64::from(parts))?;
+    let (mantissa, _, within) = near(f64::from_bits(bits) * f64::from(parts));
+    if !within {
+        return None;
+    }
     let stands_for = join_printed(mantissa, 0, parts);
-    correction(bits.wrapping_sub(stands_for).cast_signed()).map(|c| (mantissa, c))
+    let off = bits.wrapping_sub(stands_for).cast_signed();
+    is_small(off).then_some((mantissa, off as i8))
 }
 
 /// Mantissa and correction of a single, if it has both; `part` is one over `power`, rounded. A
@@ -108,13 +120,10 @@ pub fn split_f32(bits: u32, power: f64, part: f64) -> Option<(i64, i8)> {
     reason = "at most three either way, or void"
 )]
 pub(crate) fn near_f32(bits: u32, power: f64, part: f64) -> (i64, i8, bool) {
-    let scaled = f64::from(f32::from_bits(bits)) * power;
-    let sum = scaled + ROUNDER;
-    let mantissa = sum.to_bits().wrapping_sub(ROUNDER.to_bits());
-    let stands_for = single((sum - ROUNDER) * part);
+    let (mantissa, whole, within) = near(f64::from(f32::from_bits(bits)) * power);
+    let stands_for = single(whole * part);
     let off = i64::from(bits.wrapping_sub(stands_for.to_bits()).cast_signed());
-    let exact = (scaled > -LARGEST) & (scaled < LARGEST) & is_small(off);
-    (mantissa.cast_signed(), off as i8, exact)
+    (mantissa, off as i8, within & is_small(off))
 }
 
 /// Undoes [`split_f32`].
@@ -157,24 +166,6 @@ pub const fn order_f32(bits: u32) -> i64 {
 pub const fn unorder_f32(ordered: i64) -> u32 {
     let signed = ordered as i32;
     (signed ^ ((signed >> 31).cast_unsigned() >> 1).cast_signed()).cast_unsigned()
-}
-
-#[inline]
-fn nearest(scaled: f64) -> Option<i64> {
-    // NaN fails the comparison too.
-    if scaled > -LARGEST && scaled < LARGEST {
-        let sum = (scaled + ROUNDER).to_bits();
-        Some(sum.wrapping_sub(ROUNDER.to_bits()).cast_signed())
-    } else {
-        None
-    }
-}
-
-#[inline]
-fn correction(difference: i64) -> Option<i8> {
-    i8::try_from(difference)
-        .ok()
-        .filter(|c| (-MAX_CORRECTION..=MAX_CORRECTION).contains(c))
 }
 
 #[inline]

@@ -203,6 +203,12 @@ impl Recent {
         self.values.iter().position(|&value| value == bits)
     }
 
+    /// Whether a value becomes the newest, of which the quotient is this if it has one.
+    #[inline]
+    fn takes(&self, plan: &Plan, quotient: Option<i64>) -> bool {
+        self.most != 0 && (plan.remembers_all() || quotient.is_none())
+    }
+
     /// Makes a value the newest, which had this rank if it was one of them.
     fn put(&mut self, bits: u64, rank: Option<usize>) {
         let at = rank.unwrap_or_else(|| {
@@ -272,7 +278,11 @@ pub(super) fn learn(
     quotient: Option<i64>,
     bits: u64,
 ) {
-    let rank = recent.rank(bits);
+    let rank = if recent.takes(plan, quotient) {
+        recent.rank(bits)
+    } else {
+        None
+    };
     learn_at(plan, history, (recent, rank), quotient, bits);
 }
 
@@ -289,7 +299,7 @@ pub(super) fn learn_at(
     if let Some(quotient) = quotient {
         history.learn(plan, quotient);
     }
-    if recent.most != 0 && (plan.remembers_all() || quotient.is_none()) {
+    if recent.takes(plan, quotient) {
         recent.put(bits, rank);
     }
 }
