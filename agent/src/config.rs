@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn all_faults_are_told_at_once() {
         let text = r#"
-            device = "a b"
+            device = "a\u0007b"
             [collector]
             address = "example.org:1883"
             keep_alive_s = 1
@@ -280,7 +280,7 @@ mod tests {
         "#;
         let faults = faults(text);
         for expected in [
-            "device = \"a b\": a device id has only letters",
+            "a device id has no control characters",
             "collector.address = \"example.org:1883\": readings would leave this machine",
             "collector.keep_alive_s = 1: must be from 5 to 600",
             "give both or neither",

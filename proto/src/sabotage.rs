@@ -23,11 +23,15 @@ pub enum Bug {
     RowLostInBatch,
     /// The agent releases records that are received but not committed.
     ReleaseBeforeAck,
+    /// A gateway's Hello for its node counts as the node's own, and what it does not list as gone.
+    ForeignEpochAbandoned,
+    /// Records of an earlier boot are dated by the clock of the present one.
+    EarlierBootDatedByPresent,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::PubackBeforeFsync,
         Self::PublishBeforeSync,
         Self::EpochNotRenewed,
@@ -36,6 +40,8 @@ impl Bug {
         Self::SegmentWithoutSnapshot,
         Self::RowLostInBatch,
         Self::ReleaseBeforeAck,
+        Self::ForeignEpochAbandoned,
+        Self::EarlierBootDatedByPresent,
     ];
 }
 

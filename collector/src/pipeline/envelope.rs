@@ -15,13 +15,13 @@
 
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, SeqRange, Stream};
 use headwater_proto::message::GapReason;
-use headwater_proto::time::UnixMicros;
+use headwater_proto::time::{Base, UnixMicros};
 use serde::{Deserialize, Serialize};
 
 use super::snapshot::SinkCursor;
 
 /// The envelope version this build writes.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// What a journal record is. Numbers are part of the disk format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -123,12 +123,14 @@ pub enum Verdict {
 pub enum TimeClass {
     /// The device said that its clock was synchronised.
     Synced,
-    /// The device had wall time and did not know how good it was.
+    /// The device had wall time that nothing synchronised, or that a receipt proved wrong.
     Wall,
     /// The device counted from boot; the collector dated the boot.
     Dated,
     /// The device sent no time; it is the time of receipt.
     Received,
+    /// The device counted from a boot that nothing dates: its rows go to quarantine.
+    Undated,
 }
 
 /// The clock decision for one record.
@@ -138,14 +140,20 @@ pub struct Clock {
     pub class: TimeClass,
     /// Added to the record's times to get Unix time, in microseconds.
     pub offset_us: i64,
-    /// Largest error of the result in milliseconds; `None` when synchronised.
+    /// Most that the result may be wrong by, in milliseconds; `None`: nobody knows.
     pub error_ms: Option<u32>,
 }
 
 impl Clock {
-    /// Times are Unix time already, from a synchronised clock.
+    /// Times are Unix time already, from a clock that the device says is synchronised to the millisecond.
     pub const SYNCED: Self = Self {
         class: TimeClass::Synced,
+        offset_us: 0,
+        error_ms: Some(1),
+    };
+    /// Times count from a boot that nothing dates.
+    pub const UNDATED: Self = Self {
+        class: TimeClass::Undated,
         offset_us: 0,
         error_ms: None,
     };
@@ -232,8 +240,12 @@ pub enum Change {
         oldest: u64,
         /// The epoch lives in memory only and is never continued.
         ram: bool,
-        /// The sender's boot, 0 if it named none.
+        /// The boot in which the epoch was written, 0 if its sender no longer knows.
         boot: u64,
+        /// Where the times of its records count from.
+        base: Base,
+        /// A gateway listed it for another device.
+        relayed: bool,
     },
     /// A Hello no longer listed the epoch: what is missing of it will not come.
     Abandoned {
@@ -352,12 +364,11 @@ fn write<T: Serialize>(head: &T, body: &[u8], out: &mut Vec<u8>) {
 }
 
 impl EnvelopeError {
-    /// Whether a newer version of this program may know what this one does not.
+    /// Whether another version of this program may know what this one does not.
     #[must_use]
-    pub const fn is_newer(self) -> bool {
+    pub const fn is_other_version(self) -> bool {
         match self {
-            Self::Version(version) => version > VERSION,
-            Self::Kind(_) => true,
+            Self::Version(_) | Self::Kind(_) => true,
             Self::Head => false,
         }
     }
@@ -487,6 +498,8 @@ mod tests {
                     oldest: 1,
                     ram: true,
                     boot: 9,
+                    base: Base::Uptime,
+                    relayed: true,
                 },
                 at: UnixMicros(3),
             }),
@@ -537,8 +550,8 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_version_1_are_frozen() {
-        let golden = include_str!("../../tests/golden/envelope-1.txt");
+    fn the_bytes_of_version_2_are_frozen() {
+        let golden = include_str!("../../tests/golden/envelope-2.txt");
         let mut out = Vec::new();
         let mut text = String::new();
         for record in one_of_each() {

@@ -2,6 +2,7 @@
 
 pub mod credit;
 pub mod custody;
+pub mod dating;
 pub mod decode;
 pub mod envelope;
 pub mod pattern;

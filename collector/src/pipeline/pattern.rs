@@ -2,7 +2,7 @@
 //!
 //! A pattern is a topic whose levels may be `{device}`, `{metric}`, `+` (any one level) or, at the
 //! end, `#` (any rest). `{metric#}` at the end takes the rest as the metric, its levels joined by
-//! `.`. The first pattern that fits decides.
+//! `.`; `{device#}` takes it as the device, as it stands. The first pattern that fits decides.
 
 use headwater_proto::ids::DeviceId;
 
@@ -16,6 +16,7 @@ enum Level {
     Literal(String),
     Any,
     Device,
+    DeviceRest,
     Metric,
     Rest,
     MetricRest,
@@ -37,8 +38,8 @@ pub enum PatternError {
     /// Twice the same.
     #[error("it names {{{0}}} twice")]
     Twice(&'static str),
-    /// `#` or `{metric#}` before the end.
-    #[error("'#' and {{metric#}} stand only at its end")]
+    /// `#`, `{device#}` or `{metric#}` before the end.
+    #[error("'#', {{device#}} and {{metric#}} stand only at its end")]
     RestInside,
     /// A level that mixes text with wildcards.
     #[error("level {0:?} mixes text with a wildcard")]
@@ -70,7 +71,7 @@ impl Pattern {
         for (index, level) in text.split('/').enumerate() {
             let last = index + 1 == count;
             levels.push(match level {
-                "{device}" if levels.contains(&Level::Device) => {
+                "{device}" | "{device#}" if levels.contains(&Level::Device) => {
                     return Err(PatternError::Twice("device"));
                 }
                 "{device}" => Level::Device,
@@ -79,8 +80,9 @@ impl Pattern {
                 }
                 "{metric}" => Level::Metric,
                 "+" => Level::Any,
-                "#" | "{metric#}" if !last => return Err(PatternError::RestInside),
+                "#" | "{device#}" | "{metric#}" if !last => return Err(PatternError::RestInside),
                 "#" => Level::Rest,
+                "{device#}" => Level::DeviceRest,
                 "{metric#}" => Level::MetricRest,
                 text if text.contains(['+', '#', '{', '}']) => {
                     return Err(PatternError::Mixed(text.to_owned()));
@@ -88,7 +90,7 @@ impl Pattern {
                 text => Level::Literal(text.to_owned()),
             });
         }
-        if !levels.contains(&Level::Device) {
+        if !levels.contains(&Level::Device) && !levels.contains(&Level::DeviceRest) {
             return Err(PatternError::NoDevice);
         }
         if levels.first() == Some(&Level::Literal("hw".to_owned())) {
@@ -110,6 +112,12 @@ impl Pattern {
                     let mut rest = parts.by_ref().peekable();
                     rest.peek()?;
                     metric = rest.collect::<Vec<_>>().join(".");
+                }
+                Level::DeviceRest => {
+                    let mut rest = parts.by_ref().peekable();
+                    rest.peek()?;
+                    let rest = rest.collect::<Vec<_>>().join("/");
+                    device = Some(DeviceId::new(&rest).ok()?);
                 }
                 Level::Literal(text) => {
                     if parts.next()? != text {
@@ -173,7 +181,29 @@ mod tests {
     fn a_topic_that_does_not_fit_names_nothing() {
         assert_eq!(target("sensors/{device}", "sensors/p1/temp"), None);
         assert_eq!(target("sensors/{device}/{metric}", "sensors/p1"), None);
-        assert_eq!(target("sensors/{device}", "sensors/not a device"), None);
+        assert_eq!(target("sensors/{device}", "sensors/\u{7}"), None);
+        assert_eq!(target("sensors/{device}", "sensors/"), None);
+        assert_eq!(target("sensors/{device#}", "sensors"), None);
+    }
+
+    #[test]
+    fn a_device_level_of_any_characters_is_a_device_under_its_own_name() {
+        for id in [
+            "entr\u{e9}e",
+            "Living Room Lamp",
+            "00:11:22:33:44:55",
+            "urn:dev:ow:10e2",
+        ] {
+            let found = target("zigbee2mqtt/{device}", &format!("zigbee2mqtt/{id}"));
+            assert_eq!(found, Some((id.to_owned(), String::new())));
+        }
+        let found = target("zigbee2mqtt/{device#}", "zigbee2mqtt/kitchen/floor_light");
+        assert_eq!(
+            found,
+            Some(("kitchen/floor_light".to_owned(), String::new()))
+        );
+        let found = target("/neuron/{device}", "/neuron/modbus");
+        assert_eq!(found, Some(("modbus".to_owned(), String::new())));
     }
 
     #[test]
@@ -190,5 +220,6 @@ mod tests {
             new("{device}/{device}"),
             Some(PatternError::Twice("device"))
         );
+        assert_eq!(new("a/{device#}/b"), Some(PatternError::RestInside));
     }
 }

@@ -1,9 +1,9 @@
-//! Core: what a journal segment begins with, so that all before it may go. Version 1:
+//! Core: what a journal segment begins with, so that all before it may go. Version 2:
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 1 | version |
-//! | n | `Head`, postcard: journal id, sinks' cursors, plan, sessions, plain counters, schemas |
+//! | n | `Head`, postcard: journal id, sinks' cursors, plan, sessions, plain counters, schemas, time bases |
 //! | 4 | number of streams, little-endian |
 //! | each | `TrackHead`, postcard, then the receiver's own bytes |
 //! | rest | open entries of plain devices, in the gate's format: the newest that the log's bound leaves room for |
@@ -21,23 +21,24 @@ use headwater_proto::time::UnixMicros;
 use headwater_spool::format::MAX_SNAPSHOT_BYTES;
 use serde::{Deserialize, Serialize};
 
+use super::dating::KnownBase;
 use super::envelope::SchemaHead;
 use super::schemas::SchemaBook;
 use crate::ledger::{Ledger, PlainTrack, Track};
 
 /// The snapshot version this build writes and reads.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Up to here a new stream, device, session or schema is taken; the rest is for what is known.
 pub(crate) const NEW_BYTES: usize = MAX_SNAPSHOT_BYTES - (4 << 20);
 /// Up to here a stream may get another hole; the rest is for plans and the head of open entries.
 pub(crate) const HOLE_BYTES: usize = MAX_SNAPSHOT_BYTES - (1 << 20);
 /// Most bytes of a stream without holes.
-pub(crate) const STREAM_BYTES: usize = 256;
+pub(crate) const STREAM_BYTES: usize = 336;
 /// Most bytes of one more hole: a range in each of four sets.
 pub(crate) const RANGE_BYTES: usize = 4 * 18;
 /// Most bytes of a plain device's counter and marks, or of a schema's number.
-pub(crate) const NUMBER_BYTES: usize = 128;
+pub(crate) const NUMBER_BYTES: usize = 192;
 
 /// How far a sink has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +70,7 @@ struct Head<'a> {
     plain: Vec<(&'a DeviceId, u64, &'a [SeqRange])>,
     schemas: Vec<&'a [u8]>,
     numbers: &'a [(SchemaHead, u32)],
+    time_bases: Vec<(&'a DeviceId, u64, KnownBase)>,
 }
 
 /// The small things, as they are read.
@@ -82,6 +84,7 @@ struct ReadHead<'a> {
     #[serde(borrow)]
     schemas: Vec<&'a [u8]>,
     numbers: Vec<(SchemaHead, u32)>,
+    time_bases: Vec<(DeviceId, u64, KnownBase)>,
 }
 
 /// What stands before each stream's marks.
@@ -91,6 +94,8 @@ struct TrackHead {
     claimed: u64,
     ram: bool,
     boot: u64,
+    relayed: bool,
+    listed_at: UnixMicros,
     abandoned: bool,
     closed_at: Option<UnixMicros>,
 }
@@ -150,6 +155,7 @@ pub(crate) fn write(parts: &Parts<'_>, out: &mut Vec<u8>) -> usize {
             .collect(),
         schemas: schemas.iter().map(|bytes| &**bytes).collect(),
         numbers: &numbers,
+        time_bases: parts.ledger.time_bases().all(),
     };
     extend(&head, out);
     let forgets = sabotage::is(Bug::SegmentWithoutSnapshot);
@@ -172,6 +178,8 @@ pub(crate) fn write_track(stream: &Stream, track: &Track, out: &mut Vec<u8>) {
         claimed: track.claimed,
         ram: track.ram,
         boot: track.boot,
+        relayed: track.relayed,
+        listed_at: track.listed_at,
         abandoned: track.abandoned,
         closed_at: track.closed_at,
     };
@@ -188,6 +196,8 @@ pub(crate) fn read_track(bytes: &[u8]) -> Option<(Stream, Track, &[u8])> {
         claimed: head.claimed,
         ram: head.ram,
         boot: head.boot,
+        relayed: head.relayed,
+        listed_at: head.listed_at,
         abandoned: head.abandoned,
         closed_at: head.closed_at,
     };
@@ -204,20 +214,20 @@ fn extend<T: Serialize>(value: &T, out: &mut Vec<u8>) {
 pub(crate) enum NotRead {
     /// It is none.
     Damaged,
-    /// A newer version of this program wrote it.
-    Newer(u8),
+    /// Another version of this program wrote it.
+    OtherVersion(u8),
 }
 
 /// Reads a snapshot.
 pub(crate) fn read(bytes: &[u8]) -> Result<Restored, NotRead> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => read_version_1(rest).ok_or(NotRead::Damaged),
-        Some((&version, _)) if version > VERSION => Err(NotRead::Newer(version)),
-        Some(_) | None => Err(NotRead::Damaged),
+        Some((&VERSION, rest)) => read_version_2(rest).ok_or(NotRead::Damaged),
+        Some((0, _)) | None => Err(NotRead::Damaged),
+        Some((&version, _)) => Err(NotRead::OtherVersion(version)),
     }
 }
 
-fn read_version_1(rest: &[u8]) -> Option<Restored> {
+fn read_version_2(rest: &[u8]) -> Option<Restored> {
     let (head, rest) = postcard::take_from_bytes::<ReadHead<'_>>(rest).ok()?;
     let schemas = SchemaBook::default();
     for (number, place) in &head.numbers {
@@ -237,6 +247,9 @@ fn read_version_1(rest: &[u8]) -> Option<Restored> {
             committed.insert(range).ok()?;
         }
         ledger.restore_plain(device, PlainTrack { next, committed });
+    }
+    for (device, boot, base) in &head.time_bases {
+        ledger.restore_time_base(device, *boot, *base);
     }
     let (open, _) = OpenEntries::decode(rest).ok()?;
     let sessions = head.sessions.into_iter().map(Arc::from).collect();
@@ -272,6 +285,7 @@ mod tests {
     use headwater_proto::frame::{self, Kind};
     use headwater_proto::ids::{Epoch, Lane};
     use headwater_proto::schema::{Column, ColumnKind, Schema};
+    use headwater_proto::time::Base;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -288,6 +302,8 @@ mod tests {
             oldest: 0,
             ram: true,
             boot: 4,
+            base: Base::Wall,
+            relayed: false,
         };
         ledger.apply(&Record::Mark(MarkHead {
             stream: stream.clone(),
@@ -366,9 +382,9 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_version_1_are_frozen() {
+    fn the_bytes_of_version_2_are_frozen() {
         let hex: String = bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        let golden = include_str!("../../tests/golden/snapshot-1.txt");
+        let golden = include_str!("../../tests/golden/snapshot-2.txt");
         assert_eq!(
             hex,
             golden.trim_end(),
@@ -409,7 +425,7 @@ mod tests {
     fn a_snapshot_of_a_later_version_is_told_from_damage() {
         let mut bytes = bytes();
         bytes[0] = VERSION + 1;
-        assert_eq!(read(&bytes).err(), Some(NotRead::Newer(VERSION + 1)));
+        assert_eq!(read(&bytes).err(), Some(NotRead::OtherVersion(VERSION + 1)));
         bytes[0] = 0;
         assert_eq!(read(&bytes).err(), Some(NotRead::Damaged));
     }

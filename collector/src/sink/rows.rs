@@ -11,6 +11,7 @@ use headwater_proto::codec::BatchHeader;
 use headwater_proto::frame::{self, Frame, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, Lane, Stream};
 use headwater_proto::message::{self, EpochEnd, Gap, GapReason, Stage};
+use headwater_proto::refused::Refused as ProtoRefused;
 use headwater_proto::schema::ColumnKind;
 use headwater_proto::text::{Lines, TextHeader};
 
@@ -144,6 +145,11 @@ impl RowMaker {
                 }
                 None => self.lost(head, Reason::Undecodable, None, bytes, rows),
             },
+            Kind::Refused => match ProtoRefused::decode(frame.payload) {
+                Some(refused) => self.refused_input(head, &refused, rows),
+                None => self.lost(head, Reason::Undecodable, None, bytes, rows),
+            },
+            Kind::TimeBase => self.empty(head, rows),
             Kind::Blob
             | Kind::Summary
             | Kind::Schema
@@ -226,7 +232,9 @@ impl RowMaker {
         let (time_class, time_err_ms) = (class_of(origin.clock.class), origin.clock.error_ms);
         let (mut taken, mut refused) = (0, 0);
         for reading in self.readings.iter() {
-            let refusal = if self.believes(reading.ts_us, origin.at.0) {
+            let refusal = if origin.clock.class == TimeClass::Undated {
+                Some("undated")
+            } else if self.believes(reading.ts_us, origin.at.0) {
                 let row = SampleRow {
                     device_id: origin.device.as_str(),
                     metric: reading.metric,
@@ -363,6 +371,50 @@ impl RowMaker {
         })
     }
 
+    /// Parts of an input that a source could not read: a row of quarantine each.
+    fn refused_input(
+        &mut self,
+        head: &BatchHead,
+        refused: &ProtoRefused<'_>,
+        rows: &mut Rows,
+    ) -> Result<(), RowError> {
+        for (row, part) in (0u32..).zip(refused.parts()) {
+            self.counters.quarantined += 1;
+            rows.push_quarantine(QuarantineRow {
+                stream: head.stream.clone(),
+                seq: head.seq,
+                row: Some(row),
+                metric: None,
+                batch_samples: Some(refused.count),
+                samples: 1,
+                reason: format!(
+                    "refused_input: {}, {}: {}",
+                    refused.source, part.place, part.cause
+                ),
+                payload: Some(part.bytes.to_vec()),
+                at_us: head.at.0,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A record that holds no sample: its number is told as a gap of none, so that it is not missed.
+    fn empty(&mut self, head: &BatchHead, rows: &mut Rows) -> Result<(), RowError> {
+        rows.push_gap(GapRow {
+            stream: head.stream.clone(),
+            seqs: Some((head.seq, head.seq)),
+            samples: Some(0),
+            t_first_us: None,
+            t_last_us: None,
+            reason: GapReason::Empty.name().to_owned(),
+            stage: Stage::Collector.name().to_owned(),
+            sink: None,
+            at_us: head.at.0,
+            record: None,
+            source: None,
+        })
+    }
+
     /// A record in custody that nobody can read: its bytes to quarantine, its number to a gap.
     fn lost(
         &mut self,
@@ -454,8 +506,9 @@ pub fn boot_of(boot: u64) -> Option<u64> {
 
 const fn class_of(class: TimeClass) -> rows::TimeClass {
     match class {
-        TimeClass::Synced | TimeClass::Wall => rows::TimeClass::Synced,
-        TimeClass::Dated => rows::TimeClass::Offset,
+        TimeClass::Synced => rows::TimeClass::Synced,
+        TimeClass::Wall => rows::TimeClass::Wall,
+        TimeClass::Dated | TimeClass::Undated => rows::TimeClass::Offset,
         TimeClass::Received => rows::TimeClass::Received,
     }
 }

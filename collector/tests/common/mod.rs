@@ -23,7 +23,7 @@ use headwater_gate::repeat::fingerprint;
 use headwater_gate::{ConnId, Token};
 use headwater_lake::MemStore;
 use headwater_lake::audit::Audit;
-use headwater_proto::bundle::{self, BundleHead};
+use headwater_proto::bundle::{self, BundleHead, Stamps};
 use headwater_proto::codec::{Encoder, Rows};
 use headwater_proto::frame::{self, Frames, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, Lane};
@@ -32,7 +32,7 @@ use headwater_proto::message::{
 };
 use headwater_proto::sample::Value;
 use headwater_proto::schema::{Column, ColumnKind, Schema};
-use headwater_proto::time::{Millis, Now, UnixMicros};
+use headwater_proto::time::{Base, Millis, Now, UnixMicros};
 use headwater_spool::{Disk, FakeDisk, Reader};
 
 pub const CONN: ConnId = ConnId(1);
@@ -322,6 +322,8 @@ pub fn listed(epoch: u64, oldest: u64, next: u64) -> HelloStream {
         next,
         ram: false,
         ended: false,
+        boot: 3,
+        base: Base::Wall,
     }
 }
 
@@ -331,8 +333,8 @@ pub fn hello(streams: &[HelloStream]) -> Vec<u8> {
 
 pub fn hello_of(origin: &DeviceId, streams: &[HelloStream]) -> Vec<u8> {
     let hello = Hello {
-        version_min: 1,
-        version_max: 1,
+        version_min: headwater_proto::message::PROTOCOL,
+        version_max: headwater_proto::message::PROTOCOL,
         origin: origin.clone(),
         nonce: 7,
         page: 0,
@@ -352,7 +354,7 @@ pub fn hello_of(origin: &DeviceId, streams: &[HelloStream]) -> Vec<u8> {
 fn wall() -> WallClock {
     WallClock {
         time: UnixMicros(START_US),
-        error_ms: 0,
+        error_ms: Some(1),
     }
 }
 
@@ -412,7 +414,12 @@ pub fn bundle_of(origin: &DeviceId, epoch: u64, first: u64, frames: &[(Kind, Vec
         first,
         ram: false,
         boot: 3,
-        uptime_ms: 2000,
+        base: Base::Wall,
+        stamps: Stamps {
+            synced: true,
+            error_ms: Some(1),
+        },
+        uptime_ms: Some(2000),
         wall: Some(wall()),
     };
     let frames = frames

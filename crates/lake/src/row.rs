@@ -8,6 +8,8 @@ use headwater_proto::sample::Value;
 pub enum TimeClass {
     /// The device's clock was synchronised.
     Synced,
+    /// The device's clock was not synchronised, or a receipt proved it wrong.
+    Wall,
     /// Boot and uptime, dated by the offset that the collector measured for that boot.
     Offset,
     /// Dated after the fact, between two bounds.
@@ -22,6 +24,7 @@ impl TimeClass {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Synced => "synced",
+            Self::Wall => "wall",
             Self::Offset => "offset",
             Self::Bounded => "bounded",
             Self::Received => "received",

@@ -45,11 +45,11 @@ pub enum OpenError {
     },
     /// Beginning anew beside such a journal would take again what the lake has.
     #[error(
-        "the journal was written by a newer version of this program ({what}); run that version, or \
-         move the journal away: a new one begins beside the lake, and agents send again what is not \
-         in it"
+        "the journal was written by another version of this program ({what}); run that version until \
+         its sinks have everything, or move the journal away: a new one begins beside the lake, and \
+         agents send again what is not in it"
     )]
-    Newer {
+    OtherVersion {
         /// What this version does not know.
         what: String,
     },
@@ -87,7 +87,7 @@ impl<D: Disk> Custody<D> {
     /// of epochs that are over.
     ///
     /// # Errors
-    /// [`OpenError`] if the disk cannot be read, or was written by a newer version. Damage is never
+    /// [`OpenError`] if the disk cannot be read, or was written by another version. Damage is never
     /// a reason.
     pub fn open(
         disk: D,
@@ -145,6 +145,7 @@ impl<D: Disk> Custody<D> {
             outputs: VecDeque::new(),
             credit: 0,
             next_expiry: Millis(0),
+            next_relayed: Millis(0),
             counters: Counters::default(),
             scratch: Vec::new(),
             snapshot_bytes: 0,
@@ -241,7 +242,7 @@ impl<D: Disk> Custody<D> {
     fn read_again(&mut self, position: u64, kind: u8, payload: &[u8]) -> Result<(), OpenError> {
         let record = match envelope::decode(kind, payload) {
             Ok(record) => record,
-            Err(error) if error.is_newer() => return Err(newer(error)),
+            Err(error) if error.is_other_version() => return Err(other_version(error)),
             Err(_) => {
                 self.counters.records_damaged_total += 1;
                 return Ok(());
@@ -364,8 +365,8 @@ impl<D: Disk> Custody<D> {
     }
 }
 
-fn newer(error: EnvelopeError) -> OpenError {
-    OpenError::Newer {
+fn other_version(error: EnvelopeError) -> OpenError {
+    OpenError::OtherVersion {
         what: error.to_string(),
     }
 }
@@ -393,7 +394,7 @@ enum Found {
 
 fn newest_snapshot<D: Disk>(log: &Log<D>) -> Result<Found, OpenError> {
     if let Some(segment) = log.segments().find(|segment| !segment.readable) {
-        return Err(OpenError::Newer {
+        return Err(OpenError::OtherVersion {
             what: format!("segment {:016x} is of another format", segment.id),
         });
     }
@@ -407,9 +408,9 @@ fn newest_snapshot<D: Disk>(log: &Log<D>) -> Result<Found, OpenError> {
                 return Ok(Found::Good(segment.first, restored));
             }
             Ok(restored) => return Ok(Found::Older(segment.first, restored)),
-            Err(NotRead::Newer(version)) => {
+            Err(NotRead::OtherVersion(version)) => {
                 let what = format!("its snapshots are of version {version}");
-                return Err(OpenError::Newer { what });
+                return Err(OpenError::OtherVersion { what });
             }
             Err(NotRead::Damaged) => {}
         }
@@ -443,7 +444,7 @@ fn newest_begin<D: Disk>(log: &Log<D>) -> Result<Option<(u64, Restored)>, OpenEr
                     restored.sinks = head.sinks;
                     found = Some((first, restored));
                 }
-                Err(error) if error.is_newer() => failed = Some(newer(error)),
+                Err(error) if error.is_other_version() => failed = Some(other_version(error)),
                 Ok(_) | Err(_) => {}
             }
             ControlFlow::Continue(())

@@ -51,6 +51,9 @@ pub struct Settings {
     /// How long an epoch must be absent from its sender's Hellos before it counts as abandoned: a
     /// second device with the same identity may still bring it back.
     pub abandon_after_ms: u64,
+    /// The same for an epoch that gateways list for another device: a gateway that is away may be the
+    /// only one that holds it.
+    pub relayed_abandon_after_ms: u64,
     /// How long the marks of a closed and committed epoch stay at hand; later they are looked up in
     /// the index.
     pub keep_closed_ms: u64,
@@ -81,6 +84,7 @@ impl Default for Settings {
             gateways: Vec::new(),
             max_bundle_bytes: headwater_proto::bundle::DEFAULT_MAX_BUNDLE_BYTES,
             abandon_after_ms: 10 * 60 * 1000,
+            relayed_abandon_after_ms: 30 * 24 * 3_600 * 1000,
             keep_closed_ms: 7 * 24 * 3_600 * 1000,
             withheld_bytes_per_connection: 512 << 10,
             withheld_bytes: 16 << 20,
@@ -224,6 +228,10 @@ counters! {
     plain_repeats_total,
     /// Publishes that were not frames, or not whole.
     malformed_total,
+    /// Records whose times count from a boot that nothing dates.
+    undated_total,
+    /// Hellos of senders that speak no protocol version of this build.
+    versions_refused_total,
     /// Records refused before custody.
     rejects_total,
     /// Schemas asked for.
