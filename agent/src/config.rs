@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use headwater_program::faults::{self, Faults, Renamed, within};
+use headwater_program::log::Log;
 use headwater_proto::ids::{DeviceId, Lane};
-use serde::Deserialize;
 
 mod raw;
 mod sources;
@@ -20,10 +21,8 @@ pub const SEND_SOURCE: &str = "send";
 /// Every setting with its default and what it means, as `--print-config` shows it.
 pub const DEFAULTS: &str = include_str!("default.toml");
 
-/// Why a configuration is not taken: all that the operator must fix.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("\n"))]
-pub struct Faults(pub Vec<String>);
+/// Keys that settings had in earlier versions.
+const RENAMED: &[Renamed] = &[];
 
 /// A configuration that was checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,15 +106,6 @@ pub struct Status {
     pub socket: Option<PathBuf>,
 }
 
-/// Logging.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Log {
-    /// A filter of the `tracing` kind.
-    pub level: String,
-    /// JSON instead of text.
-    pub json: bool,
-}
-
 impl Config {
     /// Reads and checks a configuration.
     ///
@@ -125,14 +115,9 @@ impl Config {
     /// # Errors
     /// [`Faults`]: what TOML itself refuses, or else every setting that is wrong.
     pub fn parse(text: &str, host_name: &str) -> Result<Self, Faults> {
-        let raw: raw::RawConfig =
-            toml::from_str(text).map_err(|error| Faults(vec![error.to_string()]))?;
-        let mut problems = Vec::new();
-        let config = raw.check(host_name, &mut problems);
-        match config {
-            Some(config) if problems.is_empty() => Ok(config),
-            _ => Err(Faults(problems)),
-        }
+        faults::parse(text, RENAMED, |raw: raw::RawConfig, problems| {
+            raw.check(host_name, problems)
+        })
     }
 }
 
@@ -169,24 +154,6 @@ fn is_loopback(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-/// `value` if it lies in `range`, or a line in `problems` that says why it must.
-fn within(
-    key: &str,
-    value: u64,
-    range: std::ops::RangeInclusive<u64>,
-    why: &str,
-    problems: &mut Vec<String>,
-) -> u64 {
-    if !range.contains(&value) {
-        problems.push(format!(
-            "{key} = {value}: must be from {} to {}, {why}",
-            range.start(),
-            range.end()
-        ));
-    }
-    value.clamp(*range.start(), *range.end())
-}
-
 /// Tags as sorted pairs.
 fn tags(raw: BTreeMap<String, String>, problems: &mut Vec<String>) -> Vec<(String, String)> {
     use headwater_proto::codec::Limits;
@@ -211,13 +178,6 @@ fn tags(raw: BTreeMap<String, String>, problems: &mut Vec<String>) -> Vec<(Strin
 /// An empty text means "none".
 fn path(text: String) -> Option<PathBuf> {
     (!text.is_empty()).then(|| text.into())
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum LogFormat {
-    Text,
-    Json,
 }
 
 #[cfg(test)]

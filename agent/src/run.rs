@@ -3,17 +3,19 @@
 //! Order of a stop: sources, then the engine stores what they gave and sends it while the collector
 //! answers, ends its epochs and syncs, then the link is dropped.
 
-use std::io::Read;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
+use headwater_program::chain::chain;
+use headwater_program::entropy::random;
+use headwater_program::shutdown::Shutdown;
 use headwater_proto::delivery::SenderLimits;
 use headwater_proto::text::MAX_DICTIONARY_BYTES;
 use headwater_spool::RealDisk;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
@@ -76,16 +78,6 @@ pub fn settings(config: &Config, boot: u64) -> Settings {
     }
 }
 
-/// 64 random bits from the operating system.
-///
-/// # Errors
-/// If the system has none to give.
-pub fn random() -> std::io::Result<u64> {
-    let mut bytes = [0; 8];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(u64::from_le_bytes(bytes))
-}
-
 /// Opens the spool of a configuration.
 ///
 /// # Errors
@@ -98,17 +90,11 @@ pub fn open_engine(config: &Config, clock: Clock) -> anyhow::Result<Engine<RealD
             dir.display()
         )
     })?;
-    let mut pool = Vec::new();
-    for _ in 0..4 {
-        pool.push(random().context("cannot read /dev/urandom")?);
-    }
-    let boot = pool.pop().unwrap_or_default();
-    let mut draw = || pool.pop().unwrap_or_default();
     let settings = Settings {
         dictionary: config.dictionary.as_deref().and_then(dictionary),
-        ..settings(config, boot)
+        ..settings(config, random())
     };
-    let engine = Engine::open(disk, settings, &mut draw, clock.now())?;
+    let engine = Engine::open(disk, settings, &mut random, clock.now())?;
     for trouble in engine.trouble() {
         tracing::warn!("spool: {trouble}");
     }
@@ -142,6 +128,7 @@ fn dictionary(path: &Path) -> Option<Arc<[u8]>> {
 /// What kept it from starting, or which part ended early.
 pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let clock = Clock::start();
+    let mut shutdown = Shutdown::listen().context("cannot catch signals")?;
     let engine = open_engine(&config, clock)?;
     let password = match &config.collector.login {
         Some((_, path)) => Some(
@@ -192,22 +179,18 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
             }
             let _ = ended.send(());
         })?;
-    let link = tokio::spawn(link.run(publishes, link_events, random().unwrap_or_default()));
+    let link = tokio::spawn(link.run(publishes, link_events, random()));
     tracing::info!(device = %config.device, "the agent runs");
 
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut early = false;
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = shutdown.requested() => {}
         _ = &mut engine_ended => early = true,
         Some(ended) = sources.tasks.join_next() => {
             ended.context("a source's task failed")??;
             // A source that ended is no reason to stop the others.
             tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                () = shutdown.requested() => {}
                 _ = &mut engine_ended => early = true,
             }
         }
@@ -260,7 +243,7 @@ impl Sources {
             let stop = stop.clone();
             all.tasks.spawn(async move {
                 if let Err(error) = lines::serve_send(&path, outlet, stop, Arc::default()).await {
-                    tracing::warn!("`send` will not reach this agent: {}", cause(&error));
+                    tracing::warn!("`send` will not reach this agent: {}", chain(&error));
                 }
                 Ok(())
             });
@@ -307,7 +290,7 @@ impl Sources {
             }
             SourceKind::Replay(replay) => self.thread(&name.clone(), move || {
                 if let Err(error) = replay::run(&replay, resume, &outlet, &stop, clock) {
-                    tracing::error!(source = name, "{}", cause(&error));
+                    tracing::error!(source = name, "{}", chain(&error));
                 }
             }),
             SourceKind::Generator(signals) => {
@@ -321,7 +304,7 @@ impl Sources {
                     if let Err(error) =
                         lines::run(&name, &lines, outlet, stop, Arc::default()).await
                     {
-                        tracing::error!(source = name, "{}", cause(&error));
+                        tracing::error!(source = name, "{}", chain(&error));
                     }
                     Ok(())
                 });
@@ -354,33 +337,8 @@ impl Sources {
     }
 }
 
-/// An error with its sources, on one line.
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
-}
-
 /// The host's name, or nothing.
 #[must_use]
 pub fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default()
-}
-
-/// Reads and checks the configuration in `path`, or the defaults.
-///
-/// # Errors
-/// Every fault.
-pub fn read_config(path: Option<&Path>) -> anyhow::Result<Config> {
-    let text = match path {
-        Some(path) => std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", path.display()))?,
-        None => String::new(),
-    };
-    Config::parse(&text, &host_name()).map_err(Into::into)
 }

@@ -11,15 +11,16 @@ use anyhow::{Context as _, Result, anyhow};
 use headwater_gate::identity::Loopback;
 use headwater_gate::{Gate, Settings as GateSettings};
 use headwater_lake::LocalStore;
+use headwater_program::clock::Clock;
+use headwater_program::entropy::random;
+use headwater_program::shutdown::Shutdown;
 use headwater_proto::ids::JournalId;
 use headwater_proto::time::UnixMicros;
 use headwater_spool::RealDisk;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, entropy};
 use crate::config::Config;
 use crate::done_store::DoneStore;
 use crate::http;
@@ -49,7 +50,7 @@ fn open_cores(config: &Config) -> Result<(Custody<RealDisk>, LakeSink<LocalStore
     })?;
     tracing::info!(?found, "index of epochs that are over open");
     let done = Box::new(done);
-    let (mut custody, opened) = Custody::open(disk, config.custody.clone(), done, &mut entropy)?;
+    let (mut custody, opened) = Custody::open(disk, config.custody.clone(), done, &mut random)?;
     tracing::info!(
         journal = %custody.journal(),
         replayed = opened.replayed,
@@ -74,7 +75,7 @@ fn open_cores(config: &Config) -> Result<(Custody<RealDisk>, LakeSink<LocalStore
     }
     let store = LocalStore::new(&config.lake_dir)
         .with_context(|| format!("cannot use the lake's folder {}", config.lake_dir.display()))?;
-    let lake = sink::join(&mut custody, &opened, store, config.lake, &mut entropy)?;
+    let lake = sink::join(&mut custody, &opened, store, config.lake, &mut random)?;
     Ok((custody, lake))
 }
 
@@ -95,6 +96,7 @@ pub fn run(config: Config, clock: Clock) -> Result<()> {
 }
 
 async fn run_parts(config: Config, clock: Clock) -> Result<()> {
+    let mut shutdown = Shutdown::listen().context("cannot catch signals")?;
     let board = Arc::new(Board::default());
     let (custody, lake) = open_cores(&config)?;
     let journal = custody.journal();
@@ -191,7 +193,7 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     }
 
     let result = tokio::select! {
-        () = asked_to_stop() => Ok(()),
+        () = shutdown.requested() => Ok(()),
         ended = parts.join_next() => Err(early(ended)),
         _ = owner_part.join_next() => Err(anyhow!("custody ended early")),
         _ = gate_part.join_next() => Err(anyhow!("the gate ended early")),
@@ -269,19 +271,5 @@ fn early(ended: Option<Result<Ended, tokio::task::JoinError>>) -> anyhow::Error 
         Some(Ok((part, Err(error)))) => error.context(part),
         Some(Err(error)) => error.into(),
         None => anyhow!("every part ended early"),
-    }
-}
-
-async fn asked_to_stop() {
-    let (Ok(mut term), Ok(mut int)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        tracing::error!("signals cannot be caught; stop this program with SIGKILL");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
     }
 }
