@@ -272,6 +272,19 @@ mod tests {
     }
 
     #[test]
+    fn a_level_that_would_silence_the_log_is_refused_with_those_there_are() {
+        let told = faults("[log]\nlevel = \"warning\"\n");
+        assert!(
+            told.starts_with("log.level = \"warning\": ")
+                && told.contains("off, error, warn, info, debug and trace"),
+            "{told}"
+        );
+        let text = "[log]\nlevel = \"warn,headwater_spool=debug\"\n";
+        let log = Config::parse(text, "host").unwrap().log;
+        assert_eq!(log.levels, "warn,headwater_spool=debug".parse().unwrap());
+    }
+
+    #[test]
     fn a_host_beyond_loopback_needs_the_word_insecure() {
         let text = "[collector]\naddress = \"[2001:db8::1]:1883\"\ninsecure = true";
         let config = Config::parse(text, "h").unwrap();

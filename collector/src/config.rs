@@ -161,6 +161,17 @@ mod tests {
     }
 
     #[test]
+    fn a_level_that_would_silence_the_log_is_refused_with_those_there_are() {
+        let told = Config::parse("[log]\nlevel = \"warning\"\n").unwrap_err();
+        let told = told.to_string();
+        assert!(
+            told.starts_with("log.level = \"warning\": ")
+                && told.contains("off, error, warn, info, debug and trace"),
+            "{told}"
+        );
+    }
+
+    #[test]
     fn own_patterns_replace_the_default_ones() {
         let text = "[[plain]]\ntopic = \"plant/{device}/{metric}\"\ndecoder = \"number\"\n";
         let config = Config::parse(text).unwrap();

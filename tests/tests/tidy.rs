@@ -209,6 +209,7 @@ fn the_agent_stays_free_of_the_collectors_heavy_parts() {
         "aws-config ",
         "aws-lc-rs ",
         "sled ",
+        "regex-automata ",
     ] {
         assert!(!tree.contains(banned), "the agent's tree holds {banned}");
     }
