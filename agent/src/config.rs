@@ -119,6 +119,14 @@ impl Config {
             raw.check(host_name, problems)
         })
     }
+
+    /// As [`Config::parse`], with what could be made in spite of faults, for further checks.
+    #[must_use]
+    pub fn parse_leniently(text: &str, host_name: &str) -> (Option<Self>, Vec<String>) {
+        faults::parse_leniently(text, RENAMED, |raw: raw::RawConfig, problems| {
+            raw.check(host_name, problems)
+        })
+    }
 }
 
 /// A lane by its name, or a line in `problems`.
@@ -135,6 +143,13 @@ fn lane(key: &str, name: &str, problems: &mut Vec<String>) -> Lane {
 
 /// `host:port`, or a line in `problems`.
 fn address(key: &str, text: &str, problems: &mut Vec<String>) -> (String, u16) {
+    if let Some((scheme, rest)) = text.split_once("://") {
+        problems.push(format!(
+            "{key} = {text:?}: must be HOST:PORT, so without {scheme}://, for example {}",
+            rest.trim_end_matches('/')
+        ));
+        return (String::new(), 0);
+    }
     let parts = text.rsplit_once(':').and_then(|(host, port)| {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         Some((host.to_owned(), port.parse().ok()?)).filter(|(host, _)| !host.is_empty())

@@ -14,6 +14,7 @@
 pub mod command;
 pub mod config;
 pub mod desk;
+pub mod doctor;
 pub mod pipeline;
 pub mod run;
 pub mod source;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use headwater_agent::config::{Config, DEFAULTS};
-use headwater_agent::{command, run};
+use headwater_agent::{command, doctor, run};
 use headwater_program::{config, log, output};
 
 /// Reads sensors, keeps their samples on disk, and sends them until they are in the lake.
@@ -62,14 +62,13 @@ fn work(arguments: Arguments) -> anyhow::Result<bool> {
         output::print(DEFAULTS)?;
         return Ok(true);
     }
-    let host = run::host_name();
-    let config = config::load(arguments.config.as_deref(), |text| {
-        Config::parse(text, &host)
-    })?;
+    let (path, host) = (arguments.config.as_deref(), run::host_name());
     if arguments.check {
+        config::load(path, |text| doctor::check(text, &host))?;
         output::print("the configuration is valid\n")?;
         return Ok(true);
     }
+    let config = config::load(path, |text| Config::parse(text, &host))?;
     match arguments.command.unwrap_or(Command::Run {
         until_drained: false,
     }) {

@@ -3,7 +3,6 @@
 //! Order of a stop: sources, then the engine stores what they gave and sends it while the collector
 //! answers, ends its epochs and syncs, then the link is dropped.
 
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,7 +13,6 @@ use headwater_program::chain::chain;
 use headwater_program::entropy::random;
 use headwater_program::shutdown::Shutdown;
 use headwater_proto::delivery::SenderLimits;
-use headwater_proto::text::MAX_DICTIONARY_BYTES;
 use headwater_spool::RealDisk;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -22,10 +20,10 @@ use tokio::task::JoinSet;
 use crate::clock::Clock;
 use crate::config::{Config, SEND_SOURCE, Source, SourceKind};
 use crate::desk::{Desk, Inlet};
+use crate::doctor;
 use crate::pipeline::batcher::BatchLimits;
 use crate::pipeline::engine::{Engine, Settings, SourceSettings, SpoolSettings};
 use crate::pipeline::record::Cursor;
-use crate::pipeline::text;
 use crate::source::{Outlet, Stop, exec, file, generator, host, lines, replay};
 use crate::uplink::{LINK_EVENTS, mqtt::Link};
 
@@ -101,25 +99,14 @@ pub fn open_engine(config: &Config, clock: Clock) -> anyhow::Result<Engine<RealD
     Ok(engine)
 }
 
-/// Reads a dictionary of log lines. One that is of no use costs bytes, not lines.
+/// The dictionary of log lines. One that is of no use costs bytes, not lines.
 fn dictionary(path: &Path) -> Option<Arc<[u8]>> {
-    let read = || {
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(path)?;
-        file.take(MAX_DICTIONARY_BYTES as u64 + 1)
-            .read_to_end(&mut bytes)?;
-        Ok::<_, std::io::Error>(bytes)
-    };
-    let (path, without) = (path.display(), "log lines are sent without it");
-    match read() {
-        Ok(bytes) if text::is_whole(&bytes) => return Some(bytes.into()),
-        Ok(_) => tracing::error!(
-            "text.dictionary {path}: not a zstd dictionary of at most {MAX_DICTIONARY_BYTES} bytes; \
-             `headwater-collector dictionary` trains one; {without}"
-        ),
-        Err(error) => tracing::error!("text.dictionary {path}: {error}; {without}"),
-    }
-    None
+    doctor::dictionary(path)
+        .inspect_err(|error| {
+            let path = path.display();
+            tracing::error!("text.dictionary {path}: {error}; log lines are sent without it");
+        })
+        .ok()
 }
 
 /// Runs the agent until SIGTERM or SIGINT.
@@ -132,10 +119,8 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let engine = open_engine(&config, clock)?;
     let password = match &config.collector.login {
         Some((_, path)) => Some(
-            std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read the password in {}", path.display()))?
-                .trim_end()
-                .to_owned(),
+            doctor::password(path)
+                .with_context(|| format!("cannot read the password in {}", path.display()))?,
         ),
         None => None,
     };

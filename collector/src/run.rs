@@ -3,6 +3,7 @@
 //! The gate stops first, then custody syncs what arrived, then the lake takes the rest, then the
 //! owner of the journal ends. A part that ends early is an error that names it.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -97,6 +98,12 @@ pub fn run(config: Config, clock: Clock) -> Result<()> {
 
 async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     let mut shutdown = Shutdown::listen().context("cannot catch signals")?;
+    // Nothing runs yet that an address which is taken would leave behind.
+    let gate_listener = listen("MQTT", config.gate_listen).await?;
+    let http_listener = match config.http_listen {
+        Some(address) => Some(listen("HTTP", address).await?),
+        None => None,
+    };
     let board = Arc::new(Board::default());
     let (custody, lake) = open_cores(&config)?;
     let journal = custody.journal();
@@ -164,19 +171,11 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     owner_part.spawn_blocking(move || owner.run());
 
     let gate_stop = CancellationToken::new();
-    let listener = TcpListener::bind(config.gate_listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.gate_listen))?;
-    tracing::info!(address = %listener.local_addr()?, "MQTT");
     let mut gate_part: JoinSet<()> = JoinSet::new();
-    gate_part.spawn(Arc::clone(&gate).serve(listener, gate_stop.clone()));
+    gate_part.spawn(Arc::clone(&gate).serve(gate_listener, gate_stop.clone()));
 
     let http_stop = CancellationToken::new();
-    if let Some(address) = config.http_listen {
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address}"))?;
-        tracing::info!(address = %listener.local_addr()?, "HTTP");
+    if let Some(listener) = http_listener {
         let (page, ready) = (Arc::clone(&board), Arc::clone(&board));
         let counted = Arc::clone(&gate);
         let shared = http::Shared {
@@ -220,6 +219,12 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     }
     tracing::info!("stopped");
     worst
+}
+
+async fn listen(what: &str, address: SocketAddr) -> Result<TcpListener> {
+    let listener = headwater_program::listen::tcp(address).await?;
+    tracing::info!(address = %listener.local_addr()?, "{what}");
+    Ok(listener)
 }
 
 /// Waits until all that the gate handed over is durable.

@@ -41,12 +41,23 @@ pub fn parse<Raw: DeserializeOwned, Valid>(
     renamed: &[Renamed],
     check: impl FnOnce(Raw, &mut Vec<String>) -> Option<Valid>,
 ) -> Result<Valid, Faults> {
+    match parse_leniently(text, renamed, check) {
+        (Some(valid), problems) if problems.is_empty() => Ok(valid),
+        (_, problems) => Err(Faults(problems)),
+    }
+}
+
+/// As [`parse`], but hands over what it could make in spite of faults, for further checks. Nothing
+/// may run with it unless there are none.
+pub fn parse_leniently<Raw: DeserializeOwned, Valid>(
+    text: &str,
+    renamed: &[Renamed],
+    check: impl FnOnce(Raw, &mut Vec<String>) -> Option<Valid>,
+) -> (Option<Valid>, Vec<String>) {
     let mut problems = Vec::new();
     let raw = read(text, renamed, &mut problems);
-    match raw.and_then(|raw| check(raw, &mut problems)) {
-        Some(valid) if problems.is_empty() => Ok(valid),
-        _ => Err(Faults(problems)),
-    }
+    let valid = raw.and_then(|raw| check(raw, &mut problems));
+    (valid, problems)
 }
 
 /// `value` if it lies in `range`, otherwise its nearest end and a line in `problems` that says why

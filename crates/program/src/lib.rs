@@ -7,6 +7,7 @@
 //! | [`faults`] | core: reads a configuration and names every fault in it at once |
 //! | [`config`] | the configuration's file |
 //! | [`log`] | what is logged, checked with the configuration and started once |
+//! | [`listen`] | listening sockets, and who holds an address that is taken |
 //! | [`shutdown`] | SIGTERM and SIGINT |
 //! | [`chain`] | core: an error with its causes, on one line |
 //! | [`output`] | standard output, standard error, exit codes |
@@ -16,6 +17,7 @@ pub mod clock;
 pub mod config;
 pub mod entropy;
 pub mod faults;
+pub mod listen;
 pub mod log;
 pub mod output;
 pub mod shutdown;
