@@ -198,6 +198,8 @@ fn path(text: String) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::record::{MAX_SOURCE_BYTES, MAX_SOURCES};
+    use headwater_proto::ids::MAX_DEVICE_ID_BYTES;
 
     fn faults(text: &str) -> String {
         Config::parse(text, "host").unwrap_err().to_string()
@@ -275,6 +277,26 @@ mod tests {
             );
         }
         assert_eq!(faults.lines().count(), 13, "{faults}");
+    }
+
+    #[test]
+    fn names_and_sources_are_taken_up_to_their_bounds() {
+        let device = |len: usize| Config::parse(&format!("device = {:?}", "d".repeat(len)), "h");
+        assert!(device(MAX_DEVICE_ID_BYTES).is_ok());
+        assert!(device(MAX_DEVICE_ID_BYTES + 1).is_err());
+        let source = |name: &str| format!("[[host]]\nname = {name:?}\n");
+        let name = |len: usize| Config::parse(&source(&"s".repeat(len)), "h");
+        assert!(name(MAX_SOURCE_BYTES).is_ok());
+        assert!(name(MAX_SOURCE_BYTES + 1).is_err());
+        // One place is that of `send`.
+        let sources =
+            |count: usize| -> String { (1..count).map(|n| source(&n.to_string())).collect() };
+        assert!(Config::parse(&sources(MAX_SOURCES), "h").is_ok());
+        let told = faults(&sources(MAX_SOURCES + 1));
+        assert!(
+            told.contains(&format!("at most {}", MAX_SOURCES - 1)),
+            "{told}"
+        );
     }
 
     #[test]

@@ -172,6 +172,24 @@ mod tests {
     }
 
     #[test]
+    fn patterns_are_taken_up_to_their_bound() {
+        let plain = |count: usize| -> String {
+            let one = |n| format!("[[plain]]\ntopic = \"t{n}/{{device}}\"\ndecoder = \"json\"\n");
+            (0..count).map(one).collect()
+        };
+        let config = Config::parse(&plain(MAX_PATTERNS)).unwrap();
+        assert_eq!(config.custody.patterns.len(), MAX_PATTERNS);
+        let told = Config::parse(&plain(MAX_PATTERNS + 1)).unwrap_err().0;
+        assert_eq!(
+            told,
+            [format!(
+                "plain: {} patterns; at most {MAX_PATTERNS}",
+                MAX_PATTERNS + 1
+            )]
+        );
+    }
+
+    #[test]
     fn own_patterns_replace_the_default_ones() {
         let text = "[[plain]]\ntopic = \"plant/{device}/{metric}\"\ndecoder = \"number\"\n";
         let config = Config::parse(text).unwrap();
