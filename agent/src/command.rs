@@ -1,6 +1,7 @@
 //! The commands beside `run`: status, fsck, send.
 
-use std::io::{BufRead, Read, Write};
+use std::fmt::Write as _;
+use std::io::{BufRead as _, Read, Write as _};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, bail};
@@ -14,11 +15,11 @@ use crate::run::open_engine;
 use crate::source::influx;
 use crate::status::Status;
 
-/// Shows the status file.
+/// The status file, as a text for people or as it is.
 ///
 /// # Errors
 /// If there is none.
-pub fn status(config: &Config, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+pub fn status(config: &Config, json: bool) -> anyhow::Result<String> {
     let path = config
         .status
         .file
@@ -27,8 +28,9 @@ pub fn status(config: &Config, json: bool, out: &mut dyn Write) -> anyhow::Resul
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read {}; does the agent run?", path.display()))?;
     if json {
-        return Ok(writeln!(out, "{text}")?);
+        return Ok(text + "\n");
     }
+    let mut out = String::new();
     let status: Status = serde_json::from_str(&text).context("the status file is damaged")?;
     let age_s = (wall().0 - status.at_us) / 1_000_000;
     let link = if status.connected {
@@ -71,21 +73,21 @@ pub fn status(config: &Config, json: bool, out: &mut dyn Write) -> anyhow::Resul
             writeln!(out, "  {count} {what}")?;
         }
     }
-    Ok(())
+    Ok(out)
 }
 
-/// Checks every record of the spool; says whether all is sound.
+/// Checks every record of the spool; says whether all is sound, and what was found.
 ///
 /// # Errors
 /// If the folder cannot be read.
-pub fn check_spool(config: &Config, json: bool, out: &mut dyn Write) -> anyhow::Result<bool> {
+pub fn check_spool(config: &Config, json: bool) -> anyhow::Result<(bool, String)> {
     let dir = &config.spool.dir;
     let disk = RealDisk::peek(dir).with_context(|| format!("cannot read {}", dir.display()))?;
     let report = fsck::check(&disk)?;
     if json {
-        writeln!(out, "{}", serde_json::to_string(&report)?)?;
-        return Ok(report.sound);
+        return Ok((report.sound, serde_json::to_string(&report)? + "\n"));
     }
+    let mut out = String::new();
     for log in &report.logs {
         let segments = log.segments.len();
         writeln!(
@@ -115,7 +117,7 @@ pub fn check_spool(config: &Config, json: bool, out: &mut dyn Write) -> anyhow::
             "damaged: see above"
         }
     )?;
-    Ok(report.sound)
+    Ok((report.sound, out))
 }
 
 /// Hands lines in InfluxDB line protocol to the running agent, or stores them where none runs.

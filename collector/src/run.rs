@@ -3,6 +3,7 @@
 //! The gate stops first, then custody syncs what arrived, then the lake takes the rest, then the
 //! owner of the journal ends. A part that ends early is an error that names it.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -11,15 +12,16 @@ use anyhow::{Context as _, Result, anyhow};
 use headwater_gate::identity::Loopback;
 use headwater_gate::{Gate, Settings as GateSettings};
 use headwater_lake::LocalStore;
+use headwater_program::clock::Clock;
+use headwater_program::entropy::random;
+use headwater_program::shutdown::Shutdown;
 use headwater_proto::ids::JournalId;
 use headwater_proto::time::UnixMicros;
 use headwater_spool::RealDisk;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, entropy};
 use crate::config::Config;
 use crate::done_store::DoneStore;
 use crate::http;
@@ -27,7 +29,7 @@ use crate::metrics::Board;
 use crate::owner::{Command, JournalSessions, Mailbox, Owner};
 use crate::pipeline::custody::{Custody, Past};
 use crate::pipeline::schemas::SchemaBook;
-use crate::sink::hot::HotStore;
+use crate::sink::hot::{HotStore, HotView};
 use crate::sink::lake::{LakeSink, NAME};
 use crate::sink::{self, worker};
 
@@ -49,7 +51,7 @@ fn open_cores(config: &Config) -> Result<(Custody<RealDisk>, LakeSink<LocalStore
     })?;
     tracing::info!(?found, "index of epochs that are over open");
     let done = Box::new(done);
-    let (mut custody, opened) = Custody::open(disk, config.custody.clone(), done, &mut entropy)?;
+    let (mut custody, opened) = Custody::open(disk, config.custody.clone(), done, &mut random)?;
     tracing::info!(
         journal = %custody.journal(),
         replayed = opened.replayed,
@@ -74,7 +76,7 @@ fn open_cores(config: &Config) -> Result<(Custody<RealDisk>, LakeSink<LocalStore
     }
     let store = LocalStore::new(&config.lake_dir)
         .with_context(|| format!("cannot use the lake's folder {}", config.lake_dir.display()))?;
-    let lake = sink::join(&mut custody, &opened, store, config.lake, &mut entropy)?;
+    let lake = sink::join(&mut custody, &opened, store, config.lake, &mut random)?;
     Ok((custody, lake))
 }
 
@@ -95,19 +97,19 @@ pub fn run(config: Config, clock: Clock) -> Result<()> {
 }
 
 async fn run_parts(config: Config, clock: Clock) -> Result<()> {
+    let mut shutdown = Shutdown::listen().context("cannot catch signals")?;
+    // Nothing runs yet that an address which is taken would leave behind.
+    let gate_listener = listen("MQTT", config.gate_listen).await?;
+    let http_listener = match config.http_listen {
+        Some(address) => Some(listen("HTTP", address).await?),
+        None => None,
+    };
     let board = Arc::new(Board::default());
     let (custody, lake) = open_cores(&config)?;
     let journal = custody.journal();
     let (mailbox, commands) = Mailbox::new();
     let sessions = JournalSessions::new(mailbox.clone(), custody.sessions().iter().cloned());
-    let (gate, arrivals) = Gate::new(GateSettings {
-        limits: config.limits,
-        queue_bytes: GateSettings::QUEUE_BYTES,
-        acl: config.acl.clone(),
-        identity: Box::new(Loopback),
-        store: Arc::new(sessions),
-        clock,
-    });
+    let (gate, arrivals) = Gate::new(gate_settings(&config, sessions, clock));
     mailbox.wake_with(arrivals.waker());
     let mut parts: JoinSet<Ended> = JoinSet::new();
     let sinks_stop = CancellationToken::new();
@@ -131,20 +133,13 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     });
 
     let mut view = None;
-    if let Some((mut hot, freshness_ms, is_empty)) = open_hot(&config, journal) {
-        view = Some(hot.view());
-        let (schemas, lake_dir) = (custody.schemas().clone(), config.lake_dir.clone());
-        let begin = custody.cursor(NAME).unwrap_or_default();
+    if let Some(hot) = open_hot(&config, journal) {
+        view = Some(hot.store.view());
         let (wake_hot, hot_durable) = sync_channel(1);
         readers.push(wake_hot);
-        let (reader, context) = (custody.reader(), context(hot_durable));
+        let work = hot.worker(&config, &custody, context(hot_durable));
         parts.spawn_blocking(move || {
-            if is_empty
-                && let Err(error) = refill(&mut hot, &lake_dir, &schemas, journal, begin, clock)
-            {
-                tracing::warn!(%error, "the hot store begins with what comes from now on");
-            }
-            worker::run_hot(hot, reader, journal, freshness_ms, &context);
+            work();
             ("the hot store", Ok(()))
         });
     }
@@ -162,36 +157,21 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     owner_part.spawn_blocking(move || owner.run());
 
     let gate_stop = CancellationToken::new();
-    let listener = TcpListener::bind(config.gate_listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.gate_listen))?;
-    tracing::info!(address = %listener.local_addr()?, "MQTT");
     let mut gate_part: JoinSet<()> = JoinSet::new();
-    gate_part.spawn(Arc::clone(&gate).serve(listener, gate_stop.clone()));
+    gate_part.spawn(Arc::clone(&gate).serve(gate_listener, gate_stop.clone()));
 
     let http_stop = CancellationToken::new();
-    if let Some(address) = config.http_listen {
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address}"))?;
-        tracing::info!(address = %listener.local_addr()?, "HTTP");
-        let (page, ready) = (Arc::clone(&board), Arc::clone(&board));
-        let counted = Arc::clone(&gate);
-        let shared = http::Shared {
-            hot: view,
-            metrics: Box::new(move || page.render(counted.metrics())),
-            not_ready: Box::new(move || ready.not_ready()),
-            now_us: Box::new(move || clock.now().wall.0),
-        };
+    if let Some(listener) = http_listener {
+        let shared = shown(view, &board, &gate, clock);
         let stop = http_stop.clone();
         parts.spawn(async move {
-            let served = http::serve(listener, Arc::new(shared), stop).await;
+            let served = http::serve(listener, shared, stop).await;
             ("the HTTP interface", served.map_err(Into::into))
         });
     }
 
     let result = tokio::select! {
-        () = asked_to_stop() => Ok(()),
+        () = shutdown.requested() => Ok(()),
         ended = parts.join_next() => Err(early(ended)),
         _ = owner_part.join_next() => Err(anyhow!("custody ended early")),
         _ = gate_part.join_next() => Err(anyhow!("the gate ended early")),
@@ -202,22 +182,43 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     settle(&mailbox).await;
     sinks_stop.cancel();
     http_stop.cancel();
-    let mut worst = result;
+    let result = all_ended(parts, result).await;
+    mailbox.send(Command::Stop);
+    let result = match owner_part.join_next().await {
+        Some(Err(error)) => result.and(Err(error.into())),
+        Some(Ok(())) | None => result,
+    };
+    tracing::info!("stopped");
+    result
+}
+
+/// Waits for the end of all parts; the first error stays.
+async fn all_ended(mut parts: JoinSet<Ended>, mut result: Result<()>) -> Result<()> {
     while let Some(ended) = parts.join_next().await {
         match ended {
             Ok((_, Ok(()))) => {}
-            Ok((part, Err(error))) => worst = worst.and(Err(error.context(part))),
-            Err(error) => worst = worst.and(Err(error.into())),
+            Ok((part, Err(error))) => result = result.and(Err(error.context(part))),
+            Err(error) => result = result.and(Err(error.into())),
         }
     }
-    mailbox.send(Command::Stop);
-    while let Some(ended) = owner_part.join_next().await {
-        if let Err(error) = ended {
-            worst = worst.and(Err(error.into()));
-        }
+    result
+}
+
+async fn listen(what: &str, address: SocketAddr) -> Result<TcpListener> {
+    let listener = headwater_program::listen::tcp(address).await?;
+    tracing::info!(address = %listener.local_addr()?, "{what}");
+    Ok(listener)
+}
+
+fn gate_settings(config: &Config, sessions: JournalSessions, clock: Clock) -> GateSettings {
+    GateSettings {
+        limits: config.limits,
+        queue_bytes: GateSettings::QUEUE_BYTES,
+        acl: config.acl.clone(),
+        identity: Box::new(Loopback),
+        store: Arc::new(sessions),
+        clock,
     }
-    tracing::info!("stopped");
-    worst
 }
 
 /// Waits until all that the gate handed over is durable.
@@ -229,15 +230,46 @@ async fn settle(mailbox: &Mailbox) {
     }
 }
 
-/// The hot store, its pace, and whether it is to be filled first.
-fn open_hot(config: &Config, journal: JournalId) -> Option<(HotStore, u64, bool)> {
+/// What the HTTP interface shows.
+fn shown(
+    hot: Option<HotView>,
+    board: &Arc<Board>,
+    gate: &Arc<Gate>,
+    clock: Clock,
+) -> Arc<http::Shared> {
+    let (page, ready) = (Arc::clone(board), Arc::clone(board));
+    let counted = Arc::clone(gate);
+    Arc::new(http::Shared {
+        hot,
+        metrics: Box::new(move || page.render(counted.metrics())),
+        not_ready: Box::new(move || ready.not_ready()),
+        now_us: Box::new(move || clock.now().wall.0),
+    })
+}
+
+/// The hot store before its worker starts.
+struct Hot {
+    store: HotStore,
+    freshness_ms: u64,
+    journal: JournalId,
+    /// It has no place in this journal: it is filled from the lake first.
+    is_empty: bool,
+}
+
+/// Opens the hot store, if there is to be one. Without it the collector works all the same.
+fn open_hot(config: &Config, journal: JournalId) -> Option<Hot> {
     let hot = config.hot?;
     let opened = HotStore::open(&config.state_dir, hot.settings)
         .and_then(|(store, found)| Ok((store.cursor(journal)?.is_none(), store, found)));
     match opened {
         Ok((is_empty, store, found)) => {
             tracing::info!(?found, %journal, "hot store open");
-            Some((store, hot.freshness_ms, is_empty))
+            Some(Hot {
+                store,
+                freshness_ms: hot.freshness_ms,
+                journal,
+                is_empty,
+            })
         }
         Err(error) => {
             tracing::error!(%error, "the hot store is off: it cannot be opened");
@@ -246,21 +278,50 @@ fn open_hot(config: &Config, journal: JournalId) -> Option<(HotStore, u64, bool)
     }
 }
 
-/// Fills an empty hot store from the lake; the journal follows from where the lake ends.
-fn refill(
-    hot: &mut HotStore,
-    lake_dir: &Path,
-    schemas: &SchemaBook,
-    journal: JournalId,
-    begin: u64,
-    clock: Clock,
-) -> Result<()> {
-    let now = clock.now().wall;
-    let since = UnixMicros(now.0.saturating_sub(hot.keep_us()));
-    let samples = hot.refill(&LocalStore::new(lake_dir)?, schemas, since, now)?;
-    hot.commit(journal, begin)?;
-    tracing::info!(samples, "hot store filled from the lake");
-    Ok(())
+impl Hot {
+    /// The work of its thread, until the stop.
+    fn worker(
+        mut self,
+        config: &Config,
+        custody: &Custody<RealDisk>,
+        context: worker::Context,
+    ) -> impl FnOnce() + Send + use<> {
+        let (schemas, lake_dir) = (custody.schemas().clone(), config.lake_dir.clone());
+        let begin = custody.cursor(NAME).unwrap_or_default();
+        let reader = custody.reader();
+        move || {
+            let now = context.clock.now().wall;
+            if self.is_empty
+                && let Err(error) = self.refill(&lake_dir, &schemas, begin, now)
+            {
+                tracing::warn!(%error, "the hot store begins with what comes from now on");
+            }
+            worker::run_hot(
+                self.store,
+                reader,
+                self.journal,
+                self.freshness_ms,
+                &context,
+            );
+        }
+    }
+
+    /// Fills the store from the lake; the journal follows from `begin`, where the lake ends.
+    fn refill(
+        &mut self,
+        lake_dir: &Path,
+        schemas: &SchemaBook,
+        begin: u64,
+        now: UnixMicros,
+    ) -> Result<()> {
+        let since = UnixMicros(now.0.saturating_sub(self.store.keep_us()));
+        let samples = self
+            .store
+            .refill(&LocalStore::new(lake_dir)?, schemas, since, now)?;
+        self.store.commit(self.journal, begin)?;
+        tracing::info!(samples, "hot store filled from the lake");
+        Ok(())
+    }
 }
 
 fn early(ended: Option<Result<Ended, tokio::task::JoinError>>) -> anyhow::Error {
@@ -269,19 +330,5 @@ fn early(ended: Option<Result<Ended, tokio::task::JoinError>>) -> anyhow::Error 
         Some(Ok((part, Err(error)))) => error.context(part),
         Some(Err(error)) => error.into(),
         None => anyhow!("every part ended early"),
-    }
-}
-
-async fn asked_to_stop() {
-    let (Ok(mut term), Ok(mut int)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        tracing::error!("signals cannot be caught; stop this program with SIGKILL");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
     }
 }

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use headwater_lake::ddl::{self, Dialect};
 use headwater_lake::{guard, prune};
+use headwater_program::clock::Clock;
+use headwater_program::output::print;
 
 use super::audit::open;
-use super::print;
-use crate::clock::Clock;
 
 /// What can be done with a lake.
 #[derive(Debug, clap::Subcommand)]

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use tracing_subscriber::EnvFilter;
+use headwater_program::clock::Clock;
+use headwater_program::output::print;
+use headwater_program::{config, log};
 
-use super::{config, print};
-use crate::clock::Clock;
 use crate::config::{Config, DEFAULTS};
 
 /// What `run` takes.
@@ -28,25 +28,12 @@ pub(super) fn run(args: &RunArgs, clock: Clock) -> Result<bool> {
         print(DEFAULTS)?;
         return Ok(true);
     }
-    let config = config(args.config.as_ref())?;
+    let config = config::load(args.config.as_deref(), Config::parse)?;
     if args.check {
         print("the configuration is valid\n")?;
         return Ok(true);
     }
-    start_log(&config)?;
+    log::start(&config.log)?;
     crate::run::run(config, clock)?;
     Ok(true)
-}
-
-fn start_log(config: &Config) -> Result<()> {
-    let filter = EnvFilter::try_new(&config.log_level)?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if config.log_json {
-        log.json().init();
-    } else {
-        log.with_ansi(false).init();
-    }
-    Ok(())
 }

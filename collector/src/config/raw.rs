@@ -1,5 +1,6 @@
 //! Core: the configuration as it is written.
 
+use headwater_program::log::RawLog;
 use serde::Deserialize;
 
 use super::{
@@ -160,22 +161,6 @@ impl Default for RawHttp {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawLog {
-    level: String,
-    format: String,
-}
-
-impl Default for RawLog {
-    fn default() -> Self {
-        Self {
-            level: "info".into(),
-            format: "text".into(),
-        }
-    }
-}
-
 impl RawConfig {
     /// The valid configuration, and a line in `problems` for each thing the operator must fix.
     pub(super) fn check(self, problems: &mut Vec<String>) -> Option<Config> {
@@ -209,16 +194,6 @@ impl RawConfig {
         let lake_dir = folder("lake.dir", &self.lake.dir, problems);
         let lake = self.lake.check(problems);
         let hot = self.hot.check(problems);
-        let log_json = match self.log.format.as_str() {
-            "text" => false,
-            "json" => true,
-            other => {
-                problems.push(format!(
-                    "log.format = {other:?}: must be \"text\" or \"json\""
-                ));
-                false
-            }
-        };
         Some(Config {
             journal_dir: data.join("journal"),
             state_dir: data.join("state"),
@@ -234,8 +209,7 @@ impl RawConfig {
             lake,
             hot,
             http_listen,
-            log_level: self.log.level,
-            log_json,
+            log: self.log.check(problems),
         })
     }
 }

@@ -14,7 +14,6 @@
 //! | `store.rs` | the sessions that outlive a connection, kept by the owner |
 
 pub mod acl;
-pub mod clock;
 pub mod close;
 mod conn;
 mod handle;
@@ -29,6 +28,7 @@ pub mod store;
 
 pub use close::CloseReason;
 pub use handle::{DownError, GateHandle};
+pub use headwater_program::clock;
 pub use ingest::{Arrival, Arrivals, Body, ConnId, GateEvent, Token};
 pub use limits::Limits;
 pub use listener::{Gate, Settings};
