@@ -9,3 +9,4 @@ pub mod pattern;
 pub mod payload;
 pub mod schemas;
 pub mod snapshot;
+pub mod time_bases;

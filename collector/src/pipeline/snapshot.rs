@@ -21,9 +21,9 @@ use headwater_proto::time::UnixMicros;
 use headwater_spool::format::MAX_SNAPSHOT_BYTES;
 use serde::{Deserialize, Serialize};
 
-use super::dating::KnownBase;
 use super::envelope::SchemaHead;
 use super::schemas::SchemaBook;
+use super::time_bases::KnownBase;
 use crate::ledger::{Ledger, PlainTrack, Track};
 
 /// The snapshot version this build writes and reads.
