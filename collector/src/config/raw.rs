@@ -407,8 +407,7 @@ fn patterns(plain: &[RawPlain], problems: &mut Vec<String>) -> (Vec<Pattern>, Ve
                 continue;
             }
         }
-        let gate = topic.replace("{metric#}", "#").replace("{metric}", "+");
-        match TopicPattern::parse(&gate) {
+        match TopicPattern::parse(topic) {
             Ok(pattern) => let_in.push(pattern),
             Err(error) => problems.push(format!("plain {topic:?}: {error}")),
         }
