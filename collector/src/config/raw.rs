@@ -401,14 +401,10 @@ fn patterns(plain: &[RawPlain], problems: &mut Vec<String>) -> (Vec<Pattern>, Ve
             }
         };
         match Pattern::new(topic, decoder) {
-            Ok(pattern) => read.push(pattern),
-            Err(error) => {
-                problems.push(format!("plain {topic:?}: {error}"));
-                continue;
+            Ok(pattern) => {
+                let_in.push(pattern.topic().clone());
+                read.push(pattern);
             }
-        }
-        match TopicPattern::parse(topic) {
-            Ok(pattern) => let_in.push(pattern),
             Err(error) => problems.push(format!("plain {topic:?}: {error}")),
         }
     }
