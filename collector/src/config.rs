@@ -172,6 +172,15 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_with_a_leading_slash_is_let_in_and_read() {
+        let text = "[[plain]]\ntopic = \"/neuron/{device}\"\ndecoder = \"json\"\n";
+        let config = Config::parse(text).unwrap();
+        assert!(config.acl.publish("any", "/neuron/modbus").is_some());
+        let found = config.custody.patterns[0].target("/neuron/modbus").unwrap();
+        assert_eq!(found.device.as_str(), "modbus");
+    }
+
+    #[test]
     fn patterns_are_taken_up_to_their_bound() {
         let plain = |count: usize| -> String {
             let one = |n| format!("[[plain]]\ntopic = \"t{n}/{{device}}\"\ndecoder = \"json\"\n");

@@ -3,7 +3,6 @@
 //! The gate stops first, then custody syncs what arrived, then the lake takes the rest, then the
 //! owner of the journal ends. A part that ends early is an error that names it.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -99,11 +98,7 @@ pub fn run(config: Config, clock: Clock) -> Result<()> {
 async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     let mut shutdown = Shutdown::listen().context("cannot catch signals")?;
     // Nothing runs yet that an address which is taken would leave behind.
-    let gate_listener = listen("MQTT", config.gate_listen).await?;
-    let http_listener = match config.http_listen {
-        Some(address) => Some(listen("HTTP", address).await?),
-        None => None,
-    };
+    let (gate_listener, http_listener) = listen(&config).await?;
     let board = Arc::new(Board::default());
     let (custody, lake) = open_cores(&config)?;
     let journal = custody.journal();
@@ -133,13 +128,20 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     });
 
     let mut view = None;
-    if let Some(hot) = open_hot(&config, journal) {
-        view = Some(hot.store.view());
+    if let Some((mut hot, freshness_ms, is_empty)) = open_hot(&config, journal) {
+        view = Some(hot.view());
+        let (schemas, lake_dir) = (custody.schemas().clone(), config.lake_dir.clone());
+        let begin = custody.cursor(NAME).unwrap_or_default();
         let (wake_hot, hot_durable) = sync_channel(1);
         readers.push(wake_hot);
-        let work = hot.worker(&config, &custody, context(hot_durable));
+        let (reader, context) = (custody.reader(), context(hot_durable));
         parts.spawn_blocking(move || {
-            work();
+            if is_empty
+                && let Err(error) = refill(&mut hot, &lake_dir, &schemas, journal, begin, clock)
+            {
+                tracing::warn!(%error, "the hot store begins with what comes from now on");
+            }
+            worker::run_hot(hot, reader, journal, freshness_ms, &context);
             ("the hot store", Ok(()))
         });
     }
@@ -204,10 +206,16 @@ async fn all_ended(mut parts: JoinSet<Ended>, mut result: Result<()>) -> Result<
     result
 }
 
-async fn listen(what: &str, address: SocketAddr) -> Result<TcpListener> {
-    let listener = headwater_program::listen::tcp(address).await?;
-    tracing::info!(address = %listener.local_addr()?, "{what}");
-    Ok(listener)
+/// Where MQTT is taken, and HTTP if it is served.
+async fn listen(config: &Config) -> Result<(TcpListener, Option<TcpListener>)> {
+    let gate = headwater_program::listen::tcp(config.gate_listen).await?;
+    tracing::info!(address = %gate.local_addr()?, "MQTT");
+    let Some(address) = config.http_listen else {
+        return Ok((gate, None));
+    };
+    let http = headwater_program::listen::tcp(address).await?;
+    tracing::info!(address = %http.local_addr()?, "HTTP");
+    Ok((gate, Some(http)))
 }
 
 fn gate_settings(config: &Config, sessions: JournalSessions, clock: Clock) -> GateSettings {
@@ -247,29 +255,15 @@ fn shown(
     })
 }
 
-/// The hot store before its worker starts.
-struct Hot {
-    store: HotStore,
-    freshness_ms: u64,
-    journal: JournalId,
-    /// It has no place in this journal: it is filled from the lake first.
-    is_empty: bool,
-}
-
-/// Opens the hot store, if there is to be one. Without it the collector works all the same.
-fn open_hot(config: &Config, journal: JournalId) -> Option<Hot> {
+/// The hot store, its pace, and whether it is to be filled first.
+fn open_hot(config: &Config, journal: JournalId) -> Option<(HotStore, u64, bool)> {
     let hot = config.hot?;
     let opened = HotStore::open(&config.state_dir, hot.settings)
         .and_then(|(store, found)| Ok((store.cursor(journal)?.is_none(), store, found)));
     match opened {
         Ok((is_empty, store, found)) => {
             tracing::info!(?found, %journal, "hot store open");
-            Some(Hot {
-                store,
-                freshness_ms: hot.freshness_ms,
-                journal,
-                is_empty,
-            })
+            Some((store, hot.freshness_ms, is_empty))
         }
         Err(error) => {
             tracing::error!(%error, "the hot store is off: it cannot be opened");
@@ -278,50 +272,21 @@ fn open_hot(config: &Config, journal: JournalId) -> Option<Hot> {
     }
 }
 
-impl Hot {
-    /// The work of its thread, until the stop.
-    fn worker(
-        mut self,
-        config: &Config,
-        custody: &Custody<RealDisk>,
-        context: worker::Context,
-    ) -> impl FnOnce() + Send + use<> {
-        let (schemas, lake_dir) = (custody.schemas().clone(), config.lake_dir.clone());
-        let begin = custody.cursor(NAME).unwrap_or_default();
-        let reader = custody.reader();
-        move || {
-            let now = context.clock.now().wall;
-            if self.is_empty
-                && let Err(error) = self.refill(&lake_dir, &schemas, begin, now)
-            {
-                tracing::warn!(%error, "the hot store begins with what comes from now on");
-            }
-            worker::run_hot(
-                self.store,
-                reader,
-                self.journal,
-                self.freshness_ms,
-                &context,
-            );
-        }
-    }
-
-    /// Fills the store from the lake; the journal follows from `begin`, where the lake ends.
-    fn refill(
-        &mut self,
-        lake_dir: &Path,
-        schemas: &SchemaBook,
-        begin: u64,
-        now: UnixMicros,
-    ) -> Result<()> {
-        let since = UnixMicros(now.0.saturating_sub(self.store.keep_us()));
-        let samples = self
-            .store
-            .refill(&LocalStore::new(lake_dir)?, schemas, since, now)?;
-        self.store.commit(self.journal, begin)?;
-        tracing::info!(samples, "hot store filled from the lake");
-        Ok(())
-    }
+/// Fills an empty hot store from the lake; the journal follows from where the lake ends.
+fn refill(
+    hot: &mut HotStore,
+    lake_dir: &Path,
+    schemas: &SchemaBook,
+    journal: JournalId,
+    begin: u64,
+    clock: Clock,
+) -> Result<()> {
+    let now = clock.now().wall;
+    let since = UnixMicros(now.0.saturating_sub(hot.keep_us()));
+    let samples = hot.refill(&LocalStore::new(lake_dir)?, schemas, since, now)?;
+    hot.commit(journal, begin)?;
+    tracing::info!(samples, "hot store filled from the lake");
+    Ok(())
 }
 
 fn early(ended: Option<Result<Ended, tokio::task::JoinError>>) -> anyhow::Error {

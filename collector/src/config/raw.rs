@@ -401,15 +401,10 @@ fn patterns(plain: &[RawPlain], problems: &mut Vec<String>) -> (Vec<Pattern>, Ve
             }
         };
         match Pattern::new(topic, decoder) {
-            Ok(pattern) => read.push(pattern),
-            Err(error) => {
-                problems.push(format!("plain {topic:?}: {error}"));
-                continue;
+            Ok(pattern) => {
+                let_in.push(pattern.topic().clone());
+                read.push(pattern);
             }
-        }
-        let gate = topic.replace("{metric#}", "#").replace("{metric}", "+");
-        match TopicPattern::parse(&gate) {
-            Ok(pattern) => let_in.push(pattern),
             Err(error) => problems.push(format!("plain {topic:?}: {error}")),
         }
     }

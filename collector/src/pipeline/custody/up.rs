@@ -2,6 +2,7 @@
 
 use headwater_gate::ConnId;
 use headwater_gate::Token;
+use headwater_gate::acl;
 use headwater_proto::bundle::{Bundle, BundleHead, MAX_RECORDS, Record as BundleRecord};
 use headwater_proto::codec::BatchHeader;
 use headwater_proto::delivery::Verdict as Judgement;
@@ -102,13 +103,7 @@ impl<D: Disk> Custody<D> {
     fn speaks_for(&self, conn: ConnId, device: &DeviceId, origin: &DeviceId) -> bool {
         device == origin
             || self.conns.get(&conn).is_some_and(|state| {
-                self.settings.gateways.iter().any(|gateway| {
-                    gateway.client == *state.client
-                        && gateway
-                            .devices
-                            .iter()
-                            .any(|glob| fits(glob, origin.as_str()))
-                })
+                acl::speaks_for(&self.settings.gateways, &state.client, origin)
             })
     }
 
@@ -497,29 +492,4 @@ fn needs(frame: &Frame<'_>) -> Needs {
 /// Whether a record's own times need its bundle's clock.
 const fn has_times(kind: Kind) -> bool {
     matches!(kind, Kind::Batch | Kind::Text | Kind::Refused)
-}
-
-/// Whether `glob`, with `*` for any run of characters, fits `text`.
-fn fits(glob: &str, text: &str) -> bool {
-    let mut parts = glob.split('*');
-    let Some(first) = parts.next() else {
-        return text.is_empty();
-    };
-    let Some(mut rest) = text.strip_prefix(first) else {
-        return false;
-    };
-    let mut parts = parts.peekable();
-    if parts.peek().is_none() {
-        return rest.is_empty();
-    }
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return rest.ends_with(part);
-        }
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    true
 }
