@@ -23,11 +23,13 @@ pub enum Bug {
     RowLostInBatch,
     /// The agent releases records that are received but not committed.
     ReleaseBeforeAck,
+    /// An owner of the lake that was taken over from commits all the same.
+    CommitAfterTakeover,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::PubackBeforeFsync,
         Self::PublishBeforeSync,
         Self::EpochNotRenewed,
@@ -36,6 +38,7 @@ impl Bug {
         Self::SegmentWithoutSnapshot,
         Self::RowLostInBatch,
         Self::ReleaseBeforeAck,
+        Self::CommitAfterTakeover,
     ];
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod audit;
+mod calls;
 mod crash;
 mod format;
 mod help;
