@@ -82,6 +82,8 @@ struct State {
     objects: BTreeMap<String, Object>,
     operations: u64,
     calls: BTreeMap<Call, u64>,
+    /// Conditional writes to come that somebody else is quicker with.
+    lost_races: u64,
     crash: Option<Crash>,
 }
 
@@ -138,6 +140,12 @@ impl MemStore {
     /// As [`Self::crash_after`], but the first operation to fail takes effect: its answer is lost.
     pub fn crash_after_landing(&self, n: u64) {
         self.set_crash(n, true);
+    }
+
+    /// Lets the next `n` conditional writes find that somebody else was quicker, though nothing
+    /// changed.
+    pub fn lose_races(&self, n: u64) {
+        self.lock().lost_races = n;
     }
 
     fn set_crash(&self, n: u64, lands: bool) {
@@ -220,8 +228,14 @@ impl State {
         })
     }
 
+    fn loses_race(&mut self) -> bool {
+        let loses = self.lost_races > 0;
+        self.lost_races = self.lost_races.saturating_sub(1);
+        loses
+    }
+
     fn create(&mut self, path: &str, bytes: Bytes) -> Put {
-        if self.objects.contains_key(path) {
+        if self.loses_race() || self.objects.contains_key(path) {
             return Put::Exists;
         }
         self.keep(path, bytes, true);
@@ -261,7 +275,7 @@ impl Store for MemStore {
         check(path)?;
         self.operate(Call::Swap, path, |s| {
             let present = s.objects.get(path).map(|object| tag_of(&object.bytes));
-            if present.as_ref() != expected {
+            if s.loses_race() || present.as_ref() != expected {
                 return Ok(Swap::Changed);
             }
             s.keep(path, Bytes::copy_from_slice(bytes), true);

@@ -5,8 +5,7 @@ use crate::head::{Head, NoHead};
 use crate::paths::HEAD_PATH;
 use crate::store::{Store, Swap, Tag};
 
-/// Times that the head is written while it changes below.
-const ATTEMPTS: u32 = 8;
+use super::{SWAP_ATTEMPTS, restless};
 
 /// The head that was read or written last.
 #[derive(Debug)]
@@ -51,7 +50,7 @@ impl HeadKeeper {
             return Ok(());
         }
         let bytes = head.encode();
-        for _ in 0..ATTEMPTS {
+        for _ in 0..SWAP_ATTEMPTS {
             if let Swap::Done(tag) = store.swap(HEAD_PATH, self.tag.as_ref(), &bytes)? {
                 (self.head, self.tag) = (Some(head), Some(tag));
                 return Ok(());
@@ -69,11 +68,6 @@ impl HeadKeeper {
             }
             self.tag = found.map(|found| found.tag);
         }
-        let source = std::io::Error::other("the head changed again and again");
-        Err(LakeError::Store(crate::store::StoreError::Io {
-            action: "replace",
-            path: HEAD_PATH.to_owned(),
-            source,
-        }))
+        Err(restless(HEAD_PATH))
     }
 }

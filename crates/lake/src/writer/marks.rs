@@ -14,6 +14,8 @@ use crate::plan::Plan;
 use crate::schema::Table;
 use crate::store::{Store, Swap, Tag};
 
+use super::{SWAP_ATTEMPTS, restless};
+
 /// Streams that flushes since the last marks touched and that are kept in memory, about 200 bytes
 /// each. Beyond them the next marks are made from the files of those flushes.
 const MAX_FRESH_STREAMS: usize = 262_144;
@@ -71,7 +73,7 @@ impl MarksKeeper {
         self.staged = Some((flushed(plan), holdings));
     }
 
-    /// A commit to a table was tried.
+    /// A commit to a table was tried, or its log was read on.
     ///
     /// - `own`: the version that it became.
     pub(super) fn committed(&mut self, plan: Option<&Plan>, log: &Log, own: Option<u64>) {
@@ -160,14 +162,18 @@ impl MarksKeeper {
                 marks::encode(term, &versions, None, &all, MAX_MARKS_BYTES).unwrap_or_default()
             }
         };
-        self.due = false;
         let Some(bytes) = encoded else {
             self.too_many = true;
             self.begin_anew(logs);
             return Ok(());
         };
         let mut expected = found.map(|found| found.tag);
-        while store.swap(MARKS_PATH, expected.as_ref(), &bytes)? == Swap::Changed {
+        for _ in 0..SWAP_ATTEMPTS {
+            if store.swap(MARKS_PATH, expected.as_ref(), &bytes)? != Swap::Changed {
+                self.begin_anew(logs);
+                self.due = false;
+                return Ok(());
+            }
             // Only an owner writes them, so a later one did, or one before us at the last moment.
             let found = find(store)?;
             let head = found.as_ref().and_then(|f| marks::decode(&f.bytes).ok());
@@ -179,8 +185,7 @@ impl MarksKeeper {
             }
             expected = found.map(|found| found.tag);
         }
-        self.begin_anew(logs);
-        Ok(())
+        Err(restless(MARKS_PATH))
     }
 
     /// The streams of the object that was found, and all that came since; without a usable object
@@ -261,7 +266,8 @@ pub(crate) fn differing(
     let (_, mut all) = keeper.gather(store, logs, None)?;
     let mut differing = 0;
     let merged = marks::merge(Some(base), &since, |key, holding| {
-        differing += usize::from(all.remove(key).as_ref() != Some(holding));
+        let found = all.remove(key).map(|found| found.mark(key));
+        differing += usize::from(found != Some(holding.mark(key)));
     });
     Ok(merged.is_ok().then_some(differing + all.len()))
 }

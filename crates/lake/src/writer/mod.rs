@@ -47,6 +47,10 @@ pub(crate) use marks::differing as differing_marks;
 pub use open::Found;
 use schemas::KnownSchemas;
 
+/// Times that an object which others may change is written while it changes below: owners change
+/// once in months.
+const SWAP_ATTEMPTS: u32 = 8;
+
 /// Paths that [`Swept`] names at most; more are counted.
 const MAX_SWEPT: usize = 1_000;
 
@@ -251,8 +255,18 @@ impl<S: Store> Lake<S> {
     ///
     /// # Errors
     /// [`LakeError`].
-    pub fn marks(&self) -> Result<Vec<StreamMark>, LakeError> {
+    pub fn marks(&mut self) -> Result<Vec<StreamMark>, LakeError> {
+        self.refresh()?;
         self.marks.marks(&self.store, &self.logs)
+    }
+
+    /// Learns what commands have committed since: `prune` removes files.
+    fn refresh(&mut self) -> Result<(), LakeError> {
+        for log in &mut self.logs {
+            log.refresh(&self.store)?;
+            self.marks.committed(None, log, None);
+        }
+        Ok(())
     }
 
     /// Encodes the rows to staged files, syncs them and says what to publish. The caller must make
@@ -313,8 +327,9 @@ impl<S: Store> Lake<S> {
             Ok::<(), LakeError>(())
         })?;
         if !staged.is_empty() {
-            self.store
-                .sync_stage(&staged.iter().map(String::as_str).collect::<Vec<_>>())?;
+            let staged: Vec<&str> = staged.iter().map(String::as_str).collect();
+            let synced = self.store.sync_stage(&staged).map_err(LakeError::Store);
+            self.unless_taken_over(synced)?;
         }
         self.marks.staged(&plan, crate::marks::holdings_of(rows));
         Ok(plan)
@@ -327,6 +342,19 @@ impl<S: Store> Lake<S> {
     /// [`LakeError`]; [`LakeError::Conflict`] and [`LakeError::Fenced`] must stop this journal.
     pub fn publish(&mut self, plan: &Plan) -> Result<(), LakeError> {
         self.ownership.confirm(&self.store)?;
+        let published = self.publish_files(plan);
+        self.unless_taken_over(published)
+    }
+
+    /// Files that vanish under a writer are what a later owner swept.
+    fn unless_taken_over(&mut self, result: Result<(), LakeError>) -> Result<(), LakeError> {
+        if let Err(LakeError::Store(StoreError::Missing { .. }) | LakeError::Lost { .. }) = result {
+            self.ownership.confirm(&self.store)?;
+        }
+        result
+    }
+
+    fn publish_files(&self, plan: &Plan) -> Result<(), LakeError> {
         for file in &plan.files {
             let target = table_path(plan, file, self.ownership.term());
             match self.store.publish(&stage_path(plan, file), &target) {
@@ -411,6 +439,7 @@ impl<S: Store> Lake<S> {
         if !self.marks.is_due() {
             return Ok(());
         }
+        self.refresh()?;
         let term = self.ownership.term();
         match self.marks.write(&self.store, &self.logs, term) {
             Err(error @ (LakeError::Store(_) | LakeError::Fenced { .. })) => Err(error),
@@ -521,14 +550,15 @@ impl<S: Store> Lake<S> {
                 if !name.is_orphan(log.mark(name.writer), own) {
                     continue;
                 }
-                swept.orphans += 1;
                 let aside = orphan_path(log.table(), &entry.path);
-                let moved = self.store.set_aside(&entry.path, &aside)?;
-                let named = if moved {
-                    &mut swept.set_aside
-                } else {
-                    &mut swept.left
+                let named = match self.store.set_aside(&entry.path, &aside) {
+                    Ok(true) => &mut swept.set_aside,
+                    Ok(false) => &mut swept.left,
+                    // Whoever published it has deleted it meanwhile.
+                    Err(StoreError::Missing { .. }) => continue,
+                    Err(error) => return Err(error.into()),
                 };
+                swept.orphans += 1;
                 if named.len() < MAX_SWEPT {
                     named.push(entry.path);
                 }
@@ -581,6 +611,15 @@ impl<S: Store> Lake<S> {
         let text = catalog::catalog(&self.store, &mut self.logs)?;
         Ok(self.store.replace(catalog::CATALOG_PATH, text.as_bytes())?)
     }
+}
+
+/// An object changed again and again while it was to be replaced.
+fn restless(path: &str) -> LakeError {
+    LakeError::Store(StoreError::Io {
+        action: "replace",
+        path: path.to_owned(),
+        source: std::io::Error::other("it changed again and again"),
+    })
 }
 
 fn add(plan: &Plan, file: &PlanFile, term: u64) -> Add {

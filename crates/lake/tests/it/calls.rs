@@ -1,6 +1,6 @@
 //! Requests that a start, a flush and a catalog cost: a service has a price for each.
 
-use headwater_lake::{Call, Lake, MemStore, Rows, Settings, Store as _};
+use headwater_lake::{Call, Lake, MemStore, Rows, Settings};
 
 use crate::help::{JOURNAL, claim, flush, open, push_batches};
 

@@ -1,6 +1,6 @@
 //! The commit log: races, checkpoints, marks.
 
-use headwater_lake::delta::{CHECKPOINT_VERSIONS, Log};
+use headwater_lake::delta::CHECKPOINT_VERSIONS;
 use headwater_lake::{Claim, Lake, LakeError, LocalStore, MemStore, Rows, Settings, Store, Table};
 use headwater_proto::ids::JournalId;
 

@@ -4,6 +4,9 @@
 mod audit;
 mod calls;
 mod crash;
+mod fence;
 mod format;
 mod help;
 mod log;
+mod state;
+mod turns;
