@@ -361,3 +361,151 @@ impl Found {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key(device: &str, lane: &str, epoch: i64) -> Key {
+        Key {
+            device: device.into(),
+            lane: lane.into(),
+            epoch,
+        }
+    }
+
+    fn holding(ranges: &[(u64, u64)], partial: &[u64]) -> Holding {
+        let mut holding = Holding::default();
+        for (first, next) in ranges {
+            holding.full.insert(SeqRange::new(*first, *next));
+        }
+        holding.partial.extend(partial);
+        holding
+    }
+
+    fn example() -> Holdings {
+        let mut closed = holding(&[(0, 3), (9, 10)], &[5]);
+        closed.epoch = Some(EpochMark {
+            first: 0,
+            next: 12,
+            state: EpochState::Closed,
+        });
+        [
+            (key("a", "bulk", 1), Holding::default()),
+            (key("a", "normal", i64::MAX), closed),
+            (key("b", "normal", 7), holding(&[(4, 1 << 40)], &[])),
+        ]
+        .into()
+    }
+
+    fn versions() -> Vec<(String, u64)> {
+        vec![("samples".to_owned(), 12), ("epochs".to_owned(), 0)]
+    }
+
+    fn written(holdings: &Holdings) -> Vec<u8> {
+        let bytes = encode(3, &versions(), None, holdings, MAX_MARKS_BYTES).unwrap();
+        bytes.expect("it is small")
+    }
+
+    fn read(bytes: &[u8]) -> Result<(MarksHead, Holdings), NoMarks> {
+        let (head, streams) = decode(bytes)?;
+        Ok((head, streams.collect::<Result<_, _>>()?))
+    }
+
+    #[test]
+    fn the_bytes_of_version_1_never_change() {
+        let golden = include_bytes!("../tests/golden/marks_1.bin");
+        assert_eq!(written(&example()), golden);
+        let (head, holdings) = read(golden).unwrap();
+        assert_eq!((head.term, head.versions, head.streams), (3, versions(), 3));
+        assert_eq!(holdings, example());
+    }
+
+    #[test]
+    fn damage_and_later_versions_are_told() {
+        let bytes = written(&example());
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert!(read(&bad).is_err(), "{at}");
+            assert!(read(&bytes[..at]).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_lake_with_too_many_streams_has_no_marks() {
+        // Two streams, with names that fill the object.
+        let long = "x".repeat(MAX_MARKS_BYTES / 2);
+        let mut holdings = Holdings::new();
+        holdings.insert(key("a", &long, 1), Holding::default());
+        assert!(
+            encode(1, &[], None, &holdings, MAX_MARKS_BYTES)
+                .unwrap()
+                .is_some()
+        );
+        holdings.insert(key("b", &long, 1), Holding::default());
+        assert_eq!(encode(1, &[], None, &holdings, MAX_MARKS_BYTES), Ok(None));
+    }
+
+    /// The bytes with a good hash, as only a writer that goes wrong makes them.
+    fn sealed(mut body: Vec<u8>) -> Vec<u8> {
+        let hash = Sha256::of(&body);
+        body.extend(hash.0);
+        body
+    }
+
+    fn holdings() -> impl Strategy<Value = Holdings> {
+        let ranges = proptest::collection::vec((0u64..50, 1u64..9), 0..6);
+        let partial = proptest::collection::vec(0u64..60, 0..4);
+        let epoch = proptest::option::of((0u64..9, 0u64..90, 0usize..4));
+        let one = (ranges, partial, epoch).prop_map(|(ranges, partial, epoch)| {
+            let ranges: Vec<_> = ranges
+                .iter()
+                .map(|(first, len)| (*first, first + len))
+                .collect();
+            let mut one = Holding::default();
+            one.merge(&holding(&ranges, &partial));
+            one.epoch = epoch.map(|(first, next, state)| EpochMark {
+                first,
+                next,
+                state: STATES[state],
+            });
+            one
+        });
+        let keys = ("[ab]", "[xy]", 0i64..3).prop_map(|(d, lane, epoch)| key(&d, &lane, epoch));
+        proptest::collection::btree_map(keys, one, 0..8)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_merged_on_the_way_is_what_merges_in_memory(a in holdings(), b in holdings()) {
+            let base = written(&a);
+            let (_, streams) = decode(&base).unwrap();
+            let merged = encode(3, &versions(), Some(streams), &b, MAX_MARKS_BYTES).unwrap();
+            let mut expected = a.clone();
+            for (key, holding) in &b {
+                expected.entry(key.clone()).or_default().merge(holding);
+            }
+            prop_assert_eq!(&read(&merged.unwrap()).unwrap().1, &expected);
+            // In any order, and any number of times.
+            let mut other = b;
+            for (key, holding) in a.iter().chain(&a) {
+                other.entry(key.clone()).or_default().merge(holding);
+            }
+            prop_assert_eq!(other, expected);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = read(&bytes);
+            let mut body = vec![MARKS_VERSION];
+            body.extend(&bytes);
+            let _ = read(&sealed(body));
+            let head = MarksHead { term: 1, versions: vec![], streams: 9 };
+            let mut body = postcard::to_extend(&head, vec![MARKS_VERSION]).unwrap();
+            body.extend(bytes);
+            let _ = read(&sealed(body));
+        }
+    }
+}

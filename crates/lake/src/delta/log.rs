@@ -512,3 +512,96 @@ impl Log {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Call, MemStore};
+
+    fn adds(first: usize, count: usize) -> Actions {
+        let add = |n: usize| Add {
+            path: format!("hot/dt=2026-11-22/{n}.parquet"),
+            dt: "2026-11-22".to_owned(),
+            bytes: 1,
+            modified_ms: 0,
+            stats: "{\"numRecords\":2}".to_owned(),
+        };
+        Actions {
+            adds: (first..first + count).map(add).collect(),
+            ..Actions::default()
+        }
+    }
+
+    fn count(log: &Log, store: &MemStore) -> usize {
+        let mut files = 0;
+        log.files::<LogError>(store, |_| {
+            files += 1;
+            Ok(())
+        })
+        .unwrap();
+        files
+    }
+
+    #[test]
+    fn a_log_with_more_files_than_memory_keeps_is_read_from_the_store() {
+        let store = MemStore::new();
+        let mut log = Log::empty(Table::Samples);
+        log.commit(&store, &adds(0, MAX_TAIL_FILES), 0, None)
+            .unwrap();
+        store.forget_calls();
+        assert_eq!(count(&log, &store), MAX_TAIL_FILES);
+        assert_eq!(store.calls(Call::Get), 0);
+        log.commit(&store, &adds(MAX_TAIL_FILES, 1), 0, None)
+            .unwrap();
+        assert_eq!(count(&log, &store), MAX_TAIL_FILES + 1);
+        assert!(store.calls(Call::Get) > 0);
+        assert_eq!(log.tally(&store).unwrap().files, MAX_TAIL_FILES as u64 + 1);
+        // After a checkpoint there is room again.
+        assert!(log.checkpoint_if_due(&store, 1).unwrap());
+        log.forget_tail();
+        log.commit(&store, &adds(MAX_TAIL_FILES + 1, 1), 0, None)
+            .unwrap();
+        store.forget_calls();
+        assert_eq!(count(&log, &store), MAX_TAIL_FILES + 2);
+        assert_eq!(store.calls(Call::Get), 0);
+    }
+
+    #[test]
+    fn sums_follow_what_is_added_and_are_made_anew_after_a_removal() {
+        let store = MemStore::new();
+        let mut log = Log::empty(Table::Samples);
+        for first in 0..3 {
+            log.commit(&store, &adds(first, 1), 0, None).unwrap();
+        }
+        let removal = Actions {
+            removes: vec![adds(1, 1).adds[0].path.clone()],
+            ..Actions::default()
+        };
+        log.commit(&store, &removal, 0, None).unwrap();
+        let tally = log.tally(&store).unwrap();
+        assert_eq!((tally.files, tally.rows), (2, 4));
+        log.commit(&store, &adds(7, 1), 0, None).unwrap();
+        store.forget_calls();
+        assert_eq!(log.tally(&store).unwrap().files, 3);
+        assert!(store.all_calls().is_empty());
+    }
+
+    #[test]
+    fn actions_that_a_checkpoint_covers_are_let_go_of() {
+        let store = MemStore::new();
+        let mut log = Log::empty(Table::Samples);
+        for first in 0..3 {
+            log.commit(&store, &adds(first, 1), 0, None).unwrap();
+        }
+        assert!(log.checkpoint_if_due(&store, 2).unwrap());
+        log.commit(&store, &adds(3, 1), 0, None).unwrap();
+        assert_eq!(log.tail.versions.len(), 5);
+        log.forget_tail();
+        log.forget_tail();
+        assert_eq!((log.tail.versions.len(), log.tail.from), (1, 4));
+        assert_eq!(count(&log, &store), 4);
+        assert!(matches!(log.actions(&store, 4).unwrap(), Cow::Borrowed(_)));
+        assert!(matches!(log.actions(&store, 3).unwrap(), Cow::Owned(_)));
+        assert!(matches!(log.actions(&store, 9), Err(LogError::Hole { .. })));
+    }
+}

@@ -293,3 +293,42 @@ fn scan_file(
     let path = format!("{}/{path}", table.name());
     Ok(scan.file(store, table, &path, &|_| true)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{Holding, Key};
+    use crate::schema::Encoding;
+
+    #[test]
+    fn what_too_many_streams_brought_is_read_from_the_files() {
+        let logs: Vec<Log> = Table::ALL.into_iter().map(Log::empty).collect();
+        let plan = Plan {
+            journal: JournalId(1),
+            term: 1,
+            first_pos: 0,
+            last_pos: 9,
+            at_us: 0,
+            encoding: Encoding::Compact,
+            writer: 1,
+            sinks: vec![],
+            files: vec![],
+        };
+        let streams = |count: usize| {
+            let key = |epoch| Key {
+                device: "d".into(),
+                lane: "normal".into(),
+                epoch,
+            };
+            let one = |epoch| (key(epoch), Holding::default());
+            (0..).take(count).map(one).collect::<Holdings>()
+        };
+        let mut keeper = MarksKeeper::begin(&logs);
+        keeper.staged(&plan, streams(MAX_FRESH_STREAMS));
+        keeper.done(&plan, &logs);
+        assert_eq!(keeper.fresh.len(), MAX_FRESH_STREAMS);
+        keeper.staged(&plan, streams(MAX_FRESH_STREAMS + 1));
+        keeper.done(&plan, &logs);
+        assert!(keeper.fresh.is_empty());
+    }
+}
