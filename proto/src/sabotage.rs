@@ -27,22 +27,8 @@ pub enum Bug {
     ForeignEpochAbandoned,
     /// Records of an earlier boot are dated by the clock of the present one.
     EarlierBootDatedByPresent,
-}
-
-impl Bug {
-    /// Every bug.
-    pub const ALL: [Self; 10] = [
-        Self::PubackBeforeFsync,
-        Self::PublishBeforeSync,
-        Self::EpochNotRenewed,
-        Self::GapAfterReuse,
-        Self::AckUnsyncedRepeat,
-        Self::SegmentWithoutSnapshot,
-        Self::RowLostInBatch,
-        Self::ReleaseBeforeAck,
-        Self::ForeignEpochAbandoned,
-        Self::EarlierBootDatedByPresent,
-    ];
+    /// An owner of the lake that was taken over from commits all the same.
+    CommitAfterTakeover,
 }
 
 #[cfg(feature = "sabotage")]
