@@ -25,7 +25,6 @@ use core::ops::Range;
 
 use headwater_proto::sample::Value;
 use headwater_proto::schema::ColumnKind;
-use headwater_proto::time::UnixMicros;
 
 use crate::out::{Full, Out};
 use crate::part::{Cause, Part, Place, Sample, Tally};
@@ -338,30 +337,21 @@ impl Table {
                 Some(Ok(None)) => out.missing(1),
                 Some(Ok(Some(value))) => {
                     let row = *row.get_or_insert_with(|| out.begin_row());
-                    out.sample(sample(row, time, &tags, &column.name, value));
+                    out.sample(Sample {
+                        row,
+                        line,
+                        device: None,
+                        time,
+                        tags: &tags,
+                        metric: &column.name,
+                        value,
+                        unit: None,
+                    });
                 }
                 Some(Err(cause)) => out.refused(place(at), cause, &bytes[cell.from..cell.to]),
             }
         }
         Ok(())
-    }
-}
-
-const fn sample<'a>(
-    row: u32,
-    time: Option<UnixMicros>,
-    tags: &'a [(&'a str, &'a str)],
-    metric: &'a str,
-    value: Value<'a>,
-) -> Sample<'a> {
-    Sample {
-        row,
-        device: None,
-        time,
-        tags,
-        metric,
-        value,
-        unit: None,
     }
 }
 

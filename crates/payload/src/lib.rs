@@ -126,11 +126,16 @@ impl<'r> Reader<'r> {
         Splitter::new(self.format, &self.rules)
     }
 
-    /// Reads a payload, or any number of whole records of one; hands its parts to `visit` in order.
+    /// Reads a payload and hands its parts to `visit` in order.
     pub fn read(&mut self, bytes: &[u8], visit: &mut dyn FnMut(Part<'_>)) -> Tally {
+        self.read_from(1, bytes, visit)
+    }
+
+    /// Reads some records of a longer text; `line` is the number of the line on which they begin.
+    pub fn read_from(&mut self, line: u64, bytes: &[u8], visit: &mut dyn FnMut(Part<'_>)) -> Tally {
         let mut out = Out::new(visit);
         let (bytes, skipped) = text::trim(bytes, self.format == Format::Csv);
-        let mut places = Places::new(bytes, skipped + 1);
+        let mut places = Places::new(bytes, line + skipped);
         match self.format {
             Format::Line => line::read(&mut places, &self.rules, &mut self.line, &mut out),
             Format::Csv => csv::read(&mut places, &self.rules, &mut self.csv, &mut out),

@@ -168,6 +168,7 @@ fn give(
         .map(|(key, value)| (key.of(words), value.of(words)))
         .collect();
     let measurement = name.len();
+    let line = places.line(range.start);
     let mut row = None;
     for field in &*fields {
         let value = match field.value {
@@ -195,6 +196,7 @@ fn give(
         let row = *row.get_or_insert_with(|| out.begin_row());
         out.sample(Sample {
             row,
+            line,
             device: None,
             time,
             tags: &tags,

@@ -20,6 +20,8 @@ pub enum Part<'a> {
 pub struct Sample<'a> {
     /// Number of its row within the payload, from 0 without holes.
     pub row: u32,
+    /// The line on which its row begins, from 1; in JSON, its message or element.
+    pub line: u64,
     /// The device that the payload names, if it names devices.
     pub device: Option<&'a str>,
     /// Its time, if the payload gives one.

@@ -47,6 +47,7 @@ pub(crate) fn read(places: &mut Places<'_>, rules: &Rules<'_>, out: &mut Out<'_>
             let row = out.begin_row();
             out.sample(Sample {
                 row,
+                line: places.line(0),
                 device: None,
                 time: None,
                 tags: &[],

@@ -76,6 +76,8 @@ pub(crate) struct Places<'b> {
     line: u64,
     column: u64,
     first_line: u64,
+    /// A byte and the number of its line, for rows, which need no column.
+    row: (usize, u64),
 }
 
 impl<'b> Places<'b> {
@@ -87,6 +89,7 @@ impl<'b> Places<'b> {
             line: first_line,
             column: 1,
             first_line,
+            row: (0, first_line),
         }
     }
 
@@ -98,7 +101,7 @@ impl<'b> Places<'b> {
     pub(crate) fn place(&mut self, at: usize) -> Place<'static> {
         let at = at.min(self.bytes.len());
         if at < self.at {
-            *self = Self::new(self.bytes, self.first_line);
+            (self.at, self.line, self.column) = (0, self.first_line, 1);
         }
         for byte in &self.bytes[self.at..at] {
             if *byte == b'\n' {
@@ -116,10 +119,14 @@ impl<'b> Places<'b> {
         }
     }
 
-    /// The number of the line of byte `at`.
+    /// The number of the line of byte `at`, where a row begins.
     pub(crate) fn line(&mut self, at: usize) -> u64 {
-        self.place(at);
-        self.line
+        let (from, line) = match self.row {
+            (from, line) if from <= at => (from, line),
+            _ => (0, self.first_line),
+        };
+        self.row = (at, line + lines(&self.bytes[from..at]));
+        self.row.1
     }
 
     /// Refuses everything from byte `at` on, since the rows before it have taken all the room.
@@ -148,6 +155,7 @@ mod tests {
         let mut places = Places::new(text, 1);
         assert_eq!(places.place(0).to_string(), "line 1, column 1");
         assert_eq!(places.place(text.len() - 1).to_string(), "line 2, column 4");
+        assert_eq!((places.line(5), places.line(0)), (2, 1));
         assert_eq!(places.place(2).to_string(), "line 1, column 2");
         assert_eq!(
             Places::new(text, 7).place(99).to_string(),

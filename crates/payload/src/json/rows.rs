@@ -99,6 +99,7 @@ impl Rows {
         out.missing(self.missing);
         let bytes = places.bytes();
         let mut tags: Vec<(&str, &str)> = Vec::new();
+        let line = places.line(self.tree.node(0).from as usize);
         let mut row: Option<(u32, Scope)> = None;
         let mut path = String::new();
         for draft in &self.drafts {
@@ -106,10 +107,7 @@ impl Rows {
                 Ok(value) => value,
                 Err(cause) => {
                     self.write_path(draft.fault, element, &mut path);
-                    let place = Place::Path {
-                        line: places.line(self.tree.node(0).from as usize),
-                        path: &path,
-                    };
+                    let place = Place::Path { line, path: &path };
                     let node = self.tree.node(draft.node);
                     out.refused(place, cause, &bytes[node.from as usize..node.to as usize]);
                     continue;
@@ -125,6 +123,7 @@ impl Rows {
             row = Some((number, draft.scope));
             out.sample(Sample {
                 row: number,
+                line,
                 device: self.device(draft.scope),
                 time: draft.scope.time,
                 tags: &tags,

@@ -213,3 +213,30 @@ fn a_rule_gives_the_unit_of_times() {
         assert_eq!(parts, [format!("0 m.v=1.0 @{expected}")]);
     }
 }
+
+#[test]
+fn each_sample_knows_the_line_on_which_its_row_begins() {
+    use headwater_payload::{Part, Reader};
+    for (format, text, expected) in [
+        (
+            Format::Line,
+            "\n# x\nm s=\"a\nb\"\nm v=1,u=x\n",
+            vec![9, 11],
+        ),
+        (
+            Format::Json,
+            "\n{\"a\":1}\n\n{\"a\":\n2,\"b\":x}[{\"a\":1},\n{\"a\":2}]",
+            vec![8, 10, 11, 12],
+        ),
+        (Format::Csv, "a,b\n1,\"x\ny\"\n\n2,z\n", vec![8, 8, 11, 11]),
+        (Format::Number, "\n\n5", vec![9]),
+    ] {
+        let mut lines = Vec::new();
+        Reader::new(format, Rules::DEFAULT).read_from(7, text.as_bytes(), &mut |part| {
+            if let Part::Sample(sample) = part {
+                lines.push(sample.line);
+            }
+        });
+        assert_eq!(lines, expected, "{format:?}");
+    }
+}
