@@ -171,11 +171,11 @@ impl Findings {
         let key = format!("lines.{name}.listen");
         let (protocol, host, port) = match endpoint {
             Endpoint::Stdin => return,
-            Endpoint::Unix(path) => return self.socket_path(&key, path),
+            Endpoint::Unix(path) => return self.socket_path(&key, path, &endpoint.to_string()),
             Endpoint::Udp(host, port) => (Protocol::Udp, host, *port),
             Endpoint::Tcp(host, port) => (Protocol::Tcp, host, *port),
         };
-        let shown = format!("{host}:{port}");
+        let shown = endpoint.to_string();
         let address = match (host.as_str(), port)
             .to_socket_addrs()
             .map(|mut all| all.next())
@@ -198,17 +198,17 @@ impl Findings {
         }
     }
 
-    fn socket_path(&mut self, key: &str, path: &Path) {
+    fn socket_path(&mut self, key: &str, path: &Path, shown: &str) {
         let folder = path.parent().filter(|folder| *folder != Path::new(""));
         if let Some(folder) = folder
             && !folder.is_dir()
         {
             let why = format!("there is no folder {}", folder.display());
-            self.fault(key, format!("unix:{}", path.display()), &why);
+            self.fault(key, shown, &why);
         }
         if fs::metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket()) {
             let why = "something else than a socket stands there, and would be removed";
-            self.fault(key, format!("unix:{}", path.display()), why);
+            self.fault(key, shown, why);
         }
     }
 }
@@ -329,7 +329,9 @@ mod tests {
         ] {
             let told = only_warning(dir, &lines(&taken));
             let me = format!("(process {}) holds it now", std::process::id());
-            assert!(told.starts_with("lines.l.listen = \"127.0.0.1:") && told.contains(&me));
+            assert!(
+                told.starts_with(&format!("lines.l.listen = \"{taken}\": ")) && told.contains(&me)
+            );
         }
         assert_eq!(
             findings(dir, &lines("unix:DIR/a.sock")),

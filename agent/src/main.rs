@@ -33,7 +33,9 @@ enum Command {
         #[arg(long)]
         until_drained: bool,
     },
-    /// Show how a running agent is doing.
+    /// Show how the agent is doing.
+    ///
+    /// Exit code 1: it does not run.
     Status {
         /// As one JSON object.
         #[arg(long)]
@@ -81,8 +83,9 @@ fn work(arguments: Arguments) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Status { json } => {
-            output::print(&command::status(&config, json)?)?;
-            Ok(true)
+            let (runs, text) = command::status(&config, json)?;
+            output::print(&text)?;
+            Ok(runs)
         }
         Command::Fsck { json } => {
             let (sound, text) = command::check_spool(&config, json)?;

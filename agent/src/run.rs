@@ -25,6 +25,7 @@ use crate::pipeline::batcher::BatchLimits;
 use crate::pipeline::engine::{Engine, Settings, SourceSettings, SpoolSettings};
 use crate::pipeline::record::Cursor;
 use crate::source::{Outlet, Stop, exec, file, generator, host, lines, replay};
+use crate::status::Pace;
 use crate::uplink::{LINK_EVENTS, mqtt::Link};
 
 /// Largest bundle an agent makes: below a quarter of the default credit, so that several fly.
@@ -149,7 +150,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
             .status
             .file
             .clone()
-            .map(|path| (path, config.status.interval_ms)),
+            .map(|path| (path, Pace::new(config.status.interval_ms))),
         until_drained: options.until_drained,
     };
     let (ended, mut engine_ended) = tokio::sync::oneshot::channel();

@@ -131,7 +131,7 @@ impl Default for RawStatus {
     fn default() -> Self {
         Self {
             file: "/var/lib/headwater-agent/status.json".into(),
-            interval_s: 5,
+            interval_s: 60,
             socket: "/var/lib/headwater-agent/send.sock".into(),
         }
     }

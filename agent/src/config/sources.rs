@@ -1,6 +1,7 @@
 //! Core: the sources of a configuration.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
 
 use headwater_proto::ids::Lane;
@@ -76,6 +77,22 @@ pub enum Endpoint {
     Unix(PathBuf),
     /// Standard input; the source ends with it.
     Stdin,
+}
+
+impl fmt::Display for Endpoint {
+    /// As it is written in a configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = |host: &str, port: u16| match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        match self {
+            Self::Udp(host, port) => write!(f, "udp://{}", address(host, *port)),
+            Self::Tcp(host, port) => write!(f, "tcp://{}", address(host, *port)),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Stdin => f.write_str("stdin"),
+        }
+    }
 }
 
 /// Lines from others.
