@@ -7,13 +7,13 @@ use headwater_gate::Limits;
 use headwater_gate::acl::{Acl, Gateway, TopicPattern};
 use headwater_lake::Encoding;
 
+use crate::interpret::TimeWindow;
 use crate::pipeline::credit::CreditLimits;
 use crate::pipeline::custody::{self, Mode};
 use crate::pipeline::envelope::Decoder;
 use crate::pipeline::pattern::{MAX_PATTERNS, Pattern};
 use crate::sink::hot::HotSettings;
 use crate::sink::lake::LakeSettings;
-use crate::sink::rows::TimeWindow;
 
 mod raw;
 

@@ -242,7 +242,9 @@ impl Ledger {
             | Record::Session(_)
             | Record::Schema(..)
             | Record::Park(..)
-            | Record::Begin(_) => {}
+            | Record::Begin(_)
+            | Record::Rules(_)
+            | Record::DecoderState(_) => {}
         }
     }
 
@@ -467,7 +469,9 @@ pub fn committed_by(record: &Record<'_>, visit: &mut dyn FnMut(&Stream, SeqRange
         | Record::Session(_)
         | Record::Schema(..)
         | Record::Park(..)
-        | Record::Begin(_) => {}
+        | Record::Begin(_)
+        | Record::Rules(_)
+        | Record::DecoderState(_) => {}
     }
 }
 
@@ -491,6 +495,8 @@ pub fn streams_in(record: &Record<'_>) -> Vec<Stream> {
         | Record::Session(_)
         | Record::Schema(..)
         | Record::Park(..)
-        | Record::Begin(_) => Vec::new(),
+        | Record::Begin(_)
+        | Record::Rules(_)
+        | Record::DecoderState(_) => Vec::new(),
     }
 }

@@ -296,11 +296,13 @@ pub enum GapReason {
     ImpossibleTime,
     /// More gaps than are kept apart, merged into a coarser one.
     Many,
+    /// The records came and held no sample: nothing is missing.
+    Empty,
 }
 
 impl GapReason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Evicted,
         Self::UncleanStop,
         Self::Refused,
@@ -314,6 +316,7 @@ impl GapReason {
         Self::CopyDropped,
         Self::ImpossibleTime,
         Self::Many,
+        Self::Empty,
     ];
 
     /// Its name in lake, metrics and messages.
@@ -333,6 +336,7 @@ impl GapReason {
             Self::CopyDropped => "copy_dropped",
             Self::ImpossibleTime => "impossible_time",
             Self::Many => "many",
+            Self::Empty => "empty",
         }
     }
 

@@ -2,7 +2,6 @@
 
 pub mod credit;
 pub mod custody;
-pub mod decode;
 pub mod envelope;
 pub mod pattern;
 pub mod payload;

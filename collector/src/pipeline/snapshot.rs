@@ -1,9 +1,9 @@
-//! Core: what a journal segment begins with, so that all before it may go. Version 1:
+//! Core: what a journal segment begins with, so that all before it may go. Version 2:
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 1 | version |
-//! | n | `Head`, postcard: journal id, sinks' cursors, plan, sessions, plain counters, schemas |
+//! | n | `Head`, postcard: journal id, rule set, sinks' cursors, plan, sessions, plain counters, schemas |
 //! | 4 | number of streams, little-endian |
 //! | each | `TrackHead`, postcard, then the receiver's own bytes |
 //! | rest | open entries of plain devices, in the gate's format: the newest that the log's bound leaves room for |
@@ -26,7 +26,7 @@ use super::schemas::SchemaBook;
 use crate::ledger::{Ledger, PlainTrack, Track};
 
 /// The snapshot version this build writes and reads.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Up to here a new stream, device, session or schema is taken; the rest is for what is known.
 pub(crate) const NEW_BYTES: usize = MAX_SNAPSHOT_BYTES - (4 << 20);
@@ -63,6 +63,7 @@ pub struct PendingPlan {
 #[derive(Debug, Serialize)]
 struct Head<'a> {
     journal: JournalId,
+    rules: &'a [u8],
     sinks: &'a [SinkCursor],
     plan: Option<&'a PendingPlan>,
     sessions: Vec<&'a str>,
@@ -75,6 +76,8 @@ struct Head<'a> {
 #[derive(Debug, Deserialize)]
 struct ReadHead<'a> {
     journal: JournalId,
+    #[serde(borrow)]
+    rules: &'a [u8],
     sinks: Vec<SinkCursor>,
     plan: Option<PendingPlan>,
     sessions: Vec<String>,
@@ -99,6 +102,7 @@ struct TrackHead {
 #[derive(Debug)]
 pub(crate) struct Parts<'a> {
     pub(crate) journal: JournalId,
+    pub(crate) rules: &'a [u8],
     pub(crate) sinks: &'a [SinkCursor],
     pub(crate) plan: Option<&'a PendingPlan>,
     pub(crate) sessions: &'a std::collections::BTreeSet<Arc<str>>,
@@ -111,6 +115,8 @@ pub(crate) struct Parts<'a> {
 #[derive(Debug)]
 pub(crate) struct Restored {
     pub(crate) journal: JournalId,
+    /// The rule set of the time before.
+    pub(crate) rules: Vec<u8>,
     pub(crate) sinks: Vec<SinkCursor>,
     pub(crate) plan: Option<PendingPlan>,
     pub(crate) sessions: std::collections::BTreeSet<Arc<str>>,
@@ -123,6 +129,7 @@ impl Restored {
     const fn parts(&self) -> Parts<'_> {
         Parts {
             journal: self.journal,
+            rules: self.rules.as_slice(),
             sinks: self.sinks.as_slice(),
             plan: self.plan.as_ref(),
             sessions: &self.sessions,
@@ -140,6 +147,7 @@ pub(crate) fn write(parts: &Parts<'_>, out: &mut Vec<u8>) -> usize {
     let (schemas, numbers) = parts.schemas.dump();
     let head = Head {
         journal: parts.journal,
+        rules: parts.rules,
         sinks: parts.sinks,
         plan: parts.plan,
         sessions: parts.sessions.iter().map(|client| &**client).collect(),
@@ -204,20 +212,27 @@ fn extend<T: Serialize>(value: &T, out: &mut Vec<u8>) {
 pub(crate) enum NotRead {
     /// It is none.
     Damaged,
-    /// A newer version of this program wrote it.
-    Newer(u8),
+    /// Another version of this program wrote it.
+    Foreign(u8),
 }
 
 /// Reads a snapshot.
 pub(crate) fn read(bytes: &[u8]) -> Result<Restored, NotRead> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => read_version_1(rest).ok_or(NotRead::Damaged),
-        Some((&version, _)) if version > VERSION => Err(NotRead::Newer(version)),
-        Some(_) | None => Err(NotRead::Damaged),
+        Some((&VERSION, rest)) => read_present(rest).ok_or(NotRead::Damaged),
+        Some((0, _)) | None => Err(NotRead::Damaged),
+        Some((&version, _)) => Err(NotRead::Foreign(version)),
     }
 }
 
-fn read_version_1(rest: &[u8]) -> Option<Restored> {
+/// The rule set in a snapshot's bytes.
+pub(crate) fn rules_of(bytes: &[u8]) -> Option<Vec<u8>> {
+    let rest = bytes.strip_prefix(&[VERSION])?;
+    let (head, _) = postcard::take_from_bytes::<ReadHead<'_>>(rest).ok()?;
+    Some(head.rules.to_vec())
+}
+
+fn read_present(rest: &[u8]) -> Option<Restored> {
     let (head, rest) = postcard::take_from_bytes::<ReadHead<'_>>(rest).ok()?;
     let schemas = SchemaBook::default();
     for (number, place) in &head.numbers {
@@ -243,6 +258,7 @@ fn read_version_1(rest: &[u8]) -> Option<Restored> {
     let (journal, sinks, plan) = (head.journal, head.sinks, head.plan);
     Some(Restored {
         journal,
+        rules: head.rules.to_vec(),
         sinks,
         plan,
         sessions,
@@ -265,9 +281,8 @@ pub fn rewritten(bytes: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::envelope::{
-        BatchHead, Change, Clock, Decoder, MarkHead, RawHead, Record, Verdict,
-    };
+    use crate::interpret::rules::RulesId;
+    use crate::pipeline::envelope::{BatchHead, Change, Clock, MarkHead, RawHead, Record, Verdict};
     use headwater_gate::{ConnId, Token};
     use headwater_proto::frame::{self, Kind};
     use headwater_proto::ids::{Epoch, Lane};
@@ -305,6 +320,7 @@ mod tests {
                 at,
                 clock,
                 via: None,
+                rules: RulesId::of(b"rules"),
             };
             ledger.apply(&Record::Batch(head, &frame));
         }
@@ -314,7 +330,8 @@ mod tests {
             seq: 2,
             verdict: Verdict::Store,
             at,
-            decoder: Decoder::Json,
+            rules: RulesId::of(b"rules"),
+            rule: 0,
             metric: "",
             topic: "t",
             client: "c",
@@ -346,6 +363,7 @@ mod tests {
         );
         let parts = Parts {
             journal: JournalId(7),
+            rules: b"rules",
             sinks: &[SinkCursor {
                 name: "lake".into(),
                 position: 8,
@@ -366,9 +384,9 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_version_1_are_frozen() {
+    fn the_bytes_of_version_2_are_frozen() {
         let hex: String = bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        let golden = include_str!("../../tests/golden/snapshot-1.txt");
+        let golden = include_str!("../../tests/golden/snapshot-2.txt");
         assert_eq!(
             hex,
             golden.trim_end(),
@@ -379,6 +397,14 @@ mod tests {
     #[test]
     fn what_is_read_back_writes_the_same_bytes() {
         assert_eq!(rewritten(&bytes()).unwrap(), bytes());
+    }
+
+    #[test]
+    fn the_rule_set_is_found_without_the_rest() {
+        let mut bytes = bytes();
+        assert_eq!(rules_of(&bytes).unwrap(), b"rules");
+        bytes[0] = VERSION - 1;
+        assert_eq!(rules_of(&bytes), None);
     }
 
     #[test]
@@ -406,10 +432,12 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_of_a_later_version_is_told_from_damage() {
+    fn a_snapshot_of_another_version_is_told_from_damage() {
         let mut bytes = bytes();
-        bytes[0] = VERSION + 1;
-        assert_eq!(read(&bytes).err(), Some(NotRead::Newer(VERSION + 1)));
+        for version in [VERSION - 1, VERSION + 1] {
+            bytes[0] = version;
+            assert_eq!(read(&bytes).err(), Some(NotRead::Foreign(version)));
+        }
         bytes[0] = 0;
         assert_eq!(read(&bytes).err(), Some(NotRead::Damaged));
     }

@@ -14,6 +14,8 @@ pub enum TimeClass {
     Bounded,
     /// The device told no time: it is when the collector received it.
     Received,
+    /// The device's wall clock, which it did not know to be right.
+    Wall,
 }
 
 impl TimeClass {
@@ -25,6 +27,7 @@ impl TimeClass {
             Self::Offset => "offset",
             Self::Bounded => "bounded",
             Self::Received => "received",
+            Self::Wall => "wall",
         }
     }
 }
@@ -198,12 +201,14 @@ pub struct QuarantineRow {
     pub batch_samples: Option<u32>,
     /// Readings that this row stands for; 0 for a copy of what a gap names.
     pub samples: u32,
-    /// Why.
+    /// Why, as a name.
     pub reason: String,
     /// What was refused.
     pub payload: Option<Vec<u8>>,
     /// When.
     pub at_us: i64,
+    /// Why, in words.
+    pub cause: Option<String>,
 }
 
 /// What is known of a device.

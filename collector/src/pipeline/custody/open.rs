@@ -14,8 +14,9 @@ use headwater_proto::ids::{DeviceId, JournalId, SeqRange, Stream};
 use headwater_proto::time::Millis;
 use headwater_spool::{Disk, Log, ReadError, Recovery};
 
-use super::{Counters, Custody, Group, Settings};
+use super::{Counters, Custody, Group, Rules, Settings};
 use crate::done::DoneEpochs;
+use crate::interpret::rules::{RuleSet, RulesError, RulesId};
 use crate::ledger::{self, Ledger};
 use crate::pipeline::envelope::{self, EnvelopeError, Record, RecordKind};
 use crate::pipeline::schemas::SchemaBook;
@@ -45,11 +46,11 @@ pub enum OpenError {
     },
     /// Beginning anew beside such a journal would take again what the lake has.
     #[error(
-        "the journal was written by a newer version of this program ({what}); run that version, or \
-         move the journal away: a new one begins beside the lake, and agents send again what is not \
-         in it"
+        "the journal was written by another version of this program ({what}); run that version until \
+         all is in the lake, or move the journal away: a new one begins beside the lake, and agents \
+         send again what is not in it"
     )]
-    Newer {
+    Foreign {
         /// What this version does not know.
         what: String,
     },
@@ -117,8 +118,14 @@ impl<D: Disk> Custody<D> {
                 None => (begin(JournalId(entropy())), log.next(), Past::Nothing),
             },
         };
+        let rules = RuleSet::new(&settings.patterns, settings.window).encode();
+        let rules = Rules {
+            id: RulesId::of(&rules),
+            bytes: rules,
+        };
         let mut custody = Self {
             journal: restored.journal,
+            rules,
             ledger: restored.ledger,
             schemas: restored.schemas,
             in_segment: BTreeSet::new(),
@@ -241,7 +248,7 @@ impl<D: Disk> Custody<D> {
     fn read_again(&mut self, position: u64, kind: u8, payload: &[u8]) -> Result<(), OpenError> {
         let record = match envelope::decode(kind, payload) {
             Ok(record) => record,
-            Err(error) if error.is_newer() => return Err(newer(error)),
+            Err(error) if error.is_foreign() => return Err(foreign(error)),
             Err(_) => {
                 self.counters.records_damaged_total += 1;
                 return Ok(());
@@ -252,6 +259,12 @@ impl<D: Disk> Custody<D> {
             if self.recall(&stream).is_err() {
                 self.index_failed = true;
             }
+        }
+        if let Record::Rules(bytes) = &record
+            && let Err(error @ RulesError::Newer(_)) = RuleSet::decode(bytes)
+        {
+            let what = error.to_string();
+            return Err(OpenError::Foreign { what });
         }
         self.apply(position, &record);
         if let Record::Raw(head, _) = &record
@@ -294,7 +307,9 @@ impl<D: Disk> Custody<D> {
             | Record::Registry(_)
             | Record::Gap(_)
             | Record::Park(..)
-            | Record::Begin(_) => {}
+            | Record::Begin(_)
+            | Record::Rules(_)
+            | Record::DecoderState(_) => {}
         }
     }
 
@@ -364,8 +379,8 @@ impl<D: Disk> Custody<D> {
     }
 }
 
-fn newer(error: EnvelopeError) -> OpenError {
-    OpenError::Newer {
+fn foreign(error: EnvelopeError) -> OpenError {
+    OpenError::Foreign {
         what: error.to_string(),
     }
 }
@@ -373,6 +388,7 @@ fn newer(error: EnvelopeError) -> OpenError {
 fn begin(journal: JournalId) -> Restored {
     Restored {
         journal,
+        rules: Vec::new(),
         sinks: Vec::new(),
         plan: None,
         sessions: BTreeSet::new(),
@@ -393,7 +409,7 @@ enum Found {
 
 fn newest_snapshot<D: Disk>(log: &Log<D>) -> Result<Found, OpenError> {
     if let Some(segment) = log.segments().find(|segment| !segment.readable) {
-        return Err(OpenError::Newer {
+        return Err(OpenError::Foreign {
             what: format!("segment {:016x} is of another format", segment.id),
         });
     }
@@ -407,9 +423,9 @@ fn newest_snapshot<D: Disk>(log: &Log<D>) -> Result<Found, OpenError> {
                 return Ok(Found::Good(segment.first, restored));
             }
             Ok(restored) => return Ok(Found::Older(segment.first, restored)),
-            Err(NotRead::Newer(version)) => {
+            Err(NotRead::Foreign(version)) => {
                 let what = format!("its snapshots are of version {version}");
-                return Err(OpenError::Newer { what });
+                return Err(OpenError::Foreign { what });
             }
             Err(NotRead::Damaged) => {}
         }
@@ -443,7 +459,7 @@ fn newest_begin<D: Disk>(log: &Log<D>) -> Result<Option<(u64, Restored)>, OpenEr
                     restored.sinks = head.sinks;
                     found = Some((first, restored));
                 }
-                Err(error) if error.is_newer() => failed = Some(newer(error)),
+                Err(error) if error.is_foreign() => failed = Some(foreign(error)),
                 Ok(_) | Err(_) => {}
             }
             ControlFlow::Continue(())
