@@ -9,13 +9,13 @@ use headwater_lake::Encoding;
 use headwater_program::faults::{self, Faults, Renamed, within};
 use headwater_program::log::Log;
 
+use crate::interpret::TimeWindow;
 use crate::pipeline::credit::CreditLimits;
 use crate::pipeline::custody::{self, Mode};
 use crate::pipeline::envelope::Decoder;
 use crate::pipeline::pattern::{MAX_PATTERNS, Pattern};
 use crate::sink::hot::HotSettings;
 use crate::sink::lake::LakeSettings;
-use crate::sink::rows::TimeWindow;
 
 mod raw;
 

@@ -271,7 +271,9 @@ impl Ledger {
             | Record::Session(_)
             | Record::Schema(..)
             | Record::Park(..)
-            | Record::Begin(_) => {}
+            | Record::Begin(_)
+            | Record::Rules(_)
+            | Record::DecoderState(_) => {}
         }
     }
 
@@ -496,7 +498,9 @@ pub fn committed_by(record: &Record<'_>, visit: &mut dyn FnMut(&Stream, SeqRange
         | Record::Session(_)
         | Record::Schema(..)
         | Record::Park(..)
-        | Record::Begin(_) => {}
+        | Record::Begin(_)
+        | Record::Rules(_)
+        | Record::DecoderState(_) => {}
     }
 }
 
@@ -520,6 +524,8 @@ pub fn streams_in(record: &Record<'_>) -> Vec<Stream> {
         | Record::Session(_)
         | Record::Schema(..)
         | Record::Park(..)
-        | Record::Begin(_) => Vec::new(),
+        | Record::Begin(_)
+        | Record::Rules(_)
+        | Record::DecoderState(_) => Vec::new(),
     }
 }

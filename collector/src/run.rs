@@ -24,10 +24,10 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::done_store::DoneStore;
 use crate::http;
+use crate::interpret::{Depth, Feed};
 use crate::metrics::Board;
 use crate::owner::{Command, JournalSessions, Mailbox, Owner};
 use crate::pipeline::custody::{Custody, Past};
-use crate::pipeline::schemas::SchemaBook;
 use crate::sink::hot::{HotStore, HotView};
 use crate::sink::lake::{LakeSink, NAME};
 use crate::sink::{self, worker};
@@ -119,29 +119,30 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
 
     let (wake_lake, lake_durable) = sync_channel(1);
     readers.push(wake_lake);
-    let (lake_reader, lake_context) = (custody.reader(), context(lake_durable));
+    let lake_feed = Feed::new(custody.reader(), lake.position(), Depth::Samples);
+    let lake_context = context(lake_durable);
     parts.spawn_blocking(move || {
         (
             "the lake sink",
-            worker::run_lake(lake, lake_reader, &lake_context).map_err(Into::into),
+            worker::run_lake(lake, lake_feed, &lake_context).map_err(Into::into),
         )
     });
 
     let mut view = None;
     if let Some((mut hot, freshness_ms, is_empty)) = open_hot(&config, journal) {
         view = Some(hot.view());
-        let (schemas, lake_dir) = (custody.schemas().clone(), config.lake_dir.clone());
+        let lake_dir = config.lake_dir.clone();
         let begin = custody.cursor(NAME).unwrap_or_default();
         let (wake_hot, hot_durable) = sync_channel(1);
         readers.push(wake_hot);
         let (reader, context) = (custody.reader(), context(hot_durable));
         parts.spawn_blocking(move || {
-            if is_empty
-                && let Err(error) = refill(&mut hot, &lake_dir, &schemas, journal, begin, clock)
-            {
+            if is_empty && let Err(error) = refill(&mut hot, &lake_dir, journal, begin, clock) {
                 tracing::warn!(%error, "the hot store begins with what comes from now on");
             }
-            worker::run_hot(hot, reader, journal, freshness_ms, &context);
+            let from = hot.cursor(journal).ok().flatten().unwrap_or_default();
+            let feed = Feed::new(reader, from, Depth::Blocks);
+            worker::run_hot(hot, feed, journal, freshness_ms, &context);
             ("the hot store", Ok(()))
         });
     }
@@ -276,14 +277,13 @@ fn open_hot(config: &Config, journal: JournalId) -> Option<(HotStore, u64, bool)
 fn refill(
     hot: &mut HotStore,
     lake_dir: &Path,
-    schemas: &SchemaBook,
     journal: JournalId,
     begin: u64,
     clock: Clock,
 ) -> Result<()> {
     let now = clock.now().wall;
     let since = UnixMicros(now.0.saturating_sub(hot.keep_us()));
-    let samples = hot.refill(&LocalStore::new(lake_dir)?, schemas, since, now)?;
+    let samples = hot.refill(&LocalStore::new(lake_dir)?, since, now)?;
     hot.commit(journal, begin)?;
     tracing::info!(samples, "hot store filled from the lake");
     Ok(())

@@ -1,9 +1,11 @@
 //! The embedded hot store: what it answers, what it drops, and how it comes back from nothing.
 
+use headwater_collector::interpret::rules::{RuleSet, RulesId};
+use headwater_collector::interpret::{Depth, Interpreter, TimeWindow};
 use headwater_collector::pipeline::envelope::{
     BatchHead, Clock, Decoder, RawHead, Record, SchemaHead, Verdict,
 };
-use headwater_collector::pipeline::schemas::SchemaBook;
+use headwater_collector::pipeline::pattern::Pattern;
 use headwater_collector::sink::hot::{HotSettings, HotStore};
 use headwater_lake::{Flush, Lake, LocalStore, Rows as LakeRows, SampleRow, Settings, TimeClass};
 use headwater_proto::codec::{Encoder, Rows};
@@ -24,6 +26,9 @@ const SETTINGS: HotSettings = HotSettings {
 struct Rig {
     folder: tempfile::TempDir,
     hot: HotStore,
+    interpreter: Interpreter,
+    rules: RulesId,
+    position: u64,
 }
 
 fn stream() -> Stream {
@@ -40,19 +45,42 @@ fn schema() -> Schema {
 
 fn rig() -> Rig {
     let folder = tempfile::tempdir().expect("a folder");
-    let (mut hot, _) = HotStore::open(folder.path(), SETTINGS).expect("a store");
-    let mut bytes = Vec::new();
-    schema().encode(&mut bytes).expect("a schema");
-    let head = SchemaHead {
-        origin: stream().device,
-        epoch: stream().epoch,
-        number: 3,
+    let (hot, _) = HotStore::open(folder.path(), SETTINGS).expect("a store");
+    let pattern = Pattern::new("devices/{device}", Decoder::Json).expect("a pattern");
+    let rules = RuleSet::new(&[pattern], TimeWindow::default()).encode();
+    let mut rig = Rig {
+        folder,
+        hot,
+        interpreter: Interpreter::new(Depth::Blocks),
+        rules: RulesId::of(&rules),
+        position: 0,
     };
-    hot.apply(&Record::Schema(head, &bytes)).expect("applied");
-    Rig { folder, hot }
+    rig.apply(&Record::Rules(&rules));
+    rig.tell(3, &schema());
+    rig
 }
 
 impl Rig {
+    fn apply(&mut self, record: &Record<'_>) {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        let kind = record.kind().to_u8();
+        let read = self.interpreter.read(self.position, kind, &bytes);
+        self.hot.take(&read.expect("known")).expect("taken");
+        self.position += 1;
+    }
+
+    fn tell(&mut self, number: u32, schema: &Schema) {
+        let mut bytes = Vec::new();
+        schema.encode(&mut bytes).expect("a schema");
+        let head = SchemaHead {
+            origin: stream().device,
+            epoch: stream().epoch,
+            number,
+        };
+        self.apply(&Record::Schema(head, &bytes));
+    }
+
     /// A batch of `count` rows, a second apart, from row `first` on; row k has the value k.
     fn batch(&mut self, seq: u64, first: i64, count: i64) {
         let schema = schema();
@@ -75,13 +103,13 @@ impl Rig {
             stream: stream(),
             seq,
             verdict: Verdict::Store,
-            at: UnixMicros(START_US),
+            // Late for all rows, ahead of none by more than is believed.
+            at: UnixMicros(START_US + 6_000_000_000),
             clock: Clock::SYNCED,
             via: None,
+            rules: self.rules,
         };
-        self.hot
-            .apply(&Record::Batch(head, &framed))
-            .expect("applied");
+        self.apply(&Record::Batch(head, &framed));
     }
 
     fn values(&self, from_s: i64, to_s: i64, limit: usize) -> (Vec<f64>, bool) {
@@ -221,17 +249,7 @@ fn latest_of(
             labels: vec![("side".to_owned(), "right".to_owned())],
         });
     }
-    let mut bytes = Vec::new();
-    schema.encode(&mut bytes).expect("a schema");
-    let (origin, epoch) = (stream().device, stream().epoch);
-    let head = SchemaHead {
-        origin,
-        epoch,
-        number: 4,
-    };
-    rig.hot
-        .apply(&Record::Schema(head, &bytes))
-        .expect("applied");
+    rig.tell(4, &schema);
     for (seq, (first, values, second)) in (0u64..).zip(batches) {
         let mut rows = Rows::new(&schema);
         for (row, (a, b)) in (0i64..).zip(values) {
@@ -265,16 +283,15 @@ fn a_plain_devices_payload_is_there_too() {
         seq: 0,
         verdict: Verdict::Store,
         at: UnixMicros(START_US),
-        decoder: Decoder::Json,
+        rules: rig.rules,
+        rule: 0,
         metric: "",
         topic: "devices/plain",
         client: "client",
         packet_id: 1,
         hash: 1,
     };
-    rig.hot
-        .apply(&Record::Raw(head, br#"{"a": 1.5, "b": "on"}"#))
-        .expect("applied");
+    rig.apply(&Record::Raw(head, br#"{"a": 1.5, "b": "on"}"#));
     rig.hot.commit(JOURNAL, 1).expect("committed");
     let latest = rig.hot.view().latest("plain").expect("latest");
     let names: Vec<&str> = latest.iter().map(|point| point.metric.as_str()).collect();
@@ -349,10 +366,7 @@ fn an_empty_store_is_filled_from_the_lake_with_what_it_would_keep() {
 
     let lake = LocalStore::new(&rig.folder.path().join("lake")).expect("a lake");
     let since = UnixMicros(START_US + 1_000 * 1_000_000);
-    let taken = rig
-        .hot
-        .refill(&lake, &SchemaBook::default(), since, since)
-        .expect("filled");
+    let taken = rig.hot.refill(&lake, since, since).expect("filled");
     rig.hot.commit(JOURNAL, 1).expect("committed");
     assert_eq!(taken, 500);
     let view = rig.hot.view();

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{CONN, Rig, SAMPLES, bundle, bundle_of, device, epoch_end, hello, listed};
 use headwater_collector::done::{DoneEpochs, DoneError, DoneInMemory};
+use headwater_collector::interpret::{Depth, Feed};
 use headwater_collector::pipeline::custody::{Custody, Event, Settings};
 use headwater_proto::frame::Kind;
 use headwater_proto::ids::Stream;
@@ -198,7 +199,7 @@ fn what_the_index_could_not_keep_is_not_let_go_of() {
     };
     let opened = Custody::open(FakeDisk::new(), settings(), Box::new(index), &mut || 7);
     rig.custody = opened.unwrap().0;
-    rig.reader = rig.custody.reader();
+    rig.feed = Feed::new(rig.custody.reader(), rig.sink.position(), Depth::Samples);
     rig.connect("dev");
     rig.up(hello(&[listed(1, 0, 4)]), 0);
     rig.up(bundle(1, 0, 3), 1);

@@ -29,6 +29,10 @@ pub enum Bug {
     EarlierBootDatedByPresent,
     /// An owner of the lake that was taken over from commits all the same.
     CommitAfterTakeover,
+    /// The time of a journal record is judged by the present, not by its receipt.
+    InterpretedByPresent,
+    /// The hot store takes a batch whole, whatever the interpreter refused of it.
+    TwoVerdicts,
 }
 
 #[cfg(feature = "sabotage")]
@@ -38,6 +42,7 @@ mod switch {
 
     std::thread_local! {
         static ACTIVE: Cell<u8> = const { Cell::new(0) };
+        static PRESENT_US: Cell<i64> = const { Cell::new(0) };
     }
 
     /// Whether `bug` is switched on in this thread.
@@ -50,10 +55,21 @@ mod switch {
     pub fn set(bug: Option<Bug>) {
         ACTIVE.with(|active| active.set(bug.map_or(0, |bug| bug as u8)));
     }
+
+    /// The present, for a bug in code that has no clock; Unix time in microseconds.
+    #[must_use]
+    pub fn present_us() -> i64 {
+        PRESENT_US.with(Cell::get)
+    }
+
+    /// Sets what [`present_us`] says in this thread.
+    pub fn set_present_us(now_us: i64) {
+        PRESENT_US.with(|present| present.set(now_us));
+    }
 }
 
 #[cfg(feature = "sabotage")]
-pub use switch::{is, set};
+pub use switch::{is, present_us, set, set_present_us};
 
 /// Whether `bug` is switched on: never, in this build.
 #[cfg(not(feature = "sabotage"))]
@@ -61,4 +77,12 @@ pub use switch::{is, set};
 #[inline(always)]
 pub const fn is(_bug: Bug) -> bool {
     false
+}
+
+/// The present, for a bug that cannot be switched on in this build.
+#[cfg(not(feature = "sabotage"))]
+#[must_use]
+#[inline(always)]
+pub const fn present_us() -> i64 {
+    0
 }

@@ -183,16 +183,17 @@ impl RawConfig {
         let log = self.journal.check(problems);
         let gateways = self.gate.gateways(problems);
         let (limits, credit) = self.gate.check(problems);
+        let lake_dir = folder("lake.dir", &self.lake.dir, problems);
+        let (lake, window) = self.lake.check(problems);
         let custody = custody::Settings {
             log,
             credit,
             mode,
             patterns,
+            window,
             gateways: gateways.clone(),
             ..custody::Settings::default()
         };
-        let lake_dir = folder("lake.dir", &self.lake.dir, problems);
-        let lake = self.lake.check(problems);
         let hot = self.hot.check(problems);
         Some(Config {
             journal_dir: data.join("journal"),
@@ -297,7 +298,7 @@ impl RawJournal {
 }
 
 impl RawLake {
-    fn check(&self, problems: &mut Vec<String>) -> LakeSettings {
+    fn check(&self, problems: &mut Vec<String>) -> (LakeSettings, TimeWindow) {
         let why = "small files are slow to read, late ones hold up the devices' disks";
         let flush_s = within("lake.flush_s", self.flush_s, 1..=3_600, why, problems);
         let why = "this is memory";
@@ -337,7 +338,11 @@ impl RawLake {
             }
         };
         let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        LakeSettings {
+        let window = TimeWindow {
+            max_late_us: (late > 0).then(|| signed(late).saturating_mul(DAY_US)),
+            max_ahead_us: signed(future).saturating_mul(1_000_000),
+        };
+        let settings = LakeSettings {
             lake: headwater_lake::Settings {
                 encoding,
                 ..headwater_lake::Settings::default()
@@ -345,11 +350,8 @@ impl RawLake {
             flush_after_ms: flush_s * 1_000,
             flush_bytes: usize::try_from(flush_mib * MIB).unwrap_or(usize::MAX),
             flush_rows: usize::try_from(rows).unwrap_or(usize::MAX),
-            window: TimeWindow {
-                max_late_us: (late > 0).then(|| signed(late).saturating_mul(DAY_US)),
-                max_ahead_us: signed(future).saturating_mul(1_000_000),
-            },
-        }
+        };
+        (settings, window)
     }
 }
 

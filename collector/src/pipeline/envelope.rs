@@ -1,12 +1,13 @@
 //! Core: the bytes of the journal's records.
 //!
 //! Everything that decides is decided when a record arrives and is stored in its envelope, so that
-//! each sink, today or after a restart, says the same about it. The journal's log frames, numbers
+//! each sink, today or after a restart, says the same about it; what it means beside that is said by
+//! the rule set that the envelope names ([`crate::interpret::rules`]). The journal's log frames, numbers
 //! and checksums each record and keeps its kind; the payload is:
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | envelope version, now 1 |
+//! | 1 | envelope version, now 2 |
 //! | n | head of the kind ([`BatchHead`], [`RawHead`] ...), postcard |
 //! | rest | body: the frame as it came, the payload of a publish, the bytes of a schema or plan |
 //!
@@ -19,9 +20,13 @@ use headwater_proto::time::{Base, UnixMicros};
 use serde::{Deserialize, Serialize};
 
 use super::snapshot::SinkCursor;
+use crate::interpret::rules::RulesId;
 
-/// The envelope version this build writes.
+/// The envelope version this build writes and reads.
 pub const VERSION: u8 = 2;
+
+/// Most bytes of a record of decoder states: it stands in each segment, and is memory of each reader.
+pub const MAX_DECODER_STATE_BYTES: usize = 1 << 20;
 
 /// What a journal record is. Numbers are part of the disk format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,11 +54,15 @@ pub enum RecordKind {
     Park = 10,
     /// The first record of a segment: whose journal it is, should the snapshot be unreadable.
     Begin = 11,
+    /// A rule set, before the first record that names it.
+    Rules = 12,
+    /// What decoders remember of devices from one record to the next; one in each segment's preamble.
+    DecoderState = 13,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Batch,
         Self::Raw,
         Self::Plan,
@@ -65,6 +74,8 @@ impl RecordKind {
         Self::Gap,
         Self::Park,
         Self::Begin,
+        Self::Rules,
+        Self::DecoderState,
     ];
 
     /// Its number on disk.
@@ -93,6 +104,12 @@ pub enum Reason {
     BadPayload,
     /// A publish on a topic that no pattern maps to a device.
     UnknownTopic,
+    /// A time outside the window that is believed.
+    ImpossibleTime,
+    /// A time that counts from a boot which nothing dates.
+    Undated,
+    /// A part of an input that the device's source could not read.
+    RefusedInput,
 }
 
 impl Reason {
@@ -105,6 +122,9 @@ impl Reason {
             Self::UnknownKind => "unknown_kind",
             Self::BadPayload => "bad_payload",
             Self::UnknownTopic => "unknown_topic",
+            Self::ImpossibleTime => "impossible_time",
+            Self::Undated => "undated",
+            Self::RefusedInput => "refused_input",
         }
     }
 }
@@ -175,6 +195,8 @@ pub struct BatchHead {
     pub clock: Clock,
     /// The gateway that carried it, if another than its origin.
     pub via: Option<DeviceId>,
+    /// The rule set that says what it means.
+    pub rules: RulesId,
 }
 
 /// How the payload of a plain publish becomes samples.
@@ -201,8 +223,10 @@ pub struct RawHead<'a> {
     pub verdict: Verdict,
     /// When it arrived.
     pub at: UnixMicros,
-    /// Which decoder reads it.
-    pub decoder: Decoder,
+    /// The rule set that says what it means.
+    pub rules: RulesId,
+    /// Which of its rules reads the payload.
+    pub rule: u16,
     /// Name of the metric, where the topic gives one.
     pub metric: &'a str,
     /// The topic as published.
@@ -312,6 +336,27 @@ pub struct BeginHead {
     pub sinks: Vec<SinkCursor>,
 }
 
+/// What a decoder remembers of one device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecoderState {
+    /// The device.
+    pub device: DeviceId,
+    /// Which decoder.
+    pub decoder: u16,
+    /// The record after which it was so.
+    pub position: u64,
+    /// The decoder's own bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Head of [`RecordKind::DecoderState`]; no body. With the head at most
+/// [`MAX_DECODER_STATE_BYTES`] in all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecoderStates {
+    /// By device and decoder. No decoder of this build remembers anything.
+    pub states: Vec<DecoderState>,
+}
+
 /// A journal record as read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record<'a> {
@@ -337,6 +382,10 @@ pub enum Record<'a> {
     Park(BatchHead, &'a [u8]),
     /// The first of a segment.
     Begin(BeginHead),
+    /// A rule set.
+    Rules(&'a [u8]),
+    /// What decoders remember.
+    DecoderState(DecoderStates),
 }
 
 /// Why a journal record cannot be read.
@@ -390,6 +439,8 @@ impl Record<'_> {
             Self::Gap(_) => RecordKind::Gap,
             Self::Park(..) => RecordKind::Park,
             Self::Begin(_) => RecordKind::Begin,
+            Self::Rules(_) => RecordKind::Rules,
+            Self::DecoderState(_) => RecordKind::DecoderState,
         }
     }
 
@@ -401,11 +452,12 @@ impl Record<'_> {
             Self::Plan(head, body) => write(head, body, out),
             Self::Cursor(head) => write(head, &[], out),
             Self::Mark(head) => write(head, &[], out),
-            Self::Registry(body) => write(&(), body, out),
+            Self::Registry(body) | Self::Rules(body) => write(&(), body, out),
             Self::Session(head) => write(head, &[], out),
             Self::Schema(head, body) => write(head, body, out),
             Self::Gap(head) => write(head, &[], out),
             Self::Begin(head) => write(head, &[], out),
+            Self::DecoderState(head) => write(head, &[], out),
         }
     }
 }
@@ -435,143 +487,13 @@ pub fn decode(kind: u8, payload: &[u8]) -> Result<Record<'_>, EnvelopeError> {
         RecordKind::Gap => head(bytes).map(|(head, _)| Record::Gap(head))?,
         RecordKind::Park => head(bytes).map(|(head, body)| Record::Park(head, body))?,
         RecordKind::Begin => head(bytes).map(|(head, _)| Record::Begin(head))?,
+        RecordKind::Rules => Record::Rules(bytes),
+        RecordKind::DecoderState if bytes.len() > MAX_DECODER_STATE_BYTES => {
+            return Err(EnvelopeError::Head);
+        }
+        RecordKind::DecoderState => head(bytes).map(|(head, _)| Record::DecoderState(head))?,
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use headwater_proto::ids::Lane;
-    use proptest::prelude::*;
-
-    fn stream() -> Stream {
-        Stream {
-            device: DeviceId::new("dev-1").unwrap(),
-            lane: Lane::Normal,
-            epoch: Epoch::new(0x1234_5678_9abc),
-        }
-    }
-
-    fn batch() -> BatchHead {
-        BatchHead {
-            stream: stream(),
-            seq: 300,
-            verdict: Verdict::Quarantine(Reason::IdentityConflict),
-            at: UnixMicros(1_700_000_000_000_000),
-            clock: Clock {
-                class: TimeClass::Dated,
-                offset_us: -5,
-                error_ms: Some(250),
-            },
-            via: Some(DeviceId::new("gw").unwrap()),
-        }
-    }
-
-    fn raw() -> RawHead<'static> {
-        RawHead {
-            device: DeviceId::new("pump").unwrap(),
-            journal: JournalId(7),
-            seq: 2,
-            verdict: Verdict::Store,
-            at: UnixMicros(10),
-            decoder: Decoder::Line,
-            metric: "t",
-            topic: "a/pump/t",
-            client: "c",
-            packet_id: 513,
-            hash: 0xfeed,
-        }
-    }
-
-    fn one_of_each() -> Vec<Record<'static>> {
-        vec![
-            Record::Batch(batch(), b"frame"),
-            Record::Raw(raw(), b"{}"),
-            Record::Plan(PlanHead { sink: "lake" }, b"plan"),
-            Record::Cursor(CursorHead {
-                sink: "lake",
-                position: 129,
-            }),
-            Record::Mark(MarkHead {
-                stream: stream(),
-                change: Change::Opened {
-                    oldest: 1,
-                    ram: true,
-                    boot: 9,
-                    base: Base::Uptime,
-                    relayed: true,
-                },
-                at: UnixMicros(3),
-            }),
-            Record::Registry(b"row"),
-            Record::Session(SessionHead {
-                client: "c",
-                present: true,
-            }),
-            Record::Schema(
-                SchemaHead {
-                    origin: DeviceId::new("d").unwrap(),
-                    epoch: Epoch::new(5),
-                    number: 1,
-                },
-                b"schema",
-            ),
-            Record::Gap(GapHead {
-                stream: stream(),
-                range: Some(SeqRange::new(1, 4)),
-                reason: GapReason::MissingAtSource,
-                at: UnixMicros(-1),
-            }),
-            Record::Park(batch(), b"frame"),
-            Record::Begin(BeginHead {
-                journal: JournalId(7),
-                sinks: vec![SinkCursor {
-                    name: "lake".into(),
-                    position: 129,
-                }],
-            }),
-            Record::Mark(MarkHead {
-                stream: stream(),
-                change: Change::Lost {
-                    range: SeqRange::new(1, 4),
-                },
-                at: UnixMicros(3),
-            }),
-        ]
-    }
-
-    #[test]
-    fn every_record_comes_back_as_it_was() {
-        let mut out = Vec::new();
-        for record in one_of_each() {
-            record.encode(&mut out);
-            assert_eq!(decode(record.kind().to_u8(), &out).unwrap(), record);
-        }
-    }
-
-    #[test]
-    fn the_bytes_of_version_2_are_frozen() {
-        let golden = include_str!("../../tests/golden/envelope-2.txt");
-        let mut out = Vec::new();
-        let mut text = String::new();
-        for record in one_of_each() {
-            record.encode(&mut out);
-            let hex: String = out.iter().map(|byte| format!("{byte:02x}")).collect();
-            text += &format!("{} {hex}\n", record.kind().to_u8());
-        }
-        assert_eq!(
-            text, golden,
-            "the journal's format changed: that needs a new version"
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_bytes_are_an_error_or_a_record_and_never_a_panic(
-            kind in 0u8..16,
-            bytes in proptest::collection::vec(any::<u8>(), 0..80),
-        ) {
-            let _ = decode(kind, &bytes);
-        }
-    }
-}
+mod tests;

@@ -3,7 +3,6 @@
 pub mod credit;
 pub mod custody;
 pub mod dating;
-pub mod decode;
 pub mod envelope;
 pub mod pattern;
 pub mod payload;

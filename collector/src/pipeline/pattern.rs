@@ -4,6 +4,7 @@ use headwater_gate::pattern::{PatternError as TopicError, TopicPattern};
 use headwater_proto::ids::DeviceId;
 
 use super::envelope::Decoder;
+use crate::interpret::rules::PlainRule;
 
 /// Most patterns of one collector: each publish on a plain topic may try all of them.
 pub const MAX_PATTERNS: usize = 256;
@@ -33,8 +34,8 @@ pub struct Target {
     pub device: DeviceId,
     /// The metric, or empty when the topic names none.
     pub metric: String,
-    /// What reads the payload.
-    pub decoder: Decoder,
+    /// Place of the pattern that says so: of its rule in the rule set.
+    pub rule: u16,
 }
 
 impl Pattern {
@@ -56,31 +57,39 @@ impl Pattern {
         &self.topic
     }
 
-    /// What `topic` names, if this pattern fits it and its device level is a device id.
+    /// How its publishes are read.
     #[must_use]
-    pub fn target(&self, topic: &str) -> Option<Target> {
+    pub const fn rule(&self) -> PlainRule {
+        PlainRule {
+            decoder: self.decoder,
+        }
+    }
+
+    /// The device and metric that `topic` names, if this pattern fits it and its device level is a
+    /// device id.
+    #[must_use]
+    pub fn target(&self, topic: &str) -> Option<(DeviceId, String)> {
         let named = self.topic.read(topic)?;
         if self.topic.names_metric() && named.metric.is_none() {
             return None;
         }
         let device = DeviceId::new(named.device?).ok()?;
         let metric = named.metric.unwrap_or_default().replace('/', ".");
-        Some(self.found((device, metric)))
-    }
-
-    fn found(&self, (device, metric): (DeviceId, String)) -> Target {
-        Target {
-            device,
-            metric,
-            decoder: self.decoder,
-        }
+        Some((device, metric))
     }
 }
 
 /// What the first fitting of `patterns` says of `topic`.
 #[must_use]
 pub fn find(patterns: &[Pattern], topic: &str) -> Option<Target> {
-    patterns.iter().find_map(|pattern| pattern.target(topic))
+    (0..).zip(patterns).find_map(|(rule, pattern)| {
+        let (device, metric) = pattern.target(topic)?;
+        Some(Target {
+            device,
+            metric,
+            rule,
+        })
+    })
 }
 
 #[cfg(test)]
@@ -91,7 +100,7 @@ mod tests {
         Pattern::new(pattern, Decoder::Json)
             .unwrap()
             .target(topic)
-            .map(|found| (found.device.to_string(), found.metric))
+            .map(|(device, metric)| (device.to_string(), metric))
     }
 
     #[test]
@@ -106,6 +115,18 @@ mod tests {
             target("x/{device}/{metric#}", "x/p1/a/b"),
             found("p1", "a.b")
         );
+    }
+
+    #[test]
+    fn the_first_pattern_that_fits_says_which_rule_reads_the_payload() {
+        let new = |text| Pattern::new(text, Decoder::Json).unwrap();
+        let patterns = [
+            new("a/{device}/x"),
+            new("a/{device}/+"),
+            new("a/{device}/x"),
+        ];
+        assert_eq!(find(&patterns, "a/d/x").unwrap().rule, 0);
+        assert_eq!(find(&patterns, "a/d/y").unwrap().rule, 1);
     }
 
     #[test]

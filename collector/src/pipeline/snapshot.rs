@@ -3,7 +3,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 1 | version |
-//! | n | `Head`, postcard: journal id, sinks' cursors, plan, sessions, plain counters, schemas, time bases |
+//! | n | `Head`, postcard: journal id, rule set, sinks' cursors, plan, sessions, plain counters, schemas, time bases |
 //! | 4 | number of streams, little-endian |
 //! | each | `TrackHead`, postcard, then the receiver's own bytes |
 //! | rest | open entries of plain devices, in the gate's format: the newest that the log's bound leaves room for |
@@ -64,6 +64,7 @@ pub struct PendingPlan {
 #[derive(Debug, Serialize)]
 struct Head<'a> {
     journal: JournalId,
+    rules: &'a [u8],
     sinks: &'a [SinkCursor],
     plan: Option<&'a PendingPlan>,
     sessions: Vec<&'a str>,
@@ -77,6 +78,8 @@ struct Head<'a> {
 #[derive(Debug, Deserialize)]
 struct ReadHead<'a> {
     journal: JournalId,
+    #[serde(borrow)]
+    rules: &'a [u8],
     sinks: Vec<SinkCursor>,
     plan: Option<PendingPlan>,
     sessions: Vec<String>,
@@ -104,6 +107,7 @@ struct TrackHead {
 #[derive(Debug)]
 pub(crate) struct Parts<'a> {
     pub(crate) journal: JournalId,
+    pub(crate) rules: &'a [u8],
     pub(crate) sinks: &'a [SinkCursor],
     pub(crate) plan: Option<&'a PendingPlan>,
     pub(crate) sessions: &'a std::collections::BTreeSet<Arc<str>>,
@@ -116,6 +120,8 @@ pub(crate) struct Parts<'a> {
 #[derive(Debug)]
 pub(crate) struct Restored {
     pub(crate) journal: JournalId,
+    /// The rule set of the time before.
+    pub(crate) rules: Vec<u8>,
     pub(crate) sinks: Vec<SinkCursor>,
     pub(crate) plan: Option<PendingPlan>,
     pub(crate) sessions: std::collections::BTreeSet<Arc<str>>,
@@ -128,6 +134,7 @@ impl Restored {
     const fn parts(&self) -> Parts<'_> {
         Parts {
             journal: self.journal,
+            rules: self.rules.as_slice(),
             sinks: self.sinks.as_slice(),
             plan: self.plan.as_ref(),
             sessions: &self.sessions,
@@ -145,6 +152,7 @@ pub(crate) fn write(parts: &Parts<'_>, out: &mut Vec<u8>) -> usize {
     let (schemas, numbers) = parts.schemas.dump();
     let head = Head {
         journal: parts.journal,
+        rules: parts.rules,
         sinks: parts.sinks,
         plan: parts.plan,
         sessions: parts.sessions.iter().map(|client| &**client).collect(),
@@ -221,13 +229,20 @@ pub(crate) enum NotRead {
 /// Reads a snapshot.
 pub(crate) fn read(bytes: &[u8]) -> Result<Restored, NotRead> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => read_version_2(rest).ok_or(NotRead::Damaged),
+        Some((&VERSION, rest)) => read_present(rest).ok_or(NotRead::Damaged),
         Some((0, _)) | None => Err(NotRead::Damaged),
         Some((&version, _)) => Err(NotRead::OtherVersion(version)),
     }
 }
 
-fn read_version_2(rest: &[u8]) -> Option<Restored> {
+/// The rule set in a snapshot's bytes.
+pub(crate) fn rules_of(bytes: &[u8]) -> Option<Vec<u8>> {
+    let rest = bytes.strip_prefix(&[VERSION])?;
+    let (head, _) = postcard::take_from_bytes::<ReadHead<'_>>(rest).ok()?;
+    Some(head.rules.to_vec())
+}
+
+fn read_present(rest: &[u8]) -> Option<Restored> {
     let (head, rest) = postcard::take_from_bytes::<ReadHead<'_>>(rest).ok()?;
     let schemas = SchemaBook::default();
     for (number, place) in &head.numbers {
@@ -256,6 +271,7 @@ fn read_version_2(rest: &[u8]) -> Option<Restored> {
     let (journal, sinks, plan) = (head.journal, head.sinks, head.plan);
     Some(Restored {
         journal,
+        rules: head.rules.to_vec(),
         sinks,
         plan,
         sessions,
@@ -278,9 +294,8 @@ pub fn rewritten(bytes: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::envelope::{
-        BatchHead, Change, Clock, Decoder, MarkHead, RawHead, Record, Verdict,
-    };
+    use crate::interpret::rules::RulesId;
+    use crate::pipeline::envelope::{BatchHead, Change, Clock, MarkHead, RawHead, Record, Verdict};
     use headwater_gate::{ConnId, Token};
     use headwater_proto::frame::{self, Kind};
     use headwater_proto::ids::{Epoch, Lane};
@@ -321,6 +336,7 @@ mod tests {
                 at,
                 clock,
                 via: None,
+                rules: RulesId::of(b"rules"),
             };
             ledger.apply(&Record::Batch(head, &frame));
         }
@@ -330,7 +346,8 @@ mod tests {
             seq: 2,
             verdict: Verdict::Store,
             at,
-            decoder: Decoder::Json,
+            rules: RulesId::of(b"rules"),
+            rule: 0,
             metric: "",
             topic: "t",
             client: "c",
@@ -362,6 +379,7 @@ mod tests {
         );
         let parts = Parts {
             journal: JournalId(7),
+            rules: b"rules",
             sinks: &[SinkCursor {
                 name: "lake".into(),
                 position: 8,
@@ -398,6 +416,14 @@ mod tests {
     }
 
     #[test]
+    fn the_rule_set_is_found_without_the_rest() {
+        let mut bytes = bytes();
+        assert_eq!(rules_of(&bytes).unwrap(), b"rules");
+        bytes[0] = VERSION - 1;
+        assert_eq!(rules_of(&bytes), None);
+    }
+
+    #[test]
     fn open_entries_get_what_the_bound_leaves_and_the_oldest_give_way() {
         let mut open = OpenEntries::default();
         let clients = 16_000;
@@ -422,10 +448,12 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_of_a_later_version_is_told_from_damage() {
+    fn a_snapshot_of_another_version_is_told_from_damage() {
         let mut bytes = bytes();
-        bytes[0] = VERSION + 1;
-        assert_eq!(read(&bytes).err(), Some(NotRead::OtherVersion(VERSION + 1)));
+        for version in [VERSION - 1, VERSION + 1] {
+            bytes[0] = version;
+            assert_eq!(read(&bytes).err(), Some(NotRead::OtherVersion(version)));
+        }
         bytes[0] = 0;
         assert_eq!(read(&bytes).err(), Some(NotRead::Damaged));
     }

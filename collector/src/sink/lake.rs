@@ -3,7 +3,7 @@
 //! Rows wait in memory under a byte budget; a flush is staged, planned, published and committed:
 //!
 //! ```text
-//! offer … offer ──► stage ──► plan bytes ──► journal, synced ──► publish ──► Committed
+//! take … take ──► stage ──► plan bytes ──► journal, synced ──► publish ──► Committed
 //! ```
 //! The cursor is the lake's own `txn`, so that a crash anywhere is mended by [`LakeSink::open`]
 //! carrying out the last plan, or by reading the same records again.
@@ -14,20 +14,17 @@ use headwater_lake::{
     EpochRow, EpochState, Flush, Lake, LakeError, Plan, PlanError, RowError, Rows, Store,
 };
 use headwater_proto::delivery::{End, Ranges};
-use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::{JournalId, SeqRange, Stream};
-use headwater_proto::message::{self, EpochEnd};
 use headwater_proto::time::{Millis, Now};
 
-use super::rows::{RowCounters, RowMaker, TimeWindow, boot_of};
-use crate::ledger::{self, Ledger};
-use crate::pipeline::envelope::{self, Change, Record, Verdict};
-use crate::pipeline::schemas::SchemaBook;
+use super::rows::{RowCounters, RowMaker, boot_of};
+use crate::interpret::{EpochChange, EpochNews, Interpreted};
+use crate::ledger::Ledger;
 
 /// The sink's name in the journal and the configuration.
 pub const NAME: &str = "lake";
 
-/// When rows go out, and which times are believed.
+/// When rows go out.
 #[derive(Debug, Clone, Copy)]
 pub struct LakeSettings {
     /// How files are laid out.
@@ -38,8 +35,6 @@ pub struct LakeSettings {
     pub flush_bytes: usize,
     /// Readings that may wait.
     pub flush_rows: usize,
-    /// Which times are believed.
-    pub window: TimeWindow,
 }
 
 impl Default for LakeSettings {
@@ -49,7 +44,6 @@ impl Default for LakeSettings {
             flush_after_ms: 60_000,
             flush_bytes: 64 << 20,
             flush_rows: 4_000_000,
-            window: TimeWindow::default(),
         }
     }
 }
@@ -137,7 +131,7 @@ pub struct LakeSink<S: Store> {
     settings: LakeSettings,
     maker: RowMaker,
     rows: Rows,
-    /// The first position not yet offered.
+    /// The first position not yet taken.
     position: u64,
     /// The first position not yet committed.
     cursor: u64,
@@ -164,7 +158,6 @@ impl<S: Store> LakeSink<S> {
         journal: JournalId,
         plan: Option<&[u8]>,
         known: u64,
-        schemas: SchemaBook,
     ) -> Result<Self, SinkError> {
         let mut lake = Lake::open(store, settings.lake)?;
         let plan = plan
@@ -179,12 +172,11 @@ impl<S: Store> LakeSink<S> {
         let cursor = lake
             .cursor(journal)
             .map_or(known, |last| known.max(last + 1));
-        let maker = RowMaker::new(schemas, settings.window);
         Ok(Self {
             lake,
             journal,
             settings,
-            maker,
+            maker: RowMaker::default(),
             rows: Rows::new(),
             position: cursor,
             cursor,
@@ -240,7 +232,7 @@ impl<S: Store> LakeSink<S> {
         self.cursor
     }
 
-    /// The first position not yet offered: where to read on.
+    /// The first position not yet taken: where to read on.
     #[must_use]
     pub const fn position(&self) -> u64 {
         self.position
@@ -269,7 +261,7 @@ impl<S: Store> LakeSink<S> {
         self.rows.samples()
     }
 
-    /// Whether rows must go out before more are offered.
+    /// Whether rows must go out before more are taken.
     #[must_use]
     pub const fn is_full(&self) -> bool {
         self.rows.bytes() >= self.settings.flush_bytes
@@ -307,23 +299,25 @@ impl<S: Store> LakeSink<S> {
         }
     }
 
-    /// Takes in the record at `position`, which is not below [`LakeSink::position`].
+    /// Takes in a record, which is not below [`LakeSink::position`].
     ///
     /// # Errors
     /// [`SinkError::Row`] for a row that the lake cannot hold.
-    pub fn offer(
-        &mut self,
-        position: u64,
-        kind: u8,
-        payload: &[u8],
-        now: Now,
-    ) -> Result<(), SinkError> {
+    pub fn take(&mut self, item: &Interpreted<'_>, now: Now) -> Result<(), SinkError> {
+        let position = item.position;
         if position < self.position {
             return Ok(());
         }
-        if let Ok(record) = envelope::decode(kind, payload) {
-            self.take(&record)
-                .map_err(|source| SinkError::Row { position, source })?;
+        self.maker
+            .push(item, &mut self.rows)
+            .map_err(|source| SinkError::Row { position, source })?;
+        let named = item.gaps.iter().filter(|gap| !gap.carried);
+        self.changed.extend(named.map(|gap| gap.stream.clone()));
+        for news in item.epochs {
+            self.learn(news);
+        }
+        for (stream, range) in item.covers {
+            self.hold(stream, *range);
         }
         self.position = position + 1;
         // Also for a record without rows: custody waits for the sink to have passed it.
@@ -331,55 +325,25 @@ impl<S: Store> LakeSink<S> {
         Ok(())
     }
 
-    fn take(&mut self, record: &Record<'_>) -> Result<(), RowError> {
-        match record {
-            Record::Batch(head, bytes) => {
-                self.maker.batch(head, bytes, &mut self.rows)?;
-                if head.verdict == Verdict::Store {
-                    self.learn_end(bytes);
+    fn learn(&mut self, news: &EpochNews) {
+        self.changed.insert(news.stream.clone());
+        let track = self.tracks.entry(news.stream.clone()).or_default();
+        let end = match news.change {
+            EpochChange::Opened { boot } => {
+                track.boot = boot;
+                return;
+            }
+            EpochChange::Ended { end, .. } => end,
+            EpochChange::Abandoned { next } => {
+                track.abandoned = true;
+                End {
+                    first: 0,
+                    next,
+                    clean: false,
                 }
             }
-            Record::Raw(head, payload) => {
-                self.maker.raw(head, payload, &mut self.rows)?;
-            }
-            Record::Gap(head) => {
-                self.maker.named(head, &mut self.rows)?;
-                self.changed.insert(head.stream.clone());
-            }
-            Record::Mark(head) => {
-                self.changed.insert(head.stream.clone());
-                let track = self.tracks.entry(head.stream.clone()).or_default();
-                match head.change {
-                    Change::Opened { boot, .. } => track.boot = boot,
-                    Change::Abandoned { next } => {
-                        let end = End {
-                            first: 0,
-                            next,
-                            clean: false,
-                        };
-                        track.end = Some(track.end.map_or(end, |known| known.merge(end)));
-                        track.abandoned = true;
-                    }
-                    // It never came here.
-                    Change::Lost { .. } => {}
-                }
-            }
-            Record::Plan(..)
-            | Record::Cursor(_)
-            | Record::Registry(_)
-            | Record::Session(_)
-            | Record::Schema(..)
-            | Record::Park(..)
-            | Record::Begin(_) => {}
-        }
-        let mut covered = Vec::new();
-        ledger::committed_by(record, &mut |stream, range| {
-            covered.push((stream.clone(), range))
-        });
-        for (stream, range) in covered {
-            self.hold(&stream, range);
-        }
-        Ok(())
+        };
+        track.end = Some(track.end.map_or(end, |known| known.merge(end)));
     }
 
     fn hold(&mut self, stream: &Stream, range: SeqRange) {
@@ -400,27 +364,6 @@ impl<S: Store> LakeSink<S> {
         }
     }
 
-    fn learn_end(&mut self, bytes: &[u8]) {
-        let Ok((frame, _)) = frame::decode(bytes) else {
-            return;
-        };
-        if frame.kind != Kind::EpochEnd {
-            return;
-        }
-        let Ok(end) = message::decode::<EpochEnd>(frame.payload) else {
-            return;
-        };
-        let stream = Stream {
-            device: end.origin.clone(),
-            lane: end.lane,
-            epoch: end.epoch,
-        };
-        let track = self.tracks.entry(stream.clone()).or_default();
-        let end = End::of(&end);
-        track.end = Some(track.end.map_or(end, |known| known.merge(end)));
-        self.changed.insert(stream);
-    }
-
     /// Encodes what waits to staged files. Called again after a failure, it gives the same plan.
     ///
     /// # Errors
@@ -436,6 +379,8 @@ impl<S: Store> LakeSink<S> {
             return Ok(Staged::Nothing);
         }
         let changed = std::mem::take(&mut self.changed);
+        // Numbers were bounded when they came in.
+        let _ = self.maker.finish(&mut self.rows);
         for stream in &changed {
             if let Some(row) = self.epoch_row(stream, now) {
                 // Numbers were bounded when they came in.

@@ -1,7 +1,7 @@
 //! Where records come to rest. Each sink reads the journal at its own pace, with its own cursor.
 //!
 //! ```text
-//! journal ──offer──► sink buffers ──stage──► plan ──► journal, synced ──publish──► committed
+//! journal ──interpret──► sink buffers ──stage──► plan ──► journal, synced ──publish──► committed
 //! ```
 
 pub mod hot;
@@ -50,9 +50,8 @@ pub fn join<D: Disk, S: Store>(
         .filter(|plan| plan.sink == NAME)
         .map(|plan| plan.bytes.clone());
     let known = custody.cursor(NAME).unwrap_or_default();
-    let schemas = custody.schemas().clone();
     let journal = custody.journal();
-    let mut sink = LakeSink::open(store, settings, journal, plan.as_deref(), known, schemas)?;
+    let mut sink = LakeSink::open(store, settings, journal, plan.as_deref(), known)?;
     let end = custody.log().next();
     let mut past = opened.past;
     if sink.cursor() > end {

@@ -1,6 +1,5 @@
 //! The threads of the sinks: read what is durable, bring it to rest, say so.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
@@ -9,14 +8,14 @@ use headwater_gate::clock::Clock;
 use headwater_lake::Store;
 use headwater_proto::ids::JournalId;
 use headwater_proto::time::Millis;
-use headwater_spool::{Disk, Reader};
+use headwater_spool::Disk;
 use tokio_util::sync::CancellationToken;
 
 use super::hot::HotStore;
 use super::lake::{LakeSink, NAME, SinkError, Staged};
+use crate::interpret::{Feed, Taken};
 use crate::metrics::Board;
 use crate::owner::{Command, Mailbox};
-use crate::pipeline::envelope;
 
 /// Bytes read from the journal at once.
 const READ_BYTES: usize = 1 << 20;
@@ -67,7 +66,7 @@ pub(crate) enum WorkerError {
 /// [`WorkerError`] when trying again cannot help.
 pub(crate) fn run_lake<S: Store, D: Disk>(
     mut sink: LakeSink<S>,
-    mut reader: Reader<D>,
+    mut feed: Feed<D>,
     context: &Context,
 ) -> Result<(), WorkerError> {
     let mut catalog_at = Millis(0);
@@ -75,7 +74,7 @@ pub(crate) fn run_lake<S: Store, D: Disk>(
     loop {
         // Asked before reading: what was durable by then is read and flushed below.
         let stopping = context.stop.is_cancelled();
-        let idle = read_lake(&mut sink, &mut reader, context)?;
+        let idle = read_lake(&mut sink, &mut feed, context)?;
         let now = context.clock.now();
         if sink.is_due(now.mono) || (stopping && idle) {
             match flush(&mut sink, context) {
@@ -117,7 +116,7 @@ pub(crate) fn run_lake<S: Store, D: Disk>(
 /// Reads until rows are due or nothing is left; true in the latter case.
 fn read_lake<S: Store, D: Disk>(
     sink: &mut LakeSink<S>,
-    reader: &mut Reader<D>,
+    feed: &mut Feed<D>,
     context: &Context,
 ) -> Result<bool, WorkerError> {
     loop {
@@ -125,18 +124,15 @@ fn read_lake<S: Store, D: Disk>(
         if sink.is_due(now.mono) {
             return Ok(false);
         }
-        let from = sink.position();
+        let from = feed.position();
         let mut failed = None;
-        let read = reader.read(from, READ_BYTES, |position, kind, payload| {
-            if let Err(error) = sink.offer(position, kind, payload, now) {
+        let read = feed.read(READ_BYTES, |item| match sink.take(item, now) {
+            Err(error) => {
                 failed = Some(error);
-                return ControlFlow::Break(());
+                Taken::Not
             }
-            if sink.is_full() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            Ok(()) if sink.is_full() => Taken::Enough,
+            Ok(()) => Taken::More,
         });
         if let Some(error) = failed {
             return Err(error.into());
@@ -228,35 +224,27 @@ fn cause(error: &dyn std::error::Error) -> String {
 /// index that can be filled again.
 pub(crate) fn run_hot<D: Disk>(
     mut hot: HotStore,
-    mut reader: Reader<D>,
+    mut feed: Feed<D>,
     journal: JournalId,
     freshness_ms: u64,
     context: &Context,
 ) {
-    let mut position = match hot.cursor(journal) {
-        Ok(cursor) => cursor.unwrap_or_default(),
-        Err(error) => {
-            tracing::error!(%error, "the hot store forgot its place; it is filled again");
-            0
-        }
-    };
     let (mut committed_at, mut expired_at) = (Millis(0), Millis(0));
     let mut dirty = false;
     loop {
         let stopping = context.stop.is_cancelled();
         let mut refused = None;
-        let read = reader.read(position, READ_BYTES, |_, kind, payload| {
-            if let Ok(record) = envelope::decode(kind, payload)
-                && let Err(error) = hot.apply(&record)
-            {
-                refused = Some(error);
-            }
-            ControlFlow::Continue(())
+        let before = feed.position();
+        let read = feed.read(READ_BYTES, |item| {
+            refused = hot.take(item).err().or(refused.take());
+            Taken::More
         });
-        let next = read.map_or(position, |chunk| chunk.next);
-        let idle = next == position;
+        if let Err(error) = read {
+            tracing::error!(%error, "the journal cannot be read; trying again");
+        }
+        let position = feed.position();
+        let idle = position == before;
         dirty |= !idle;
-        position = next;
         let now = context.clock.now();
         let mut failed = refused;
         if dirty && (now.mono.since(committed_at) >= freshness_ms || stopping) {

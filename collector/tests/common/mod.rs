@@ -8,10 +8,10 @@
     reason = "shared by test files, each of which uses its part; a failure is a failed test"
 )]
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use headwater_collector::done::DoneInMemory;
+use headwater_collector::interpret::{Depth, Feed, Taken};
 use headwater_collector::pipeline::custody::{
     Custody, Event, Gateway, Mode, Output, Past, PlainPublish, Settings, SinkSpec,
 };
@@ -33,7 +33,7 @@ use headwater_proto::message::{
 use headwater_proto::sample::Value;
 use headwater_proto::schema::{Column, ColumnKind, Schema};
 use headwater_proto::time::{Base, Millis, Now, UnixMicros};
-use headwater_spool::{Disk, FakeDisk, Reader};
+use headwater_spool::{Disk, FakeDisk};
 
 pub const CONN: ConnId = ConnId(1);
 pub const START_US: i64 = 1_760_000_000_000_000;
@@ -84,7 +84,7 @@ pub struct Rig {
     pub past: Past,
     pub custody: Custody<FakeDisk>,
     pub sink: LakeSink<MemStore>,
-    pub reader: Reader<FakeDisk>,
+    pub feed: Feed<FakeDisk>,
     pub ms: u64,
     pub sent: Vec<Output>,
 }
@@ -127,7 +127,7 @@ impl Rig {
         };
         let sink =
             join(&mut custody, &opened, store.clone(), lake, &mut entropy).map_err(|e| say(&e))?;
-        let reader = custody.reader();
+        let feed = Feed::new(custody.reader(), sink.position(), Depth::Samples);
         Ok(Self {
             disk,
             store,
@@ -135,7 +135,7 @@ impl Rig {
             past: opened.past,
             custody,
             sink,
-            reader,
+            feed,
             ms,
             sent: Vec::new(),
         })
@@ -197,18 +197,16 @@ impl Rig {
     pub fn flush(&mut self) -> Result<(), String> {
         let now = self.now();
         loop {
-            let from = self.sink.position();
+            let from = self.feed.position();
             let sink = &mut self.sink;
             let mut failed = None;
             let chunk = self
-                .reader
-                .read(from, 1 << 16, |position, kind, payload| {
-                    match sink.offer(position, kind, payload, now) {
-                        Ok(()) => ControlFlow::Continue(()),
-                        Err(error) => {
-                            failed = Some(error.to_string());
-                            ControlFlow::Break(())
-                        }
+                .feed
+                .read(1 << 16, |item| match sink.take(item, now) {
+                    Ok(()) => Taken::More,
+                    Err(error) => {
+                        failed = Some(error.to_string());
+                        Taken::Not
                     }
                 })
                 .map_err(|e| e.to_string())?;

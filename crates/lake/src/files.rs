@@ -273,6 +273,7 @@ fn quarantine_columns(rows: &[&QuarantineRow]) -> Vec<ArrayRef> {
         texts(rows.iter().map(|r| Some(&*r.reason))),
         Arc::new(payloads.finish()),
         times(rows.iter().map(|r| Some(r.at_us))),
+        texts(rows.iter().map(|r| r.cause.as_deref())),
     ]);
     columns
 }

@@ -201,12 +201,14 @@ pub struct QuarantineRow {
     pub batch_samples: Option<u32>,
     /// Readings that this row stands for; 0 for a copy of what a gap names.
     pub samples: u32,
-    /// Why.
+    /// Why, as a name.
     pub reason: String,
     /// What was refused.
     pub payload: Option<Vec<u8>>,
     /// When.
     pub at_us: i64,
+    /// Why, in words.
+    pub cause: Option<String>,
 }
 
 /// What is known of a device.

@@ -160,7 +160,7 @@ const SAMPLES: &[Column] = &[
     must(
         "time_class",
         Kind::Text,
-        "how ts was found: synced, offset, bounded or received",
+        "how ts was found: synced, wall (clock not known to be right), offset, bounded or received",
     ),
 ];
 
@@ -193,7 +193,7 @@ const LOGS: &[Column] = &[
     must(
         "time_class",
         Kind::Text,
-        "how ts was found: synced, offset, bounded or received",
+        "how ts was found: synced, wall (clock not known to be right), offset, bounded or received",
     ),
     REC_DEVICE,
     REC_LANE,
@@ -229,6 +229,11 @@ const QUARANTINE: &[Column] = &[
     must("reason", Kind::Text, "why it was refused"),
     may("payload", Kind::Bytes, "what was refused, as received"),
     must("at", Kind::Time, "when it was refused, UTC"),
+    may(
+        "cause",
+        Kind::Text,
+        "why it was refused, in words, with the place where one is known",
+    ),
 ];
 
 const GAPS: &[Column] = &[

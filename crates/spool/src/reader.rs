@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{Disk, DiskFile};
 use crate::format::{self, HEADER_BYTES, Name};
-use crate::index::{self, Segment};
+use crate::index::{self, Segment, SegmentInfo};
 use crate::walk::{Step, Walk};
 
 /// Most damages named in one chunk: a ruined segment is told in portions.
@@ -78,6 +78,36 @@ impl<D: Disk> Reader<D> {
         locked(&self.shared)
             .last()
             .map_or(0, |segment| segment.info.next)
+    }
+
+    /// The segment that a read from `from` on begins in; `None` when nothing durable is left there.
+    #[must_use]
+    pub fn segment_at(&self, from: u64) -> Option<SegmentInfo> {
+        index::locate(&locked(&self.shared), from).map(|segment| segment.info)
+    }
+
+    /// As [`Reader::read`], but ends with segment `id`; reads nothing where a read from `from` on
+    /// begins in another one.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn read_within(
+        &mut self,
+        id: u64,
+        from: u64,
+        max_bytes: usize,
+        mut visit: impl FnMut(u64, u8, &[u8]) -> ControlFlow<()>,
+    ) -> Result<Chunk, ReadError> {
+        let mut chunk = Chunk {
+            next: from,
+            ..Chunk::default()
+        };
+        let found = index::locate(&locked(&self.shared), from).copied();
+        if let Some(segment) = found.filter(|segment| segment.info.id == id) {
+            // Whether it ended early is of no interest: the caller reads on from the chunk's end.
+            let _ = self.read_segment(&segment, max_bytes, &mut visit, &mut chunk)?;
+        }
+        Ok(chunk)
     }
 
     /// Visits durable records from `from` on, oldest first, until their payloads pass `max_bytes`

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use headwater_agent::pipeline::record;
+use headwater_collector::interpret::rules::RuleSet;
+use headwater_collector::interpret::{Depth, Interpreter};
 use headwater_collector::pipeline::{envelope, snapshot};
 use headwater_gate::repeat::OpenEntries;
 use headwater_gate::{ConnId, Token};
@@ -206,6 +208,23 @@ pub fn journal_record(input: &[u8]) {
     let mut out = Vec::new();
     record.encode(&mut out);
     assert_eq!(envelope::decode(*kind, &out).as_ref(), Ok(&record));
+    means_something(*kind, payload);
+    if let envelope::Record::Rules(bytes) = record
+        && let Ok(rules) = within(64 * bytes.len(), || RuleSet::decode(bytes))
+    {
+        assert_eq!(RuleSet::decode(&rules.encode()), Ok(rules));
+    }
+}
+
+/// A record whose schema and rules nobody knows has a meaning too; all that it gives is walked.
+fn means_something(kind: u8, payload: &[u8]) {
+    for depth in [Depth::Samples, Depth::Blocks] {
+        let mut interpreter = Interpreter::new(depth);
+        let item = interpreter.read(7, kind, payload).expect("it decodes");
+        let stood_for: u32 = item.refused().map(|refused| refused.samples).sum();
+        assert_eq!(item.batch_samples(), item.samples.len() + stood_for);
+        assert_eq!(item.lines.iter().count(), item.lines.len() as usize);
+    }
 }
 
 /// A snapshot of the journal: what one start writes of it, every later start writes again.

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use headwater_collector::done::DoneInMemory;
+use headwater_collector::interpret::{Depth, Feed, Taken};
 use headwater_collector::pipeline::credit::CreditLimits;
 use headwater_collector::pipeline::custody::{
     Custody, Event, Gateway, Mode, Output, Past, Settings, SinkSpec,
@@ -45,6 +46,8 @@ pub fn plain_topic(device: &str) -> String {
 struct Running {
     custody: Custody<FakeDisk>,
     sink: LakeSink<MemStore>,
+    /// What the sink reads.
+    feed: Feed<FakeDisk>,
 }
 
 /// The collector's machine.
@@ -173,7 +176,12 @@ impl Collector {
         let store = self.store.clone();
         let joined = join(&mut custody, &opened, store, lake_settings, &mut entropy);
         let sink = joined.ok()?;
-        Some(Running { custody, sink })
+        let feed = Feed::new(custody.reader(), sink.position(), Depth::Samples);
+        Some(Running {
+            custody,
+            sink,
+            feed,
+        })
     }
 
     /// Adds what this life counted.
@@ -265,20 +273,13 @@ impl Collector {
     /// Lets the sink read what is durable, at most `most_bytes` of it.
     pub fn read_journal(&mut self, most_bytes: usize, now: Now) {
         let now = self.clock(now);
-        let Some(Running { custody, sink }) = &mut self.running else {
+        let Some(Running { sink, feed, .. }) = &mut self.running else {
             return;
         };
-        let mut reader = custody.reader();
-        let from = sink.position();
-        if from >= reader.durable() {
-            return;
-        }
-        let read = reader.read(from, most_bytes, |position, kind, payload| {
-            // A row that the lake cannot hold stays in the journal, and is tried again.
-            match sink.offer(position, kind, payload, now) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
-            }
+        // A row that the lake cannot hold stays in the journal, and is tried again.
+        let read = feed.read(most_bytes, |item| match sink.take(item, now) {
+            Ok(()) => Taken::More,
+            Err(_) => Taken::Not,
         });
         if let Ok(chunk) = read {
             for damage in &chunk.damage {
@@ -325,7 +326,7 @@ impl Collector {
     /// `false`: there is nothing to publish.
     pub fn stage(&mut self, now: Now) -> bool {
         let now = self.clock(now);
-        let Some(Running { custody, sink }) = &mut self.running else {
+        let Some(Running { custody, sink, .. }) = &mut self.running else {
             return false;
         };
         match sink.stage(now) {
@@ -340,7 +341,7 @@ impl Collector {
     /// The second half: what was staged becomes part of the lake.
     pub fn publish(&mut self, now: Now) {
         let now = self.clock(now);
-        let Some(Running { custody, sink }) = &mut self.running else {
+        let Some(Running { custody, sink, .. }) = &mut self.running else {
             return;
         };
         if let Ok(Some(done)) = sink.publish() {

@@ -1,11 +1,12 @@
 //! Core: how a record gets into the journal, and what stands in each segment beside it.
 //!
 //! ```text
-//! segment: snapshot │ Begin │ Schema, Batch, Batch … Schema, Batch …
+//! segment: snapshot │ Begin, Rules, DecoderState │ Schema, Batch, Batch … Schema, Batch …
 //! ```
 //! A snapshot that rots must not take the journal with it. So each segment says once more, in
 //! records with checksums of their own, whose it is and how far the sinks were ([`Record::Begin`],
-//! its first), and what the schema numbers of its batches mean (before the first batch of each). A
+//! its first), by which rules its records are read ([`Record::Rules`]), and what the schema numbers
+//! of its batches mean (before the first batch of each). A
 //! dictionary of log lines stands in a segment once, and then by its SHA-256: it is large, and all of a
 //! fleet use it.
 
@@ -15,7 +16,7 @@ use headwater_proto::text;
 use headwater_spool::{AppendError, Disk};
 
 use super::{BLOCK_BYTES, Custody, Leaves, Refused};
-use crate::pipeline::envelope::{BeginHead, Record, RecordKind, SchemaHead};
+use crate::pipeline::envelope::{BeginHead, DecoderStates, Record, RecordKind, SchemaHead};
 use crate::pipeline::snapshot::{self, Parts};
 
 /// What is asked of the log.
@@ -133,13 +134,17 @@ impl<D: Disk> Custody<D> {
         let lens: Vec<usize> = more.iter().map(|(_, bytes)| bytes.len()).collect();
         let begins = self.log.needs_segment(&[lens.as_slice(), &[len]].concat());
         let schema = if begins { whole } else { more };
-        let begin = begins.then(|| {
-            encoded(Record::Begin(BeginHead {
+        let mut ahead = Vec::new();
+        if begins {
+            ahead.push(encoded(Record::Begin(BeginHead {
                 journal: self.journal,
                 sinks: self.cursors.clone(),
-            }))
-        });
-        begin.into_iter().chain(schema).collect()
+            })));
+            ahead.push(encoded(Record::Rules(&self.rules.bytes)));
+            ahead.push(encoded(Record::DecoderState(DecoderStates::default())));
+        }
+        ahead.extend(schema);
+        ahead
     }
 
     /// Whether records with payloads of `lens` bytes may be appended.
@@ -160,6 +165,7 @@ impl<D: Disk> Custody<D> {
         let durable = self.log.durable();
         let parts = Parts {
             journal: self.journal,
+            rules: &self.rules.bytes,
             sinks: &self.cursors,
             plan: self.plan.as_ref(),
             sessions: &self.sessions,

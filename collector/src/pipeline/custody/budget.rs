@@ -27,6 +27,7 @@ impl<D: Disk> Custody<D> {
         let none = OpenEntries::default();
         let parts = Parts {
             journal: self.journal,
+            rules: &self.rules.bytes,
             sinks: &self.cursors,
             plan: self.plan.as_ref(),
             sessions: &self.sessions,

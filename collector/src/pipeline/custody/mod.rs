@@ -40,6 +40,7 @@ use super::envelope::{Record, SchemaHead, SessionHead};
 use super::schemas::{SchemaBook, SchemaId};
 use super::snapshot::{NEW_BYTES, PendingPlan, SinkCursor};
 use crate::done::DoneEpochs;
+use crate::interpret::rules::RulesId;
 use crate::ledger::Ledger;
 
 pub use open::{OpenError, Opened, Past};
@@ -82,6 +83,7 @@ pub struct Custody<D: Disk> {
     log: Log<D>,
     settings: Settings,
     journal: JournalId,
+    rules: Rules,
     ledger: Ledger,
     schemas: SchemaBook,
     /// Schema numbers whose meaning stands in the present segment.
@@ -123,6 +125,13 @@ pub struct Custody<D: Disk> {
     /// Bytes of it without the open entries, and the most that was added since.
     state_bytes: usize,
     grown_bytes: usize,
+}
+
+/// The rule set by which records that arrive now are read.
+#[derive(Debug)]
+struct Rules {
+    id: RulesId,
+    bytes: Vec<u8>,
 }
 
 /// Segments of the journal's quota that each kind of record leaves to the next, so that a full

@@ -14,8 +14,9 @@ use headwater_proto::ids::{DeviceId, JournalId, SeqRange, Stream};
 use headwater_proto::time::Millis;
 use headwater_spool::{Disk, Log, ReadError, Recovery};
 
-use super::{Counters, Custody, Group, Settings};
+use super::{Counters, Custody, Group, Rules, Settings};
 use crate::done::DoneEpochs;
+use crate::interpret::rules::{RuleSet, RulesError, RulesId};
 use crate::ledger::{self, Ledger};
 use crate::pipeline::envelope::{self, EnvelopeError, Record, RecordKind};
 use crate::pipeline::schemas::SchemaBook;
@@ -117,8 +118,14 @@ impl<D: Disk> Custody<D> {
                 None => (begin(JournalId(entropy())), log.next(), Past::Nothing),
             },
         };
+        let rules = RuleSet::new(&settings.patterns, settings.window).encode();
+        let rules = Rules {
+            id: RulesId::of(&rules),
+            bytes: rules,
+        };
         let mut custody = Self {
             journal: restored.journal,
+            rules,
             ledger: restored.ledger,
             schemas: restored.schemas,
             in_segment: BTreeSet::new(),
@@ -254,6 +261,12 @@ impl<D: Disk> Custody<D> {
                 self.index_failed = true;
             }
         }
+        if let Record::Rules(bytes) = &record
+            && let Err(error @ RulesError::Newer(_)) = RuleSet::decode(bytes)
+        {
+            let what = error.to_string();
+            return Err(OpenError::OtherVersion { what });
+        }
         self.apply(position, &record);
         if let Record::Raw(head, _) = &record
             && head.packet_id != 0
@@ -295,7 +308,9 @@ impl<D: Disk> Custody<D> {
             | Record::Registry(_)
             | Record::Gap(_)
             | Record::Park(..)
-            | Record::Begin(_) => {}
+            | Record::Begin(_)
+            | Record::Rules(_)
+            | Record::DecoderState(_) => {}
         }
     }
 
@@ -374,6 +389,7 @@ fn other_version(error: EnvelopeError) -> OpenError {
 fn begin(journal: JournalId) -> Restored {
     Restored {
         journal,
+        rules: Vec::new(),
         sinks: Vec::new(),
         plan: None,
         sessions: BTreeSet::new(),

@@ -10,7 +10,7 @@ use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
 use super::{Custody, Leaves, Output, PlainPublish, Refused};
-use crate::pipeline::envelope::{Decoder, RawHead, Reason, Record, Verdict};
+use crate::pipeline::envelope::{RawHead, Reason, Record, Verdict};
 use crate::pipeline::pattern::{self, Target};
 use crate::pipeline::snapshot::{NEW_BYTES, NUMBER_BYTES};
 
@@ -63,7 +63,8 @@ impl<D: Disk> Custody<D> {
             seq,
             verdict,
             at: now.wall,
-            decoder: target.decoder,
+            rules: self.rules.id,
+            rule: target.rule,
             metric: &target.metric,
             topic: &publish.topic,
             client: &publish.client,
@@ -99,6 +100,7 @@ pub(super) fn nobody() -> Target {
     Target {
         device,
         metric: String::new(),
-        decoder: Decoder::Number,
+        // Its verdict says that no rule reads it.
+        rule: 0,
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use headwater_gate::{CloseReason, ConnId, Token};
 use headwater_proto::ids::{DeviceId, SeqRange, Stream};
 
+use crate::interpret::TimeWindow;
 use crate::pipeline::credit::CreditLimits;
 use crate::pipeline::pattern::Pattern;
 
@@ -44,6 +45,8 @@ pub struct Settings {
     pub sinks: Vec<SinkSpec>,
     /// Topics of plain devices.
     pub patterns: Vec<Pattern>,
+    /// Which times are believed.
+    pub window: TimeWindow,
     /// Clients that speak for other devices than themselves.
     pub gateways: Vec<Gateway>,
     /// Largest bundle taken.
@@ -81,6 +84,7 @@ impl Default for Settings {
                 required: true,
             }],
             patterns: Vec::new(),
+            window: TimeWindow::default(),
             gateways: Vec::new(),
             max_bundle_bytes: headwater_proto::bundle::DEFAULT_MAX_BUNDLE_BYTES,
             abandon_after_ms: 10 * 60 * 1000,

@@ -303,6 +303,7 @@ impl<D: Disk> Custody<D> {
             at: now.wall,
             clock,
             via: via.cloned(),
+            rules: self.rules.id,
         };
         // A gap makes room at its sender, so it may use the reserve.
         let leaves = if matches!(record.frame.kind, Kind::Gap | Kind::EpochEnd) {

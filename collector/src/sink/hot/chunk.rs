@@ -24,6 +24,7 @@ use headwater_proto::sample::{OwnedValue, Value};
 use headwater_proto::schema::Schema;
 use serde::{Deserialize, Serialize};
 
+use crate::interpret::tags_of;
 use crate::state::MAX_VALUE_BYTES;
 
 /// Most parts of a chunk: a batch payload of 1 MiB is refused long before.
@@ -43,7 +44,7 @@ pub(super) enum Format {
 pub struct Point {
     /// The metric.
     pub metric: String,
-    /// Labels of the series as canonical JSON, or empty.
+    /// Tags and labels as a JSON object with sorted keys, or empty.
     pub labels: String,
     /// Unix microseconds.
     pub time_us: i64,
@@ -61,7 +62,7 @@ pub(super) enum StoredValue {
     Str(String),
 }
 
-/// A row of a plain device's payload.
+/// A row of a plain device's payload, or of a batch of which not all rows are believed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct StoredRow {
     pub(super) metric: String,
@@ -203,7 +204,7 @@ struct Collect {
 impl Collect {
     fn new(schema: Arc<Schema>, offset_us: i64) -> Self {
         Self {
-            labels: labels_of(&schema).collect(),
+            labels: tags_of(&schema),
             schema,
             offset_us,
             time_us: 0,
@@ -253,7 +254,7 @@ impl Newest {
 
     fn into_points(self) -> Vec<Point> {
         let columns = self.schema.columns.len();
-        let labels: Vec<String> = labels_of(&self.schema).collect();
+        let labels = tags_of(&self.schema);
         let values = self.values.into_iter().enumerate();
         values
             .filter_map(|(place, value)| {
@@ -283,25 +284,6 @@ impl RowVisitor for Newest {
             *slot = Some((time_us, value.into()));
         }
     }
-}
-
-fn labels_of(schema: &Schema) -> impl Iterator<Item = String> {
-    schema
-        .series
-        .iter()
-        .map(|series| labels_json(&series.labels))
-}
-
-/// Labels as JSON with sorted keys; empty when there are none.
-fn labels_json(labels: &[(String, String)]) -> String {
-    if labels.is_empty() {
-        return String::new();
-    }
-    let sorted: std::collections::BTreeMap<&str, &str> = labels
-        .iter()
-        .map(|(key, value)| (key.as_str(), value.as_str()))
-        .collect();
-    serde_json::to_string(&sorted).expect("a map of texts is JSON")
 }
 
 #[cfg(test)]

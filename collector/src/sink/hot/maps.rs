@@ -32,17 +32,36 @@ pub(super) struct Maps {
     pub(super) meta: Map,
 }
 
+/// Key and value of the format in `meta`; another one is filled anew.
+const FORMAT: (&[u8], &[u8]) = (b"format", &[2]);
+
 impl Maps {
     /// # Errors
     /// When the state refuses.
     pub(super) fn open(state: &State) -> Result<Self, StateError> {
-        Ok(Self {
+        let maps = Self {
             recent: state.map("recent")?,
             latest: state.map("latest")?,
             schemas: state.map("schemas")?,
             devices: state.map("devices")?,
             meta: state.map("meta")?,
-        })
+        };
+        if maps.meta.get(FORMAT.0)?.as_deref() != Some(FORMAT.1) {
+            maps.clear()?;
+            maps.meta.put(FORMAT.0, FORMAT.1)?;
+        }
+        Ok(maps)
+    }
+
+    fn clear(&self) -> Result<(), StateError> {
+        let all = [
+            &self.recent,
+            &self.latest,
+            &self.schemas,
+            &self.devices,
+            &self.meta,
+        ];
+        all.into_iter().try_for_each(Map::clear)
     }
 }
 

@@ -10,6 +10,10 @@
 //! | `schemas` | device, 0, epoch, number, part | bytes of a schema |
 //! | `devices` | device | [`DeviceInfo`] |
 //! | `meta` | `cursor` | journal id and position |
+//! | | `format` | 2 |
+//!
+//! It holds and shows what the interpreter believes, no more: a batch of which every row is believed
+//! as it came, any other row by row.
 
 mod chunk;
 mod maps;

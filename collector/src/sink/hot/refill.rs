@@ -1,4 +1,4 @@
-//! Filling an empty hot store: schemas from the journal's book, readings from the lake.
+//! Filling an empty hot store from the lake.
 //!
 //! The store then follows the journal from the lake's cursor, so that nothing comes twice.
 
@@ -9,7 +9,6 @@ use headwater_proto::time::UnixMicros;
 
 use super::chunk::{StoredRow, StoredValue};
 use super::store::HotStore;
-use crate::pipeline::schemas::SchemaBook;
 use crate::state::StateError;
 
 /// Rows of one chunk: a few values of keyed state.
@@ -27,24 +26,16 @@ pub enum RefillError {
 }
 
 impl HotStore {
-    /// Takes in the schemas in use and what the lake has since `since`. `at` stands for when the
-    /// devices were last seen.
+    /// Takes in what the lake has since `since`. `at` stands for when the devices were last seen.
     ///
     /// # Errors
     /// [`RefillError`]; what was taken in stays.
     pub fn refill(
         &mut self,
         lake: &dyn Store,
-        schemas: &SchemaBook,
         since: UnixMicros,
         at: UnixMicros,
     ) -> Result<u64, RefillError> {
-        let (bytes, heads) = schemas.dump();
-        for (head, place) in heads {
-            if let Some(bytes) = bytes.get(place as usize) {
-                self.schema(head.origin.as_str(), head.epoch, head.number, bytes)?;
-            }
-        }
         let mut filler = Filler {
             store: self,
             rows: Vec::new(),

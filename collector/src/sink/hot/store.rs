@@ -4,8 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use headwater_proto::codec::{BatchHeader, Limits};
-use headwater_proto::frame::{self, Kind};
-use headwater_proto::ids::{Epoch, JournalId, Lane, Stream};
+use headwater_proto::ids::{Epoch, JournalId, Stream};
 use headwater_proto::schema::Schema;
 use headwater_proto::time::UnixMicros;
 use serde::Serialize;
@@ -13,12 +12,14 @@ use serde::Serialize;
 use super::chunk::{self, Format, MAX_PARTS, Point, StoredRow, StoredValue};
 use super::maps::{DeviceInfo, Maps, latest_key, part_key, schema_key};
 use super::query::{HotView, SchemaCache};
-use crate::pipeline::envelope::{BatchHead, RawHead, Record, Verdict};
-use crate::pipeline::payload;
+use crate::interpret::{Block, Interpreted, Origin};
 use crate::state::{Found, MAX_VALUE_BYTES, State, StateError};
 
 /// Most bytes of a schema that the store keeps.
 const MAX_SCHEMA_BYTES: usize = MAX_PARTS * MAX_VALUE_BYTES;
+
+/// Schemas that are known to be stored, so that each is written once; about 100 bytes each.
+const MAX_KNOWN_SCHEMAS: usize = 16_384;
 
 /// How long and how much the store keeps.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +41,8 @@ pub struct HotStore {
     devices: HashMap<String, DeviceInfo>,
     /// By device the chunks that came since the last commit.
     changed: HashMap<String, Vec<Changed>>,
+    /// Device, epoch and number of schemas that were stored in this life.
+    schemas: HashSet<(String, u64, u32)>,
     bytes: u64,
     skipped: u64,
 }
@@ -75,14 +78,14 @@ impl HotStore {
             }
         }
         let bytes = devices.values().map(|info: &DeviceInfo| info.bytes).sum();
-        let changed = HashMap::new();
         Ok((
             Self {
                 state,
                 maps,
                 settings,
                 devices,
-                changed,
+                changed: HashMap::new(),
+                schemas: HashSet::new(),
                 bytes,
                 skipped: 0,
             },
@@ -123,25 +126,26 @@ impl HotStore {
     /// Takes in one journal record. Idempotent.
     ///
     /// # Errors
-    /// When the state refuses; the record may be applied again.
-    pub fn apply(&mut self, record: &Record<'_>) -> Result<(), StateError> {
-        match record {
-            Record::Batch(head, frame) if head.verdict == Verdict::Store => self.batch(head, frame),
-            Record::Raw(head, body) if head.verdict == Verdict::Store => self.raw(head, body),
-            Record::Schema(head, bytes) => {
-                self.schema(head.origin.as_str(), head.epoch, head.number, bytes)
-            }
-            Record::Batch(..)
-            | Record::Raw(..)
-            | Record::Plan(..)
-            | Record::Cursor(_)
-            | Record::Mark(_)
-            | Record::Registry(_)
-            | Record::Session(_)
-            | Record::Gap(_)
-            | Record::Park(..)
-            | Record::Begin(_) => Ok(()),
+    /// When the state refuses; the record may be taken again.
+    pub fn take(&mut self, item: &Interpreted<'_>) -> Result<(), StateError> {
+        let Some(origin) = item.origin else {
+            return Ok(());
+        };
+        if let Some(block) = &item.block {
+            let bytes = item.news.known.map_or(&[][..], |known| &known.bytes);
+            return self.block(origin, block, bytes);
         }
+        let rows: Vec<StoredRow> = item
+            .samples
+            .iter()
+            .map(|sample| StoredRow {
+                metric: sample.metric.to_owned(),
+                labels: sample.tags.to_owned(),
+                time_us: sample.ts_us,
+                value: StoredValue::from(sample.value),
+            })
+            .collect();
+        self.rows(&origin.stream(), origin.seq, &rows, origin.at)
     }
 
     /// Makes everything durable up to `position` of the journal: latest values, device infos and
@@ -188,54 +192,41 @@ impl HotStore {
         Ok(())
     }
 
-    fn batch(&mut self, head: &BatchHead, frame: &[u8]) -> Result<(), StateError> {
-        let Ok((frame, _)) = frame::decode(frame) else {
-            return Ok(());
-        };
-        if frame.kind != Kind::Batch {
-            return Ok(());
+    fn block(
+        &mut self,
+        origin: &Origin,
+        block: &Block<'_>,
+        schema: &[u8],
+    ) -> Result<(), StateError> {
+        let Block {
+            header,
+            payload,
+            offset_us,
+            ..
+        } = *block;
+        let (device, epoch) = (origin.device.as_str(), origin.epoch);
+        let number = header.schema_no;
+        let key = (device.to_owned(), epoch.get(), number);
+        if !self.schemas.contains(&key) {
+            self.schema(device, epoch, number, schema)?;
+            if self.schemas.len() >= MAX_KNOWN_SCHEMAS {
+                self.schemas.clear();
+            }
+            self.schemas.insert(key);
         }
-        let Ok(header) = BatchHeader::peek(frame.payload) else {
-            return Ok(());
-        };
-        let offset = head.clock.offset_us;
-        let first = header.first_time_us.saturating_add(offset);
-        let span = header
-            .last_time_us
-            .saturating_sub(header.first_time_us)
-            .max(0);
-        let parts = chunk::parts(Format::Batch, offset, frame.payload);
+        let first = header.first_time_us.saturating_add(offset_us);
+        let span = header.last_time_us.saturating_sub(header.first_time_us);
+        let parts = chunk::parts(Format::Batch, offset_us, payload);
         self.store(
-            &head.stream,
-            head.seq,
+            &origin.stream(),
+            origin.seq,
             first,
-            span,
+            span.max(0),
             header.samples.into(),
-            head.at,
+            origin.at,
             &parts,
-            Some((head.stream.epoch.get(), header)),
+            Some((epoch.get(), header)),
         )
-    }
-
-    fn raw(&mut self, head: &RawHead<'_>, body: &[u8]) -> Result<(), StateError> {
-        let mut rows = Vec::new();
-        let read = payload::read(head.decoder, head.metric, body, &mut |reading| {
-            rows.push(StoredRow {
-                metric: reading.metric.to_owned(),
-                labels: reading.tags.to_owned(),
-                time_us: reading.time_us.unwrap_or(head.at.0),
-                value: StoredValue::from(reading.value),
-            });
-        });
-        if read.is_err() {
-            return Ok(());
-        }
-        let stream = Stream {
-            device: head.device.clone(),
-            lane: Lane::Plain,
-            epoch: Epoch::new(head.journal.0),
-        };
-        self.rows(&stream, head.seq, &rows, head.at)
     }
 
     pub(super) fn rows(

@@ -3,7 +3,8 @@
 //! A stream is one device, lane and epoch. Its numbers `[first, next)` come from table `epochs`,
 //! whose rows merge. A number is there if all its readings are (rows of `samples` and those that
 //! rows of `quarantine` stand for make up `batch_samples`), or if it is the number of a record
-//! that gave rows of `gaps`, `epochs` or `logs`. What is there wins over a gap that names it.
+//! that gave rows of `gaps`, `epochs` or `logs`, or if a gap says that its record held nothing
+//! (reason `empty`). What is there wins over a gap that names it.
 //!
 //! | verdict | some number of the stream | exit |
 //! |---|---|---|

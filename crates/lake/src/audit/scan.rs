@@ -10,6 +10,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use headwater_proto::ids::SeqRange;
+use headwater_proto::message::GapReason;
 
 use super::AuditError;
 use crate::delta::Log;
@@ -212,7 +213,7 @@ impl Scan {
         let own: &[&str] = match table {
             Table::Samples => &["seq", "row", "metric", "batch_samples"],
             Table::Quarantine => &["seq", "row", "metric", "batch_samples", "samples"],
-            Table::Gaps => &["seq_first", "seq_last", "samples", "stage"],
+            Table::Gaps => &["seq_first", "seq_last", "samples", "stage", "reason"],
             Table::Epochs => &["first_seq", "next_seq", "state", "clean"],
             Table::Logs | Table::Devices | Table::Metrics => &[],
         };
@@ -361,6 +362,7 @@ impl Scan {
     fn gaps(&mut self, batch: &Columns, wanted: &dyn Fn(&str) -> bool) -> Result<(), AuditError> {
         let (firsts, lasts) = (batch.longs("seq_first")?, batch.longs("seq_last")?);
         let (samples, stages) = (batch.longs("samples")?, batch.texts("stage")?);
+        let reasons = batch.texts("reason")?;
         let stream = StreamColumns::of(batch, ["device_id", "lane", "epoch"])?;
         for row in 0..batch.rows() {
             // The lake has what one of the sinks lacks.
@@ -379,7 +381,12 @@ impl Scan {
             match range {
                 Some((first, last)) => {
                     let range = SeqRange::new(first.cast_unsigned(), last.cast_unsigned() + 1);
-                    state.gaps.insert(Gap { range, samples });
+                    if reasons.value(row) == GapReason::Empty.name() {
+                        // Its records came, and held nothing.
+                        state.records.insert(range);
+                    } else {
+                        state.gaps.insert(Gap { range, samples });
+                    }
                 }
                 None => state.timed_gaps += 1,
             }

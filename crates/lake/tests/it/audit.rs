@@ -103,6 +103,21 @@ fn what_another_sink_lacks_does_not_explain_a_hole() {
 }
 
 #[test]
+fn records_that_held_nothing_are_there() {
+    let empty = |rows: &mut Rows| {
+        let row = GapRow {
+            samples: Some(0),
+            reason: "empty".into(),
+            ..gap(&stream("d"), 2, 3)
+        };
+        rows.push_gap(row).unwrap();
+    };
+    let (found, counts) = verdict(&[&data(0..2), &empty, &state(4, EpochState::Closed)]);
+    assert_eq!(found, Verdict::Complete);
+    assert_eq!((counts.records, counts.explained), (2, 0));
+}
+
+#[test]
 fn a_hole_that_may_still_fill_is_pending() {
     // Live first: 5 and 6 came before 3 and 4; the collector handed over all below 3.
     let (found, counts) = verdict(&[&data(0..3), &data(5..7), &state(3, EpochState::Open)]);
@@ -179,6 +194,7 @@ fn readings_in_quarantine_complete_their_batch() {
             reason: "time_in_the_future".into(),
             payload: Some(vec![1, 2]),
             at_us: MIDNIGHT_US,
+            cause: Some("a year ahead".into()),
         };
         rows.push_quarantine(refused).unwrap();
     };

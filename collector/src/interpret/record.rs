@@ -1,0 +1,458 @@
+//! Core: what a record of each kind means.
+
+use std::sync::Arc;
+
+use headwater_lake::schema::MAX_TIME_US;
+use headwater_proto::codec::BatchHeader;
+use headwater_proto::delivery::End;
+use headwater_proto::frame::{self, Frame, Kind};
+use headwater_proto::ids::{SeqRange, Stream};
+use headwater_proto::message::{self, EpochEnd, GapReason, Stage};
+use headwater_proto::refused;
+use headwater_proto::sabotage::{self, Bug};
+use headwater_proto::text::TextHeader;
+use headwater_proto::time::UnixMicros;
+
+use super::batch::Buffer;
+use super::lines::{LogLines, dated};
+use super::news::{Cache, Prepared};
+use super::rules::{RuleBook, RuleSet};
+use super::{
+    Block, Depth, DeviceNews, EpochChange, EpochNews, Gap, Interpreted, Known, News, Origin, plain,
+};
+use crate::ledger;
+use crate::pipeline::envelope::{
+    self, BatchHead, Change, EnvelopeError, GapHead, MarkHead, Reason, Record, TimeClass, Verdict,
+};
+use crate::pipeline::schemas::SchemaBook;
+
+/// Reads records of one journal in order, from the start of a segment on.
+///
+/// Memory: the schemas and rules of one segment, and one record as samples.
+#[derive(Debug)]
+pub struct Interpreter {
+    depth: Depth,
+    schemas: SchemaBook,
+    rules: RuleBook,
+    cache: Cache,
+    buffer: Buffer,
+    origin: Option<Origin>,
+    gaps: Vec<Gap>,
+    epochs: Vec<EpochNews>,
+    covers: Vec<(Stream, SeqRange)>,
+    /// What the present record was read with.
+    prepared: Option<Arc<Prepared>>,
+    /// The lines of the present record, decompressed, and their dictionary.
+    body: Vec<u8>,
+    dictionary: Option<Known>,
+}
+
+/// What a record holds beside what the buffers took of it.
+enum Rest<'a> {
+    Nothing,
+    /// A batch that was not opened.
+    Block(BatchHeader, &'a [u8]),
+    /// Log lines, decompressed.
+    Lines(TextHeader<'a>),
+}
+
+impl Interpreter {
+    /// Reads batches as far as `depth` says.
+    #[must_use]
+    pub fn new(depth: Depth) -> Self {
+        Self {
+            depth,
+            schemas: SchemaBook::default(),
+            rules: RuleBook::default(),
+            cache: Cache::default(),
+            buffer: Buffer::default(),
+            origin: None,
+            gaps: Vec::new(),
+            epochs: Vec::new(),
+            covers: Vec::new(),
+            prepared: None,
+            body: Vec::new(),
+            dictionary: None,
+        }
+    }
+
+    /// A segment begins: it tells again all that its records need.
+    pub fn begin_segment(&mut self) {
+        self.schemas = SchemaBook::default();
+        self.rules.clear();
+    }
+
+    /// Whether the segment has told a rule set.
+    #[must_use]
+    pub fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
+    /// Takes in a rule set that the segment's preamble has.
+    pub fn learn_rules(&mut self, bytes: &[u8]) {
+        self.rules.learn(bytes);
+    }
+
+    /// Takes in what later records need of one that was handed out before.
+    pub fn pass_over(&mut self, kind: u8, payload: &[u8]) {
+        // One that does not decode gave nothing to whoever it was handed to either.
+        if let Ok(record) = envelope::decode(kind, payload) {
+            self.learn(&record);
+        }
+    }
+
+    fn learn(&mut self, record: &Record<'_>) {
+        if let Record::Schema(head, bytes) = record {
+            self.schemas.bind(head, bytes);
+            self.schemas.synced();
+        }
+        if let Record::Rules(bytes) = record {
+            self.rules.learn(bytes);
+        }
+    }
+
+    /// Says what the record at `position` means.
+    ///
+    /// # Errors
+    /// [`EnvelopeError`] for a record that this build does not know.
+    pub fn read<'a>(
+        &'a mut self,
+        position: u64,
+        kind: u8,
+        payload: &'a [u8],
+    ) -> Result<Interpreted<'a>, EnvelopeError> {
+        let record = envelope::decode(kind, payload)?;
+        self.clear();
+        self.learn(&record);
+        let covers = &mut self.covers;
+        ledger::committed_by(&record, &mut |stream, range| {
+            covers.push((stream.clone(), range));
+        });
+        let (mut rest, mut bytes, mut at) = (Rest::Nothing, &payload[..0], UnixMicros(0));
+        match record {
+            Record::Batch(head, frame) => {
+                (at, bytes) = (head.at, frame);
+                rest = self.batch(&head, frame);
+            }
+            Record::Raw(head, body) => {
+                (at, bytes) = (head.at, body);
+                let rules = self.rules.get(head.rules);
+                self.origin = Some(plain::origin(&head));
+                plain::read(&head, body, rules.as_deref(), &mut self.buffer);
+            }
+            Record::Gap(head) => {
+                at = head.at;
+                self.named(&head);
+            }
+            Record::Mark(head) => {
+                at = head.at;
+                self.mark(head);
+            }
+            Record::Plan(..)
+            | Record::Cursor(_)
+            | Record::Registry(_)
+            | Record::Session(_)
+            | Record::Schema(..)
+            | Record::Park(..)
+            | Record::Begin(_)
+            | Record::Rules(_)
+            // No decoder keeps state yet: one record is there in each segment, and it is empty.
+            | Record::DecoderState(_) => {}
+        }
+        Ok(self.interpreted(position, at, bytes, rest))
+    }
+
+    fn clear(&mut self) {
+        self.buffer.clear();
+        self.origin = None;
+        self.gaps.clear();
+        self.epochs.clear();
+        self.covers.clear();
+        self.prepared = None;
+        self.dictionary = None;
+    }
+
+    fn interpreted<'a>(
+        &'a self,
+        position: u64,
+        at: UnixMicros,
+        bytes: &'a [u8],
+        rest: Rest<'a>,
+    ) -> Interpreted<'a> {
+        let at = a_date(at);
+        let origin = self.origin.as_ref();
+        let clock = origin.map(|origin| origin.clock);
+        let mut block = None;
+        let mut lines = LogLines::NONE;
+        match (rest, &self.prepared, clock) {
+            (Rest::Block(header, payload), Some(prepared), Some(clock)) => {
+                block = Some(Block {
+                    header,
+                    payload,
+                    offset_us: clock.offset_us,
+                    schema: &prepared.schema,
+                });
+            }
+            (Rest::Lines(header), _, Some(clock)) => {
+                lines = LogLines::new(&header, &self.body, clock, at);
+            }
+            _ => {}
+        }
+        let samples = self.buffer.samples();
+        let news = match &self.prepared {
+            Some(prepared) => prepared.news(),
+            None => News {
+                device: (!samples.is_empty()).then(DeviceNews::default),
+                metrics: &[],
+                known: self.dictionary.as_ref(),
+            },
+        };
+        Interpreted {
+            position,
+            origin,
+            samples,
+            block,
+            refused: &self.buffer.refused,
+            bytes,
+            gaps: &self.gaps,
+            epochs: &self.epochs,
+            lines,
+            news,
+            covers: &self.covers,
+            at,
+        }
+    }
+
+    fn batch<'a>(&mut self, head: &BatchHead, bytes: &'a [u8]) -> Rest<'a> {
+        let stream = &head.stream;
+        self.origin = Some(Origin {
+            device: stream.device.clone(),
+            lane: stream.lane,
+            epoch: stream.epoch,
+            seq: head.seq,
+            at: a_date(head.at),
+            clock: head.clock,
+            via: head.via.clone(),
+        });
+        if let Verdict::Quarantine(reason) = head.verdict {
+            self.buffer.refuse(reason, "", (None, 0), None);
+            return Rest::Nothing;
+        }
+        let frame = match frame::decode(bytes) {
+            Ok((frame, _)) => frame,
+            Err(error) => return self.lost(head, Reason::Undecodable, &error.to_string(), None),
+        };
+        match frame.kind {
+            Kind::Batch => self.samples(head, &frame),
+            Kind::Gap => match message::decode::<message::Gap>(frame.payload) {
+                Ok(gap) => self.gap(head, gap),
+                Err(error) => self.lost(head, Reason::Undecodable, &error.to_string(), None),
+            },
+            Kind::EpochEnd => match message::decode::<EpochEnd>(frame.payload) {
+                Ok(end) => self.epoch_end(&end),
+                Err(error) => self.lost(head, Reason::Undecodable, &error.to_string(), None),
+            },
+            Kind::Text => match self.open_text(head, &frame) {
+                Some(header) => Rest::Lines(header),
+                None => self.lost(head, Reason::Undecodable, "its log lines are damaged", None),
+            },
+            Kind::Refused => match refused::Refused::decode(frame.payload) {
+                Some(parts) => {
+                    self.buffer.refuse_input(&parts);
+                    Rest::Nothing
+                }
+                None => self.lost(head, Reason::Undecodable, "its parts are damaged", None),
+            },
+            // It was taken in at the gate, which dated with it what came later.
+            Kind::TimeBase => self.empty(head),
+            Kind::Blob
+            | Kind::Summary
+            | Kind::Schema
+            | Kind::BundleHead
+            | Kind::Hello
+            | Kind::Stat
+            | Kind::Welcome
+            | Kind::Ack
+            | Kind::Reject
+            | Kind::SchemaRequest
+            | Kind::Config
+            | Kind::Command => {
+                let cause = format!("frames of kind {:?} are not stored", frame.kind);
+                self.lost(head, Reason::UnknownKind, &cause, None)
+            }
+        }
+    }
+
+    fn samples<'a>(&mut self, head: &BatchHead, frame: &Frame<'a>) -> Rest<'a> {
+        let header = match BatchHeader::peek(frame.payload) {
+            Ok(header) => header,
+            Err(error) => return self.lost(head, Reason::Undecodable, &error.to_string(), None),
+        };
+        let samples = Some(header.samples);
+        let Some(rules) = self.rules.get(head.rules) else {
+            let cause = format!("rule set {} is not known", head.rules);
+            return self.lost(head, Reason::Undecodable, &cause, samples);
+        };
+        let stream = &head.stream;
+        let found = self
+            .schemas
+            .get(&stream.device, stream.epoch, header.schema_no);
+        let Some((id, schema)) = found else {
+            let cause = format!("schema {} of its epoch is not known", header.schema_no);
+            return self.lost(head, Reason::Undecodable, &cause, samples);
+        };
+        let prepared = self.cache.get(id, schema, &self.schemas);
+        // A deliberate bug lives here: who keeps batches as they came keeps what is refused too.
+        let is_whole = takes_all(&rules, head, &header) || sabotage::is(Bug::TwoVerdicts);
+        if self.depth == Depth::Blocks && is_whole {
+            self.prepared = Some(prepared);
+            return Rest::Block(header, frame.payload);
+        }
+        let judge = (rules.window, head.at);
+        let read = self
+            .buffer
+            .read_batch(frame.payload, &prepared, head.clock, judge);
+        match read {
+            Ok(()) => {
+                self.prepared = Some(prepared);
+                Rest::Nothing
+            }
+            Err(error) => self.lost(head, Reason::Undecodable, &error.to_string(), samples),
+        }
+    }
+
+    /// Decompresses log lines; `None` if they are damaged.
+    fn open_text<'a>(&mut self, head: &BatchHead, frame: &Frame<'a>) -> Option<TextHeader<'a>> {
+        let (header, body) = TextHeader::read(frame.payload)?;
+        let stream = &head.stream;
+        if let Some(number) = header.dictionary {
+            let found = self
+                .schemas
+                .dictionary(&stream.device, stream.epoch, number);
+            let (id, bytes) = found?;
+            self.dictionary = Some(Known { id, bytes });
+        }
+        let known = self.dictionary.as_ref().map_or(&[][..], |d| &d.bytes);
+        let mut zstd = zstd::bulk::Decompressor::with_dictionary(known).ok()?;
+        self.body = zstd.decompress(body, header.body_bytes).ok()?;
+        LogLines::are_whole(&header, &self.body).then_some(header)
+    }
+
+    fn gap(&mut self, head: &BatchHead, gap: message::Gap) -> Rest<'static> {
+        self.gaps.push(Gap {
+            stream: Stream {
+                device: gap.origin,
+                lane: gap.lane,
+                epoch: gap.epoch,
+            },
+            range: gap.seqs.filter(|range| !range.is_empty()),
+            samples: gap.samples,
+            first: gap.t_first,
+            last: gap.t_last,
+            reason: gap.reason,
+            stage: gap.stage,
+            part: gap.part.map(|part| part.as_str().to_owned()),
+            at: UnixMicros(dated(gap.at.0, a_date(head.at))),
+            carried: true,
+        });
+        Rest::Nothing
+    }
+
+    /// A record without samples: its number is told, so that nobody misses it.
+    fn empty(&mut self, head: &BatchHead) -> Rest<'static> {
+        self.gaps.push(Gap {
+            stream: head.stream.clone(),
+            range: Some(SeqRange::new(head.seq, head.seq + 1)),
+            samples: Some(0),
+            first: None,
+            last: None,
+            reason: GapReason::Empty,
+            stage: Stage::Collector,
+            part: None,
+            at: a_date(head.at),
+            carried: false,
+        });
+        Rest::Nothing
+    }
+
+    fn epoch_end(&mut self, end: &EpochEnd) -> Rest<'static> {
+        self.epochs.push(EpochNews {
+            stream: Stream {
+                device: end.origin.clone(),
+                lane: end.lane,
+                epoch: end.epoch,
+            },
+            change: EpochChange::Ended {
+                end: End::of(end),
+                boot: end.boot,
+            },
+        });
+        Rest::Nothing
+    }
+
+    /// A loss that the collector named.
+    fn named(&mut self, head: &GapHead) {
+        self.gaps.push(Gap {
+            stream: head.stream.clone(),
+            range: head.range.filter(|range| !range.is_empty()),
+            samples: None,
+            first: None,
+            last: None,
+            reason: head.reason,
+            stage: Stage::Collector,
+            part: None,
+            at: a_date(head.at),
+            carried: false,
+        });
+    }
+
+    fn mark(&mut self, head: MarkHead) {
+        let change = match head.change {
+            Change::Opened { boot, .. } => EpochChange::Opened { boot },
+            Change::Abandoned { next } => EpochChange::Abandoned { next },
+            // No sink got it.
+            Change::Lost { .. } => return,
+        };
+        self.epochs.push(EpochNews {
+            stream: head.stream,
+            change,
+        });
+    }
+
+    /// A record in custody that nobody can read: its bytes to quarantine, its number to a gap.
+    fn lost(
+        &mut self,
+        head: &BatchHead,
+        reason: Reason,
+        cause: &str,
+        samples: Option<u32>,
+    ) -> Rest<'static> {
+        self.dictionary = None;
+        self.buffer.refuse(reason, cause, (samples, 0), None);
+        self.gaps.push(Gap {
+            stream: head.stream.clone(),
+            range: Some(SeqRange::new(head.seq, head.seq + 1)),
+            samples: samples.map(u64::from),
+            first: None,
+            last: None,
+            reason: GapReason::Undecodable,
+            stage: Stage::Collector,
+            part: None,
+            at: a_date(head.at),
+            carried: false,
+        });
+        Rest::Nothing
+    }
+}
+
+/// Whether the header shows that every time of a batch is believed.
+fn takes_all(rules: &RuleSet, head: &BatchHead, header: &BatchHeader) -> bool {
+    let dated = |time_us: i64| time_us.saturating_add(head.clock.offset_us);
+    let (first, last) = (dated(header.first_time_us), dated(header.last_time_us));
+    head.clock.class != TimeClass::Undated && rules.window.takes(first, last, head.at)
+}
+
+/// A collector whose clock has no date at all still stores what it takes.
+fn a_date(at: UnixMicros) -> UnixMicros {
+    UnixMicros(at.0.clamp(0, MAX_TIME_US - 1))
+}

@@ -1,0 +1,201 @@
+//! Core: the rule set that a record names: what its meaning depends on beside its own bytes.
+//!
+//! A change of the configuration must not change what is in the journal already. So the rules that
+//! were in force when a record arrived stand in the journal too, and the record names them. The bytes
+//! of a rule set, version 1:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | version |
+//! | n | [`RuleSet`], postcard |
+//!
+//! Its name is the first 8 bytes of their SHA-256: a collector sees a handful in its life.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::time::TimeWindow;
+use crate::pipeline::envelope::Decoder;
+use crate::pipeline::pattern::{MAX_PATTERNS, Pattern};
+
+/// The version of the rule sets that this build writes and reads.
+const VERSION: u8 = 1;
+
+/// Version of the decoders themselves: raised when one of them reads the same bytes in another way.
+/// The old way stays until no segment names it.
+pub const DECODERS: u16 = 1;
+
+/// Most bytes of a rule set: one rule for each of [`MAX_PATTERNS`] patterns, 256 bytes each.
+pub const MAX_RULES_BYTES: usize = MAX_PATTERNS * 256;
+
+/// Name of a rule set.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RulesId([u8; 8]);
+
+impl RulesId {
+    /// The name of the rule set with these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        let digest: [u8; 32] = Sha256::digest(bytes).into();
+        let mut id = [0; 8];
+        id.copy_from_slice(&digest[..8]);
+        Self(id)
+    }
+}
+
+impl fmt::Display for RulesId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for RulesId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// How the publishes of one pattern are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlainRule {
+    /// The format.
+    pub decoder: Decoder,
+}
+
+/// All that the meaning of a record depends on beside its own bytes and its schema.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleSet {
+    /// [`DECODERS`] of the program that wrote it.
+    pub decoders: u16,
+    /// Which times are believed.
+    pub window: TimeWindow,
+    /// By pattern, in the order of the configuration.
+    pub plain: Vec<PlainRule>,
+}
+
+/// Why bytes are no rule set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RulesError {
+    /// Of a newer version of this program.
+    #[error("rule sets of version {0} are unknown here")]
+    Newer(u16),
+    /// Not of any version.
+    #[error("a rule set does not decode")]
+    Damaged,
+}
+
+impl RuleSet {
+    /// The rules of `patterns` and `window`.
+    #[must_use]
+    pub fn new(patterns: &[Pattern], window: TimeWindow) -> Self {
+        Self {
+            decoders: DECODERS,
+            window,
+            plain: patterns.iter().map(Pattern::rule).collect(),
+        }
+    }
+
+    /// Its bytes, at most [`MAX_RULES_BYTES`].
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_extend(self, vec![VERSION]).expect("plain values serialise into a vector")
+    }
+
+    /// Reads a rule set.
+    ///
+    /// # Errors
+    /// [`RulesError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, RulesError> {
+        let (&version, rest) = bytes.split_first().ok_or(RulesError::Damaged)?;
+        if version > VERSION {
+            return Err(RulesError::Newer(version.into()));
+        }
+        if version != VERSION || bytes.len() > MAX_RULES_BYTES {
+            return Err(RulesError::Damaged);
+        }
+        let set: Self = postcard::from_bytes(rest).map_err(|_| RulesError::Damaged)?;
+        if set.decoders > DECODERS {
+            return Err(RulesError::Newer(set.decoders));
+        }
+        Ok(set)
+    }
+}
+
+/// The rule sets that a segment has told.
+#[derive(Debug, Default)]
+pub(super) struct RuleBook(BTreeMap<RulesId, Arc<RuleSet>>);
+
+impl RuleBook {
+    /// Takes in a rule set; what does not decode stays unknown.
+    pub(super) fn learn(&mut self, bytes: &[u8]) {
+        if let Ok(set) = RuleSet::decode(bytes) {
+            self.0.insert(RulesId::of(bytes), Arc::new(set));
+        }
+    }
+
+    pub(super) fn get(&self, id: RulesId) -> Option<Arc<RuleSet>> {
+        self.0.get(&id).cloned()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(count: usize) -> RuleSet {
+        let pattern = Pattern::new("a/{device}", Decoder::Json).unwrap();
+        RuleSet::new(&vec![pattern; count], TimeWindow::default())
+    }
+
+    #[test]
+    fn a_rule_set_comes_back_from_its_bytes_and_has_the_name_of_its_content() {
+        let (small, large) = (set(1), set(MAX_PATTERNS));
+        for set in [&small, &large] {
+            assert_eq!(RuleSet::decode(&set.encode()).as_ref(), Ok(set));
+            assert!(set.encode().len() <= MAX_RULES_BYTES);
+        }
+        assert_eq!(
+            RulesId::of(&small.encode()),
+            RulesId::of(&set(1).encode()),
+            "equal rules have one name"
+        );
+        assert_ne!(RulesId::of(&small.encode()), RulesId::of(&large.encode()));
+    }
+
+    #[test]
+    fn a_newer_rule_set_is_told_from_a_damaged_one() {
+        let mut bytes = set(1).encode();
+        bytes[0] = VERSION + 1;
+        assert_eq!(
+            RuleSet::decode(&bytes),
+            Err(RulesError::Newer(u16::from(VERSION) + 1))
+        );
+        let newer = RuleSet {
+            decoders: DECODERS + 1,
+            ..set(1)
+        };
+        let found = RuleSet::decode(&newer.encode());
+        assert_eq!(found, Err(RulesError::Newer(DECODERS + 1)));
+        assert_eq!(RuleSet::decode(&[]), Err(RulesError::Damaged));
+        assert_eq!(RuleSet::decode(&[VERSION, 1]), Err(RulesError::Damaged));
+    }
+
+    #[test]
+    fn bytes_beyond_the_bound_are_no_rule_set() {
+        let mut bytes = set(1).encode();
+        bytes.resize(MAX_RULES_BYTES + 1, 0);
+        assert_eq!(RuleSet::decode(&bytes), Err(RulesError::Damaged));
+    }
+}
