@@ -414,11 +414,13 @@ pub fn plan_seeds() -> Vec<Vec<u8>> {
     };
     let plan = Plan {
         journal: JournalId(9),
+        term: 2,
         first_pos: 10,
         last_pos: 19,
         at_us: 3,
         encoding: Encoding::Compact,
         writer: 1,
+        sinks: vec![("hot".to_owned(), 15)],
         files: vec![file(Table::Samples, 20_000), file(Table::Gaps, 20_001)],
     };
     vec![plan.encode()]
