@@ -176,8 +176,8 @@ mod tests {
         let text = "[[plain]]\ntopic = \"/neuron/{device}\"\ndecoder = \"json\"\n";
         let config = Config::parse(text).unwrap();
         assert!(config.acl.publish("any", "/neuron/modbus").is_some());
-        let found = config.custody.patterns[0].target("/neuron/modbus").unwrap();
-        assert_eq!(found.device.as_str(), "modbus");
+        let (device, _) = config.custody.patterns[0].target("/neuron/modbus").unwrap();
+        assert_eq!(device.as_str(), "modbus");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::mpsc::sync_channel;
 use anyhow::{Context as _, Result, anyhow};
 use headwater_gate::identity::Loopback;
 use headwater_gate::{Gate, Settings as GateSettings};
-use headwater_lake::LocalStore;
+use headwater_lake::{Found, LocalStore};
 use headwater_program::clock::Clock;
 use headwater_program::entropy::random;
 use headwater_program::shutdown::Shutdown;
@@ -36,7 +36,7 @@ use crate::sink::{self, worker};
 type Ended = (&'static str, Result<()>);
 
 /// Opens custody and lake so that both agree on what is committed.
-fn open_cores(config: &Config) -> Result<(Custody<RealDisk>, LakeSink<LocalStore>)> {
+fn open_cores(config: &Config, clock: Clock) -> Result<(Custody<RealDisk>, LakeSink<LocalStore>)> {
     let folder = &config.journal_dir;
     if let Some(parent) = folder.parent() {
         std::fs::create_dir_all(parent)
@@ -75,7 +75,20 @@ fn open_cores(config: &Config) -> Result<(Custody<RealDisk>, LakeSink<LocalStore
     }
     let store = LocalStore::new(&config.lake_dir)
         .with_context(|| format!("cannot use the lake's folder {}", config.lake_dir.display()))?;
-    let lake = sink::join(&mut custody, &opened, store, config.lake, &mut random)?;
+    let now = clock.now().wall;
+    let lake = sink::join(&mut custody, &opened, store, config.lake, now, &mut random)?;
+    let (owner, start) = (lake.lake().owner(), lake.lake().opened());
+    tracing::info!(term = owner.term, found = ?start.found, "lake open");
+    if let Some(before) = start.before {
+        tracing::warn!(
+            before = %before.journal,
+            term = owner.term,
+            "the lake was another journal's; that one can commit no more"
+        );
+    }
+    if start.found == Found::Adopted {
+        tracing::warn!("the lake had no readable head; its logs were read and are whole");
+    }
     Ok((custody, lake))
 }
 
@@ -100,7 +113,7 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     // Nothing runs yet that an address which is taken would leave behind.
     let (gate_listener, http_listener) = listen(&config).await?;
     let board = Arc::new(Board::default());
-    let (custody, lake) = open_cores(&config)?;
+    let (custody, lake) = open_cores(&config, clock)?;
     let journal = custody.journal();
     let (mailbox, commands) = Mailbox::new();
     let sessions = JournalSessions::new(mailbox.clone(), custody.sessions().iter().cloned());

@@ -7,7 +7,9 @@ use headwater_collector::pipeline::envelope::{
 };
 use headwater_collector::pipeline::pattern::Pattern;
 use headwater_collector::sink::hot::{HotSettings, HotStore};
-use headwater_lake::{Flush, Lake, LocalStore, Rows as LakeRows, SampleRow, Settings, TimeClass};
+use headwater_lake::{
+    Claim, Flush, Lake, LocalStore, Rows as LakeRows, SampleRow, Settings, TimeClass,
+};
 use headwater_proto::codec::{Encoder, Rows};
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
@@ -330,7 +332,8 @@ fn the_cursor_holds_for_its_journal_alone() {
 fn an_empty_store_is_filled_from_the_lake_with_what_it_would_keep() {
     let mut rig = rig();
     let store = LocalStore::new(&rig.folder.path().join("lake")).expect("a lake");
-    let mut lake = Lake::open(store, Settings::default()).expect("a lake");
+    let mut lake =
+        Lake::open(store, Settings::default(), &Claim::new(JOURNAL, START_US)).expect("a lake");
     let mut rows = LakeRows::new();
     for k in 0..1_500u32 {
         let row = SampleRow {
@@ -359,6 +362,7 @@ fn an_empty_store_is_filled_from_the_lake_with_what_it_would_keep() {
         last_pos: 1,
         rows: &rows,
         at_us: START_US,
+        sinks: &[],
     };
     let plan = lake.stage(&flush).expect("staged");
     lake.publish(&plan).expect("published");

@@ -21,6 +21,11 @@ pub struct RunArgs {
     /// Print every setting with its default and what it means.
     #[arg(long)]
     print_config: bool,
+    /// Take the lake from another collector that may still run: it can commit nothing more, and what
+    /// only its journal holds stays there. Without this, a start waits for the end of the other
+    /// one's lease, a minute after it was last renewed.
+    #[arg(long)]
+    take_over: bool,
 }
 
 pub(super) fn run(args: &RunArgs, clock: Clock) -> Result<bool> {
@@ -28,7 +33,8 @@ pub(super) fn run(args: &RunArgs, clock: Clock) -> Result<bool> {
         print(DEFAULTS)?;
         return Ok(true);
     }
-    let config = config::load(args.config.as_deref(), Config::parse)?;
+    let mut config = config::load(args.config.as_deref(), Config::parse)?;
+    config.lake.take_over = args.take_over;
     if args.check {
         print("the configuration is valid\n")?;
         return Ok(true);

@@ -347,6 +347,7 @@ impl RawLake {
                 encoding,
                 ..headwater_lake::Settings::default()
             },
+            take_over: false,
             flush_after_ms: flush_s * 1_000,
             flush_bytes: usize::try_from(flush_mib * MIB).unwrap_or(usize::MAX),
             flush_rows: usize::try_from(rows).unwrap_or(usize::MAX),

@@ -123,10 +123,20 @@ impl Rig {
             Custody::open(disk.clone(), settings, index, &mut entropy).map_err(|e| say(&e))?;
         let lake = LakeSettings {
             flush_after_ms: 2_000,
+            // A lost disk is a new journal, which would wait for the old one's lease.
+            take_over: true,
             ..LakeSettings::default()
         };
-        let sink =
-            join(&mut custody, &opened, store.clone(), lake, &mut entropy).map_err(|e| say(&e))?;
+        let now = at(ms).wall;
+        let sink = join(
+            &mut custody,
+            &opened,
+            store.clone(),
+            lake,
+            now,
+            &mut entropy,
+        )
+        .map_err(|e| say(&e))?;
         let feed = Feed::new(custody.reader(), sink.position(), Depth::Samples);
         Ok(Self {
             disk,

@@ -35,6 +35,7 @@ fn push_split(rows: &mut Rows) {
         batch_samples: Some(2),
         samples: 1,
         reason: "time_in_the_future".into(),
+        cause: None,
         payload: None,
         at_us: MIDNIGHT_US,
     };

@@ -425,6 +425,7 @@ fn any_rows(seed: u64, next: &mut u64) -> Rows {
             batch_samples: Some(2),
             samples: u32::from(!bit(4)),
             reason: "other".into(),
+            cause: None,
             payload: None,
             at_us: MIDNIGHT_US,
         };
