@@ -1,10 +1,13 @@
 //! How the agent is doing, as the status file says it, and when that file is written.
 
+use std::sync::Arc;
+
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::Disk;
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::engine::Engine;
+use crate::source::refusals::Refusals;
 
 /// Version of the file's fields; a new field does not raise it, a changed meaning does.
 pub const VERSION: u32 = 1;
@@ -133,8 +136,8 @@ impl Pace {
     /// Longest time until a loss, a trouble or a change of the link is written, in milliseconds:
     /// soon enough for whoever watches the file.
     pub const URGENT_MS: u64 = 5_000;
-    /// Longest time between two statuses, in milliseconds: six an hour.
-    pub const IDLE_MS: u64 = 600_000;
+    /// Longest time between two statuses, in milliseconds: four an hour.
+    pub const IDLE_MS: u64 = 900_000;
 
     /// - `interval_ms`: milliseconds between two statuses while samples flow.
     #[must_use]
@@ -177,9 +180,15 @@ impl Pace {
 pub struct Source {
     /// Its name.
     pub name: String,
-    /// What it has on disk and will not read again: rows of a generator or a replay, bytes of a
-    /// file. `None` before its first, and for a source that does not resume.
+    /// What it has on disk and will not read again: rows of a generator, lines of a replay, bytes of
+    /// a file. `None` before its first, and for a source that does not resume.
     pub cursor: Option<u64>,
+    /// Parts of its input that were refused since the start: lines, rows, values.
+    #[serde(default)]
+    pub refused: u64,
+    /// The last of them: its place, the cause and its beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_refused: Option<String>,
 }
 
 /// One lane.
@@ -197,9 +206,9 @@ pub struct Lane {
     pub in_ram: bool,
 }
 
-/// The status of an engine.
+/// The status of an engine. `refusals`: those of its sources, in its order.
 #[must_use]
-pub fn of<D: Disk>(engine: &Engine<D>, now: Now) -> Status {
+pub fn of<D: Disk>(engine: &Engine<D>, refusals: &[Arc<Refusals>], now: Now) -> Status {
     let (counters, sender) = (engine.counters(), engine.sender());
     let sent = sender.counters();
     Status {
@@ -246,9 +255,16 @@ pub fn of<D: Disk>(engine: &Engine<D>, now: Now) -> Status {
             .cursors()
             .into_iter()
             .zip(engine.source_names())
-            .map(|(cursor, name)| Source {
-                name: name.to_owned(),
-                cursor: cursor.map(|cursor| cursor.minor),
+            .enumerate()
+            .map(|(at, (cursor, name))| {
+                let of_source = refusals.get(at).map(|refusals| refusals.count());
+                let (refused, last_refused) = of_source.unwrap_or_default();
+                Source {
+                    name: name.to_owned(),
+                    cursor: cursor.map(|cursor| cursor.minor),
+                    refused,
+                    last_refused,
+                }
             })
             .collect(),
     }
@@ -307,7 +323,7 @@ mod tests {
             engine.handle(Event::Tick, now);
             while engine.next_output(now).is_some() {}
             if pace.look_at() <= now.mono {
-                let mut status = of(&engine, now);
+                let mut status = of(&engine, &[], now);
                 change(&mut status, ms);
                 let len = serde_json::to_string(&status).unwrap().len();
                 if pace.take(status, now.mono) {
@@ -324,12 +340,14 @@ mod tests {
         let source = Source {
             name: "s".repeat(MAX_SOURCE_BYTES),
             cursor: Some(u64::MAX),
+            refused: 0,
+            last_refused: None,
         };
         for count in [0, MAX_SOURCES] {
             let sources = vec![source.clone(); count];
             let change = |status: &mut Status, _| status.sources = sources.clone();
             let (times, bytes) = hour(&mut Pace::new(60_000), change);
-            assert_eq!(times, 6, "one at once, then one each ten minutes");
+            assert_eq!(times, 4, "one at once, then one each quarter of an hour");
             assert!(bytes <= 64 << 10, "{bytes} bytes");
         }
     }
@@ -346,9 +364,9 @@ mod tests {
             status.connected = ms > 100_000;
             status.lost_samples = u64::from(ms > 200_000);
         };
-        // At 0, 105 and 205 s, then each ten minutes.
+        // At 0, 105 and 205 s, then each quarter of an hour.
         let (times, _) = hour(&mut Pace::new(60_000), change);
-        assert_eq!(times, 3 + 5);
+        assert_eq!(times, 3 + 3);
         let mut pace = Pace::new(1_000);
         let (times, _) = hour(&mut pace, |status, ms| status.samples = ms);
         assert_eq!(

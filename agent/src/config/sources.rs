@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
+use headwater_payload::Format;
 use headwater_proto::ids::Lane;
 use serde::Deserialize;
 
@@ -62,8 +63,17 @@ pub struct HostSource {
 pub enum LineFormat {
     /// InfluxDB line protocol.
     Influx,
-    /// One JSON object per line.
+    /// JSON messages.
     Json,
+}
+
+impl std::convert::From<LineFormat> for Format {
+    fn from(format: LineFormat) -> Self {
+        match format {
+            LineFormat::Influx => Self::Line,
+            LineFormat::Json => Self::Json,
+        }
+    }
 }
 
 /// Where lines come in.

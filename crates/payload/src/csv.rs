@@ -152,7 +152,7 @@ impl Table {
     /// [`HeaderError`].
     pub fn parse(header: &[u8], rules: &Rules<'_>) -> Result<Self, HeaderError> {
         let mut cells = Cells::default();
-        let header = text::without_line_end(header);
+        let (header, _) = text::trim(header, true);
         cells
             .split(header, rules.delimiter)
             .map_err(|fault| HeaderError {
