@@ -28,6 +28,16 @@ pub fn put(out: &mut [u8], at: &mut usize, mut value: u64) -> Result<(), NoRoom>
     }
 }
 
+/// Appends `value` to a vector.
+#[cfg(feature = "alloc")]
+pub fn append(out: &mut alloc::vec::Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push((value & 0x7f) as u8);
+}
+
 /// Reads a varint at `*at`; `None` if the bytes end or the number passes 64 bits.
 pub fn get(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let mut value = 0u64;

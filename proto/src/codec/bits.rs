@@ -2,6 +2,12 @@
 
 use super::DecodeError;
 
+/// Bits that a value needs.
+#[inline]
+pub(crate) const fn bit_len(value: u64) -> u32 {
+    64 - value.leading_zeros()
+}
+
 /// Why coding a row stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CodeError {

@@ -1,6 +1,7 @@
 //! Why bytes are refused, and which reason code says so to the peer.
 
-use super::Reason;
+use super::property_id::TOPIC_ALIAS;
+use super::reason::Reason;
 
 /// Why bytes are no packet, or a value may not become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -110,7 +111,7 @@ impl DecodeError {
             | Self::MisplacedProperty(_)
             | Self::RepeatedProperty(_)
             | Self::AuthWithoutMethod => Reason::PROTOCOL_ERROR,
-            Self::PropertyValue(super::property::TOPIC_ALIAS) => Reason::TOPIC_ALIAS_INVALID,
+            Self::PropertyValue(TOPIC_ALIAS) => Reason::TOPIC_ALIAS_INVALID,
             Self::PropertyValue(_) => Reason::PROTOCOL_ERROR,
             Self::TooLarge { .. } => Reason::PACKET_TOO_LARGE,
             Self::ProtocolName | Self::ProtocolLevel(_) => Reason::UNSUPPORTED_VERSION,

@@ -24,9 +24,11 @@ mod decode;
 mod encode;
 mod error;
 mod filter;
+mod level;
 mod list;
 mod packet;
 mod property;
+mod property_id;
 mod reason;
 mod wire;
 
@@ -34,10 +36,11 @@ pub use decode::{connect_version, decode};
 pub use encode::{encode, encoded_len};
 pub use error::{DecodeError, EncodeError};
 pub use filter::{filter_is_valid, share, topic_is_valid, topic_matches};
+pub use level::{Qos, Version};
 pub use list::{Item, Items, List};
 pub use packet::{
-    Ack, Auth, ConnAck, Connect, Disconnect, Packet, Publish, Qos, RetainHandling, SubAck,
-    Subscribe, Subscription, UnsubAck, Unsubscribe, Version, Will,
+    Ack, Auth, ConnAck, Connect, Disconnect, Packet, Publish, RetainHandling, SubAck, Subscribe,
+    Subscription, UnsubAck, Unsubscribe, Will,
 };
 pub use property::{Properties, Property};
 pub use reason::Reason;

@@ -1,5 +1,6 @@
 //! Properties of version 5: what each is, where it may stand, and the usual questions to a list.
 
+use super::property_id::{SUBSCRIPTION_IDENTIFIER, TOPIC_ALIAS, USER_PROPERTY};
 use super::wire::{Sink, take_binary, take_text, take_u8, take_u16, take_u32, take_variable};
 use super::{DecodeError, EncodeError, Item, List, Qos};
 
@@ -64,13 +65,6 @@ pub enum Property<'a> {
     /// Whether shared subscriptions are served.
     SharedSubscriptionAvailable(bool),
 }
-
-/// Number of the topic alias, whose bad values have their own reason code.
-pub(super) const TOPIC_ALIAS: u8 = 35;
-/// Number of the user property, which may stand often.
-const USER_PROPERTY: u8 = 38;
-/// Number of the subscription identifier, which may stand often in PUBLISH.
-const SUBSCRIPTION_IDENTIFIER: u8 = 11;
 
 /// Where a list of properties stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,13 +25,6 @@ pub(crate) const CIRCLES: &[&str] = &[
     "collector : metrics owner sink",
     "collector pipeline: envelope schemas snapshot",
     "crates/lake : checkpoint delta",
-    "proto : codec schema",
-    "proto codec: fit fit_levels fit_scale",
-    "proto codec: fit_first fit_taps",
-    "proto codec: magnitude range_tables",
-    "proto codec: model params",
-    "proto codec: range_cell range_numbers",
-    "proto mqtt: error list packet property wire",
     "tests world: collector device plain run",
 ];
 

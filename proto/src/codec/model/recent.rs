@@ -1,0 +1,63 @@
+//! The latest distinct values of a column.
+
+use alloc::vec::Vec;
+
+use super::plan::Plan;
+
+/// The latest distinct values of one column, newest first.
+#[derive(Debug, Clone)]
+pub(crate) struct Recent {
+    pub(super) values: Vec<u64>,
+    pub(super) most: usize,
+}
+
+impl Recent {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let most = usize::from(plan.params.memory);
+        Self {
+            values: Vec::with_capacity(most),
+            most,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// The rank of a value, 0 for the newest.
+    pub(crate) fn rank(&self, bits: u64) -> Option<usize> {
+        self.values.iter().position(|&value| value == bits)
+    }
+
+    /// Whether a value becomes the newest, of which the quotient is this if it has one.
+    #[inline]
+    pub(super) fn takes(&self, plan: &Plan, quotient: Option<i64>) -> bool {
+        self.most != 0 && (plan.remembers_all() || quotient.is_none())
+    }
+
+    /// Makes a value the newest, which had this rank if it was one of them.
+    pub(super) fn put(&mut self, bits: u64, rank: Option<usize>) {
+        let at = rank.unwrap_or_else(|| {
+            if self.values.len() < self.most {
+                self.values.push(bits);
+            }
+            self.values.len() - 1
+        });
+        if at > 0 {
+            self.values.copy_within(..at, 1);
+        }
+        self.values[0] = bits;
+    }
+
+    /// The value of a rank.
+    pub(crate) fn get(&self, rank: u64) -> Option<u64> {
+        usize::try_from(rank)
+            .ok()
+            .and_then(|rank| self.values.get(rank))
+            .copied()
+    }
+}

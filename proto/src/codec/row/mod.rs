@@ -1,0 +1,15 @@
+//! The two back ends that code row by row, small enough for a microcontroller.
+
+pub mod rice;
+#[cfg(feature = "alloc")]
+pub(crate) mod series;
+mod state;
+mod texts;
+pub(crate) mod varint;
+
+pub(crate) use state::RowState;
+pub(crate) use texts::NoTexts;
+#[cfg(feature = "alloc")]
+pub(crate) use texts::Texts;
+#[cfg(feature = "alloc")]
+pub(crate) use texts::text;

@@ -1,0 +1,209 @@
+//! How one column is coded: what the schema says once so that a batch need not.
+
+#[cfg(feature = "alloc")]
+mod bytes;
+mod predictor;
+mod taps;
+mod time;
+
+pub use predictor::Predictor;
+pub use taps::{MAX_FIRST_TAPS, MAX_TAPS, Tap, Taps};
+pub use time::{Pace, TimeParams};
+
+use super::ColumnKind;
+
+/// Largest decimal exponent of an `f64` column: 10^22 is the largest that a double holds exactly.
+pub const MAX_EXPONENT_F64: u8 = 22;
+/// Largest decimal exponent of an `f32` column.
+pub const MAX_EXPONENT_F32: u8 = 9;
+/// Most recent values a column may remember.
+pub const MAX_MEMORY: u8 = 255;
+
+/// How a float becomes an integer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scale {
+    /// mantissa / 10^exponent, correctly rounded, and up to three units in the last place beside it.
+    Decimal(u8),
+    /// The bit pattern, ordered as the numbers are.
+    Bits,
+    /// mantissa / parts, correctly rounded: averages of a few readings. 2 to [`MAX_PARTS`].
+    Parts(u16),
+    /// The same, then rounded to 15 significant digits, as spreadsheets and many logs print it.
+    Printed(u16),
+    /// The rank of the value among the column's [levels](crate::schema::Column::levels); also of
+    /// integers.
+    Levels,
+}
+
+/// Most parts of a unit: that many times 10^15 fit 64 bits.
+pub const MAX_PARTS: u16 = 18_000;
+
+/// How last-bit corrections of a decimal column are said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Corrections {
+    /// As exceptions: for columns that hardly ever need one.
+    Rare,
+    /// With every value: for products and sums that are often one unit off.
+    Often,
+}
+
+/// Parameters of one column.
+///
+/// A number is seen as `mantissa = offset + divisor * quotient`; the quotient is what is predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Params {
+    /// How a float becomes a mantissa; ignored for other kinds.
+    pub scale: Scale,
+    /// How corrections are said.
+    pub corrections: Corrections,
+    /// Common divisor of the mantissas, at least 1.
+    pub divisor: u64,
+    /// Steps of a converter: a mantissa is this times the quotient in 1/65,536, rounded. 0 for none;
+    /// the divisor is then 1.
+    pub stride: u32,
+    /// Remainder of the mantissas by the divisor, below it; 0 when the divisor is 1.
+    pub offset: u64,
+    /// How the next quotient is foretold from the last three of its series.
+    pub predictor: Predictor,
+    /// The usual difference from one quotient to the next, for predictors that go on with it.
+    pub slope: i64,
+    /// Expected distance of the second quotient's difference from the slope: bits of it, 0 to 63.
+    pub slope_bits: u8,
+    /// The quotient that a series starts from.
+    pub reference: i64,
+    /// Expected distance of a series' first quotient from the reference: bits of it, 0 to 63.
+    pub reference_bits: u8,
+    /// Where the first value of a series is foretold from the latest of another: bits of the expected
+    /// distance plus one; 0 where it is foretold from the reference.
+    pub kin_bits: u8,
+    /// Expected size of a residual (in zigzag) at the start of a batch, in 1/16, as bits of it, 0 to 68.
+    pub residual_bits: u8,
+    /// How often a residual is expected to be zero at the start of a batch, in 1/16, 0 to 15.
+    pub zero_share: u8,
+    /// How many recent values are remembered and named by rank: 0, or 2 to [`MAX_MEMORY`].
+    pub memory: u8,
+    /// What the range back end adds to the prediction.
+    pub taps: Taps,
+    /// What it adds to the reference to foretell a series' first value: taps on earlier columns of
+    /// the row.
+    pub first_taps: Taps<MAX_FIRST_TAPS>,
+    /// With such taps: expected distance of the first quotient from that, in bits of it, 0 to 63.
+    pub first_bits: u8,
+}
+
+impl Params {
+    /// Parameters that suit nothing badly, for a column nobody has seen yet.
+    #[must_use]
+    pub const fn default_for(kind: ColumnKind) -> Self {
+        Self {
+            scale: match kind {
+                ColumnKind::F32 => Scale::Decimal(3),
+                ColumnKind::F64 => Scale::Decimal(4),
+                ColumnKind::Bool | ColumnKind::I64 | ColumnKind::Str => Scale::Decimal(0),
+            },
+            corrections: Corrections::Rare,
+            divisor: 1,
+            stride: 0,
+            offset: 0,
+            predictor: Predictor::Last,
+            slope: 0,
+            slope_bits: 0,
+            reference: 0,
+            reference_bits: match kind {
+                ColumnKind::Bool | ColumnKind::Str => 0,
+                ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64 => 12,
+            },
+            kin_bits: 0,
+            residual_bits: 6,
+            zero_share: 8,
+            memory: 0,
+            taps: Taps::NONE,
+            first_taps: Taps::NONE,
+            first_bits: 0,
+        }
+    }
+}
+
+impl Params {
+    /// Names the first parameter outside its range, if there is one.
+    ///
+    /// # Errors
+    /// The parameter's name.
+    pub fn check(&self, kind: ColumnKind) -> Result<(), &'static str> {
+        let most = match kind {
+            ColumnKind::F32 => MAX_EXPONENT_F32,
+            ColumnKind::F64 => MAX_EXPONENT_F64,
+            ColumnKind::Bool | ColumnKind::I64 | ColumnKind::Str => 0,
+        };
+        match self.scale {
+            Scale::Decimal(exponent) if exponent > most => return Err("exponent"),
+            Scale::Bits | Scale::Parts(_) | Scale::Printed(_) if most == 0 => return Err("scale"),
+            Scale::Levels if !Self::is_number(kind) => return Err("scale"),
+            Scale::Printed(_) if kind == ColumnKind::F32 => return Err("scale"),
+            Scale::Parts(parts) | Scale::Printed(parts) if !(2..=MAX_PARTS).contains(&parts) => {
+                return Err("parts");
+            }
+            Scale::Bits
+            | Scale::Decimal(_)
+            | Scale::Parts(_)
+            | Scale::Printed(_)
+            | Scale::Levels => {}
+        }
+        if self.stride != 0 && (self.stride <= 1 << 16 || self.divisor != 1) {
+            return Err("stride");
+        }
+        if self.taps.as_slice().iter().any(|tap| tap.lag > 3)
+            || self.first_taps.as_slice().iter().any(|tap| tap.lag > 0)
+            || (self.first_taps.is_empty() && self.first_bits != 0)
+        {
+            return Err("tap");
+        }
+        if self.divisor == 0 || self.divisor > i64::MAX.unsigned_abs() {
+            return Err("divisor");
+        }
+        if self.offset >= self.divisor {
+            return Err("offset");
+        }
+        if self.reference_bits > 63
+            || self.slope_bits > 63
+            || self.kin_bits > 64
+            || self.first_bits > 63
+            || self.residual_bits > 68
+            || self.zero_share > 15
+        {
+            return Err("start value");
+        }
+        if !self.predictor.goes_on() && (self.slope != 0 || self.slope_bits != 0) {
+            return Err("slope");
+        }
+        let plain = most == 0 && kind != ColumnKind::I64;
+        if plain
+            && (self.memory != 0
+                || self.predictor.goes_on()
+                || self.kin_bits != 0
+                || !self.taps.is_empty()
+                || !self.first_taps.is_empty()
+                || self.stride != 0
+                || self.divisor != 1
+                || self.reference < 0)
+        {
+            return Err("parameter of a column that is no number");
+        }
+        if self.memory == 1 {
+            return Err("memory");
+        }
+        Ok(())
+    }
+
+    /// Whether a value of this kind may need an escape, a correction or nothing but a residual.
+    const fn is_number(kind: ColumnKind) -> bool {
+        matches!(kind, ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64)
+    }
+}
+
+#[cfg(feature = "alloc")]
+fn next(bytes: &[u8], at: &mut usize) -> Option<u8> {
+    let byte = *bytes.get(*at)?;
+    *at += 1;
+    Some(byte)
+}
