@@ -1,7 +1,5 @@
 //! Text values of every length that a batch takes come back from every back end.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
-
 use headwater_proto::codec::{self, BackEnd, BatchHeader, Encoder, Limits, RowVisitor, Rows};
 use headwater_proto::sample::Value;
 use headwater_proto::schema::{Column, ColumnKind, MAX_VALUE_TEXT_BYTES, Schema};

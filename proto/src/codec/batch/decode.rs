@@ -196,11 +196,11 @@ impl Decoder<'_> {
     ) -> Result<(), CodeError> {
         let count = self.table.series_count();
         let mut series = if count == 1 { 0 } else { self.table.expected() };
-        let mut foretold = false;
+        let mut predicted = false;
         match self.header.back_end {
             BackEnd::Rice => {
-                foretold = self.rice.begin(bits, false)?;
-                if !foretold && count != 1 {
+                predicted = self.rice.begin(bits, false)?;
+                if !predicted && count != 1 {
                     series = code_series(bits, 0, series, count)?;
                 }
             }
@@ -223,7 +223,7 @@ impl Decoder<'_> {
         let residual = match self.header.back_end {
             BackEnd::Rice => self
                 .rice
-                .cells(bits, &mut state, foretold, 0, symbols, texts)?,
+                .cells(bits, &mut state, predicted, 0, symbols, texts)?,
             BackEnd::Varint | BackEnd::Range => varint::cells(bits, &mut state, 0, symbols, texts)?,
         };
         let ticks = expected.wrapping_add(unzigzag(residual));

@@ -314,16 +314,16 @@ impl Encoder {
         };
         match self.back_end {
             BackEnd::Rice => {
-                let foretold =
-                    expected == series && rice.is_foretold(&state, residual, &self.symbols);
-                rice.begin(bits, foretold)?;
-                if !foretold && !one_series {
+                let predicted =
+                    expected == series && rice.is_predicted(&state, residual, &self.symbols);
+                rice.begin(bits, predicted)?;
+                if !predicted && !one_series {
                     code_series(bits, series, expected, series_count)?;
                 }
                 rice.cells(
                     bits,
                     &mut state,
-                    foretold,
+                    predicted,
                     residual,
                     &mut self.symbols,
                     &mut texts,

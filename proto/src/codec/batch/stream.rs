@@ -82,7 +82,7 @@ impl<'a, W: Width> StreamEncoder<'a, W> {
                 && plan.params.scale != Scale::Levels
                 && back_end != BackEnd::Range
                 && W::store(reference).load() == reference
-                && (back_end == BackEnd::Rice || !plan.says_corrections())
+                && (back_end == BackEnd::Rice || !plan.often_corrects())
         };
         if plans.len() != histories.len()
             || plans.len() != symbols.len()
@@ -193,10 +193,10 @@ impl<'a, W: Width> StreamEncoder<'a, W> {
         let (bits, symbols) = (&mut self.bits, &mut *self.symbols);
         match self.header.back_end {
             BackEnd::Rice => {
-                let foretold = self.rice.is_foretold(&row, residual, symbols);
-                self.rice.begin(bits, foretold)?;
+                let predicted = self.rice.is_predicted(&row, residual, symbols);
+                self.rice.begin(bits, predicted)?;
                 self.rice
-                    .cells(bits, &mut row, foretold, residual, symbols, &mut NoTexts)?;
+                    .cells(bits, &mut row, predicted, residual, symbols, &mut NoTexts)?;
             }
             BackEnd::Varint | BackEnd::Range => {
                 varint::cells(bits, &mut row, residual, symbols, &mut NoTexts)?;

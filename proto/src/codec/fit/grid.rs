@@ -1,4 +1,4 @@
-//! The quotients of all columns in the rows that a fit looks at.
+//! The quotients of all columns in the rows that a fit of taps looks at.
 
 use alloc::vec::Vec;
 
@@ -7,30 +7,19 @@ use crate::codec::batch::Rows;
 use crate::codec::model::Plan;
 use crate::schema::ColumnKind;
 
-/// Rows that are looked at.
+/// Most rows of a grid.
 const SAMPLE: usize = 1_500;
 
-/// A term that is always one, as the column itself at lag 0.
-pub(super) const ONE: [i8; 4] = [1, 0, 0, 0];
-
-/// A term: differences and levels of a column, each a sum of taps.
-#[derive(Clone, Copy)]
-pub(super) struct Term {
-    pub(super) column: usize,
-    /// Signs of the lags 0 to 3.
-    pub(super) lags: [i8; 4],
-}
-
-/// Quotients of all rows, and where the last rows of the same series are.
+/// Quotients above their column's reference, row by row.
 pub(super) struct Grid {
-    /// Per row and column: this value, or the last one of the series, and two before it; above the
-    /// reference.
-    pub(super) seen: Vec<[i64; 4]>,
-    pub(super) present: Vec<bool>,
-    pub(super) width: usize,
+    /// Per row and column: this value, or the last one of the series, and the three before it.
+    seen: Vec<[i64; 4]>,
+    present: Vec<bool>,
+    width: usize,
 }
 
 impl Grid {
+    /// The first rows of `rows`, which are of `series` series.
     pub(super) fn new(rows: &Rows, plans: &[Plan], series: usize) -> Self {
         let width = plans.len();
         let count = rows.len().min(SAMPLE);
@@ -72,24 +61,18 @@ impl Grid {
         self.present[row * self.width + column]
     }
 
-    /// The value of a row, or the last one before it, above the column's reference.
-    pub(super) fn level(&self, row: usize, column: usize) -> f64 {
-        float(self.seen[row * self.width + column][0])
+    /// The value of a row, or the last one before it, and the three before that.
+    pub(super) fn seen(&self, row: usize, column: usize) -> &[i64; 4] {
+        &self.seen[row * self.width + column]
     }
 
+    /// The value of a row, or the last one before it.
+    pub(super) fn level(&self, row: usize, column: usize) -> f64 {
+        float(self.seen(row, column)[0])
+    }
+
+    /// How many rows it has.
     pub(super) fn rows(&self) -> usize {
         self.seen.len() / self.width.max(1)
-    }
-
-    pub(super) fn term(&self, row: usize, term: &Term) -> f64 {
-        if term.lags == ONE {
-            return 1.0;
-        }
-        let seen = &self.seen[row * self.width + term.column];
-        let mut sum = 0i64;
-        for (&value, &sign) in seen.iter().zip(&term.lags) {
-            sum = sum.wrapping_add(value.wrapping_mul(i64::from(sign)));
-        }
-        float(sum)
     }
 }

@@ -2,11 +2,14 @@
 
 use alloc::vec::Vec;
 
-/// Terms that a prediction has at most.
+/// Most terms of a prediction: a sixth hardly ever pays, and the choice takes time by the square.
 pub(super) const MAX_CHOSEN: usize = 5;
 
-/// Solves again with less weight for rows that the terms do not explain, so that outliers do not
-/// count; the cheapest of all solutions and its bits per residual.
+/// Solves again with less weight for rows that the terms do not explain, so that outliers do not count.
+/// Returns the cheapest of all solutions and its bits per residual.
+///
+/// - `terms`: each term's value per row; `solved` are the first weights.
+/// - `mean`: mean size of the targets.
 #[expect(
     clippy::needless_range_loop,
     reason = "matrices are read by row and column"
@@ -22,14 +25,7 @@ pub(super) fn settle(
     let mut best = (f64::MAX, Vec::new());
     for _ in 0..3 {
         let left: Vec<f64> = (0..targets.len())
-            .map(|row| {
-                targets[row]
-                    - terms
-                        .iter()
-                        .zip(&solved)
-                        .map(|(t, w)| t[row] * w)
-                        .sum::<f64>()
-            })
+            .map(|row| targets[row] - explained(terms, &solved, row))
             .collect();
         let price = cost(left.iter().copied());
         if price < best.0 {
@@ -63,7 +59,13 @@ pub(super) fn settle(
     best
 }
 
-/// Bits per residual, roughly.
+/// The sum of weighted terms in a row.
+pub(super) fn explained(terms: &[&[f64]], weights: &[f64], row: usize) -> f64 {
+    let products = terms.iter().zip(weights).map(|(t, w)| t[row] * w);
+    products.sum()
+}
+
+/// Estimated bits per residual.
 pub(super) fn cost(residuals: impl Iterator<Item = f64>) -> f64 {
     let (mut bits, mut n) = (0f64, 0f64);
     for residual in residuals {
@@ -74,14 +76,15 @@ pub(super) fn cost(residuals: impl Iterator<Item = f64>) -> f64 {
     bits / n.max(1.0)
 }
 
-/// Near enough to the logarithm of a number from one up: exact at powers of two, straight between.
-pub(super) fn log2(value: f64) -> f64 {
+/// Close to the logarithm of a number from one up: exact at powers of two, straight between.
+fn log2(value: f64) -> f64 {
     let bits = value.to_bits();
     let fraction = f64::from_bits(bits & ((1 << 52) - 1) | 1023 << 52) - 1.0;
     float((bits >> 52).cast_signed() - 1023) + fraction
 }
 
-/// Solves for the chosen terms by elimination; `None` if they are not independent.
+/// Solves for the chosen terms by elimination; `None` if they are not independent, or more than
+/// [`MAX_CHOSEN`]. Column `n` of `gram` holds the targets.
 #[expect(
     clippy::needless_range_loop,
     reason = "matrices are read by row and column"
@@ -117,6 +120,23 @@ pub(super) fn solve(gram: &[Vec<f64>], chosen: &[usize], n: usize) -> Option<Vec
         solved[i] = (a[i][k] - rest) / a[i][i];
     }
     Some(solved)
+}
+
+/// How much of the targets the chosen terms explain with these weights.
+pub(super) fn gain(gram: &[Vec<f64>], chosen: &[usize], weights: &[f64], n: usize) -> f64 {
+    let products = chosen.iter().zip(weights).map(|(&i, w)| gram[i][n] * w);
+    products.sum()
+}
+
+/// A weight in 1/65,536; `None` if it is no number or too large for one.
+pub(super) fn weight16(weight: f64) -> Option<i64> {
+    let scaled = weight * 65_536.0;
+    if scaled.is_nan() || scaled.abs() >= 9e18 {
+        return None;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "checked above")]
+    let weight = scaled as i64;
+    Some(weight)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a fit is an estimate")]

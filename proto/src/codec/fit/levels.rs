@@ -1,39 +1,33 @@
-//! Finds the values of a column that come again: what a converter of few bits gives through a formula
-//! is a double of all digits, but only one for each of its codes.
+//! Finds the levels of a column: values that come again. A converter of few bits behind a formula gives
+//! doubles of all digits, but only one for each of its codes.
 
 use alloc::vec::Vec;
 
-use super::values::{as_float64, values};
-use crate::codec::batch::{BackEnd, Cells, Encoder, Rows};
+use super::values::{Sample, as_float64};
+use crate::codec::batch::{BackEnd, Encoder, Rows};
 use crate::codec::model::Plan;
 use crate::schema::params::Params;
 use crate::schema::{Column, Schema};
 
-/// Most levels that a fit gives the columns of a schema: it stays below 10 KiB, so that the schemas of
-/// all shapes of a device find room at the head of a segment of its spool.
+/// Most levels that a fit gives the columns of a schema: below 10 KiB, because the schemas of all
+/// shapes of a device stand at the head of each segment of its spool.
 pub(super) const MAX_LEVELS: usize = 1_024;
 /// Values that the bytes of levels in a schema are spread over: a hundred batches of a hundred rows.
 const SPREAD: f64 = 10_000.0;
 /// Bits of a level in a schema.
 const LEVEL_BITS: f64 = 52.0;
-/// Batches that are coded to compare, and rows of each.
+/// Batches that are coded for the comparison, and rows of each.
 const TRIALS: usize = 4;
 const TRIAL_ROWS: usize = 128;
-/// Least values that say anything of whether they come again.
+/// Fewest values from which a repetition is a sign of levels.
 const LEAST: usize = 64;
 
-/// The levels of a column, and how many bits per value they cost: what the schema takes, and values
-/// yet to come that are no level; at most `most`. `known` are those of an earlier fit, which saw other rows.
-pub(super) fn levels(
-    rows: &Rows,
-    cells: &Cells,
-    known: &[i64],
-    most: usize,
-) -> Option<(Vec<i64>, f64)> {
-    let plan = Plan::new(cells.kind, false, Params::default_for(cells.kind), 0);
-    let mut all: Vec<i64> = values(rows, cells)
-        .map(|(_, bits)| plan.order(bits))
-        .collect();
+/// The levels of a column, at most `most`, and the extra bits per value that they cost: their share of
+/// the schema, and later values that are no level. `known`: levels of an earlier fit to other rows.
+pub(super) fn levels(sample: &Sample<'_>, known: &[i64], most: usize) -> Option<(Vec<i64>, f64)> {
+    let kind = sample.cells.kind;
+    let plan = Plan::new(kind, false, Params::default_for(kind), 0);
+    let mut all: Vec<i64> = sample.values().map(|(_, bits)| plan.order(bits)).collect();
     if all.len() < LEAST {
         return None;
     }
@@ -51,7 +45,7 @@ pub(super) fn levels(
     if found.len() < 2 || found.len() > most {
         return None;
     }
-    // As many values come that never came before as have come once so far (Good and Turing).
+    // Good and Turing: the share of new values to come is the share of values seen once.
     let escaped = as_float64(new) / as_float64(all.len() as u64);
     let mut with = found.clone();
     with.extend_from_slice(known);
@@ -62,32 +56,31 @@ pub(super) fn levels(
     Some((levels, schema + escaped * f64::from(plan.width())))
 }
 
-/// Whether levels are cheaper by enough: batches are coded without and with them. Estimates err where
-/// values hold or jump by turns.
+/// Whether levels are cheaper by enough: a few batches are coded without and with them, because
+/// estimates err where values hold and jump by turns.
 pub(super) fn levels_pay(
-    rows: &Rows,
-    cells: &Cells,
+    sample: &Sample<'_>,
     (without, with): (&Column, &Column),
-    dearer: f64,
+    extra_bits: f64,
 ) -> bool {
-    let (Some((before, count)), Some((after, _))) =
-        (coded(rows, cells, without), coded(rows, cells, with))
+    let (Some((before, count)), Some((after, _))) = (coded(sample, without), coded(sample, with))
     else {
         return false;
     };
-    // Other columns foretell ranks less well than what they stand for, but what is remembered not
-    // at all.
+    // Taps on other columns predict ranks less well than the values themselves, and remembered values
+    // not at all.
     let enough = if without.params.memory == 0 {
         0.75
     } else {
         0.95
     };
     let bits = |bytes: usize| as_float64(bytes as u64) * 8.0 / as_float64(count as u64);
-    bits(after) + dearer < bits(before) * enough
+    bits(after) + extra_bits < bits(before) * enough
 }
 
 /// Bytes of a few batches of the column alone, and how many values they have.
-fn coded(rows: &Rows, cells: &Cells, column: &Column) -> Option<(usize, usize)> {
+fn coded(sample: &Sample<'_>, column: &Column) -> Option<(usize, usize)> {
+    let (rows, cells) = (sample.rows, sample.cells);
     let mut schema = Schema::new(1, alloc::vec![column.clone()]);
     let most = rows.series.iter().copied().max()?;
     schema.series = alloc::vec![crate::schema::Series::default(); most as usize + 1];
@@ -100,7 +93,7 @@ fn coded(rows: &Rows, cells: &Cells, column: &Column) -> Option<(usize, usize)> 
         for row in (start..rows.len()).take(TRIAL_ROWS) {
             if cells.present[row] {
                 let value = Some(cells.value(cells.bits[row]));
-                // Times are the same for both.
+                // Any times will do: they are the same in both trials.
                 let time = i64::try_from(row).ok()?;
                 part.push_row(time, rows.series[row], &[value]).ok()?;
             }

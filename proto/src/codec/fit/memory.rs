@@ -1,29 +1,29 @@
-//! Whether values that come again are cheaper by their rank.
+//! Whether values that come again are cheaper by their rank among the recent ones.
 
 use alloc::vec::Vec;
 
-use super::values::{as_float, values};
-use crate::codec::batch::{Cells, Rows};
+use super::values::{Sample, Split, as_float};
 use crate::codec::bits::bit_len;
 use crate::schema::params::MAX_MEMORY;
 use crate::varint::zigzag;
 
-/// How many recent values a column may remember: readings of a coarse converter that were computed
-/// on are few, but more than a handful.
+/// Recent values that a column may remember: a coarse converter behind a formula gives few values,
+/// but more than a handful.
 pub(super) const MEMORIES: [u8; 2] = [32, MAX_MEMORY];
 
-/// Bits per value if the last distinct values are remembered.
+/// Estimated bits per value with a memory of so many values; `None` if no value comes again within it.
+/// `width`: bits of a value without a quotient.
 pub(super) fn with_memory(
-    rows: &Rows,
-    cells: &Cells,
-    split: &[(usize, Option<(i64, i8)>)],
+    sample: &Sample<'_>,
+    split: &[Split],
     width: f64,
     memory: u8,
 ) -> Option<f64> {
     let mut recent: Vec<u64> = Vec::with_capacity(usize::from(memory) + 1);
     let mut last = None;
     let (mut bits, mut hits) = (0f64, 0usize);
-    for ((_, value), (_, said)) in values(rows, cells).zip(split) {
+    for ((_, value), &(_, parts)) in sample.values().zip(split) {
+        let quotient = parts.map(|(quotient, _)| quotient);
         match recent.iter().position(|&other| other == value) {
             Some(rank) => {
                 hits += 1;
@@ -37,8 +37,8 @@ pub(super) fn with_memory(
                 recent.remove(rank);
             }
             None => {
-                bits += match (said, last) {
-                    (Some((quotient, _)), Some(last)) => {
+                bits += match (quotient, last) {
+                    (Some(quotient), Some(last)) => {
                         let code = zigzag(quotient.wrapping_sub(last));
                         3.5 + f64::from(bit_len(code))
                     }
@@ -49,7 +49,7 @@ pub(super) fn with_memory(
             }
         }
         recent.insert(0, value);
-        last = said.map(|(quotient, _)| quotient).or(last);
+        last = quotient.or(last);
     }
     (hits > 0).then(|| bits / as_float(split.len()))
 }

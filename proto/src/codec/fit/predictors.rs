@@ -2,23 +2,25 @@
 
 use alloc::vec::Vec;
 
-use super::values::{as_float64, sixteenths};
+use super::values::{Split, as_float64, quotients, sixteenths};
 use crate::codec::bits::bit_len;
 use crate::schema::params::Predictor;
 use crate::varint::zigzag;
 
-/// What a predictor leaves.
+/// The residuals of a predictor in three numbers.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Tried {
+pub(super) struct Left {
     /// Bits per value in a Rice code or with a flag for zero, whichever is less.
     pub(super) bits: f64,
+    /// Mean residual in zigzag, in 1/16.
     pub(super) mean16: u64,
+    /// Share of zeros in sixteenths.
     pub(super) zero_share: u8,
 }
 
 /// Sums over the residuals of one predictor.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Sums {
+struct Sums {
     /// In 1/16 bit.
     bits16: u64,
     zeros: u64,
@@ -27,16 +29,11 @@ pub(super) struct Sums {
 }
 
 /// The predictor that leaves least, and what it leaves.
-pub(super) fn best_predictor(
-    split: &[(usize, Option<(i64, i8)>)],
-    series: usize,
-    reference: i64,
-) -> (Tried, Predictor) {
+pub(super) fn best_predictor(split: &[Split], series: usize, reference: i64) -> (Left, Predictor) {
     let mut past: Vec<Option<[i64; 3]>> = alloc::vec![None; series];
     let mut sums = [Sums::default(); Predictor::ALL.len()];
     let mut count = 0u64;
-    for &(series, said) in split {
-        let Some((quotient, _)) = said else { continue };
+    for (series, quotient) in quotients(split) {
         let before = past[series];
         if let Some(before) = before {
             count += 1;
@@ -50,9 +47,9 @@ pub(super) fn best_predictor(
         }
         past[series] = Some(before.map_or([quotient; 3], |[a, b, _]| [quotient, a, b]));
     }
-    let tried = sums.map(|sums| sums.tried(count));
-    let mut best = (tried[0], Predictor::ALL[0]);
-    for pair in tried.into_iter().zip(Predictor::ALL) {
+    let left = sums.map(|sums| sums.left(count));
+    let mut best = (left[0], Predictor::ALL[0]);
+    for pair in left.into_iter().zip(Predictor::ALL) {
         if pair.0.bits < best.0.bits {
             best = pair;
         }
@@ -61,9 +58,9 @@ pub(super) fn best_predictor(
 }
 
 impl Sums {
-    fn tried(self, count: u64) -> Tried {
+    fn left(self, count: u64) -> Left {
         if count == 0 {
-            return Tried {
+            return Left {
                 bits: 0.0,
                 mean16: 64,
                 zero_share: 8,
@@ -78,7 +75,7 @@ impl Sums {
         };
         let mean16 = u64::try_from(sum.saturating_mul(16) / u128::from(among)).unwrap_or(u64::MAX);
         let share = as_float64(self.zeros) / as_float64(count);
-        Tried {
+        Left {
             bits: as_float64(self.bits16) / 16.0 / as_float64(count) + 1.0 - share,
             mean16,
             zero_share,

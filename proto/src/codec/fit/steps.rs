@@ -4,20 +4,41 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::values::{sixteenths, values};
-use crate::codec::batch::{Cells, Rows};
+use super::values::{Sample, sixteenths};
 use crate::schema::params::Params;
 
-/// Texts that a fitted dictionary holds at most.
+/// Most texts of a fitted dictionary. A schema stands at the head of each segment of a spool, so it
+/// stays small.
 const MAX_DICTIONARY: usize = 64;
 
-/// Parameters of a column that has no residuals: which value is common, and how often it stays.
-pub(super) fn fit_steps(rows: &Rows, cells: &Cells, number: impl Fn(u64) -> i64) -> Params {
-    let mut params = Params::default_for(cells.kind);
+/// The parameters of a column of booleans.
+pub(super) fn fit_bools(sample: &Sample<'_>) -> Params {
+    fit_steps(sample, |bits| bits.cast_signed())
+}
+
+/// Dictionary and parameters of a column of texts.
+pub(super) fn fit_texts(sample: &Sample<'_>) -> (Vec<String>, Params) {
+    let dictionary = dictionary(sample);
+    let number = |bits: u64| {
+        let text = usize::try_from(bits)
+            .ok()
+            .and_then(|at| sample.cells.pool.get(at));
+        let place = dictionary.iter().position(|entry| Some(entry) == text);
+        place.and_then(|at| i64::try_from(at + 1).ok()).unwrap_or(0)
+    };
+    let mut params = fit_steps(sample, number);
+    let last = i64::try_from(dictionary.len()).unwrap_or(0);
+    params.reference = params.reference.min(last);
+    (dictionary, params)
+}
+
+/// Sets the most common value, and how often a value stays; `number` is that of a value's bits.
+fn fit_steps(sample: &Sample<'_>, number: impl Fn(u64) -> i64) -> Params {
+    let mut params = Params::default_for(sample.cells.kind);
     let mut counts: BTreeMap<i64, u32> = BTreeMap::new();
     let mut last: BTreeMap<usize, i64> = BTreeMap::new();
     let (mut stays, mut total) = (0u64, 0u64);
-    for (series, bits) in values(rows, cells) {
+    for (series, bits) in sample.values() {
         let number = number(bits);
         *counts.entry(number).or_default() += 1;
         if let Some(before) = last.insert(series, number) {
@@ -32,18 +53,19 @@ pub(super) fn fit_steps(rows: &Rows, cells: &Cells, number: impl Fn(u64) -> i64)
     params
 }
 
-/// The most frequent texts, most frequent first.
-pub(super) fn dictionary(rows: &Rows, cells: &Cells) -> Vec<String> {
+/// The texts that come more than once, most frequent first.
+fn dictionary(sample: &Sample<'_>) -> Vec<String> {
     let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
-    for (_, bits) in values(rows, cells) {
+    for (_, bits) in sample.values() {
         *counts.entry(bits).or_default() += 1;
     }
     let mut places: Vec<(u64, usize)> =
         counts.into_iter().filter(|&(_, count)| count > 1).collect();
     places.sort_by_key(|&(place, count)| (core::cmp::Reverse(count), place));
+    let pool = &sample.cells.pool;
     places
         .iter()
         .take(MAX_DICTIONARY)
-        .filter_map(|&(place, _)| cells.pool.get(usize::try_from(place).ok()?).cloned())
+        .filter_map(|&(place, _)| pool.get(usize::try_from(place).ok()?).cloned())
         .collect()
 }

@@ -22,20 +22,12 @@ pub(super) fn fit_time(rows: &Rows, series: usize) -> TimeParams {
     }
     let tick_us = u32::try_from(tick.max(1)).unwrap_or(1);
     let ticks = |time: i64| time.wrapping_sub(first) / i64::from(tick_us);
-    let mut last: Vec<Option<i64>> = alloc::vec![None; series];
-    let mut steps: Vec<i64> = Vec::new();
-    for (&time, &series) in rows.times.iter().zip(&rows.series) {
-        if let Some(last) = last[series as usize].replace(time) {
-            steps.push(time.wrapping_sub(last) / i64::from(tick_us));
-        }
-    }
-    steps.sort_unstable();
-    let step = steps.get(steps.len() / 2).copied().unwrap_or(1);
+    let step = usual_step(rows, series, tick_us);
     let mut best: Option<(u64, TimeParams)> = None;
     for pace in Pace::ALL {
         let mut params = TimeParams {
             tick_us,
-            step: u32::try_from(step).unwrap_or(1),
+            step,
             pace,
             residual_bits: 0,
         };
@@ -59,4 +51,18 @@ pub(super) fn fit_time(rows: &Rows, series: usize) -> TimeParams {
         }
     }
     best.map_or(TimeParams::new(tick_us), |(_, params)| params)
+}
+
+/// The median distance from one row of a series to its next, in ticks; 1 if no series has two rows.
+fn usual_step(rows: &Rows, series: usize, tick_us: u32) -> u32 {
+    let mut last: Vec<Option<i64>> = alloc::vec![None; series];
+    let mut steps: Vec<i64> = Vec::new();
+    for (&time, &series) in rows.times.iter().zip(&rows.series) {
+        if let Some(last) = last[series as usize].replace(time) {
+            steps.push(time.wrapping_sub(last) / i64::from(tick_us));
+        }
+    }
+    steps.sort_unstable();
+    let step = steps.get(steps.len() / 2).copied().unwrap_or(1);
+    u32::try_from(step).unwrap_or(1)
 }

@@ -214,10 +214,10 @@ impl TimeHistory {
             Pace::Follow => self.step = ticks.wrapping_sub(self.last),
             Pace::Step => {}
             Pace::Grid => {
-                let foretold = self.last.wrapping_add(self.step);
-                let late = ticks.wrapping_sub(foretold);
+                let predicted = self.last.wrapping_add(self.step);
+                let late = ticks.wrapping_sub(predicted);
                 if late.unsigned_abs() < self.step.unsigned_abs() {
-                    self.last = foretold.wrapping_add(late >> GRID_RATE);
+                    self.last = predicted.wrapping_add(late >> GRID_RATE);
                     return;
                 }
             }

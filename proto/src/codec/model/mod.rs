@@ -22,7 +22,7 @@ pub use plan::Plan;
 #[cfg(feature = "alloc")]
 pub(crate) use recent::Recent;
 #[cfg(feature = "alloc")]
-pub(crate) use split::{NONE, said};
+pub(crate) use split::{NONE, parts};
 pub use symbol::{Class, Symbol};
 #[cfg(feature = "alloc")]
 pub(crate) use table::Table;

@@ -85,7 +85,7 @@ impl Plan {
 
     /// Whether every value says its correction.
     #[inline]
-    pub(crate) fn says_corrections(&self) -> bool {
+    pub(crate) fn often_corrects(&self) -> bool {
         self.params.corrections == Corrections::Often
             && matches!(self.kind, ColumnKind::F32 | ColumnKind::F64)
             && !matches!(self.params.scale, Scale::Bits | Scale::Levels)

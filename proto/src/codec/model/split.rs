@@ -1,16 +1,16 @@
-//! Many values of a column split at once: what the column's parameters say is asked once, not per value.
+//! Many values of a column split at once, so that its parameters are looked at once and not per value.
 
 use super::plan::Plan;
 use super::scale;
 use crate::schema::ColumnKind;
 use crate::schema::params::Scale;
 
-/// Stands where a correction would, for a value without a quotient.
+/// In place of the correction of a value without a quotient.
 pub(crate) const NONE: i8 = i8::MIN;
 
 /// Quotient and correction, if there is one.
 #[inline(always)]
-pub(crate) const fn said(quotient: i64, correction: i8) -> Option<(i64, i8)> {
+pub(crate) const fn parts(quotient: i64, correction: i8) -> Option<(i64, i8)> {
     if correction == NONE {
         None
     } else {
@@ -19,32 +19,32 @@ pub(crate) const fn said(quotient: i64, correction: i8) -> Option<(i64, i8)> {
 }
 
 impl Plan {
-    /// Splits many values: as [`Plan::split`] does one. Those without a quotient have [`NONE`] for a
-    /// correction.
+    /// Splits many values as [`Plan::split`] splits one. The correction of a value without a quotient is
+    /// [`NONE`].
     pub(crate) fn split_all(&self, values: &[u64], quotients: &mut [i64], corrections: &mut [i8]) {
-        let said = (&mut *quotients, &mut *corrections);
+        let out = (&mut *quotients, &mut *corrections);
         let near = |(mantissa, off, exact)| (mantissa, if exact { off } else { NONE });
         let low = |bits: u64| (bits & 0xffff_ffff) as u32;
         match (self.kind, self.params.scale) {
             (ColumnKind::F32, Scale::Decimal(_) | Scale::Parts(_) | Scale::Printed(_)) => {
-                fill(values, said, |bits| {
+                fill(values, out, |bits| {
                     near(scale::near_f32(low(bits), self.power, self.part))
                 });
             }
             (ColumnKind::F64, Scale::Decimal(_) | Scale::Parts(_)) => {
-                fill(values, said, |bits| near(scale::near_f64(bits, self.power)));
+                fill(values, out, |bits| near(scale::near_f64(bits, self.power)));
             }
             (ColumnKind::F32, Scale::Bits) => {
-                fill(values, said, |bits| (scale::order_f32(low(bits)), 0));
+                fill(values, out, |bits| (scale::order_f32(low(bits)), 0));
             }
             (ColumnKind::F64, Scale::Bits) => {
-                fill(values, said, |bits| (scale::order_f64(bits), 0));
+                fill(values, out, |bits| (scale::order_f64(bits), 0));
             }
             (ColumnKind::I64, scale) if scale != Scale::Levels => {
-                fill(values, said, |bits| (bits.cast_signed(), 0));
+                fill(values, out, |bits| (bits.cast_signed(), 0));
             }
             _ => {
-                fill(values, said, |bits| self.split(bits).unwrap_or((0, NONE)));
+                fill(values, out, |bits| self.split(bits).unwrap_or((0, NONE)));
                 return;
             }
         }
@@ -143,7 +143,7 @@ mod tests {
                     {
                         let alone = plan.split(bits);
                         assert_eq!(
-                            said(quotient, correction),
+                            parts(quotient, correction),
                             alone,
                             "{kind:?} {params:?} {bits:#x}"
                         );

@@ -2,22 +2,22 @@
 
 use alloc::vec::Vec;
 
-use super::cells::Odd;
+use super::cells::Exception;
 use super::steps::Step;
 
-/// Rows of a block: enough that what is done once per block and column takes little time, few enough that
-/// a reader of the largest batch has a buffer of a few MiB at most.
+/// Rows of a block: enough that the work per block and column takes little time, few enough that a reader
+/// of the largest batch needs a buffer of a few MiB at most.
 pub(crate) const BLOCK: usize = 64;
 
 /// The rows of a block: given by a writer, filled in by a reader.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Block {
-    /// Rows that there is room for.
+    /// Rows that the buffers hold.
     pub(super) stride: usize,
     pub(super) one_series: bool,
     /// Per row.
     pub(crate) series: Vec<u32>,
-    /// Per row: ticks from the batch's earliest time. A reader knows those that are not coded.
+    /// Per row: ticks from the batch's earliest time. A reader knows the ticks that are not coded.
     pub(crate) ticks: Vec<i64>,
     /// Places of rows within a column, series by series: the row of each.
     pub(super) order: Vec<u32>,
@@ -26,22 +26,22 @@ pub(crate) struct Block {
     pub(super) bits: Vec<u64>,
     /// Per place: the slot of the row's series.
     pub(super) slots: Vec<u32>,
-    /// Writer: what times are off what is foretold.
+    /// Writer: how far each time is off its prediction, in ticks.
     pub(super) late: Vec<i64>,
-    /// Writer: what the numbers of a column were split into.
+    /// Writer: the parts of a column's numbers.
     pub(super) quotients: Vec<i64>,
     pub(super) corrections: Vec<i8>,
-    pub(super) odd: Vec<Odd>,
+    pub(super) exceptions: Vec<Exception>,
     pub(super) beside: Vec<u8>,
-    /// Per column that later ones look at, and row: the last three quotients.
+    /// Per column with a trail, and row: the last three quotients.
     pub(super) trails: Vec<[i64; 3]>,
-    /// What taps on earlier columns add.
+    /// The sum of the taps on earlier columns.
     pub(super) sums: Vec<i128>,
     pub(super) steps: Vec<Step>,
 }
 
 impl Block {
-    /// Makes room for blocks of a batch of so many rows.
+    /// Sizes the buffers for the blocks of a batch of `rows` rows.
     pub(super) fn begin(&mut self, rows: usize, columns: usize, trails: usize) {
         let stride = rows.min(BLOCK);
         self.stride = stride;
@@ -50,14 +50,14 @@ impl Block {
         self.late.resize(stride, 0);
         self.quotients.resize(stride, 0);
         self.corrections.resize(stride, 0);
-        self.odd.resize(stride, Odd::No);
+        self.exceptions.resize(stride, Exception::None);
         self.beside.resize(stride, 0);
         self.sums.resize(stride, 0);
         self.steps.resize(stride, Step::default());
         self.trails.resize(trails * stride, [0; 3]);
     }
 
-    /// Makes it a block of so many rows.
+    /// Makes it a block of `rows` rows.
     pub(crate) fn resize(&mut self, rows: usize) {
         self.series.resize(rows, 0);
         self.ticks.resize(rows, 0);
@@ -74,7 +74,7 @@ impl Block {
         (&self.present[places.clone()], &self.bits[places])
     }
 
-    /// Writer: takes in the cells of a column, given row by row.
+    /// Writer: stores the cells of a column, given row by row.
     pub(crate) fn fill(&mut self, column: usize, present: &[bool], bits: &[u64]) {
         let places = column * self.stride..column * self.stride + self.series.len();
         if self.one_series {

@@ -1,15 +1,15 @@
-//! The cells of one column of a block.
+//! The cells of one column of a block, and the state that their coding needs.
 
 use super::coder::Coder;
 use super::column_models::ColumnModels;
 use super::magnitude::{Shared, Trace};
 use super::plan::{FlatTap, Lane};
 use super::steps::Step;
-use crate::codec::model::{History, Plan, Recent, said};
+use crate::codec::model::{History, Plan, Recent, parts};
 
-/// The cells of one column of a block, and what is known before.
+/// The cells of one column of a block, and what is known before they are coded.
 pub(super) struct Cells<'a> {
-    /// Place of the column, of so many.
+    /// The column's place among `width` columns.
     pub(super) at: usize,
     pub(super) width: usize,
     pub(super) plan: &'a Plan,
@@ -21,18 +21,18 @@ pub(super) struct Cells<'a> {
     /// Of all series and columns.
     pub(super) histories: &'a mut [History<i64>],
     pub(super) traces: &'a mut [Trace],
-    /// The rest is per place of a row, series by series. The slot of its series:
+    /// All further slices have one element per place of a row, series by series. Slot of its series.
     pub(super) slots: &'a [u32],
     /// Whether all rows are of one series.
     pub(super) one_series: bool,
-    /// Writer: what the number was split into; see [`Plan::split_all`].
+    /// Writer: the parts of each number; see [`Plan::split_all`].
     pub(super) quotients: &'a mut [i64],
     pub(super) corrections: &'a mut [i8],
-    /// What taps on earlier columns add.
+    /// Sums of the taps on earlier columns.
     pub(super) sums: &'a mut [i128],
     pub(super) steps: &'a mut [Step],
     /// How its value is coded.
-    pub(super) odd: &'a mut [Odd],
+    pub(super) exceptions: &'a mut [Exception],
     /// Whether there is a value, and its bits.
     pub(super) present: &'a mut [bool],
     pub(super) bits: &'a mut [u64],
@@ -45,19 +45,19 @@ pub(super) struct Cells<'a> {
     pub(super) stride: usize,
 }
 
-/// Whether a value is coded otherwise than by its quotient.
+/// How a value is coded if not by its quotient alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Odd {
+pub(super) enum Exception {
     #[default]
-    No,
+    None,
     /// By its quotient and a rare correction.
     Corrected,
-    /// By its bits, or by what came before.
+    /// By its bits, or by its rank among recent values.
     Raw,
 }
 
 impl Cells<'_> {
-    /// For taps of later columns: what the row's series remembers.
+    /// Keeps the last quotients of a row's series for taps of later columns.
     #[inline(always)]
     pub(super) fn leave_trail(&mut self, row: usize) {
         let place = self.place(row);
@@ -66,11 +66,11 @@ impl Cells<'_> {
         }
     }
 
-    /// Writer: what a row's number was split into. Reader: nothing.
+    /// Writer: quotient and correction of a row's number. Reader: `None`.
     #[inline(always)]
-    pub(super) fn said<C: Coder>(&self, row: usize) -> Option<(i64, i8)> {
+    pub(super) fn parts<C: Coder>(&self, row: usize) -> Option<(i64, i8)> {
         if C::WRITES {
-            said(self.quotients[row], self.corrections[row])
+            parts(self.quotients[row], self.corrections[row])
         } else {
             None
         }

@@ -3,14 +3,13 @@
 //!
 //! The encoder keeps the low end of an interval and its width, both in 64 bits; each bit narrows
 //! the interval to the part that belongs to it. When the width falls below 2^32 the upper 32 bits
-//! go out, so that a byte's worth of output costs a quarter of a branch. Carries are held back in
-//! the last word that went out and the run of full words after it. What a reader takes beyond the
-//! end of the bytes is zero.
+//! go out, so that a byte of output costs a quarter of a branch. Carries wait in the last word that
+//! went out and the run of full words after it. A reader that passes the end of the bytes takes zeros.
 //!
 //! Bits of even odds take their part of the interval, or stand beside it: gathered from the first on, the
-//! first in the lowest place of a byte, their bytes stand at the end of the stream in reverse, so that a
-//! reader takes them from the end backwards and no length is needed. The last bytes of the interval then
-//! name a number that stays within it whatever follows.
+//! first in the lowest place of a byte, their bytes stand at the end of the stream in reverse. A reader
+//! takes them from the end backwards, so no length is needed. The last bytes of the interval then form a
+//! number that stays within it whichever bytes follow.
 //!
 //! # Source
 //! The carry scheme is that of Schindler's range coder and LZMA, with words in place of bytes.
@@ -22,10 +21,11 @@ use super::models::{FAST, Model, SLOW, Symbols, VALUES};
 use crate::codec::DecodeError;
 use crate::codec::bits::{Bits, CodeError, Sink};
 
-/// Bytes that a reader may take beyond the end: what the encoder's last words leave out.
+/// Most bytes that a reader may take beyond the end: the encoder leaves out that many of its last words.
 const MAX_BEYOND: usize = 8;
-/// A stream of bits with probabilities. An encoder writes what it is given and returns it; a
-/// decoder ignores what it is given and returns what it reads.
+
+/// A stream of bits with probabilities. An encoder writes its arguments and returns them; a decoder
+/// ignores them and returns the bits that it reads.
 pub(crate) trait Coder {
     /// Whether the stream is written.
     const WRITES: bool;
@@ -36,11 +36,12 @@ pub(crate) trait Coder {
     /// `count` bits (0 to 16) of even odds.
     fn even(&mut self, value: u32, count: u32) -> u32;
 
-    /// One of several parts of 65,536, which follow each other: `find` is told, by a reader, in which of
-    /// 65,536 the number lies, and names the part's start and size.
+    /// One of several parts of 65,536, which follow each other. `find` returns the part's start and size;
+    /// a reader gives it the place of the number, of 65,536.
     fn part(&mut self, find: impl FnOnce(u32) -> (u32, u32));
 
-    /// A symbol foretold by the mean of two models, the first of which forgets faster; whether they `learn`.
+    /// A symbol predicted by the mean of two models, the first of which forgets faster. They learn from it
+    /// with `learn`.
     #[inline(always)]
     fn symbol(
         &mut self,
@@ -71,7 +72,7 @@ pub(crate) trait Coder {
         self.bit_if(model, bit, true)
     }
 
-    /// An adaptive bit of which the model learns or not.
+    /// An adaptive bit; the model learns from it with `learn`.
     #[inline(always)]
     fn bit_if(&mut self, model: &mut Model, bit: bool, learn: bool) -> bool {
         let bit = self.biased(u32::from(model.probability()), bit);
@@ -81,7 +82,7 @@ pub(crate) trait Coder {
         bit
     }
 
-    /// A bit foretold by the mean of two models, the first of which forgets faster.
+    /// A bit predicted by the mean of two models, the first of which forgets faster.
     #[inline(always)]
     fn mixed(&mut self, fast: &mut Model, slow: &mut Model, bit: bool, learn: bool) -> bool {
         let bit = self.biased(
@@ -99,7 +100,7 @@ pub(crate) trait Coder {
     fn raw(&mut self, value: u64, count: u32) -> u64;
 }
 
-/// What the upper half of an interval leaves to, or what comes in below it.
+/// Where the upper half of an interval goes, or where the words below it come from.
 pub(crate) trait Words {
     /// Whether they are written.
     const WRITES: bool;
@@ -111,8 +112,8 @@ pub(crate) trait Words {
     fn beside(&mut self, value: u64, count: u32) -> u64;
 }
 
-/// A number within an interval that takes the fewest bytes, how many these are, and whether it lies beyond
-/// the end of 64 bits. What follows them is zero, or anything if there are bits `aside`.
+/// The number within an interval that takes the fewest bytes, the count of these, and whether it lies
+/// beyond the end of 64 bits. Zeros follow its bytes, or any bytes with bits `aside`.
 fn ending(low: u64, width: u64, aside: bool) -> (u64, usize, bool) {
     for bytes in 0..8u32 {
         let below = u64::MAX.checked_shr(8 * bytes).unwrap_or(0);
@@ -125,7 +126,7 @@ fn ending(low: u64, width: u64, aside: bool) -> (u64, usize, bool) {
             return (number, bytes as usize, over);
         }
     }
-    // A width of at least 2^32 has ended before.
+    // A width of at least 2^32 returned before.
     (low, 8, false)
 }
 
@@ -138,7 +139,7 @@ const fn width_after(count: u32) -> u64 {
     }
 }
 
-/// The bytes of a word, its highest bit first, as the lowest of the first byte.
+/// The bytes of a word: its highest bit becomes the lowest of the first byte.
 const fn lowest_first(word: u32) -> [u8; 4] {
     word.reverse_bits().to_le_bytes()
 }
@@ -147,7 +148,7 @@ const fn lowest_first(word: u32) -> [u8; 4] {
 #[derive(Debug)]
 pub(crate) struct Range<W> {
     words: W,
-    /// Writer: the interval's low end. Reader: how far the number read lies above it.
+    /// Writer: the interval's low end. Reader: distance of the number from it.
     place: u64,
     width: u64,
     carry: bool,
@@ -160,11 +161,11 @@ pub(crate) type RangeWriter<'a, S> = Range<Written<'a, S>>;
 /// Reads what a [`RangeWriter`] wrote.
 pub(crate) type RangeReader<'a> = Range<Unread<'a>>;
 
-/// Words that have left the interval, until no carry can reach them any more.
+/// Words that left the interval, until no carry can reach them.
 #[derive(Debug)]
 pub(crate) struct Written<'a, S> {
     sink: S,
-    /// Raw bits, the first in the lowest place of the first byte; the last ones stand in `bits`.
+    /// Raw bits, the first in the lowest place of the first byte; `bits` holds the last ones.
     aside: &'a mut Vec<u8>,
     bits: u64,
     count: u32,
@@ -219,8 +220,8 @@ impl<S: Sink> Words for Written<'_, S> {
 }
 
 impl<'a, S: Sink> RangeWriter<'a, S> {
-    /// Begins with `count` bits (0 to 7), the first in the lowest place of `bits`. Raw bits are gathered in
-    /// `aside`, if they are to stand beside the interval.
+    /// Begins with `count` bits (0 to 7), the first in the lowest place of `bits`. With `aside` raw bits
+    /// stand beside the interval, and are gathered in `gathered`.
     pub(crate) fn new(
         sink: S,
         (bits, count): (u8, u32),
@@ -244,7 +245,7 @@ impl<'a, S: Sink> RangeWriter<'a, S> {
         }
     }
 
-    /// Ends the stream with as few bytes as name a number within the interval.
+    /// Ends the stream with as few bytes as form a number within the interval.
     ///
     /// # Errors
     /// [`CodeError::Full`].
@@ -270,7 +271,7 @@ impl<'a, S: Sink> RangeWriter<'a, S> {
     }
 }
 
-/// What has not been read, and how many bytes were taken beyond its end.
+/// The bytes that were not read yet, and the count of those taken beyond the end.
 #[derive(Debug)]
 pub(crate) struct Unread<'a> {
     all: usize,
@@ -370,7 +371,7 @@ impl<'a> RangeReader<'a> {
         }
     }
 
-    /// Checks that the stream has not been read beyond what its writer left out.
+    /// Checks that no more bytes were taken beyond the end than a writer leaves out.
     ///
     /// # Errors
     /// [`DecodeError::Short`].
@@ -390,7 +391,7 @@ impl<'a> RangeReader<'a> {
     pub(crate) fn finish(&self) -> Result<(), DecodeError> {
         self.check()?;
         let words = &self.words;
-        // What a writer was left with follows from the number and how far it lies above the low end.
+        // The writer's low end follows from the number and its distance from the low end.
         let low = words.window.wrapping_sub(self.place);
         let (_, last, _) = ending(low, self.width, self.aside);
         let read = words.all - words.rest.len() + words.beyond;
@@ -430,7 +431,7 @@ impl<W: Words> Coder for Range<W> {
     fn biased(&mut self, p: u32, bit: bool) -> bool {
         let bound = (self.width >> 16).wrapping_mul(u64::from(p));
         let bit = if W::WRITES { bit } else { self.place < bound };
-        // Masks in place of a branch: what takes bits cannot be foretold by the processor either.
+        // Masks in place of a branch: a bit that costs bits is one that the processor cannot predict.
         let zero = u64::from(bit).wrapping_sub(1);
         let width = (bound & !zero) | (self.width.wrapping_sub(bound) & zero);
         self.narrow(bound & zero, width);
@@ -442,7 +443,7 @@ impl<W: Words> Coder for Range<W> {
         let part = self.width >> 16;
         let mut target = 0;
         if !W::WRITES {
-            // A number beyond the interval, which no writer names, stands for the last part.
+            // A number beyond the interval, which no writer makes, stands for the last part.
             target = (self.place / part).min(0xffff);
         }
         let (low, size) = find((target & 0xffff) as u32);
@@ -460,6 +461,7 @@ impl<W: Words> Coder for Range<W> {
         self.narrow(value.wrapping_mul(width), width);
         (value & 0xffff) as u32
     }
+
     #[inline(always)]
     fn raw(&mut self, value: u64, count: u32) -> u64 {
         debug_assert!(
@@ -484,7 +486,7 @@ impl<W: Words> Coder for Range<W> {
     }
 }
 
-/// Bits of even odds, for what has no model.
+/// Bits of even odds, for values without a model.
 #[derive(Debug)]
 pub(crate) struct Even<'a, C>(pub(crate) &'a mut C);
 

@@ -1,8 +1,8 @@
-//! The cells of one column of a block, as adaptive bits and symbols.
+//! Codes the cells of one column of a block: flags for the block first, then its values.
 
 use core::ops::Range;
 
-use super::cells::{Cells, Odd};
+use super::cells::{Cells, Exception};
 use super::coder::Coder;
 use super::column_models::{ColumnModels, Flags, beside_level};
 use super::models::Model;
@@ -13,7 +13,7 @@ use crate::codec::model::{NONE, Plan, Recent, learn, learn_at};
 use crate::schema::ColumnKind;
 
 impl Cells<'_> {
-    /// Codes all cells. `text` is as for a block.
+    /// Codes all cells. `text` is as in [`super::RangeRows::columns`].
     pub(super) fn code<C: Coder>(
         mut self,
         coder: &mut C,
@@ -22,7 +22,7 @@ impl Cells<'_> {
     ) -> Result<(), CodeError> {
         let mut start = 0;
         if self.models.is_fresh && self.lane.steady && self.models.moved != 0 {
-            // What hardly ever moves may rest from its second value on.
+            // A column that hardly ever moves may rest from its second value on.
             self.rows(coder, flags, 0..1, text)?;
             start = 1;
         }
@@ -55,10 +55,10 @@ impl Cells<'_> {
             self.plan
                 .split_all(&self.bits[rows.clone()], quotients, corrections);
         }
-        let told = self.models.are_told(lane);
+        let flagged = self.models.uses_block_flag(lane);
         let mut calm = false;
-        if told || lane.nullable {
-            calm = flags.calm(coder, C::WRITES && self.is_calm(rows.clone(), told));
+        if flagged || lane.nullable {
+            calm = flags.calm(coder, C::WRITES && self.is_calm(rows.clone(), flagged));
         }
         if lane.nullable {
             self.presence(coder, rows.clone(), calm);
@@ -79,12 +79,12 @@ impl Cells<'_> {
                     &self.before[start + rows.start..start + rows.end]
                 });
         }
-        let told = !lane.excepts || (told && calm);
-        if told && !lane.nullable && self.one_series {
+        let all_plain = !lane.excepts || (flagged && calm);
+        if all_plain && !lane.nullable && self.one_series {
             self.run(coder, rows);
             return Ok(());
         }
-        self.exceptions(coder, rows.clone(), told);
+        self.code_exceptions(coder, rows.clone(), all_plain);
         let mut row = rows.start;
         while row < rows.end {
             let slot = self.slots[row];
@@ -92,7 +92,7 @@ impl Cells<'_> {
             while end < rows.end
                 && self.slots[end] == slot
                 && self.present[end]
-                && self.odd[end] == Odd::No
+                && self.exceptions[end] == Exception::None
             {
                 end += 1;
             }
@@ -102,7 +102,7 @@ impl Cells<'_> {
                 continue;
             }
             if self.present[row] {
-                self.odd(coder, row)?;
+                self.code_exception(coder, row)?;
             }
             self.leave_trail(row);
             row += 1;
@@ -126,32 +126,33 @@ impl Cells<'_> {
         }
     }
 
-    /// Codes which values have no quotient, or one that takes a correction; if it is `told`, there are none.
-    fn exceptions<C: Coder>(&mut self, coder: &mut C, rows: Range<usize>, told: bool) {
-        if told {
-            self.odd[rows].fill(Odd::No);
+    /// Codes which values have no quotient, or one that takes a rare correction; with `all_plain` there
+    /// are none.
+    fn code_exceptions<C: Coder>(&mut self, coder: &mut C, rows: Range<usize>, all_plain: bool) {
+        if all_plain {
+            self.exceptions[rows].fill(Exception::None);
             return;
         }
-        // A rare correction shares the flag of raw bits, so that ordinary values pay for one.
+        // A rare correction shares the flag of raw bits: ordinary values pay for one flag, not for two.
         let rare = self.lane.rarely_corrects;
         for row in rows {
             if !self.present[row] {
                 continue;
             }
-            let said = self.said::<C>(row);
-            let exception = said.is_none_or(|(_, correction)| rare && correction != 0);
-            self.odd[row] = if !self.models.exception(coder, exception) {
-                Odd::No
-            } else if rare && self.models.is_corrected(coder, said.is_some()) {
-                Odd::Corrected
+            let parts = self.parts::<C>(row);
+            let exception = parts.is_none_or(|(_, correction)| rare && correction != 0);
+            self.exceptions[row] = if !self.models.exception(coder, exception) {
+                Exception::None
+            } else if rare && self.models.is_corrected(coder, parts.is_some()) {
+                Exception::Corrected
             } else {
-                Odd::Raw
+                Exception::Raw
             };
         }
     }
 
-    /// Writer: whether values are missing where they were before, and all others are as foretold; `again`
-    /// says that this means that they are the latest of the recent ones.
+    /// Writer: whether values are missing where they were before, and all others are as predicted. With
+    /// `again` the prediction is the latest of the recent values.
     fn can_rest(&self, rows: Range<usize>, again: bool) -> bool {
         let newest = self.recent.get(0).filter(|_| again);
         let known = |row: usize| {
@@ -171,12 +172,12 @@ impl Cells<'_> {
         rows.into_iter().all(|row| rests(known(row), row))
     }
 
-    /// Fills in cells that are as foretold.
+    /// Fills in cells that are as predicted.
     fn rest<C: Coder>(&mut self, rows: Range<usize>, again: bool) {
         for row in rows.clone() {
             let place = self.place(row);
             if self.one_series && row >= rows.start + usize::from(SETTLED) {
-                // By now each is as the one before.
+                // From here on each value equals the one before.
                 let rest = row..rows.end;
                 let (present, bits) = (self.present[row - 1], self.bits[row - 1]);
                 self.present[rest.clone()].fill(present);
@@ -212,26 +213,26 @@ impl Cells<'_> {
         }
     }
 
-    /// Writer: whether values are missing where they were before, and if it is `told`, there is no
-    /// exception.
-    fn is_calm(&self, rows: Range<usize>, told: bool) -> bool {
+    /// Writer: whether values are missing where they were before, and none is an exception if exceptions
+    /// are `flagged` by the block.
+    fn is_calm(&self, rows: Range<usize>, flagged: bool) -> bool {
         let same = |row: usize| self.present[row] != self.histories[self.place(row)].missing();
         if self.lane.nullable && !rows.clone().all(same) {
             return false;
         }
-        let corrected = self.lane.says_corrections;
+        let corrected = self.lane.often_corrects;
         let present = self.present[rows.clone()].iter();
         let mut cells = self.corrections[rows].iter().zip(present);
-        !told || cells.all(|(&c, &present)| c == 0 || !present || (corrected && c != NONE))
+        !flagged || cells.all(|(&c, &present)| c == 0 || !present || (corrected && c != NONE))
     }
 
     /// Codes a value without a quotient, or with one and a correction.
     #[inline(never)]
-    fn odd<C: Coder>(&mut self, coder: &mut C, row: usize) -> Result<(), CodeError> {
+    fn code_exception<C: Coder>(&mut self, coder: &mut C, row: usize) -> Result<(), CodeError> {
         let place = self.place(row);
-        if self.odd[row] == Odd::Corrected {
-            let said = self.said::<C>(row);
-            let (quotient, correction) = said.unwrap_or((0, 0));
+        if self.exceptions[row] == Exception::Corrected {
+            let parts = self.parts::<C>(row);
+            let (quotient, correction) = parts.unwrap_or((0, 0));
             let quotient = self.number(coder, row, quotient);
             let correction = self.models.units(coder, correction);
             if !C::WRITES {
@@ -298,25 +299,25 @@ impl Cells<'_> {
         if lane.remembers_all && !self.recent.is_empty() && self.known(coder, row)? {
             return Ok(());
         }
-        self.odd[row] = Odd::No;
+        self.exceptions[row] = Exception::None;
         if lane.excepts {
-            self.exceptions(coder, row..row + 1, false);
+            self.code_exceptions(coder, row..row + 1, false);
         }
-        if self.odd[row] != Odd::No {
-            return self.odd(coder, row);
+        if self.exceptions[row] != Exception::None {
+            return self.code_exception(coder, row);
         }
-        let said = self.said::<C>(row);
-        let (quotient, correction) = said.unwrap_or((0, 0));
+        let parts = self.parts::<C>(row);
+        let (quotient, correction) = parts.unwrap_or((0, 0));
         let quotient = self.number(coder, row, quotient);
         let mut found = 0;
-        if lane.says_corrections {
+        if lane.often_corrects {
             found = self.models.correction(coder, correction);
         }
         if !C::WRITES {
             self.bits[row] = plan.join(quotient, found);
         }
         let history = &mut self.histories[place];
-        // It is none of the recent values: those are coded by their rank.
+        // Recent values are coded by their rank, and this one was not.
         learn_at(
             plan,
             history,
@@ -328,7 +329,7 @@ impl Cells<'_> {
         Ok(())
     }
 
-    /// Notes whether a value that has no residual was as foretold.
+    /// Notes whether a value that has no residual was as predicted.
     fn moved(&mut self, row: usize, moved: bool) {
         let place = self.place(row);
         self.traces[place].note(moved);
@@ -342,12 +343,12 @@ impl Cells<'_> {
             return Ok(false);
         };
         let value = at_rank(self.recent, rank)?;
-        let said = if C::WRITES {
-            self.said::<C>(row)
+        let parts = if C::WRITES {
+            self.parts::<C>(row)
         } else {
             self.plan.split(value)
         };
-        let quotient = said.map(|(quotient, _)| quotient);
+        let quotient = parts.map(|(quotient, _)| quotient);
         let history = &mut self.histories[place];
         self.beside[row] = u8::from(quotient != Some(history.last()));
         learn_at(
@@ -395,7 +396,7 @@ fn rank<C: Coder>(
         .then(|| models.rank(coder, recent.len(), known.unwrap_or(0)))
 }
 
-/// The recent value of a rank, of which a reader's may be too high.
+/// The recent value of a rank; a damaged batch may name a rank that is too high.
 fn at_rank(recent: &Recent, rank: usize) -> Result<u64, CodeError> {
     recent
         .get(rank as u64)

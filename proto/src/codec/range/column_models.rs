@@ -1,4 +1,4 @@
-//! What the range back end learns of one column beside its residuals, and what it codes with that.
+//! The models of one column beside those of its residuals, and the codes that use them.
 
 use super::coder::Coder;
 use super::magnitude::Own;
@@ -8,10 +8,10 @@ use crate::codec::bits::bit_len;
 use crate::codec::model::Plan;
 use crate::varint::{unzigzag, zigzag};
 
-/// Exceptions that are rarer than this share of 65,536 are told by the block.
+/// Exceptions rarer than this share of 65,536 have one flag per block.
 const RARE: u16 = 6_000;
 
-/// What blocks of columns tell at once, of the schema's columns in turn.
+/// Flags that speak for all cells of a column in a block.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Flags {
     rests: [Model; 2],
@@ -21,7 +21,7 @@ pub(super) struct Flags {
 }
 
 impl Flags {
-    /// What every batch starts from.
+    /// The start of every batch.
     pub(super) const START: Self = Self {
         rests: [Model::new(45_000, 2), Model::new(52_000, 3)],
         rested: 1,
@@ -29,7 +29,7 @@ impl Flags {
         was_calm: 1,
     };
 
-    /// Codes whether all values of a column that rested before are as foretold.
+    /// Codes whether all values of a column that rested before are as predicted.
     pub(super) fn rests<C: Coder>(&mut self, coder: &mut C, rests: bool) -> bool {
         let rests = coder.bit(&mut self.rests[usize::from(self.rested)], rests);
         self.rested = u8::from(rests);
@@ -58,9 +58,9 @@ pub(super) struct ColumnModels {
     negative: Model,
     more: Model,
     was_corrected: u8,
-    /// The latest quotient of whatever series.
+    /// The latest quotient of any series.
     pub(super) latest: Option<i64>,
-    /// Whether the last eight values of the batch were not as foretold: the newest in bit 0.
+    /// For each of the last eight values of the batch, whether it was not as predicted: the newest in bit 0.
     pub(super) moved: u8,
     /// Numbers of the batch that were coded one after the other.
     pub(super) numbers: u32,
@@ -70,7 +70,7 @@ pub(super) struct ColumnModels {
 
 impl ColumnModels {
     pub(super) fn new(plan: &Plan, lane: &Lane) -> Self {
-        let often = plan.says_corrections();
+        let often = plan.often_corrects();
         let share = if plan.params.zero_share == 15 {
             64_500
         } else {
@@ -104,11 +104,11 @@ impl ColumnModels {
         }
     }
 
-    /// Whether a block tells exceptions of this column, because there are few. Those of a column
-    /// with a memory are often recent values, which are none.
+    /// Whether exceptions of this column are few enough for one flag per block. A column with a memory
+    /// has no such flag: its exceptions are often recent values.
     #[inline]
-    pub(super) const fn are_told(&self, lane: &Lane) -> bool {
-        lane.tells && self.was_raw == 0 && self.raw[0].probability() < RARE
+    pub(super) const fn uses_block_flag(&self, lane: &Lane) -> bool {
+        lane.has_block_flag && self.was_raw == 0 && self.raw[0].probability() < RARE
     }
 
     /// Codes whether a value is an exception.
@@ -175,16 +175,16 @@ impl ColumnModels {
     }
 }
 
-/// Codes a value that is no level by its distance from the level of a rank: values of a smooth function
+/// Codes a value that is no level by its distance from the level of a rank: neighbours on a smooth curve
 /// share their upper bits.
 pub(super) fn beside_level<C: Coder>(coder: &mut C, plan: &Plan, rank: i64, bits: u64) -> u64 {
     if plan.width() == 32 {
-        // Too few bits are shared to say how many.
+        // Too few bits are shared to pay for their count.
         return coder.raw(bits, 32);
     }
     let level = plan.level(rank);
     let code = zigzag(plan.order(bits).wrapping_sub(level));
-    // Of a reader that is anything: masked to what may follow.
+    // A damaged batch may hold any length here.
     let len = coder.raw(u64::from(bit_len(code)), 7).min(64);
     let code = coder.raw(code, u32::try_from(len).unwrap_or(64));
     if C::WRITES {

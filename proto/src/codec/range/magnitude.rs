@@ -1,7 +1,14 @@
-//! Residuals as adaptive bits and symbols: zero, magnitude class around the one expected, sign, bits below.
+//! Residuals as adaptive bits and symbols.
 //!
-//! The expected class follows from a running mean of magnitudes, so that columns of any scale share
-//! one set of models, and a small batch has little to learn.
+//! | part | coded as |
+//! |---|---|
+//! | zero | one bit while small residuals are expected; later it is one more class |
+//! | class: bits of the magnitude | a symbol of sixteen around the expected class |
+//! | sign | one bit, or a raw bit where signs are even |
+//! | bits below the leading one | raw |
+//!
+//! The expected class follows from a running mean of magnitudes. Columns of any scale therefore share one
+//! set of models, and a small batch has little to learn.
 
 use super::coder::Coder;
 use super::models::{Model, Symbols, VALUES};
@@ -10,15 +17,15 @@ use crate::codec::bits::bit_len;
 
 /// From this level on zero is one more magnitude class, not a bit of its own.
 const WIDE: u32 = 16;
-/// Most bits of a mean in 1/16.
+/// Most bits of a mean in 1/16, so that sums of means and of magnitudes stay far below 64 bits.
 const MAX_BITS: u32 = 44;
-/// Classes that are told apart, as one symbol: the one expected is [`MIDDLE`]. The first stands for all
-/// below, which are then told one by one: after an outlier many values lie far below what is expected.
-/// The last stands for all above, which are told as they are, in [`CLASS_BITS`].
+/// The symbol of the expected class. Symbol 0 stands for all classes from its own downwards, between which
+/// bits then decide one by one: after an outlier many values lie far below the expected class.
 const MIDDLE: u32 = 4;
+/// The symbol of all higher classes; their number follows in [`CLASS_BITS`].
 const LAST: u32 = VALUES - 1;
 const CLASS_BITS: u32 = 7;
-/// How far from a half, of 65,536, the models of signs that are as good as even lie at most.
+/// Greatest distance from a half, of 65,536, of models of signs that count as even.
 const EVEN: u16 = 4_000;
 
 /// Models that all columns of a batch share.
@@ -26,7 +33,7 @@ const EVEN: u16 = 4_000;
 pub(super) struct Shared {
     zero: [[Model; 3]; LEVELS],
     class: [Symbols; LEVELS],
-    /// Whether the class is below the highest, the second... of those the first symbol stands for.
+    /// Whether the class lies below the highest, the second... of those that symbol 0 stands for.
     lower: [Model; STEPS],
 }
 
@@ -34,33 +41,33 @@ pub(super) struct Shared {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Own {
     pub(super) zero: [Model; 3],
-    /// Whether a residual is zero that is far below what is expected.
+    /// Whether a residual far below the expected class is zero.
     sudden: [Model; 2],
     class: [Symbols; 2],
     sign: [Model; 3],
 }
 
-/// What one series of one column remembers for the coding of residuals.
+/// The residuals of one series of one column so far, as the coding of the next one needs them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Trace {
     /// Running means of magnitudes in 1/16.
     quick: u64,
     slow: u64,
-    /// Running means of what the plain prediction and the taps were off by.
+    /// Running means of the errors of the plain prediction and of that with taps.
     plain: u64,
     tapped: u64,
-    /// Whether the last eight values were not as foretold: the newest in bit 0.
+    /// For each of the last eight values, whether it was not as predicted: the newest in bit 0.
     moved: u8,
     sign: u8,
-    /// How many bits more than the means' the expected size has. Such residuals are bit patterns of
-    /// noise, whose size says nothing of the next: the means then stay as they are.
+    /// Bits of the expected size above [`MAX_BITS`]. Such residuals are bit patterns of noise, whose size
+    /// does not predict the next one: the means then stay as they are.
     beyond: u8,
     /// Quotients so far, up to 4.
     pub(super) seen: u8,
 }
 
 impl Trace {
-    /// Expects residuals of so many bits in 1/16, and eight that were zero before if it is `quiet`.
+    /// Expects residuals of so many bits in 1/16; with `quiet`, as after eight zeros.
     pub(super) const fn new(bits: u32, quiet: bool) -> Self {
         let beyond = bits.saturating_sub(MAX_BITS);
         let mean = mean16(bits - beyond);
@@ -76,19 +83,19 @@ impl Trace {
         }
     }
 
-    /// Notes whether a value that has no residual was as foretold.
+    /// Notes whether a value that has no residual was as predicted.
     #[inline]
     pub(super) const fn note(&mut self, moved: bool) {
         self.moved = self.moved << 1 | moved as u8;
     }
 
-    /// Whether the taps have been closer of late.
+    /// Whether the taps were closer in recent rows.
     #[inline]
     pub(super) const fn trusts_taps(&self) -> bool {
         self.tapped <= self.plain.wrapping_add(self.plain >> 3)
     }
 
-    /// Notes how far off both predictions were.
+    /// Notes the errors of both predictions.
     #[inline]
     pub(super) fn judge(&mut self, plain: u64, tapped: u64) {
         settle(&mut self.plain, plain.min(1 << 58) << 4, 4);
@@ -105,7 +112,7 @@ impl Trace {
     }
 }
 
-/// A mean in 1/16 of which so many bits are needed: three quarters of the power of two.
+/// A mean in 1/16 of `bits` bits: three quarters of the power of two.
 const fn mean16(bits: u32) -> u64 {
     if bits == 0 {
         0
@@ -130,7 +137,7 @@ const fn level(mean16: u64) -> u32 {
 }
 
 impl Own {
-    /// Whether signs are as good as even.
+    /// Whether signs count as even.
     pub(super) fn signs_are_even(&self) -> bool {
         self.sign[1..]
             .iter()
@@ -152,7 +159,7 @@ impl Own {
     }
 }
 
-/// How likely each class is at a level before anything has come, in parts of 2^26.
+/// Probability of each class at a level at the start of a batch, in parts of 2^26.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "parts of 2^26, and a handful of levels and classes"
@@ -188,7 +195,7 @@ const fn shares(level: usize) -> [u32; VALUES as usize] {
     shares
 }
 
-/// Per level: what the models of classes start from.
+/// Per level: where the models of classes start from.
 static CLASS_STARTS: [Symbols; LEVELS] = class_starts();
 
 const fn class_starts() -> [Symbols; LEVELS] {
@@ -201,7 +208,7 @@ const fn class_starts() -> [Symbols; LEVELS] {
     starts
 }
 
-/// What follows from a level.
+/// Models and classes of a level.
 #[derive(Debug, Clone, Copy)]
 struct Level {
     /// Its models: beyond the table only the half of the octave counts.
@@ -210,7 +217,7 @@ struct Level {
     first: i8,
 }
 
-/// Of all levels, which are far below 256: a mean has at most 62 bits, and one beyond its most stays.
+/// Of all levels. They are far below 256: a mean has at most 62 bits.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "28 places, and classes up to 126"
@@ -237,7 +244,7 @@ const fn place(level: u32) -> usize {
 }
 
 impl Shared {
-    /// What every batch starts from.
+    /// The start of every batch.
     pub(super) const START: Self = Self::start();
 
     const fn start() -> Self {
@@ -263,14 +270,14 @@ const fn expected(level: u32) -> u32 {
     if class == 0 { 1 } else { class }
 }
 
-/// What is known before a residual is coded.
+/// Facts that are known before a residual is coded.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Before {
     /// Whether the column before moved in this row.
     pub(super) beside: bool,
     /// Whether the models learn from it.
     pub(super) learn: bool,
-    /// Whether its sign is as good as even.
+    /// Whether its sign counts as even.
     pub(super) even: bool,
 }
 
@@ -293,11 +300,7 @@ pub(super) fn residual<C: Coder>(
     before: Before,
     residual: i64,
 ) -> i64 {
-    let Before {
-        beside,
-        learn,
-        even,
-    } = before;
+    let Before { beside, learn, .. } = before;
     let magnitude = residual.unsigned_abs();
     let mean = trace.quick.wrapping_add(trace.slow) >> 1;
     let level = level(mean).wrapping_add(2 * u32::from(trace.beyond));
@@ -306,9 +309,9 @@ pub(super) fn residual<C: Coder>(
     let wide = level >= WIDE;
     let lately = usize::from(trace.moved & 1);
     if !wide {
-        let before = usize::from(trace.moved & 3 != 0);
+        let recently = usize::from(trace.moved & 3 != 0);
         let zero = coder.mixed(
-            &mut own.zero[lately + before],
+            &mut own.zero[lately + recently],
             &mut shared.zero[at][lately + usize::from(beside)],
             residual == 0,
             learn,
@@ -321,14 +324,14 @@ pub(super) fn residual<C: Coder>(
     }
     let class = bit_len(magnitude);
     let first = i32::from(first);
-    let told = class.cast_signed().wrapping_sub(first);
-    let told = told.clamp(0, LAST.cast_signed()).cast_unsigned();
+    let symbol = class.cast_signed().wrapping_sub(first);
+    let symbol = symbol.clamp(0, LAST.cast_signed()).cast_unsigned();
     let models = (&mut own.class[(level & 1) as usize], &mut shared.class[at]);
-    let told = coder.symbol(models, told, learn);
-    // Of a reader any of these may be too many bits, or none where zero was told apart: read as one.
-    let found = first.wrapping_add_unsigned(told);
+    let symbol = coder.symbol(models, symbol, learn);
+    // A damaged batch may hold a class of too many bits, or of none after a bit that excludes zero.
+    let found = first.wrapping_add_unsigned(symbol);
     let mut found = found.clamp(0, 64).cast_unsigned();
-    if told == 0 {
+    if symbol == 0 {
         if wide && coder.bit_if(&mut own.sudden[lately], class == 0, learn) {
             trace.note(false);
             trace.learn(0);
@@ -339,35 +342,51 @@ pub(super) fn residual<C: Coder>(
             found -= 1;
             step = (step + 1).min(STEPS - 1);
         }
-    } else if told == LAST {
+    } else if symbol == LAST {
         found = coder.even(class, CLASS_BITS).min(64);
     }
     if wide {
         trace.note(true);
     }
+    let sign = &mut own.sign[usize::from(trace.sign)];
+    let (magnitude, negative) = sign_and_low_bits(coder, sign, before, residual, found);
+    trace.sign = 1 + u8::from(negative);
+    trace.learn(magnitude);
+    let signed = magnitude.cast_signed();
+    if negative {
+        signed.wrapping_neg()
+    } else {
+        signed
+    }
+}
+
+/// Codes the sign, and the bits below the leading one of a magnitude of class `class`; returns magnitude
+/// and sign.
+#[inline(always)]
+fn sign_and_low_bits<C: Coder>(
+    coder: &mut C,
+    sign: &mut Model,
+    before: Before,
+    residual: i64,
+    class: u32,
+) -> (u64, bool) {
+    let Before { learn, even, .. } = before;
     let mut negative = residual < 0;
     if !even {
-        negative = coder.bit_if(&mut own.sign[usize::from(trace.sign)], negative, learn);
+        negative = coder.bit_if(sign, negative, learn);
     }
-    let left = found.saturating_sub(1);
-    let mut result = 1u64;
+    let left = class.saturating_sub(1);
+    let mut magnitude = 1u64;
     let raw = left + u32::from(even);
     if raw > 0 {
-        let value = magnitude & ((1 << left) - 1) | u64::from(even & negative) << left;
-        let value = coder.raw(value, raw);
-        result = 1 << left | value & ((1 << left) - 1);
+        let low = residual.unsigned_abs() & ((1 << left) - 1);
+        let value = coder.raw(low | u64::from(even & negative) << left, raw);
+        magnitude = 1 << left | value & ((1 << left) - 1);
         negative = if even {
             value >> left & 1 == 1
         } else {
             negative
         };
     }
-    trace.sign = 1 + u8::from(negative);
-    trace.learn(result);
-    let signed = result.cast_signed();
-    if negative {
-        signed.wrapping_neg()
-    } else {
-        signed
-    }
+    (magnitude, negative)
 }

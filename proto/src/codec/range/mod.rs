@@ -1,11 +1,22 @@
 //! The range back end: every cell as adaptive bits and symbols, with the fewest bytes of the three.
 //!
-//! Rows are coded in blocks: the series of all rows, their times, then column after column, so that what
-//! a column needs is at hand for a whole block. A column says first whether it rests: where its last values
-//! were all as foretold, one bit may say that those of the block are too. And it says whether it is calm:
-//! values are missing where they were missing before, and a column that rarely has an exception has none.
-//! None of that is said again per value, so that constant columns and well-behaved floats cost neither bits
-//! nor time.
+//! Rows are coded in blocks of 64: the series of all rows, their times, then column after column.
+//!
+//! | flag of a column in a block | coded if | it means |
+//! |---|---|---|
+//! | rests | its last eight values were as predicted | so are all values of the block |
+//! | calm | it may miss values, or exceptions are rare | values are missing where they were before, and there is no exception |
+//!
+//! The values then carry neither flag again. Constant columns and well-behaved floats therefore cost
+//! hardly any bits and little time.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `coder`, `models` | the arithmetic coder, and adaptive probabilities |
+//! | `magnitude`, `tables` | the coding of one residual, and the start of its models |
+//! | `plan`, `column_models`, `steps` | what is known of a column: from the schema, from the batch, of the next number |
+//! | `block`, `cells` | the rows of a block, and the cells of one of its columns |
+//! | `numbers`, `column`, `rows` | the coding of numbers, of columns, of blocks |
 
 mod block;
 mod cells;

@@ -1,4 +1,4 @@
-//! Probabilities of bits and symbols that are learnt from those that came.
+//! Adaptive probabilities of bits and symbols.
 
 /// Least and most probability of a bit, of 65,536.
 const LEAST: i32 = 24;
@@ -19,7 +19,7 @@ const RATES: [u16; 128] = {
     rates
 };
 
-/// The probability of one kind of bit, learnt from those that came.
+/// The probability of one kind of bit, learnt from the bits so far.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Model {
     /// Probability of a one, of 65,536.
@@ -29,7 +29,7 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// Starts at `p` of 65,536, as sure of it as after `count` bits.
+    /// Starts at `p` of 65,536 with the weight of `count` bits.
     #[must_use]
     pub(crate) const fn new(p: u16, count: u8) -> Self {
         Self { p, count }
@@ -54,7 +54,7 @@ impl Model {
     }
 }
 
-/// Limit of a model's count: how long it remembers.
+/// Limits of a model's count: the higher, the longer it remembers.
 pub(crate) const SLOW: u8 = 90;
 pub(crate) const FAST: u8 = 25;
 
@@ -62,7 +62,7 @@ pub(crate) const FAST: u8 = 25;
 pub(crate) const VALUES: u32 = 16;
 const LEN: usize = VALUES as usize;
 
-/// The probabilities of a symbol's values, learnt from those that came.
+/// The probabilities of a symbol's values, learnt from the symbols so far.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Symbols {
     /// Probability of less than each value, of 32,768, and of any; without a sign.
@@ -125,21 +125,21 @@ impl Symbols {
         }
     }
 
-    /// The same, as sure as after `count` symbols, at least one.
+    /// The same with the weight of `count` symbols, at least one.
     #[must_use]
     pub(crate) const fn as_after(mut self, count: u8) -> Self {
         self.count = if count == 0 { 1 } else { count };
         self
     }
 
-    /// Probability of less than `symbol` (0 to 15), of 32,768; of 16 it is all.
+    /// Probability of a value below `symbol` (0 to 16), of 32,768.
     #[inline(always)]
     pub(crate) fn below(&self, symbol: u32) -> u32 {
         u32::from(self.below[symbol as usize].cast_unsigned())
     }
 
-    /// Moves towards the symbol that came. Values stay at least [`LEAST_PART`] apart: each is moved by
-    /// the same share towards places that are, rounded down, and rounding keeps a whole distance.
+    /// Moves towards the symbol that came. Values stay at least [`LEAST_PART`] apart: each moves by the
+    /// same share towards an aim, the aims are that far apart, and rounding down keeps whole distances.
     #[expect(
         clippy::cast_possible_wrap,
         reason = "at most 26,214 after one symbol; a step is no larger than the way"

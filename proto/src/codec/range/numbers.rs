@@ -1,28 +1,28 @@
-//! The numbers of one column of a block, by what they are off what is foretold.
+//! Codes the numbers of one column of a block by their residuals.
 
 use core::ops::Range;
 
 use super::cells::Cells;
 use super::coder::Coder;
 use super::magnitude::{Before, Trace, residual};
-use super::plan::Foretold;
+use super::plan::TapSums;
 use super::steps::{SETTLED, Step, advance};
 
-/// Numbers of a column after which its models learn from some only, and what is even is no longer learnt.
+/// Numbers of a column after which its models learn from some of them only, and signs of even odds go
+/// without a model.
 const MATURE: u32 = 64;
-/// Of so many numbers that follow each other mature models learn from the first.
+/// Mature models learn from the first of so many numbers in a row.
 const PAUSE: usize = 4;
 
 impl Cells<'_> {
-    /// Codes values of one series that follow each other, of which it is known that they have quotients, and
-    /// no rare correction.
+    /// Codes consecutive values of one series, all of which have a quotient and no rare correction.
     #[inline(never)]
     pub(super) fn run<C: Coder>(&mut self, coder: &mut C, rows: Range<usize>) {
         self.quotients(coder, rows.clone());
-        if self.lane.says_corrections {
+        if self.lane.often_corrects {
             for row in rows {
-                let said = self.said::<C>(row);
-                let correction = said.map_or(0, |(_, correction)| correction);
+                let parts = self.parts::<C>(row);
+                let correction = parts.map_or(0, |(_, correction)| correction);
                 let correction = self.models.correction(coder, correction);
                 if !C::WRITES {
                     self.bits[row] = self.plan.join(self.steps[row].quotient, correction);
@@ -35,29 +35,36 @@ impl Cells<'_> {
         }
     }
 
-    /// Codes the quotients of such values, and leaves them in the steps.
+    /// Codes the quotients of a series up to its [`SETTLED`] one; returns the first row that is left.
     #[inline(always)]
-    fn quotients<C: Coder>(&mut self, coder: &mut C, rows: Range<usize>) {
+    fn first_quotients<C: Coder>(&mut self, coder: &mut C, rows: Range<usize>) -> usize {
         let place = self.place(rows.start);
         let mut row = rows.start;
         while row < rows.end && self.traces[place].seen < SETTLED {
-            let said = if C::WRITES { self.quotients[row] } else { 0 };
-            let quotient = self.number(coder, row, said);
+            let given = if C::WRITES { self.quotients[row] } else { 0 };
+            let quotient = self.number(coder, row, given);
             self.histories[place].learn(self.plan, quotient);
             advance(self.lane, self.plan, &mut self.traces[place]);
             self.leave_trail(row);
             self.steps[row].quotient = quotient;
             row += 1;
         }
-        let rows = row..rows.end;
+        row
+    }
+
+    /// Codes the quotients of such values, and leaves them in the steps.
+    #[inline(always)]
+    fn quotients<C: Coder>(&mut self, coder: &mut C, rows: Range<usize>) {
+        let rows = self.first_quotients(coder, rows.clone())..rows.end;
         if rows.is_empty() {
             return;
         }
+        let place = self.place(rows.start);
         let (plan, lane) = (self.plan, self.lane);
         let mut history = self.histories[place];
         let steps = &mut self.steps[rows.clone()];
         if C::WRITES {
-            // What is foretold does not wait for the coder: all at once takes less time.
+            // Predictions of a writer do not wait for the coder: all at once take less time.
             let given = self.quotients[rows.clone()]
                 .iter()
                 .zip(&self.sums[rows.clone()]);
@@ -122,13 +129,13 @@ impl Cells<'_> {
         self.histories[place] = history;
     }
 
-    /// Codes a quotient by what it is off the prediction, which may add taps.
+    /// Codes a quotient by its residual; the prediction may add taps.
     #[inline(never)]
     pub(super) fn number<C: Coder>(&mut self, coder: &mut C, row: usize, quotient: i64) -> i64 {
         let place = self.place(row);
         let history = &self.histories[place];
         let trace = &mut self.traces[place];
-        let add = |taps: &Foretold, base: i64| {
+        let add = |taps: &TapSums, base: i64| {
             let mut sum = [0];
             taps.sum_earlier(&mut sum, self.flat, |trail| {
                 &self.before[usize::from(trail) * self.stride + row..]

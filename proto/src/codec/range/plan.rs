@@ -1,5 +1,5 @@
-//! What the range back end asks of every column in every block, made ready once: per schema by a writer,
-//! per batch by a reader.
+//! Facts of a column that the range back end needs in every block. A writer prepares them once per schema,
+//! a reader once per batch.
 
 use alloc::vec::Vec;
 
@@ -16,7 +16,7 @@ pub(super) struct RangePlan {
     pub(super) trails: usize,
 }
 
-/// One column. The flags follow from its [`Plan`], which names them.
+/// One column. Its flags follow from its [`Plan`].
 #[derive(Debug, Clone)]
 pub(super) struct Lane {
     pub(super) kind: ColumnKind,
@@ -24,40 +24,40 @@ pub(super) struct Lane {
     /// Whether a value that is no exception is coded by its quotient.
     pub(super) plain: bool,
     pub(super) remembers_all: bool,
-    /// Whether a value is foretold to be what the last one was, or always the same.
+    /// Whether the prediction is the last value, or a constant.
     pub(super) holds: bool,
     pub(super) excepts: bool,
-    /// Whether a block may tell that there is no exception.
-    pub(super) tells: bool,
+    /// Whether one flag may say for a block that it holds no exception.
+    pub(super) has_block_flag: bool,
     /// Whether corrections are rare: they then share the flag of exceptions.
     pub(super) rarely_corrects: bool,
-    pub(super) says_corrections: bool,
+    pub(super) often_corrects: bool,
     pub(super) has_levels: bool,
     /// Whether the column hardly ever moves.
     pub(super) steady: bool,
-    /// Whether even its first value is foretold to be the reference.
+    /// Whether the prediction of even its first value is the reference.
     pub(super) starts_steady: bool,
-    /// Place of the column among those that taps of later ones look at.
+    /// Place of the column among those that taps of later columns look at.
     pub(super) trail: Option<u16>,
-    pub(super) taps: Foretold,
-    /// What a series' first value is foretold by.
-    pub(super) first_taps: Foretold,
+    pub(super) taps: TapSums,
+    /// Taps on the first value of a series.
+    pub(super) first_taps: TapSums,
 }
 
-/// What taps add to a prediction.
+/// The sum that taps add to a prediction, in parts.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Foretold {
+pub(super) struct TapSums {
     /// Whether there is any tap.
     pub(super) any: bool,
     start: u32,
     end: u32,
-    /// In 1/65,536: what is added always, with half a unit for rounding, less the taps' references.
+    /// In 1/65,536: the constant term and half a unit for rounding, less the taps' weighted references.
     constant: i128,
     /// Weights of the column's own last three quotients.
     own: [i64; 3],
 }
 
-/// A tap on a value of the row's series, not on its distance from the reference.
+/// A tap on a value of the row's series; its reference is part of [`TapSums::constant`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FlatTap {
     /// [`Lane::trail`] of an earlier column.
@@ -91,7 +91,7 @@ impl RangePlan {
             .map(|(at, plan)| {
                 let params = &plan.params;
                 let mut flatten =
-                    |list: &[Tap]| Foretold::new(plans, list, (at, &trails), &mut taps);
+                    |list: &[Tap]| TapSums::new(plans, list, (at, &trails), &mut taps);
                 Lane {
                     kind: plan.kind,
                     nullable: plan.nullable,
@@ -100,9 +100,9 @@ impl RangePlan {
                     holds: plan.kind != ColumnKind::Str
                         && matches!(params.predictor, Predictor::Last | Predictor::Constant),
                     excepts: plan.excepts(),
-                    tells: plan.excepts() && !plan.remembers_all(),
-                    rarely_corrects: plan.corrects() && !plan.says_corrections(),
-                    says_corrections: plan.says_corrections(),
+                    has_block_flag: plan.excepts() && !plan.remembers_all(),
+                    rarely_corrects: plan.corrects() && !plan.often_corrects(),
+                    often_corrects: plan.often_corrects(),
                     has_levels: plan.has_levels(),
                     steady: params.zero_share == 15,
                     starts_steady: params.zero_share == 15
@@ -123,7 +123,7 @@ impl RangePlan {
     }
 }
 
-impl Foretold {
+impl TapSums {
     fn new(
         plans: &[Plan],
         taps: &[Tap],
@@ -147,7 +147,7 @@ impl Foretold {
             match trails[column] {
                 Some(trail) if column < at => flat.push(FlatTap {
                     trail,
-                    // An earlier column has learnt this row's value by now: its lags begin with 0.
+                    // An earlier column learnt this row's value already: its lags begin with 0.
                     lag: tap.lag.min(2),
                     weight: tap.weight,
                 }),
@@ -166,8 +166,8 @@ impl Foretold {
         }
     }
 
-    /// For rows that follow each other: the constant and what taps on earlier columns add, in 1/65,536.
-    /// `trails` tells the last values of an earlier column in these rows.
+    /// For consecutive rows: the constant plus the taps on earlier columns, in 1/65,536. `trails` returns
+    /// the last values of an earlier column in these rows.
     pub(super) fn sum_earlier<'a>(
         &self,
         sums: &mut [i128],
@@ -184,15 +184,15 @@ impl Foretold {
         }
     }
 
-    /// The next quotient: `base` and what all taps add to it; it may wrap. `sum` is that of
-    /// [`Foretold::sum_earlier`], `own` are the column's own last three quotients.
+    /// The next quotient: `base` plus all taps; it may wrap. `sum` is that of [`TapSums::sum_earlier`],
+    /// `own` are the column's last three quotients.
     #[inline(always)]
     pub(super) fn add_own(&self, base: i64, mut sum: i128, own: [i64; 3]) -> i64 {
         for (past, weight) in own.into_iter().zip(self.own) {
             sum = sum.wrapping_add(i128::from(past).wrapping_mul(i128::from(weight)));
         }
         #[expect(clippy::cast_possible_truncation, reason = "a prediction may wrap")]
-        let told = (sum >> 16) as i64;
-        base.wrapping_add(told)
+        let added = (sum >> 16) as i64;
+        base.wrapping_add(added)
     }
 }

@@ -1,4 +1,4 @@
-//! What a batch teaches the range back end, and its coding block by block.
+//! The range back end's state within a batch, and the coding of its blocks.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -17,30 +17,31 @@ use crate::codec::model::Table;
 use crate::codec::model::{Plan, TimeHistory};
 use crate::schema::params::TimeParams;
 
-/// Series that have successors of their own; the last also stands for all others.
+/// Most series with a tree of successors of their own; the last tree also serves all others.
 const MAX_SUCCESSORS: usize = 17;
-/// Nodes of a series' tree of successors at most.
+/// Most nodes of a tree of successors. Beyond 64 series several share a node: the tree of each series
+/// stays small.
 const MAX_NODES: usize = 64;
 const SUCCESSOR: Model = Model::new(1 << 15, 1);
 const EXPECTED: [Model; 2] = [Model::new(1 << 15, 2), Model::new(60_000, 4)];
 
-/// What a batch has taught so far, beside the histories of a [`Table`].
+/// State of the range back end within a batch, beside the histories of a [`Table`].
 #[derive(Debug, Clone)]
 pub(crate) struct RangeRows {
     pub(crate) block: Block,
     shared: Shared,
     time: Own,
     columns: Vec<ColumnModels>,
-    /// What the models of time and columns start from.
+    /// Where the models of time and columns start from.
     starts: (Own, Vec<ColumnModels>),
     traces: Vec<Trace>,
     times: Vec<Trace>,
-    /// Whether the last eight times were not as foretold: the newest in bit 0.
+    /// For each of the last eight times, whether it was not as predicted: the newest in bit 0.
     late: u8,
     flags: Flags,
     expected: [Model; 2],
     was_expected: u8,
-    /// Per series before (of the first ones): which one follows, as a tree of bits.
+    /// Per preceding series (of the first ones): the one that follows, as a tree of bits.
     successors: Vec<Model>,
     nodes: usize,
     before: u32,
@@ -48,7 +49,7 @@ pub(crate) struct RangeRows {
 }
 
 impl RangeRows {
-    /// For batches of these columns and so many series.
+    /// For batches of these columns and of `series` series.
     pub(crate) fn new(plans: &[Plan], params: &TimeParams, series: usize) -> Self {
         let jitter = u32::from(params.residual_bits).saturating_sub(1);
         let share = if params.residual_bits == 0 {
@@ -88,7 +89,7 @@ impl RangeRows {
         }
     }
 
-    /// Begins a batch of so many rows; the memory stays.
+    /// Begins a batch of `rows` rows; the memory stays.
     pub(crate) fn begin(&mut self, rows: usize, params: &TimeParams) {
         self.block
             .begin(rows, self.plan.lanes.len(), self.plan.trails);
@@ -110,7 +111,8 @@ impl RangeRows {
         self.before = 0;
     }
 
-    /// Codes the series and the times of the block's rows; the times of `timed` rows are not known before.
+    /// Codes the series and the times of the block's rows. Only the times of `timed` rows are coded: the
+    /// header holds the others.
     pub(crate) fn rows<C: Coder>(
         &mut self,
         coder: &mut C,
@@ -155,8 +157,8 @@ impl RangeRows {
         Ok(())
     }
 
-    /// Codes the cells of the block. `text` codes a text of a column and row, given a model for "the same
-    /// again" and its last number, and returns its number and its bits.
+    /// Codes the cells of the block. `text` codes the text of a column and row, given a model for "the same
+    /// again" and the last text's number; it returns the text's number and bits.
     pub(crate) fn columns<C: Coder>(
         &mut self,
         coder: &mut C,
@@ -198,7 +200,7 @@ impl RangeRows {
                 corrections: &mut block.corrections,
                 sums: &mut block.sums,
                 steps: &mut block.steps,
-                odd: &mut block.odd,
+                exceptions: &mut block.exceptions,
                 present: &mut block.present[place],
                 bits,
                 beside: &mut block.beside,
@@ -274,7 +276,7 @@ impl RangeRows {
         table.ticks = latest;
     }
 
-    /// Makes room for a series that has not appeared yet.
+    /// Adds the traces of a series that appears for the first time.
     fn begin_series(&mut self, plans: &[Plan]) {
         // Another series of the same moment, or the first row of an unordered batch.
         self.times.push(Trace::new(4, false));
@@ -319,8 +321,8 @@ impl RangeRows {
     }
 }
 
-/// Of these rows of a batch, counted from the first of them, those whose time is coded: a reader of an
-/// ordered batch knows the first and the last from its header.
+/// The rows whose time is coded, counted from the first of `rows`: the header of an ordered batch holds
+/// the times of its first and last row.
 pub(crate) fn timed(rows: Range<usize>, count: usize, unordered: bool) -> Range<usize> {
     let len = rows.len();
     if unordered {
@@ -331,10 +333,10 @@ pub(crate) fn timed(rows: Range<usize>, count: usize, unordered: bool) -> Range<
 }
 
 /// Cells of a batch from which on its raw bits stand beside the interval: that takes less time, and two
-/// thirds of a byte more.
+/// thirds of a byte more per batch.
 const MANY_CELLS: usize = 512;
 
-/// Whether raw bits of a batch of so many rows and columns stand beside the interval.
+/// Whether the raw bits of a batch of this size stand beside the interval.
 pub(crate) const fn aside(rows: usize, columns: usize) -> bool {
     rows.saturating_mul(columns) >= MANY_CELLS
 }

@@ -1,20 +1,20 @@
-//! Predictions of numbers: without and with taps, and how surely they are made.
+//! Predictions of numbers without and with taps, and the expected size of what they leave.
 
 use super::magnitude::Trace;
 use super::plan::Lane;
 use crate::codec::model::{History, Plan};
 
-/// A value of a series that has had one.
+/// A value of a series that had one before.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Step {
     pub(super) quotient: i64,
-    /// What is foretold without taps and with them.
+    /// The quotient as predicted without taps and with them.
     pub(super) plain: i64,
     pub(super) tapped: i64,
 }
 
 impl Step {
-    /// After this history; `sum` is what taps on earlier columns add.
+    /// The prediction after this history; `sum` is that of [`super::plan::TapSums::sum_earlier`].
     #[inline(always)]
     pub(super) fn new(plan: &Plan, lane: &Lane, history: &History<i64>, sum: i128) -> Self {
         let plain = history.next(plan);
@@ -30,11 +30,11 @@ impl Step {
     }
 }
 
-/// Quotients after which a series' expectations no longer change but by what comes.
+/// Quotients of a series after which only its residuals change the size that is expected.
 pub(super) const SETTLED: u8 = 4;
 
-/// Counts a quotient; the expected size of the next residual changes after the first, and once more
-/// where the second one starts a slope.
+/// Counts a quotient. The expected size of the next residual changes after the first one, and again
+/// after the second one where the predictor goes on with a slope.
 #[inline]
 pub(super) fn advance(lane: &Lane, plan: &Plan, trace: &mut Trace) {
     if trace.seen >= SETTLED {

@@ -6,23 +6,23 @@
 
 /// Levels of the running mean that have models of their own: half octaves of 1/16.
 pub(super) const LEVELS: usize = 28;
-/// Classes above and below the one expected that the start tables tell apart.
+/// Classes above and below the expected one that the start tables hold apart.
 pub(super) const STEPS: usize = 6;
 
-/// Zero, per level.
+/// Probability of zero, per level.
 pub(super) const ZERO: [u16; LEVELS] = [
     64_318, 60_804, 56_091, 52_749, 48_181, 42_861, 36_323, 29_738, 22_988, 17_404, 12_621, 9178,
     6489, 4657, 3268, 2337, 1637, 1169, 819, 585, 409, 292, 204, 200, 200, 200, 200, 200,
 ];
 
-/// A class above the one expected.
+/// Probability of a class above the expected one.
 pub(super) const OVER: [u16; LEVELS] = [
     614, 2454, 5089, 7084, 10_001, 13_708, 18_795, 24_624, 31_498, 38_032, 20_338, 28_126, 16_309,
     24_190, 14_659, 22_467, 13_571, 21_278, 13_399, 21_087, 13_314, 20_993, 13_272, 20_946, 13_252,
     20_923, 13_241, 20_911,
 ];
 
-/// Staying at the first, second... class above it.
+/// Probability of staying at the first, second... class above the expected one.
 pub(super) const UP: [[u16; STEPS]; LEVELS] = [
     [65_336, 65_336, 65_336, 65_336, 65_336, 65_336],
     [65_336, 65_336, 65_336, 65_336, 65_336, 65_336],
@@ -54,7 +54,7 @@ pub(super) const UP: [[u16; STEPS]; LEVELS] = [
     [44_636, 58_870, 64_858, 65_336, 65_336, 65_336],
 ];
 
-/// Staying at the class expected, the first below it...
+/// Probability of staying at the expected class, the first below it...
 pub(super) const DOWN: [[u16; STEPS]; LEVELS] = [
     [65_336, 32_768, 32_768, 32_768, 32_768, 32_768],
     [65_336, 32_768, 32_768, 32_768, 32_768, 32_768],

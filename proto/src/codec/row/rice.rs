@@ -64,21 +64,21 @@ impl Default for Rice {
 
 impl Rice {
     /// Begins a row: returns whether every item came as foretold. A writer says so in `foretold`,
-    /// from [`Rice::is_foretold`]; a reader's argument does not matter.
+    /// from [`Rice::is_predicted`]; a reader's argument does not matter.
     ///
     /// # Errors
     /// As [`Bits::bits`].
-    pub fn begin<B: Bits>(&mut self, bits: &mut B, foretold: bool) -> Result<bool, CodeError> {
+    pub fn begin<B: Bits>(&mut self, bits: &mut B, predicted: bool) -> Result<bool, CodeError> {
         if self.loud {
-            return bits.bit(foretold);
+            return bits.bit(predicted);
         }
         if B::WRITES {
-            if foretold {
+            if predicted {
                 self.run += 1;
             } else {
                 self.end_run(bits)?;
             }
-            return Ok(foretold);
+            return Ok(predicted);
         }
         if !self.in_run {
             self.end_run(bits)?;
@@ -117,7 +117,7 @@ impl Rice {
 
     /// Whether every item of the row comes as foretold: time (its residual in zigzag) and symbols.
     #[must_use]
-    pub fn is_foretold<W: Width>(
+    pub fn is_predicted<W: Width>(
         &self,
         row: &RowState<'_, W>,
         time: u64,
@@ -151,21 +151,21 @@ impl Rice {
         &mut self,
         bits: &mut B,
         row: &mut RowState<'_, W>,
-        foretold: bool,
+        predicted: bool,
         time: u64,
         symbols: &mut [Symbol],
         texts: &mut impl Texts,
     ) -> Result<u64, CodeError> {
         let was_loud = self.loud;
         self.loud = false;
-        let time = self.time(bits, row, foretold, time)?;
+        let time = self.time(bits, row, predicted, time)?;
         let columns = row.plans.iter().zip(row.columns.iter_mut()).zip(symbols);
         for (at, ((plan, history), symbol)) in columns.enumerate() {
             let mode = mode(plan, history);
             self.loud |= mode != Mode::Quiet;
-            cell(bits, plan, history, mode, foretold, symbol, (at, texts))?;
+            cell(bits, plan, history, mode, predicted, symbol, (at, texts))?;
         }
-        if foretold && self.loud && !was_loud {
+        if predicted && self.loud && !was_loud {
             return Err(CodeError::Decode(DecodeError::Invalid("run")));
         }
         Ok(time)
@@ -175,7 +175,7 @@ impl Rice {
         &mut self,
         bits: &mut B,
         row: &mut RowState<'_, W>,
-        foretold: bool,
+        predicted: bool,
         time: u64,
     ) -> Result<u64, CodeError> {
         if !row.timed {
@@ -185,7 +185,7 @@ impl Rice {
         let quiet = history.zeros >= QUIET;
         self.loud |= !quiet;
         let code = if quiet {
-            if foretold || !bits.bit(time != 0)? {
+            if predicted || !bits.bit(time != 0)? {
                 0
             } else {
                 let code = golomb(bits, time.wrapping_sub(1), rice_bits(history.mean))?;
@@ -229,11 +229,11 @@ fn is_hit<W: Width>(plan: &Plan, history: &History<W>, symbol: &Symbol) -> bool 
     };
     symbol.class == class
         && symbol.code == 0
-        && (class == Class::Recent || symbol.correction == foretold_correction(plan, history))
+        && (class == Class::Recent || symbol.correction == predicted_correction(plan, history))
 }
 
-fn foretold_correction<W: Width>(plan: &Plan, history: &History<W>) -> i8 {
-    if plan.says_corrections() {
+fn predicted_correction<W: Width>(plan: &Plan, history: &History<W>) -> i8 {
+    if plan.often_corrects() {
         history.correction()
     } else {
         0
@@ -244,7 +244,7 @@ fn is_exception(plan: &Plan, symbol: &Symbol) -> bool {
     match symbol.class {
         Class::Missing => true,
         Class::Raw => plan.kind != ColumnKind::Str,
-        Class::Number => symbol.correction != 0 && !plan.says_corrections(),
+        Class::Number => symbol.correction != 0 && !plan.often_corrects(),
         Class::Recent => false,
     }
 }
@@ -255,13 +255,13 @@ fn cell<B: Bits, W: Width>(
     plan: &Plan,
     history: &mut History<W>,
     mode: Mode,
-    foretold: bool,
+    predicted: bool,
     symbol: &mut Symbol,
     texts: (usize, &mut impl Texts),
 ) -> Result<(), CodeError> {
     if mode == Mode::Quiet {
         let hit = B::WRITES && is_hit(plan, history, symbol);
-        if foretold || !bits.bit(!hit)? {
+        if predicted || !bits.bit(!hit)? {
             if history.missing() {
                 *symbol = Symbol {
                     class: Class::Missing,
@@ -275,7 +275,7 @@ fn cell<B: Bits, W: Width>(
                 };
                 *symbol = Symbol {
                     class,
-                    correction: foretold_correction(plan, history),
+                    correction: predicted_correction(plan, history),
                     code: 0,
                 };
                 share(&mut history.zeros, true);
@@ -300,7 +300,7 @@ fn cell<B: Bits, W: Width>(
         remembered(bits, plan, history, symbol, 0)?;
     } else {
         let item = is_item(plan, history, mode);
-        let surprise = if item && foretold {
+        let surprise = if item && predicted {
             false
         } else {
             plan.exceptional && bits.bit(is_exception(plan, symbol))?
@@ -313,7 +313,7 @@ fn cell<B: Bits, W: Width>(
         } else {
             let hit = B::WRITES && is_hit(plan, history, symbol);
             if bits.bit(hit)? {
-                let correction = foretold_correction(plan, history);
+                let correction = predicted_correction(plan, history);
                 *symbol = Symbol {
                     class: Class::Number,
                     correction,
@@ -372,7 +372,7 @@ fn exception<B: Bits, W: Width>(
 ) -> Result<(), CodeError> {
     let corrects = matches!(plan.kind, ColumnKind::F32 | ColumnKind::F64)
         && !matches!(plan.params.scale, Scale::Bits | Scale::Levels)
-        && !plan.says_corrections();
+        && !plan.often_corrects();
     let misses = plan.nullable && !history.missing();
     let raw = plan.is_number();
     if corrects && !bits.bit(symbol.class != Class::Number)? {
@@ -428,7 +428,7 @@ fn number<B: Bits, W: Width>(
         }
         ColumnKind::Str => text(bits, plan, symbol, column, texts)?,
         ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64 => {
-            let says = plan.says_corrections();
+            let says = plan.often_corrects();
             let least = u64::from(nonzero && !says);
             let k = rice_bits(history.mean) + plan.shift;
             let code = golomb(bits, symbol.code.wrapping_sub(least), k)?;

@@ -88,7 +88,7 @@ pub(crate) fn new_text<B: Bits>(
     if len > MAX_VALUE_TEXT_BYTES as u64 {
         return Err(CodeError::Decode(DecodeError::Invalid("text")));
     }
-    for at in 0..len as usize {
+    for at in 0..usize::try_from(len).unwrap_or(0) {
         let byte = if B::WRITES { texts.byte(column, at) } else { 0 };
         let byte = (bits.bits(u64::from(byte), 8)? & 0xff) as u8;
         texts.take(column, byte)?;

@@ -40,7 +40,7 @@ pub(crate) fn cells<B: Bits, W: Width>(
     let time_coded = row.timed && bits.bit(time != 0)?;
     // A reader keeps "not as foretold" in `code` and "exception" in `class` until the values come.
     for (symbol, history) in symbols.iter_mut().zip(row.columns.iter()) {
-        let surprise = bits.bit(!is_foretold(symbol, history.missing()))?;
+        let surprise = bits.bit(!is_predicted(symbol, history.missing()))?;
         if !B::WRITES {
             *symbol = Symbol {
                 class: Class::Number,
@@ -101,7 +101,7 @@ pub(crate) fn cells<B: Bits, W: Width>(
     Ok(time)
 }
 
-fn is_foretold(symbol: &Symbol, missing: bool) -> bool {
+fn is_predicted(symbol: &Symbol, missing: bool) -> bool {
     if missing {
         symbol.class == Class::Missing
     } else {
@@ -112,7 +112,7 @@ fn is_foretold(symbol: &Symbol, missing: bool) -> bool {
 /// Whether a value follows; a reader has the bitmap's bit in `code`.
 fn is_told(writes: bool, symbol: &Symbol, missing: bool) -> bool {
     if writes {
-        !is_foretold(symbol, missing)
+        !is_predicted(symbol, missing)
     } else {
         symbol.code != 0
     }
