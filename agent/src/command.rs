@@ -150,7 +150,7 @@ pub fn send(config: &Config, input: &mut dyn Read) -> anyhow::Result<u64> {
 
 /// Stores lines in the spool of an agent that does not run.
 fn store(config: &Config, text: &str) -> anyhow::Result<u64> {
-    let clock = Clock::start();
+    let clock = Clock::of_boot();
     let mut engine = open_engine(config, clock)?;
     let mut stored = 0;
     for line in text.lines() {
