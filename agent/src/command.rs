@@ -242,7 +242,7 @@ impl Way {
         {
             return Ok(Self::Agent(stream));
         }
-        let clock = Clock::start();
+        let clock = Clock::of_boot();
         Ok(Self::Spool {
             engine: Box::new(open_engine(config, clock)?),
             clock,
@@ -348,7 +348,7 @@ mod tests {
     fn the_status_shows_the_refused_parts_of_each_source() {
         let folder = tempfile::tempdir().unwrap();
         let config = config(&folder);
-        let clock = Clock::start();
+        let clock = Clock::of_boot();
         let engine = open_engine(&config, clock).unwrap();
         let refusals = [Arc::new(Refusals::new("send", clock))];
         refusals[0].refuse(&"line 2, column 3", &"not a number", b"v=oops");

@@ -1,5 +1,6 @@
 //! The engine's thread: hands it what comes from sources and link, carries out what it says.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use headwater_spool::Disk;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Notify, mpsc};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, wall_error};
 use crate::pipeline::engine::{Engine, Event, OfferError, Output};
 use crate::source::Feed;
 use crate::source::refusals::{NOTICE_MS, Refusals};
@@ -34,8 +35,8 @@ pub struct Inlet {
     pub resumes: bool,
     /// What it gives.
     pub queue: mpsc::Receiver<Feed>,
-    /// What found no room and is offered again.
-    pub waiting: Option<Feed>,
+    /// What was taken from the queue and not yet by the engine.
+    pub waiting: VecDeque<Feed>,
     /// It has given its last.
     pub ended: bool,
 }
@@ -70,8 +71,8 @@ impl<D: Disk> Desk<D> {
         let mut refusals_due = self.clock.now().mono;
         let mut in_ram = false;
         loop {
-            let now = self.clock.now();
-            let more = self.take_readings(now);
+            let more = self.take_readings();
+            let now = self.look_at_clocks();
             while let Ok(event) = self.events.try_recv() {
                 self.take_event(&event, now);
             }
@@ -94,7 +95,7 @@ impl<D: Disk> Desk<D> {
             }
             let wakeup = self.engine.next_wakeup().into_iter();
             let status = self.status.as_ref().map(|(_, pace)| pace.look_at());
-            let waiting = self.inlets.iter().any(|inlet| inlet.waiting.is_some());
+            let waiting = self.inlets.iter().any(|inlet| !inlet.waiting.is_empty());
             let retry = waiting.then(|| now.mono.plus(50));
             let due = wakeup.chain(status).chain(retry).min();
             let due = due.unwrap_or(now.mono.plus(60_000));
@@ -114,14 +115,13 @@ impl<D: Disk> Desk<D> {
     /// and the epochs end.
     async fn finish(mut self) {
         loop {
-            let now = self.clock.now();
             let before = self.engine.counters().busy;
-            if !self.take_readings(now) || self.engine.counters().busy > before {
+            if !self.take_readings() || self.engine.counters().busy > before {
                 break;
             }
         }
         self.send_rest().await;
-        let now = self.clock.now();
+        let now = self.look_at_clocks();
         self.engine.stop(now);
         if let Some((path, _)) = &self.status {
             write_status(path, &crate::status::of(&self.engine, &self.refusals, now));
@@ -131,7 +131,7 @@ impl<D: Disk> Desk<D> {
     /// Sends what is stored, for a short time and only over an open link. The ends of the epochs
     /// come after it: a refusal heard here may still add its gap to one.
     async fn send_rest(&mut self) {
-        let mut now = self.clock.now();
+        let mut now = self.look_at_clocks();
         let end = now.mono.plus(FAREWELL_MS);
         self.engine.flush(now);
         loop {
@@ -169,33 +169,45 @@ impl<D: Disk> Desk<D> {
         true
     }
 
+    /// Reads the clocks, and asks the kernel of the wall clock where the engine wants it.
+    fn look_at_clocks(&mut self) -> Now {
+        let now = self.clock.now();
+        if self.engine.wants_clock(now) {
+            self.engine.handle(Event::Clock(wall_error()), now);
+        }
+        now
+    }
+
     /// Takes what sources gave, a turn each. Says whether there may be more at once.
-    fn take_readings(&mut self, now: Now) -> bool {
+    fn take_readings(&mut self) -> bool {
         let mut more = false;
-        for inlet in &mut self.inlets {
-            for turn in 0..=TURN_READINGS {
-                if turn == TURN_READINGS {
-                    more = true;
-                    break;
-                }
-                let feed = match inlet
-                    .waiting
-                    .take()
-                    .map_or_else(|| inlet.queue.try_recv(), Ok)
-                {
-                    Ok(feed) => feed,
+        for at in 0..self.inlets.len() {
+            let inlet = &mut self.inlets[at];
+            while inlet.waiting.len() < TURN_READINGS {
+                match inlet.queue.try_recv() {
+                    Ok(feed) => inlet.waiting.push_back(feed),
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => {
                         inlet.ended = true;
                         break;
                     }
-                };
-                let refusals = self.refusals.get(inlet.source);
+                }
+            }
+            if inlet.waiting.is_empty() {
+                continue;
+            }
+            let is_full = inlet.waiting.len() == TURN_READINGS;
+            // After they were taken: a clock that was set before holds for them.
+            let now = self.look_at_clocks();
+            let inlet = &mut self.inlets[at];
+            let refusals = self.refusals.get(inlet.source);
+            while let Some(feed) = inlet.waiting.pop_front() {
                 if let Some(back) = offer(&mut self.engine, inlet, refusals, feed, now) {
-                    inlet.waiting = Some(back);
+                    inlet.waiting.push_front(back);
                     break;
                 }
             }
+            more |= is_full && inlet.waiting.is_empty();
         }
         more
     }
@@ -241,7 +253,7 @@ impl<D: Disk> Desk<D> {
         let ended = self
             .inlets
             .iter()
-            .all(|inlet| inlet.ended && inlet.waiting.is_none());
+            .all(|inlet| inlet.ended && inlet.waiting.is_empty());
         ended
             && self.engine.lanes().all(|lane| lane.memory_bytes == 0)
             && self.engine.sender().is_drained()
@@ -279,7 +291,7 @@ fn offer<D: Disk>(
             engine.offer_line(source, lane, *time, line, *cursor, now)
         }
         Feed::Lost(lost) => {
-            engine.lost(source, lane, *lost);
+            engine.lost(source, lane, *lost, now);
             return None;
         }
         Feed::Flush(_) => {
@@ -345,7 +357,7 @@ mod tests {
             lane: Lane::Normal,
             resumes: false,
             queue,
-            waiting: None,
+            waiting: VecDeque::new(),
             ended: false,
         };
         let column = |name: &str| ColumnDef {

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Memory is bounded: `memory.readings_kib` for readings not yet on disk, `memory.fallback_kib` for
-//! records while the disk cannot be written, 128 readings per source on their way, one bundle of at
+//! records while the disk cannot be written, 192 readings per source on their way, one bundle of at
 //! most 128 KiB being packed, one on its way to the link and those that the link holds (32 at most,
 //! and no more bytes than the collector's credit).
 

@@ -3,6 +3,7 @@
 //! Order of a stop: sources, then the engine stores what they gave and sends it while the collector
 //! answers, ends its epochs and syncs, then the link is dropped.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -17,7 +18,7 @@ use headwater_spool::RealDisk;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, boot_id, wall_error};
 use crate::config::{Config, SEND_SOURCE, Source, SourceKind};
 use crate::desk::{Desk, Inlet};
 use crate::doctor;
@@ -41,7 +42,7 @@ pub struct Options {
     pub until_drained: bool,
 }
 
-/// The engine's settings under a configuration.
+/// The engine's settings under a configuration, in boot `boot`.
 #[must_use]
 pub fn settings(config: &Config, boot: u64) -> Settings {
     let source = |source: &Source| SourceSettings {
@@ -78,7 +79,7 @@ pub fn settings(config: &Config, boot: u64) -> Settings {
     }
 }
 
-/// Opens the spool of a configuration.
+/// Opens the spool of a configuration. `clock` counts from this boot.
 ///
 /// # Errors
 /// With what to do about it.
@@ -92,7 +93,8 @@ pub fn open_engine(config: &Config, clock: Clock) -> anyhow::Result<Engine<RealD
     })?;
     let settings = Settings {
         dictionary: config.dictionary.as_deref().and_then(dictionary),
-        ..settings(config, random())
+        clock: wall_error(),
+        ..settings(config, boot_id())
     };
     let engine = Engine::open(disk, settings, &mut random, clock.now())?;
     for trouble in engine.trouble() {
@@ -116,7 +118,7 @@ fn dictionary(path: &Path) -> Option<Arc<[u8]>> {
 /// # Errors
 /// What kept it from starting, or which part ended early.
 pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
-    let clock = Clock::start();
+    let clock = Clock::of_boot();
     let mut shutdown = Shutdown::listen().context("cannot catch signals")?;
     let engine = open_engine(&config, clock)?;
     let password = match &config.collector.login {
@@ -276,7 +278,7 @@ impl Sources {
             lane,
             resumes,
             queue,
-            waiting: None,
+            waiting: VecDeque::new(),
             ended: false,
         });
         outlet

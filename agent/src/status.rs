@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headwater_proto::time::{Millis, Now};
+use headwater_proto::time::{Base, Millis, Now};
 use headwater_spool::Disk;
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +81,15 @@ pub struct Status {
     /// What the start could not do with files it found.
     #[serde(default)]
     pub trouble: Vec<String>,
+    /// The kernel says that the wall clock is synchronised, and the collector does not speak against it.
+    #[serde(default)]
+    pub clock_synced: bool,
+    /// Most that the wall clock is off, in milliseconds, if that is known.
+    #[serde(default)]
+    pub clock_error_ms: Option<u32>,
+    /// The wall clock cannot be right: rows are dated by the uptime of this boot.
+    #[serde(default)]
+    pub clock_unset: bool,
     /// Resident memory, if known.
     pub memory_bytes: Option<u64>,
     /// Each lane.
@@ -216,7 +225,7 @@ pub fn of<D: Disk>(engine: &Engine<D>, refusals: &[Arc<Refusals>], now: Now) -> 
         device: engine.device().as_str().to_owned(),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
         at_us: now.wall.0,
-        uptime_ms: now.mono.0,
+        uptime_ms: now.mono.since(engine.opened_at()),
         connected: sender.is_open(),
         credit_bytes: sender.credit(),
         readings: counters.readings,
@@ -240,6 +249,9 @@ pub fn of<D: Disk>(engine: &Engine<D>, refusals: &[Arc<Refusals>], now: Now) -> 
         in_flight_bytes: sender.in_flight_bytes(),
         quota_bytes: engine.quota_bytes(),
         trouble: engine.trouble().to_vec(),
+        clock_synced: engine.clock().stamps().synced,
+        clock_error_ms: engine.clock().stamps().error_ms,
+        clock_unset: engine.clock().base() == Base::Uptime,
         memory_bytes: resident_bytes(),
         lanes: engine
             .lanes()

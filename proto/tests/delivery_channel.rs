@@ -120,6 +120,7 @@ impl World {
                 boot: 1,
                 base: Base::Wall,
                 end_named_in,
+                dated_by: None,
             };
             self.source.sender.add_epoch(held).unwrap();
         }

@@ -36,6 +36,7 @@ fn held(epoch: Epoch, first: u64, next: u64, ended: bool) -> HeldEpoch {
         boot: 1,
         base: Base::Wall,
         end_named_in: None,
+        dated_by: None,
     }
 }
 
@@ -574,4 +575,45 @@ fn what_was_received_is_delivered_though_it_may_not_be_forgotten_yet() {
     assert!(sender.is_delivered() && !sender.is_drained());
     sender.stored(Lane::Normal, LIVE, 3).unwrap();
     assert!(!sender.is_delivered());
+}
+
+#[test]
+fn an_epoch_of_a_boot_that_is_over_waits_until_the_record_that_dates_it_is_received() {
+    let record = |epoch, seq| RecordRef {
+        lane: Lane::Normal,
+        epoch,
+        seq,
+    };
+    let dated = |by| HeldEpoch {
+        dated_by: Some(by),
+        ..held(OLD, 0, 3, true)
+    };
+    // The record stands in a later epoch.
+    let mut sender = connected(&[dated(record(LIVE, 1)), held(LIVE, 0, 2, false)]);
+    assert_eq!(
+        publish(&mut sender, 9, Millis(0)),
+        [(LIVE, 0), (LIVE, 1)],
+        "and goes before what is older"
+    );
+    let received = ack(CREDIT, &[mark(LIVE, 2, 0)]);
+    sender.handle(Input::Ack(&received), Millis(1)).unwrap();
+    assert_eq!(
+        publish(&mut sender, 9, Millis(1)),
+        [(OLD, 0), (OLD, 1), (OLD, 2)]
+    );
+
+    // Where the receiver asks for the oldest, they go all the same.
+    let mut sender = connected(&[dated(record(LIVE, 0)), held(LIVE, 0, 1, false)]);
+    assert_eq!(publish(&mut sender, 9, Millis(0)), [(LIVE, 0)]);
+    let reject = Reject {
+        origin: device(),
+        lane: Lane::Normal,
+        epoch: OLD,
+        range: SeqRange::new(1, 2),
+        reason: RejectReason::TooManyHoles,
+    };
+    sender.handle(Input::Reject(&reject), Millis(1)).unwrap();
+    let later = Millis(60_000);
+    sender.handle(Input::Tick, later).unwrap();
+    assert_eq!(publish(&mut sender, 1, later), [(OLD, 0)]);
 }

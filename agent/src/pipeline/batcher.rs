@@ -1,19 +1,22 @@
 //! Core: gathers readings of one lane into batches and numbers their schemas.
 //!
-//! A batch holds rows of one source and one shape (names, units and types of the columns). A
-//! source that cannot resume may have several shapes open; one that resumes has a single batch
-//! open at a time, so that the cursor in each record covers exactly the rows up to it.
+//! A batch holds rows of one source, of one shape (names, units and types of the columns), and of
+//! times that count from one base. A source that cannot resume may have several shapes open; one that
+//! resumes has a single batch open at a time, so that the cursor in each record covers exactly the
+//! rows up to it.
 
 use std::sync::Arc;
 
+use headwater_proto::bundle::Stamps;
 use headwater_proto::codec::{BatchHeader, Encoder, Limits, Rows, fit};
 use headwater_proto::schema::{Column, Schema, Series};
-use headwater_proto::time::{Millis, UnixMicros};
+use headwater_proto::time::{Base, Millis, UnixMicros};
 
 use super::admit::{Refused, Sample};
 use super::drift::{Drift, SURE_ROWS};
 use super::record::{Cursor, MAX_SNAPSHOT_SCHEMAS};
 use super::text::TextBatch;
+use super::timekeeper::{Dated, worse};
 
 /// Most shapes a lane remembers; beyond it the one that has rested longest is forgotten.
 pub const MAX_SHAPES: usize = MAX_SNAPSHOT_SCHEMAS / 4;
@@ -38,12 +41,68 @@ pub struct Closed {
     pub new_schema: Option<(u32, Vec<u8>)>,
     /// What the frame holds.
     pub content: Content,
-    /// Time of its earliest sample.
-    pub first_time: UnixMicros,
-    /// Time of its latest sample.
-    pub last_time: UnixMicros,
+    /// What holds for the times of all its rows.
+    pub times: Times,
     /// Where the source resumes after it.
     pub cursor: Option<Cursor>,
+}
+
+/// The times of a batch's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// Where they count from.
+    pub base: Base,
+    /// The worst that was known of the wall clock when they were taken.
+    pub stamps: Stamps,
+    /// The earliest, in microseconds.
+    pub first_us: i64,
+    /// The latest, in microseconds.
+    pub last_us: i64,
+}
+
+impl Times {
+    const fn of(dated: Dated) -> Self {
+        let Dated { base, us, stamps } = dated;
+        Self {
+            base,
+            stamps,
+            first_us: us,
+            last_us: us,
+        }
+    }
+
+    fn add(&mut self, dated: Dated) {
+        self.first_us = self.first_us.min(dated.us);
+        self.last_us = self.last_us.max(dated.us);
+        self.stamps = worse(self.stamps, dated.stamps);
+    }
+
+    /// The earliest and the latest as wall time, if they are.
+    #[must_use]
+    pub fn span(&self) -> Option<(UnixMicros, UnixMicros)> {
+        let span = (UnixMicros(self.first_us), UnixMicros(self.last_us));
+        (self.base == Base::Wall).then_some(span)
+    }
+}
+
+/// Which batches have their turn: a lane that changes its base begins an epoch, so it does not do
+/// that for every batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// Base of the lane's epoch.
+    pub base: Base,
+    /// Batches of the other base do not close for their age before this.
+    pub others_from: Millis,
+}
+
+impl Turn {
+    fn due(self, base: Base, due: Millis) -> Millis {
+        if base == self.base {
+            due
+        } else {
+            due.max(self.others_from)
+        }
+    }
 }
 
 /// Payload of the frame of a closed batch.
@@ -79,6 +138,7 @@ struct Dictionary {
 struct Text {
     source: usize,
     batch: TextBatch,
+    times: Times,
     opened: Millis,
     cursor: Option<Cursor>,
 }
@@ -95,7 +155,7 @@ struct Shape {
     /// Rows of earlier batches that the next fit looks at, at most [`SURE_ROWS`].
     seen: Rows,
     opened: Millis,
-    times: (i64, i64),
+    times: Times,
     cursor: Option<Cursor>,
     used: u64,
 }
@@ -126,17 +186,18 @@ impl Batcher {
     /// Whether a reading must wait until `source`'s other open batch is closed, because its cursor
     /// would otherwise pass rows that are not in a record yet.
     #[must_use]
-    pub fn must_close_first(&self, source: usize, sample: Option<&Sample<'_>>) -> bool {
-        let text = self
-            .texts
-            .iter()
-            .any(|text| text.source == source && !text.batch.is_empty());
+    pub fn must_close_first(&self, source: usize, sample: Option<&Sample<'_>>, base: Base) -> bool {
+        let text = self.texts.iter().any(|text| {
+            text.source == source
+                && !text.batch.is_empty()
+                && (sample.is_some() || text.times.base != base)
+        });
         let rows = self.shapes.iter().any(|shape| {
             shape.source == source
                 && !shape.rows.is_empty()
-                && sample.is_none_or(|sample| !shape.fits(sample))
+                && sample.is_none_or(|sample| !shape.fits(sample, base))
         });
-        rows || (text && sample.is_some())
+        rows || text
     }
 
     /// Adds a reading that was admitted. Says whether the batch is now full.
@@ -147,6 +208,7 @@ impl Batcher {
         &mut self,
         source: usize,
         sample: &Sample<'_>,
+        dated: Dated,
         cursor: Option<Cursor>,
         now: Millis,
     ) -> Result<bool, Refused> {
@@ -154,11 +216,12 @@ impl Batcher {
         let at = match self
             .shapes
             .iter()
-            .position(|s| s.source == source && s.fits(sample))
+            .position(|s| s.source == source && s.fits(sample, dated.base))
         {
             Some(at) => at,
             None => {
-                self.shapes.push(Shape::new(source, sample, &self.tags));
+                let shape = Shape::new(source, sample, Times::of(dated), &self.tags);
+                self.shapes.push(shape);
                 self.shapes.len() - 1
             }
         };
@@ -168,16 +231,13 @@ impl Batcher {
         let values: Vec<_> = sample.fields.iter().map(|field| field.value).collect();
         shape
             .rows
-            .push_row(sample.time.0, series, &values)
+            .push_row(dated.us, series, &values)
             .map_err(|_| Refused::Empty)?;
         if shape.rows.len() == 1 {
             shape.opened = now;
-            shape.times = (sample.time.0, sample.time.0);
+            shape.times = Times::of(dated);
         }
-        shape.times = (
-            shape.times.0.min(sample.time.0),
-            shape.times.1.max(sample.time.0),
-        );
+        shape.times.add(dated);
         shape.cursor = cursor.or(shape.cursor);
         Ok(shape.rows.len() >= self.limits.rows || shape.rows.approx_bytes() >= self.limits.bytes)
     }
@@ -190,7 +250,7 @@ impl Batcher {
         &mut self,
         source: usize,
         name: &str,
-        time: UnixMicros,
+        dated: Dated,
         line: &[u8],
         cursor: Option<Cursor>,
         now: Millis,
@@ -198,13 +258,15 @@ impl Batcher {
         if line.len() > self.limits.bytes {
             return Err(Refused::Line(line.len()));
         }
-        let at = match self.texts.iter().position(|text| text.source == source) {
+        let of_source = |text: &Text| text.source == source && text.times.base == dated.base;
+        let at = match self.texts.iter().position(of_source) {
             Some(at) => at,
             None => {
                 let batch = TextBatch::new(name);
                 self.texts.push(Text {
                     source,
                     batch,
+                    times: Times::of(dated),
                     opened: now,
                     cursor: None,
                 });
@@ -214,61 +276,69 @@ impl Batcher {
         let text = &mut self.texts[at];
         if text.batch.is_empty() {
             text.opened = now;
+            text.times = Times::of(dated);
         }
-        text.batch.push(time, line);
+        text.times.add(dated);
+        text.batch.push(UnixMicros(dated.us), line);
         text.cursor = cursor.or(text.cursor);
         Ok(text.batch.lines() >= self.limits.rows || text.batch.bytes() >= self.limits.bytes)
     }
 
-    /// Closes the oldest batch that `which` asks for; `None` if there is none.
-    pub fn close(&mut self, which: Which, now: Millis) -> Option<Closed> {
-        let age = self.limits.age_ms;
+    /// Closes a batch that `which` asks for, first those of the lane's base, then the oldest; `None` if
+    /// there is none.
+    pub fn close(&mut self, which: Which, turn: Turn, now: Millis) -> Option<Closed> {
         let limits = self.limits;
-        let wanted = |source: usize, opened: Millis, full: bool| match which {
+        let wanted = |source: usize, base: Base, opened: Millis, full: bool| match which {
             Which::All => true,
             Which::Of(wanted) => wanted == source,
             Which::Full => full,
-            Which::Due => opened.plus(age) <= now,
+            Which::Due => turn.due(base, opened.plus(limits.age_ms)) <= now,
         };
-        let text = self.texts.iter_mut().find(|text| {
+        let texts = self.texts.iter().enumerate().filter_map(|(at, text)| {
             let full = text.batch.lines() >= limits.rows || text.batch.bytes() >= limits.bytes;
-            !text.batch.is_empty() && wanted(text.source, text.opened, full)
+            let base = text.times.base;
+            let asked = !text.batch.is_empty() && wanted(text.source, base, text.opened, full);
+            asked.then_some((base != turn.base, text.opened, Open::Text(at)))
         });
-        if let Some(text) = text {
-            return Some(text.close(self.dictionary.as_mut(), &mut self.next_number));
+        let shapes = self.shapes.iter().enumerate().filter_map(|(at, shape)| {
+            let (rows, base) = (&shape.rows, shape.times.base);
+            let full = rows.len() >= limits.rows || rows.approx_bytes() >= limits.bytes;
+            let asked = !rows.is_empty() && wanted(shape.source, base, shape.opened, full);
+            asked.then_some((base != turn.base, shape.opened, Open::Rows(at)))
+        });
+        let first = texts
+            .chain(shapes)
+            .min_by_key(|(other, opened, _)| (*other, *opened));
+        let (_, _, open) = first?;
+        match open {
+            Open::Text(at) => {
+                let dictionary = self.dictionary.as_mut();
+                Some(self.texts[at].close(dictionary, &mut self.next_number))
+            }
+            Open::Rows(at) => {
+                let closed = self.shapes[at].close(&mut self.next_number);
+                self.forget_shapes();
+                Some(closed)
+            }
         }
-        let at = self
-            .shapes
-            .iter()
-            .enumerate()
-            .filter(|(_, shape)| {
-                let full =
-                    shape.rows.len() >= limits.rows || shape.rows.approx_bytes() >= limits.bytes;
-                !shape.rows.is_empty() && wanted(shape.source, shape.opened, full)
-            })
-            .min_by_key(|(_, shape)| shape.opened)
-            .map(|(at, _)| at)?;
-        let closed = self.shapes[at].close(&mut self.next_number);
-        self.forget_shapes();
-        Some(closed)
     }
 
     /// When the next batch is due.
     #[must_use]
-    pub fn next_due(&self) -> Option<Millis> {
+    pub fn next_due(&self, turn: Turn) -> Option<Millis> {
         let rows = self
             .shapes
             .iter()
             .filter(|s| !s.rows.is_empty())
-            .map(|s| s.opened);
+            .map(|s| (s.times.base, s.opened));
         let texts = self
             .texts
             .iter()
             .filter(|t| !t.batch.is_empty())
-            .map(|t| t.opened);
+            .map(|t| (t.times.base, t.opened));
         rows.chain(texts)
+            .map(|(base, opened)| turn.due(base, opened.plus(self.limits.age_ms)))
             .min()
-            .map(|opened| opened.plus(self.limits.age_ms))
     }
 
     /// Bytes of the open batches, in memory.
@@ -320,6 +390,13 @@ impl Batcher {
     }
 }
 
+/// The place of an open batch.
+#[derive(Debug, Clone, Copy)]
+enum Open {
+    Text(usize),
+    Rows(usize),
+}
+
 /// Which batches to close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
@@ -335,7 +412,6 @@ pub enum Which {
 
 impl Text {
     fn close(&mut self, dictionary: Option<&mut Dictionary>, next_number: &mut u32) -> Closed {
-        let (first_time, last_time) = self.batch.times();
         let mut new_schema = None;
         let dictionary = dictionary.map(|known| {
             let number = *known.number.get_or_insert_with(|| {
@@ -350,15 +426,14 @@ impl Text {
             source: self.source,
             content: Content::Text(self.batch.close(dictionary)),
             new_schema,
-            first_time,
-            last_time,
+            times: self.times,
             cursor: self.cursor,
         }
     }
 }
 
 impl Shape {
-    fn new(source: usize, sample: &Sample<'_>, tags: &[(String, String)]) -> Self {
+    fn new(source: usize, sample: &Sample<'_>, times: Times, tags: &[(String, String)]) -> Self {
         let columns = sample
             .fields
             .iter()
@@ -379,15 +454,17 @@ impl Shape {
             numbered: None,
             drift: Drift::default(),
             opened: Millis(0),
-            times: (0, 0),
+            times,
             cursor: None,
             used: 0,
         }
     }
 
-    /// Whether the shape's columns are those of `sample` and it has room for its series.
-    fn fits(&self, sample: &Sample<'_>) -> bool {
-        self.schema.columns.len() == sample.fields.len()
+    /// Whether the shape's columns are those of `sample`, whose time counts from `base`, and it has
+    /// room for its series.
+    fn fits(&self, sample: &Sample<'_>, base: Base) -> bool {
+        self.times.base == base
+            && self.schema.columns.len() == sample.fields.len()
             && self
                 .schema
                 .columns
@@ -474,8 +551,7 @@ impl Shape {
             source: self.source,
             new_schema,
             content: Content::Batch(payload),
-            first_time: UnixMicros(self.times.0),
-            last_time: UnixMicros(self.times.1),
+            times: self.times,
             cursor: self.cursor,
         }
     }

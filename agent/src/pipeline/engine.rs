@@ -17,9 +17,10 @@ use headwater_proto::delivery::{HeldEpoch, Input, Sender};
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::{Epoch, Lane};
 use headwater_proto::message::{Gap, GapReason, Stage};
-use headwater_proto::time::{Millis, Now, UnixMicros};
+use headwater_proto::time::{Base, Millis, Now, UnixMicros};
 use headwater_spool::{Disk, Lanes, Log};
 
+mod bases;
 mod epochs;
 mod lane;
 mod lives;
@@ -44,7 +45,8 @@ pub use types::{
 
 use super::admit::{Refused, Sample, admit};
 use super::batcher::{Closed, Content, Which};
-use super::record::{Cursor, Envelope};
+use super::record::{Cursor, Envelope, Life, Unclean};
+use super::timekeeper::{Dated, Timekeeper};
 use lane::{LaneState, Overflow};
 
 /// Most epochs that the sender holds; more wait until older ones are committed.
@@ -58,6 +60,16 @@ type AgentSender = Sender<MAX_EPOCHS, MAX_FLIGHTS>;
 /// The engine of one agent.
 pub struct Engine<D: Disk> {
     settings: Settings,
+    clock: Timekeeper,
+    /// The base of new rows' times, as of the last look at the clock.
+    base: Base,
+    /// Since when rows count from this boot, in its uptime.
+    counted_since: Option<Millis>,
+    /// What was last said of the boot's wall time.
+    told: Option<bases::Told>,
+    /// What the collector's answers are measured by.
+    asked: send::Asked,
+    opened: Millis,
     spool: Lanes<D>,
     dead_letters: Log<D>,
     lives: lives::Lives<D>,
@@ -113,9 +125,16 @@ impl<D: Disk> Engine<D> {
             .collect();
         let random = (entropy(), entropy());
         let sender = AgentSender::new(settings.device.clone(), settings.sender, entropy());
+        let clock = Timekeeper::new(settings.clock, now);
         let mut engine = Self {
             bound: vec![None; settings.sources.len()],
             settings,
+            base: clock.base(),
+            clock,
+            counted_since: None,
+            told: None,
+            asked: send::Asked::default(),
+            opened: now.mono,
             spool,
             dead_letters,
             lives,
@@ -135,7 +154,11 @@ impl<D: Disk> Engine<D> {
             trouble,
         };
         for at in 0..Lane::AGENT.len() {
-            engine.add_lane(at);
+            engine.add_lane(at)?;
+        }
+        engine.counted_since = engine.counted_before();
+        for at in 0..engine.lanes.len() {
+            engine.announce_stored(at);
         }
         for at in 0..engine.lanes.len() {
             engine.begin_lane(at, now);
@@ -189,6 +212,7 @@ impl<D: Disk> Engine<D> {
         now: Now,
     ) -> Result<(), OfferError> {
         let at = self.index_of(lane);
+        self.follow_the_clock(now);
         if let Err(refused) = admit(sample) {
             self.counters.refused += 1;
             return Err(refused.into());
@@ -198,20 +222,17 @@ impl<D: Disk> Engine<D> {
             .iter()
             .filter(|field| field.value.is_some())
             .count() as u64;
-        if !self.may_take(at, source, cursor, samples, sample.time, now)? {
+        let dated = self.clock.date(sample.time, now);
+        if !self.may_take(at, source, cursor, samples, dated, now)? {
             return Ok(());
         }
         let resumes = self.settings.sources[source].resumes;
-        if resumes
-            && self.lanes[at]
-                .batcher
-                .must_close_first(source, Some(sample))
-        {
+        let batcher = &self.lanes[at].batcher;
+        if resumes && batcher.must_close_first(source, Some(sample), dated.base) {
             self.close(at, Which::Of(source), now);
         }
-        let full = self.lanes[at]
-            .batcher
-            .push(source, sample, cursor, now.mono)?;
+        let batcher = &mut self.lanes[at].batcher;
+        let full = batcher.push(source, sample, dated, cursor, now.mono)?;
         self.took(at, samples, full, now);
         Ok(())
     }
@@ -233,16 +254,19 @@ impl<D: Disk> Engine<D> {
         now: Now,
     ) -> Result<(), OfferError> {
         let at = self.index_of(lane);
-        if !self.may_take(at, source, cursor, 1, time, now)? {
+        self.follow_the_clock(now);
+        let dated = self.clock.date(time, now);
+        if !self.may_take(at, source, cursor, 1, dated, now)? {
             return Ok(());
         }
         let SourceSettings { name, resumes } = &self.settings.sources[source];
         let (name, resumes) = (name.clone(), *resumes);
-        if resumes && self.lanes[at].batcher.must_close_first(source, None) {
+        let batcher = &self.lanes[at].batcher;
+        if resumes && batcher.must_close_first(source, None, dated.base) {
             self.close(at, Which::Of(source), now);
         }
         let batcher = &mut self.lanes[at].batcher;
-        let full = batcher.push_line(source, &name, time, line, cursor, now.mono)?;
+        let full = batcher.push_line(source, &name, dated, line, cursor, now.mono)?;
         self.took(at, 1, full, now);
         Ok(())
     }
@@ -254,7 +278,7 @@ impl<D: Disk> Engine<D> {
         source: usize,
         cursor: Option<Cursor>,
         samples: u64,
-        time: UnixMicros,
+        dated: Dated,
         now: Now,
     ) -> Result<bool, OfferError> {
         let SourceSettings { name, resumes } = &self.settings.sources[source];
@@ -284,7 +308,8 @@ impl<D: Disk> Engine<D> {
         }
         self.counters.busy += 1;
         if !resumes {
-            self.note_overflow(at, source, Lost::one(samples, time));
+            let time = (dated.base == Base::Wall).then_some(UnixMicros(dated.us));
+            self.note_overflow(at, source, samples, time.zip(time));
         }
         Err(OfferError::Busy)
     }
@@ -302,24 +327,24 @@ impl<D: Disk> Engine<D> {
         !resumes && in_ram < self.settings.fallback_bytes
     }
 
-    fn note_overflow(&mut self, at: usize, source: usize, lost: Lost) {
-        self.counters.lost_samples += lost.samples;
-        let Lost {
-            samples,
-            first: UnixMicros(first),
-            last: UnixMicros(last),
-        } = lost;
+    fn note_overflow(
+        &mut self,
+        at: usize,
+        source: usize,
+        samples: u64,
+        span: Option<(UnixMicros, UnixMicros)>,
+    ) {
+        self.counters.lost_samples += samples;
         let overflow = &mut self.lanes[at].overflow;
         if let Some(known) = overflow.iter_mut().find(|known| known.source == source) {
             known.samples += samples;
-            known.first = known.first.min(first);
-            known.last = known.last.max(last);
+            let both = known.span.zip(span);
+            known.span = both.map(|((a, b), (c, d))| (a.min(c), b.max(d)));
         } else {
             overflow.push(Overflow {
                 source,
                 samples,
-                first,
-                last,
+                span,
             });
         }
     }
@@ -334,7 +359,12 @@ impl<D: Disk> Engine<D> {
 
     /// Closes batches and stores them.
     fn close(&mut self, at: usize, which: Which, now: Now) {
-        while let Some(closed) = self.lanes[at].batcher.close(which, now.mono) {
+        loop {
+            let lane = &mut self.lanes[at];
+            let turn = lane.turn();
+            let Some(closed) = lane.batcher.close(which, turn, now.mono) else {
+                return;
+            };
             self.store(at, &closed, now);
         }
     }
@@ -352,10 +382,15 @@ impl<D: Disk> Engine<D> {
         let record = Envelope {
             seq: 0,
             epoch: None,
+            life: Life {
+                boot: self.settings.boot,
+                base: closed.times.base,
+            },
+            stamps: closed.times.stamps,
             source: &name,
             cursor: closed.cursor,
             live: !resumes,
-            last_time: Some(closed.last_time),
+            last_time: closed.times.span().map(|(_, last)| last),
             schema: schema.map(|(number, bytes)| (*number, bytes.as_slice())),
             frame: &bytes,
         };
@@ -375,14 +410,16 @@ impl<D: Disk> Engine<D> {
             .iter()
             .position(|known| known.source == closed.source);
         let overflow = overflow.map(|known| lane.overflow.swap_remove(known));
-        let unclean = lane.marks.source(name).and_then(|mark| mark.unclean_since);
-        let unclean = unclean.or(unnamed);
-        let part = name.parse().ok();
-        if let Some(since) = unclean {
+        let unclean = lane.marks.source(name).and_then(|mark| mark.unclean);
+        if let Some(Unclean { since }) = unclean.or(unnamed) {
+            let until = match closed.times.span() {
+                Some((first, _)) => Some(first),
+                None => self.clock.known_wall(now),
+            };
             let gap = Gap {
-                t_first: Some(since),
-                t_last: Some(closed.first_time.max(since)),
-                part: part.clone(),
+                t_first: since,
+                t_last: until.map(|until| since.map_or(until, |since| until.max(since))),
+                part: name.parse().ok(),
                 ..self.gap(lane_id, previous, GapReason::UncleanStop, now)
             };
             self.put_gap(at, &gap, now);
@@ -396,8 +433,8 @@ impl<D: Disk> Engine<D> {
         let lane = &self.lanes[at];
         let gap = Gap {
             samples: Some(overflow.samples),
-            t_first: Some(UnixMicros(overflow.first)),
-            t_last: Some(UnixMicros(overflow.last)),
+            t_first: overflow.span.map(|(first, _)| first),
+            t_last: overflow.span.map(|(_, last)| last),
             stage: Stage::Source,
             part: self.settings.sources[overflow.source].name.parse().ok(),
             ..self.gap(lane.lane, lane.epoch, GapReason::Overflow, now)
@@ -410,25 +447,55 @@ impl<D: Disk> Engine<D> {
     ///
     /// # Panics
     /// As [`Engine::offer`].
-    pub fn lost(&mut self, source: usize, lane: Lane, lost: Lost) {
+    pub fn lost(&mut self, source: usize, lane: Lane, lost: Lost, now: Now) {
         let at = self.index_of(lane);
+        self.follow_the_clock(now);
         self.counters.busy += 1;
-        self.note_overflow(at, source, lost);
+        let wall = |time| {
+            let Dated { base, us, .. } = self.clock.date(time, now);
+            (base == Base::Wall).then_some(UnixMicros(us))
+        };
+        let span = wall(lost.first).zip(wall(lost.last));
+        self.note_overflow(at, source, lost.samples, span);
+    }
+
+    /// Whether to ask the kernel about the wall clock, and to hand over its answer with
+    /// [`Event::Clock`]. To be asked before readings are offered, and after they were taken from
+    /// their sources: a clock that was set meanwhile holds for them.
+    pub fn wants_clock(&mut self, now: Now) -> bool {
+        self.clock.wants_measure(now)
+    }
+
+    /// When it was opened.
+    #[must_use]
+    pub const fn opened_at(&self) -> Millis {
+        self.opened
+    }
+
+    /// How good the wall clock is, and what the times of new rows count from.
+    #[must_use]
+    pub const fn clock(&self) -> &Timekeeper {
+        &self.clock
     }
 
     /// Takes in what happened.
     pub fn handle(&mut self, event: Event<'_>, now: Now) {
         let input = match event {
             Event::LinkUp => {
+                self.asked = send::Asked::default();
                 self.forget_sent_schemas();
                 Input::LinkUp
             }
             Event::LinkDown => {
+                self.asked = send::Asked::default();
                 self.unreadable = None;
                 Input::LinkDown
             }
             Event::Message(bytes) => return self.message(bytes, now),
+            Event::Clock(kernel) => return self.clock.measured(kernel, now),
             Event::Tick => {
+                self.follow_the_clock(now);
+                self.date_boot(now);
                 for at in 0..self.lanes.len() {
                     self.probe_disk(at, now);
                     self.close(at, Which::Due, now);
@@ -482,11 +549,13 @@ impl<D: Disk> Engine<D> {
             .into_iter()
             .chain(self.sender.next_wakeup())
             .chain(self.unreadable.map(|known| known.retry_at))
+            .chain([self.clock.next_measure()])
             .min()
     }
 
     /// Stores and syncs everything that was admitted, without ending anything.
     pub fn flush(&mut self, now: Now) {
+        self.follow_the_clock(now);
         for at in 0..self.lanes.len() {
             self.close(at, Which::All, now);
             self.sync_lane(at, now);
@@ -497,6 +566,7 @@ impl<D: Disk> Engine<D> {
     /// all is synced. What was published stays valid; nothing may be offered afterwards.
     pub fn stop(&mut self, now: Now) {
         self.flush(now);
+        self.date_boot(now);
         for at in 0..self.lanes.len() {
             for overflow in std::mem::take(&mut self.lanes[at].overflow) {
                 self.name_overflow(at, overflow, now);
@@ -509,9 +579,13 @@ impl<D: Disk> Engine<D> {
             if lane.ram.is_some() || lane.durable_seq == 0 {
                 continue;
             }
-            let end = self.epoch_end(at, lane.epoch, lane.next_seq + 1, true);
-            let frame = store::frame_of(&end);
-            self.put(at, Kind::EpochEnd, &store::own(&frame), now);
+            let over = lane::Over {
+                epoch: lane.epoch,
+                next: lane.next_seq + 1,
+                clean: true,
+            };
+            let end = self.epoch_end(at, over);
+            self.put_own(at, &end, now);
             self.sync_lane(at, now);
         }
         self.end_life();

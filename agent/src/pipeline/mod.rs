@@ -8,3 +8,4 @@ pub mod drift;
 pub mod engine;
 pub mod record;
 pub mod text;
+pub mod timekeeper;

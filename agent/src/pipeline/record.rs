@@ -8,9 +8,11 @@
 //! | bytes | what |
 //! |---|---|
 //! | varint | sequence number |
-//! | 1 | flags: 1 cursor, 2 live source, 4 schema, 8 last time, 16 epoch |
+//! | 1 | flags: 1 cursor, 2 live source, 4 schema, 8 last time, 16 epoch, 32 synchronised, 64 times count from the boot, 128 error of the clock |
 //! | varint, n | name of the source; empty when the agent itself made the record |
 //! | 8 | with flag 16: epoch, little-endian, for a segment whose snapshot is lost |
+//! | 8 | with flags 16 and 64: boot of the epoch, little-endian |
+//! | 1 | with flag 128: the clock was off by at most two to this power, milliseconds; 32 stands for `u32::MAX` |
 //! | 3 varints | with flag 1: cursor (major, minor, tag) |
 //! | varint | with flag 8: zigzag of the last sample's time, microseconds |
 //! | varint, varint, n | with flag 4: number, length and bytes of a schema first used here |
@@ -20,22 +22,27 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version, now 1 |
+//! | 1 | version, now 2 |
 //! | 8 | epoch, little-endian |
+//! | 8 | boot in which the epoch was written, little-endian; 0 if unknown |
+//! | 1 | 0: times count from the Unix epoch, 1: from the boot |
 //! | varint | sequence number of the segment's first record |
 //! | varint, each: | sources known to the lane |
-//! | | name (varint, n) · flags (1 cursor, 2 live, 4 unclean since, 8 last time) · cursor · last time · unclean since |
+//! | | name (varint, n) · flags (1 cursor, 2 live, 4 unclean, 8 last time, 16 unclean since) · cursor · last time · unclean since |
 //! | varint, each: | earlier epochs that have ended |
 //! | | epoch (8) · first · next (varints) · epoch (8) and number of the record that says so |
+//! | varint, each: | boots whose uptime was tied to wall time |
+//! | | boot (8) · epoch (8) and number (varint) of the record that says so |
 //! | varint, each: | schemas in use |
 //! | | number · length (varints) · bytes |
 
+use headwater_proto::bundle::Stamps;
 use headwater_proto::ids::{Epoch, SeqRange};
-use headwater_proto::time::UnixMicros;
+use headwater_proto::time::{Base, UnixMicros};
 use headwater_proto::varint::{self, MAX_VARINT_BYTES};
 
 /// The snapshot version this build writes and reads.
-pub const SNAPSHOT_VERSION: u8 = 1;
+pub const SNAPSHOT_VERSION: u8 = 2;
 /// Longest name of a source: it stands in every record.
 pub const MAX_SOURCE_BYTES: usize = 64;
 /// Most sources of one agent.
@@ -44,13 +51,21 @@ pub const MAX_SOURCES: usize = 64;
 pub const MAX_ENDED: usize = 1024;
 /// Most schemas that a snapshot lists.
 pub const MAX_SNAPSHOT_SCHEMAS: usize = 256;
+/// Most boots whose time base a snapshot lists; a collector keeps no more of one device.
+pub const MAX_BASES: usize = 16;
 
 const CURSOR: u8 = 1;
 const LIVE: u8 = 2;
 const SCHEMA: u8 = 4;
 const LAST: u8 = 8;
 const EPOCH: u8 = 16;
+const SYNCED: u8 = 32;
+const UPTIME: u8 = 64;
+const ERROR: u8 = 128;
 const UNCLEAN: u8 = 4;
+const SINCE: u8 = 16;
+/// The power of two that stands for `u32::MAX`.
+const MOST_POWER: u8 = 32;
 
 /// Where a resumable source stands, after the samples that it covers.
 ///
@@ -83,6 +98,15 @@ pub struct Malformed {
     pub what: &'static str,
 }
 
+/// In which boot an epoch was written, and where the times of its records count from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// The boot; 0 if it is no longer known.
+    pub boot: u64,
+    /// Where times count from.
+    pub base: Base,
+}
+
 /// What stands in front of a record's frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope<'a> {
@@ -90,6 +114,10 @@ pub struct Envelope<'a> {
     pub seq: u64,
     /// Its epoch, where the record does not live in memory only.
     pub epoch: Option<Epoch>,
+    /// Its epoch's life. Of the boot only that of an epoch is kept whose times count from it.
+    pub life: Life,
+    /// How good the wall clock was when the rows were read; the error is a power of two.
+    pub stamps: Stamps,
     /// The source; empty when the agent itself made the record.
     pub source: &'a str,
     /// Where the source resumes after this record.
@@ -112,11 +140,20 @@ impl Envelope<'_> {
             | flag(self.live, LIVE)
             | flag(self.schema.is_some(), SCHEMA)
             | flag(self.last_time.is_some(), LAST)
-            | flag(self.epoch.is_some(), EPOCH);
+            | flag(self.epoch.is_some(), EPOCH)
+            | flag(self.stamps.synced, SYNCED)
+            | flag(self.life.base == Base::Uptime, UPTIME)
+            | flag(self.stamps.error_ms.is_some(), ERROR);
         out.push(flags);
         put_bytes(out, self.source.as_bytes());
         if let Some(epoch) = self.epoch {
             out.extend_from_slice(&epoch.get().to_le_bytes());
+            if self.life.base == Base::Uptime {
+                out.extend_from_slice(&self.life.boot.to_le_bytes());
+            }
+        }
+        if let Some(error_ms) = self.stamps.error_ms {
+            out.push(power_of(error_ms));
         }
         if let Some(cursor) = self.cursor {
             put_cursor(out, cursor);
@@ -147,12 +184,25 @@ pub fn decode(payload: &[u8]) -> Result<Envelope<'_>, Malformed> {
 fn read_envelope<'a>(from: &mut Reader<'a>) -> Option<Envelope<'a>> {
     let seq = from.varint()?;
     let flags = from.byte()?;
-    if flags & !(CURSOR | LIVE | SCHEMA | LAST | EPOCH) != 0 {
-        return None;
-    }
     let source = from.name()?;
     let epoch = if flags & EPOCH != 0 {
         Some(from.epoch()?)
+    } else {
+        None
+    };
+    let life = if flags & UPTIME == 0 {
+        Life {
+            boot: 0,
+            base: Base::Wall,
+        }
+    } else {
+        Life {
+            boot: if epoch.is_some() { from.fixed()? } else { 0 },
+            base: Base::Uptime,
+        }
+    };
+    let error_ms = if flags & ERROR != 0 {
+        Some(of_power(from.byte()?)?)
     } else {
         None
     };
@@ -176,6 +226,11 @@ fn read_envelope<'a>(from: &mut Reader<'a>) -> Option<Envelope<'a>> {
     Some(Envelope {
         seq,
         epoch,
+        life,
+        stamps: Stamps {
+            synced: flags & SYNCED != 0,
+            error_ms,
+        },
         source,
         cursor,
         live: flags & LIVE != 0,
@@ -194,10 +249,26 @@ pub struct SourceMark {
     pub cursor: Option<Cursor>,
     /// It cannot resume.
     pub live: bool,
-    /// Time of its newest durable sample.
+    /// Wall time of its newest durable sample, if one has any.
     pub last_time: Option<UnixMicros>,
-    /// A stop that was not clean is still to be named, from this time on.
-    pub unclean_since: Option<UnixMicros>,
+    /// A stop that was not clean is still to be named.
+    pub unclean: Option<Unclean>,
+}
+
+/// A stop that was not clean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unclean {
+    /// From when on samples may be lost; `None` where no clock knew.
+    pub since: Option<UnixMicros>,
+}
+
+/// A boot whose uptime a record ties to wall time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootBase {
+    /// Which one.
+    pub boot: u64,
+    /// The record: its epoch, and its number there.
+    pub named_in: (Epoch, u64),
 }
 
 /// An epoch that is over.
@@ -216,12 +287,16 @@ pub struct Ended {
 pub struct Snapshot {
     /// The epoch of all records in the segment.
     pub epoch: Epoch,
+    /// Its life.
+    pub life: Life,
     /// The number of its first record.
     pub first_seq: u64,
     /// Sources known to the lane.
     pub sources: Vec<SourceMark>,
     /// Earlier epochs that have ended and may still lie in the spool.
     pub ended: Vec<Ended>,
+    /// Boots that a record of this lane dates.
+    pub bases: Vec<BootBase>,
     /// Schemas in use: number and bytes.
     pub schemas: Vec<(u32, Vec<u8>)>,
 }
@@ -231,6 +306,8 @@ impl Snapshot {
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(SNAPSHOT_VERSION);
         out.extend_from_slice(&self.epoch.get().to_le_bytes());
+        out.extend_from_slice(&self.life.boot.to_le_bytes());
+        out.push(flag(self.life.base == Base::Uptime, 1));
         put(out, self.first_seq);
         put(out, self.sources.len() as u64);
         for source in &self.sources {
@@ -238,16 +315,14 @@ impl Snapshot {
             out.push(
                 flag(source.cursor.is_some(), CURSOR)
                     | flag(source.live, LIVE)
-                    | flag(source.unclean_since.is_some(), UNCLEAN)
-                    | flag(source.last_time.is_some(), LAST),
+                    | flag(source.unclean.is_some(), UNCLEAN)
+                    | flag(source.last_time.is_some(), LAST)
+                    | flag(source.since().is_some(), SINCE),
             );
             if let Some(cursor) = source.cursor {
                 put_cursor(out, cursor);
             }
-            for time in [source.last_time, source.unclean_since]
-                .into_iter()
-                .flatten()
-            {
+            for time in [source.last_time, source.since()].into_iter().flatten() {
                 put(out, varint::zigzag(time.0));
             }
         }
@@ -259,11 +334,23 @@ impl Snapshot {
             out.extend_from_slice(&ended.named_in.0.get().to_le_bytes());
             put(out, ended.named_in.1);
         }
+        put(out, self.bases.len() as u64);
+        for base in &self.bases {
+            out.extend_from_slice(&base.boot.to_le_bytes());
+            out.extend_from_slice(&base.named_in.0.get().to_le_bytes());
+            put(out, base.named_in.1);
+        }
         put(out, self.schemas.len() as u64);
         for (number, bytes) in &self.schemas {
             put(out, u64::from(*number));
             put_bytes(out, bytes);
         }
+    }
+
+    /// The version of a snapshot that another build may have written.
+    #[must_use]
+    pub fn version_of(bytes: &[u8]) -> Option<u8> {
+        bytes.first().copied()
     }
 
     /// Reads a snapshot.
@@ -281,12 +368,19 @@ fn read_snapshot(from: &mut Reader<'_>) -> Option<Snapshot> {
         return None;
     }
     let epoch = from.epoch()?;
+    let boot = from.fixed()?;
+    let base = match from.byte()? {
+        0 => Base::Wall,
+        1 => Base::Uptime,
+        _ => return None,
+    };
     let first_seq = from.varint()?;
     let mut sources = Vec::new();
     for _ in 0..from.count(MAX_SOURCES)? {
         let name = from.name()?.to_owned();
         let flags = from.byte()?;
-        if flags & !(CURSOR | LIVE | UNCLEAN | LAST) != 0 {
+        let is_known = flags & !(CURSOR | LIVE | UNCLEAN | LAST | SINCE) == 0;
+        if !is_known || flags & (UNCLEAN | SINCE) == SINCE {
             return None;
         }
         let cursor = if flags & CURSOR != 0 {
@@ -299,7 +393,7 @@ fn read_snapshot(from: &mut Reader<'_>) -> Option<Snapshot> {
         } else {
             None
         };
-        let unclean_since = if flags & UNCLEAN != 0 {
+        let since = if flags & SINCE != 0 {
             Some(from.time()?)
         } else {
             None
@@ -309,7 +403,7 @@ fn read_snapshot(from: &mut Reader<'_>) -> Option<Snapshot> {
             cursor,
             live: flags & LIVE != 0,
             last_time,
-            unclean_since,
+            unclean: (flags & UNCLEAN != 0).then_some(Unclean { since }),
         });
     }
     let mut ended = Vec::new();
@@ -323,6 +417,13 @@ fn read_snapshot(from: &mut Reader<'_>) -> Option<Snapshot> {
             named_in,
         });
     }
+    let mut bases = Vec::new();
+    for _ in 0..from.count(MAX_BASES)? {
+        bases.push(BootBase {
+            boot: from.fixed()?,
+            named_in: (from.epoch()?, from.varint()?),
+        });
+    }
     let mut schemas = Vec::new();
     for _ in 0..from.count(MAX_SNAPSHOT_SCHEMAS)? {
         let number = u32::try_from(from.varint()?).ok()?;
@@ -330,11 +431,38 @@ fn read_snapshot(from: &mut Reader<'_>) -> Option<Snapshot> {
     }
     (from.at == from.bytes.len()).then_some(Snapshot {
         epoch,
+        life: Life { boot, base },
         first_seq,
         sources,
         ended,
+        bases,
         schemas,
     })
+}
+
+impl SourceMark {
+    fn since(&self) -> Option<UnixMicros> {
+        self.unclean.and_then(|unclean| unclean.since)
+    }
+}
+
+/// The least power of two, as its exponent, that is not below `ms`.
+fn power_of(ms: u32) -> u8 {
+    let exponent = ms
+        .max(1)
+        .checked_next_power_of_two()
+        .map(u32::trailing_zeros);
+    exponent
+        .and_then(|exponent| u8::try_from(exponent).ok())
+        .unwrap_or(MOST_POWER)
+}
+
+fn of_power(exponent: u8) -> Option<u32> {
+    match exponent {
+        MOST_POWER => Some(u32::MAX),
+        0..MOST_POWER => Some(1 << exponent),
+        _ => None,
+    }
 }
 
 fn flag(on: bool, bit: u8) -> u8 {
@@ -407,10 +535,15 @@ impl<'a> Reader<'a> {
     }
 
     fn epoch(&mut self) -> Option<Epoch> {
+        self.fixed().map(Epoch::new)
+    }
+
+    /// Eight bytes, little-endian.
+    fn fixed(&mut self) -> Option<u64> {
         let end = self.at + 8;
         let bytes = self.bytes.get(self.at..end)?.try_into().ok()?;
         self.at = end;
-        Some(Epoch::new(u64::from_le_bytes(bytes)))
+        Some(u64::from_le_bytes(bytes))
     }
 }
 
@@ -423,6 +556,14 @@ mod tests {
         Envelope {
             seq: 300,
             epoch: Some(Epoch::new(0x0102)),
+            life: Life {
+                boot: 0x0304,
+                base: Base::Uptime,
+            },
+            stamps: Stamps {
+                synced: true,
+                error_ms: Some(32),
+            },
             source: "replay",
             cursor: Some(Cursor {
                 major: 1,
@@ -442,7 +583,8 @@ mod tests {
         full().encode(&mut out);
         assert_eq!(
             out,
-            b"\xac\x02\x1f\x06replay\x02\x01\0\0\0\0\0\0\x01\x02\x03\x03\x05\x02scframe"
+            b"\xac\x02\xff\x06replay\x02\x01\0\0\0\0\0\0\x04\x03\0\0\0\0\0\0\x05\
+              \x01\x02\x03\x03\x05\x02scframe"
         );
     }
 
@@ -450,6 +592,10 @@ mod tests {
     fn the_bytes_of_a_snapshot_are_frozen() {
         let snapshot = Snapshot {
             epoch: Epoch::new(0x0102),
+            life: Life {
+                boot: 0x0304,
+                base: Base::Uptime,
+            },
             first_seq: 7,
             sources: vec![SourceMark {
                 name: "a".into(),
@@ -460,12 +606,18 @@ mod tests {
                 }),
                 live: true,
                 last_time: Some(UnixMicros(1)),
-                unclean_since: Some(UnixMicros(2)),
+                unclean: Some(Unclean {
+                    since: Some(UnixMicros(2)),
+                }),
             }],
             ended: vec![Ended {
                 epoch: Epoch::new(3),
                 range: SeqRange::new(0, 4),
                 named_in: (Epoch::new(5), 6),
+            }],
+            bases: vec![BootBase {
+                boot: 7,
+                named_in: (Epoch::new(8), 9),
             }],
             schemas: vec![(1, b"xy".to_vec())],
         };
@@ -473,8 +625,10 @@ mod tests {
         snapshot.encode(&mut out);
         assert_eq!(
             out,
-            b"\x01\x02\x01\0\0\0\0\0\0\x07\x01\x01a\x0f\x00\x09\x00\x02\x04\
-              \x01\x03\0\0\0\0\0\0\0\x00\x04\x05\0\0\0\0\0\0\0\x06\x01\x01\x02xy"
+            b"\x02\x02\x01\0\0\0\0\0\0\x04\x03\0\0\0\0\0\0\x01\
+              \x07\x01\x01a\x1f\x00\x09\x00\x02\x04\
+              \x01\x03\0\0\0\0\0\0\0\x00\x04\x05\0\0\0\0\0\0\0\x06\
+              \x01\x07\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x09\x01\x01\x02xy"
         );
         assert_eq!(Snapshot::decode(&out), Ok(snapshot));
     }
@@ -484,6 +638,20 @@ mod tests {
         let mut out = vec![SNAPSHOT_VERSION + 1];
         out.extend_from_slice(&[0; 32]);
         assert_eq!(Snapshot::decode(&out), Err(Malformed { what: "snapshot" }));
+    }
+
+    #[test]
+    fn an_error_is_kept_as_the_power_of_two_above_it() {
+        for (ms, kept) in [
+            (0, 1),
+            (1, 1),
+            (3, 4),
+            (1 << 31, 1 << 31),
+            ((1 << 31) + 1, u32::MAX),
+        ] {
+            assert_eq!(of_power(power_of(ms)), Some(kept), "{ms}");
+        }
+        assert_eq!(of_power(MOST_POWER + 1), None);
     }
 
     fn cursors() -> impl Strategy<Value = Option<Cursor>> {
@@ -500,11 +668,17 @@ mod tests {
         fn decode_undoes_encode_of_a_record(
             seq: u64, source in "[a-z]{0,64}", cursor in cursors(), live: bool, last_time in times(),
             schema in proptest::option::of((any::<u32>(), any::<Vec<u8>>())), frame: Vec<u8>,
-            epoch in proptest::option::of(any::<u64>()),
+            epoch in proptest::option::of(any::<u64>()), boot: u64, synced: bool,
+            power in proptest::option::of(0..=MOST_POWER),
         ) {
             let epoch = epoch.map(Epoch::new);
             let schema = schema.as_ref().map(|(n, b)| (*n, b.as_slice()));
-            let record = Envelope { seq, epoch, source: &source, cursor, live, last_time, schema, frame: &frame };
+            let life = match boot {
+                0..0x8000_0000_0000_0000 => Life { boot: 0, base: Base::Wall },
+                _ => Life { boot: epoch.map_or(0, |_| boot), base: Base::Uptime },
+            };
+            let stamps = Stamps { synced, error_ms: power.and_then(of_power) };
+            let record = Envelope { seq, epoch, life, stamps, source: &source, cursor, live, last_time, schema, frame: &frame };
             let mut out = Vec::new();
             record.encode(&mut out);
             prop_assert_eq!(decode(&out), Ok(record));
@@ -512,16 +686,22 @@ mod tests {
 
         #[test]
         fn decode_undoes_encode_of_a_snapshot(
-            epoch: u64, first_seq: u64,
-            sources in proptest::collection::vec(("[a-z]{0,64}", cursors(), any::<bool>(), times(), times()), 0..5),
+            epoch: u64, first_seq: u64, boot: u64,
+            sources in proptest::collection::vec(("[a-z]{0,64}", cursors(), any::<bool>(), times(), proptest::option::of(times())), 0..5),
+            bases in proptest::collection::vec(any::<(u64, u64, u64)>(), 0..5),
             ended in proptest::collection::vec(any::<(u64, u64, u64, u64)>(), 0..5),
             schemas in proptest::collection::vec(any::<(u32, Vec<u8>)>(), 0..5),
         ) {
             let snapshot = Snapshot {
                 epoch: Epoch::new(epoch),
+                life: Life { boot, base: if boot % 2 == 0 { Base::Wall } else { Base::Uptime } },
                 first_seq,
-                sources: sources.into_iter().map(|(name, cursor, live, last_time, unclean_since)| {
-                    SourceMark { name, cursor, live, last_time, unclean_since }
+                sources: sources.into_iter().map(|(name, cursor, live, last_time, unclean)| {
+                    let unclean = unclean.map(|since| Unclean { since });
+                    SourceMark { name, cursor, live, last_time, unclean }
+                }).collect(),
+                bases: bases.into_iter().map(|(boot, e, at)| {
+                    BootBase { boot, named_in: (Epoch::new(e), at) }
                 }).collect(),
                 ended: ended.into_iter().map(|(e, first, next, at)| {
                     let named_in = (Epoch::new(e ^ 1), at);

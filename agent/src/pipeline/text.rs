@@ -74,12 +74,6 @@ impl TextBatch {
         self.lines == 0
     }
 
-    /// The earliest and the latest time of its lines.
-    #[must_use]
-    pub const fn times(&self) -> (UnixMicros, UnixMicros) {
-        (UnixMicros(self.times.0), UnixMicros(self.times.1))
-    }
-
     /// The payload of all lines, compressed with the dictionary of that number where there is one;
     /// begins anew.
     pub fn close(&mut self, dictionary: Option<(u32, &[u8])>) -> Vec<u8> {
@@ -163,7 +157,7 @@ mod tests {
         for (time, line) in [(50, &b"fifty"[..]), (20, b""), (70, b"\xff\xfe")] {
             batch.push(UnixMicros(time), line);
         }
-        assert_eq!(batch.times(), (UnixMicros(20), UnixMicros(70)));
+        assert_eq!(batch.times, (20, 70));
         let payload = batch.close(None);
         assert_eq!(
             lines(&payload),

@@ -249,7 +249,7 @@ fn an_agent_sends_all_of_a_source_that_ends_and_stops_cleanly_when_it_is_committ
     assert_eq!(status.device, "pump-1");
 
     // The next start finds a clean end, and everything behind it.
-    let clock = crate::clock::Clock::start();
+    let clock = crate::clock::Clock::of_boot();
     let engine = crate::run::open_engine(&config, clock).unwrap();
     assert_eq!(engine.cursors()[0].unwrap().minor, ROWS);
 }

@@ -7,7 +7,7 @@
 //! | times | dated by | error |
 //! |---|---|---|
 //! | wall, and no receipt speaks against the sender's word | the sender | the sender's, or unknown |
-//! | wall, and its clock is off by more than it says | the sender | how far the clock is off |
+//! | wall, and its clock is off by more than it says | the sender | how far the clock is off; for one ahead [`ALLOWANCE_MS`] more, since the way hides as much |
 //! | uptime of the boot that runs | the sender's clock if it is good, else the receipt with the least delay | the clock's, or [`DATED_ERROR_MS`] |
 //! | uptime of an earlier boot | the time base that was learnt of that boot | the time base's |
 //! | uptime of an earlier boot without a time base | nobody: quarantine, with the reason `undated` | |
@@ -159,12 +159,14 @@ pub fn date(
 fn wall_clock(head: &BundleHead, sightings: &Sightings, now: Now) -> Clock {
     let stated = head.stamps;
     let told = head.wall.map(|wall| now.wall.0.saturating_sub(wall.time.0));
-    let off_ms = sightings.behind_us().or(told).map_or(0, whole_millis);
+    let behind_us = sightings.behind_us().or(told).unwrap_or(0);
+    let off_ms = whole_millis(behind_us);
+    let hidden_ms = if behind_us < 0 { ALLOWANCE_MS } else { 0 };
     match stated.error_ms {
         Some(error_ms) if off_ms > error_ms.saturating_add(ALLOWANCE_MS) => Clock {
             class: TimeClass::Wall,
             offset_us: 0,
-            error_ms: Some(off_ms.saturating_add(error_ms)),
+            error_ms: Some(off_ms.saturating_add(error_ms).saturating_add(hidden_ms)),
         },
         error_ms => Clock {
             class: if stated.synced && error_ms.is_some() {
@@ -266,7 +268,7 @@ mod tests {
             (0, TimeClass::Synced, 20),
             (-1_000_000, TimeClass::Synced, 20),
             (-2 * DAY_US, TimeClass::Wall, 172_800_020),
-            (HOUR_US, TimeClass::Wall, 3_600_020),
+            (HOUR_US, TimeClass::Wall, 3_602_020),
             (1_000_000 * DAY_US, TimeClass::Wall, u32::MAX),
         ] {
             let mut sightings = Sightings::default();

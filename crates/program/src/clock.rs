@@ -1,28 +1,37 @@
-//! The only place that reads clocks: monotonic time to decide, wall time to date, and the kernel's
-//! own estimate of how far its wall clock may be off.
+//! The only place that reads clocks: monotonic time to decide, wall time to date, the kernel's own
+//! estimate of how far its wall clock may be off, and which boot this is.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use headwater_proto::time::{Millis, Now, UnixMicros};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Longest time that a timer is set ahead, in milliseconds: a runtime cannot hold every time that
 /// [`Millis`] can, and whoever waits longer looks again once a week.
 pub const MAX_TIMER_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
-/// Both clocks of a process. Monotonic time counts from the making of the clock, and all that
-/// compares such times must share one.
+/// Both clocks of a process. All that compares monotonic times must share one such clock.
+///
+/// Monotonic time is the kernel's `CLOCK_BOOTTIME`: it goes on while the machine sleeps, so it is also
+/// the uptime of the boot.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
-    start: Instant,
+    /// What counts as 0, since the boot.
+    zero: Duration,
 }
 
 impl Clock {
     /// A clock whose monotonic time is 0 now.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn start() -> Self {
+        Self { zero: uptime() }
+    }
+
+    /// A clock whose monotonic time is the uptime of this boot.
+    #[must_use]
+    pub const fn of_boot() -> Self {
         Self {
-            start: Instant::now(),
+            zero: Duration::ZERO,
         }
     }
 
@@ -44,15 +53,43 @@ impl Clock {
     /// Monotonic time, finer.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
-        self.start.elapsed()
+        uptime().saturating_sub(self.zero)
     }
 
-    /// The system's instant of `at`, for a timer; at most [`MAX_TIMER_MS`] ahead.
+    /// The system's instant of `at`, or now if that has passed, for a timer; at most [`MAX_TIMER_MS`]
+    /// ahead. Timers stand still while the machine sleeps: they fire late by as much.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn instant(&self, at: Millis) -> Instant {
-        let furthest = self.mono().plus(MAX_TIMER_MS);
-        self.start + Duration::from_millis(at.0.min(furthest.0))
+        let ahead = Duration::from_millis(at.0).saturating_sub(self.elapsed());
+        Instant::now() + ahead.min(Duration::from_millis(MAX_TIMER_MS))
     }
+}
+
+/// Time since this boot, sleep included.
+fn uptime() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// A number that names this boot and no other one; never 0. It is drawn at random, for this process
+/// alone, where the kernel does not tell its boot id.
+#[must_use]
+pub fn boot_id() -> u64 {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .ok()
+        .and_then(|text| fold_uuid(&text))
+        .unwrap_or_else(crate::entropy::random)
+        .max(1)
+}
+
+/// Both halves of a UUID in one: 122 of its bits are random.
+fn fold_uuid(text: &str) -> Option<u64> {
+    let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
+    let (high, low) = digits.split_at_checked(16).filter(|_| digits.len() == 32)?;
+    let half = |digits| u64::from_str_radix(digits, 16).ok();
+    Some(half(high)? ^ half(low)?)
 }
 
 /// Wall time.
@@ -145,9 +182,28 @@ mod tests {
         let (first, second) = (clock.now(), clock.now());
         assert!(first.mono <= second.mono);
         assert!(first.wall.0 > 1_700_000_000_000_000);
-        let ahead = clock.instant(Millis(u64::MAX)) - clock.instant(clock.mono());
+        let ahead = clock.instant(Millis(u64::MAX)) - clock.instant(Millis(0));
         let week = Duration::from_millis(MAX_TIMER_MS);
         assert!(ahead <= week && ahead > week - Duration::from_secs(60));
+    }
+
+    #[test]
+    fn the_clock_of_the_boot_counts_from_it_and_the_boot_keeps_its_number() {
+        let text = std::fs::read_to_string("/proc/uptime").unwrap();
+        let told: f64 = text.split(' ').next().unwrap().parse().unwrap();
+        let read = Clock::of_boot().elapsed().as_secs_f64();
+        assert!((told - 1.0..told + 60.0).contains(&read), "{told} {read}");
+        assert_eq!(boot_id(), boot_id());
+        assert_ne!(boot_id(), 0);
+    }
+
+    #[test]
+    fn a_boot_id_is_folded_from_a_whole_uuid_only() {
+        let id = "0123abcd-0000-4000-8000-00000000000f\n";
+        assert_eq!(fold_uuid(id), Some(0x8123_abcd_0000_400f));
+        for text in ["", "0123abcd", "0123abcd-0000-4000-8000-00000000000g"] {
+            assert_eq!(fold_uuid(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -70,6 +70,9 @@ pub struct HeldEpoch {
     /// The record that names its end, if that stands in another epoch: it must be committed before
     /// this epoch leaves the Hello, or the collector would take it for abandoned.
     pub end_named_in: Option<RecordRef>,
+    /// The record of another epoch that dates its times, where those count from a boot that is over:
+    /// nothing of this epoch goes out before that is received, or the collector could not date it.
+    pub dated_by: Option<RecordRef>,
 }
 
 /// What happened.

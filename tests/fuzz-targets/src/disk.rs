@@ -15,8 +15,9 @@ use headwater_lake::delta::{Log as TableLog, LogError};
 use headwater_lake::{
     Claim, Encoding, Lake, MemStore, Plan, PlanFile, Settings, Sha256, Store as _, Table,
 };
+use headwater_proto::bundle::Stamps;
 use headwater_proto::ids::{Epoch, JournalId, SeqRange};
-use headwater_proto::time::UnixMicros;
+use headwater_proto::time::{Base, UnixMicros};
 use headwater_spool::disk::FileSize;
 use headwater_spool::{Config, Disk, DiskFile, FakeDisk, Log, Space, fsck};
 
@@ -331,6 +332,14 @@ pub fn agent_record_seeds() -> Vec<Vec<u8>> {
     let full = record::Envelope {
         seq: 300,
         epoch: Some(Epoch::new(77)),
+        life: record::Life {
+            boot: 5,
+            base: Base::Uptime,
+        },
+        stamps: Stamps {
+            synced: true,
+            error_ms: Some(16),
+        },
         source: "weather",
         cursor: Some(cursor()),
         live: false,
@@ -340,6 +349,11 @@ pub fn agent_record_seeds() -> Vec<Vec<u8>> {
     };
     let bare = record::Envelope {
         epoch: None,
+        life: record::Life {
+            boot: 0,
+            base: Base::Wall,
+        },
+        stamps: Stamps::default(),
         source: "",
         cursor: None,
         live: true,
@@ -368,18 +382,28 @@ fn cursor() -> record::Cursor {
 pub fn agent_snapshot_seeds() -> Vec<Vec<u8>> {
     let snapshot = record::Snapshot {
         epoch: Epoch::new(77),
+        life: record::Life {
+            boot: 5,
+            base: Base::Uptime,
+        },
         first_seq: 12,
         sources: vec![record::SourceMark {
             name: "weather".to_owned(),
             cursor: Some(cursor()),
             live: false,
             last_time: Some(UnixMicros(5)),
-            unclean_since: Some(UnixMicros(4)),
+            unclean: Some(record::Unclean {
+                since: Some(UnixMicros(4)),
+            }),
         }],
         ended: vec![record::Ended {
             epoch: Epoch::new(76),
             range: SeqRange::new(0, 9),
             named_in: (Epoch::new(77), 1),
+        }],
+        bases: vec![record::BootBase {
+            boot: 4,
+            named_in: (Epoch::new(77), 2),
         }],
         schemas: vec![(1, b"schema".to_vec())],
     };

@@ -60,7 +60,7 @@ fn start(agent: &mut Agent) -> Result<(f64, u64)> {
 /// Fills an agent's spool with its own engine until it takes `bytes`.
 fn fill(config: &Path, spool: &Path, bytes: u64) -> Result<()> {
     let config = Config::parse(&std::fs::read_to_string(config)?, "measure")?;
-    let clock = Clock::start();
+    let clock = Clock::of_boot();
     let mut engine = open_engine(&config, clock)?;
     let mut dice = Dice::roll();
     let mut line = vec![0; LINE_BYTES];

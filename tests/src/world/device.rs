@@ -5,13 +5,17 @@ use headwater_agent::pipeline::engine::{
     Engine, Event, Output, Settings, SourceSettings, SpoolSettings,
 };
 use headwater_agent::pipeline::record::Cursor;
+use headwater_program::clock::WallError;
 use headwater_proto::ids::DeviceId;
-use headwater_proto::time::{Now, UnixMicros};
+use headwater_proto::time::{Millis, Now, UnixMicros};
 use headwater_spool::FakeDisk;
 
 use super::dice::Dice;
 use super::generator::{Made, SOURCES, Says, dictionary, line};
 use super::run::Seen;
+
+/// What the kernel says of a clock that its time service holds.
+const SYNCED: WallError = WallError::Synced { error_ms: 20 };
 
 /// How a process ends against its will.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +44,12 @@ pub struct Device {
     step_us: i64,
     /// Bytes of each lane.
     lane_bytes: u64,
-    boots: u64,
+    /// Starts of its agent.
+    starts: u64,
+    /// The boot that runs, and when it began, on the world's clock.
+    boot: (u64, Millis),
+    /// What its kernel says of its wall clock.
+    kernel: WallError,
     /// The agent was told to stop; it only sends.
     pub stopping: bool,
     /// Readings may be missing or doubled: it was cloned, or its disk is not what it was.
@@ -68,7 +77,9 @@ impl Device {
             clock_offset_us: i64::try_from(place).unwrap_or(0),
             step_us: 0,
             lane_bytes,
-            boots: 0,
+            starts: 0,
+            boot: (1, Millis(0)),
+            kernel: SYNCED,
             stopping: false,
             disturbed: false,
             forgotten: false,
@@ -90,7 +101,9 @@ impl Device {
             clock_offset_us: i64::try_from(place).unwrap_or(0),
             step_us: self.step_us,
             lane_bytes: self.lane_bytes,
-            boots: self.boots + 1000,
+            starts: self.starts,
+            boot: (self.boot.0 + 1000, self.boot.1),
+            kernel: self.kernel,
             stopping: false,
             disturbed: true,
             forgotten: false,
@@ -120,9 +133,9 @@ impl Device {
                 age_ms: 1000,
             },
             // Its owner puts a dictionary in place and takes it away again, from start to start.
-            dictionary: (self.boots % 2 == 1).then(dictionary),
-            boot: self.boots,
-            wall_error_ms: Some(20),
+            dictionary: (self.starts % 2 == 1).then(dictionary),
+            boot: self.boot.0,
+            clock: self.kernel,
             ..Settings::new(self.id.clone())
         }
     }
@@ -131,11 +144,17 @@ impl Device {
     pub const fn set_clock(&mut self, step_us: i64) {
         self.step_us = step_us;
         self.stepped = true;
+        // Its time service finds out sooner or later, or never.
+        self.kernel = if step_us / 1000 % 2 == 0 {
+            SYNCED
+        } else {
+            WallError::Unsynced
+        };
     }
 
     const fn clock(&self, now: Now) -> Now {
         Now {
-            mono: now.mono,
+            mono: Millis(now.mono.since(self.boot.1)),
             wall: UnixMicros(now.wall.0 + self.step_us),
         }
     }
@@ -143,7 +162,7 @@ impl Device {
     /// Switches it on. Stays off if the disk fails meanwhile.
     pub fn start(&mut self, dice: &mut Dice, now: Now) {
         let now = self.clock(now);
-        self.boots += 1;
+        self.starts += 1;
         let settings = self.settings();
         let opened = Engine::open(self.disk.clone(), settings, &mut || dice.bits(), now);
         let Ok(engine) = opened else { return };
@@ -163,12 +182,15 @@ impl Device {
     }
 
     /// Ends it against its will.
-    pub fn die(&mut self, death: Death, dice: &mut Dice, seen: &mut Seen) {
+    pub fn die(&mut self, death: Death, dice: &mut Dice, seen: &mut Seen, now: Now) {
         self.note_counters(seen);
         self.engine = None;
         self.disk = match death {
             Death::Killed => self.disk.process_killed(),
-            Death::PowerCut => self.disk.power_cut(dice.bits()),
+            Death::PowerCut => {
+                self.boot = (self.boot.0 + 1, now.mono);
+                self.disk.power_cut(dice.bits())
+            }
         };
     }
 
@@ -250,8 +272,18 @@ impl Device {
     pub fn handle(&mut self, event: Event<'_>, now: Now) {
         let now = self.clock(now);
         if let Some(engine) = &mut self.engine {
+            if engine.wants_clock(now) {
+                engine.handle(Event::Clock(self.kernel), now);
+            }
             engine.handle(event, now);
         }
+    }
+
+    /// When its agent wants to be asked again, on the world's clock.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Millis> {
+        let at = self.engine.as_ref()?.next_wakeup()?;
+        Some(self.boot.1.plus(at.0))
     }
 
     /// Tells it to stop: it makes what it has durable, and sends on.

@@ -137,10 +137,7 @@ impl World {
     }
 
     fn until_something_is_due(&self) -> u64 {
-        let wakeups = self
-            .devices
-            .iter()
-            .filter_map(|device| device.engine.as_ref()?.next_wakeup());
+        let wakeups = self.devices.iter().filter_map(Device::next_wakeup);
         let next = wakeups.min().map_or(1_000, |at| at.since(self.now.mono));
         next.clamp(ROUND_MS, 1_000)
     }

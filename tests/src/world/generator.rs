@@ -10,7 +10,7 @@ use headwater_proto::sample::Value;
 use headwater_proto::time::UnixMicros;
 
 /// Wall time at the virtual clock's zero; a little before midnight, so that runs cross a date.
-pub const START_US: i64 = 1_699_999_000_000_000;
+pub const START_US: i64 = 1_763_071_000_000_000;
 
 /// Clocks show whole multiples of this, plus the place of the physical device they are in, so that
 /// no two devices ever make a reading in the same microsecond.

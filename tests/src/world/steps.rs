@@ -372,9 +372,10 @@ impl World {
             devices,
             dice,
             seen,
+            now,
             ..
         } = self;
-        devices[place].die(death, dice, seen);
+        devices[place].die(death, dice, seen, *now);
         // The collector hears of it sooner or later; here at once.
         self.hang_up(place);
     }

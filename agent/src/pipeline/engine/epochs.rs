@@ -2,10 +2,10 @@
 
 use headwater_proto::delivery::{HeldEpoch, RecordRef};
 use headwater_proto::ids::{Epoch, Lane, SeqRange};
-use headwater_proto::time::Base;
 use headwater_spool::Disk;
 
 use super::Engine;
+use crate::pipeline::record::Life;
 
 impl<D: Disk> Engine<D> {
     /// The next epoch: mixed from the entropy of the start, so that no two are alike.
@@ -79,7 +79,13 @@ impl<D: Disk> Engine<D> {
 }
 
 /// An epoch that goes on.
-pub(super) const fn held_epoch(lane: Lane, epoch: Epoch, range: SeqRange, ram: bool) -> HeldEpoch {
+pub(super) const fn held_epoch(
+    lane: Lane,
+    epoch: Epoch,
+    range: SeqRange,
+    ram: bool,
+    life: Life,
+) -> HeldEpoch {
     HeldEpoch {
         lane,
         epoch,
@@ -87,8 +93,9 @@ pub(super) const fn held_epoch(lane: Lane, epoch: Epoch, range: SeqRange, ram: b
         next: range.next,
         ram,
         ended: false,
-        boot: 0,
-        base: Base::Wall,
+        boot: life.boot,
+        base: life.base,
         end_named_in: None,
+        dated_by: None,
     }
 }

@@ -4,19 +4,28 @@ use std::collections::VecDeque;
 
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange};
-use headwater_proto::message::{self, EpochEnd, Gap, GapReason};
-use headwater_proto::time::Millis;
+use headwater_proto::message::{self, EpochEnd, Gap, GapReason, TimeBase};
+use headwater_proto::time::{Base, Millis, UnixMicros};
 
 use super::ram::Ram;
-use crate::pipeline::batcher::Batcher;
+use crate::pipeline::batcher::{Batcher, Turn};
 use crate::pipeline::record::{
-    Ended, Envelope, MAX_ENDED, MAX_SNAPSHOT_SCHEMAS, MAX_SOURCES, Snapshot, SourceMark,
+    BootBase, Ended, Envelope, Life, MAX_BASES, MAX_ENDED, MAX_SNAPSHOT_SCHEMAS, MAX_SOURCES,
+    Snapshot, SourceMark,
 };
+
+/// How long a lane stays with a base of times before rows of the other one make it begin an epoch:
+/// each costs a segment. What is dated by its source in a lane where the agent has no clock yet waits
+/// in memory for so long, unless that or its batch is full.
+const TURN_MS: u64 = 30_000;
+/// The same in the alarm lane, which does not wait long for anything.
+const ALARM_TURN_MS: u64 = 1_000;
 
 /// An epoch as the spool holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stored {
     pub(super) epoch: Epoch,
+    pub(super) life: Life,
     /// Position of its record 0, which may be gone.
     pub(super) base: u64,
     /// Lowest number that the spool still holds.
@@ -27,11 +36,33 @@ pub(super) struct Stored {
     pub(super) released: u64,
 }
 
+/// An epoch that ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Over {
+    pub(super) epoch: Epoch,
+    /// One more than its last number.
+    pub(super) next: u64,
+    /// Its writer ended it with nothing left unsynced.
+    pub(super) clean: bool,
+}
+
+impl Over {
+    pub(super) const fn unclean(epoch: Epoch, next: u64) -> Self {
+        Self {
+            epoch,
+            next,
+            clean: false,
+        }
+    }
+}
+
 /// What all records of a lane up to some point say about its sources and epochs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Marks {
     pub(super) sources: Vec<SourceMark>,
     pub(super) ended: Vec<Ended>,
+    /// Oldest first.
+    pub(super) bases: Vec<BootBase>,
 }
 
 impl Marks {
@@ -46,7 +77,7 @@ impl Marks {
                 cursor: None,
                 live: false,
                 last_time: None,
-                unclean_since: None,
+                unclean: None,
             });
         }
         self.sources.iter_mut().find(|mark| mark.name == name)
@@ -89,10 +120,28 @@ impl Marks {
             let named = gap.part.as_deref().unwrap_or_default();
             if gap.reason == GapReason::UncleanStop && gap.origin == *origin {
                 for mark in self.sources.iter_mut().filter(|mark| mark.name == named) {
-                    mark.unclean_since = None;
+                    mark.unclean = None;
                 }
             }
+        } else if frame.kind == Kind::TimeBase {
+            let Ok(base) = message::decode::<TimeBase>(frame.payload) else {
+                return;
+            };
+            if base.origin == *origin {
+                self.base(BootBase {
+                    boot: base.boot,
+                    named_in: (epoch, record.seq),
+                });
+            }
         }
+    }
+
+    fn base(&mut self, base: BootBase) {
+        self.bases.retain(|known| known.boot != base.boot);
+        if self.bases.len() == MAX_BASES {
+            self.bases.remove(0);
+        }
+        self.bases.push(base);
     }
 
     fn end(&mut self, ended: Ended) {
@@ -122,6 +171,9 @@ pub(super) struct LaneState {
     pub(super) lane: Lane,
     /// The epoch that takes records on disk.
     pub(super) epoch: Epoch,
+    pub(super) life: Life,
+    /// When the base of the lane's times changed last.
+    pub(super) turned_at: Option<Millis>,
     /// Position of its record 0, once that is appended.
     pub(super) base: Option<u64>,
     pub(super) next_seq: u64,
@@ -155,8 +207,8 @@ pub(super) struct LaneState {
 pub(super) struct Overflow {
     pub(super) source: usize,
     pub(super) samples: u64,
-    pub(super) first: i64,
-    pub(super) last: i64,
+    /// Wall time of the first and the last, if all have one.
+    pub(super) span: Option<(UnixMicros, UnixMicros)>,
 }
 
 impl LaneState {
@@ -165,9 +217,11 @@ impl LaneState {
         let schemas = self.batcher.schemas().take(MAX_SNAPSHOT_SCHEMAS);
         Snapshot {
             epoch: self.epoch,
+            life: self.life,
             first_seq: self.next_seq,
             sources: self.marks.sources.clone(),
             ended: self.marks.ended.clone(),
+            bases: self.marks.bases.clone(),
             schemas: schemas
                 .map(|(number, bytes)| (number, bytes.to_vec()))
                 .collect(),
@@ -197,6 +251,43 @@ impl LaneState {
             .find(|ram| ram.epoch == epoch)
     }
 
+    /// The life of an epoch that the lane holds.
+    pub(super) fn life_of(&self, epoch: Epoch) -> Option<Life> {
+        let ram = self.ram_of(epoch).map(|ram| ram.life);
+        let stored = || self.stored(epoch).map(|stored| stored.life);
+        ram.or_else(stored)
+            .or((epoch == self.epoch).then_some(self.life))
+    }
+
+    /// The life of the epoch that takes records now.
+    pub(super) fn present_life(&self) -> Life {
+        self.ram.as_ref().map_or(self.life, |ram| ram.life)
+    }
+
+    /// Which batches have their turn.
+    pub(super) fn turn(&self) -> Turn {
+        let wait_ms = if self.lane == Lane::Alarm {
+            ALARM_TURN_MS
+        } else {
+            TURN_MS
+        };
+        Turn {
+            base: self.present_life().base,
+            others_from: self.turned_at.map_or(Millis(0), |at| at.plus(wait_ms)),
+        }
+    }
+
+    /// Whether the lane holds records whose times count from `boot`.
+    pub(super) fn counts_from(&self, boot: u64) -> bool {
+        let life = Life {
+            boot,
+            base: Base::Uptime,
+        };
+        let rams = self.ram.iter().chain(&self.old_rams);
+        self.epochs.iter().any(|stored| stored.life == life)
+            || rams.into_iter().any(|ram| ram.life == life)
+    }
+
     /// Bytes in memory that are on no disk yet, RAM epochs not counted.
     pub(super) fn open_bytes(&self) -> usize {
         self.batcher.open_bytes() + self.held_bytes
@@ -206,6 +297,12 @@ impl LaneState {
     pub(super) fn ram_bytes(&self) -> usize {
         let rams = self.ram.iter().chain(&self.old_rams);
         rams.map(|ram| ram.bytes + ram.limbo_bytes).sum()
+    }
+
+    /// Takes the open group out.
+    pub(super) fn take_held(&mut self) -> VecDeque<Held> {
+        (self.held_bytes, self.held_since) = (0, None);
+        std::mem::take(&mut self.held)
     }
 
     /// Forgets ends of epochs that neither the spool nor the memory holds.

@@ -2,17 +2,17 @@
 //! durable record has no mark there, and a process killed before its first would leave no trace.
 //!
 //! Every start appends, to a small log of its own, the sources in that state with the start's wall
-//! time, or an earlier one that is still to be named. A clean stop appends what is left of it. The
+//! time, if a clock knew it, or an earlier one that is still to be named. A clean stop appends what is left of it. The
 //! newest record is what the next start takes over; it is a spool snapshot with sources only.
 
 use std::ops::ControlFlow;
 
 use headwater_proto::ids::Epoch;
-use headwater_proto::time::{Now, UnixMicros};
+use headwater_proto::time::{Base, Now};
 use headwater_spool::{Config, Disk, Log, OpenError};
 
 use super::Engine;
-use crate::pipeline::record::{Snapshot, SourceMark};
+use crate::pipeline::record::{Life, Snapshot, SourceMark, Unclean};
 
 /// The kind of a record in this log.
 const LIFE: u8 = 201;
@@ -60,9 +60,9 @@ impl<D: Disk> Lives<D> {
     }
 
     /// Since when the source may have lost readings in lives before this one.
-    pub(super) fn since(&self, name: &str) -> Option<UnixMicros> {
+    pub(super) fn since(&self, name: &str) -> Option<Unclean> {
         let mark = self.unnamed.iter().find(|mark| mark.name == name)?;
-        mark.unclean_since
+        mark.unclean
     }
 
     /// Makes durable what the next start takes over. On failure it takes over what stood before:
@@ -70,9 +70,14 @@ impl<D: Disk> Lives<D> {
     fn write(&mut self, sources: Vec<SourceMark>) -> bool {
         let life = Snapshot {
             epoch: Epoch::new(0),
+            life: Life {
+                boot: 0,
+                base: Base::Wall,
+            },
             first_seq: 0,
             sources,
             ended: Vec::new(),
+            bases: Vec::new(),
             schemas: Vec::new(),
         };
         let mut payload = Vec::new();
@@ -92,7 +97,7 @@ impl<D: Disk> Lives<D> {
 
 impl<D: Disk> Engine<D> {
     /// Live sources without a durable record, each with what is still to be named, or else `begun`.
-    fn unmarked(&self, begun: Option<UnixMicros>) -> Vec<SourceMark> {
+    fn unmarked(&self, begun: Option<Unclean>) -> Vec<SourceMark> {
         let live = self
             .settings
             .sources
@@ -110,7 +115,7 @@ impl<D: Disk> Engine<D> {
                 cursor: None,
                 live: true,
                 last_time: None,
-                unclean_since: Some(self.lives.since(&source.name).or(begun)?),
+                unclean: Some(self.lives.since(&source.name).or(begun)?),
             })
         };
         unmarked.filter_map(mark).collect()
@@ -118,7 +123,8 @@ impl<D: Disk> Engine<D> {
 
     /// Says, before any source begins, that this life has begun.
     pub(super) fn begin_life(&mut self, now: Now) {
-        let sources = self.unmarked(Some(now.wall));
+        let since = self.clock.known_wall(now);
+        let sources = self.unmarked(Some(Unclean { since }));
         if (!sources.is_empty() || !self.lives.unnamed.is_empty()) && !self.lives.write(sources) {
             self.counters.disk_failures += 1;
         }
@@ -131,7 +137,7 @@ impl<D: Disk> Engine<D> {
     }
 
     /// Since when `name` may have lost readings, if no lane has a mark of it.
-    pub(super) fn unnamed_since(&self, name: &str) -> Option<UnixMicros> {
+    pub(super) fn unnamed_since(&self, name: &str) -> Option<Unclean> {
         let marked = self
             .lanes
             .iter()

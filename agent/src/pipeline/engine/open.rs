@@ -6,14 +6,14 @@ use std::ops::ControlFlow;
 use headwater_proto::delivery::{HeldEpoch, RecordRef};
 use headwater_proto::ids::{Epoch, Lane, SeqRange};
 use headwater_proto::sabotage::{self, Bug};
-use headwater_proto::time::Now;
+use headwater_proto::time::{Base, Now};
 use headwater_spool::{Disk, Lanes, Log, SegmentInfo};
 
 use super::epochs::held_epoch;
-use super::lane::{LaneState, Marks, Stored};
-use super::{Engine, Settings};
+use super::lane::{LaneState, Marks, Over, Stored};
+use super::{Engine, EngineError, Settings};
 use crate::pipeline::batcher::{BatchLimits, Batcher};
-use crate::pipeline::record::{self, Snapshot};
+use crate::pipeline::record::{self, Life, SNAPSHOT_VERSION, Snapshot, Unclean};
 
 /// Bytes read at once while the newest segment is replayed.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -26,7 +26,14 @@ pub(super) struct Found {
 
 /// Reads the snapshots of all segments and replays from the newest on; from the oldest segment if
 /// no snapshot is left.
-pub(super) fn look<D: Disk>(log: &mut Log<D>, settings: &Settings, lane: Lane) -> Found {
+///
+/// # Errors
+/// [`EngineError::Version`].
+pub(super) fn look<D: Disk>(
+    log: &mut Log<D>,
+    settings: &Settings,
+    lane: Lane,
+) -> Result<Found, EngineError> {
     let infos: Vec<SegmentInfo> = log
         .segments()
         .filter(|info| info.readable)
@@ -35,17 +42,19 @@ pub(super) fn look<D: Disk>(log: &mut Log<D>, settings: &Settings, lane: Lane) -
     let mut epochs: Vec<Stored> = Vec::new();
     let mut newest = None;
     for info in &infos {
-        let snapshot = log.snapshot_of(info.id).ok().flatten();
-        let snapshot = snapshot.and_then(|bytes| Snapshot::decode(&bytes).ok());
-        match snapshot {
+        let bytes = log.snapshot_of(info.id).ok().flatten().unwrap_or_default();
+        if let Some(found) = Snapshot::version_of(&bytes).filter(|v| *v != SNAPSHOT_VERSION) {
+            return Err(EngineError::Version { lane, found });
+        }
+        match Snapshot::decode(&bytes).ok() {
             Some(snapshot) if snapshot.first_seq <= info.first => {
                 let base = info.first - snapshot.first_seq;
-                add_segment(&mut epochs, snapshot.epoch, base, info);
+                add_segment(&mut epochs, snapshot.epoch, snapshot.life, base, info);
                 newest = Some((info.first, snapshot));
             }
             // Its snapshot is lost: its records say themselves what they are.
             _ => match epoch_of_records(log, info) {
-                Some((epoch, base)) => add_segment(&mut epochs, epoch, base, info),
+                Some((epoch, life, base)) => add_segment(&mut epochs, epoch, life, base, info),
                 // Counted to the epoch before, and missed there when they are read.
                 None => {
                     if let Some(last) = epochs.last_mut() {
@@ -60,6 +69,7 @@ pub(super) fn look<D: Disk>(log: &mut Log<D>, settings: &Settings, lane: Lane) -
     if let Some((first, snapshot)) = newest {
         marks.sources = snapshot.sources;
         marks.ended = snapshot.ended;
+        marks.bases = snapshot.bases;
         from = Some(first);
     }
     if let Some(from) = from {
@@ -70,22 +80,22 @@ pub(super) fn look<D: Disk>(log: &mut Log<D>, settings: &Settings, lane: Lane) -
             stored.next = stored.next.min(ended.range.next).max(stored.first);
         }
     }
-    Found { epochs, marks }
+    Ok(Found { epochs, marks })
 }
 
-/// The epoch of a segment's records and the position of its record 0, from the first that says so.
-fn epoch_of_records<D: Disk>(log: &mut Log<D>, info: &SegmentInfo) -> Option<(Epoch, u64)> {
+/// The epoch of a segment's records, its life and the position of its record 0, from the first that
+/// says so.
+fn epoch_of_records<D: Disk>(log: &mut Log<D>, info: &SegmentInfo) -> Option<(Epoch, Life, u64)> {
     let mut found = None;
     let mut from = info.first;
     while found.is_none() && from < info.next {
         let read = log.read(from, CHUNK_BYTES, |position, _, payload| {
             let envelope = record::decode(payload).ok();
-            let named = envelope.and_then(|envelope| envelope.epoch.zip(Some(envelope.seq)));
-            found = named.and_then(|(epoch, seq)| {
+            found = envelope.and_then(|envelope| {
                 let base = position
-                    .checked_sub(seq)
-                    .filter(|base| *base <= info.first)?;
-                (position < info.next).then_some((epoch, base))
+                    .checked_sub(envelope.seq)
+                    .filter(|base| *base <= info.first && position < info.next)?;
+                Some((envelope.epoch?, envelope.life, base))
             });
             if found.is_some() || position >= info.next {
                 ControlFlow::Break(())
@@ -101,12 +111,13 @@ fn epoch_of_records<D: Disk>(log: &mut Log<D>, info: &SegmentInfo) -> Option<(Ep
     found
 }
 
-fn add_segment(epochs: &mut Vec<Stored>, epoch: Epoch, base: u64, info: &SegmentInfo) {
+fn add_segment(epochs: &mut Vec<Stored>, epoch: Epoch, life: Life, base: u64, info: &SegmentInfo) {
     let next = info.next - base;
     match epochs.last_mut() {
         Some(last) if last.epoch == epoch && last.base == base => last.next = next,
         _ => epochs.push(Stored {
             epoch,
+            life,
             base,
             first: info.first - base,
             next,
@@ -139,13 +150,16 @@ fn replay<D: Disk>(
 }
 
 impl<D: Disk> Engine<D> {
-    /// Builds a lane from what its log says, and tells the sender what it holds.
-    pub(super) fn add_lane(&mut self, at: usize) {
+    /// Builds a lane from what its log says.
+    ///
+    /// # Errors
+    /// [`EngineError::Version`].
+    pub(super) fn add_lane(&mut self, at: usize) -> Result<(), EngineError> {
         let lane = Lane::AGENT[at];
         let Some(log) = self.spool.log_mut(at) else {
-            return;
+            return Ok(());
         };
-        let Found { epochs, mut marks } = look(log, &self.settings, lane);
+        let Found { epochs, mut marks } = look(log, &self.settings, lane)?;
         let previous = epochs.last().copied();
         let unclean = previous.is_some_and(|stored| {
             // Its own last record says so, or it did not end cleanly.
@@ -155,7 +169,8 @@ impl<D: Disk> Engine<D> {
         });
         if unclean {
             for mark in marks.sources.iter_mut().filter(|mark| mark.live) {
-                mark.unclean_since = mark.unclean_since.or(mark.last_time);
+                let since = mark.last_time;
+                mark.unclean.get_or_insert(Unclean { since });
             }
         }
         let at_once = lane == Lane::Alarm;
@@ -173,6 +188,11 @@ impl<D: Disk> Engine<D> {
         self.lanes.push(LaneState {
             lane,
             epoch,
+            life: Life {
+                boot: self.settings.boot,
+                base: self.clock.base(),
+            },
+            turned_at: None,
             base: None,
             next_seq: 0,
             durable_seq: 0,
@@ -194,7 +214,7 @@ impl<D: Disk> Engine<D> {
             old_rams: Vec::new(),
             overflow: Vec::new(),
         });
-        self.announce_stored(at);
+        Ok(())
     }
 
     /// Begins what a lane must say at its start. All lanes are there by now: to make room for it, a
@@ -212,16 +232,33 @@ impl<D: Disk> Engine<D> {
             .epochs
             .iter()
             .filter(|stored| lane.durable.end_of(stored.epoch).is_none())
-            .map(|stored| (stored.epoch, stored.next))
+            .map(|stored| Over::unclean(stored.epoch, stored.next))
             .collect();
-        if !missing.is_empty() && !self.begin_epoch(at, &missing, now) {
+        let base = lane.life.base;
+        if !missing.is_empty() && !self.begin_epoch(at, base, &missing, now) {
             self.go_ram(at, VecDeque::new(), now);
-            self.owe_ends(at, &missing);
+            // Said from memory, and again on the disk when that takes records.
+            for &over in &missing {
+                self.end_in_ram(at, over);
+            }
         }
     }
 
-    fn announce_stored(&mut self, at: usize) {
+    /// Tells the sender what a lane's log holds. All lanes are there by now: one may hold the record
+    /// that dates what another one holds.
+    pub(super) fn announce_stored(&mut self, at: usize) {
         let lane = &self.lanes[at];
+        let record = |lane: Lane, (epoch, seq): (Epoch, u64)| RecordRef { lane, epoch, seq };
+        let dated_by = |life: Life| {
+            let counts = life.base == Base::Uptime && life.boot != self.settings.boot;
+            let lanes = self.lanes.iter().filter(|_| counts);
+            let mut found = lanes.filter_map(|lane| {
+                let mut bases = lane.durable.bases.iter();
+                let base = bases.find(|base| base.boot == life.boot)?;
+                Some(record(lane.lane, base.named_in))
+            });
+            found.next()
+        };
         let held: Vec<HeldEpoch> = lane
             .epochs
             .iter()
@@ -233,16 +270,14 @@ impl<D: Disk> Engine<D> {
                 HeldEpoch {
                     // Without an end on record it stays in the Hello until one is.
                     ended: end.is_some(),
-                    end_named_in: named.map(|(epoch, seq)| RecordRef {
-                        lane: lane.lane,
-                        epoch,
-                        seq,
-                    }),
+                    end_named_in: named.map(|named| record(lane.lane, named)),
+                    dated_by: dated_by(stored.life),
                     ..held_epoch(
                         lane.lane,
                         stored.epoch,
                         SeqRange::new(stored.first, stored.next),
                         false,
+                        stored.life,
                     )
                 }
             })
@@ -256,24 +291,11 @@ impl<D: Disk> Engine<D> {
     fn go_on_with(&mut self, at: usize, stored: Stored) {
         let lane = &mut self.lanes[at];
         let next = self.spool.log(at).map_or(0, Log::next);
-        lane.epoch = stored.epoch;
+        (lane.epoch, lane.life) = (stored.epoch, stored.life);
         lane.base = Some(stored.base);
         lane.next_seq = next.saturating_sub(stored.base);
         lane.durable_seq = lane.next_seq;
         lane.visible_seq = lane.next_seq;
-    }
-
-    /// Ends that could not be appended at the start are said from memory, and again on the disk when
-    /// that takes records.
-    fn owe_ends(&mut self, at: usize, missing: &[(Epoch, u64)]) {
-        for &(epoch, next) in missing {
-            let end = self.epoch_end(at, epoch, next, false);
-            let frame = super::store::frame_of(&end);
-            let mut payload = Vec::new();
-            super::store::own(&frame).encode(&mut payload);
-            self.put_ram(at, headwater_proto::frame::Kind::EpochEnd, &payload);
-            self.tell_ended(at, epoch);
-        }
     }
 }
 

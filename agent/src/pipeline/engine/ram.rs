@@ -5,14 +5,15 @@ use std::collections::btree_map::{BTreeMap, Entry};
 
 use headwater_proto::codec::BatchHeader;
 use headwater_proto::frame::{self, Kind};
-use headwater_proto::ids::Epoch;
+use headwater_proto::ids::{Epoch, SeqRange};
 use headwater_proto::text::TextHeader;
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::Disk;
 
 use super::Engine;
-use super::lane::Held;
-use crate::pipeline::record::{self, Envelope};
+use super::epochs::held_epoch;
+use super::lane::{Held, Over};
+use crate::pipeline::record::{self, Envelope, Life};
 
 /// How often to try the disk again.
 pub const PROBE_MS: u64 = 5_000;
@@ -21,6 +22,7 @@ pub const PROBE_MS: u64 = 5_000;
 #[derive(Debug)]
 pub(super) struct Ram {
     pub(super) epoch: Epoch,
+    pub(super) life: Life,
     pub(super) next_seq: u64,
     pub(super) records: VecDeque<Held>,
     pub(super) bytes: usize,
@@ -33,9 +35,10 @@ pub(super) struct Ram {
 }
 
 impl Ram {
-    fn new(epoch: Epoch, probe_at: Millis) -> Self {
+    pub(super) fn new(epoch: Epoch, life: Life, probe_at: Millis) -> Self {
         Self {
             epoch,
+            life,
             next_seq: 0,
             records: VecDeque::new(),
             bytes: 0,
@@ -74,7 +77,7 @@ impl<D: Disk> Engine<D> {
     pub(super) fn go_ram(&mut self, at: usize, held: VecDeque<Held>, now: Now) {
         let epoch = self.draw_epoch();
         let lane = &mut self.lanes[at];
-        lane.ram = Some(Ram::new(epoch, now.mono.plus(PROBE_MS)));
+        lane.ram = Some(Ram::new(epoch, lane.life, now.mono.plus(PROBE_MS)));
         lane.marks = lane.durable.clone();
         self.counters.disk_failures += 1;
         for record in held {
@@ -102,6 +105,7 @@ impl<D: Disk> Engine<D> {
         let envelope = Envelope {
             seq: ram.next_seq,
             epoch: None,
+            life: ram.life,
             ..envelope
         };
         if let Some(number) = schema_of(envelope.frame) {
@@ -120,7 +124,7 @@ impl<D: Disk> Engine<D> {
             }
         }
         ram.push(kind, &envelope);
-        let (epoch, next, lane_id) = (ram.epoch, ram.next_seq, lane.lane);
+        let (epoch, next, lane_id, life) = (ram.epoch, ram.next_seq, lane.lane, ram.life);
         let device = &self.settings.device;
         lane.marks.apply(device, lane_id, epoch, &envelope);
         if kind != Kind::EpochEnd {
@@ -130,7 +134,8 @@ impl<D: Disk> Engine<D> {
             // An end that stands in memory alone is appended again by the next start.
             lane.durable.apply(device, lane_id, epoch, &envelope);
         }
-        self.tell_stored(lane_id, epoch, 0, next, true);
+        let range = SeqRange::new(0, next);
+        self.tell_stored(held_epoch(lane_id, epoch, range, true, life));
     }
 
     /// Tries the disk again where its time has come. On success a new epoch begins, whose first
@@ -149,18 +154,20 @@ impl<D: Disk> Engine<D> {
         let lane = &mut self.lanes[at];
         let Some(ram) = &mut lane.ram else { return };
         ram.probe_at = now.mono.plus(PROBE_MS);
-        let in_ram = (ram.next_seq > 0).then_some((ram.epoch, ram.next_seq));
-        let durable = &lane.durable;
-        let ends: Vec<_> = lane
-            .epochs
-            .iter()
-            .filter(|stored| durable.end_of(stored.epoch).is_none())
-            .map(|stored| (stored.epoch, stored.next))
+        let base = ram.life.base;
+        let rams = lane.old_rams.iter().chain(&lane.ram);
+        let in_ram = rams.map(|ram| Over::unclean(ram.epoch, ram.next_seq));
+        let on_disk = lane.epochs.iter();
+        let on_disk = on_disk.map(|stored| Over::unclean(stored.epoch, stored.next));
+        let ends: Vec<_> = on_disk
             .chain(in_ram)
+            .filter(|over| over.next > 0 && lane.durable.end_of(over.epoch).is_none())
             .collect();
-        if !self.begin_epoch(at, &ends, now) {
+        if !self.begin_epoch(at, base, &ends, now) {
             return;
         }
+        // What was said of the boot in memory is said again where it lasts.
+        self.told = None;
         let lane = &mut self.lanes[at];
         let Some(mut ram) = lane.ram.take() else {
             return;

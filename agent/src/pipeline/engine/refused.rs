@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use headwater_proto::frame;
 use headwater_proto::ids::{Epoch, Lane, SeqRange};
 use headwater_proto::message::{Gap, GapReason, RejectReason};
-use headwater_proto::time::{Now, UnixMicros};
+use headwater_proto::time::{Base, Now, UnixMicros};
 use headwater_spool::{AppendError, Disk};
 
 use super::Engine;
@@ -72,14 +72,16 @@ impl<D: Disk> Engine<D> {
         }
         copies.retain(|payload| !is_own(payload));
         for payload in &copies {
-            let frame = record::decode(payload).ok().map(|envelope| envelope.frame);
-            let extent = frame
-                .and_then(|f| frame::decode(f).ok())
-                .and_then(|(f, _)| extent(&f));
+            let envelope = record::decode(payload).ok();
+            let is_wall = envelope.as_ref().is_some_and(|e| e.life.base == Base::Wall);
+            let extent = envelope
+                .and_then(|envelope| frame::decode(envelope.frame).ok())
+                .and_then(|(frame, _)| extent(&frame));
             if let Some((samples, first, last)) = extent {
                 gap.samples = Some(gap.samples.unwrap_or(0) + samples);
-                gap.t_first = gap.t_first.into_iter().chain([UnixMicros(first)]).min();
-                gap.t_last = gap.t_last.into_iter().chain([UnixMicros(last)]).max();
+                let time = |us| is_wall.then_some(UnixMicros(us));
+                gap.t_first = gap.t_first.into_iter().chain(time(first)).min();
+                gap.t_last = gap.t_last.into_iter().chain(time(last)).max();
             }
             self.keep_dead_letter(at, epoch, reason, payload, now);
         }

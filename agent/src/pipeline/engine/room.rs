@@ -6,10 +6,10 @@ use std::ops::ControlFlow;
 use headwater_proto::codec::BatchHeader;
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::{Epoch, Lane, SeqRange};
-use headwater_proto::message::{self, EpochEnd, Gap, GapReason, Stage};
+use headwater_proto::message::{self, EpochEnd, Gap, GapReason, Stage, TimeBase};
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::text::TextHeader;
-use headwater_proto::time::{Now, UnixMicros};
+use headwater_proto::time::{Base, Now, UnixMicros};
 use headwater_spool::{Disk, SegmentInfo, Victim};
 
 use super::lane::LaneState;
@@ -42,6 +42,7 @@ pub(super) struct Contents {
     t_last: Option<i64>,
     gaps: Vec<(u64, Gap)>,
     ends: Vec<EpochEnd>,
+    bases: Vec<TimeBase>,
 }
 
 /// Whether the sender may forget all records of a segment.
@@ -223,6 +224,11 @@ impl<D: Disk> Engine<D> {
         for end in &contents.ends {
             self.put_reserved(at, end, now)?;
         }
+        for base in &contents.bases {
+            if self.lanes.iter().any(|lane| lane.counts_from(base.boot)) {
+                self.put_reserved(at, base, now)?;
+            }
+        }
         for (seq, gap) in &contents.gaps {
             let superseded = self
                 .gaps
@@ -372,10 +378,16 @@ impl Contents {
             if let Ok(end) = message::decode::<EpochEnd>(frame.payload) {
                 self.ends.push(end);
             }
+        } else if frame.kind == Kind::TimeBase {
+            if let Ok(base) = message::decode::<TimeBase>(frame.payload) {
+                self.bases.push(base);
+            }
         } else if let Some((samples, first, last)) = extent(&frame) {
             self.samples += samples;
-            self.t_first = Some(self.t_first.map_or(first, |t| t.min(first)));
-            self.t_last = Some(self.t_last.map_or(last, |t| t.max(last)));
+            if envelope.life.base == Base::Wall {
+                self.t_first = Some(self.t_first.map_or(first, |t| t.min(first)));
+                self.t_last = Some(self.t_last.map_or(last, |t| t.max(last)));
+            }
         }
     }
 }

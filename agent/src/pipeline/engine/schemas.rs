@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use headwater_proto::bundle::{BundleHead, BundleWriter};
+use headwater_proto::bundle::BundleWriter;
 use headwater_proto::frame::Kind;
 use headwater_proto::ids::{Epoch, Lane};
 use headwater_proto::message::SchemaRequest;
 use headwater_proto::text;
-use headwater_proto::time::{Base, Millis, Now};
+use headwater_proto::time::{Millis, Now};
 use headwater_spool::{Disk, Log};
 use sha2::{Digest as _, Sha256};
 
@@ -200,18 +200,7 @@ impl<D: Disk> Engine<D> {
         let Some(bytes) = self.schemas.cached.get(&name) else {
             return false;
         };
-        let head = BundleHead {
-            origin: origin.clone(),
-            lane: *lane,
-            epoch: *epoch,
-            first: 0,
-            ram: self.lanes[at].ram_of(*epoch).is_some(),
-            boot: self.settings.boot,
-            base: Base::Wall,
-            stamps: self.stamps(),
-            uptime_ms: Some(now.mono.0),
-            wall: self.wall(now),
-        };
+        let head = self.head(at, *epoch, 0, now);
         let payload = schema_payload(*schema, bytes);
         let mut out = vec![0; payload.len() + 512];
         let Ok(mut writer) = BundleWriter::new(head, &mut out) else {

@@ -7,15 +7,15 @@ use headwater_proto::delivery::{Command, DeliveryError, HelloFacts, Input};
 use headwater_proto::frame::{self, Frames, Kind};
 use headwater_proto::ids::{Epoch, Lane, SeqRange};
 use headwater_proto::message::{
-    self, Ack, GapReason, Reject, RejectReason, SchemaRequest, WallClock, Welcome,
+    self, Ack, GapReason, Reject, RejectReason, SchemaRequest, Welcome,
 };
-use headwater_proto::time::{Base, Millis, Now};
-use headwater_spool::Disk;
+use headwater_proto::time::{Millis, Now};
+use headwater_spool::{Chunk, Disk};
 
 use super::ram::schema_of;
 use super::schemas::{SchemaName, Schemas, announced, schema_payload};
 use super::{Engine, Output};
-use crate::pipeline::record;
+use crate::pipeline::record::{self, Envelope};
 
 /// Largest down publish that is taken.
 pub const MAX_DOWN_BYTES: u32 = 64 * 1024;
@@ -101,26 +101,33 @@ impl<D: Disk> Engine<D> {
         None
     }
 
-    pub(super) fn wall(&self, now: Now) -> Option<WallClock> {
-        self.settings.wall_error_ms.map(|error_ms| WallClock {
-            time: now.wall,
-            error_ms: Some(error_ms),
-        })
-    }
-
-    /// How good the clock is that stamps records.
-    pub(super) fn stamps(&self) -> Stamps {
-        Stamps {
-            synced: false,
-            error_ms: self.settings.wall_error_ms,
+    /// The head of a bundle of an epoch that a lane holds; the clock of its rows is still to be set.
+    pub(super) fn head(&self, at: usize, epoch: Epoch, first: u64, now: Now) -> BundleHead {
+        let lane = &self.lanes[at];
+        let life = lane.life_of(epoch).unwrap_or(lane.life);
+        BundleHead {
+            origin: self.settings.device.clone(),
+            lane: lane.lane,
+            epoch,
+            first,
+            ram: lane.ram_of(epoch).is_some(),
+            boot: life.boot,
+            base: life.base,
+            stamps: Stamps::default(),
+            // The clock of the boot that runs says nothing of another one.
+            uptime_ms: (life.boot == self.settings.boot).then_some(now.mono.0),
+            wall: self.clock.wall(now),
         }
     }
 
-    fn hello(&self, page: u8, now: Now) -> Vec<u8> {
+    fn hello(&mut self, page: u8, now: Now) -> Vec<u8> {
+        if page == 0 {
+            self.asked.hello = Some(now.mono);
+        }
         let facts = HelloFacts {
             boot: self.settings.boot,
             uptime_ms: now.mono.0,
-            wall: self.wall(now),
+            wall: self.clock.wall(now),
             max_down_bytes: MAX_DOWN_BYTES,
         };
         let mut out = Vec::new();
@@ -137,18 +144,7 @@ impl<D: Disk> Engine<D> {
         now: Now,
     ) -> Option<Vec<u8>> {
         let at = self.index_of(lane);
-        let head = BundleHead {
-            origin: self.settings.device.clone(),
-            lane,
-            epoch,
-            first: range.first,
-            ram: self.lanes[at].ram_of(epoch).is_some(),
-            boot: self.settings.boot,
-            base: Base::Wall,
-            stamps: self.stamps(),
-            uptime_ms: Some(now.mono.0),
-            wall: self.wall(now),
-        };
+        let head = self.head(at, epoch, range.first, now);
         loop {
             let packed = self.pack(at, &head, range, max_bytes as usize);
             if let Some((seq, name)) = packed.wants
@@ -171,6 +167,12 @@ impl<D: Disk> Engine<D> {
             }
             let len = u32::try_from(packed.len).unwrap_or(u32::MAX);
             let _ = self.sender.sent(lane, epoch, packed.taken, len, now.mono);
+            self.asked.bundle.get_or_insert(Sent {
+                lane,
+                epoch,
+                range: packed.taken,
+                at: now.mono,
+            });
             for name in packed.schemas {
                 self.schemas.note_sent(name);
             }
@@ -183,32 +185,24 @@ impl<D: Disk> Engine<D> {
         if self.scratch.len() < max_bytes {
             self.scratch.resize(max_bytes, 0);
         }
-        let mut packed = Packed {
-            len: 0,
-            missing: SeqRange::new(range.first, range.first),
-            damaged: false,
-            taken: SeqRange::new(range.first, range.first),
-            wants: None,
-            too_large: false,
-            unreadable: false,
-            schemas: Vec::new(),
-        };
         let lane = &self.lanes[at];
-        let schemas = &self.schemas;
-        let Ok(mut writer) = BundleWriter::new(head.clone(), &mut self.scratch[..max_bytes]) else {
-            packed.too_large = true;
-            return packed;
-        };
-        let mut visit = |seq: u64, payload: &[u8]| {
-            take_record(
-                &mut writer,
-                &mut packed,
-                schemas,
-                head.epoch,
-                range,
-                seq,
-                payload,
-            )
+        let mut packing = Packing {
+            room: Some(&mut self.scratch[..max_bytes]),
+            writer: None,
+            stamps: Stamps::default(),
+            schemas: &self.schemas,
+            head,
+            range,
+            packed: Packed {
+                len: 0,
+                missing: SeqRange::new(range.first, range.first),
+                damaged: false,
+                taken: SeqRange::new(range.first, range.first),
+                wants: None,
+                too_large: false,
+                unreadable: false,
+                schemas: Vec::new(),
+            },
         };
         if let Some(ram) = lane.ram_of(head.epoch) {
             let wanted = ram
@@ -216,22 +210,19 @@ impl<D: Disk> Engine<D> {
                 .iter()
                 .skip_while(|record| record.seq < range.first);
             for record in wanted.take_while(|record| record.seq < range.next) {
-                if visit(record.seq, &record.payload).is_break() {
+                if packing.take(record.seq, &record.payload).is_break() {
                     break;
                 }
             }
             // Nothing of a RAM epoch goes missing but what was released.
-            packed.missing.next = packed.missing.next.max(
-                ram.records
-                    .front()
-                    .map_or(range.next, |r| r.seq.clamp(range.first, range.next)),
-            );
+            let oldest = ram.records.front().map_or(range.next, |record| record.seq);
+            packing.miss_below(oldest);
         } else if let (Some(stored), Some(log)) =
             (lane.stored(head.epoch).copied(), self.spool.log_mut(at))
         {
-            let base = stored.base;
-            let read = log.read(base + range.first, max_bytes, |position, _, payload| {
-                visit(position - base, payload)
+            let begins = stored.base + range.first;
+            let read = log.read(begins, max_bytes, |position, _, payload| {
+                packing.take(position - stored.base, payload)
             });
             // Records that are held in memory and not yet synced: reached by a sabotaged engine only.
             for held in lane
@@ -239,42 +230,25 @@ impl<D: Disk> Engine<D> {
                 .iter()
                 .filter(|_| lane.visible_seq > lane.durable_seq)
             {
-                if range.contains(held.seq) && visit(held.seq, &held.payload).is_break() {
+                if range.contains(held.seq) && packing.take(held.seq, &held.payload).is_break() {
                     break;
                 }
             }
             match read {
-                Ok(chunk) => {
-                    let bad = chunk.damage.first().map(|damage| &damage.positions);
-                    let begins = base + range.first;
-                    if let Some(bad) = bad.filter(|bad| bad.start <= begins && begins < bad.end) {
-                        packed.missing.next = (bad.end - base).min(range.next);
-                        packed.damaged = true;
-                    } else if packed.taken.is_empty() && packed.wants.is_none() && !packed.too_large
-                    {
-                        let end = (chunk.next.max(begins + 1) - base).min(range.next);
-                        packed.missing.next = packed.missing.next.max(end);
-                    }
-                }
+                Ok(chunk) => packing.note_damage(&chunk, stored.base),
                 Err(_) => {
-                    let position = base + range.first;
-                    let end = log
+                    let segment = log
                         .segments()
-                        .find(|info| info.positions().contains(&position))
-                        .map_or(position + 1, |info| info.next);
-                    packed.missing.next = (end - base).min(range.next);
-                    packed.unreadable = true;
+                        .find(|info| info.positions().contains(&begins));
+                    let end = segment.map_or(begins + 1, |info| info.next);
+                    packing.miss_below(end - stored.base);
+                    packing.packed.unreadable = true;
                 }
             }
         } else {
-            packed.missing.next = range.next;
+            packing.miss_below(range.next);
         }
-        packed.len = writer.finish();
-        if !packed.taken.is_empty() {
-            packed.missing.next = packed.missing.first;
-            packed.unreadable = false;
-        }
-        packed
+        packing.finish()
     }
 
     /// The first record does not fit. What is in flight may leave more room; a schema goes alone
@@ -369,14 +343,40 @@ impl<D: Disk> Engine<D> {
         }
     }
 
+    fn welcome(&mut self, welcome: &Welcome, now: Now) -> bool {
+        let taken = self
+            .sender
+            .handle(Input::Welcome(welcome), now.mono)
+            .is_ok();
+        if taken && let Some(sent) = self.asked.hello {
+            self.clock.heard(welcome.time, sent, now);
+        }
+        taken
+    }
+
+    fn ack(&mut self, ack: &Ack, now: Now) -> bool {
+        let is_received = |sender: &super::AgentSender, sent: &Sent| {
+            sender.is_received(sent.lane, sent.epoch, sent.range)
+        };
+        // What was settled by other means says nothing of when this Ack was made.
+        let asked = self.asked.bundle.take();
+        let asked = asked.filter(|sent| !is_received(&self.sender, sent));
+        let taken = self.sender.handle(Input::Ack(ack), now.mono).is_ok();
+        match asked {
+            Some(sent) if is_received(&self.sender, &sent) => {
+                self.clock.heard(ack.time, sent.at, now);
+            }
+            asked => self.asked.bundle = asked,
+        }
+        taken
+    }
+
     /// Whether the frame was one that means something here.
     fn down_frame(&mut self, kind: Kind, payload: &[u8], now: Now) -> bool {
         if kind == Kind::Welcome {
-            message::decode::<Welcome>(payload)
-                .is_ok_and(|m| self.sender.handle(Input::Welcome(&m), now.mono).is_ok())
+            message::decode::<Welcome>(payload).is_ok_and(|m| self.welcome(&m, now))
         } else if kind == Kind::Ack {
-            message::decode::<Ack>(payload)
-                .is_ok_and(|m| self.sender.handle(Input::Ack(&m), now.mono).is_ok())
+            message::decode::<Ack>(payload).is_ok_and(|m| self.ack(&m, now))
         } else if kind == Kind::Reject {
             message::decode::<Reject>(payload)
                 .is_ok_and(|m| self.sender.handle(Input::Reject(&m), now.mono).is_ok())
@@ -389,59 +389,141 @@ impl<D: Disk> Engine<D> {
     }
 }
 
-fn take_record(
-    writer: &mut BundleWriter<'_>,
-    packed: &mut Packed,
-    schemas: &Schemas,
+/// A publish whose answer tells when the collector looked at its clock.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    lane: Lane,
     epoch: Epoch,
     range: SeqRange,
-    seq: u64,
-    payload: &[u8],
-) -> ControlFlow<()> {
-    if seq >= range.next {
-        return ControlFlow::Break(());
-    }
-    if seq != packed.taken.next {
-        // A hole: what lies before it is sent first.
-        if packed.taken.is_empty() {
-            packed.missing.next = seq;
+    at: Millis,
+}
+
+/// What was asked on this connection: an answer was stamped after it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Asked {
+    /// When the Hello went out whose Welcome is awaited.
+    hello: Option<Millis>,
+    bundle: Option<Sent>,
+}
+
+/// A bundle that is being filled.
+struct Packing<'a> {
+    room: Option<&'a mut [u8]>,
+    writer: Option<BundleWriter<'a>>,
+    /// How good the clock of the rows in it was: of all alike.
+    stamps: Stamps,
+    schemas: &'a Schemas,
+    head: &'a BundleHead,
+    range: SeqRange,
+    packed: Packed,
+}
+
+impl<'a> Packing<'a> {
+    fn take(&mut self, seq: u64, payload: &[u8]) -> ControlFlow<()> {
+        if seq >= self.range.next {
+            return ControlFlow::Break(());
         }
-        return ControlFlow::Break(());
-    }
-    let envelope = record::decode(payload)
-        .ok()
-        .filter(|envelope| envelope.seq == seq);
-    let frame = envelope
-        .as_ref()
-        .and_then(|envelope| frame::decode(envelope.frame).ok());
-    let Some((envelope, (frame, _))) = envelope.zip(frame) else {
-        if packed.taken.is_empty() {
-            packed.missing.next = seq + 1;
-            packed.damaged = true;
-        }
-        return ControlFlow::Break(());
-    };
-    if let Some(number) = schema_of(envelope.frame) {
-        let name = (epoch, number);
-        let known = schemas.sent.contains(&name) || schemas.nowhere.contains(&name);
-        if !known && !packed.schemas.contains(&name) {
-            let cached = schemas.cached.get(&name).map(Vec::as_slice);
-            let Some(bytes) = envelope.schema.map(|(_, bytes)| bytes).or(cached) else {
-                packed.wants = Some((seq, name));
-                return ControlFlow::Break(());
-            };
-            let said = schema_payload(number, &announced(bytes));
-            if writer.push(Kind::Schema, &said).is_err() {
-                packed.too_large = packed.taken.is_empty();
-                return ControlFlow::Break(());
+        let is_first = self.packed.taken.is_empty();
+        if seq != self.packed.taken.next {
+            // A hole: what lies before it is sent first.
+            if is_first {
+                self.packed.missing.next = seq;
             }
-            packed.schemas.push(name);
+            return ControlFlow::Break(());
+        }
+        let envelope = record::decode(payload)
+            .ok()
+            .filter(|envelope| envelope.seq == seq);
+        let frame = envelope
+            .as_ref()
+            .and_then(|envelope| frame::decode(envelope.frame).ok());
+        let Some((envelope, (frame, _))) = envelope.zip(frame) else {
+            if is_first {
+                self.packed.missing.next = seq + 1;
+                self.packed.damaged = true;
+            }
+            return ControlFlow::Break(());
+        };
+        // What the agent itself says has no times that a clock would have to vouch for.
+        if !is_first && !envelope.source.is_empty() && envelope.stamps != self.stamps {
+            return ControlFlow::Break(());
+        }
+        if is_first {
+            self.stamps = envelope.stamps;
+        }
+        let is_written = self.write_schema(seq, &envelope).and_then(|()| {
+            let writer = self.writer()?;
+            writer.push_frame(frame.kind, envelope.frame).ok()
+        });
+        if is_written.is_none() {
+            self.packed.too_large = is_first && self.packed.wants.is_none();
+            return ControlFlow::Break(());
+        }
+        self.packed.taken.next = seq + 1;
+        ControlFlow::Continue(())
+    }
+
+    /// The schema that a record needs, where the collector has not got it. `None`: it is not at hand,
+    /// or finds no room.
+    fn write_schema(&mut self, seq: u64, envelope: &Envelope<'_>) -> Option<()> {
+        let Some(number) = schema_of(envelope.frame) else {
+            return Some(());
+        };
+        let name = (self.head.epoch, number);
+        let schemas = self.schemas;
+        let is_known = schemas.sent.contains(&name) || schemas.nowhere.contains(&name);
+        if is_known || self.packed.schemas.contains(&name) {
+            return Some(());
+        }
+        let cached = schemas.cached.get(&name).map(Vec::as_slice);
+        let Some(bytes) = envelope.schema.map(|(_, bytes)| bytes).or(cached) else {
+            self.packed.wants = Some((seq, name));
+            return None;
+        };
+        let said = schema_payload(number, &announced(bytes));
+        self.writer()?.push(Kind::Schema, &said).ok()?;
+        self.packed.schemas.push(name);
+        Some(())
+    }
+
+    /// The writer, begun with the clock of the first record.
+    fn writer(&mut self) -> Option<&mut BundleWriter<'a>> {
+        if let Some(room) = self.room.take() {
+            let head = BundleHead {
+                stamps: self.stamps,
+                ..self.head.clone()
+            };
+            self.writer = BundleWriter::new(head, room).ok();
+        }
+        self.writer.as_mut()
+    }
+
+    /// Records below `seq` are not there, as far as they were asked for.
+    fn miss_below(&mut self, seq: u64) {
+        let end = seq.clamp(self.range.first, self.range.next);
+        self.packed.missing.next = self.packed.missing.next.max(end);
+    }
+
+    /// What a read said of records that it did not give.
+    fn note_damage(&mut self, chunk: &Chunk, base: u64) {
+        let begins = base + self.range.first;
+        let bad = chunk.damage.first().map(|damage| &damage.positions);
+        let packed = &mut self.packed;
+        if let Some(bad) = bad.filter(|bad| bad.start <= begins && begins < bad.end) {
+            packed.missing.next = (bad.end - base).min(self.range.next);
+            packed.damaged = true;
+        } else if packed.taken.is_empty() && packed.wants.is_none() && !packed.too_large {
+            self.miss_below(chunk.next.max(begins + 1) - base);
         }
     }
-    if writer.push_frame(frame.kind, envelope.frame).is_err() {
-        packed.too_large = packed.taken.is_empty();
-        return ControlFlow::Break(());
+
+    fn finish(self) -> Packed {
+        let mut packed = self.packed;
+        packed.len = self.writer.map_or(0, BundleWriter::finish);
+        if !packed.taken.is_empty() {
+            packed.missing.next = packed.missing.first;
+            packed.unreadable = false;
+        }
+        packed
     }
-    packed.taken.next = seq + 1;
-    ControlFlow::Continue(())
 }

@@ -3,15 +3,17 @@
 
 use std::collections::VecDeque;
 
+use headwater_proto::delivery::HeldEpoch;
 use headwater_proto::frame::{self, Kind};
-use headwater_proto::ids::{Epoch, Lane, SeqRange};
+use headwater_proto::ids::SeqRange;
 use headwater_proto::message::{self, EpochEnd, Gap};
-use headwater_proto::time::{Millis, Now};
+use headwater_proto::time::{Base, Millis, Now};
 use headwater_spool::{AppendError, Disk, FullCause, SyncError};
 
-use super::lane::{Held, Stored};
+use super::epochs::held_epoch;
+use super::lane::{Held, Over, Stored};
 use super::{Engine, Output};
-use crate::pipeline::record::{self, Envelope};
+use crate::pipeline::record::{self, Envelope, Life};
 
 /// Bytes at which a group is synced, however young it is.
 pub const GROUP_BYTES: usize = 64 * 1024;
@@ -23,8 +25,12 @@ const MAX_FAILED_SYNCS: u32 = 3;
 pub(super) struct Unwritable;
 
 impl<D: Disk> Engine<D> {
-    /// Stores a record of the lane: on disk, or in memory while that cannot be written.
+    /// Stores a record of the lane: on disk, or in memory while that cannot be written. Rows whose
+    /// times count from another base than the lane's begin an epoch.
     pub(super) fn put(&mut self, at: usize, kind: Kind, record: &Envelope<'_>, now: Now) {
+        if !record.source.is_empty() {
+            self.turn_to(at, record.life.base, now);
+        }
         if self.lanes[at].ram.is_none() && self.try_append(at, kind, record, false, now).is_ok() {
             if self.lanes[at].held_bytes >= GROUP_BYTES {
                 self.sync_lane(at, now);
@@ -97,6 +103,7 @@ impl<D: Disk> Engine<D> {
         let record = Envelope {
             seq: lane.next_seq,
             epoch: Some(lane.epoch),
+            life: lane.life,
             ..record.clone()
         };
         let mut payload = Vec::new();
@@ -143,7 +150,7 @@ impl<D: Disk> Engine<D> {
             return;
         }
         lane.visible_seq = visible;
-        let (lane_id, epoch) = (lane.lane, lane.epoch);
+        let (lane_id, epoch, life) = (lane.lane, lane.epoch, lane.life);
         let mut cursors = Vec::new();
         let mut ended = Vec::new();
         while lane.held.front().is_some_and(|held| held.seq < durable) {
@@ -177,6 +184,7 @@ impl<D: Disk> Engine<D> {
             None if durable > 0 => {
                 lane.epochs.push(Stored {
                     epoch,
+                    life,
                     base,
                     first: 0,
                     next: durable,
@@ -186,7 +194,8 @@ impl<D: Disk> Engine<D> {
             None => {}
         }
         if visible > 0 {
-            self.tell_stored(lane_id, epoch, 0, visible, false);
+            let range = SeqRange::new(0, visible);
+            self.tell_stored(held_epoch(lane_id, epoch, range, false, life));
         }
         for epoch in ended {
             self.tell_ended(at, epoch);
@@ -234,11 +243,12 @@ impl<D: Disk> Engine<D> {
         lane.marks = lane.durable.clone();
         let ended = lane.durable.end_of(lane.epoch).is_some();
         let ends: Vec<_> = (lane.durable_seq > 0 && !ended)
-            .then_some((lane.epoch, lane.durable_seq))
+            .then_some(Over::unclean(lane.epoch, lane.durable_seq))
             .into_iter()
             .collect();
+        let base = lane.life.base;
         self.failing += 1;
-        if self.failing <= MAX_FAILED_SYNCS && self.begin_epoch(at, &ends, now) {
+        if self.failing <= MAX_FAILED_SYNCS && self.begin_epoch(at, base, &ends, now) {
             self.put_again(at, held, now);
         } else {
             self.go_ram(at, held, now);
@@ -246,27 +256,27 @@ impl<D: Disk> Engine<D> {
         self.failing -= 1;
     }
 
-    /// Begins an epoch on disk, whose first records name the ends of others: (epoch, next).
-    /// On failure the lane is as it was.
-    pub(super) fn begin_epoch(&mut self, at: usize, ends: &[(Epoch, u64)], now: Now) -> bool {
-        let begun = match self.try_begin(at, ends, now) {
+    /// Begins an epoch on disk, of this boot, whose times count from `base` and whose first records
+    /// name the ends of others. On failure the lane is as it was.
+    pub(super) fn begin_epoch(&mut self, at: usize, base: Base, ends: &[Over], now: Now) -> bool {
+        let begun = match self.try_begin(at, base, ends, now) {
             Err(AppendError::Full {
                 cause: FullCause::Quota,
                 ..
             }) => {
                 // A crash between a gap and its release has used up the reserve.
-                self.release_first(at) && self.try_begin(at, ends, now).is_ok()
+                self.release_first(at) && self.try_begin(at, base, ends, now).is_ok()
             }
             result => result.is_ok(),
         };
         if begun {
             self.name_released(at, now);
-            for &(ended, next) in ends {
+            for &over in ends {
                 // One that found no room in the reserve: there is a segment to make room from now.
-                if self.lanes[at].marks.end_of(ended).is_none() {
-                    let end = self.epoch_end(at, ended, next, false);
-                    let frame = frame_of(&end);
-                    let _ = self.try_append(at, Kind::EpochEnd, &own(&frame), false, now);
+                if self.lanes[at].marks.end_of(over.epoch).is_none() {
+                    let frame = frame_of(&self.epoch_end(at, over));
+                    let own = self.own(&frame);
+                    let _ = self.try_append(at, Kind::EpochEnd, &own, false, now);
                     self.sync_lane(at, now);
                 }
             }
@@ -275,11 +285,18 @@ impl<D: Disk> Engine<D> {
         begun
     }
 
-    fn try_begin(&mut self, at: usize, ends: &[(Epoch, u64)], now: Now) -> Result<(), AppendError> {
+    fn try_begin(
+        &mut self,
+        at: usize,
+        base: Base,
+        ends: &[Over],
+        now: Now,
+    ) -> Result<(), AppendError> {
+        let bodies: Vec<_> = ends.iter().map(|&over| self.epoch_end(at, over)).collect();
         let epoch = self.draw_epoch();
         let lane = &mut self.lanes[at];
         let before = (
-            lane.epoch,
+            (lane.epoch, lane.life),
             lane.base,
             lane.next_seq,
             lane.durable_seq,
@@ -287,12 +304,12 @@ impl<D: Disk> Engine<D> {
         );
         debug_assert!(lane.held.is_empty(), "a group never spans two epochs");
         (lane.epoch, lane.base) = (epoch, None);
+        lane.life = Life {
+            boot: self.settings.boot,
+            base,
+        };
         (lane.next_seq, lane.durable_seq, lane.visible_seq) = (0, 0, 0);
         lane.marks = lane.durable.clone();
-        let bodies: Vec<_> = ends
-            .iter()
-            .map(|&(ended, next)| self.epoch_end(at, ended, next, false))
-            .collect();
         let mut result = Ok(());
         if let Some(log) = self.spool.log_mut(at) {
             result = log.roll().map_err(AppendError::from);
@@ -319,7 +336,7 @@ impl<D: Disk> Engine<D> {
             lane.held.clear();
             (lane.held_bytes, lane.held_since) = (0, None);
             (
-                lane.epoch,
+                (lane.epoch, lane.life),
                 lane.base,
                 lane.next_seq,
                 lane.durable_seq,
@@ -338,7 +355,8 @@ impl<D: Disk> Engine<D> {
         now: Now,
     ) -> Result<(), AppendError> {
         let frame = frame_of(body);
-        self.append_once(at, kind, &own(&frame), true, now)
+        let own = self.own(&frame);
+        self.append_once(at, kind, &own, true, now)
     }
 
     /// Stores records of a lost group, or of a time without a disk, under new numbers.
@@ -363,8 +381,14 @@ impl<D: Disk> Engine<D> {
 
     /// Appends a gap to a lane, as any record.
     pub(super) fn put_gap(&mut self, at: usize, gap: &Gap, now: Now) {
-        let frame = frame_of(gap);
-        self.put(at, Kind::Gap, &own(&frame), now);
+        self.put_own(at, gap, now);
+    }
+
+    /// Appends what the agent itself says.
+    pub(super) fn put_own<M: message::Body>(&mut self, at: usize, body: &M, now: Now) {
+        let frame = frame_of(body);
+        let own = self.own(&frame);
+        self.put(at, M::KIND, &own, now);
     }
 
     /// Appends a record that makes room, with the reserve.
@@ -375,10 +399,32 @@ impl<D: Disk> Engine<D> {
         now: Now,
     ) -> Result<(), Unwritable> {
         let frame = frame_of(body);
-        self.try_append(at, M::KIND, &own(&frame), true, now)
+        let own = self.own(&frame);
+        self.try_append(at, M::KIND, &own, true, now)
     }
 
-    pub(super) fn epoch_end(&self, at: usize, epoch: Epoch, next: u64, clean: bool) -> EpochEnd {
+    /// The envelope of a record that the agent itself made.
+    pub(super) fn own<'a>(&self, frame: &'a [u8]) -> Envelope<'a> {
+        Envelope {
+            seq: 0,
+            epoch: None,
+            // Set as the record finds its epoch.
+            life: Life {
+                boot: 0,
+                base: Base::Wall,
+            },
+            stamps: self.clock.stamps(),
+            source: "",
+            cursor: None,
+            live: false,
+            last_time: None,
+            schema: None,
+            frame,
+        }
+    }
+
+    pub(super) fn epoch_end(&self, at: usize, over: Over) -> EpochEnd {
+        let Over { epoch, next, clean } = over;
         let lane = &self.lanes[at];
         let newest = lane
             .durable
@@ -393,29 +439,19 @@ impl<D: Disk> Engine<D> {
             first: 0,
             next,
             clean,
-            boot: self.settings.boot,
+            boot: lane.life_of(epoch).map_or(0, |life| life.boot),
             last_durable: newest,
         }
     }
 
-    /// Tells the sender of records that may go out.
-    pub(super) fn tell_stored(
-        &mut self,
-        lane: Lane,
-        epoch: Epoch,
-        first: u64,
-        next: u64,
-        ram: bool,
-    ) {
-        if self.sender.stored(lane, epoch, next).is_ok() {
-            return;
+    /// Tells the sender of records that may go out: all that an epoch of this boot holds.
+    pub(super) fn tell_stored(&mut self, held: HeldEpoch) {
+        let HeldEpoch {
+            lane, epoch, next, ..
+        } = held;
+        if self.sender.stored(lane, epoch, next).is_err() {
+            self.announce(held);
         }
-        self.announce(super::epochs::held_epoch(
-            lane,
-            epoch,
-            SeqRange::new(first, next),
-            ram,
-        ));
     }
 
     /// When the open groups must be synced or batches closed.
@@ -424,7 +460,7 @@ impl<D: Disk> Engine<D> {
             let group = lane.held_since.filter(|_| lane.ram.is_none());
             let group = group.map(|since| since.plus(lane.group_ms));
             let probe = lane.ram.as_ref().map(|ram| ram.probe_at);
-            [group, probe, lane.batcher.next_due()]
+            [group, probe, lane.batcher.next_due(lane.turn())]
         });
         groups.flatten().min()
     }
@@ -436,18 +472,4 @@ pub(super) fn frame_of<M: message::Body>(body: &M) -> Vec<u8> {
     frame::append(M::KIND, &message::to_vec(body), &mut out)
         .expect("a message is far below a frame's limit");
     out
-}
-
-/// The envelope of a record that the agent itself made.
-pub(super) const fn own(frame: &[u8]) -> Envelope<'_> {
-    Envelope {
-        seq: 0,
-        epoch: None,
-        source: "",
-        cursor: None,
-        live: false,
-        last_time: None,
-        schema: None,
-        frame,
-    }
 }

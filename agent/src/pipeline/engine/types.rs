@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use headwater_program::clock::WallError;
 use headwater_proto::delivery::SenderLimits;
 use headwater_proto::ids::{DeviceId, Epoch, Lane};
 use headwater_proto::time::UnixMicros;
@@ -9,7 +10,7 @@ use headwater_spool::OpenError;
 
 use crate::pipeline::admit::Refused;
 use crate::pipeline::batcher::BatchLimits;
-use crate::pipeline::record::{Cursor, MAX_SOURCES};
+use crate::pipeline::record::{Cursor, MAX_SOURCES, SNAPSHOT_VERSION};
 
 /// A source as the engine knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,10 +59,10 @@ pub struct Settings {
     pub readings_bytes: usize,
     /// Most bytes of records in memory while the disk cannot be written.
     pub fallback_bytes: usize,
-    /// Which boot [`headwater_proto::time::Now::mono`] counts from.
+    /// The boot that [`headwater_proto::time::Now::mono`] counts from; not 0.
     pub boot: u64,
-    /// How far the wall clock may be off, if anything is known of it.
-    pub wall_error_ms: Option<u32>,
+    /// What the kernel says of the wall clock at the start.
+    pub clock: WallError,
     /// Times and sizes of sending.
     pub sender: SenderLimits,
 }
@@ -92,8 +93,8 @@ impl Settings {
             bulk_group_ms: 5000,
             readings_bytes: 1 << 20,
             fallback_bytes: 1 << 20,
-            boot: 0,
-            wall_error_ms: Some(1000),
+            boot: 1,
+            clock: WallError::Unsynced,
             sender: SenderLimits {
                 max_bundle: 128 * 1024,
                 ..SenderLimits::DEFAULT
@@ -111,6 +112,18 @@ pub enum EngineError {
     /// More sources than a snapshot names.
     #[error("{0} sources; at most {max} are taken", max = MAX_SOURCES)]
     Sources(usize),
+    /// Records of a format that this build does not read. They stay as they are.
+    #[error(
+        "the records of lane {} are of spool format {found}, and this version reads format {SNAPSHOT_VERSION} \
+         only; they are kept: send them with the version that wrote them, or move the spool's folder away",
+        lane.name()
+    )]
+    Version {
+        /// The lane.
+        lane: Lane,
+        /// The format.
+        found: u8,
+    },
 }
 
 /// Why a reading was not taken.
@@ -167,6 +180,8 @@ pub enum Event<'a> {
     LinkDown,
     /// A publish came on the down topic.
     Message(&'a [u8]),
+    /// What the kernel says of the wall clock now; asked for by [`super::Engine::wants_clock`].
+    Clock(WallError),
     /// Time passed; at the latest at [`super::Engine::next_wakeup`].
     Tick,
 }

@@ -70,7 +70,21 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
                     .iter()
                     .filter(move |flight| flight.lane == lane && flight.epoch == epoch)
                     .map(|flight| flight.range);
-                held.unsent(part(held), flights).map(|range| (epoch, range))
+                let within = self.datable(held, part(held))?;
+                held.unsent(within, flights).map(|range| (epoch, range))
             })
+    }
+
+    /// The part of `within` that the collector can date by what it has received. A stream at the bound
+    /// of its holes goes on without: its records are then kept, but in quarantine.
+    fn datable(&self, held: &Held, within: SeqRange) -> Option<SeqRange> {
+        let Some(base) = held.info.dated_by.filter(|_| !held.oldest_first) else {
+            return Some(within);
+        };
+        let one = SeqRange::new(base.seq, base.seq + 1);
+        let is_known = self
+            .find(base.lane, base.epoch)
+            .is_none_or(|carrier| carrier.is_received(one));
+        is_known.then_some(within)
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headwater_proto::bundle::Bundle;
+use headwater_program::clock::WallError;
+use headwater_proto::bundle::{Bundle, BundleHead};
 use headwater_proto::codec::{Limits, RowVisitor, decode};
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, SeqRange};
@@ -17,6 +18,7 @@ use headwater_spool::FakeDisk;
 use super::super::{Engine, Event, Output, Settings, SourceSettings};
 use crate::pipeline::admit::{Field, Sample};
 use crate::pipeline::record::Cursor;
+use crate::pipeline::timekeeper::FLOOR;
 
 pub(super) const REPLAY: usize = 0;
 pub(super) const HOST: usize = 1;
@@ -40,6 +42,10 @@ pub(crate) struct Collector {
     /// Refuses these kinds for good.
     pub(super) refuses: Option<Kind>,
     pub(super) bundles: usize,
+    /// The head of every bundle, and the kinds of its records.
+    pub(super) heads: Vec<(BundleHead, Vec<Kind>)>,
+    /// What its clock shows.
+    pub(super) time: UnixMicros,
     pages: BTreeMap<u8, Hello>,
 }
 
@@ -78,7 +84,7 @@ impl Collector {
                     journal: JournalId(7),
                     credit: 1 << 20,
                     max_bundle: 256 * 1024,
-                    time: UnixMicros(0),
+                    time: self.time,
                     marks: chunks
                         .get(page)
                         .copied()
@@ -120,6 +126,9 @@ impl Collector {
         let head = bundle.head.clone();
         let key = (head.lane, head.epoch);
         let mut answers = Vec::new();
+        let numbered = bundle.records().filter(|record| record.seq.is_some());
+        let kinds = numbered.map(|record| record.frame.kind).collect();
+        self.heads.push((head.clone(), kinds));
         for record in bundle.records() {
             let frame = record.frame;
             let Some(seq) = record.seq else {
@@ -154,7 +163,7 @@ impl Collector {
                 origin: head.origin.clone(),
                 journal: JournalId(7),
                 credit: 1 << 20,
-                time: UnixMicros(0),
+                time: self.time,
                 marks: keys
                     .iter()
                     .map(|(lane, epoch)| self.mark(*lane, *epoch))
@@ -164,7 +173,7 @@ impl Collector {
         answers
     }
 
-    fn bodies<M: message::Body>(&self) -> Vec<((Lane, Epoch), u64, M)> {
+    pub(super) fn bodies<M: message::Body>(&self) -> Vec<((Lane, Epoch), u64, M)> {
         let mut out = Vec::new();
         for (key, stream) in &self.streams {
             for (seq, (kind, bytes)) in &stream.records {
@@ -230,6 +239,10 @@ pub(super) struct World {
     pub(super) settings: Settings,
     pub(super) ms: u64,
     pub(super) durable: Option<Cursor>,
+    /// What the wall clock shows beyond the true time.
+    pub(super) off_us: i64,
+    /// When this boot began.
+    boot_ms: u64,
     entropy: u64,
 }
 
@@ -261,7 +274,7 @@ impl World {
 
     pub(super) fn with(settings: Settings, disk: FakeDisk) -> Self {
         let mut entropy = 99;
-        let engine = open(&disk, &settings, &mut entropy, 0);
+        let engine = open(&disk, &settings, &mut entropy, at(0));
         let collector = Collector {
             commits: true,
             ..Collector::default()
@@ -273,18 +286,52 @@ impl World {
             settings,
             ms: 0,
             durable: None,
+            off_us: 0,
+            boot_ms: 0,
             entropy,
         }
     }
 
     pub(super) fn now(&self) -> Now {
-        at(self.ms)
+        let UnixMicros(truth) = at(self.ms).wall;
+        Now {
+            mono: Millis(self.ms - self.boot_ms),
+            wall: UnixMicros(truth + self.off_us),
+        }
+    }
+
+    /// Somebody sets the wall clock, and the kernel says this of it.
+    pub(super) fn set_clock(&mut self, off_us: i64, kernel: WallError) {
+        self.off_us = off_us;
+        self.settings.clock = kernel;
+        let now = self.now();
+        assert!(self.engine.wants_clock(now));
+        self.engine.handle(Event::Clock(kernel), now);
+    }
+
+    /// The first boot of another device, with a wall clock that is off by `off_us`.
+    pub(super) fn booting(mut settings: Settings, off_us: i64, kernel: WallError) -> Self {
+        settings.clock = kernel;
+        let mut world = Self::with(settings, FakeDisk::new());
+        world.off_us = off_us;
+        world.restart_on(FakeDisk::new());
+        world
+    }
+
+    /// As after a loss of power: another boot, with a wall clock that is off by `off_us`.
+    pub(super) fn reboot(&mut self, off_us: i64, kernel: WallError) {
+        (self.boot_ms, self.off_us) = (self.ms, off_us);
+        self.settings.boot += 1;
+        self.settings.clock = kernel;
+        let disk = self.disk.power_cut(7);
+        self.restart_on(disk);
     }
 
     /// The engine is gone; another opens `disk`.
     pub(super) fn restart_on(&mut self, disk: FakeDisk) {
         self.disk = disk;
-        self.engine = open(&self.disk, &self.settings, &mut self.entropy, self.ms);
+        let now = self.now();
+        self.engine = open(&self.disk, &self.settings, &mut self.entropy, now);
     }
 
     /// As after SIGKILL.
@@ -318,21 +365,46 @@ impl World {
         self.engine.offer(source, lane, &sample, cursor, now)
     }
 
+    /// Offers row `k` as read at this moment.
+    pub(super) fn read(
+        &mut self,
+        source: usize,
+        lane: Lane,
+        k: u64,
+    ) -> Result<(), super::OfferError> {
+        let fields = [Field::new("k", Value::I64(k as i64))];
+        let now = self.now();
+        let sample = Sample {
+            time: now.wall,
+            labels: &[],
+            fields: &fields,
+        };
+        let cursor = (source == REPLAY).then_some(Cursor {
+            major: 0,
+            minor: k + 1,
+            tag: 0,
+        });
+        self.engine.offer(source, lane, &sample, cursor, now)
+    }
+
     /// Lets `ms` pass in small steps; publishes go to nobody.
     pub(super) fn pass(&mut self, ms: u64) {
         for _ in 0..ms.div_ceil(250) {
             self.ms += 250;
-            self.engine.handle(Event::Tick, at(self.ms));
+            let now = self.now();
+            self.engine.handle(Event::Tick, now);
         }
     }
 
     pub(super) fn connect(&mut self) {
-        self.engine.handle(Event::LinkUp, at(self.ms));
+        let now = self.now();
+        self.engine.handle(Event::LinkUp, now);
     }
 
     /// Everything that can be said is said and answered.
     pub(super) fn exchange(&mut self) {
         let now = self.now();
+        self.collector.time = at(self.ms).wall;
         self.engine.handle(Event::Tick, now);
         while let Some(output) = self.engine.next_output(now) {
             match output {
@@ -370,19 +442,22 @@ fn noise(k: u64) -> String {
         .collect()
 }
 
+/// What the wall clock shows as the boot begins: a time after which this program was made.
+pub(super) const BOOT_US: i64 = FLOOR.0 + 1_000_000_000;
+
 fn at(ms: u64) -> Now {
     Now {
         mono: Millis(ms),
-        wall: UnixMicros(1_000_000_000 + ms as i64 * 1000),
+        wall: UnixMicros(BOOT_US + ms as i64 * 1000),
     }
 }
 
-fn open(disk: &FakeDisk, settings: &Settings, entropy: &mut u64, ms: u64) -> Engine<FakeDisk> {
+fn open(disk: &FakeDisk, settings: &Settings, entropy: &mut u64, now: Now) -> Engine<FakeDisk> {
     let mut draw = || {
         *entropy = entropy
             .wrapping_mul(0x5851_f42d_4c95_7f2d)
             .wrapping_add(0x1405_7b7e_f767_814f);
         *entropy ^ (*entropy >> 29)
     };
-    Engine::open(disk.clone(), settings.clone(), &mut draw, at(ms)).unwrap()
+    Engine::open(disk.clone(), settings.clone(), &mut draw, now).unwrap()
 }
