@@ -8,6 +8,9 @@ use headwater_gate::acl::{Acl, Gateway, TopicPattern};
 use headwater_lake::Encoding;
 
 use crate::interpret::TimeWindow;
+use crate::interpret::rules::{
+    MAX_RULES_BYTES, PlainRule, PlainTime, PlainTimeFormat, PlainUnit, RuleSet,
+};
 use crate::pipeline::credit::CreditLimits;
 use crate::pipeline::custody::{self, Mode};
 use crate::pipeline::envelope::Decoder;

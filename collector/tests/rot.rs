@@ -169,9 +169,9 @@ fn a_snapshot_from_before_the_journal_began_anew_is_not_believed() {
 }
 
 #[test]
-fn a_journal_of_a_newer_version_is_left_alone_and_says_what_to_do() {
-    // A snapshot of version 2, or a record of version 2 or of a kind to come after one of today.
-    for (version, kind, payload) in [(2, 1, 1), (1, 1, 2), (1, 200, 1)] {
+fn a_journal_of_another_version_is_left_alone_and_says_what_to_do() {
+    // A snapshot or a record of an earlier or a later version, or of a kind to come.
+    for (version, kind, payload) in [(3, 1, 2), (1, 1, 2), (2, 1, 3), (2, 1, 1), (2, 200, 2)] {
         let disk = long_journal(1).disk.process_killed();
         let (mut log, _) = Log::open(disk.clone(), settings().log).unwrap();
         let (_, mut snapshot) = log.newest_snapshot().unwrap().unwrap();
@@ -182,7 +182,7 @@ fn a_journal_of_a_newer_version_is_left_alone_and_says_what_to_do() {
         drop(log);
         let before = disk.list().unwrap();
         let error = open_error(disk.clone());
-        assert!(error.contains("newer version"), "{error}");
+        assert!(error.contains("another version"), "{error}");
         assert!(error.contains("move the journal away"), "{error}");
         assert_eq!(disk.list().unwrap(), before);
     }

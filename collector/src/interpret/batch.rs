@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use headwater_proto::codec::{self, Limits, RowVisitor};
@@ -61,6 +62,8 @@ pub(super) enum Cause {
 pub(super) enum Payload {
     /// The record's bytes.
     Whole,
+    /// A part of them, kept in the buffer.
+    Part(Range<usize>),
     /// A sample in words.
     Sample(Entry),
 }
@@ -101,6 +104,8 @@ pub struct Sample<'a> {
 #[derive(Clone, Copy)]
 pub struct Samples<'a> {
     text: &'a str,
+    /// Refused parts of a publish.
+    parts: &'a [u8],
     entries: &'a [Entry],
     clock: Clock,
 }
@@ -184,6 +189,7 @@ impl<'a> Samples<'a> {
             },
             payload: match &refusal.payload {
                 Payload::Whole => bytes.into(),
+                Payload::Part(range) => self.parts.get(range.clone()).unwrap_or_default().into(),
                 Payload::Sample(entry) => {
                     let sample = self.sample(entry);
                     let words = format!("{} us, {:?}", sample.ts_us, sample.value);
@@ -204,22 +210,32 @@ impl fmt::Debug for Samples<'_> {
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     text: String,
+    parts: Vec<u8>,
     entries: Vec<Entry>,
     pub(super) refused: Vec<Refusal>,
+    /// Samples refused for their time, and the refusal that stands for those beyond the bound.
+    untimely: (usize, Option<usize>),
     clock: Option<Clock>,
 }
 
 impl Buffer {
     pub(super) fn clear(&mut self) {
+        self.clear_rows();
+        self.clock = None;
+    }
+
+    fn clear_rows(&mut self) {
         self.text.clear();
+        self.parts.clear();
         self.entries.clear();
         self.refused.clear();
-        self.clock = None;
+        self.untimely = (0, None);
     }
 
     pub(super) fn samples(&self) -> Samples<'_> {
         Samples {
             text: &self.text,
+            parts: &self.parts,
             entries: &self.entries,
             clock: self.clock.unwrap_or(Clock::SYNCED),
         }
@@ -240,9 +256,7 @@ impl Buffer {
         (of, samples): (Option<u32>, u32),
         metric: Option<&str>,
     ) {
-        self.text.clear();
-        self.entries.clear();
-        self.refused.clear();
+        self.clear_rows();
         let cause = Cause::Text(self.text(cause));
         let metric = metric.map(|metric| self.text(metric));
         self.refused.push(Refusal {
@@ -293,17 +307,17 @@ impl Buffer {
     /// Takes one sample in.
     ///
     /// - `time_us`: Unix time, and whether it is that of receipt.
+    /// - `tags`: as [`Buffer::text`] gave it.
     pub(super) fn push(
         &mut self,
         row: u32,
         (time_us, received): (i64, bool),
         metric: &str,
-        tags: &str,
+        tags: Span,
         value: Value<'_>,
         judge: (TimeWindow, UnixMicros),
     ) {
         let metric = self.text(metric);
-        let tags = self.text(tags);
         let doubt = judge.0.doubt(time_us, judge.1);
         let entry = Entry {
             row,
@@ -316,6 +330,22 @@ impl Buffer {
         self.place(entry, doubt);
     }
 
+    /// Refuses a part of a publish, which stands for one sample.
+    pub(super) fn refuse_part(&mut self, cause: &str, bytes: &[u8], metric: Option<Span>) {
+        let start = self.parts.len();
+        self.parts.extend_from_slice(bytes);
+        let cause = Cause::Text(self.text(cause));
+        self.refused.push(Refusal {
+            row: None,
+            metric,
+            of: None,
+            samples: 1,
+            reason: Reason::BadPayload,
+            cause,
+            payload: Payload::Part(start..self.parts.len()),
+        });
+    }
+
     pub(super) const fn set_clock(&mut self, clock: Clock) {
         self.clock = Some(clock);
     }
@@ -325,13 +355,14 @@ impl Buffer {
             self.entries.push(entry);
             return;
         };
-        if self.refused.len() > MAX_REFUSED_SAMPLES
-            && let Some(last) = self.refused.last_mut()
-        {
-            last.samples += 1;
+        let (untimely, rest) = self.untimely;
+        if let Some(rest) = rest.and_then(|at| self.refused.get_mut(at)) {
+            rest.samples += 1;
             return;
         }
-        let told = self.refused.len() < MAX_REFUSED_SAMPLES;
+        let told = untimely < MAX_REFUSED_SAMPLES;
+        let rest = (!told).then_some(self.refused.len());
+        self.untimely = (untimely + 1, rest);
         self.refused.push(Refusal {
             row: told.then_some(entry.row),
             metric: told.then_some(entry.metric),

@@ -224,6 +224,8 @@ pub struct Interpreted<'a> {
     /// The batch in place of its samples, if the reader wanted it so and it could be had.
     pub block: Option<Block<'a>>,
     refused: &'a [batch::Refusal],
+    /// Values that it says are missing: no samples, and no refusals.
+    pub missing: u32,
     /// The record's bytes.
     bytes: &'a [u8],
     /// Losses that it names.

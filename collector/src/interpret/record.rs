@@ -44,6 +44,8 @@ pub struct Interpreter {
     /// The lines of the present record, decompressed, and their dictionary.
     body: Vec<u8>,
     dictionary: Option<Known>,
+    /// Values that the present record says are missing.
+    missing: u32,
 }
 
 /// What a record holds beside what the buffers took of it.
@@ -72,6 +74,7 @@ impl Interpreter {
             prepared: None,
             body: Vec::new(),
             dictionary: None,
+            missing: 0,
         }
     }
 
@@ -136,8 +139,13 @@ impl Interpreter {
             Record::Raw(head, body) => {
                 (at, bytes) = (head.at, body);
                 let rules = self.rules.get(head.rules);
-                self.origin = Some(plain::origin(&head));
-                plain::read(&head, body, rules.as_deref(), &mut self.buffer);
+                let origin = plain::origin(&head);
+                let read = plain::read(&head, body, rules.as_deref(), &mut self.buffer);
+                self.missing = read.map_or(0, |tally| tally.missing);
+                if read.is_some_and(|tally| tally.samples + tally.refused == 0) {
+                    self.empty(&origin);
+                }
+                self.origin = Some(origin);
             }
             Record::Gap(head) => {
                 at = head.at;
@@ -169,6 +177,7 @@ impl Interpreter {
         self.covers.clear();
         self.prepared = None;
         self.dictionary = None;
+        self.missing = 0;
     }
 
     fn interpreted<'a>(
@@ -212,6 +221,7 @@ impl Interpreter {
             samples,
             block,
             refused: &self.buffer.refused,
+            missing: self.missing,
             bytes,
             gaps: &self.gaps,
             epochs: &self.epochs,
@@ -361,6 +371,22 @@ impl Interpreter {
             },
         });
         Rest::Nothing
+    }
+
+    /// A record that held nothing: its number is there, and nothing is missing.
+    fn empty(&mut self, origin: &Origin) {
+        self.gaps.push(Gap {
+            stream: origin.stream(),
+            range: Some(SeqRange::new(origin.seq, origin.seq + 1)),
+            samples: Some(0),
+            first: None,
+            last: None,
+            reason: GapReason::Empty,
+            stage: Stage::Collector,
+            part: None,
+            at: a_date(origin.at),
+            carried: false,
+        });
     }
 
     /// A loss that the collector named.

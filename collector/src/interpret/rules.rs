@@ -15,12 +15,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use headwater_payload::{Format, Rules, TimeFormat, TimeRule, Unit, Zone};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::time::TimeWindow;
 use crate::pipeline::envelope::Decoder;
-use crate::pipeline::pattern::{MAX_PATTERNS, Pattern};
+use crate::pipeline::pattern::Pattern;
 
 /// The version of the rule sets that this build writes and reads.
 const VERSION: u8 = 1;
@@ -29,8 +30,10 @@ const VERSION: u8 = 1;
 /// The old way stays until no segment names it.
 pub const DECODERS: u16 = 1;
 
-/// Most bytes of a rule set: one rule for each of [`MAX_PATTERNS`] patterns, 256 bytes each.
-pub const MAX_RULES_BYTES: usize = MAX_PATTERNS * 256;
+/// Most bytes of a rule set: it stands in each segment and in each snapshot of a journal. A rule takes
+/// some 10 bytes beside the names in it, and there are at most
+/// [`MAX_PATTERNS`](crate::pipeline::pattern::MAX_PATTERNS).
+pub const MAX_RULES_BYTES: usize = 64 << 10;
 
 /// Name of a rule set.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -59,11 +62,143 @@ impl fmt::Debug for RulesId {
     }
 }
 
-/// How the publishes of one pattern are read.
+/// Where the time of a JSON message or a CSV row stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PlainTime {
+    /// Under a name that is usual for it, if it reads as one.
+    Auto,
+    /// Nowhere: the time of receipt holds.
+    Ignore,
+    /// Under a name.
+    Key {
+        /// The name.
+        name: String,
+        /// How it is written.
+        format: PlainTimeFormat,
+        /// Offset of times without one, as `+01:00`.
+        zone: Option<String>,
+    },
+}
+
+/// How a time is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PlainTimeFormat {
+    /// RFC 3339, or a Unix time whose magnitude tells its unit.
+    Auto,
+    /// RFC 3339.
+    Rfc3339,
+    /// A Unix time.
+    Unix(PlainUnit),
+}
+
+/// Unit of a Unix time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PlainUnit {
+    /// Seconds.
+    Seconds,
+    /// Milliseconds.
+    Millis,
+    /// Microseconds.
+    Micros,
+    /// Nanoseconds.
+    Nanos,
+}
+
+impl PlainUnit {
+    /// The unit of `s`, `ms`, `us` or `ns`.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match Unit::from_name(name)? {
+            Unit::Seconds => Self::Seconds,
+            Unit::Millis => Self::Millis,
+            Unit::Micros => Self::Micros,
+            Unit::Nanos => Self::Nanos,
+        })
+    }
+
+    const fn unit(self) -> Unit {
+        match self {
+            Self::Seconds => Unit::Seconds,
+            Self::Millis => Unit::Millis,
+            Self::Micros => Unit::Micros,
+            Self::Nanos => Unit::Nanos,
+        }
+    }
+}
+
+/// How the publishes of one pattern are read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlainRule {
     /// The format.
     pub decoder: Decoder,
+    /// Where the time stands.
+    pub time: PlainTime,
+    /// Unit of the times in line protocol; `None` tells it by magnitude.
+    pub precision: Option<PlainUnit>,
+    /// Keeps `values.` in names.
+    pub keep_values: bool,
+    /// The JSON member whose members are tags.
+    pub tags: Option<String>,
+    /// Separates the cells of CSV.
+    pub delimiter: u8,
+    /// The header of CSV that has none of its own.
+    pub header: Option<String>,
+}
+
+impl PlainRule {
+    /// The rule of a format without any configuration.
+    #[must_use]
+    pub const fn new(decoder: Decoder) -> Self {
+        Self {
+            decoder,
+            time: PlainTime::Auto,
+            precision: None,
+            keep_values: false,
+            tags: None,
+            delimiter: Rules::DEFAULT.delimiter,
+            header: None,
+        }
+    }
+
+    pub(super) const fn format(&self) -> Format {
+        match self.decoder {
+            Decoder::Json => Format::Json,
+            Decoder::Number => Format::Number,
+            Decoder::Line => Format::Line,
+            Decoder::Csv => Format::Csv,
+            Decoder::Detect => Format::Detect,
+        }
+    }
+
+    /// The rules of one publish.
+    ///
+    /// - `metric`: what its topic names, or empty.
+    pub(super) fn rules<'a>(&'a self, metric: &'a str) -> Rules<'a> {
+        let time = match &self.time {
+            PlainTime::Auto => TimeRule::Auto,
+            PlainTime::Ignore => TimeRule::Ignore,
+            PlainTime::Key { name, format, zone } => TimeRule::Key {
+                name,
+                format: match format {
+                    PlainTimeFormat::Auto => TimeFormat::Auto,
+                    PlainTimeFormat::Rfc3339 => TimeFormat::Rfc3339,
+                    PlainTimeFormat::Unix(unit) => TimeFormat::Unix(unit.unit()),
+                },
+                zone: zone.as_deref().and_then(Zone::parse),
+            },
+        };
+        Rules {
+            metric,
+            prefix: metric,
+            keep_values: self.keep_values,
+            time,
+            precision: self.precision.map(PlainUnit::unit),
+            tags: self.tags.as_deref(),
+            delimiter: self.delimiter,
+            header: self.header.as_deref(),
+            ..Rules::DEFAULT
+        }
+    }
 }
 
 /// All that the meaning of a record depends on beside its own bytes and its schema.
@@ -95,7 +230,7 @@ impl RuleSet {
         Self {
             decoders: DECODERS,
             window,
-            plain: patterns.iter().map(Pattern::rule).collect(),
+            plain: patterns.iter().map(Pattern::rule).cloned().collect(),
         }
     }
 
@@ -153,6 +288,7 @@ impl RuleBook {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::pattern::MAX_PATTERNS;
 
     fn set(count: usize) -> RuleSet {
         let pattern = Pattern::new("a/{device}", Decoder::Json).unwrap();

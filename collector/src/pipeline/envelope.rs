@@ -188,12 +188,16 @@ pub struct BatchHead {
 /// How the payload of a plain publish becomes samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Decoder {
-    /// A JSON object; its numbers, booleans and texts are metrics by name.
+    /// JSON objects; their numbers, booleans and texts are metrics by name.
     Json,
     /// One number, boolean or text.
     Number,
     /// InfluxDB line protocol.
     Line,
+    /// Comma-separated values with a header.
+    Csv,
+    /// JSON if it looks like it, otherwise one value.
+    Detect,
 }
 
 /// Head of [`RecordKind::Raw`]; the body is the publish's payload.

@@ -4,6 +4,5 @@ pub mod credit;
 pub mod custody;
 pub mod envelope;
 pub mod pattern;
-pub mod payload;
 pub mod schemas;
 pub mod snapshot;

@@ -26,7 +26,7 @@ enum Level {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     levels: Vec<Level>,
-    decoder: Decoder,
+    rule: PlainRule,
 }
 
 /// Why a text is no pattern.
@@ -95,15 +95,22 @@ impl Pattern {
         if levels.first() == Some(&Level::Literal("hw".to_owned())) {
             return Err(PatternError::Reserved);
         }
-        Ok(Self { levels, decoder })
+        Ok(Self {
+            levels,
+            rule: PlainRule::new(decoder),
+        })
+    }
+
+    /// The same topics, read by `rule`.
+    #[must_use]
+    pub fn read_by(self, rule: PlainRule) -> Self {
+        Self { rule, ..self }
     }
 
     /// How its publishes are read.
     #[must_use]
-    pub const fn rule(&self) -> PlainRule {
-        PlainRule {
-            decoder: self.decoder,
-        }
+    pub const fn rule(&self) -> &PlainRule {
+        &self.rule
     }
 
     /// The device and metric that `topic` names, if this pattern fits it and its device level is a
