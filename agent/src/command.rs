@@ -1,10 +1,12 @@
 //! The commands beside `run`: status, fsck, send.
 
-use std::io::{BufRead, Read, Write};
+use std::fmt::Write as _;
+use std::io::{BufRead as _, Read, Write as _};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, bail};
 use headwater_proto::ids::Lane;
+use headwater_proto::time::UnixMicros;
 use headwater_spool::{RealDisk, fsck};
 
 use crate::clock::{Clock, wall};
@@ -14,29 +16,55 @@ use crate::run::open_engine;
 use crate::source::influx;
 use crate::status::Status;
 
-/// Shows the status file.
+/// How the agent is doing, as a text for people or as one JSON object, and whether it runs. An agent
+/// with nothing to tell leaves its status as it is, so the age of a status says nothing; the lock on
+/// its spool does.
 ///
 /// # Errors
-/// If there is none.
-pub fn status(config: &Config, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+/// If there is no status.
+pub fn status(config: &Config, json: bool) -> anyhow::Result<(bool, String)> {
     let path = config
         .status
         .file
         .as_ref()
         .context("status.file is empty: no status is kept")?;
     let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read {}; does the agent run?", path.display()))?;
+        .with_context(|| format!("cannot read {}; has the agent run yet?", path.display()))?;
+    let spool = &config.spool.dir;
+    let runs = match RealDisk::is_in_use(spool) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        told => told.with_context(|| {
+            format!(
+                "cannot tell from the spool in {} whether the agent runs",
+                spool.display()
+            )
+        })?,
+    };
     if json {
-        return Ok(writeln!(out, "{text}")?);
+        let mut object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&text).context("the status file is damaged")?;
+        object.insert("running".to_owned(), runs.into());
+        return Ok((runs, serde_json::to_string(&object)? + "\n"));
     }
     let status: Status = serde_json::from_str(&text).context("the status file is damaged")?;
-    let age_s = (wall().0 - status.at_us) / 1_000_000;
-    let link = if status.connected {
-        "connected"
-    } else {
-        "not connected"
+    Ok((runs, told(config, &status, runs, wall())?))
+}
+
+/// A status as a text for people.
+fn told(
+    config: &Config,
+    status: &Status,
+    runs: bool,
+    now: UnixMicros,
+) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
+    let age_s = (now.0 - status.at_us) / 1_000_000;
+    let state = match (runs, status.connected) {
+        (false, _) => "does not run; its last status is of",
+        (true, true) => "connected, as of",
+        (true, false) => "not connected, as of",
     };
-    writeln!(out, "{}  {link}, as of {age_s} s ago", config.device)?;
+    writeln!(out, "{}  {state} {age_s} s ago", config.device)?;
     writeln!(
         out,
         "  {} samples in {} readings",
@@ -71,21 +99,21 @@ pub fn status(config: &Config, json: bool, out: &mut dyn Write) -> anyhow::Resul
             writeln!(out, "  {count} {what}")?;
         }
     }
-    Ok(())
+    Ok(out)
 }
 
-/// Checks every record of the spool; says whether all is sound.
+/// Checks every record of the spool; says whether all is sound, and what was found.
 ///
 /// # Errors
 /// If the folder cannot be read.
-pub fn check_spool(config: &Config, json: bool, out: &mut dyn Write) -> anyhow::Result<bool> {
+pub fn check_spool(config: &Config, json: bool) -> anyhow::Result<(bool, String)> {
     let dir = &config.spool.dir;
     let disk = RealDisk::peek(dir).with_context(|| format!("cannot read {}", dir.display()))?;
     let report = fsck::check(&disk)?;
     if json {
-        writeln!(out, "{}", serde_json::to_string(&report)?)?;
-        return Ok(report.sound);
+        return Ok((report.sound, serde_json::to_string(&report)? + "\n"));
     }
+    let mut out = String::new();
     for log in &report.logs {
         let segments = log.segments.len();
         writeln!(
@@ -115,7 +143,7 @@ pub fn check_spool(config: &Config, json: bool, out: &mut dyn Write) -> anyhow::
             "damaged: see above"
         }
     )?;
-    Ok(report.sound)
+    Ok((report.sound, out))
 }
 
 /// Hands lines in InfluxDB line protocol to the running agent, or stores them where none runs.
@@ -168,4 +196,40 @@ fn store(config: &Config, text: &str) -> anyhow::Result<u64> {
         bail!("the spool takes nothing: its disk is full or fails");
     }
     Ok(stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_says_whether_the_agent_still_runs() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().display();
+        let text = format!(
+            "device = \"pump-1\"\n[status]\nfile = \"{dir}/status.json\"\n[spool]\ndir = \
+             \"{dir}/spool\"\n"
+        );
+        let config = Config::parse(&text, "host").unwrap();
+        assert!(status(&config, false).is_err(), "there is none yet");
+        let engine = open_engine(&config, Clock::start()).unwrap();
+        let now = Clock::start().now();
+        let written = serde_json::to_string(&crate::status::of(&engine, now)).unwrap();
+        std::fs::write(home.path().join("status.json"), written).unwrap();
+
+        let (runs, told) = status(&config, false).unwrap();
+        assert!(
+            runs && told.starts_with("pump-1  not connected, as of 0 s ago"),
+            "{told}"
+        );
+        drop(engine);
+        let (runs, told) = status(&config, false).unwrap();
+        assert!(!runs && told.starts_with("pump-1  does not run"), "{told}");
+        let (_, json) = status(&config, true).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(
+            (&json["running"], &json["device"]),
+            (&false.into(), &"pump-1".into())
+        );
+    }
 }

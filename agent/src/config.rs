@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use headwater_program::faults::{self, Faults, Renamed, within};
+use headwater_program::log::Log;
 use headwater_proto::ids::{DeviceId, Lane};
-use serde::Deserialize;
 
 mod raw;
 mod sources;
@@ -20,10 +21,8 @@ pub const SEND_SOURCE: &str = "send";
 /// Every setting with its default and what it means, as `--print-config` shows it.
 pub const DEFAULTS: &str = include_str!("default.toml");
 
-/// Why a configuration is not taken: all that the operator must fix.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("\n"))]
-pub struct Faults(pub Vec<String>);
+/// Keys that settings had in earlier versions.
+const RENAMED: &[Renamed] = &[];
 
 /// A configuration that was checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,15 +106,6 @@ pub struct Status {
     pub socket: Option<PathBuf>,
 }
 
-/// Logging.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Log {
-    /// A filter of the `tracing` kind.
-    pub level: String,
-    /// JSON instead of text.
-    pub json: bool,
-}
-
 impl Config {
     /// Reads and checks a configuration.
     ///
@@ -125,14 +115,17 @@ impl Config {
     /// # Errors
     /// [`Faults`]: what TOML itself refuses, or else every setting that is wrong.
     pub fn parse(text: &str, host_name: &str) -> Result<Self, Faults> {
-        let raw: raw::RawConfig =
-            toml::from_str(text).map_err(|error| Faults(vec![error.to_string()]))?;
-        let mut problems = Vec::new();
-        let config = raw.check(host_name, &mut problems);
-        match config {
-            Some(config) if problems.is_empty() => Ok(config),
-            _ => Err(Faults(problems)),
-        }
+        faults::parse(text, RENAMED, |raw: raw::RawConfig, problems| {
+            raw.check(host_name, problems)
+        })
+    }
+
+    /// As [`Config::parse`], with what could be made in spite of faults, for further checks.
+    #[must_use]
+    pub fn parse_leniently(text: &str, host_name: &str) -> (Option<Self>, Vec<String>) {
+        faults::parse_leniently(text, RENAMED, |raw: raw::RawConfig, problems| {
+            raw.check(host_name, problems)
+        })
     }
 }
 
@@ -150,6 +143,13 @@ fn lane(key: &str, name: &str, problems: &mut Vec<String>) -> Lane {
 
 /// `host:port`, or a line in `problems`.
 fn address(key: &str, text: &str, problems: &mut Vec<String>) -> (String, u16) {
+    if let Some((scheme, rest)) = text.split_once("://") {
+        problems.push(format!(
+            "{key} = {text:?}: must be HOST:PORT, so without {scheme}://, for example {}",
+            rest.trim_end_matches('/')
+        ));
+        return (String::new(), 0);
+    }
     let parts = text.rsplit_once(':').and_then(|(host, port)| {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         Some((host.to_owned(), port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
@@ -167,24 +167,6 @@ fn is_loopback(host: &str) -> bool {
         || host
             .parse::<IpAddr>()
             .is_ok_and(|address| address.is_loopback())
-}
-
-/// `value` if it lies in `range`, or a line in `problems` that says why it must.
-fn within(
-    key: &str,
-    value: u64,
-    range: std::ops::RangeInclusive<u64>,
-    why: &str,
-    problems: &mut Vec<String>,
-) -> u64 {
-    if !range.contains(&value) {
-        problems.push(format!(
-            "{key} = {value}: must be from {} to {}, {why}",
-            range.start(),
-            range.end()
-        ));
-    }
-    value.clamp(*range.start(), *range.end())
 }
 
 /// Tags as sorted pairs.
@@ -213,16 +195,11 @@ fn path(text: String) -> Option<PathBuf> {
     (!text.is_empty()).then(|| text.into())
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum LogFormat {
-    Text,
-    Json,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::record::{MAX_SOURCE_BYTES, MAX_SOURCES};
+    use headwater_proto::ids::MAX_DEVICE_ID_BYTES;
 
     fn faults(text: &str) -> String {
         Config::parse(text, "host").unwrap_err().to_string()
@@ -257,7 +234,7 @@ mod tests {
     #[test]
     fn all_faults_are_told_at_once() {
         let text = r#"
-            device = "a b"
+            device = "a\u0007b"
             [collector]
             address = "example.org:1883"
             keep_alive_s = 1
@@ -280,7 +257,7 @@ mod tests {
         "#;
         let faults = faults(text);
         for expected in [
-            "device = \"a b\": a device id has only letters",
+            "a device id has no control characters",
             "collector.address = \"example.org:1883\": readings would leave this machine",
             "collector.keep_alive_s = 1: must be from 5 to 600",
             "give both or neither",
@@ -303,12 +280,45 @@ mod tests {
     }
 
     #[test]
+    fn names_and_sources_are_taken_up_to_their_bounds() {
+        let device = |len: usize| Config::parse(&format!("device = {:?}", "d".repeat(len)), "h");
+        assert!(device(MAX_DEVICE_ID_BYTES).is_ok());
+        assert!(device(MAX_DEVICE_ID_BYTES + 1).is_err());
+        let source = |name: &str| format!("[[host]]\nname = {name:?}\n");
+        let name = |len: usize| Config::parse(&source(&"s".repeat(len)), "h");
+        assert!(name(MAX_SOURCE_BYTES).is_ok());
+        assert!(name(MAX_SOURCE_BYTES + 1).is_err());
+        // One place is that of `send`.
+        let sources =
+            |count: usize| -> String { (1..count).map(|n| source(&n.to_string())).collect() };
+        assert!(Config::parse(&sources(MAX_SOURCES), "h").is_ok());
+        let told = faults(&sources(MAX_SOURCES + 1));
+        assert!(
+            told.contains(&format!("at most {}", MAX_SOURCES - 1)),
+            "{told}"
+        );
+    }
+
+    #[test]
     fn an_unknown_key_is_named_with_its_line() {
         let faults = faults("[spool]\nmax_mb = 3\n");
         assert!(
             faults.contains("line 2") && faults.contains("max_mb"),
             "{faults}"
         );
+    }
+
+    #[test]
+    fn a_level_that_would_silence_the_log_is_refused_with_those_there_are() {
+        let told = faults("[log]\nlevel = \"warning\"\n");
+        assert!(
+            told.starts_with("log.level = \"warning\": ")
+                && told.contains("off, error, warn, info, debug and trace"),
+            "{told}"
+        );
+        let text = "[log]\nlevel = \"warn,headwater_spool=debug\"\n";
+        let log = Config::parse(text, "host").unwrap().log;
+        assert_eq!(log.levels, "warn,headwater_spool=debug".parse().unwrap());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::clock::Clock;
 use crate::pipeline::engine::{Engine, Event, OfferError, Output};
 use crate::source::Feed;
+use crate::status::{Pace, Status};
 use crate::uplink::LinkEvent;
 
 /// Readings taken from one source before the others have their turn.
@@ -54,8 +55,8 @@ pub struct Desk<D: Disk> {
     pub stop: Arc<Notify>,
     /// The clock.
     pub clock: Clock,
-    /// Where and how often the status goes.
-    pub status: Option<(PathBuf, u64)>,
+    /// Where the status goes, and when.
+    pub status: Option<(PathBuf, Pace)>,
     /// Return when every source has ended and all is committed.
     pub until_drained: bool,
 }
@@ -63,7 +64,6 @@ pub struct Desk<D: Disk> {
 impl<D: Disk> Desk<D> {
     /// Works until told to stop, then stores the rest, ends the epochs and syncs.
     pub async fn run(mut self) {
-        let mut status_due = self.clock.now().mono;
         let mut in_ram = false;
         loop {
             let now = self.clock.now();
@@ -73,12 +73,7 @@ impl<D: Disk> Desk<D> {
             }
             self.engine.handle(Event::Tick, now);
             let blocked = self.publish(now);
-            if let Some((path, interval_ms)) = &self.status
-                && status_due <= now.mono
-            {
-                status_due = now.mono.plus(*interval_ms);
-                write_status(path, &crate::status::of(&self.engine, now));
-            }
+            self.tell_status(now);
             in_ram = self.tell_disk(in_ram);
             if self.until_drained && !more && self.is_done() {
                 break;
@@ -88,7 +83,7 @@ impl<D: Disk> Desk<D> {
                 continue;
             }
             let wakeup = self.engine.next_wakeup().into_iter();
-            let status = self.status.as_ref().map(|_| status_due);
+            let status = self.status.as_ref().map(|(_, pace)| pace.look_at());
             let waiting = self.inlets.iter().any(|inlet| inlet.waiting.is_some());
             let retry = waiting.then(|| now.mono.plus(50));
             let due = wakeup.chain(status).chain(retry).min();
@@ -219,6 +214,18 @@ impl<D: Disk> Desk<D> {
         }
     }
 
+    /// Writes the status where its time has come.
+    fn tell_status(&mut self, now: Now) {
+        if let Some((path, pace)) = &mut self.status
+            && pace.look_at() <= now.mono
+        {
+            let status = crate::status::of(&self.engine, now);
+            if pace.take(status.clone(), now.mono) {
+                write_status(path, &status);
+            }
+        }
+    }
+
     fn is_done(&self) -> bool {
         let ended = self
             .inlets
@@ -281,9 +288,9 @@ fn offer<D: Disk>(engine: &mut Engine<D>, inlet: &Inlet, feed: Feed, now: Now) -
 }
 
 /// Replaces the file as a whole. A status that cannot be written is told and no reason to stop.
-fn write_status(path: &Path, status: &crate::status::Status) {
+fn write_status(path: &Path, status: &Status) {
     let replace = || -> io::Result<()> {
-        let text = serde_json::to_string_pretty(status)?;
+        let text = serde_json::to_string(status)?;
         let new = path.with_extension("new");
         std::fs::write(&new, text)?;
         std::fs::rename(&new, path)

@@ -11,12 +11,14 @@
 //! most 128 KiB being packed, one on its way to the link and those that the link holds (32 at most,
 //! and no more bytes than the collector's credit).
 
-pub mod clock;
 pub mod command;
 pub mod config;
 pub mod desk;
+pub mod doctor;
 pub mod pipeline;
 pub mod run;
 pub mod source;
 pub mod status;
 pub mod uplink;
+
+pub use headwater_program::clock;

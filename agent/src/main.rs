@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use headwater_agent::config::{Config, DEFAULTS};
-use headwater_agent::{command, run};
+use headwater_agent::{command, doctor, run};
+use headwater_program::{config, log, output};
 
 /// Reads sensors, keeps their samples on disk, and sends them until they are in the lake.
 #[derive(Debug, Parser)]
@@ -32,7 +33,9 @@ enum Command {
         #[arg(long)]
         until_drained: bool,
     },
-    /// Show how a running agent is doing.
+    /// Show how the agent is doing.
+    ///
+    /// Exit code 1: it does not run.
     Status {
         /// As one JSON object.
         #[arg(long)]
@@ -52,64 +55,50 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match work(Arguments::parse()) {
-        Ok(code) => code,
-        Err(error) => {
-            let _ = std::io::Write::write_all(
-                &mut std::io::stderr(),
-                format!("headwater-agent: {error:#}\n").as_bytes(),
-            );
-            ExitCode::from(2)
-        }
-    }
+    output::exit_code("headwater-agent", work(Arguments::parse()))
 }
 
-fn work(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let out = &mut std::io::stdout().lock();
+/// `Ok(false)` is the answer "no" of a command that worked.
+fn work(arguments: Arguments) -> anyhow::Result<bool> {
     if arguments.print_config {
-        std::io::Write::write_all(out, DEFAULTS.as_bytes())?;
-        return Ok(ExitCode::SUCCESS);
+        output::print(DEFAULTS)?;
+        return Ok(true);
     }
-    let config = run::read_config(arguments.config.as_deref())?;
+    let (path, host) = (arguments.config.as_deref(), run::host_name());
     if arguments.check {
-        std::io::Write::write_all(out, b"the configuration is valid\n")?;
-        return Ok(ExitCode::SUCCESS);
+        config::load(path, |text| doctor::check(text, &host))?;
+        output::print("the configuration is valid\n")?;
+        return Ok(true);
     }
+    let config = config::load(path, |text| Config::parse(text, &host))?;
     match arguments.command.unwrap_or(Command::Run {
         until_drained: false,
     }) {
         Command::Run { until_drained } => {
-            start_log(&config)?;
+            log::start(&config.log)?;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
             runtime.block_on(run::run(config, run::Options { until_drained }))?;
+            Ok(true)
         }
-        Command::Status { json } => command::status(&config, json, out)?,
+        Command::Status { json } => {
+            let (runs, text) = command::status(&config, json)?;
+            output::print(&text)?;
+            Ok(runs)
+        }
         Command::Fsck { json } => {
-            if !command::check_spool(&config, json, out)? {
-                return Ok(ExitCode::FAILURE);
-            }
-        }
-        Command::Send { lines } if lines.is_empty() => {
-            command::send(&config, &mut std::io::stdin())?;
+            let (sound, text) = command::check_spool(&config, json)?;
+            output::print(&text)?;
+            Ok(sound)
         }
         Command::Send { lines } => {
-            command::send(&config, &mut (lines.join("\n") + "\n").as_bytes())?;
+            if lines.is_empty() {
+                command::send(&config, &mut std::io::stdin())?;
+            } else {
+                command::send(&config, &mut (lines.join("\n") + "\n").as_bytes())?;
+            }
+            Ok(true)
         }
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn start_log(config: &Config) -> anyhow::Result<()> {
-    let filter: tracing_subscriber::EnvFilter = config.log.level.parse()?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if config.log.json {
-        log.json().init();
-    } else {
-        log.with_ansi(false).init();
-    }
-    Ok(())
 }

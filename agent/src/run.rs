@@ -3,28 +3,29 @@
 //! Order of a stop: sources, then the engine stores what they gave and sends it while the collector
 //! answers, ends its epochs and syncs, then the link is dropped.
 
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
+use headwater_program::chain::chain;
+use headwater_program::entropy::random;
+use headwater_program::shutdown::Shutdown;
 use headwater_proto::delivery::SenderLimits;
-use headwater_proto::text::MAX_DICTIONARY_BYTES;
 use headwater_spool::RealDisk;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::config::{Config, SEND_SOURCE, Source, SourceKind};
 use crate::desk::{Desk, Inlet};
+use crate::doctor;
 use crate::pipeline::batcher::BatchLimits;
 use crate::pipeline::engine::{Engine, Settings, SourceSettings, SpoolSettings};
 use crate::pipeline::record::Cursor;
-use crate::pipeline::text;
 use crate::source::{Outlet, Stop, exec, file, generator, host, lines, replay};
+use crate::status::Pace;
 use crate::uplink::{LINK_EVENTS, mqtt::Link};
 
 /// Largest bundle an agent makes: below a quarter of the default credit, so that several fly.
@@ -76,16 +77,6 @@ pub fn settings(config: &Config, boot: u64) -> Settings {
     }
 }
 
-/// 64 random bits from the operating system.
-///
-/// # Errors
-/// If the system has none to give.
-pub fn random() -> std::io::Result<u64> {
-    let mut bytes = [0; 8];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(u64::from_le_bytes(bytes))
-}
-
 /// Opens the spool of a configuration.
 ///
 /// # Errors
@@ -98,42 +89,25 @@ pub fn open_engine(config: &Config, clock: Clock) -> anyhow::Result<Engine<RealD
             dir.display()
         )
     })?;
-    let mut pool = Vec::new();
-    for _ in 0..4 {
-        pool.push(random().context("cannot read /dev/urandom")?);
-    }
-    let boot = pool.pop().unwrap_or_default();
-    let mut draw = || pool.pop().unwrap_or_default();
     let settings = Settings {
         dictionary: config.dictionary.as_deref().and_then(dictionary),
-        ..settings(config, boot)
+        ..settings(config, random())
     };
-    let engine = Engine::open(disk, settings, &mut draw, clock.now())?;
+    let engine = Engine::open(disk, settings, &mut random, clock.now())?;
     for trouble in engine.trouble() {
         tracing::warn!("spool: {trouble}");
     }
     Ok(engine)
 }
 
-/// Reads a dictionary of log lines. One that is of no use costs bytes, not lines.
+/// The dictionary of log lines. One that is of no use costs bytes, not lines.
 fn dictionary(path: &Path) -> Option<Arc<[u8]>> {
-    let read = || {
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(path)?;
-        file.take(MAX_DICTIONARY_BYTES as u64 + 1)
-            .read_to_end(&mut bytes)?;
-        Ok::<_, std::io::Error>(bytes)
-    };
-    let (path, without) = (path.display(), "log lines are sent without it");
-    match read() {
-        Ok(bytes) if text::is_whole(&bytes) => return Some(bytes.into()),
-        Ok(_) => tracing::error!(
-            "text.dictionary {path}: not a zstd dictionary of at most {MAX_DICTIONARY_BYTES} bytes; \
-             `headwater-collector dictionary` trains one; {without}"
-        ),
-        Err(error) => tracing::error!("text.dictionary {path}: {error}; {without}"),
-    }
-    None
+    doctor::dictionary(path)
+        .inspect_err(|error| {
+            let path = path.display();
+            tracing::error!("text.dictionary {path}: {error}; log lines are sent without it");
+        })
+        .ok()
 }
 
 /// Runs the agent until SIGTERM or SIGINT.
@@ -142,13 +116,12 @@ fn dictionary(path: &Path) -> Option<Arc<[u8]>> {
 /// What kept it from starting, or which part ended early.
 pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let clock = Clock::start();
+    let mut shutdown = Shutdown::listen().context("cannot catch signals")?;
     let engine = open_engine(&config, clock)?;
     let password = match &config.collector.login {
         Some((_, path)) => Some(
-            std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read the password in {}", path.display()))?
-                .trim_end()
-                .to_owned(),
+            doctor::password(path)
+                .with_context(|| format!("cannot read the password in {}", path.display()))?,
         ),
         None => None,
     };
@@ -177,7 +150,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
             .status
             .file
             .clone()
-            .map(|path| (path, config.status.interval_ms)),
+            .map(|path| (path, Pace::new(config.status.interval_ms))),
         until_drained: options.until_drained,
     };
     let (ended, mut engine_ended) = tokio::sync::oneshot::channel();
@@ -192,22 +165,18 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
             }
             let _ = ended.send(());
         })?;
-    let link = tokio::spawn(link.run(publishes, link_events, random().unwrap_or_default()));
+    let link = tokio::spawn(link.run(publishes, link_events, random()));
     tracing::info!(device = %config.device, "the agent runs");
 
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut early = false;
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = shutdown.requested() => {}
         _ = &mut engine_ended => early = true,
         Some(ended) = sources.tasks.join_next() => {
             ended.context("a source's task failed")??;
             // A source that ended is no reason to stop the others.
             tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                () = shutdown.requested() => {}
                 _ = &mut engine_ended => early = true,
             }
         }
@@ -260,7 +229,7 @@ impl Sources {
             let stop = stop.clone();
             all.tasks.spawn(async move {
                 if let Err(error) = lines::serve_send(&path, outlet, stop, Arc::default()).await {
-                    tracing::warn!("`send` will not reach this agent: {}", cause(&error));
+                    tracing::warn!("`send` will not reach this agent: {}", chain(&error));
                 }
                 Ok(())
             });
@@ -307,7 +276,7 @@ impl Sources {
             }
             SourceKind::Replay(replay) => self.thread(&name.clone(), move || {
                 if let Err(error) = replay::run(&replay, resume, &outlet, &stop, clock) {
-                    tracing::error!(source = name, "{}", cause(&error));
+                    tracing::error!(source = name, "{}", chain(&error));
                 }
             }),
             SourceKind::Generator(signals) => {
@@ -321,7 +290,7 @@ impl Sources {
                     if let Err(error) =
                         lines::run(&name, &lines, outlet, stop, Arc::default()).await
                     {
-                        tracing::error!(source = name, "{}", cause(&error));
+                        tracing::error!(source = name, "{}", chain(&error));
                     }
                     Ok(())
                 });
@@ -354,33 +323,8 @@ impl Sources {
     }
 }
 
-/// An error with its sources, on one line.
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
-}
-
 /// The host's name, or nothing.
 #[must_use]
 pub fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default()
-}
-
-/// Reads and checks the configuration in `path`, or the defaults.
-///
-/// # Errors
-/// Every fault.
-pub fn read_config(path: Option<&Path>) -> anyhow::Result<Config> {
-    let text = match path {
-        Some(path) => std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", path.display()))?,
-        None => String::new(),
-    };
-    Config::parse(&text, &host_name()).map_err(Into::into)
 }

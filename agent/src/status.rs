@@ -1,6 +1,6 @@
-//! How the agent is doing, as the status file says it.
+//! How the agent is doing, as the status file says it, and when that file is written.
 
-use headwater_proto::time::Now;
+use headwater_proto::time::{Millis, Now};
 use headwater_spool::Disk;
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +85,91 @@ pub struct Status {
     /// Each source, in the order of the configuration; lines from `send` are the last.
     #[serde(default)]
     pub sources: Vec<Source>,
+}
+
+impl Status {
+    /// Without the fields that change by themselves.
+    fn settled(self) -> Self {
+        Self {
+            at_us: 0,
+            uptime_ms: 0,
+            memory_bytes: None,
+            ..self
+        }
+    }
+
+    /// The fields that an operator may have to act on.
+    fn urgent(&self) -> impl PartialEq + use<> {
+        let in_ram: Vec<bool> = self.lanes.iter().map(|lane| lane.in_ram).collect();
+        let losses = [
+            self.evicted_records,
+            self.damaged_records,
+            self.refused_records,
+            self.lost_samples,
+            self.failed_syncs,
+            self.disk_failures,
+        ];
+        (self.connected, in_ram, losses, self.trouble.clone())
+    }
+}
+
+/// When the status is written: an SD card wears with every block, and a reader must still be able
+/// to trust what it finds.
+///
+/// | since the last one | written after |
+/// |---|---|
+/// | link, disk or a loss changed | [`Pace::URGENT_MS`], or the interval if that is shorter |
+/// | counters moved | the interval |
+/// | nothing changed | [`Pace::IDLE_MS`] |
+#[derive(Debug)]
+pub struct Pace {
+    interval_ms: u64,
+    look_at: Millis,
+    /// The status that was written last, and when.
+    written: Option<(Status, Millis)>,
+}
+
+impl Pace {
+    /// Longest time until a loss, a trouble or a change of the link is written, in milliseconds:
+    /// soon enough for whoever watches the file.
+    pub const URGENT_MS: u64 = 5_000;
+    /// Longest time between two statuses, in milliseconds: six an hour.
+    pub const IDLE_MS: u64 = 600_000;
+
+    /// - `interval_ms`: milliseconds between two statuses while samples flow.
+    #[must_use]
+    pub const fn new(interval_ms: u64) -> Self {
+        Self {
+            interval_ms,
+            look_at: Millis(0),
+            written: None,
+        }
+    }
+
+    /// When to make the next status and [`take`](Self::take) it.
+    #[must_use]
+    pub const fn look_at(&self) -> Millis {
+        self.look_at
+    }
+
+    /// Whether `status` is to be written now.
+    pub fn take(&mut self, status: Status, now: Millis) -> bool {
+        self.look_at = now.plus(self.interval_ms.min(Self::URGENT_MS));
+        if let Some((last, at)) = &self.written {
+            let least_ms = if last.urgent() != status.urgent() {
+                0
+            } else if last.clone().settled() != status.clone().settled() {
+                self.interval_ms
+            } else {
+                Self::IDLE_MS.max(self.interval_ms)
+            };
+            if now.since(*at) < least_ms {
+                return false;
+            }
+        }
+        self.written = Some((status, now));
+        true
+    }
 }
 
 /// One source.
@@ -177,4 +262,98 @@ fn resident_bytes() -> Option<u64> {
         .parse::<u64>()
         .ok()
         .map(|kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::engine::{Event, Settings};
+    use crate::pipeline::record::{MAX_SOURCE_BYTES, MAX_SOURCES};
+    use headwater_proto::ids::DeviceId;
+    use headwater_proto::time::UnixMicros;
+    use headwater_spool::FakeDisk;
+
+    /// Milliseconds between two turns of the engine.
+    const STEP_MS: u64 = 250;
+
+    /// What a file system writes for a file of `len` bytes.
+    fn blocks(len: usize) -> u64 {
+        (len as u64).div_ceil(4096) * 4096
+    }
+
+    fn at(ms: u64) -> Now {
+        Now {
+            mono: Millis(ms),
+            wall: UnixMicros(i64::try_from(ms).unwrap() * 1_000),
+        }
+    }
+
+    /// An hour of an engine that has nothing to do; `change` may alter what its status says. Returns
+    /// how often the status was written, and the bytes of status and spool together.
+    fn hour(pace: &mut Pace, change: impl Fn(&mut Status, u64)) -> (u64, u64) {
+        let disk = FakeDisk::new();
+        let settings = Settings::new(DeviceId::new("pump-1").unwrap());
+        let mut draws = 0;
+        let mut entropy = || {
+            draws += 1;
+            draws
+        };
+        let mut engine = Engine::open(disk.clone(), settings, &mut entropy, at(0)).unwrap();
+        engine.handle(Event::LinkUp, at(0));
+        let before = disk.stats().bytes_written;
+        let (mut times, mut bytes) = (0, 0);
+        for ms in (0..3_600_000).step_by(usize::try_from(STEP_MS).unwrap()) {
+            let now = at(ms);
+            engine.handle(Event::Tick, now);
+            while engine.next_output(now).is_some() {}
+            if pace.look_at() <= now.mono {
+                let mut status = of(&engine, now);
+                change(&mut status, ms);
+                let len = serde_json::to_string(&status).unwrap().len();
+                if pace.take(status, now.mono) {
+                    times += 1;
+                    bytes += blocks(len);
+                }
+            }
+        }
+        (times, bytes + disk.stats().bytes_written - before)
+    }
+
+    #[test]
+    fn an_idle_agent_writes_at_most_64_kib_an_hour_even_with_the_most_sources() {
+        let source = Source {
+            name: "s".repeat(MAX_SOURCE_BYTES),
+            cursor: Some(u64::MAX),
+        };
+        for count in [0, MAX_SOURCES] {
+            let sources = vec![source.clone(); count];
+            let change = |status: &mut Status, _| status.sources = sources.clone();
+            let (times, bytes) = hour(&mut Pace::new(60_000), change);
+            assert_eq!(times, 6, "one at once, then one each ten minutes");
+            assert!(bytes <= 64 << 10, "{bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn counters_that_move_are_told_once_an_interval() {
+        let (times, _) = hour(&mut Pace::new(60_000), |status, ms| status.samples = ms);
+        assert_eq!(times, 60);
+    }
+
+    #[test]
+    fn a_loss_or_a_link_that_changes_is_told_within_seconds_and_once() {
+        let change = |status: &mut Status, ms| {
+            status.connected = ms > 100_000;
+            status.lost_samples = u64::from(ms > 200_000);
+        };
+        // At 0, 105 and 205 s, then each ten minutes.
+        let (times, _) = hour(&mut Pace::new(60_000), change);
+        assert_eq!(times, 3 + 5);
+        let mut pace = Pace::new(1_000);
+        let (times, _) = hour(&mut pace, |status, ms| status.samples = ms);
+        assert_eq!(
+            times, 3_600,
+            "an interval below that of a trouble holds for all"
+        );
+    }
 }

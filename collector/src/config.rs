@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use headwater_gate::Limits;
 use headwater_gate::acl::{Acl, Gateway, TopicPattern};
 use headwater_lake::Encoding;
+use headwater_program::faults::{self, Faults, Renamed, within};
+use headwater_program::log::Log;
 
-use crate::interpret::TimeWindow;
-use crate::interpret::rules::{
-    MAX_RULES_BYTES, PlainRule, PlainTime, PlainTimeFormat, PlainUnit, RuleSet,
-};
 use crate::pipeline::credit::CreditLimits;
 use crate::pipeline::custody::{self, Mode};
-use crate::pipeline::envelope::Decoder;
-use crate::pipeline::pattern::{MAX_PATTERNS, Pattern};
+use crate::pipeline::pattern::{MAX_PATTERNS, Pattern, rules_of};
+use crate::pipeline::rules::{
+    Decoder, MAX_RULES_BYTES, PlainRule, PlainTime, PlainTimeFormat, PlainUnit, RuleSet, TimeWindow,
+};
 use crate::sink::hot::HotSettings;
 use crate::sink::lake::LakeSettings;
 
@@ -23,12 +23,10 @@ mod raw;
 /// Every setting with its default and what it means, as `--print-config` shows it.
 pub const DEFAULTS: &str = include_str!("default.toml");
 
-const MIB: u64 = 1 << 20;
+/// Keys that settings had in earlier versions.
+const RENAMED: &[Renamed] = &[];
 
-/// Why a configuration is not taken: all that the operator must fix.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("\n"))]
-pub struct Faults(pub Vec<String>);
+const MIB: u64 = 1 << 20;
 
 /// A configuration that was checked.
 #[derive(Debug, Clone)]
@@ -53,10 +51,8 @@ pub struct Config {
     pub hot: Option<Hot>,
     /// Where HTTP is served, if anywhere.
     pub http_listen: Option<SocketAddr>,
-    /// What is logged: a filter of the `tracing` kind.
-    pub log_level: String,
-    /// JSON instead of text.
-    pub log_json: bool,
+    /// What is logged.
+    pub log: Log,
 }
 
 /// The hot store.
@@ -74,14 +70,7 @@ impl Config {
     /// # Errors
     /// [`Faults`]: what TOML itself refuses, or else every setting that is wrong.
     pub fn parse(text: &str) -> Result<Self, Faults> {
-        let raw: raw::RawConfig =
-            toml::from_str(text).map_err(|error| Faults(vec![error.to_string()]))?;
-        let mut problems = Vec::new();
-        let config = raw.check(&mut problems);
-        match config {
-            Some(config) if problems.is_empty() => Ok(config),
-            _ => Err(Faults(problems)),
-        }
+        faults::parse(text, RENAMED, raw::RawConfig::check)
     }
 }
 
@@ -98,24 +87,6 @@ fn loopback(key: &str, text: &str, problems: &mut Vec<String>) -> Option<SocketA
         )),
     }
     None
-}
-
-/// `value` if it lies in `range`, or a line in `problems` that says why it must.
-fn within(
-    key: &str,
-    value: u64,
-    range: std::ops::RangeInclusive<u64>,
-    why: &str,
-    problems: &mut Vec<String>,
-) -> u64 {
-    if !range.contains(&value) {
-        problems.push(format!(
-            "{key} = {value}: must be from {} to {}, {why}",
-            range.start(),
-            range.end()
-        ));
-    }
-    value.clamp(*range.start(), *range.end())
 }
 
 /// A folder, or a line in `problems`.
@@ -187,6 +158,44 @@ mod tests {
         assert!(
             faults.contains("lisen") && faults.contains("line 2"),
             "{faults}"
+        );
+    }
+
+    #[test]
+    fn a_level_that_would_silence_the_log_is_refused_with_those_there_are() {
+        let told = Config::parse("[log]\nlevel = \"warning\"\n").unwrap_err();
+        let told = told.to_string();
+        assert!(
+            told.starts_with("log.level = \"warning\": ")
+                && told.contains("off, error, warn, info, debug and trace"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn a_pattern_with_a_leading_slash_is_let_in_and_read() {
+        let text = "[[plain]]\ntopic = \"/neuron/{device}\"\ndecoder = \"json\"\n";
+        let config = Config::parse(text).unwrap();
+        assert!(config.acl.publish("any", "/neuron/modbus").is_some());
+        let (device, _) = config.custody.patterns[0].target("/neuron/modbus").unwrap();
+        assert_eq!(device.as_str(), "modbus");
+    }
+
+    #[test]
+    fn patterns_are_taken_up_to_their_bound() {
+        let plain = |count: usize| -> String {
+            let one = |n| format!("[[plain]]\ntopic = \"t{n}/{{device}}\"\ndecoder = \"json\"\n");
+            (0..count).map(one).collect()
+        };
+        let config = Config::parse(&plain(MAX_PATTERNS)).unwrap();
+        assert_eq!(config.custody.patterns.len(), MAX_PATTERNS);
+        let told = Config::parse(&plain(MAX_PATTERNS + 1)).unwrap_err().0;
+        assert_eq!(
+            told,
+            [format!(
+                "plain: {} patterns; at most {MAX_PATTERNS}",
+                MAX_PATTERNS + 1
+            )]
         );
     }
 

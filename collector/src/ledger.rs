@@ -10,10 +10,11 @@ use headwater_proto::delivery::receiver::{MAX_RANGES, Namer};
 use headwater_proto::delivery::{End, Ranges, Receiver, Verdict as Judgement};
 use headwater_proto::frame::{self, Frame, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
-use headwater_proto::message::{self, EpochEnd, Gap, MAX_SEQ, RejectReason};
+use headwater_proto::message::{self, EpochEnd, Gap, MAX_SEQ, RejectReason, TimeBase};
 use headwater_proto::time::UnixMicros;
 
 use crate::pipeline::envelope::{Change, Record, Verdict};
+use crate::pipeline::time_bases::{KnownBase, TimeBases};
 
 /// Most streams; about 300 bytes each. Closed and committed ones leave first.
 pub const MAX_STREAMS: usize = 65_536;
@@ -31,8 +32,12 @@ pub struct Track {
     pub claimed: u64,
     /// The epoch lives in memory only.
     pub ram: bool,
-    /// The sender's boot, 0 if unknown.
+    /// The boot in which the epoch was written, 0 if unknown.
     pub boot: u64,
+    /// A gateway lists it for its origin: only a long absence abandons it.
+    pub relayed: bool,
+    /// When a Hello listed it last; tentative until the next snapshot.
+    pub(crate) listed_at: UnixMicros,
     /// Its sender no longer lists it.
     pub abandoned: bool,
     /// When it was found closed and committed.
@@ -65,6 +70,8 @@ pub struct Ledger {
     /// What the running group changed, as it was before.
     undo: BTreeMap<Stream, Option<Track>>,
     undo_plain: BTreeMap<DeviceId, Option<PlainTrack>>,
+    /// What dates earlier boots. One of a group that failed stays: it was said all the same.
+    time_bases: TimeBases,
 }
 
 impl Ledger {
@@ -149,10 +156,22 @@ impl Ledger {
     }
 
     /// Notes what a Hello says of a known stream; nothing that must survive a restart.
-    pub fn claim(&mut self, stream: &Stream, next: u64) {
+    pub fn claim(&mut self, stream: &Stream, next: u64, at: UnixMicros) {
         if let Some(track) = self.tracks.get_mut(stream) {
             track.claimed = track.claimed.max(next);
+            track.listed_at = track.listed_at.max(at);
         }
+    }
+
+    /// What dates the boots of devices that count from them.
+    #[must_use]
+    pub const fn time_bases(&self) -> &TimeBases {
+        &self.time_bases
+    }
+
+    /// A time base as a snapshot holds it.
+    pub(crate) fn restore_time_base(&mut self, device: &DeviceId, boot: u64, base: KnownBase) {
+        self.time_bases.insert(device, boot, base);
     }
 
     /// Judges a numbered frame before it is appended.
@@ -188,6 +207,12 @@ impl Ledger {
                 if let Some((stream, range)) = covered_by(&frame) {
                     self.cover(&stream, range, Namer::Sender);
                 }
+                if frame.kind == Kind::TimeBase
+                    && let Ok(base) = message::decode::<TimeBase>(frame.payload)
+                {
+                    let known = KnownBase::of(&base);
+                    self.time_bases.insert(&base.origin, base.boot, known);
+                }
                 if frame.kind == Kind::EpochEnd
                     && let Ok(end) = message::decode::<EpochEnd>(frame.payload)
                 {
@@ -211,10 +236,14 @@ impl Ledger {
                     Change::Opened {
                         ram,
                         boot,
+                        relayed,
                         oldest: _,
+                        base: _,
                     } => {
                         track.ram = ram;
                         track.boot = boot;
+                        track.relayed = relayed;
+                        track.listed_at = head.at;
                     }
                     Change::Abandoned { next } => {
                         track.abandoned = true;

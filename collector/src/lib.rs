@@ -17,9 +17,7 @@
 //! | [`metrics`], [`http`] | what others may see |
 //! | [`state`] | keyed state on sled: an index, never the authority |
 //! | [`commands`], [`demo`] | the other commands |
-//! | [`clock`] | the one place that reads clocks and entropy |
 
-pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod demo;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use headwater_collector::commands::{self, Command};
+use headwater_program::output::exit_code;
 
 /// Takes custody of readings and brings each into the lake once.
 #[derive(Debug, Parser)]
@@ -14,13 +15,5 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    match commands::run(Args::parse().command) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            commands::complain(&format!("headwater-collector: {error:#}"));
-            // 1 is the answer "no" of a command that worked; 2 is a command that did not.
-            ExitCode::from(2)
-        }
-    }
+    exit_code("headwater-collector", commands::run(Args::parse().command))
 }

@@ -10,16 +10,17 @@ use std::sync::mpsc::sync_channel;
 use anyhow::{Context as _, Result, anyhow};
 use headwater_gate::identity::Loopback;
 use headwater_gate::{Gate, Settings as GateSettings};
-use headwater_lake::LocalStore;
+use headwater_lake::{Found, LocalStore};
+use headwater_program::clock::Clock;
+use headwater_program::entropy::random;
+use headwater_program::shutdown::Shutdown;
 use headwater_proto::ids::JournalId;
 use headwater_proto::time::UnixMicros;
 use headwater_spool::RealDisk;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, entropy};
 use crate::config::Config;
 use crate::done_store::DoneStore;
 use crate::http;
@@ -27,7 +28,7 @@ use crate::interpret::{Depth, Feed};
 use crate::metrics::Board;
 use crate::owner::{Command, JournalSessions, Mailbox, Owner};
 use crate::pipeline::custody::{Custody, Past};
-use crate::sink::hot::HotStore;
+use crate::sink::hot::{HotStore, HotView};
 use crate::sink::lake::{LakeSink, NAME};
 use crate::sink::{self, worker};
 
@@ -35,7 +36,7 @@ use crate::sink::{self, worker};
 type Ended = (&'static str, Result<()>);
 
 /// Opens custody and lake so that both agree on what is committed.
-fn open_cores(config: &Config) -> Result<(Custody<RealDisk>, LakeSink<LocalStore>)> {
+fn open_cores(config: &Config, clock: Clock) -> Result<(Custody<RealDisk>, LakeSink<LocalStore>)> {
     let folder = &config.journal_dir;
     if let Some(parent) = folder.parent() {
         std::fs::create_dir_all(parent)
@@ -49,7 +50,7 @@ fn open_cores(config: &Config) -> Result<(Custody<RealDisk>, LakeSink<LocalStore
     })?;
     tracing::info!(?found, "index of epochs that are over open");
     let done = Box::new(done);
-    let (mut custody, opened) = Custody::open(disk, config.custody.clone(), done, &mut entropy)?;
+    let (mut custody, opened) = Custody::open(disk, config.custody.clone(), done, &mut random)?;
     tracing::info!(
         journal = %custody.journal(),
         replayed = opened.replayed,
@@ -74,7 +75,20 @@ fn open_cores(config: &Config) -> Result<(Custody<RealDisk>, LakeSink<LocalStore
     }
     let store = LocalStore::new(&config.lake_dir)
         .with_context(|| format!("cannot use the lake's folder {}", config.lake_dir.display()))?;
-    let lake = sink::join(&mut custody, &opened, store, config.lake, &mut entropy)?;
+    let now = clock.now().wall;
+    let lake = sink::join(&mut custody, &opened, store, config.lake, now, &mut random)?;
+    let (owner, start) = (lake.lake().owner(), lake.lake().opened());
+    tracing::info!(term = owner.term, found = ?start.found, "lake open");
+    if let Some(before) = start.before {
+        tracing::warn!(
+            before = %before.journal,
+            term = owner.term,
+            "the lake was another journal's; that one can commit no more"
+        );
+    }
+    if start.found == Found::Adopted {
+        tracing::warn!("the lake had no readable head; its logs were read and are whole");
+    }
     Ok((custody, lake))
 }
 
@@ -95,19 +109,15 @@ pub fn run(config: Config, clock: Clock) -> Result<()> {
 }
 
 async fn run_parts(config: Config, clock: Clock) -> Result<()> {
+    let mut shutdown = Shutdown::listen().context("cannot catch signals")?;
+    // Nothing runs yet that an address which is taken would leave behind.
+    let (gate_listener, http_listener) = listen(&config).await?;
     let board = Arc::new(Board::default());
-    let (custody, lake) = open_cores(&config)?;
+    let (custody, lake) = open_cores(&config, clock)?;
     let journal = custody.journal();
     let (mailbox, commands) = Mailbox::new();
     let sessions = JournalSessions::new(mailbox.clone(), custody.sessions().iter().cloned());
-    let (gate, arrivals) = Gate::new(GateSettings {
-        limits: config.limits,
-        queue_bytes: GateSettings::QUEUE_BYTES,
-        acl: config.acl.clone(),
-        identity: Box::new(Loopback),
-        store: Arc::new(sessions),
-        clock,
-    });
+    let (gate, arrivals) = Gate::new(gate_settings(&config, sessions, clock));
     mailbox.wake_with(arrivals.waker());
     let mut parts: JoinSet<Ended> = JoinSet::new();
     let sinks_stop = CancellationToken::new();
@@ -163,36 +173,21 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     owner_part.spawn_blocking(move || owner.run());
 
     let gate_stop = CancellationToken::new();
-    let listener = TcpListener::bind(config.gate_listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.gate_listen))?;
-    tracing::info!(address = %listener.local_addr()?, "MQTT");
     let mut gate_part: JoinSet<()> = JoinSet::new();
-    gate_part.spawn(Arc::clone(&gate).serve(listener, gate_stop.clone()));
+    gate_part.spawn(Arc::clone(&gate).serve(gate_listener, gate_stop.clone()));
 
     let http_stop = CancellationToken::new();
-    if let Some(address) = config.http_listen {
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address}"))?;
-        tracing::info!(address = %listener.local_addr()?, "HTTP");
-        let (page, ready) = (Arc::clone(&board), Arc::clone(&board));
-        let counted = Arc::clone(&gate);
-        let shared = http::Shared {
-            hot: view,
-            metrics: Box::new(move || page.render(counted.metrics())),
-            not_ready: Box::new(move || ready.not_ready()),
-            now_us: Box::new(move || clock.now().wall.0),
-        };
+    if let Some(listener) = http_listener {
+        let shared = shown(view, &board, &gate, clock);
         let stop = http_stop.clone();
         parts.spawn(async move {
-            let served = http::serve(listener, Arc::new(shared), stop).await;
+            let served = http::serve(listener, shared, stop).await;
             ("the HTTP interface", served.map_err(Into::into))
         });
     }
 
     let result = tokio::select! {
-        () = asked_to_stop() => Ok(()),
+        () = shutdown.requested() => Ok(()),
         ended = parts.join_next() => Err(early(ended)),
         _ = owner_part.join_next() => Err(anyhow!("custody ended early")),
         _ = gate_part.join_next() => Err(anyhow!("the gate ended early")),
@@ -203,22 +198,49 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     settle(&mailbox).await;
     sinks_stop.cancel();
     http_stop.cancel();
-    let mut worst = result;
+    let result = all_ended(parts, result).await;
+    mailbox.send(Command::Stop);
+    let result = match owner_part.join_next().await {
+        Some(Err(error)) => result.and(Err(error.into())),
+        Some(Ok(())) | None => result,
+    };
+    tracing::info!("stopped");
+    result
+}
+
+/// Waits for the end of all parts; the first error stays.
+async fn all_ended(mut parts: JoinSet<Ended>, mut result: Result<()>) -> Result<()> {
     while let Some(ended) = parts.join_next().await {
         match ended {
             Ok((_, Ok(()))) => {}
-            Ok((part, Err(error))) => worst = worst.and(Err(error.context(part))),
-            Err(error) => worst = worst.and(Err(error.into())),
+            Ok((part, Err(error))) => result = result.and(Err(error.context(part))),
+            Err(error) => result = result.and(Err(error.into())),
         }
     }
-    mailbox.send(Command::Stop);
-    while let Some(ended) = owner_part.join_next().await {
-        if let Err(error) = ended {
-            worst = worst.and(Err(error.into()));
-        }
+    result
+}
+
+/// Where MQTT is taken, and HTTP if it is served.
+async fn listen(config: &Config) -> Result<(TcpListener, Option<TcpListener>)> {
+    let gate = headwater_program::listen::tcp(config.gate_listen).await?;
+    tracing::info!(address = %gate.local_addr()?, "MQTT");
+    let Some(address) = config.http_listen else {
+        return Ok((gate, None));
+    };
+    let http = headwater_program::listen::tcp(address).await?;
+    tracing::info!(address = %http.local_addr()?, "HTTP");
+    Ok((gate, Some(http)))
+}
+
+fn gate_settings(config: &Config, sessions: JournalSessions, clock: Clock) -> GateSettings {
+    GateSettings {
+        limits: config.limits,
+        queue_bytes: GateSettings::QUEUE_BYTES,
+        acl: config.acl.clone(),
+        identity: Box::new(Loopback),
+        store: Arc::new(sessions),
+        clock,
     }
-    tracing::info!("stopped");
-    worst
 }
 
 /// Waits until all that the gate handed over is durable.
@@ -228,6 +250,23 @@ async fn settle(mailbox: &Mailbox) {
         // If the owner is gone there is nothing to wait for.
         let _ = tokio::task::spawn_blocking(move || done.recv()).await;
     }
+}
+
+/// What the HTTP interface shows.
+fn shown(
+    hot: Option<HotView>,
+    board: &Arc<Board>,
+    gate: &Arc<Gate>,
+    clock: Clock,
+) -> Arc<http::Shared> {
+    let (page, ready) = (Arc::clone(board), Arc::clone(board));
+    let counted = Arc::clone(gate);
+    Arc::new(http::Shared {
+        hot,
+        metrics: Box::new(move || page.render(counted.metrics())),
+        not_ready: Box::new(move || ready.not_ready()),
+        now_us: Box::new(move || clock.now().wall.0),
+    })
 }
 
 /// The hot store, its pace, and whether it is to be filled first.
@@ -269,19 +308,5 @@ fn early(ended: Option<Result<Ended, tokio::task::JoinError>>) -> anyhow::Error 
         Some(Ok((part, Err(error)))) => error.context(part),
         Some(Err(error)) => error.into(),
         None => anyhow!("every part ended early"),
-    }
-}
-
-async fn asked_to_stop() {
-    let (Ok(mut term), Ok(mut int)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        tracing::error!("signals cannot be caught; stop this program with SIGKILL");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
     }
 }

@@ -61,7 +61,7 @@ fn what_a_new_segment_made_durable_stands_when_the_rest_of_its_group_fails() {
 }
 
 fn gap_of(origin: &str, epoch: u64) -> (Kind, Vec<u8>) {
-    let gap = Gap {
+    let gap: Gap = Gap {
         origin: DeviceId::new(origin).expect("a device id"),
         lane: Lane::Normal,
         epoch: Epoch::new(epoch),

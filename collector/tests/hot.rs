@@ -1,13 +1,14 @@
 //! The embedded hot store: what it answers, what it drops, and how it comes back from nothing.
 
-use headwater_collector::interpret::rules::{RuleSet, RulesId};
-use headwater_collector::interpret::{Depth, Interpreter, TimeWindow};
+use headwater_collector::interpret::{Depth, Interpreter};
 use headwater_collector::pipeline::envelope::{
-    BatchHead, Clock, Decoder, RawHead, Record, SchemaHead, Verdict,
+    BatchHead, Clock, RawHead, Record, SchemaHead, Verdict,
 };
-use headwater_collector::pipeline::pattern::Pattern;
+use headwater_collector::pipeline::rules::{Decoder, PlainRule, RuleSet, RulesId, TimeWindow};
 use headwater_collector::sink::hot::{HotSettings, HotStore};
-use headwater_lake::{Flush, Lake, LocalStore, Rows as LakeRows, SampleRow, Settings, TimeClass};
+use headwater_lake::{
+    Claim, Flush, Lake, LocalStore, Rows as LakeRows, SampleRow, Settings, TimeClass,
+};
 use headwater_proto::codec::{Encoder, Rows};
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
@@ -46,8 +47,8 @@ fn schema() -> Schema {
 fn rig() -> Rig {
     let folder = tempfile::tempdir().expect("a folder");
     let (hot, _) = HotStore::open(folder.path(), SETTINGS).expect("a store");
-    let pattern = Pattern::new("devices/{device}", Decoder::Json).expect("a pattern");
-    let rules = RuleSet::new(&[pattern], TimeWindow::default()).encode();
+    let plain = vec![PlainRule::new(Decoder::Json)];
+    let rules = RuleSet::new(plain, TimeWindow::default()).encode();
     let mut rig = Rig {
         folder,
         hot,
@@ -330,7 +331,8 @@ fn the_cursor_holds_for_its_journal_alone() {
 fn an_empty_store_is_filled_from_the_lake_with_what_it_would_keep() {
     let mut rig = rig();
     let store = LocalStore::new(&rig.folder.path().join("lake")).expect("a lake");
-    let mut lake = Lake::open(store, Settings::default()).expect("a lake");
+    let mut lake =
+        Lake::open(store, Settings::default(), &Claim::new(JOURNAL, START_US)).expect("a lake");
     let mut rows = LakeRows::new();
     for k in 0..1_500u32 {
         let row = SampleRow {
@@ -359,6 +361,7 @@ fn an_empty_store_is_filled_from_the_lake_with_what_it_would_keep() {
         last_pos: 1,
         rows: &rows,
         at_us: START_US,
+        sinks: &[],
     };
     let plan = lake.stage(&flush).expect("staged");
     lake.publish(&plan).expect("published");

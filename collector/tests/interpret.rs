@@ -10,10 +10,10 @@ use common::{
     CONN, Rig, START_US, batch, bundle_of, device, epoch_end, hello, listed, schema_frame,
     settings, split_batch,
 };
-use headwater_collector::interpret::{Depth, Feed, Taken, TimeWindow};
+use headwater_collector::interpret::{Depth, Feed, Taken};
 use headwater_collector::pipeline::custody::{Event, Settings};
-use headwater_collector::pipeline::envelope::Decoder;
 use headwater_collector::pipeline::pattern::Pattern;
+use headwater_collector::pipeline::rules::{Decoder, TimeWindow};
 use headwater_collector::sink::hot::{HotSettings, HotStore};
 use headwater_lake::scan;
 use headwater_proto::codec::{Encoder, Rows};

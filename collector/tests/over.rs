@@ -233,6 +233,7 @@ fn an_index_that_fails_at_the_start_keeps_nobody_out_and_nothing_is_taken_twice(
         &opened,
         store,
         headwater_collector::sink::lake::LakeSettings::default(),
+        common::at(rig.ms).wall,
         &mut || 7,
     );
     assert!(lake.is_ok());

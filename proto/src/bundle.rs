@@ -1,61 +1,69 @@
-//! One up publish of data: a head frame, then the frames it numbers.
+//! Up publishes of data: bundles back to back. Each is a head frame, then the frames that it numbers.
 //!
 //! ```text
-//! [BundleHead frame] ([Schema frame] | [numbered frame])*
+//! publish: bundle+        bundle: [BundleHead frame] ([Schema frame] | [numbered frame])*
 //! ```
 //!
-//! Numbered frames take `first`, `first + 1`, ... in order; schema frames take no number. Payload
-//! of the head frame:
+//! Numbered frames take `first`, `first + 1`, ... in order; schema frames take no number. Bundles of
+//! one publish stand on their own, may be of several origins and lanes, and share the bound of one:
+//! a receiver takes them in order, and one that is damaged ends the publish. Payload of the head:
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version, now 1 |
-//! | 1 | flags: bit 0 the epoch lives in RAM, bit 1 wall time follows; other bits are refused |
+//! | 1 | version, now 2 |
+//! | 1 | flags, see below |
 //! | 1 | lane |
 //! | 1, n | length of the origin's device id, the id |
 //! | 8 | epoch, little-endian, below 2^63 |
-//! | 8 | boot of the sender, little-endian |
+//! | 8 | boot in which the epoch was written, little-endian; 0 if unknown |
 //! | 1 to 10 | sequence number of the first numbered frame, LEB128 |
-//! | 1 to 10 | uptime of the sender when it sent, milliseconds, LEB128 |
-//! | 0 or 8 | wall time when it sent, microseconds since the Unix epoch, little-endian |
-//! | 0 or 1 to 5 | most the wall time may be wrong by, milliseconds, LEB128 |
+//! | 0 or 1 to 5 | with flag 16: most the records' times may be wrong by, milliseconds, LEB128 |
+//! | 0 or 1 to 10 | with flag 8: uptime when it was sent, milliseconds, LEB128 |
+//! | 0 or 8 | with flag 2: wall time when it was sent, microseconds since the Unix epoch, little-endian |
+//! | 0 or 1 to 5 | with flag 2: most that may be wrong by, milliseconds, plus one, LEB128; 0: not known |
 //! | 2 | count of numbered frames, little-endian; last and fixed, so that it can be filled in late |
+//!
+//! | flag | means |
+//! |---|---|
+//! | 1 | the epoch lives in RAM |
+//! | 2 | the sender's wall time follows |
+//! | 4 | the records' times count from the boot ([`Base::Uptime`]) |
+//! | 8 | the epoch's boot is the one that runs, and its uptime follows |
+//! | 16 | how far the records' wall times may be off is known, and follows |
+//! | 32 | the records' wall times were taken from a synchronised clock |
+//! | 128 | reserved for the short head of small nodes; refused, as all others are |
 
 use crate::frame::{self, Frame, FrameError, Frames, Kind};
-use crate::ids::{DeviceId, Epoch, Lane};
+use crate::ids::{DeviceId, Epoch, Lane, MAX_DEVICE_ID_BYTES};
 use crate::message::{MAX_SEQ, WallClock};
-use crate::time::UnixMicros;
+use crate::time::{Base, UnixMicros};
 use crate::varint::{self, NoRoom};
 
 /// The bundle version this build writes.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Most numbered frames in one bundle: bounds the work that one publish can ask for.
 pub const MAX_RECORDS: u16 = 4096;
 /// Most schema frames in one bundle.
 pub const MAX_SCHEMAS: u16 = 256;
 /// Most bytes of a head frame, its frame bytes counted.
-pub const MAX_HEAD_BYTES: usize = 3
-    + 1
-    + crate::ids::MAX_DEVICE_ID_BYTES
-    + 8
-    + 8
-    + 10
-    + 10
-    + 8
-    + 5
-    + 2
-    + frame::MAX_OVERHEAD_BYTES;
+pub const MAX_HEAD_BYTES: usize =
+    3 + 1 + MAX_DEVICE_ID_BYTES + 8 + 8 + 10 + 5 + 10 + 8 + 5 + 2 + frame::MAX_OVERHEAD_BYTES;
 /// Largest bundle unless a Welcome says otherwise, frames and head counted.
 pub const DEFAULT_MAX_BUNDLE_BYTES: u32 = 256 * 1024;
 
 const FLAG_RAM: u8 = 1;
 const FLAG_WALL: u8 = 2;
+const FLAG_UPTIME_BASE: u8 = 4;
+const FLAG_UPTIME: u8 = 8;
+const FLAG_STAMPS: u8 = 16;
+const FLAG_SYNCED: u8 = 32;
+const FLAGS: u8 = FLAG_RAM | FLAG_WALL | FLAG_UPTIME_BASE | FLAG_UPTIME | FLAG_STAMPS | FLAG_SYNCED;
 
 /// What the head frame says about all frames of its bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BundleHead {
+pub struct BundleHead<const N: usize = MAX_DEVICE_ID_BYTES> {
     /// The device that made the records.
-    pub origin: DeviceId,
+    pub origin: DeviceId<N>,
     /// Its lane.
     pub lane: Lane,
     /// The life of the writer that numbered them.
@@ -64,12 +72,26 @@ pub struct BundleHead {
     pub first: u64,
     /// The epoch lives in RAM: its records are published without being synced.
     pub ram: bool,
-    /// Which boot of the sender `uptime_ms` counts from.
+    /// The boot in which the epoch was written; 0 if that is no longer known.
     pub boot: u64,
-    /// Milliseconds since that boot when the bundle was sent.
-    pub uptime_ms: u64,
-    /// Wall time when the bundle was sent, if the sender knows it.
+    /// Where the records' times count from.
+    pub base: Base,
+    /// With [`Base::Wall`]: how good the clock was that stamped the records.
+    pub stamps: Stamps,
+    /// Milliseconds since `boot` when the bundle was sent; `None` if another boot runs now, whose
+    /// clock says nothing about `boot`.
+    pub uptime_ms: Option<u64>,
+    /// Wall time when the bundle was sent, if the sender has a clock.
     pub wall: Option<WallClock>,
+}
+
+/// How good a wall clock was when it stamped records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Stamps {
+    /// The operating system had synchronised it.
+    pub synced: bool,
+    /// Most that its times may be wrong by, in milliseconds, as it was measured; `None`: nobody knows.
+    pub error_ms: Option<u32>,
 }
 
 /// Why bytes are not a bundle. Nothing of a bundle that is not whole is taken.
@@ -103,7 +125,7 @@ pub enum BundleError {
     Seq,
 }
 
-impl BundleHead {
+impl<const N: usize> BundleHead<N> {
     /// Writes the payload of the head frame; returns its length.
     ///
     /// # Errors
@@ -111,27 +133,43 @@ impl BundleHead {
     pub fn encode(&self, count: u16, out: &mut [u8]) -> Result<usize, NoRoom> {
         let mut at = 0;
         let origin = self.origin.as_str().as_bytes();
-        let mut flags = if self.ram { FLAG_RAM } else { 0 };
-        if self.wall.is_some() {
-            flags |= FLAG_WALL;
-        }
         let origin_len = u8::try_from(origin.len()).map_err(|_| NoRoom)?;
         put(
             out,
             &mut at,
-            &[VERSION, flags, self.lane.to_u8(), origin_len],
+            &[VERSION, self.flags(), self.lane.to_u8(), origin_len],
         )?;
         put(out, &mut at, origin)?;
         put(out, &mut at, &self.epoch.get().to_le_bytes())?;
         put(out, &mut at, &self.boot.to_le_bytes())?;
         varint::put(out, &mut at, self.first)?;
-        varint::put(out, &mut at, self.uptime_ms)?;
+        if let Some(error_ms) = self.stamps.error_ms {
+            varint::put(out, &mut at, u64::from(error_ms))?;
+        }
+        if let Some(uptime_ms) = self.uptime_ms {
+            varint::put(out, &mut at, uptime_ms)?;
+        }
         if let Some(wall) = self.wall {
             put(out, &mut at, &wall.time.0.to_le_bytes())?;
-            varint::put(out, &mut at, u64::from(wall.error_ms))?;
+            let error = wall.error_ms.map_or(0, |error_ms| u64::from(error_ms) + 1);
+            varint::put(out, &mut at, error)?;
         }
         put(out, &mut at, &count.to_le_bytes())?;
         Ok(at)
+    }
+
+    fn flags(&self) -> u8 {
+        [
+            (self.ram, FLAG_RAM),
+            (self.wall.is_some(), FLAG_WALL),
+            (self.base == Base::Uptime, FLAG_UPTIME_BASE),
+            (self.uptime_ms.is_some(), FLAG_UPTIME),
+            (self.stamps.error_ms.is_some(), FLAG_STAMPS),
+            (self.stamps.synced, FLAG_SYNCED),
+        ]
+        .into_iter()
+        .filter(|(holds, _)| *holds)
+        .fold(0, |flags, (_, flag)| flags | flag)
     }
 
     /// Reads the payload of a head frame: the head and the count of numbered frames.
@@ -154,7 +192,7 @@ impl BundleHead {
         let Some(&flags) = payload.get(1) else {
             return Ok(None);
         };
-        if flags & !(FLAG_RAM | FLAG_WALL) != 0 {
+        if flags & !FLAGS != 0 {
             return Err(BundleError::Flags(flags));
         }
         let head = Self::parse_fields(payload, flags);
@@ -165,6 +203,7 @@ impl BundleHead {
     }
 
     fn parse_fields(payload: &[u8], flags: u8) -> Option<(Self, u16)> {
+        let has = |flag: u8| flags & flag != 0;
         let lane = Lane::from_u8(*payload.get(2)?)?;
         let origin_len = usize::from(*payload.get(3)?);
         let mut at = 4;
@@ -176,10 +215,22 @@ impl BundleHead {
         }
         let boot = u64::from_le_bytes(take(payload, &mut at, 8)?.try_into().ok()?);
         let first = varint::get(payload, &mut at)?;
-        let uptime_ms = varint::get(payload, &mut at)?;
-        let wall = if flags & FLAG_WALL != 0 {
+        let error_ms = if has(FLAG_STAMPS) {
+            Some(u32::try_from(varint::get(payload, &mut at)?).ok()?)
+        } else {
+            None
+        };
+        let uptime_ms = if has(FLAG_UPTIME) {
+            Some(varint::get(payload, &mut at)?)
+        } else {
+            None
+        };
+        let wall = if has(FLAG_WALL) {
             let time = i64::from_le_bytes(take(payload, &mut at, 8)?.try_into().ok()?);
-            let error_ms = u32::try_from(varint::get(payload, &mut at)?).ok()?;
+            let error_ms = match varint::get(payload, &mut at)? {
+                0 => None,
+                error => Some(u32::try_from(error - 1).ok()?),
+            };
             Some(WallClock {
                 time: UnixMicros(time),
                 error_ms,
@@ -191,21 +242,27 @@ impl BundleHead {
         if at != payload.len() {
             return None;
         }
-        let epoch = Epoch::new(epoch);
-        let ram = flags & FLAG_RAM != 0;
-        Some((
-            Self {
-                origin,
-                lane,
-                epoch,
-                first,
-                ram,
-                boot,
-                uptime_ms,
-                wall,
+        let base = if has(FLAG_UPTIME_BASE) {
+            Base::Uptime
+        } else {
+            Base::Wall
+        };
+        let head = Self {
+            origin,
+            lane,
+            epoch: Epoch::new(epoch),
+            first,
+            ram: has(FLAG_RAM),
+            boot,
+            base,
+            stamps: Stamps {
+                synced: has(FLAG_SYNCED),
+                error_ms,
             },
-            count,
-        ))
+            uptime_ms,
+            wall,
+        };
+        Some((head, count))
     }
 }
 
@@ -357,20 +414,23 @@ impl<'a> Bundle<'a> {
         payload.get(1) == Some(&Kind::BundleHead.to_u8())
     }
 
-    /// Checks a whole publish.
+    /// Checks the bundle that a publish begins with; returns it and the bytes of the next ones.
     ///
     /// # Errors
-    /// [`BundleError`]; nothing of the publish may then be used.
-    pub fn open(payload: &'a [u8]) -> Result<Self, BundleError> {
-        let (first, len) = frame::decode(payload).map_err(BundleError::Frame)?;
+    /// [`BundleError`]; nothing from there on may then be used.
+    pub fn first(publish: &'a [u8]) -> Result<(Self, &'a [u8]), BundleError> {
+        let (first, len) = frame::decode(publish).map_err(BundleError::Frame)?;
         if first.kind != Kind::BundleHead {
             return Err(BundleError::Kind(first.kind));
         }
         let (head, promised) = BundleHead::decode(first.payload)?;
-        let body = payload.get(len..).unwrap_or_default();
-        let (mut found, mut schemas) = (0u16, 0u16);
+        let body = publish.get(len..).unwrap_or_default();
+        let (mut found, mut schemas, mut end) = (0u16, 0u16, 0);
         for item in Frames::new(body) {
-            let (frame, _) = item.map_err(BundleError::Frame)?;
+            let (frame, bytes) = item.map_err(BundleError::Frame)?;
+            if frame.kind == Kind::BundleHead {
+                break;
+            }
             if frame.kind == Kind::Schema {
                 schemas += 1;
             } else if frame.kind.is_numbered() {
@@ -381,6 +441,7 @@ impl<'a> Bundle<'a> {
             if found > MAX_RECORDS || schemas > MAX_SCHEMAS {
                 return Err(BundleError::Count { promised, found });
             }
+            end += bytes.len();
         }
         if found != promised {
             return Err(BundleError::Count { promised, found });
@@ -388,11 +449,26 @@ impl<'a> Bundle<'a> {
         if head.first + u64::from(found) > MAX_SEQ {
             return Err(BundleError::Seq);
         }
-        Ok(Self {
+        let (body, rest) = body.split_at(end);
+        let bundle = Self {
             head,
             count: found,
             body,
-        })
+        };
+        Ok((bundle, rest))
+    }
+
+    /// Checks a publish of one bundle.
+    ///
+    /// # Errors
+    /// [`BundleError`]; nothing of the publish may then be used.
+    pub fn open(publish: &'a [u8]) -> Result<Self, BundleError> {
+        let (bundle, rest) = Self::first(publish)?;
+        if rest.is_empty() {
+            Ok(bundle)
+        } else {
+            Err(BundleError::Kind(Kind::BundleHead))
+        }
     }
 
     /// Its frames in order, schemas among them.
@@ -450,10 +526,15 @@ mod tests {
             first: 300,
             ram: false,
             boot: 9,
-            uptime_ms: 70_000,
+            base: Base::Wall,
+            stamps: Stamps {
+                synced: true,
+                error_ms: Some(3),
+            },
+            uptime_ms: Some(70_000),
             wall: Some(WallClock {
                 time: UnixMicros(1_700_000_000_000_000),
-                error_ms: 200,
+                error_ms: Some(200),
             }),
         }
     }
@@ -463,12 +544,12 @@ mod tests {
     }
 
     #[test]
-    fn the_head_of_version_1_is_frozen() {
+    fn the_head_of_version_2_is_frozen() {
         let mut out = [0; MAX_HEAD_BYTES];
         let len = head().encode(2, &mut out).unwrap();
         let golden: &[u8] = &[
-            1, 2, 1, 6, b'p', b'u', b'm', b'p', b'-', b'7', 8, 7, 6, 5, 4, 3, 2, 1, 9, 0, 0, 0, 0,
-            0, 0, 0, 172, 2, 240, 162, 4, 0, 64, 30, 24, 36, 10, 6, 0, 200, 1, 2, 0,
+            2, 58, 1, 6, b'p', b'u', b'm', b'p', b'-', b'7', 8, 7, 6, 5, 4, 3, 2, 1, 9, 0, 0, 0, 0,
+            0, 0, 0, 172, 2, 3, 240, 162, 4, 0, 64, 30, 24, 36, 10, 6, 0, 201, 1, 2, 0,
         ];
         assert_eq!(out[..len], *golden);
         assert_eq!(BundleHead::decode(golden), Ok((head(), 2)));
@@ -508,14 +589,58 @@ mod tests {
     #[test]
     fn the_longest_head_fits_its_bound() {
         let mut head = head();
-        head.origin = DeviceId::new(&"x".repeat(64)).unwrap();
-        (head.first, head.uptime_ms) = (MAX_SEQ, u64::MAX);
+        head.origin = DeviceId::new(&"x".repeat(MAX_DEVICE_ID_BYTES)).unwrap();
+        (head.first, head.uptime_ms) = (MAX_SEQ, Some(u64::MAX));
+        head.stamps.error_ms = Some(u32::MAX);
         head.wall = Some(WallClock {
             time: UnixMicros(i64::MIN),
-            error_ms: u32::MAX,
+            error_ms: Some(u32::MAX - 1),
         });
         let mut out = [0; MAX_HEAD_BYTES];
         assert!(write_head(&head, u16::MAX, &mut out).is_ok());
+    }
+
+    #[test]
+    fn a_head_of_an_earlier_boot_has_no_uptime_and_of_another_base_no_stamps() {
+        let mut head = head();
+        (head.base, head.stamps) = (Base::Uptime, Stamps::default());
+        (head.uptime_ms, head.wall, head.ram) = (None, None, true);
+        let mut out = [0; MAX_HEAD_BYTES];
+        let len = head.encode(1, &mut out).unwrap();
+        assert_eq!(out[1], FLAG_RAM | FLAG_UPTIME_BASE);
+        assert_eq!(BundleHead::decode(&out[..len]), Ok((head, 1)));
+        for flag in [64, 128] {
+            out[1] = flag;
+            let refused = BundleHead::<64>::decode(&out[..len]).unwrap_err();
+            assert_eq!(refused, BundleError::Flags(flag));
+        }
+    }
+
+    #[test]
+    fn several_bundles_of_one_publish_are_read_in_order_up_to_a_damaged_one() {
+        let one = bundle(&[(Kind::Schema, b"s"), (Kind::Batch, b"a")]);
+        let mut other = head();
+        (other.origin, other.first) = (DeviceId::new("node-3").unwrap(), 7);
+        let (two, _) = assemble(other.clone(), 4096, [(Kind::Refused, &b"r"[..])]).unwrap();
+        let publish = [&one[..], &two, &one].concat();
+        let (bundle, rest) = Bundle::first(&publish).unwrap();
+        assert_eq!(
+            (bundle.head, bundle.count, rest.len()),
+            (head(), 1, two.len() + one.len())
+        );
+        let (bundle, rest) = Bundle::first(rest).unwrap();
+        assert_eq!((&bundle.head, bundle.count, rest), (&other, 1, &one[..]));
+        assert_eq!(bundle.records().next().unwrap().seq, Some(7));
+        assert_eq!(
+            Bundle::open(&publish).err(),
+            Some(BundleError::Kind(Kind::BundleHead))
+        );
+
+        let mut damaged = publish;
+        *damaged.last_mut().unwrap() ^= 1;
+        let (_, rest) = Bundle::first(&damaged).unwrap();
+        let (_, rest) = Bundle::first(rest).unwrap();
+        assert!(matches!(Bundle::first(rest), Err(BundleError::Frame(_))));
     }
 
     #[test]
@@ -561,8 +686,8 @@ mod tests {
             head_payload in proptest::collection::vec(any::<u8>(), 0..120),
         ) {
             let _ = Bundle::open(&bytes);
-            let _ = BundleHead::decode(&head_payload);
-            let mut begun = vec![VERSION, 2, 1, 1, b'a'];
+            let _ = BundleHead::<64>::decode(&head_payload);
+            let mut begun = vec![VERSION, 63, 1, 1, b'a'];
             begun.extend(&head_payload);
             let mut framed = Vec::new();
             frame::append(Kind::BundleHead, &begun, &mut framed).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version, now 1 |
+//! | 1 | version, now 2 |
 //! | 1 | kind |
 //! | 1 to 4 | payload length, LEB128 |
 //! | n | payload |
@@ -11,7 +11,7 @@
 use crate::varint::{self, NoRoom};
 
 /// The frame version this build writes.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Largest payload: a bundle's hard maximum. Longer lengths are refused before anything is read.
 pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
 /// Most bytes a frame adds to its payload.
@@ -37,6 +37,10 @@ pub enum Kind {
     Schema = 7,
     /// Opens a bundle: origin, lane, epoch, first sequence number. Takes none itself.
     BundleHead = 8,
+    /// Parts of an input that could not be read ([`crate::refused`]). Takes a sequence number.
+    Refused = 9,
+    /// Ties the uptime of a boot to wall time. Takes a sequence number.
+    TimeBase = 10,
     /// Up: what the sender holds.
     Hello = 16,
     /// Up: the sender's health.
@@ -57,7 +61,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Batch,
         Self::Text,
         Self::Blob,
@@ -66,6 +70,8 @@ impl Kind {
         Self::EpochEnd,
         Self::Schema,
         Self::BundleHead,
+        Self::Refused,
+        Self::TimeBase,
         Self::Hello,
         Self::Stat,
         Self::Welcome,
@@ -93,7 +99,14 @@ impl Kind {
     pub const fn is_numbered(self) -> bool {
         matches!(
             self,
-            Self::Batch | Self::Text | Self::Blob | Self::Summary | Self::Gap | Self::EpochEnd
+            Self::Batch
+                | Self::Text
+                | Self::Blob
+                | Self::Summary
+                | Self::Gap
+                | Self::EpochEnd
+                | Self::Refused
+                | Self::TimeBase
         )
     }
 }
@@ -267,10 +280,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bytes_of_version_1_are_frozen() {
+    fn the_bytes_of_version_2_are_frozen() {
         let mut out = [0u8; 32];
         let len = encode(Kind::Batch, b"abc", &mut out).unwrap();
-        assert_eq!(out[..len], [1, 1, 3, b'a', b'b', b'c', 203, 109, 6, 180]);
+        assert_eq!(out[..len], [2, 1, 3, b'a', b'b', b'c', 17, 166, 186, 128]);
     }
 
     #[test]

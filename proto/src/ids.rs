@@ -5,43 +5,49 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Longest device id in bytes: it is part of every topic, row and key.
-pub const MAX_DEVICE_ID_BYTES: usize = 64;
+pub const MAX_DEVICE_ID_BYTES: usize = 128;
 
 /// Why a text is not a device id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
-    /// Empty, or longer than [`MAX_DEVICE_ID_BYTES`].
-    #[error("a device id has 1 to 64 bytes, not {0}")]
-    Length(usize),
-    /// A byte outside `A-Z a-z 0-9 . _ -`.
-    #[error("a device id has only letters A-Z a-z, digits, '.', '_' and '-'")]
-    Byte(u8),
+    /// Empty, or longer than the type holds.
+    #[error("a device id has 1 to {most} bytes, not {len}")]
+    Length {
+        /// Bytes of the text.
+        len: usize,
+        /// Most bytes: [`MAX_DEVICE_ID_BYTES`], less in a node that sizes its ids by type.
+        most: usize,
+    },
+    /// A control character.
+    #[error("a device id has no control characters, and this one has {0:?}")]
+    Control(char),
 }
 
-/// A device: 1 to 64 bytes of `A-Z a-z 0-9 . _ -`.
+/// A device: 1 to `N` bytes of UTF-8 text without control characters.
+///
+/// `N` is the room that the id takes. Programs use the default, [`MAX_DEVICE_ID_BYTES`]; a node whose
+/// own id is a constant of 12 bytes uses `DeviceId<12>` and pays for no more.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "heapless::String<64>", into = "heapless::String<64>")]
-pub struct DeviceId(heapless::String<MAX_DEVICE_ID_BYTES>);
+#[serde(try_from = "heapless::String<N>", into = "heapless::String<N>")]
+pub struct DeviceId<const N: usize = MAX_DEVICE_ID_BYTES>(heapless::String<N>);
 
-impl DeviceId {
+impl<const N: usize> DeviceId<N> {
     /// Checks `text`.
     ///
     /// # Errors
     /// [`IdError`] names what is wrong with it.
     pub fn new(text: &str) -> Result<Self, IdError> {
-        if let Some(&byte) = text
-            .as_bytes()
-            .iter()
-            .find(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')))
-        {
-            return Err(IdError::Byte(byte));
+        let most = N.min(MAX_DEVICE_ID_BYTES);
+        let len = text.len();
+        if len == 0 || len > most {
+            return Err(IdError::Length { len, most });
         }
-        if text.is_empty() {
-            return Err(IdError::Length(0));
+        if let Some(control) = text.chars().find(|char| char.is_control()) {
+            return Err(IdError::Control(control));
         }
         heapless::String::try_from(text)
             .map(Self)
-            .map_err(|_| IdError::Length(text.len()))
+            .map_err(|_| IdError::Length { len, most })
     }
 
     /// The id as text.
@@ -51,33 +57,33 @@ impl DeviceId {
     }
 }
 
-impl TryFrom<heapless::String<64>> for DeviceId {
+impl<const N: usize> TryFrom<heapless::String<N>> for DeviceId<N> {
     type Error = IdError;
-    fn try_from(text: heapless::String<64>) -> Result<Self, IdError> {
+    fn try_from(text: heapless::String<N>) -> Result<Self, IdError> {
         Self::new(&text)
     }
 }
 
-impl From<DeviceId> for heapless::String<64> {
-    fn from(id: DeviceId) -> Self {
+impl<const N: usize> From<DeviceId<N>> for heapless::String<N> {
+    fn from(id: DeviceId<N>) -> Self {
         id.0
     }
 }
 
-impl core::str::FromStr for DeviceId {
+impl<const N: usize> core::str::FromStr for DeviceId<N> {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
         Self::new(text)
     }
 }
 
-impl fmt::Debug for DeviceId {
+impl<const N: usize> fmt::Debug for DeviceId<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl fmt::Display for DeviceId {
+impl<const N: usize> fmt::Display for DeviceId<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

@@ -9,6 +9,7 @@
 //! | frame | [`frame`] | kind, length, payload, CRC-32C |
 //! | bundle | [`bundle`] | one publish: a head frame and the frames it numbers |
 //! | message | [`message`] | what is said about batches: Hello, Welcome, Ack, Gap ... |
+//! | refused | [`refused`] | parts of an input that could not be read |
 //! | delivery | [`delivery`] | who sends what when, and who may forget it |
 //! | MQTT | [`mqtt`] | the carrier, 3.1.1 and 5, both roles |
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -23,6 +24,7 @@ pub mod frame;
 pub mod ids;
 pub mod message;
 pub mod mqtt;
+pub mod refused;
 pub mod sabotage;
 pub mod sample;
 pub mod schema;

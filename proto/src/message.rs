@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | Hello | up | [`Hello`], one page |
 //! | Stat | up | [`Stat`] |
-//! | Gap, EpochEnd | up, numbered | [`Gap`], [`EpochEnd`] |
+//! | Gap, EpochEnd, TimeBase | up, numbered | [`Gap`], [`EpochEnd`], [`TimeBase`] |
 //! | Welcome | down | seal, [`Welcome`], one page |
 //! | Ack | down | seal, [`Ack`] |
 //! | Reject | down | seal, [`Reject`] |
@@ -31,8 +31,8 @@ mod body;
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{DeviceId, Epoch, JournalId, Lane, SeqRange};
-use crate::time::UnixMicros;
+use crate::ids::{DeviceId, Epoch, JournalId, Lane, MAX_DEVICE_ID_BYTES, SeqRange};
+use crate::time::{Base, UnixMicros};
 
 pub use body::{
     Body, MessageError, Seal, decode, decode_sealed, encode, encode_frame, encode_sealed,
@@ -41,7 +41,7 @@ pub use body::{
 pub use body::{append_frame, to_vec};
 
 /// Protocol version this build speaks; [`Hello`] offers a span of them.
-pub const PROTOCOL: u8 = 1;
+pub const PROTOCOL: u8 = 2;
 /// Most bytes of one control frame, its frame bytes counted.
 pub const MAX_MESSAGE_BYTES: usize = 4096;
 /// Most streams in one page of a Hello.
@@ -61,8 +61,8 @@ pub const MAX_SEQ: u64 = 1 << 62;
 pub struct WallClock {
     /// What it shows.
     pub time: UnixMicros,
-    /// Most it may be wrong by, in milliseconds.
-    pub error_ms: u32,
+    /// Most it may be wrong by, in milliseconds, as measured; `None`: nothing synchronises it.
+    pub error_ms: Option<u32>,
 }
 
 /// One stream in a Hello.
@@ -80,17 +80,26 @@ pub struct HelloStream {
     pub ram: bool,
     /// Nothing will be added: the writer's life is over.
     pub ended: bool,
+    /// The boot in which the epoch was written; 0 if the sender no longer knows.
+    pub boot: u64,
+    /// Where the times of its records count from.
+    pub base: Base,
 }
 
 /// Up: all that the sender holds of one origin. Sent after each connect, and as a probe.
+///
+/// A gateway says one for each of its nodes, under the node's id. To the receiver such a *relayed*
+/// Hello, whose origin is not the device of its topic, is never complete, and its `oldest` proves no
+/// loss: another gateway may hold what this one does not. `boot`, `uptime_ms` and `wall` are then
+/// the node's, `wall` as the gateway's clock dates that uptime.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hello {
+pub struct Hello<const N: usize = MAX_DEVICE_ID_BYTES> {
     /// Lowest protocol version the sender speaks.
     pub version_min: u8,
     /// Highest.
     pub version_max: u8,
-    /// The device whose streams these are; a gateway says one Hello for each.
-    pub origin: DeviceId,
+    /// The device whose streams these are.
+    pub origin: DeviceId<N>,
     /// Random, new for each Hello, the same on all its pages; the Welcome echoes it.
     pub nonce: u64,
     /// This page, from 0.
@@ -105,7 +114,7 @@ pub struct Hello {
     pub uptime_ms: u64,
     /// Its wall clock, if it has one.
     pub wall: Option<WallClock>,
-    /// Largest down publish it can take, in bytes.
+    /// Largest down publish it can take, in bytes: every answer is split to fit.
     pub max_bundle: u32,
     /// The streams, at most one page of them.
     pub streams: Vec<HelloStream, MAX_HELLO_STREAMS>,
@@ -139,11 +148,11 @@ pub struct Mark {
 
 /// Down: the answer to a Hello.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Welcome {
+pub struct Welcome<const N: usize = MAX_DEVICE_ID_BYTES> {
     /// The protocol version from here on.
     pub version: u8,
     /// Whose streams.
-    pub origin: DeviceId,
+    pub origin: DeviceId<N>,
     /// The nonce of the Hello that this answers.
     pub nonce: u64,
     /// This page, from 0.
@@ -164,9 +173,9 @@ pub struct Welcome {
 
 /// Down: marks that moved. Idempotent; any of them may be lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ack {
+pub struct Ack<const N: usize = MAX_DEVICE_ID_BYTES> {
     /// Whose streams.
-    pub origin: DeviceId,
+    pub origin: DeviceId<N>,
     /// The journal that the marks speak of.
     pub journal: JournalId,
     /// As in [`Welcome`].
@@ -200,6 +209,9 @@ pub enum RejectReason {
     Forbidden,
     /// Final: refused by a rule of the receiver's operator.
     Policy,
+    /// The sender speaks no protocol version that the receiver does: it keeps what it has, and sends
+    /// again when one of the two was updated.
+    Version,
 }
 
 impl RejectReason {
@@ -212,7 +224,8 @@ impl RejectReason {
             | Self::TooManyHoles
             | Self::NoCredit
             | Self::Damaged
-            | Self::NotDurable => false,
+            | Self::NotDurable
+            | Self::Version => false,
             Self::Conflict
             | Self::Unsupported
             | Self::TooLarge
@@ -235,15 +248,16 @@ impl RejectReason {
             Self::TooLarge => "too_large",
             Self::Forbidden => "forbidden",
             Self::Policy => "policy",
+            Self::Version => "version",
         }
     }
 }
 
 /// Down: records that were not taken, before custody.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reject {
+pub struct Reject<const N: usize = MAX_DEVICE_ID_BYTES> {
     /// Whose stream.
-    pub origin: DeviceId,
+    pub origin: DeviceId<N>,
     /// Its lane.
     pub lane: Lane,
     /// Its epoch.
@@ -256,9 +270,9 @@ pub struct Reject {
 
 /// Down: a schema number that the collector cannot resolve.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SchemaRequest {
+pub struct SchemaRequest<const N: usize = MAX_DEVICE_ID_BYTES> {
     /// The device that numbered it.
-    pub origin: DeviceId,
+    pub origin: DeviceId<N>,
     /// The lane in which it was seen.
     pub lane: Lane,
     /// The epoch within which it is numbered.
@@ -296,13 +310,15 @@ pub enum GapReason {
     ImpossibleTime,
     /// More gaps than are kept apart, merged into a coarser one.
     Many,
-    /// The records came and held no sample: nothing is missing.
+    /// The records hold no sample: nothing is missing.
     Empty,
+    /// The samples were stored before, under another identity.
+    Repeated,
 }
 
 impl GapReason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Evicted,
         Self::UncleanStop,
         Self::Refused,
@@ -317,6 +333,7 @@ impl GapReason {
         Self::ImpossibleTime,
         Self::Many,
         Self::Empty,
+        Self::Repeated,
     ];
 
     /// Its name in lake, metrics and messages.
@@ -337,6 +354,7 @@ impl GapReason {
             Self::ImpossibleTime => "impossible_time",
             Self::Many => "many",
             Self::Empty => "empty",
+            Self::Repeated => "repeated",
         }
     }
 
@@ -396,9 +414,9 @@ pub type PartName = heapless::String<64>;
 
 /// Named loss. Names any origin, lane and epoch, not only its maker's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gap {
+pub struct Gap<const N: usize = MAX_DEVICE_ID_BYTES> {
     /// Whose records are missing.
-    pub origin: DeviceId,
+    pub origin: DeviceId<N>,
     /// In which lane.
     pub lane: Lane,
     /// In which epoch; for readings that were never numbered, the epoch that would have held them.
@@ -423,9 +441,9 @@ pub struct Gap {
 
 /// How an epoch ended. Several for one epoch merge, see [`crate::delivery::epoch`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EpochEnd {
+pub struct EpochEnd<const N: usize = MAX_DEVICE_ID_BYTES> {
     /// Whose epoch.
-    pub origin: DeviceId,
+    pub origin: DeviceId<N>,
     /// In which lane.
     pub lane: Lane,
     /// The epoch.
@@ -442,11 +460,27 @@ pub struct EpochEnd {
     pub last_durable: Option<UnixMicros>,
 }
 
+/// One boot's uptime tied to wall time, learnt when a clock was at hand. It dates the records of that
+/// boot whose times count from it; no other boot's clock ever does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeBase<const N: usize = MAX_DEVICE_ID_BYTES> {
+    /// Whose boot: the maker of the record, or a node of it.
+    pub origin: DeviceId<N>,
+    /// The boot.
+    pub boot: u64,
+    /// Microseconds since that boot at the moment in question.
+    pub uptime_us: u64,
+    /// The wall time of that moment.
+    pub wall: UnixMicros,
+    /// Most it may be wrong by, in milliseconds; `None`: the clock was not synchronised.
+    pub error_ms: Option<u32>,
+}
+
 /// Up: how the sender is doing. Unpromised, not stored in the lake.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stat {
+pub struct Stat<const N: usize = MAX_DEVICE_ID_BYTES> {
     /// The sender.
-    pub origin: DeviceId,
+    pub origin: DeviceId<N>,
     /// Version of its program.
     pub program: heapless::String<32>,
     /// Its boot.

@@ -23,26 +23,16 @@ pub enum Bug {
     RowLostInBatch,
     /// The agent releases records that are received but not committed.
     ReleaseBeforeAck,
+    /// A gateway's Hello for its node counts as the node's own, and what it does not list as gone.
+    ForeignEpochAbandoned,
+    /// Records of an earlier boot are dated by the clock of the present one.
+    EarlierBootDatedByPresent,
+    /// An owner of the lake that was taken over from commits all the same.
+    CommitAfterTakeover,
     /// The time of a journal record is judged by the present, not by its receipt.
     InterpretedByPresent,
     /// The hot store takes a batch whole, whatever the interpreter refused of it.
     TwoVerdicts,
-}
-
-impl Bug {
-    /// Every bug.
-    pub const ALL: [Self; 10] = [
-        Self::PubackBeforeFsync,
-        Self::PublishBeforeSync,
-        Self::EpochNotRenewed,
-        Self::GapAfterReuse,
-        Self::AckUnsyncedRepeat,
-        Self::SegmentWithoutSnapshot,
-        Self::RowLostInBatch,
-        Self::ReleaseBeforeAck,
-        Self::InterpretedByPresent,
-        Self::TwoVerdicts,
-    ];
 }
 
 #[cfg(feature = "sabotage")]

@@ -25,7 +25,7 @@ pub enum ColumnKind {
     F32,
     /// `f64`, bit for bit.
     F64,
-    /// Text of at most [`MAX_TEXT_BYTES`].
+    /// Text of at most [`MAX_VALUE_TEXT_BYTES`].
     Str,
 }
 
@@ -58,6 +58,8 @@ impl ColumnKind {
 
 /// Longest text value, name, unit, label or tag in bytes.
 pub const MAX_TEXT_BYTES: usize = 255;
+/// Longest text value in bytes: as long as the longest line that a source reads.
+pub const MAX_VALUE_TEXT_BYTES: usize = 16 * 1024;
 /// The schema version this build writes.
 pub const VERSION: u8 = 1;
 

@@ -34,3 +34,12 @@ pub struct Now {
     /// Dates.
     pub wall: UnixMicros,
 }
+
+/// Where the times of an epoch's records count from. All records of an epoch share one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Base {
+    /// The Unix epoch, by the writer's wall clock.
+    Wall,
+    /// The writer's boot. A receipt during that boot, or a [`crate::message::TimeBase`], dates it.
+    Uptime,
+}

@@ -5,21 +5,24 @@
 //! | `hw` | every topic of headwater begins so |
 //! | `1` | version of the topic layout |
 //! | shard | two lower-case hex digits, `00` to `3f`: the low six bits of the CRC-32C of the device id |
-//! | device | the device id |
+//! | device | the device id, each byte outside `A-Z a-z 0-9 . _ -` written as `%XX` in upper-case hex |
 //! | `up`, `down` | to the collector, to the device |
+//!
+//! An id has one spelling: an escape of a byte that needs none, or in lower case, is refused. The shard is
+//! that of the id itself.
 //!
 //! The shard lets one subscriber take a share of the fleet. A reader accepts any shard of the 64,
 //! because who publishes is judged by the device alone.
 
-use core::fmt::Write as _;
+use core::fmt::{self, Write as _};
 
 use crate::frame::crc32c;
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, MAX_DEVICE_ID_BYTES};
 
 /// Shards of the topic tree.
 pub const SHARDS: u8 = 64;
-/// Longest topic in bytes: `hw/1/`, a shard, a device id of 64 bytes, `/down`.
-pub const MAX_TOPIC_BYTES: usize = 5 + 3 + crate::ids::MAX_DEVICE_ID_BYTES + 5;
+/// Longest topic in bytes: `hw/1/`, a shard, a device id with every byte escaped, `/down`.
+pub const MAX_TOPIC_BYTES: usize = 5 + 3 + 3 * MAX_DEVICE_ID_BYTES + 5;
 
 /// A topic as text.
 pub type TopicText = heapless::String<MAX_TOPIC_BYTES>;
@@ -56,8 +59,10 @@ pub enum TopicError {
     /// Not two lower-case hex digits from `00` to `3f`.
     #[error("the shard must be two hex digits from 00 to 3f")]
     Shard,
-    /// Not a device id.
-    #[error("the device part is not a device id")]
+    /// Not a device id in its one spelling.
+    #[error(
+        "the device part is not a device id: other bytes than A-Z a-z 0-9 . _ - are written %XX"
+    )]
     Device,
     /// Not `up` or `down`, or more parts follow.
     #[error("the topic must end in /up or /down")]
@@ -103,7 +108,7 @@ impl Topic {
             shard: shard
                 .filter(|&shard| shard < SHARDS)
                 .ok_or(TopicError::Shard)?,
-            device: DeviceId::new(device).map_err(|_| TopicError::Device)?,
+            device: unescape(device).ok_or(TopicError::Device)?,
             direction,
         })
     }
@@ -116,7 +121,8 @@ impl Topic {
             Direction::Down => "down",
         };
         let mut text = TopicText::new();
-        write!(text, "hw/1/{:02x}/{}/{direction}", self.shard, self.device)
+        let device = Escaped(self.device.as_str());
+        write!(text, "hw/1/{:02x}/{device}/{direction}", self.shard)
             .expect("MAX_TOPIC_BYTES holds every part at its longest");
         text
     }
@@ -132,6 +138,53 @@ pub fn up(device: &DeviceId) -> TopicText {
 #[must_use]
 pub fn down(device: &DeviceId) -> TopicText {
     Topic::of(device, Direction::Down).text()
+}
+
+/// Whether a byte of an id stands in a topic as it is.
+const fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
+}
+
+/// A device id as it stands in a topic.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.bytes().try_for_each(|byte| {
+            if is_plain(byte) {
+                f.write_char(char::from(byte))
+            } else {
+                write!(f, "%{byte:02X}")
+            }
+        })
+    }
+}
+
+/// The device id that a part of a topic spells; `None` for another spelling than [`Escaped`] writes.
+fn unescape(part: &str) -> Option<DeviceId> {
+    let mut id = heapless::Vec::<u8, MAX_DEVICE_ID_BYTES>::new();
+    let mut rest = part.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let (byte, after) = match (byte, after) {
+            (b'%', &[high, low, ref after @ ..]) => {
+                let byte = upper_hex(high)? << 4 | upper_hex(low)?;
+                (Some(byte).filter(|byte| !is_plain(*byte))?, after)
+            }
+            (byte, after) => (Some(byte).filter(|byte| is_plain(*byte))?, after),
+        };
+        id.push(byte).ok()?;
+        rest = after;
+    }
+    DeviceId::new(core::str::from_utf8(&id).ok()?).ok()
+}
+
+/// Value of an upper-case hex digit.
+const fn upper_hex(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
 }
 
 /// Value of a lower-case hex digit.
@@ -165,8 +218,10 @@ mod tests {
 
     #[test]
     fn the_longest_id_fits() {
-        let device = DeviceId::new(&"x".repeat(64)).unwrap();
-        assert_eq!(down(&device).len(), MAX_TOPIC_BYTES);
+        let device = DeviceId::new(&"\u{e9}".repeat(64)).unwrap();
+        let text = down(&device);
+        assert_eq!(text.len(), MAX_TOPIC_BYTES);
+        assert_eq!(Topic::parse(&text).unwrap().device, device);
     }
 
     #[test]
@@ -184,6 +239,38 @@ mod tests {
             ("hw/1/00/a", TopicError::Direction),
         ] {
             assert_eq!(Topic::parse(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_id_of_any_characters_has_one_spelling() {
+        for (id, spelled) in [
+            ("entr\u{e9}e", "entr%C3%A9e"),
+            ("Living Room Lamp", "Living%20Room%20Lamp"),
+            ("00:11:22:33:44:55", "00%3A11%3A22%3A33%3A44%3A55"),
+            ("kitchen/floor_light", "kitchen%2Ffloor_light"),
+            ("50%+#", "50%25%2B%23"),
+        ] {
+            let device = DeviceId::new(id).unwrap();
+            let topic = Topic::of(&device, Direction::Up);
+            assert_eq!(
+                topic.text().as_str(),
+                std::format!("hw/1/{:02x}/{spelled}/up", topic.shard)
+            );
+            assert_eq!(Topic::parse(&topic.text()), Ok(topic));
+        }
+        for other in [
+            "%70ump",
+            "entr%c3%a9e",
+            "entr\u{e9}e",
+            "%C3",
+            "%",
+            "a%4",
+            "%00",
+            "a b",
+        ] {
+            let text = std::format!("hw/1/00/{other}/up");
+            assert_eq!(Topic::parse(&text), Err(TopicError::Device), "{text}");
         }
     }
 

@@ -11,7 +11,7 @@ use headwater_proto::delivery::{
 };
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, SeqRange};
 use headwater_proto::message::{Ack, Hello, Reject, RejectReason, Welcome};
-use headwater_proto::time::{Millis, UnixMicros};
+use headwater_proto::time::{Base, Millis, UnixMicros};
 use proptest::prelude::*;
 
 type Key = (Lane, Epoch);
@@ -117,6 +117,8 @@ impl World {
                 next: range.next,
                 ram: false,
                 ended,
+                boot: 1,
+                base: Base::Wall,
                 end_named_in,
             };
             self.source.sender.add_epoch(held).unwrap();
@@ -305,7 +307,7 @@ impl World {
         let pages = marks.chunks(4).count().max(1);
         for (page, marks) in marks.chunks(4).enumerate() {
             self.down.push(Message::Welcome(Welcome {
-                version: 1,
+                version: headwater_proto::message::PROTOCOL,
                 origin: device(),
                 nonce: hello.nonce,
                 page: u8::try_from(page).unwrap(),

@@ -1,15 +1,15 @@
-//! The bodies of version 1: exact bytes, bounds, and what hostile bytes do.
+//! The bodies of version 2: exact bytes, bounds, and what hostile bytes do.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
 
 use headwater_proto::frame::{self, Kind};
-use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, SeqRange};
+use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, MAX_DEVICE_ID_BYTES, SeqRange};
 use headwater_proto::message::{
     self, Ack, AckRange, Body, EpochEnd, Gap, GapReason, Hello, HelloStream, MAX_ACK_RANGES,
     MAX_HELLO_STREAMS, MAX_MARKS, MAX_MESSAGE_BYTES, MAX_SEQ, Mark, MessageError, Reject,
-    RejectReason, SchemaRequest, Seal, Stage, Stat, WallClock, Welcome,
+    RejectReason, SchemaRequest, Seal, Stage, Stat, TimeBase, WallClock, Welcome,
 };
-use headwater_proto::time::UnixMicros;
+use headwater_proto::time::{Base, UnixMicros};
 use proptest::prelude::*;
 
 fn device() -> DeviceId {
@@ -34,8 +34,8 @@ fn mark() -> Mark {
 
 fn hello() -> Hello {
     Hello {
-        version_min: 1,
-        version_max: 1,
+        version_min: 2,
+        version_max: 2,
         origin: device(),
         nonce: 0xfeed_beef,
         page: 0,
@@ -45,7 +45,7 @@ fn hello() -> Hello {
         uptime_ms: 12_345,
         wall: Some(WallClock {
             time: UnixMicros(1_700_000_000_000_000),
-            error_ms: 50,
+            error_ms: Some(50),
         }),
         max_bundle: 262_144,
         streams: [HelloStream {
@@ -55,6 +55,8 @@ fn hello() -> Hello {
             next: 9,
             ram: false,
             ended: true,
+            boot: 2,
+            base: Base::Uptime,
         }]
         .into_iter()
         .collect(),
@@ -63,7 +65,7 @@ fn hello() -> Hello {
 
 fn welcome() -> Welcome {
     Welcome {
-        version: 1,
+        version: 2,
         origin: device(),
         nonce: 0xfeed_beef,
         page: 0,
@@ -134,6 +136,16 @@ fn epoch_end() -> EpochEnd {
     }
 }
 
+fn time_base() -> TimeBase {
+    TimeBase {
+        origin: device(),
+        boot: 2,
+        uptime_us: 70_000_000,
+        wall: UnixMicros(1_700_000_000_000_000),
+        error_ms: Some(20),
+    }
+}
+
 fn stat() -> Stat {
     Stat {
         origin: device(),
@@ -160,7 +172,7 @@ fn frozen<M: Body + PartialEq + std::fmt::Debug>(message: &M, golden: &str) {
     assert_eq!(
         hex,
         golden.trim(),
-        "{:?}: a change of version 1's bytes is wrong",
+        "{:?}: a change of version 2's bytes is wrong",
         M::KIND
     );
     let (frame, _) = frame::decode(&out[..len]).unwrap();
@@ -169,7 +181,7 @@ fn frozen<M: Body + PartialEq + std::fmt::Debug>(message: &M, golden: &str) {
 }
 
 #[test]
-fn the_bytes_of_version_1_are_frozen() {
+fn the_bytes_of_version_2_are_frozen() {
     frozen(&hello(), include_str!("golden/hello.hex"));
     frozen(&welcome(), include_str!("golden/welcome.hex"));
     frozen(&ack(), include_str!("golden/ack.hex"));
@@ -177,6 +189,7 @@ fn the_bytes_of_version_1_are_frozen() {
     frozen(&schema_request(), include_str!("golden/schema_request.hex"));
     frozen(&gap(), include_str!("golden/gap.hex"));
     frozen(&epoch_end(), include_str!("golden/epoch_end.hex"));
+    frozen(&time_base(), include_str!("golden/time_base.hex"));
     frozen(&stat(), include_str!("golden/stat.hex"));
 }
 
@@ -202,7 +215,7 @@ fn the_seal_stands_before_the_body_and_leaves_its_bytes_alone() {
 
 #[test]
 fn the_largest_messages_fit_their_bound() {
-    let longest = DeviceId::new(&"x".repeat(64)).unwrap();
+    let longest = DeviceId::new(&"x".repeat(MAX_DEVICE_ID_BYTES)).unwrap();
     let epoch = Epoch::new(u64::MAX);
     let ranges = (0..MAX_ACK_RANGES as u64)
         .map(|k| AckRange {
@@ -242,6 +255,8 @@ fn the_largest_messages_fit_their_bound() {
         next: MAX_SEQ,
         ram: true,
         ended: true,
+        boot: u64::MAX,
+        base: Base::Uptime,
     };
     big.streams = std::iter::repeat_n(stream, MAX_HELLO_STREAMS).collect();
     assert!(message::encode_frame(&big, &mut out).is_ok());

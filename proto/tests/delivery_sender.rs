@@ -7,7 +7,7 @@ use headwater_proto::delivery::{
 };
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, SeqRange};
 use headwater_proto::message::{Ack, AckRange, Mark, Reject, RejectReason, Welcome};
-use headwater_proto::time::{Millis, UnixMicros};
+use headwater_proto::time::{Base, Millis, UnixMicros};
 
 type TestSender = Sender<4, 4>;
 
@@ -33,6 +33,8 @@ fn held(epoch: Epoch, first: u64, next: u64, ended: bool) -> HeldEpoch {
         next,
         ram: false,
         ended,
+        boot: 1,
+        base: Base::Wall,
         end_named_in: None,
     }
 }
@@ -67,7 +69,7 @@ fn ack(credit: u32, marks: &[Mark]) -> Ack {
 
 fn welcome(nonce: u64, journal: u64, credit: u32, marks: &[Mark]) -> Welcome {
     Welcome {
-        version: 1,
+        version: headwater_proto::message::PROTOCOL,
         origin: device(),
         nonce,
         page: 0,

@@ -1,6 +1,6 @@
 //! What the tests of the whole system share.
 
-pub mod clock;
+pub mod dice;
 pub mod lake;
 pub mod mqtt;
 pub mod process;

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result, bail};
+use headwater_program::clock::wall;
 use headwater_proto::sample::Value;
 use headwater_proto::time::UnixMicros;
 use headwater_signals::{Device, Kind, METRICS};
 
-use crate::clock;
 use crate::lake::Sample;
 
 /// What one generator source makes.
@@ -34,7 +34,7 @@ impl Signals {
     pub fn past(device: &str, rows: u64) -> Self {
         let period_us = 10_000;
         let span = i64::try_from(rows * u64::from(period_us)).unwrap_or(i64::MAX);
-        let start_us = clock::wall_us() - span;
+        let start_us = wall().0 - span;
         Self {
             device: device.to_owned(),
             rows,
@@ -48,7 +48,7 @@ impl Signals {
     /// `rows` rows in real time from now on.
     #[must_use]
     pub fn live(device: &str, rows: u64, period_us: u32) -> Self {
-        let start_us = clock::wall_us();
+        let start_us = wall().0;
         Self {
             device: device.to_owned(),
             rows,

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value as Json;
@@ -79,6 +80,10 @@ pub struct Agent {
     reason = "a failed test shows the logs of its processes"
 )]
 pub fn at_a_site(test: impl FnOnce(&mut Site) -> Result<()>) {
+    // Processes of one test count on their share of the machine; a failed test is no reason for the
+    // next not to run.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut site = Site::new().expect("a folder and two ports for the test");
     if let Err(error) = test(&mut site) {
         drop(site.collector.take());

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use headwater_program::log::RawLog;
 use headwater_proto::ids::DeviceId;
 use serde::Deserialize;
 
 use super::sources::RawSources;
 use super::{
-    Batch, Collector, Config, Log, LogFormat, Memory, Spool, Status, address, is_loopback, path,
-    tags, within,
+    Batch, Collector, Config, Memory, Spool, Status, address, is_loopback, path, tags, within,
 };
 
 const MIB: u64 = 1 << 20;
@@ -131,24 +131,8 @@ impl Default for RawStatus {
     fn default() -> Self {
         Self {
             file: "/var/lib/headwater-agent/status.json".into(),
-            interval_s: 5,
+            interval_s: 60,
             socket: "/var/lib/headwater-agent/send.sock".into(),
-        }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawLog {
-    level: String,
-    format: LogFormat,
-}
-
-impl Default for RawLog {
-    fn default() -> Self {
-        Self {
-            level: "info".into(),
-            format: LogFormat::Text,
         }
     }
 }
@@ -384,19 +368,6 @@ impl RawStatus {
             file: path(file),
             interval_ms: interval * 1000,
             socket: path(socket),
-        }
-    }
-}
-
-impl RawLog {
-    fn check(self, problems: &mut Vec<String>) -> Log {
-        let Self { level, format } = self;
-        if let Err(error) = level.parse::<tracing_subscriber::EnvFilter>() {
-            problems.push(format!("log.level = {level:?}: {error}"));
-        }
-        Log {
-            level,
-            json: matches!(format, LogFormat::Json),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Core: the sources of a configuration.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
 
 use headwater_proto::ids::Lane;
@@ -76,6 +77,22 @@ pub enum Endpoint {
     Unix(PathBuf),
     /// Standard input; the source ends with it.
     Stdin,
+}
+
+impl fmt::Display for Endpoint {
+    /// As it is written in a configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = |host: &str, port: u16| match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        match self {
+            Self::Udp(host, port) => write!(f, "udp://{}", address(host, *port)),
+            Self::Tcp(host, port) => write!(f, "tcp://{}", address(host, *port)),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Stdin => f.write_str("stdin"),
+        }
+    }
 }
 
 /// Lines from others.
@@ -283,111 +300,122 @@ impl RawSources {
             sources: Vec::new(),
             problems,
         };
-        for RawHost {
+        let all = &mut checked;
+        self.host.into_iter().for_each(|raw| raw.check(all));
+        self.lines.into_iter().for_each(|raw| raw.check(all));
+        self.exec.into_iter().for_each(|raw| raw.check(all));
+        self.file.into_iter().for_each(|raw| raw.check(all));
+        self.replay.into_iter().for_each(|raw| raw.check(all));
+        self.generator.into_iter().for_each(|raw| raw.check(all));
+        checked.finish()
+    }
+}
+
+impl RawHost {
+    fn check(self, checked: &mut Checked<'_>) {
+        let Self {
             name,
             lane,
             interval_ms,
-        } in self.host
-        {
-            let key = format!("host.{name}.interval_ms");
-            let interval_ms = checked.millis(&key, interval_ms);
-            checked.add(name, &lane, SourceKind::Host(HostSource { interval_ms }));
-        }
-        for RawLines {
+        } = self;
+        let interval_ms = checked.millis(&format!("host.{name}.interval_ms"), interval_ms);
+        checked.add(name, &lane, SourceKind::Host(HostSource { interval_ms }));
+    }
+}
+
+impl RawLines {
+    fn check(self, checked: &mut Checked<'_>) {
+        let Self {
             name,
             lane,
             listen,
             format,
-        } in self.lines
-        {
-            let listen = endpoint(&format!("lines.{name}.listen"), &listen, checked.problems);
-            checked.add(
-                name,
-                &lane,
-                SourceKind::Lines(LinesSource { listen, format }),
-            );
-        }
-        for RawExec {
+        } = self;
+        let listen = endpoint(&format!("lines.{name}.listen"), &listen, checked.problems);
+        let lines = LinesSource { listen, format };
+        checked.add(name, &lane, SourceKind::Lines(lines));
+    }
+}
+
+impl RawExec {
+    fn check(self, checked: &mut Checked<'_>) {
+        let Self {
             name,
             lane,
             command,
             interval_ms,
             timeout_ms,
             format,
-        } in self.exec
-        {
-            if command.first().is_none_or(String::is_empty) {
-                checked
-                    .problems
-                    .push(format!("exec.{name}.command: must name a program"));
-            }
-            let interval_ms = checked.millis(&format!("exec.{name}.interval_ms"), interval_ms);
-            let timeout_ms = checked.millis(&format!("exec.{name}.timeout_ms"), timeout_ms);
-            let exec = ExecSource {
-                command,
-                interval_ms,
-                timeout_ms,
-                format,
-            };
-            checked.add(name, &lane, SourceKind::Exec(exec));
+        } = self;
+        if command.first().is_none_or(String::is_empty) {
+            let fault = format!("exec.{name}.command: must name a program");
+            checked.problems.push(fault);
         }
-        for RawFile {
+        let exec = ExecSource {
+            command,
+            interval_ms: checked.millis(&format!("exec.{name}.interval_ms"), interval_ms),
+            timeout_ms: checked.millis(&format!("exec.{name}.timeout_ms"), timeout_ms),
+            format,
+        };
+        checked.add(name, &lane, SourceKind::Exec(exec));
+    }
+}
+
+impl RawFile {
+    fn check(self, checked: &mut Checked<'_>) {
+        let Self {
             name,
             lane,
             path,
             from,
-        } in self.file
-        {
-            let path = checked.path(&format!("file.{name}.path"), path);
-            let from_start = matches!(from, From::Start);
-            checked.add(
-                name,
-                &lane,
-                SourceKind::File(FileSource { path, from_start }),
-            );
-        }
-        for RawReplay {
+        } = self;
+        let file = FileSource {
+            path: checked.path(&format!("file.{name}.path"), path),
+            from_start: matches!(from, From::Start),
+        };
+        checked.add(name, &lane, SourceKind::File(file));
+    }
+}
+
+impl RawReplay {
+    fn check(self, checked: &mut Checked<'_>) {
+        let Self {
             name,
             lane,
             path,
             speed,
-        } in self.replay
-        {
-            let path = checked.path(&format!("replay.{name}.path"), path);
-            let speed = checked.speed(&format!("replay.{name}.speed"), speed);
-            checked.add(
-                name,
-                &lane,
-                SourceKind::Replay(ReplaySource { path, speed }),
-            );
+        } = self;
+        let replay = ReplaySource {
+            path: checked.path(&format!("replay.{name}.path"), path),
+            speed: checked.speed(&format!("replay.{name}.speed"), speed),
+        };
+        checked.add(name, &lane, SourceKind::Replay(replay));
+    }
+}
+
+impl RawGenerator {
+    fn check(self, checked: &mut Checked<'_>) {
+        let Self {
+            name,
+            lane,
+            seed,
+            start_us,
+            period_us,
+            speed,
+            rows,
+        } = self;
+        if period_us == 0 {
+            let fault = format!("generator.{name}.period_us = 0: must be at least 1");
+            checked.problems.push(fault);
         }
-        for raw in self.generator {
-            let RawGenerator {
-                name,
-                lane,
-                seed,
-                start_us,
-                period_us,
-                speed,
-                rows,
-            } = raw;
-            let speed = checked.speed(&format!("generator.{name}.speed"), speed);
-            if period_us == 0 {
-                checked.problems.push(format!(
-                    "generator.{name}.period_us = 0: must be at least 1"
-                ));
-            }
-            let rows = (rows > 0).then_some(rows);
-            let kind = GeneratorSource {
-                seed,
-                start_us,
-                period_us,
-                speed,
-                rows,
-            };
-            checked.add(name, &lane, SourceKind::Generator(kind));
-        }
-        checked.finish()
+        let generator = GeneratorSource {
+            seed,
+            start_us,
+            period_us,
+            speed: checked.speed(&format!("generator.{name}.speed"), speed),
+            rows: (rows > 0).then_some(rows),
+        };
+        checked.add(name, &lane, SourceKind::Generator(generator));
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use headwater_program::listen::{Protocol, holder};
 use headwater_proto::time::UnixMicros;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UdpSocket, UnixListener};
@@ -97,8 +98,8 @@ pub struct Intake {
 
 impl Intake {
     async fn listen(&self, endpoint: &Endpoint) -> Result<(), LinesError> {
-        let failed = |source| LinesError::Listen {
-            endpoint: format!("{endpoint:?}"),
+        let failed = |source: std::io::Error| LinesError::Listen {
+            endpoint: format!("{endpoint}{}", held(endpoint, &source)),
             source,
         };
         match endpoint {
@@ -274,6 +275,20 @@ impl Intake {
     }
 }
 
+/// Who holds a taken address, for an error message.
+fn held(endpoint: &Endpoint, error: &std::io::Error) -> String {
+    let (protocol, host, port) = match endpoint {
+        Endpoint::Udp(host, port) => (Protocol::Udp, host, *port),
+        Endpoint::Tcp(host, port) => (Protocol::Tcp, host, *port),
+        Endpoint::Unix(_) | Endpoint::Stdin => return String::new(),
+    };
+    let taken = error.kind() == std::io::ErrorKind::AddrInUse;
+    let address = resolve(host, port).ok().filter(|_| taken);
+    address
+        .and_then(|address| holder(protocol, address))
+        .map_or_else(String::new, |holder| format!(", which {holder} holds"))
+}
+
 fn resolve(host: &str, port: u16) -> std::io::Result<std::net::SocketAddr> {
     (host, port)
         .to_socket_addrs()?
@@ -354,6 +369,26 @@ mod tests {
             .build()
             .unwrap()
             .block_on(future)
+    }
+
+    #[test]
+    fn a_taken_address_is_told_with_its_holder() {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let host = || "127.0.0.1".to_owned();
+        for endpoint in [
+            Endpoint::Tcp(host(), tcp.local_addr().unwrap().port()),
+            Endpoint::Udp(host(), udp.local_addr().unwrap().port()),
+        ] {
+            let (intake, _inlet) = intake();
+            let told = block_on(intake.listen(&endpoint)).unwrap_err().to_string();
+            let me = format!("(process {}) holds", std::process::id());
+            assert!(
+                told.starts_with(&format!("cannot listen on {endpoint}, which "))
+                    && told.ends_with(&me),
+                "{told}"
+            );
+        }
     }
 
     #[test]

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use headwater_lake::LocalStore;
 use headwater_lake::audit::{self, Audit, StreamAudit, Verdict};
-
-use super::print;
+use headwater_program::output::print;
 
 /// Streams that the table shows when there are more; bad ones always come first.
 const MAX_LINES: usize = 50;

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use headwater_lake::scan;
+use headwater_program::output::print;
 use headwater_proto::text::{MAX_DICTIONARY_BYTES, MAX_LINE_OVERHEAD_BYTES, write_line};
 use serde::Serialize;
 
 use super::audit::open;
-use super::print;
 
 /// Lines looked at, in bytes: some hundred times the largest dictionary, as zstd advises. A lake that
 /// holds more gives every second line, every fourth and so on.

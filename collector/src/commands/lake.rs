@@ -6,17 +6,18 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use headwater_lake::ddl::{self, Dialect};
 use headwater_lake::{guard, prune};
+use headwater_program::clock::Clock;
+use headwater_program::output::print;
 
 use super::audit::open;
-use super::print;
-use crate::clock::Clock;
 
 /// What can be done with a lake.
 #[derive(Debug, clap::Subcommand)]
 pub enum LakeCommand {
     /// Remove days of readings, first from the tables and then from the disk; gaps name them.
     Prune(PruneArgs),
-    /// Check every file: encodings, columns, order, dates. Exit code 1: a file has a fault.
+    /// Check every file (encodings, columns, order, dates), and that owner, head and marks of the
+    /// lake agree with its logs. Exit code 1: there is a fault.
     Verify(VerifyArgs),
 }
 
@@ -82,15 +83,21 @@ pub(super) fn run(command: &LakeCommand, clock: &Clock) -> Result<bool> {
                 for fault in &guarded.faults {
                     let _ = writeln!(text, "{}: {}", fault.path, fault.what);
                 }
+                for orphan in &guarded.orphans {
+                    let _ = writeln!(
+                        text,
+                        "{orphan}: published by an earlier collector and never committed; readers \
+                         that list folders see its rows, and it may be moved away"
+                    );
+                }
                 let _ = writeln!(
                     text,
-                    "{} files checked, {} faults",
-                    guarded.files,
-                    guarded.faults.len()
+                    "{} files checked, {} faults, {} orphans",
+                    guarded.files, guarded.fault_count, guarded.orphan_count
                 );
             }
             print(&text)?;
-            Ok(guarded.faults.is_empty())
+            Ok(guarded.fault_count == 0)
         }
     }
 }

@@ -6,13 +6,9 @@ mod lake;
 mod run;
 mod status;
 
-use std::io::Write;
-use std::path::PathBuf;
+use anyhow::Result;
+use headwater_program::clock::Clock;
 
-use anyhow::{Context, Result};
-
-use crate::clock::Clock;
-use crate::config::Config;
 use crate::demo::{self, DemoArgs};
 
 /// The commands.
@@ -57,31 +53,4 @@ pub fn run(command: Command) -> Result<bool> {
         Command::Ddl(args) => lake::ddl(&args),
         Command::Dictionary(args) => dictionary::run(&args),
     }
-}
-
-/// Writes to standard error, where complaints belong.
-pub fn complain(text: &str) {
-    // With standard error closed there is nobody left to tell.
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-/// Writes a result to standard output; a reader that closed its end is no fault of ours.
-fn print(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The checked configuration of `path`; the defaults without one.
-fn config(path: Option<&PathBuf>) -> Result<Config> {
-    let text = match path {
-        None => String::new(),
-        Some(path) => std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the configuration {}", path.display()))?,
-    };
-    let name = path.map_or_else(|| "the defaults".into(), |path| path.display().to_string());
-    Config::parse(&text).with_context(|| format!("{name} must be changed before anything runs"))
 }

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use tracing_subscriber::EnvFilter;
+use headwater_program::clock::Clock;
+use headwater_program::output::print;
+use headwater_program::{config, log};
 
-use super::{config, print};
-use crate::clock::Clock;
 use crate::config::{Config, DEFAULTS};
 
 /// What `run` takes.
@@ -21,6 +21,11 @@ pub struct RunArgs {
     /// Print every setting with its default and what it means.
     #[arg(long)]
     print_config: bool,
+    /// Take the lake from another collector that may still run: it can commit nothing more, and what
+    /// only its journal holds stays there. Without this, a start waits for the end of the other
+    /// one's lease, a minute after it was last renewed.
+    #[arg(long)]
+    take_over: bool,
 }
 
 pub(super) fn run(args: &RunArgs, clock: Clock) -> Result<bool> {
@@ -28,25 +33,13 @@ pub(super) fn run(args: &RunArgs, clock: Clock) -> Result<bool> {
         print(DEFAULTS)?;
         return Ok(true);
     }
-    let config = config(args.config.as_ref())?;
+    let mut config = config::load(args.config.as_deref(), Config::parse)?;
+    config.lake.take_over = args.take_over;
     if args.check {
         print("the configuration is valid\n")?;
         return Ok(true);
     }
-    start_log(&config)?;
+    log::start(&config.log)?;
     crate::run::run(config, clock)?;
     Ok(true)
-}
-
-fn start_log(config: &Config) -> Result<()> {
-    let filter = EnvFilter::try_new(&config.log_level)?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if config.log_json {
-        log.json().init();
-    } else {
-        log.with_ansi(false).init();
-    }
-    Ok(())
 }

@@ -5,8 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-
-use super::print;
+use headwater_program::output::print;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -1,12 +1,13 @@
 //! Core: the configuration as it is written.
 
 use headwater_payload::Zone;
+use headwater_program::log::RawLog;
 use serde::Deserialize;
 
 use super::{
     Acl, Config, CreditLimits, Decoder, Encoding, Gateway, Hot, HotSettings, LakeSettings, Limits,
     MAX_PATTERNS, MAX_RULES_BYTES, MIB, Mode, Pattern, PlainRule, PlainTime, PlainTimeFormat,
-    PlainUnit, RuleSet, TimeWindow, TopicPattern, custody, folder, loopback, within,
+    PlainUnit, RuleSet, TimeWindow, TopicPattern, custody, folder, loopback, rules_of, within,
 };
 
 const DAY_US: i64 = 86_400_000_000;
@@ -181,22 +182,6 @@ impl Default for RawHttp {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawLog {
-    level: String,
-    format: String,
-}
-
-impl Default for RawLog {
-    fn default() -> Self {
-        Self {
-            level: "info".into(),
-            format: "text".into(),
-        }
-    }
-}
-
 impl RawConfig {
     /// The valid configuration, and a line in `problems` for each thing the operator must fix.
     pub(super) fn check(self, problems: &mut Vec<String>) -> Option<Config> {
@@ -231,16 +216,6 @@ impl RawConfig {
             ..custody::Settings::default()
         };
         let hot = self.hot.check(problems);
-        let log_json = match self.log.format.as_str() {
-            "text" => false,
-            "json" => true,
-            other => {
-                problems.push(format!(
-                    "log.format = {other:?}: must be \"text\" or \"json\""
-                ));
-                false
-            }
-        };
         Some(Config {
             journal_dir: data.join("journal"),
             state_dir: data.join("state"),
@@ -256,8 +231,7 @@ impl RawConfig {
             lake,
             hot,
             http_listen,
-            log_level: self.log.level,
-            log_json,
+            log: self.log.check(problems),
         })
     }
 }
@@ -477,6 +451,7 @@ impl RawLake {
                 encoding,
                 ..headwater_lake::Settings::default()
             },
+            take_over: false,
             flush_after_ms: flush_s * 1_000,
             flush_bytes: usize::try_from(flush_mib * MIB).unwrap_or(usize::MAX),
             flush_rows: usize::try_from(rows).unwrap_or(usize::MAX),
@@ -526,19 +501,16 @@ fn patterns(plain: &[RawPlain], problems: &mut Vec<String>) -> (Vec<Pattern>, Ve
             continue;
         };
         match Pattern::new(topic, rule.decoder) {
-            Ok(pattern) => read.push(pattern.read_by(rule)),
-            Err(error) => {
-                problems.push(format!("plain {topic:?}: {error}"));
-                continue;
+            Ok(pattern) => {
+                let_in.push(pattern.topic().clone());
+                read.push(pattern.read_by(rule));
             }
-        }
-        let gate = topic.replace("{metric#}", "#").replace("{metric}", "+");
-        match TopicPattern::parse(&gate) {
-            Ok(pattern) => let_in.push(pattern),
             Err(error) => problems.push(format!("plain {topic:?}: {error}")),
         }
     }
-    let bytes = RuleSet::new(&read, TimeWindow::default()).encode().len();
+    let bytes = RuleSet::new(rules_of(&read), TimeWindow::default())
+        .encode()
+        .len();
     if bytes > MAX_RULES_BYTES {
         problems.push(format!(
             "plain: the rules take {bytes} bytes, {MAX_RULES_BYTES} at most: they stand in each segment \

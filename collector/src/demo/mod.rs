@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use headwater_program::clock::Clock;
 
-use crate::clock::Clock;
 use fleet::{Fleet, Plan};
 use report::Report;
 use view::Look;

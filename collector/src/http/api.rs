@@ -127,7 +127,7 @@ async fn read(
 
 fn known(hot: &HotView, device: &str) -> Result<Option<DeviceInfo>, StateError> {
     // A text that is no device id cannot be a key: another device's keys begin with it.
-    if DeviceId::new(device).is_err() {
+    if <DeviceId>::new(device).is_err() {
         return Ok(None);
     }
     hot.device(device)

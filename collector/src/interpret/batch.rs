@@ -10,14 +10,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use headwater_proto::codec::{self, Limits, RowVisitor};
+use headwater_proto::refused;
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::sample::Value;
 use headwater_proto::time::UnixMicros;
 
 use super::Refused;
 use super::news::Prepared;
-use super::time::{Doubt, TimeWindow};
+use super::time::{Doubt, doubt};
 use crate::pipeline::envelope::{Clock, Reason, TimeClass};
+use crate::pipeline::rules::TimeWindow;
 
 /// Samples of one record that are refused one by one; the rest stand together, with the record's
 /// bytes. A batch may hold a million, and each takes a row of some 200 bytes in quarantine.
@@ -62,7 +64,7 @@ pub(super) enum Cause {
 pub(super) enum Payload {
     /// The record's bytes.
     Whole,
-    /// A part of them, kept in the buffer.
+    /// A part of them, or the beginning of an input, kept in the buffer.
     Part(Range<usize>),
     /// A sample in words.
     Sample(Entry),
@@ -104,7 +106,7 @@ pub struct Sample<'a> {
 #[derive(Clone, Copy)]
 pub struct Samples<'a> {
     text: &'a str,
-    /// Refused parts of a publish.
+    /// Refused parts.
     parts: &'a [u8],
     entries: &'a [Entry],
     clock: Clock,
@@ -270,6 +272,14 @@ impl Buffer {
         });
     }
 
+    /// Takes in parts of an input that a source could not read: a refusal each.
+    pub(super) fn refuse_input(&mut self, record: &refused::Refused<'_>) {
+        for (row, part) in (0..).zip(record.parts()) {
+            let words = format!("{}, {}: {}", record.source, part.place, part.cause);
+            self.refuse_part(Reason::RefusedInput, &words, part.bytes, (Some(row), None));
+        }
+    }
+
     /// Reads the payload of a Batch frame; `judge` says which times are believed of a record that
     /// arrived then.
     ///
@@ -295,6 +305,7 @@ impl Buffer {
             buffer: self,
             judge,
             offset_us: clock.offset_us,
+            undated: clock.class == TimeClass::Undated,
             row: (0, 0, Span::default()),
             doubt: None,
         };
@@ -318,7 +329,7 @@ impl Buffer {
         judge: (TimeWindow, UnixMicros),
     ) {
         let metric = self.text(metric);
-        let doubt = judge.0.doubt(time_us, judge.1);
+        let doubt = doubt(&judge.0, time_us, judge.1);
         let entry = Entry {
             row,
             received,
@@ -330,17 +341,23 @@ impl Buffer {
         self.place(entry, doubt);
     }
 
-    /// Refuses a part of a publish, which stands for one sample.
-    pub(super) fn refuse_part(&mut self, cause: &str, bytes: &[u8], metric: Option<Span>) {
+    /// Refuses a part of a record, which stands for one sample.
+    pub(super) fn refuse_part(
+        &mut self,
+        reason: Reason,
+        cause: &str,
+        bytes: &[u8],
+        (row, metric): (Option<u32>, Option<Span>),
+    ) {
         let start = self.parts.len();
         self.parts.extend_from_slice(bytes);
         let cause = Cause::Text(self.text(cause));
         self.refused.push(Refusal {
-            row: None,
+            row,
             metric,
             of: None,
             samples: 1,
-            reason: Reason::BadPayload,
+            reason,
             cause,
             payload: Payload::Part(start..self.parts.len()),
         });
@@ -368,7 +385,7 @@ impl Buffer {
             metric: told.then_some(entry.metric),
             of: None,
             samples: 1,
-            reason: Reason::ImpossibleTime,
+            reason: doubt.reason(),
             cause: Cause::Time(doubt),
             payload: if told {
                 Payload::Sample(entry)
@@ -405,6 +422,8 @@ struct Visitor<'a> {
     buffer: &'a mut Buffer,
     judge: (TimeWindow, UnixMicros),
     offset_us: i64,
+    /// Nothing dates the record's boot.
+    undated: bool,
     /// Number, time and tags of the present row.
     row: (u32, i64, Span),
     /// Why its time is not believed.
@@ -416,7 +435,11 @@ impl RowVisitor for Visitor<'_> {
         let tags = self.tags.get(series as usize).copied().unwrap_or_default();
         let time_us = time_us.saturating_add(self.offset_us);
         self.row = (row, time_us, tags);
-        self.doubt = self.judge.0.doubt(time_us, self.judge.1);
+        self.doubt = if self.undated {
+            Some(Doubt::Undated { uptime_us: time_us })
+        } else {
+            doubt(&self.judge.0, time_us, self.judge.1)
+        };
     }
 
     fn value(&mut self, column: usize, value: Value<'_>) {
@@ -431,5 +454,26 @@ impl RowVisitor for Visitor<'_> {
             value: cell(&mut self.buffer.text, value),
         };
         self.buffer.place(entry, self.doubt);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_beyond_the_bound_are_refused_together_and_counted_each() {
+        let mut buffer = Buffer::default();
+        let judge = (TimeWindow::default(), UnixMicros(0));
+        let tags = buffer.text("");
+        buffer.refuse_part(Reason::BadPayload, "why", b"bytes", (None, None));
+        for row in 0..3_000 {
+            buffer.push(row, (-1, false), "m", tags, Value::I64(1), judge);
+        }
+        buffer.refuse_part(Reason::BadPayload, "why", b"bytes", (None, None));
+        let samples: Vec<u32> = buffer.refused.iter().map(|r| r.samples).collect();
+        assert_eq!(samples.len(), 2 + MAX_REFUSED_SAMPLES + 1);
+        assert_eq!(samples[1 + MAX_REFUSED_SAMPLES], 2_000);
+        assert_eq!(samples.iter().sum::<u32>(), 3_002);
     }
 }

@@ -7,14 +7,14 @@ use headwater_lake::schema::MAX_TIME_US;
 use headwater_proto::text::{Lines, TextHeader};
 use headwater_proto::time::UnixMicros;
 
-use crate::pipeline::envelope::Clock;
+use crate::pipeline::envelope::{Clock, TimeClass};
 
 /// One line of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line<'a> {
     /// Number of the line within its record.
     pub line: u32,
-    /// When it was logged, Unix microseconds; the time of receipt where its clock had no date.
+    /// When it was logged, Unix microseconds; the time of receipt where nothing dates it.
     pub ts_us: i64,
     /// How its times became Unix time.
     pub clock: Clock,
@@ -87,9 +87,13 @@ impl<'a> LogLines<'a> {
         let mut walk = Lines::new(all.body, all.first_us);
         (0..all.lines).map_while(move |line| {
             let (ts_us, text) = walk.next()?;
+            let ts_us = match all.clock.class {
+                TimeClass::Undated => all.at.0,
+                _ => dated(ts_us.saturating_add(all.clock.offset_us), all.at),
+            };
             Some(Line {
                 line,
-                ts_us: dated(ts_us.saturating_add(all.clock.offset_us), all.at),
+                ts_us,
                 clock: all.clock,
                 source: all.source,
                 message: String::from_utf8_lossy(text),

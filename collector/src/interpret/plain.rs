@@ -7,9 +7,8 @@ use headwater_proto::ids::{Epoch, Lane};
 
 use super::Origin;
 use super::batch::{Buffer, Span};
-use super::rules::{PlainRule, RuleSet};
-use super::time::TimeWindow;
 use crate::pipeline::envelope::{Clock, RawHead, Reason, TimeClass, Verdict};
+use crate::pipeline::rules::{PlainRule, RuleSet, TimeWindow};
 
 /// Reads a publish into `buffer`; says what it held, if it could be read at all.
 pub(super) fn read(
@@ -61,7 +60,8 @@ fn parts(
         }
         Part::Refused(refused) => {
             let cause = format!("{}: {}", refused.place, refused.cause);
-            buffer.refuse_part(&cause, refused.bytes, topic);
+            let bytes = refused.bytes;
+            buffer.refuse_part(Reason::BadPayload, &cause, bytes, (None, topic));
         }
     })
 }

@@ -1,5 +1,6 @@
 //! Core: what a record of each kind means.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use headwater_lake::schema::MAX_TIME_US;
@@ -8,6 +9,7 @@ use headwater_proto::delivery::End;
 use headwater_proto::frame::{self, Frame, Kind};
 use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::message::{self, EpochEnd, GapReason, Stage};
+use headwater_proto::refused;
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::text::TextHeader;
 use headwater_proto::time::UnixMicros;
@@ -15,15 +17,41 @@ use headwater_proto::time::UnixMicros;
 use super::batch::Buffer;
 use super::lines::{LogLines, dated};
 use super::news::{Cache, Prepared};
-use super::rules::{RuleBook, RuleSet};
+use super::time::takes;
 use super::{
     Block, Depth, DeviceNews, EpochChange, EpochNews, Gap, Interpreted, Known, News, Origin, plain,
 };
 use crate::ledger;
 use crate::pipeline::envelope::{
-    self, BatchHead, Change, EnvelopeError, GapHead, MarkHead, Reason, Record, Verdict,
+    self, BatchHead, Change, EnvelopeError, GapHead, MarkHead, Reason, Record, TimeClass, Verdict,
 };
+use crate::pipeline::rules::{RuleSet, RulesId};
 use crate::pipeline::schemas::SchemaBook;
+
+/// The rule sets that a segment has told.
+#[derive(Debug, Default)]
+struct RuleBook(BTreeMap<RulesId, Arc<RuleSet>>);
+
+impl RuleBook {
+    /// Takes in a rule set; what does not decode stays unknown.
+    fn learn(&mut self, bytes: &[u8]) {
+        if let Ok(set) = RuleSet::decode(bytes) {
+            self.0.insert(RulesId::of(bytes), Arc::new(set));
+        }
+    }
+
+    fn get(&self, id: RulesId) -> Option<Arc<RuleSet>> {
+        self.0.get(&id).cloned()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
 
 /// Reads records of one journal in order, from the start of a segment on.
 ///
@@ -143,7 +171,7 @@ impl Interpreter {
                 let read = plain::read(&head, body, rules.as_deref(), &mut self.buffer);
                 self.missing = read.map_or(0, |tally| tally.missing);
                 if read.is_some_and(|tally| tally.samples + tally.refused == 0) {
-                    self.empty(&origin);
+                    self.empty(origin.stream(), origin.seq, origin.at);
                 }
                 self.origin = Some(origin);
             }
@@ -265,6 +293,18 @@ impl Interpreter {
                 Some(header) => Rest::Lines(header),
                 None => self.lost(head, Reason::Undecodable, "its log lines are damaged", None),
             },
+            Kind::Refused => match refused::Refused::decode(frame.payload) {
+                Some(parts) => {
+                    self.buffer.refuse_input(&parts);
+                    Rest::Nothing
+                }
+                None => self.lost(head, Reason::Undecodable, "its parts are damaged", None),
+            },
+            // It was taken in at the gate, which dated with it what came later.
+            Kind::TimeBase => {
+                self.empty(head.stream.clone(), head.seq, head.at);
+                Rest::Nothing
+            }
             Kind::Blob
             | Kind::Summary
             | Kind::Schema
@@ -373,18 +413,18 @@ impl Interpreter {
         Rest::Nothing
     }
 
-    /// A record that held nothing: its number is there, and nothing is missing.
-    fn empty(&mut self, origin: &Origin) {
+    /// A record without samples: its number is told, so that nobody misses it.
+    fn empty(&mut self, stream: Stream, seq: u64, at: UnixMicros) {
         self.gaps.push(Gap {
-            stream: origin.stream(),
-            range: Some(SeqRange::new(origin.seq, origin.seq + 1)),
+            stream,
+            range: Some(SeqRange::new(seq, seq + 1)),
             samples: Some(0),
             first: None,
             last: None,
             reason: GapReason::Empty,
             stage: Stage::Collector,
             part: None,
-            at: a_date(origin.at),
+            at: a_date(at),
             carried: false,
         });
     }
@@ -448,7 +488,7 @@ impl Interpreter {
 fn takes_all(rules: &RuleSet, head: &BatchHead, header: &BatchHeader) -> bool {
     let dated = |time_us: i64| time_us.saturating_add(head.clock.offset_us);
     let (first, last) = (dated(header.first_time_us), dated(header.last_time_us));
-    rules.window.takes(first, last, head.at)
+    head.clock.class != TimeClass::Undated && takes(&rules.window, first, last, head.at)
 }
 
 /// A collector whose clock has no date at all still stores what it takes.

@@ -2,7 +2,7 @@
 //!
 //! Everything that decides is decided when a record arrives and is stored in its envelope, so that
 //! each sink, today or after a restart, says the same about it; what it means beside that is said by
-//! the rule set that the envelope names ([`crate::interpret::rules`]). The journal's log frames, numbers
+//! the rule set that the envelope names ([`super::rules`]). The journal's log frames, numbers
 //! and checksums each record and keeps its kind; the payload is:
 //!
 //! | bytes | what |
@@ -16,11 +16,11 @@
 
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, SeqRange, Stream};
 use headwater_proto::message::GapReason;
-use headwater_proto::time::UnixMicros;
+use headwater_proto::time::{Base, UnixMicros};
 use serde::{Deserialize, Serialize};
 
+use super::rules::RulesId;
 use super::snapshot::SinkCursor;
-use crate::interpret::rules::RulesId;
 
 /// The envelope version this build writes and reads.
 pub const VERSION: u8 = 2;
@@ -106,6 +106,10 @@ pub enum Reason {
     UnknownTopic,
     /// A time outside the window that is believed.
     ImpossibleTime,
+    /// A time that counts from a boot which nothing dates.
+    Undated,
+    /// A part of an input that the device's source could not read.
+    RefusedInput,
 }
 
 impl Reason {
@@ -119,6 +123,8 @@ impl Reason {
             Self::BadPayload => "bad_payload",
             Self::UnknownTopic => "unknown_topic",
             Self::ImpossibleTime => "impossible_time",
+            Self::Undated => "undated",
+            Self::RefusedInput => "refused_input",
         }
     }
 }
@@ -137,12 +143,14 @@ pub enum Verdict {
 pub enum TimeClass {
     /// The device said that its clock was synchronised.
     Synced,
-    /// The device had wall time and did not know how good it was.
+    /// The device had wall time that nothing synchronised, or that a receipt proved wrong.
     Wall,
     /// The device counted from boot; the collector dated the boot.
     Dated,
     /// The device sent no time; it is the time of receipt.
     Received,
+    /// The device counted from a boot that nothing dates: its rows go to quarantine.
+    Undated,
 }
 
 /// The clock decision for one record.
@@ -152,14 +160,20 @@ pub struct Clock {
     pub class: TimeClass,
     /// Added to the record's times to get Unix time, in microseconds.
     pub offset_us: i64,
-    /// Largest error of the result in milliseconds; `None` when synchronised.
+    /// Most that the result may be wrong by, in milliseconds; `None`: nobody knows.
     pub error_ms: Option<u32>,
 }
 
 impl Clock {
-    /// Times are Unix time already, from a synchronised clock.
+    /// Times are Unix time already, from a clock that the device says is synchronised to the millisecond.
     pub const SYNCED: Self = Self {
         class: TimeClass::Synced,
+        offset_us: 0,
+        error_ms: Some(1),
+    };
+    /// Times count from a boot that nothing dates.
+    pub const UNDATED: Self = Self {
+        class: TimeClass::Undated,
         offset_us: 0,
         error_ms: None,
     };
@@ -183,21 +197,6 @@ pub struct BatchHead {
     pub via: Option<DeviceId>,
     /// The rule set that says what it means.
     pub rules: RulesId,
-}
-
-/// How the payload of a plain publish becomes samples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Decoder {
-    /// JSON objects; their numbers, booleans and texts are metrics by name.
-    Json,
-    /// One number, boolean or text.
-    Number,
-    /// InfluxDB line protocol.
-    Line,
-    /// Comma-separated values with a header.
-    Csv,
-    /// JSON if it looks like it, otherwise one value.
-    Detect,
 }
 
 /// Head of [`RecordKind::Raw`]; the body is the publish's payload.
@@ -254,8 +253,12 @@ pub enum Change {
         oldest: u64,
         /// The epoch lives in memory only and is never continued.
         ram: bool,
-        /// The sender's boot, 0 if it named none.
+        /// The boot in which the epoch was written, 0 if its sender no longer knows.
         boot: u64,
+        /// Where the times of its records count from.
+        base: Base,
+        /// A gateway listed it for another device.
+        relayed: bool,
     },
     /// A Hello no longer listed the epoch: what is missing of it will not come.
     Abandoned {
@@ -401,7 +404,7 @@ fn write<T: Serialize>(head: &T, body: &[u8], out: &mut Vec<u8>) {
 impl EnvelopeError {
     /// Whether another version of this program may know what this one does not.
     #[must_use]
-    pub const fn is_foreign(self) -> bool {
+    pub const fn is_other_version(self) -> bool {
         match self {
             Self::Version(_) | Self::Kind(_) => true,
             Self::Head => false,

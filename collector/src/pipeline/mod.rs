@@ -2,7 +2,10 @@
 
 pub mod credit;
 pub mod custody;
+pub mod dating;
 pub mod envelope;
 pub mod pattern;
+pub mod rules;
 pub mod schemas;
 pub mod snapshot;
+pub mod time_bases;

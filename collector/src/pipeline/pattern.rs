@@ -1,52 +1,29 @@
-//! Core: which device and metric a plain topic names.
-//!
-//! A pattern is a topic whose levels may be `{device}`, `{metric}`, `+` (any one level) or, at the
-//! end, `#` (any rest). `{metric#}` at the end takes the rest as the metric, its levels joined by
-//! `.`. The first pattern that fits decides.
+//! Core: which device and metric a plain topic names. The first pattern that fits decides.
 
+use headwater_gate::pattern::{PatternError as TopicError, TopicPattern};
 use headwater_proto::ids::DeviceId;
 
-use super::envelope::Decoder;
-use crate::interpret::rules::PlainRule;
+use super::rules::{Decoder, PlainRule};
 
 /// Most patterns of one collector: each publish on a plain topic may try all of them.
 pub const MAX_PATTERNS: usize = 256;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Level {
-    Literal(String),
-    Any,
-    Device,
-    Metric,
-    Rest,
-    MetricRest,
-}
-
-/// One rule for plain topics.
+/// One rule for plain topics. The levels of `{metric#}` are joined by `.`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
-    levels: Vec<Level>,
+    topic: TopicPattern,
     rule: PlainRule,
 }
 
 /// Why a text is no pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// The device comes from the topic alone.
+    /// No pattern of topics at all.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// `{device}` is missing.
     #[error("it names no {{device}}, and the device comes from the topic alone")]
     NoDevice,
-    /// Twice the same.
-    #[error("it names {{{0}}} twice")]
-    Twice(&'static str),
-    /// `#` or `{metric#}` before the end.
-    #[error("'#' and {{metric#}} stand only at its end")]
-    RestInside,
-    /// A level that mixes text with wildcards.
-    #[error("level {0:?} mixes text with a wildcard")]
-    Mixed(String),
-    /// The agents' own tree.
-    #[error("topics under hw/ belong to agents")]
-    Reserved,
 }
 
 /// Where a publish belongs.
@@ -66,37 +43,12 @@ impl Pattern {
     /// # Errors
     /// [`PatternError`] says what is wrong with it.
     pub fn new(text: &str, decoder: Decoder) -> Result<Self, PatternError> {
-        let mut levels = Vec::new();
-        let count = text.split('/').count();
-        for (index, level) in text.split('/').enumerate() {
-            let last = index + 1 == count;
-            levels.push(match level {
-                "{device}" if levels.contains(&Level::Device) => {
-                    return Err(PatternError::Twice("device"));
-                }
-                "{device}" => Level::Device,
-                "{metric}" | "{metric#}" if levels.contains(&Level::Metric) => {
-                    return Err(PatternError::Twice("metric"));
-                }
-                "{metric}" => Level::Metric,
-                "+" => Level::Any,
-                "#" | "{metric#}" if !last => return Err(PatternError::RestInside),
-                "#" => Level::Rest,
-                "{metric#}" => Level::MetricRest,
-                text if text.contains(['+', '#', '{', '}']) => {
-                    return Err(PatternError::Mixed(text.to_owned()));
-                }
-                text => Level::Literal(text.to_owned()),
-            });
-        }
-        if !levels.contains(&Level::Device) {
+        let topic = TopicPattern::parse(text)?;
+        if !topic.names_device() {
             return Err(PatternError::NoDevice);
         }
-        if levels.first() == Some(&Level::Literal("hw".to_owned())) {
-            return Err(PatternError::Reserved);
-        }
         Ok(Self {
-            levels,
+            topic,
             rule: PlainRule::new(decoder),
         })
     }
@@ -105,6 +57,12 @@ impl Pattern {
     #[must_use]
     pub fn read_by(self, rule: PlainRule) -> Self {
         Self { rule, ..self }
+    }
+
+    /// The topics that it fits, for the gate's access list.
+    #[must_use]
+    pub const fn topic(&self) -> &TopicPattern {
+        &self.topic
     }
 
     /// How its publishes are read.
@@ -117,34 +75,20 @@ impl Pattern {
     /// device id.
     #[must_use]
     pub fn target(&self, topic: &str) -> Option<(DeviceId, String)> {
-        let mut device = None;
-        let mut metric = String::new();
-        let mut parts = topic.split('/');
-        for level in &self.levels {
-            match level {
-                Level::Rest => return Some((device?, metric)),
-                Level::MetricRest => {
-                    let mut rest = parts.by_ref().peekable();
-                    rest.peek()?;
-                    metric = rest.collect::<Vec<_>>().join(".");
-                }
-                Level::Literal(text) => {
-                    if parts.next()? != text {
-                        return None;
-                    }
-                }
-                Level::Any => {
-                    parts.next()?;
-                }
-                Level::Device => device = Some(DeviceId::new(parts.next()?).ok()?),
-                Level::Metric => parts.next()?.clone_into(&mut metric),
-            }
-        }
-        if parts.next().is_some() {
+        let named = self.topic.read(topic)?;
+        if self.topic.names_metric() && named.metric.is_none() {
             return None;
         }
-        Some((device?, metric))
+        let device = DeviceId::new(named.device?).ok()?;
+        let metric = named.metric.unwrap_or_default().replace('/', ".");
+        Some((device, metric))
     }
+}
+
+/// How the publishes of each of `patterns` are read.
+#[must_use]
+pub fn rules_of(patterns: &[Pattern]) -> Vec<PlainRule> {
+    patterns.iter().map(Pattern::rule).cloned().collect()
 }
 
 /// What the first fitting of `patterns` says of `topic`.
@@ -201,22 +145,41 @@ mod tests {
     fn a_topic_that_does_not_fit_names_nothing() {
         assert_eq!(target("sensors/{device}", "sensors/p1/temp"), None);
         assert_eq!(target("sensors/{device}/{metric}", "sensors/p1"), None);
-        assert_eq!(target("sensors/{device}", "sensors/not a device"), None);
+        assert_eq!(target("sensors/{device}", "sensors/\u{7}"), None);
+        assert_eq!(target("sensors/{device}", "sensors/"), None);
+        assert_eq!(target("sensors/{device#}", "sensors"), None);
+    }
+
+    #[test]
+    fn a_device_level_of_any_characters_is_a_device_under_its_own_name() {
+        for id in [
+            "entr\u{e9}e",
+            "Living Room Lamp",
+            "00:11:22:33:44:55",
+            "urn:dev:ow:10e2",
+        ] {
+            let found = target("zigbee2mqtt/{device}", &format!("zigbee2mqtt/{id}"));
+            assert_eq!(found, Some((id.to_owned(), String::new())));
+        }
+        let found = target("zigbee2mqtt/{device#}", "zigbee2mqtt/kitchen/floor_light");
+        assert_eq!(
+            found,
+            Some(("kitchen/floor_light".to_owned(), String::new()))
+        );
+        let found = target("/neuron/{device}", "/neuron/modbus");
+        assert_eq!(found, Some(("modbus".to_owned(), String::new())));
+    }
+
+    #[test]
+    fn a_topic_that_ends_before_its_metric_names_nothing() {
+        assert_eq!(target("x/{device}/{metric#}", "x/p1"), None);
+        assert_eq!(target("x/{device}/{metric}", "x/p1"), None);
     }
 
     #[test]
     fn a_pattern_without_device_or_in_the_agents_tree_is_refused() {
         let new = |text| Pattern::new(text, Decoder::Json).err();
         assert_eq!(new("a/b"), Some(PatternError::NoDevice));
-        assert_eq!(new("#/{device}"), Some(PatternError::RestInside));
-        assert_eq!(new("hw/{device}"), Some(PatternError::Reserved));
-        assert_eq!(
-            new("a{device}"),
-            Some(PatternError::Mixed("a{device}".into()))
-        );
-        assert_eq!(
-            new("{device}/{device}"),
-            Some(PatternError::Twice("device"))
-        );
+        assert_eq!(new("hw/{device}"), Some(TopicError::Reserved.into()));
     }
 }

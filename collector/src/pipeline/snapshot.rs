@@ -3,7 +3,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 1 | version |
-//! | n | `Head`, postcard: journal id, rule set, sinks' cursors, plan, sessions, plain counters, schemas |
+//! | n | `Head`, postcard: journal id, rule set, sinks' cursors, plan, sessions, plain counters, schemas, time bases |
 //! | 4 | number of streams, little-endian |
 //! | each | `TrackHead`, postcard, then the receiver's own bytes |
 //! | rest | open entries of plain devices, in the gate's format: the newest that the log's bound leaves room for |
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::envelope::SchemaHead;
 use super::schemas::SchemaBook;
+use super::time_bases::KnownBase;
 use crate::ledger::{Ledger, PlainTrack, Track};
 
 /// The snapshot version this build writes and reads.
@@ -33,11 +34,11 @@ pub(crate) const NEW_BYTES: usize = MAX_SNAPSHOT_BYTES - (4 << 20);
 /// Up to here a stream may get another hole; the rest is for plans and the head of open entries.
 pub(crate) const HOLE_BYTES: usize = MAX_SNAPSHOT_BYTES - (1 << 20);
 /// Most bytes of a stream without holes.
-pub(crate) const STREAM_BYTES: usize = 256;
+pub(crate) const STREAM_BYTES: usize = 336;
 /// Most bytes of one more hole: a range in each of four sets.
 pub(crate) const RANGE_BYTES: usize = 4 * 18;
 /// Most bytes of a plain device's counter and marks, or of a schema's number.
-pub(crate) const NUMBER_BYTES: usize = 128;
+pub(crate) const NUMBER_BYTES: usize = 192;
 
 /// How far a sink has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +71,7 @@ struct Head<'a> {
     plain: Vec<(&'a DeviceId, u64, &'a [SeqRange])>,
     schemas: Vec<&'a [u8]>,
     numbers: &'a [(SchemaHead, u32)],
+    time_bases: Vec<(&'a DeviceId, u64, KnownBase)>,
 }
 
 /// The small things, as they are read.
@@ -85,6 +87,7 @@ struct ReadHead<'a> {
     #[serde(borrow)]
     schemas: Vec<&'a [u8]>,
     numbers: Vec<(SchemaHead, u32)>,
+    time_bases: Vec<(DeviceId, u64, KnownBase)>,
 }
 
 /// What stands before each stream's marks.
@@ -94,6 +97,8 @@ struct TrackHead {
     claimed: u64,
     ram: bool,
     boot: u64,
+    relayed: bool,
+    listed_at: UnixMicros,
     abandoned: bool,
     closed_at: Option<UnixMicros>,
 }
@@ -158,6 +163,7 @@ pub(crate) fn write(parts: &Parts<'_>, out: &mut Vec<u8>) -> usize {
             .collect(),
         schemas: schemas.iter().map(|bytes| &**bytes).collect(),
         numbers: &numbers,
+        time_bases: parts.ledger.time_bases().all(),
     };
     extend(&head, out);
     let forgets = sabotage::is(Bug::SegmentWithoutSnapshot);
@@ -180,6 +186,8 @@ pub(crate) fn write_track(stream: &Stream, track: &Track, out: &mut Vec<u8>) {
         claimed: track.claimed,
         ram: track.ram,
         boot: track.boot,
+        relayed: track.relayed,
+        listed_at: track.listed_at,
         abandoned: track.abandoned,
         closed_at: track.closed_at,
     };
@@ -196,6 +204,8 @@ pub(crate) fn read_track(bytes: &[u8]) -> Option<(Stream, Track, &[u8])> {
         claimed: head.claimed,
         ram: head.ram,
         boot: head.boot,
+        relayed: head.relayed,
+        listed_at: head.listed_at,
         abandoned: head.abandoned,
         closed_at: head.closed_at,
     };
@@ -213,7 +223,7 @@ pub(crate) enum NotRead {
     /// It is none.
     Damaged,
     /// Another version of this program wrote it.
-    Foreign(u8),
+    OtherVersion(u8),
 }
 
 /// Reads a snapshot.
@@ -221,7 +231,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Restored, NotRead> {
     match bytes.split_first() {
         Some((&VERSION, rest)) => read_present(rest).ok_or(NotRead::Damaged),
         Some((0, _)) | None => Err(NotRead::Damaged),
-        Some((&version, _)) => Err(NotRead::Foreign(version)),
+        Some((&version, _)) => Err(NotRead::OtherVersion(version)),
     }
 }
 
@@ -253,6 +263,9 @@ fn read_present(rest: &[u8]) -> Option<Restored> {
         }
         ledger.restore_plain(device, PlainTrack { next, committed });
     }
+    for (device, boot, base) in &head.time_bases {
+        ledger.restore_time_base(device, *boot, *base);
+    }
     let (open, _) = OpenEntries::decode(rest).ok()?;
     let sessions = head.sessions.into_iter().map(Arc::from).collect();
     let (journal, sinks, plan) = (head.journal, head.sinks, head.plan);
@@ -281,12 +294,13 @@ pub fn rewritten(bytes: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interpret::rules::RulesId;
     use crate::pipeline::envelope::{BatchHead, Change, Clock, MarkHead, RawHead, Record, Verdict};
+    use crate::pipeline::rules::RulesId;
     use headwater_gate::{ConnId, Token};
     use headwater_proto::frame::{self, Kind};
     use headwater_proto::ids::{Epoch, Lane};
     use headwater_proto::schema::{Column, ColumnKind, Schema};
+    use headwater_proto::time::Base;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -303,6 +317,8 @@ mod tests {
             oldest: 0,
             ram: true,
             boot: 4,
+            base: Base::Wall,
+            relayed: false,
         };
         ledger.apply(&Record::Mark(MarkHead {
             stream: stream.clone(),
@@ -436,7 +452,7 @@ mod tests {
         let mut bytes = bytes();
         for version in [VERSION - 1, VERSION + 1] {
             bytes[0] = version;
-            assert_eq!(read(&bytes).err(), Some(NotRead::Foreign(version)));
+            assert_eq!(read(&bytes).err(), Some(NotRead::OtherVersion(version)));
         }
         bytes[0] = 0;
         assert_eq!(read(&bytes).err(), Some(NotRead::Damaged));

@@ -10,12 +10,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use headwater_lake::audit::StreamMark;
 use headwater_lake::{
-    EpochRow, EpochState, Flush, Lake, LakeError, Plan, PlanError, RowError, Rows, Store,
+    Claim, EpochRow, EpochState, Flush, Lake, LakeError, Plan, PlanError, RowError, Rows, Store,
+    Swept,
 };
 use headwater_proto::delivery::{End, Ranges};
 use headwater_proto::ids::{JournalId, SeqRange, Stream};
-use headwater_proto::time::{Millis, Now};
+use headwater_proto::time::{Millis, Now, UnixMicros};
 
 use super::rows::{RowCounters, RowMaker, boot_of};
 use crate::interpret::{EpochChange, EpochNews, Interpreted};
@@ -29,6 +31,8 @@ pub const NAME: &str = "lake";
 pub struct LakeSettings {
     /// How files are laid out.
     pub lake: headwater_lake::Settings,
+    /// Whether to take the lake from a collector whose lease on it runs.
+    pub take_over: bool,
     /// Oldest waiting row.
     pub flush_after_ms: u64,
     /// Memory that rows may take.
@@ -41,6 +45,7 @@ impl Default for LakeSettings {
     fn default() -> Self {
         Self {
             lake: headwater_lake::Settings::default(),
+            take_over: false,
             flush_after_ms: 60_000,
             flush_bytes: 64 << 20,
             flush_rows: 4_000_000,
@@ -72,8 +77,8 @@ impl SinkError {
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::Lake(LakeError::Store(_) | LakeError::Log(_)) => true,
-            Self::Lake(_) | Self::Plan(_) | Self::Row { .. } => false,
+            Self::Lake(error) => error.is_transient(),
+            Self::Plan(_) | Self::Row { .. } => false,
         }
     }
 }
@@ -142,6 +147,8 @@ pub struct LakeSink<S: Store> {
     touched: BTreeMap<Stream, Held>,
     changed: BTreeSet<Stream>,
     pending: Option<Pending>,
+    /// Whether the journal's name outlives this process, so that a lease is worth having.
+    is_lasting: bool,
 }
 
 impl<S: Store> LakeSink<S> {
@@ -151,15 +158,22 @@ impl<S: Store> LakeSink<S> {
     /// - `known`: the first position that the journal does not know to be in the lake.
     ///
     /// # Errors
-    /// [`SinkError`] if the lake cannot be read or the plan cannot be carried out.
+    /// [`SinkError`] if the lake cannot be read, belongs to another collector, or the plan cannot be
+    /// carried out.
+    #[expect(clippy::too_many_arguments, reason = "each comes from somewhere else")]
     pub fn open(
         store: S,
         settings: LakeSettings,
         journal: JournalId,
         plan: Option<&[u8]>,
         known: u64,
+        now: UnixMicros,
     ) -> Result<Self, SinkError> {
-        let mut lake = Lake::open(store, settings.lake)?;
+        let claim = Claim {
+            take_over: settings.take_over,
+            ..Claim::new(journal, now.0)
+        };
+        let mut lake = Lake::open(store, settings.lake, &claim)?;
         let plan = plan
             .map(Plan::decode)
             .transpose()?
@@ -186,25 +200,86 @@ impl<S: Store> LakeSink<S> {
             touched: BTreeMap::new(),
             changed: BTreeSet::new(),
             pending: None,
+            is_lasting: true,
         })
     }
 
-    /// Deletes what journals that are gone staged or published without a commit: readers that list
-    /// folders would see it beside what its devices send again. Only for a journal that is new
-    /// beside an existing lake, before anything is taken.
+    /// Sets aside what earlier owners of the lake published without a commit: readers that list
+    /// folders would see it beside what its devices send again. After a takeover, before anything
+    /// is taken.
     ///
     /// # Errors
     /// [`SinkError`] if the lake cannot be read or written.
-    pub fn sweep(&mut self) -> Result<(), SinkError> {
+    pub fn sweep(&mut self) -> Result<Swept, SinkError> {
         Ok(self.lake.sweep()?)
+    }
+
+    /// What the lake holds of each stream.
+    ///
+    /// # Errors
+    /// [`SinkError`] if the lake cannot be read.
+    pub fn marks(&mut self) -> Result<Vec<StreamMark>, SinkError> {
+        Ok(self.lake.marks()?)
     }
 
     /// Goes on with a journal that was begun anew at `position`: what it held before is in the lake.
     /// To be called right after [`LakeSink::open`].
-    pub const fn begin_anew(&mut self, journal: JournalId, position: u64) {
+    ///
+    /// # Errors
+    /// [`SinkError`] if the lake cannot be taken over under the new name.
+    pub fn begin_anew(
+        &mut self,
+        journal: JournalId,
+        position: u64,
+        now: UnixMicros,
+    ) -> Result<(), SinkError> {
+        self.lake.rename(journal, now.0)?;
         self.journal = journal;
         self.position = position;
         self.cursor = position;
+        Ok(())
+    }
+
+    /// The journal has a new name that a crash may take back: until its first record is durable, the
+    /// next start must not wait for the lease of a name that nobody bears.
+    ///
+    /// # Errors
+    /// [`SinkError`].
+    pub fn begin_without_lease(&mut self, now: UnixMicros) -> Result<(), SinkError> {
+        self.is_lasting = false;
+        Ok(self.lake.release(now.0)?)
+    }
+
+    /// Renews the lease on the lake when it is due; to be called every few seconds.
+    ///
+    /// # Errors
+    /// [`SinkError`]; one that is not transient says that another collector has taken over.
+    pub fn keep(&mut self, now: UnixMicros) -> Result<(), SinkError> {
+        if self.is_lasting {
+            self.lake.keep(now.0)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the lease at an orderly end, so that another journal need not wait for it.
+    ///
+    /// # Errors
+    /// [`SinkError`].
+    pub fn release(&mut self, now: UnixMicros) -> Result<(), SinkError> {
+        Ok(self.lake.release(now.0)?)
+    }
+
+    /// Rewrites the catalog.
+    ///
+    /// # Errors
+    /// [`SinkError`].
+    pub fn write_catalog(&mut self) -> Result<(), SinkError> {
+        Ok(self.lake.write_catalog()?)
+    }
+
+    /// What went wrong beside a flush that succeeded, once.
+    pub const fn take_trouble(&mut self) -> Option<LakeError> {
+        self.lake.take_trouble()
     }
 
     /// Takes over what the lake holds of each stream, after the journal's marks were made exact by
@@ -320,6 +395,7 @@ impl<S: Store> LakeSink<S> {
             self.hold(stream, *range);
         }
         self.position = position + 1;
+        self.is_lasting = true;
         // Also for a record without rows: custody waits for the sink to have passed it.
         self.first_at.get_or_insert(now.mono);
         Ok(())
@@ -409,6 +485,7 @@ impl<S: Store> LakeSink<S> {
                 last_pos: self.position - 1,
                 at_us: now.wall.0,
                 rows: &self.rows,
+                sinks: &[],
             };
             let plan = self.lake.stage(&flush)?;
             committed.files = plan.files.len();

@@ -9,10 +9,11 @@ pub mod lake;
 pub mod rows;
 pub(crate) mod worker;
 
-use headwater_lake::audit::{self, AuditError, StreamMark};
+use headwater_lake::audit::StreamMark;
 use headwater_lake::{EpochState, Store};
 use headwater_proto::delivery::End;
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, SeqRange, Stream};
+use headwater_proto::time::UnixMicros;
 use headwater_spool::Disk;
 
 use crate::done::DoneError;
@@ -28,13 +29,11 @@ pub enum JoinError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] OpenError),
-    /// What the lake holds.
-    #[error(transparent)]
-    Audit(#[from] AuditError),
 }
 
 /// Opens the lake beside a journal that was just opened, and makes both agree on what is committed;
-/// before the first Welcome. `entropy` names a journal that has to begin anew.
+/// before the first Welcome. `entropy` names a journal that has to begin anew, `now` begins the lease
+/// on the lake.
 ///
 /// # Errors
 /// [`JoinError`].
@@ -43,6 +42,7 @@ pub fn join<D: Disk, S: Store>(
     opened: &Opened,
     store: S,
     settings: LakeSettings,
+    now: UnixMicros,
     entropy: &mut dyn FnMut() -> u64,
 ) -> Result<LakeSink<S>, JoinError> {
     let plan = custody
@@ -51,25 +51,38 @@ pub fn join<D: Disk, S: Store>(
         .map(|plan| plan.bytes.clone());
     let known = custody.cursor(NAME).unwrap_or_default();
     let journal = custody.journal();
-    let mut sink = LakeSink::open(store, settings, journal, plan.as_deref(), known)?;
+    let plan = plan.as_deref();
+    let mut sink = LakeSink::open(store, settings, journal, plan, known, now)?;
+    // An old copy may also be from before another journal's time.
+    let is_alone = sink.lake().opened().went_on;
     let end = custody.log().next();
     let mut past = opened.past;
     if sink.cursor() > end {
         // Somebody brought back an old copy of the journal. Its positions and the numbers of plain
         // devices were used for other records since.
         custody.rename(JournalId(entropy()));
-        sink.begin_anew(custody.journal(), end);
+        sink.begin_anew(custody.journal(), end, now)?;
         past = Past::Nothing;
     }
     if past == Past::Nothing {
-        sink.sweep()?;
+        sink.begin_without_lease(now)?;
+    }
+    if !sink.lake().opened().went_on {
+        let swept = sink.sweep()?;
+        if swept.orphans > 0 {
+            let (orphans, left) = (swept.orphans, swept.left.len());
+            tracing::warn!(
+                orphans,
+                left,
+                "files that an earlier collector published and did not commit are set aside, as far \
+                 as the store can"
+            );
+        }
     }
     let missing = custody.resume(NAME, sink.cursor())?;
-    // An old copy may also be from before another journal's time.
-    let is_alone = sink.lake().is_last_writer(custody.journal());
     let is_sure = past == Past::Snapshot && opened.damaged + missing == 0 && is_alone;
     if !is_sure || !custody.index_is_whole() {
-        let marks = audit::marks(sink.lake().store())?;
+        let marks = sink.marks()?;
         let indexed = fill_index(custody, &marks);
         if let Err(error) = &indexed {
             tracing::error!(%error, "the index of finished epochs cannot be filled; the journal keeps them");

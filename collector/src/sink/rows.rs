@@ -336,7 +336,7 @@ const fn class_of(class: TimeClass) -> rows::TimeClass {
     match class {
         TimeClass::Synced => rows::TimeClass::Synced,
         TimeClass::Wall => rows::TimeClass::Wall,
-        TimeClass::Dated => rows::TimeClass::Offset,
+        TimeClass::Dated | TimeClass::Undated => rows::TimeClass::Offset,
         TimeClass::Received => rows::TimeClass::Received,
     }
 }

@@ -23,6 +23,8 @@ const READ_BYTES: usize = 1 << 20;
 const IDLE_MS: u64 = 100;
 /// Waits after failures: doubled each time, up to the second.
 const BACK_OFF_MS: (u64, u64) = (100, 10_000);
+/// Time between two looks at the lease on the lake: a small part of it.
+const LEASE_MS: u64 = 5_000;
 /// Time between two catalogs.
 const CATALOG_MS: u64 = 60_000;
 /// How often the hot store drops old readings.
@@ -69,13 +71,21 @@ pub(crate) fn run_lake<S: Store, D: Disk>(
     mut feed: Feed<D>,
     context: &Context,
 ) -> Result<(), WorkerError> {
-    let mut catalog_at = Millis(0);
+    let (mut catalog_at, mut lease_at) = (Millis(0), Millis(0));
     let mut back_off = BACK_OFF_MS.0;
     loop {
         // Asked before reading: what was durable by then is read and flushed below.
         let stopping = context.stop.is_cancelled();
         let idle = read_lake(&mut sink, &mut feed, context)?;
         let now = context.clock.now();
+        if now.mono.since(lease_at) >= LEASE_MS {
+            lease_at = now.mono;
+            match sink.keep(now.wall) {
+                Err(error) if !error.is_transient() => return Err(error.into()),
+                Err(error) => tracing::warn!(%error, "the lease on the lake could not be renewed"),
+                Ok(()) => {}
+            }
+        }
         if sink.is_due(now.mono) || (stopping && idle) {
             match flush(&mut sink, context) {
                 Ok(()) => back_off = BACK_OFF_MS.0,
@@ -96,12 +106,18 @@ pub(crate) fn run_lake<S: Store, D: Disk>(
             }
             if now.mono.since(catalog_at) >= CATALOG_MS || catalog_at == Millis(0) || stopping {
                 catalog_at = now.mono;
-                if let Err(error) = sink.lake().write_catalog() {
+                if let Err(error) = sink.write_catalog() {
                     tracing::warn!(%error, "the catalog could not be written");
                 }
             }
         }
+        if let Some(error) = sink.take_trouble() {
+            tracing::warn!(%error, "the marks of the lake could not be made; a new journal reads all files");
+        }
         if stopping && idle {
+            if let Err(error) = sink.release(now.wall) {
+                tracing::warn!(%error, "the lease on the lake could not be ended; it ends by itself");
+            }
             return Ok(());
         }
         if idle {

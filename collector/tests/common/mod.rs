@@ -15,15 +15,15 @@ use headwater_collector::interpret::{Depth, Feed, Taken};
 use headwater_collector::pipeline::custody::{
     Custody, Event, Gateway, Mode, Output, Past, PlainPublish, Settings, SinkSpec,
 };
-use headwater_collector::pipeline::envelope::Decoder;
 use headwater_collector::pipeline::pattern::Pattern;
+use headwater_collector::pipeline::rules::Decoder;
 use headwater_collector::sink::join;
 use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, Staged};
 use headwater_gate::repeat::fingerprint;
 use headwater_gate::{ConnId, Token};
 use headwater_lake::MemStore;
 use headwater_lake::audit::Audit;
-use headwater_proto::bundle::{self, BundleHead};
+use headwater_proto::bundle::{self, BundleHead, Stamps};
 use headwater_proto::codec::{Encoder, Rows};
 use headwater_proto::frame::{self, Frames, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, Lane};
@@ -32,7 +32,7 @@ use headwater_proto::message::{
 };
 use headwater_proto::sample::Value;
 use headwater_proto::schema::{Column, ColumnKind, Schema};
-use headwater_proto::time::{Millis, Now, UnixMicros};
+use headwater_proto::time::{Base, Millis, Now, UnixMicros};
 use headwater_spool::{Disk, FakeDisk};
 
 pub const CONN: ConnId = ConnId(1);
@@ -123,10 +123,20 @@ impl Rig {
             Custody::open(disk.clone(), settings, index, &mut entropy).map_err(|e| say(&e))?;
         let lake = LakeSettings {
             flush_after_ms: 2_000,
+            // A lost disk is a new journal, which would wait for the old one's lease.
+            take_over: true,
             ..LakeSettings::default()
         };
-        let sink =
-            join(&mut custody, &opened, store.clone(), lake, &mut entropy).map_err(|e| say(&e))?;
+        let now = at(ms).wall;
+        let sink = join(
+            &mut custody,
+            &opened,
+            store.clone(),
+            lake,
+            now,
+            &mut entropy,
+        )
+        .map_err(|e| say(&e))?;
         let feed = Feed::new(custody.reader(), sink.position(), Depth::Samples);
         Ok(Self {
             disk,
@@ -320,6 +330,8 @@ pub fn listed(epoch: u64, oldest: u64, next: u64) -> HelloStream {
         next,
         ram: false,
         ended: false,
+        boot: 3,
+        base: Base::Wall,
     }
 }
 
@@ -329,8 +341,8 @@ pub fn hello(streams: &[HelloStream]) -> Vec<u8> {
 
 pub fn hello_of(origin: &DeviceId, streams: &[HelloStream]) -> Vec<u8> {
     let hello = Hello {
-        version_min: 1,
-        version_max: 1,
+        version_min: headwater_proto::message::PROTOCOL,
+        version_max: headwater_proto::message::PROTOCOL,
         origin: origin.clone(),
         nonce: 7,
         page: 0,
@@ -350,7 +362,7 @@ pub fn hello_of(origin: &DeviceId, streams: &[HelloStream]) -> Vec<u8> {
 fn wall() -> WallClock {
     WallClock {
         time: UnixMicros(START_US),
-        error_ms: 0,
+        error_ms: Some(1),
     }
 }
 
@@ -410,7 +422,12 @@ pub fn bundle_of(origin: &DeviceId, epoch: u64, first: u64, frames: &[(Kind, Vec
         first,
         ram: false,
         boot: 3,
-        uptime_ms: 2000,
+        base: Base::Wall,
+        stamps: Stamps {
+            synced: true,
+            error_ms: Some(1),
+        },
+        uptime_ms: Some(2000),
         wall: Some(wall()),
     };
     let frames = frames

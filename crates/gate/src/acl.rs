@@ -10,6 +10,8 @@
 use headwater_proto::ids::DeviceId;
 use headwater_proto::topic::{Direction, Topic};
 
+pub use crate::pattern::TopicPattern;
+
 /// A gateway: a client that speaks for other devices too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gateway {
@@ -19,88 +21,22 @@ pub struct Gateway {
     pub devices: Vec<String>,
 }
 
-/// Topics of plain devices: literal levels, `+`, `{device}` once, and `#` at the end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicPattern {
-    levels: Vec<Level>,
-    tail: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Level {
-    Literal(String),
-    Any,
-    Device,
-}
-
-/// Why a text is no pattern.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PatternError {
-    /// Nothing, or an empty level that no device writes.
-    #[error("topic pattern {0:?} has an empty level")]
-    Empty(String),
-    /// `+`, `#` or a brace inside a level, or `#` before the end.
-    #[error("topic pattern {0:?}: '+', '#' and '{{device}}' stand alone in a level, '#' last")]
-    Wildcard(String),
-    /// `{device}` twice.
-    #[error("topic pattern {0:?} names {{device}} twice")]
-    TwoDevices(String),
-    /// It would take what belongs to agents or to a broker.
-    #[error("topic pattern {0:?} reaches into hw/ or $")]
-    Reserved(String),
-}
-
-impl TopicPattern {
-    /// Reads a pattern.
-    ///
-    /// # Errors
-    /// [`PatternError`] with the pattern in it.
-    pub fn parse(text: &str) -> Result<Self, PatternError> {
-        let mut levels = Vec::new();
-        let mut tail = false;
-        for level in text.split('/') {
-            if tail {
-                return Err(PatternError::Wildcard(text.into()));
-            }
-            match level {
-                "" => return Err(PatternError::Empty(text.into())),
-                "#" => tail = true,
-                "+" => levels.push(Level::Any),
-                "{device}" if levels.contains(&Level::Device) => {
-                    return Err(PatternError::TwoDevices(text.into()));
-                }
-                "{device}" => levels.push(Level::Device),
-                _ if level.contains(['+', '#', '{', '}']) => {
-                    return Err(PatternError::Wildcard(text.into()));
-                }
-                _ => levels.push(Level::Literal(level.into())),
-            }
-        }
-        match levels.first() {
-            Some(Level::Literal(first)) if first == "hw" || first.starts_with('$') => {
-                Err(PatternError::Reserved(text.into()))
-            }
-            _ => Ok(Self { levels, tail }),
-        }
+impl Gateway {
+    /// Whether the gateway speaks for `device`.
+    #[must_use]
+    pub fn speaks_for(&self, device: &DeviceId) -> bool {
+        self.devices
+            .iter()
+            .any(|glob| glob_matches(glob, device.as_str()))
     }
+}
 
-    /// Whether the pattern matches, and the level that is the device if it has one.
-    fn device_of<'t>(&self, topic: &'t str) -> Option<Option<&'t str>> {
-        let mut device = None;
-        let mut levels = topic.split('/');
-        for level in &self.levels {
-            let part = levels.next()?;
-            match level {
-                Level::Literal(literal) if literal != part => return None,
-                Level::Literal(_) | Level::Any => {}
-                Level::Device => device = Some(part),
-            }
-        }
-        if levels.next().is_some() && !self.tail {
-            return None;
-        }
-        Some(device)
-    }
+/// Whether `client` is a gateway that speaks for `device`.
+#[must_use]
+pub fn speaks_for(gateways: &[Gateway], client: &str, device: &DeviceId) -> bool {
+    gateways
+        .iter()
+        .any(|gateway| gateway.client == client && gateway.speaks_for(device))
 }
 
 /// Where a publish goes.
@@ -146,17 +82,14 @@ impl Acl {
             ..
         }) = Topic::parse(topic)
         {
-            let own = device.as_str() == client || self.speaks_for(client, device.as_str());
+            let own = device.as_str() == client || speaks_for(&self.gateways, client, &device);
             return own.then_some(Target::Agent(device));
         }
         if topic.starts_with("hw/") || topic.starts_with('$') {
             return None;
         }
-        let device = self
-            .plain
-            .iter()
-            .find_map(|pattern| pattern.device_of(topic))?;
-        let allowed = match device {
+        let named = self.plain.iter().find_map(|pattern| pattern.read(topic))?;
+        let allowed = match named.device {
             Some(device) => !self.plain_bound || device == client,
             None => true,
         };
@@ -169,18 +102,6 @@ impl Acl {
         Topic::parse(filter).is_ok_and(|topic| {
             topic.direction == Direction::Down && topic.device.as_str() == client
         })
-    }
-
-    fn speaks_for(&self, client: &str, device: &str) -> bool {
-        self.gateways
-            .iter()
-            .filter(|gateway| gateway.client == client)
-            .any(|gateway| {
-                gateway
-                    .devices
-                    .iter()
-                    .any(|glob| glob_matches(glob, device))
-            })
     }
 }
 
@@ -319,22 +240,6 @@ mod tests {
         for id in ["", "a+b", "$link", "a#", "a/b", "a\nb", "console"] {
             assert!(!acl.client_id_is_allowed(id), "{id:?}");
         }
-    }
-
-    #[test]
-    fn a_pattern_says_what_is_wrong_with_it() {
-        use PatternError as E;
-        let parse = |text| TopicPattern::parse(text).unwrap_err();
-        assert_eq!(parse(""), E::Empty(String::new()));
-        assert_eq!(parse("a//b"), E::Empty("a//b".into()));
-        assert_eq!(parse("a/#/b"), E::Wildcard("a/#/b".into()));
-        assert_eq!(parse("a+/b"), E::Wildcard("a+/b".into()));
-        assert_eq!(
-            parse("{device}/{device}"),
-            E::TwoDevices("{device}/{device}".into())
-        );
-        assert_eq!(parse("hw/1/#"), E::Reserved("hw/1/#".into()));
-        assert_eq!(parse("$SYS/#"), E::Reserved("$SYS/#".into()));
     }
 
     #[test]

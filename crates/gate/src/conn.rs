@@ -13,11 +13,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use headwater_program::clock::{Clock, MAX_TIMER_MS};
 use headwater_proto::time::{Millis, Now};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until, timeout};
 
-use crate::clock::Clock;
 use crate::close::CloseReason;
 use crate::handle::Outbox;
 use crate::ingest::{ConnId, GateEvent, IngestQueue, Token};
@@ -77,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Self {
         let session = Session::new(conn, Arc::clone(&rules), clock.now());
         let timer_at = session.deadline();
-        let timer = Box::pin(sleep_until(instant(clock, timer_at)));
+        let timer = Box::pin(sleep_until(clock.instant(timer_at).into()));
         Self {
             io,
             session,
@@ -321,9 +321,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let deadline = self.deadline();
         // A deadline that moved later waits for the timer to fire and be set again: most never do.
         if deadline < self.timer_at || self.timer_at <= now.mono {
-            self.timer_at = deadline;
-            let at = instant(self.clock, deadline);
-            self.timer.as_mut().reset(at);
+            self.timer_at = deadline.min(now.mono.plus(MAX_TIMER_MS));
+            let at = self.clock.instant(self.timer_at);
+            self.timer.as_mut().reset(at.into());
         }
         ready!(self.timer.as_mut().poll(cx));
         Poll::Ready(())
@@ -348,11 +348,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.session.tick(now, &mut self.out)
     }
-}
-
-fn instant(clock: Clock, at: Millis) -> tokio::time::Instant {
-    // A timer that far ahead never fires; deadlines that far ahead never come.
-    const FAR_MS: u64 = 365 * 24 * 3_600_000;
-    let at = Millis(at.0.min(clock.mono().plus(FAR_MS).0));
-    clock.instant(at).unwrap_or_else(tokio::time::Instant::now)
 }

@@ -8,7 +8,7 @@
 use std::time::Instant;
 
 use headwater_lake::{
-    Encoding, Flush, Lake, MemStore, Rows, SampleRow, Settings, Store, Table, TimeClass,
+    Claim, Encoding, Flush, Lake, MemStore, Rows, SampleRow, Settings, Store, Table, TimeClass,
 };
 use headwater_proto::ids::{Epoch, JournalId, Lane};
 use headwater_proto::sample::Value;
@@ -92,12 +92,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         samples / start.elapsed().as_secs_f64() / 1e6
     );
     for encoding in [Encoding::Compact, Encoding::Compat] {
-        let lake = Lake::open(
+        let mut lake = Lake::open(
             MemStore::new(),
             Settings {
                 encoding,
                 ..Settings::default()
             },
+            &Claim::new(JournalId(1), START_US),
         )?;
         let flush = Flush {
             journal: JournalId(1),
@@ -105,6 +106,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             last_pos: 1,
             at_us: START_US,
             rows: &rows,
+            sinks: &[],
         };
         let start = Instant::now();
         let plan = lake.stage(&flush)?;
@@ -121,7 +123,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn tiny_flushes() -> Result<(), Box<dyn std::error::Error>> {
     const FLUSHES: u64 = 2_000;
     let store = MemStore::new();
-    let mut lake = Lake::open(store.clone(), Settings::default())?;
+    let mut lake = Lake::open(
+        store.clone(),
+        Settings::default(),
+        &Claim::new(JournalId(1), START_US),
+    )?;
     let start = Instant::now();
     for position in 0..FLUSHES {
         let mut rows = Rows::new();
@@ -152,6 +158,7 @@ fn tiny_flushes() -> Result<(), Box<dyn std::error::Error>> {
             last_pos,
             at_us: START_US,
             rows: &rows,
+            sinks: &[],
         };
         let plan = lake.stage(&flush)?;
         lake.publish(&plan)?;

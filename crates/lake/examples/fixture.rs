@@ -7,8 +7,8 @@
 #![expect(clippy::print_stdout, reason = "an example tells what it wrote")]
 
 use headwater_lake::{
-    DeviceRow, EpochRow, EpochState, Flush, GapRow, Lake, LocalStore, LogRow, MetricRow, Rows,
-    SampleRow, Settings, TimeClass, ValueKind,
+    Claim, DeviceRow, EpochRow, EpochState, Flush, GapRow, Lake, LocalStore, LogRow, MetricRow,
+    Rows, SampleRow, Settings, TimeClass, ValueKind,
 };
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
 use headwater_proto::sample::Value;
@@ -56,8 +56,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = args.next().ok_or("usage: fixture DIR [SAMPLES]")?;
     let samples: u64 = args.next().map_or(Ok(200_000), |text| text.parse())?;
     let store = LocalStore::new(dir.as_ref())?;
-    let mut lake = Lake::open(store, Settings::default())?;
     let journal = JournalId(0xf1c5);
+    let claim = Claim::new(journal, START_US);
+    let mut lake = Lake::open(store, Settings::default(), &claim)?;
     let devices: Vec<String> = (0..DEVICES).map(|d| format!("dev-{d:03}")).collect();
     for flush in 0..FLUSHES {
         let mut rows = Rows::new();
@@ -94,6 +95,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             last_pos: flush,
             at_us,
             rows: &rows,
+            sinks: &[],
         };
         let plan = lake.stage(&flush)?;
         lake.publish(&plan)?;

@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use crate::date::{date_text, day_of};
-use crate::delta::{Log, LogError};
+use crate::delta::{Log, LogError, Tally};
 use crate::schema::SCHEMA_VERSION;
 use crate::store::Store;
 
@@ -16,13 +16,13 @@ pub const CATALOG_PATH: &str = "catalog.json";
 /// Version of the catalog's own form.
 const CATALOG_VERSION: u32 = 1;
 
-/// The catalog of some logs, as JSON.
+/// The catalog of some logs, as JSON. The store is read only after a file was removed.
 ///
 /// # Errors
 /// [`LogError`] if the list of files cannot be read.
-pub fn catalog(store: &dyn Store, logs: &[Log]) -> Result<String, LogError> {
+pub fn catalog(store: &dyn Store, logs: &mut [Log]) -> Result<String, LogError> {
     let tables = logs
-        .iter()
+        .iter_mut()
         .map(|log| table(store, log))
         .collect::<Result<Vec<_>, _>>()?;
     let catalog = json!({
@@ -37,20 +37,14 @@ pub fn catalog(store: &dyn Store, logs: &[Log]) -> Result<String, LogError> {
     Ok(format!("{catalog:#}\n"))
 }
 
-fn table(store: &dyn Store, log: &Log) -> Result<Value, LogError> {
+fn table(store: &dyn Store, log: &mut Log) -> Result<Value, LogError> {
     let table = log.table();
-    let (mut files, mut bytes, mut rows) = (0u64, 0u64, 0u64);
-    let mut times: Option<(i64, i64)> = None;
-    log.files::<LogError>(store, |add| {
-        let stats = add.parsed_stats(table);
-        files += 1;
-        bytes += add.bytes;
-        rows += stats.rows;
-        if let Some((lo, hi)) = stats.times_us {
-            times = Some(times.map_or((lo, hi), |(a, b)| (a.min(lo), b.max(hi))));
-        }
-        Ok(())
-    })?;
+    let Tally {
+        files,
+        bytes,
+        rows,
+        times_us: times,
+    } = log.tally(store)?;
     let columns: Vec<_> = table
         .columns()
         .iter()

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::audit::AuditError;
-use crate::delta::Log;
+use crate::head::load_log;
 use crate::read::{Reader, text};
 use crate::schema::{Kind, Table};
 use crate::store::Store;
@@ -115,7 +115,7 @@ pub struct TypeMetric {
 /// # Errors
 /// [`AuditError`] if the table cannot be read.
 pub fn type_metrics(store: &dyn Store) -> Result<Vec<TypeMetric>, AuditError> {
-    let log = Log::load(store, Table::Metrics)?;
+    let log = load_log(store, Table::Metrics)?;
     let mut newest: BTreeMap<(Option<String>, String), (i64, String)> = BTreeMap::new();
     log.files::<AuditError>(store, |add| {
         let path = format!("{}/{}", Table::Metrics.name(), add.path);

@@ -2,27 +2,26 @@
 //!
 //! ```text
 //! rows (buffered) → files (cut by table and date, sorted) → parquet (bytes) → plan (names, hashes)
-//!      → writer (stage, publish, commit, finish) → store (a folder, memory; put if absent)
+//!      → writer (stage, publish, commit, finish) → store (a folder, memory; put if absent, swap)
+//!         owner (who may write) · delta (a table's log) · head (where all logs are) · marks
 //! lake → audit (is everything there once?) · catalog, ddl (how to read it) · prune · guard
 //! ```
 //!
-//! | path | what |
-//! |---|---|
-//! | `<table>/_delta_log/<version>.json` | commits: the truth |
-//! | `<table>/hot/dt=<date>/<journal>-<first>-<last>-0.parquet` | rows |
-//! | `_headwater/stage/<journal>/` | files that are not published yet |
-//! | `_headwater/schemas/<sha256>` | schemas of the wire, and dictionaries of its log lines |
-//! | `catalog.json` | tables, columns, units, ranges, versions |
+//! Where the objects are: `paths.rs`.
 
 pub mod audit;
 pub mod catalog;
-mod checkpoint;
 pub mod date;
 pub mod ddl;
 pub mod delta;
+mod error;
 mod files;
 pub mod guard;
+mod head;
+mod marks;
+pub mod owner;
 pub mod parquet;
+mod paths;
 pub mod plan;
 pub mod prune;
 mod ranges;
@@ -34,6 +33,9 @@ pub mod schema;
 pub mod store;
 pub mod writer;
 
+pub use error::LakeError;
+pub use owner::{Claim, Owner};
+pub use paths::{HEAD_PATH, MARKS_PATH, OWNER_PATH};
 pub use plan::{Plan, PlanError, PlanFile, Sha256};
 pub use read::ReadError;
 pub use rows::{
@@ -41,5 +43,5 @@ pub use rows::{
     Rows, SampleRow, TimeClass, ValueKind,
 };
 pub use schema::{Encoding, Table};
-pub use store::{LocalStore, MemStore, Put, Store, StoreError};
-pub use writer::{Flush, Lake, LakeError, Settings};
+pub use store::{Call, LocalStore, MemStore, Put, Store, StoreError, Swap, Tag, Tagged};
+pub use writer::{Flush, Found, Lake, Opened, Settings, Swept};

@@ -5,7 +5,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version of the plan, 1 |
+//! | 1 | version of the plan, 2 |
 //! | rest | [`Plan`], as postcard |
 
 use headwater_proto::ids::JournalId;
@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 use crate::schema::{Encoding, Table};
 
 /// Version of the plan's bytes.
-pub const PLAN_VERSION: u8 = 1;
+pub const PLAN_VERSION: u8 = 2;
 
 /// Version of the writer: it changes when the same rows would give other bytes.
 pub const WRITER_VERSION: u32 = 1;
 
 /// SHA-256 of a file.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Sha256(pub [u8; 32]);
 
 impl Sha256 {
@@ -35,6 +35,22 @@ impl Sha256 {
 impl std::fmt::Display for Sha256 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::str::FromStr for Sha256 {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut hash = [0; 32];
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(());
+        }
+        for (at, byte) in hash.iter_mut().enumerate() {
+            let digits = text.get(2 * at..2 * at + 2).ok_or(())?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| ())?;
+        }
+        Ok(Self(hash))
     }
 }
 
@@ -68,6 +84,8 @@ pub struct PlanFile {
 pub struct Plan {
     /// The journal.
     pub journal: JournalId,
+    /// Term of the lake's owner under which the files were staged.
+    pub term: u64,
     /// First record of the flush.
     pub first_pos: u64,
     /// Last record of the flush, inclusive: the lake's cursor once it is committed.
@@ -78,6 +96,9 @@ pub struct Plan {
     pub encoding: Encoding,
     /// What wrote them.
     pub writer: u32,
+    /// How far the other sinks of the journal were: each name with the first position that the sink
+    /// had not finished. The lake keeps them for the day when the journal is lost.
+    pub sinks: Vec<(String, u64)>,
     /// The files, in commit order.
     pub files: Vec<PlanFile>,
 }
@@ -158,19 +179,22 @@ mod tests {
         };
         Plan {
             journal: JournalId(0x0123_4567_89ab_cdef),
+            term: 4,
             first_pos: 10,
             last_pos: 19,
             at_us: 3,
             encoding: Encoding::Compact,
             writer: 1,
+            sinks: vec![("s".into(), 8)],
             files: vec![file],
         }
     }
 
     #[test]
-    fn the_bytes_of_version_1_never_change() {
-        let mut golden = vec![1, 0xef, 0x9b, 0xaf, 0xcd, 0xf8, 0xac, 0xd1, 0x91, 0x01];
-        golden.extend([10, 19, 6, 0, 1, 1, 3, 0xd6, 0xc4, 0x02, 0xac, 0x02]);
+    fn the_bytes_of_version_2_never_change() {
+        let mut golden = vec![2, 0xef, 0x9b, 0xaf, 0xcd, 0xf8, 0xac, 0xd1, 0x91, 0x01];
+        golden.extend([4, 10, 19, 6, 0, 1, 1, 1, b's', 8]);
+        golden.extend([1, 3, 0xd6, 0xc4, 0x02, 0xac, 0x02]);
         golden.extend([7; 32]);
         golden.extend([2, 2, 4, 1, b'a', 1, b'b']);
         assert_eq!(plan().encode(), golden);
@@ -180,7 +204,7 @@ mod tests {
     #[test]
     fn what_is_no_plan_is_told_apart() {
         assert!(matches!(Plan::decode(&[]), Err(PlanError::Empty)));
-        assert!(matches!(Plan::decode(&[2, 0]), Err(PlanError::Version(2))));
+        assert!(matches!(Plan::decode(&[1, 0]), Err(PlanError::Version(1))));
         let mut bytes = plan().encode();
         bytes.push(0);
         assert!(matches!(Plan::decode(&bytes), Err(PlanError::Trailing(1))));

@@ -6,6 +6,8 @@
 //! it was promised after it looked. A crash in between is mended by the next run: a gap beside
 //! data that is still there is `filled`, and files that a commit removed are deleted by their name.
 //!
+//! An operator runs it; it need not own the lake: its commits stand between those of the owner.
+//!
 //! `gaps`, `epochs`, `devices` and `metrics` are small and stay.
 
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
@@ -14,13 +16,15 @@ use serde::Serialize;
 use crate::audit::{AuditError, Key, Scan};
 use crate::date::{date_text, day_of};
 use crate::delta::{Actions, Add, CHECKPOINT_VERSIONS, Log, LogError, stats_text};
+use crate::error::LakeError;
 use crate::files::for_each_file;
+use crate::head::load_log;
 use crate::parquet::Origin;
+use crate::paths::{FileName, HOT_DIR, stem};
 use crate::ranges::Ranges;
 use crate::rows::{GapRow, Rows};
 use crate::schema::{DAY_US, Encoding, Table};
 use crate::store::{Put, Store};
-use crate::writer::{FileName, HOT_DIR, LakeError, stem};
 
 /// Under this name the log keeps the count of runs, as it keeps the positions of journals.
 const WRITER: &str = "prune";
@@ -89,7 +93,7 @@ pub fn prune(store: &dyn Store, keep_days: u32, now_us: i64) -> Result<Pruned, P
     let mut scan = Scan::default();
     let mut going: Vec<(Log, Vec<Add>)> = Vec::new();
     for table in PRUNED {
-        let log = Log::load(store, table)?;
+        let log = load_log(store, table)?;
         let mut files = Vec::new();
         // Dates in this notation sort as text.
         log.files::<PruneError>(store, |add| {
@@ -119,7 +123,7 @@ pub fn prune(store: &dyn Store, keep_days: u32, now_us: i64) -> Result<Pruned, P
                 removes,
                 ..Actions::default()
             };
-            log.commit(store, &actions, now_us)?;
+            log.commit(store, &actions, now_us, None)?;
             log.checkpoint_if_due(store, CHECKPOINT_VERSIONS)?;
         }
         delete_removed(store, log, &kept_date)?;
@@ -158,7 +162,7 @@ fn name_gaps(store: &dyn Store, scan: &Scan, now_us: i64) -> Result<u64, PruneEr
             let _ = rows.push_gap(gap);
         }
     }
-    let mut log = Log::load(store, Table::Gaps)?;
+    let mut log = load_log(store, Table::Gaps)?;
     let run = log.mark(WRITER).map_or(0, |mark| mark + 1);
     let origin = Origin {
         writer: WRITER,
@@ -197,6 +201,7 @@ fn name_gaps(store: &dyn Store, scan: &Scan, now_us: i64) -> Result<u64, PruneEr
             txns,
         },
         now_us,
+        None,
     )?;
     log.checkpoint_if_due(store, CHECKPOINT_VERSIONS)?;
     Ok(rows.len() as u64)

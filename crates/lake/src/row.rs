@@ -8,14 +8,14 @@ use headwater_proto::sample::Value;
 pub enum TimeClass {
     /// The device's clock was synchronised.
     Synced,
+    /// The device's clock was not synchronised, or a receipt proved it wrong.
+    Wall,
     /// Boot and uptime, dated by the offset that the collector measured for that boot.
     Offset,
     /// Dated after the fact, between two bounds.
     Bounded,
     /// The device told no time: it is when the collector received it.
     Received,
-    /// The device's wall clock, which it did not know to be right.
-    Wall,
 }
 
 impl TimeClass {
@@ -24,10 +24,10 @@ impl TimeClass {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Synced => "synced",
+            Self::Wall => "wall",
             Self::Offset => "offset",
             Self::Bounded => "bounded",
             Self::Received => "received",
-            Self::Wall => "wall",
         }
     }
 }

@@ -3,7 +3,8 @@
 use headwater_proto::sample::Value;
 
 use crate::date::day_of_date;
-use crate::delta::{Log, LogError};
+use crate::delta::LogError;
+use crate::head::load_log;
 use crate::read::{Columns, ReadError, Reader, cell, text};
 use crate::schema::{DAY_US, Table};
 use crate::store::Store;
@@ -204,7 +205,7 @@ fn batches(
     columns: &[&str],
     mut visit: impl FnMut(&Columns) -> Result<(), ReadError>,
 ) -> Result<(), ScanError> {
-    let log = Log::load(store, table)?;
+    let log = load_log(store, table)?;
     log.files(store, |add| {
         // A date that nobody can read is no reason to leave rows out.
         if day_of_date(&add.dt).is_some_and(|day| day < first_day) {
@@ -224,12 +225,17 @@ mod tests {
     use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
 
     use super::*;
-    use crate::{Flush, GapRow, Lake, MemStore, Rows, SampleRow, Settings, TimeClass};
+    use crate::{Claim, Flush, GapRow, Lake, MemStore, Rows, SampleRow, Settings, TimeClass};
 
     #[test]
     fn rows_come_back_as_they_were_written() {
         let store = MemStore::default();
-        let mut lake = Lake::open(store.clone(), Settings::default()).unwrap();
+        let mut lake = Lake::open(
+            store.clone(),
+            Settings::default(),
+            &Claim::new(JournalId(1), 0),
+        )
+        .unwrap();
         let mut rows = Rows::new();
         let values = [
             Value::F64(-0.0),
@@ -283,6 +289,7 @@ mod tests {
             last_pos: 4,
             rows: &rows,
             at_us: 3,
+            sinks: &[],
         };
         let plan = lake.stage(&flush).unwrap();
         lake.publish(&plan).unwrap();

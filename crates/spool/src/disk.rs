@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
@@ -126,6 +127,9 @@ struct Counters {
     dir_syncs: AtomicU64,
 }
 
+/// Far longer than a look whether a folder is in use takes.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// A folder of the operating system.
 #[derive(Debug, Clone)]
 pub struct RealDisk {
@@ -155,8 +159,26 @@ impl RealDisk {
             }
         }
         let disk = Self::at(path, true)?;
-        rustix::fs::flock(&disk.inner.dir, FlockOperation::NonBlockingLockExclusive)?;
+        let lock = || rustix::fs::flock(&disk.inner.dir, FlockOperation::NonBlockingLockExclusive);
+        if lock().is_err() {
+            // A look by `is_in_use` holds it for a moment.
+            std::thread::sleep(LOOK);
+            lock()?;
+        }
         Ok(disk)
+    }
+
+    /// Whether another handle, of this process or another one, has the folder open for writing.
+    ///
+    /// # Errors
+    /// If there is no such folder, or the disk's.
+    pub fn is_in_use(path: &Path) -> io::Result<bool> {
+        match rustix::fs::flock(File::open(path)?, FlockOperation::NonBlockingLockShared) {
+            // Closing the folder gives the lock back.
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Opens the folder for reading only, without a lock: for a look at a folder in use.
@@ -345,6 +367,29 @@ mod tests {
         RealDisk::peek(&path).unwrap();
         drop(clone);
         RealDisk::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_folder_in_use_is_seen_and_a_look_keeps_nobody_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spool");
+        assert_eq!(
+            RealDisk::is_in_use(&path).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+        let disk = RealDisk::open(&path).unwrap();
+        assert!(RealDisk::is_in_use(&path).unwrap());
+        drop(disk);
+        assert!(!RealDisk::is_in_use(&path).unwrap());
+        // A look that is under way while a writer opens the folder.
+        let look = File::open(&path).unwrap();
+        rustix::fs::flock(&look, FlockOperation::NonBlockingLockShared).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| RealDisk::open(&path).map(|_| ()));
+            std::thread::sleep(LOOK / 5);
+            drop(look);
+            writer.join().unwrap().unwrap();
+        });
     }
 
     #[test]

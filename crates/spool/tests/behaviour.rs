@@ -3,6 +3,7 @@
 
 use std::ops::ControlFlow;
 
+use headwater_spool::format::{MAX_PAYLOAD_BYTES, MAX_SNAPSHOT_BYTES};
 use headwater_spool::{AppendError, Disk, DiskFile, FakeDisk, FullCause, Log, ReleaseError, fsck};
 
 mod common;
@@ -100,10 +101,11 @@ fn a_snapshot_larger_than_a_segment_makes_its_segment_grow() {
 #[test]
 fn a_snapshot_or_record_beyond_its_bound_is_refused_and_nothing_changes() {
     let mut log = open(&FakeDisk::new());
-    let huge = |out: &mut Vec<u8>| out.resize(out.len() + (16 << 20) + 1, 0);
+    let huge = |out: &mut Vec<u8>| out.resize(out.len() + MAX_SNAPSHOT_BYTES + 1, 0);
     let error = log.append(1, b"x", &huge).unwrap_err();
     assert!(matches!(error, AppendError::SnapshotTooLarge(_)), "{error}");
-    let error = log.append(1, &vec![0; 1 << 24], &no_snapshot).unwrap_err();
+    let beyond = vec![0; MAX_PAYLOAD_BYTES + 1];
+    let error = log.append(1, &beyond, &no_snapshot).unwrap_err();
     assert!(matches!(error, AppendError::TooLarge(_)), "{error}");
     assert_eq!(log.append(1, &payload(0, 8), &no_snapshot).unwrap(), 0);
 }

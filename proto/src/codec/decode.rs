@@ -329,7 +329,7 @@ impl NewTexts {
         last: i64,
     ) -> Result<u32, DecodeError> {
         if symbol.class == Class::Raw {
-            // The length is at most 255, and its bytes have been taken.
+            // The length is bounded, and its bytes have been taken.
             let end = self
                 .begun
                 .saturating_add(u32::try_from(symbol.code).unwrap_or(u32::MAX));

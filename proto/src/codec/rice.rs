@@ -17,8 +17,10 @@ use super::DecodeError;
 use super::bits::{Bits, CodeError};
 use super::model::{Class, History, Plan, Symbol, TimeHistory, Width};
 use super::params::Scale;
-use crate::schema::ColumnKind;
+use crate::schema::{ColumnKind, MAX_VALUE_TEXT_BYTES};
 
+/// Length in 8 bits that says that 16 bits of length follow.
+const LONG_TEXT: u64 = 255;
 /// Share of foretold values (of 255) from which a column is quiet, and from which it is flagged.
 const QUIET: u8 = 200;
 const FLAGGED: u8 = 100;
@@ -520,18 +522,37 @@ pub(super) fn text<B: Bits>(
         };
         return Ok(());
     }
-    let len = bits.bits(symbol.code, 8)?;
-    for at in 0..(len & 0xff) as usize {
-        let byte = if B::WRITES { texts.byte(column, at) } else { 0 };
-        let byte = (bits.bits(u64::from(byte), 8)? & 0xff) as u8;
-        texts.take(column, byte)?;
-    }
+    let len = new_text(bits, symbol.code, column, texts)?;
     *symbol = Symbol {
         class: Class::Raw,
         correction: 0,
         code: len,
     };
     Ok(())
+}
+
+/// Length and bytes of a new text. The length takes 8 bits; from [`LONG_TEXT`] on it is that, then 16 bits.
+pub(super) fn new_text<B: Bits>(
+    bits: &mut B,
+    len: u64,
+    column: usize,
+    texts: &mut impl Texts,
+) -> Result<u64, CodeError> {
+    let short = bits.bits(len.min(LONG_TEXT), 8)? & 0xff;
+    let len = if short < LONG_TEXT {
+        short
+    } else {
+        bits.bits(len, 16)? & 0xffff
+    };
+    if len > MAX_VALUE_TEXT_BYTES as u64 {
+        return Err(CodeError::Decode(DecodeError::Invalid("text")));
+    }
+    for at in 0..len as usize {
+        let byte = if B::WRITES { texts.byte(column, at) } else { 0 };
+        let byte = (bits.bits(u64::from(byte), 8)? & 0xff) as u8;
+        texts.take(column, byte)?;
+    }
+    Ok(len)
 }
 
 /// A Golomb-Rice code of parameter `k`; large codes by their length and bits.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::header::MAX_ROWS;
 use crate::sample::Value;
-use crate::schema::{ColumnKind, MAX_TEXT_BYTES, Schema};
+use crate::schema::{ColumnKind, MAX_VALUE_TEXT_BYTES, Schema};
 
 /// Distinct texts a column keeps from batch to batch; beyond it `clear` forgets them.
 const MAX_POOLED_TEXTS: usize = 1_024;
@@ -23,7 +23,7 @@ pub enum RowError {
     /// A value is missing where the schema says it never is.
     #[error("the value of column {0} is missing, and the column is not nullable")]
     Missing(usize),
-    /// A text is longer than [`MAX_TEXT_BYTES`].
+    /// A text is longer than [`MAX_VALUE_TEXT_BYTES`].
     #[error("the text of column {0} is too long")]
     Text(usize),
     /// No value at all: a row has at least one.
@@ -148,7 +148,9 @@ impl Rows {
                 Value::I64(_) => ColumnKind::I64,
                 Value::F32(_) => ColumnKind::F32,
                 Value::F64(_) => ColumnKind::F64,
-                Value::Str(text) if text.len() > MAX_TEXT_BYTES => return Err(RowError::Text(at)),
+                Value::Str(text) if text.len() > MAX_VALUE_TEXT_BYTES => {
+                    return Err(RowError::Text(at));
+                }
                 Value::Str(_) => ColumnKind::Str,
             };
             if kind != cells.kind {

@@ -11,7 +11,7 @@
 use super::DecodeError;
 use super::bits::{Bits, CodeError};
 use super::model::{Class, Symbol, Width};
-use super::rice::{RowState, Texts};
+use super::rice::{RowState, Texts, new_text};
 use crate::schema::ColumnKind;
 
 const MISSING: u64 = 0;
@@ -146,14 +146,11 @@ fn exceptional<B: Bits>(
             ..Symbol::default()
         },
         RAW => {
-            let code = bits.bits(symbol.code, width)?;
-            if width == 8 {
-                for at in 0..(code & 0xff) as usize {
-                    let byte = if B::WRITES { texts.byte(column, at) } else { 0 };
-                    let byte = (bits.bits(u64::from(byte), 8)? & 0xff) as u8;
-                    texts.take(column, byte)?;
-                }
-            }
+            let code = if width == 8 {
+                new_text(bits, symbol.code, column, texts)?
+            } else {
+                bits.bits(symbol.code, width)?
+            };
             Symbol {
                 class: Class::Raw,
                 correction: 0,

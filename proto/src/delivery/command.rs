@@ -1,8 +1,9 @@
 //! What a sender is told, and what it commands: the values at its border.
 
 use crate::delivery::rto::RtoLimits;
-use crate::ids::{Epoch, Lane, SeqRange};
+use crate::ids::{Epoch, Lane, MAX_DEVICE_ID_BYTES, SeqRange};
 use crate::message::{Ack, Reject, RejectReason, WallClock, Welcome};
+use crate::time::Base;
 
 /// Times and sizes of a sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +63,10 @@ pub struct HeldEpoch {
     pub ram: bool,
     /// Its writer's life is over.
     pub ended: bool,
+    /// The boot in which it was written; 0 if that is no longer known.
+    pub boot: u64,
+    /// Where the times of its records count from.
+    pub base: Base,
     /// The record that names its end, if that stands in another epoch: it must be committed before
     /// this epoch leaves the Hello, or the collector would take it for abandoned.
     pub end_named_in: Option<RecordRef>,
@@ -69,17 +74,17 @@ pub struct HeldEpoch {
 
 /// What happened.
 #[derive(Debug, Clone, Copy)]
-pub enum Input<'a> {
+pub enum Input<'a, const N: usize = MAX_DEVICE_ID_BYTES> {
     /// Connected and subscribed: messages can pass both ways.
     LinkUp,
     /// The connection is gone.
     LinkDown,
     /// A page of a Welcome came.
-    Welcome(&'a Welcome),
+    Welcome(&'a Welcome<N>),
     /// An Ack came.
-    Ack(&'a Ack),
+    Ack(&'a Ack<N>),
     /// A Reject came.
-    Reject(&'a Reject),
+    Reject(&'a Reject<N>),
     /// Time passed; at the latest at [`super::Sender::next_wakeup`].
     Tick,
 }

@@ -59,6 +59,8 @@ impl Held {
             next: self.info.next,
             ram: self.info.ram,
             ended: self.info.ended,
+            boot: self.info.boot,
+            base: self.info.base,
         }
     }
 

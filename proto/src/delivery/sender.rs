@@ -17,7 +17,7 @@ use crate::delivery::command::{
 };
 use crate::delivery::held::Held;
 use crate::delivery::rto::{Jitter, Rto};
-use crate::ids::{DeviceId, Epoch, JournalId, Lane, SeqRange};
+use crate::ids::{DeviceId, Epoch, JournalId, Lane, MAX_DEVICE_ID_BYTES, SeqRange};
 use crate::message::{Hello, MAX_HELLO_STREAMS, MAX_PAGES, PROTOCOL, RejectReason};
 use crate::sabotage::{self, Bug};
 use crate::time::Millis;
@@ -55,12 +55,13 @@ struct Greeting {
     seen: u64,
 }
 
-/// The sender of one origin. `EPOCHS`: most epochs held; `FLIGHTS`: most bundles in flight.
+/// The sender of one origin. `EPOCHS`: most epochs held; `FLIGHTS`: most bundles in flight;
+/// `N`: room for the origin's id.
 ///
 /// Per epoch: `released <= committed <= received <= stored`.
 #[derive(Debug, Clone)]
-pub struct Sender<const EPOCHS: usize, const FLIGHTS: usize> {
-    origin: DeviceId,
+pub struct Sender<const EPOCHS: usize, const FLIGHTS: usize, const N: usize = MAX_DEVICE_ID_BYTES> {
+    origin: DeviceId<N>,
     limits: SenderLimits,
     jitter: Jitter,
     rto: Rto,
@@ -88,10 +89,10 @@ pub struct Sender<const EPOCHS: usize, const FLIGHTS: usize> {
     counters: SenderCounters,
 }
 
-impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
+impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, FLIGHTS, N> {
     /// Holds nothing and is not connected. `seed` feeds jitter and nonces.
     #[must_use]
-    pub const fn new(origin: DeviceId, limits: SenderLimits, seed: u64) -> Self {
+    pub const fn new(origin: DeviceId<N>, limits: SenderLimits, seed: u64) -> Self {
         Self {
             origin,
             limits,
@@ -267,7 +268,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
     ///
     /// # Errors
     /// [`DeliveryError`] if a message was refused; it is counted.
-    pub fn handle(&mut self, input: Input<'_>, now: Millis) -> Result<(), DeliveryError> {
+    pub fn handle(&mut self, input: Input<'_, N>, now: Millis) -> Result<(), DeliveryError> {
         let result = match input {
             Input::LinkUp => {
                 self.link_down();
@@ -333,7 +334,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
 
     /// The page of the running Hello.
     #[must_use]
-    pub fn hello(&self, page: u8, facts: &HelloFacts) -> Hello {
+    pub fn hello(&self, page: u8, facts: &HelloFacts) -> Hello<N> {
         let from = usize::from(page) * MAX_HELLO_STREAMS;
         let streams = self.epochs.iter().skip(from).take(MAX_HELLO_STREAMS);
         Hello {

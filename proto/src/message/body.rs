@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Ack, EpochEnd, Gap, Hello, MAX_MESSAGE_BYTES, MAX_PAGES, MAX_SEQ, Mark, Reject, SchemaRequest,
-    Stat, Welcome,
+    Stat, TimeBase, Welcome,
 };
 use crate::frame::{self, Kind};
 use crate::ids::Epoch;
@@ -185,7 +185,7 @@ fn are_marks(marks: &[Mark]) -> bool {
     })
 }
 
-impl Body for Hello {
+impl<const N: usize> Body for Hello<N> {
     const KIND: Kind = Kind::Hello;
     const SEALED: bool = false;
     fn makes_sense(&self) -> bool {
@@ -198,7 +198,7 @@ impl Body for Hello {
     }
 }
 
-impl Body for Stat {
+impl<const N: usize> Body for Stat<N> {
     const KIND: Kind = Kind::Stat;
     const SEALED: bool = false;
     fn makes_sense(&self) -> bool {
@@ -206,7 +206,7 @@ impl Body for Stat {
     }
 }
 
-impl Body for Gap {
+impl<const N: usize> Body for Gap<N> {
     const KIND: Kind = Kind::Gap;
     const SEALED: bool = false;
     fn makes_sense(&self) -> bool {
@@ -221,7 +221,7 @@ impl Body for Gap {
     }
 }
 
-impl Body for EpochEnd {
+impl<const N: usize> Body for EpochEnd<N> {
     const KIND: Kind = Kind::EpochEnd;
     const SEALED: bool = false;
     fn makes_sense(&self) -> bool {
@@ -229,7 +229,15 @@ impl Body for EpochEnd {
     }
 }
 
-impl Body for Welcome {
+impl<const N: usize> Body for TimeBase<N> {
+    const KIND: Kind = Kind::TimeBase;
+    const SEALED: bool = false;
+    fn makes_sense(&self) -> bool {
+        i64::try_from(self.uptime_us).is_ok()
+    }
+}
+
+impl<const N: usize> Body for Welcome<N> {
     const KIND: Kind = Kind::Welcome;
     const SEALED: bool = true;
     fn makes_sense(&self) -> bool {
@@ -237,7 +245,7 @@ impl Body for Welcome {
     }
 }
 
-impl Body for Ack {
+impl<const N: usize> Body for Ack<N> {
     const KIND: Kind = Kind::Ack;
     const SEALED: bool = true;
     fn makes_sense(&self) -> bool {
@@ -245,7 +253,7 @@ impl Body for Ack {
     }
 }
 
-impl Body for Reject {
+impl<const N: usize> Body for Reject<N> {
     const KIND: Kind = Kind::Reject;
     const SEALED: bool = true;
     fn makes_sense(&self) -> bool {
@@ -253,7 +261,7 @@ impl Body for Reject {
     }
 }
 
-impl Body for SchemaRequest {
+impl<const N: usize> Body for SchemaRequest<N> {
     const KIND: Kind = Kind::SchemaRequest;
     const SEALED: bool = true;
     fn makes_sense(&self) -> bool {

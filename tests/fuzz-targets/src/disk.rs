@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use headwater_agent::pipeline::record;
-use headwater_collector::interpret::rules::RuleSet;
 use headwater_collector::interpret::{Depth, Interpreter};
+use headwater_collector::pipeline::rules::RuleSet;
 use headwater_collector::pipeline::{envelope, snapshot};
 use headwater_gate::repeat::OpenEntries;
 use headwater_gate::{ConnId, Token};
 use headwater_lake::delta::{Log as TableLog, LogError};
-use headwater_lake::{Encoding, MemStore, Plan, PlanFile, Sha256, Store as _, Table};
+use headwater_lake::{
+    Claim, Encoding, Lake, MemStore, Plan, PlanFile, Settings, Sha256, Store as _, Table,
+};
 use headwater_proto::ids::{Epoch, JournalId, SeqRange};
 use headwater_proto::time::UnixMicros;
 use headwater_spool::disk::FileSize;
@@ -433,11 +435,13 @@ pub fn plan_seeds() -> Vec<Vec<u8>> {
     };
     let plan = Plan {
         journal: JournalId(9),
+        term: 2,
         first_pos: 10,
         last_pos: 19,
         at_us: 3,
         encoding: Encoding::Compact,
         writer: 1,
+        sinks: vec![("hot".to_owned(), 15)],
         files: vec![file(Table::Samples, 20_000), file(Table::Gaps, 20_001)],
     };
     vec![plan.encode()]
@@ -447,8 +451,8 @@ pub fn plan_seeds() -> Vec<Vec<u8>> {
 #[must_use]
 pub fn table_log_seeds() -> Vec<Vec<u8>> {
     let store = MemStore::new();
-    let mut log = TableLog::load(&store, Table::Samples).expect("an empty store");
-    log.create(&store).expect("the store does not fail");
+    let claim = Claim::new(JournalId(9), 3);
+    Lake::open(store.clone(), Settings::default(), &claim).expect("an empty store");
     let path = format!("{}/_delta_log/{:020}.json", Table::Samples.name(), 0);
     let first = store.get(&path).expect("it was written");
     let commit = r#"{"txn":{"appId":"headwater-1","version":7}}

@@ -8,10 +8,9 @@ use headwater_agent::pipeline::record::Cursor;
 use headwater_agent::source::file::Tail;
 use headwater_agent::source::{MAX_LINE_BYTES, Reading, lines, replay};
 use headwater_collector::config::Config as CollectorConfig;
-use headwater_collector::interpret::rules::{RuleSet, RulesId};
-use headwater_collector::interpret::{Depth, Interpreter, TimeWindow};
-use headwater_collector::pipeline::envelope::{Decoder, RawHead, Record, RecordKind, Verdict};
-use headwater_collector::pipeline::pattern::Pattern;
+use headwater_collector::interpret::{Depth, Interpreter};
+use headwater_collector::pipeline::envelope::{RawHead, Record, RecordKind, Verdict};
+use headwater_collector::pipeline::rules::{Decoder, PlainRule, RuleSet, RulesId, TimeWindow};
 use headwater_proto::ids::{DeviceId, JournalId};
 use headwater_proto::sample::Value;
 use headwater_proto::time::UnixMicros;
@@ -120,8 +119,8 @@ pub fn plain_payload(input: &[u8]) {
     let Some((choice, bytes)) = input.split_first() else {
         return;
     };
-    let patterns = DECODERS.map(|decoder| Pattern::new("a/{device}", decoder).expect("a pattern"));
-    let rules = RuleSet::new(&patterns, TimeWindow::default()).encode();
+    let plain = DECODERS.map(PlainRule::new).to_vec();
+    let rules = RuleSet::new(plain, TimeWindow::default()).encode();
     let mut interpreter = Interpreter::new(Depth::Samples);
     interpreter.learn_rules(&rules);
     let head = RawHead {

@@ -2,16 +2,19 @@
 
 use std::cell::RefCell;
 
-use headwater_proto::bundle::{Bundle, BundleHead, BundleWriter};
+use headwater_proto::bundle::{Bundle, BundleHead, BundleWriter, Stamps};
 use headwater_proto::delivery::receiver::{MAX_RANGES, Namer};
 use headwater_proto::delivery::snapshot::MAX_SNAPSHOT_BYTES;
 use headwater_proto::delivery::{End, Receiver};
 use headwater_proto::frame::{self, Frames, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange};
 use headwater_proto::message::{
-    self, Ack, Body, EpochEnd, Gap, Hello, MAX_MESSAGE_BYTES, Reject, SchemaRequest, Stat, Welcome,
+    self, Ack, Body, EpochEnd, Gap, Hello, MAX_MESSAGE_BYTES, Reject, SchemaRequest, Stat,
+    TimeBase, Welcome,
 };
+use headwater_proto::refused;
 use headwater_proto::text::{Lines, MAX_HEADER_BYTES, TextHeader};
+use headwater_proto::time::Base;
 use headwater_proto::topic::Topic;
 
 use crate::heap::within;
@@ -97,7 +100,7 @@ pub fn message(input: &[u8]) {
     let Some((choice, bytes)) = input.split_first() else {
         return;
     };
-    match choice % 8 {
+    match choice % 10 {
         0 => one_message::<Hello>(bytes),
         1 => one_message::<Stat>(bytes),
         2 => one_message::<Gap>(bytes),
@@ -105,8 +108,23 @@ pub fn message(input: &[u8]) {
         4 => one_message::<Welcome>(bytes),
         5 => one_message::<Ack>(bytes),
         6 => one_message::<Reject>(bytes),
-        _ => one_message::<SchemaRequest>(bytes),
+        7 => one_message::<SchemaRequest>(bytes),
+        8 => one_message::<TimeBase>(bytes),
+        _ => refused_parts(bytes),
     }
+}
+
+/// Refused parts that are read are written to the same parts; reading takes nothing from the heap.
+fn refused_parts(bytes: &[u8]) {
+    let Some(read) = within(0, || refused::Refused::decode(bytes)) else {
+        return;
+    };
+    let parts: Vec<_> = read.parts().collect();
+    assert_eq!(parts.len(), read.count as usize);
+    let written = refused::to_vec(read.source, &parts).expect("it came out of a record");
+    let again = refused::Refused::decode(&written).expect("what was written");
+    assert!(again.parts().eq(read.parts()) && again.source == read.source);
+    assert_eq!(again.span_us(), read.span_us());
 }
 
 fn one_message<M: Body + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
@@ -191,7 +209,7 @@ fn use_receiver(mut receiver: Receiver, events: &[u8]) {
     }
 }
 
-const MESSAGES: [(u8, &str); 8] = [
+const MESSAGES: [(u8, &str); 9] = [
     (0, include_str!("../../../proto/tests/golden/hello.hex")),
     (1, include_str!("../../../proto/tests/golden/stat.hex")),
     (2, include_str!("../../../proto/tests/golden/gap.hex")),
@@ -203,6 +221,7 @@ const MESSAGES: [(u8, &str); 8] = [
         7,
         include_str!("../../../proto/tests/golden/schema_request.hex"),
     ),
+    (8, include_str!("../../../proto/tests/golden/time_base.hex")),
 ];
 
 /// Frames of the golden messages.
@@ -217,6 +236,7 @@ pub fn frame_seeds() -> Vec<Vec<u8>> {
         Kind::Ack,
         Kind::Reject,
         Kind::SchemaRequest,
+        Kind::TimeBase,
     ];
     let framed = |(at, hex): &(u8, &str)| {
         let mut out = Vec::new();
@@ -244,12 +264,14 @@ pub fn bundle_seeds() -> Vec<Vec<u8>> {
         first: 3,
         ram: false,
         boot: 4,
-        uptime_ms: 5_000,
+        base: Base::Wall,
+        stamps: Stamps::default(),
+        uptime_ms: Some(5_000),
         wall,
     };
     let wall = message::WallClock {
         time: headwater_proto::time::UnixMicros(1_700_000_000_000_000),
-        error_ms: 20,
+        error_ms: Some(20),
     };
     [None, Some(wall)]
         .into_iter()

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use headwater_agent::clock::Clock;
 use headwater_agent::config::Config;
 use headwater_agent::pipeline::engine::{Event, OfferError};
 use headwater_agent::run::open_engine;
+use headwater_program::clock::Clock;
 use headwater_proto::ids::Lane;
-use headwater_tests::clock::{Dice, Moment};
+use headwater_tests::dice::Dice;
 use headwater_tests::site::{Agent, AgentSettings, Site, disk_bytes};
 
 use crate::Effort;
@@ -48,7 +48,7 @@ pub(crate) fn run(effort: Effort) -> Result<Vec<Figure>> {
 
 /// Seconds until the agent tells its status for the first time, and its memory then, in KiB.
 fn start(agent: &mut Agent) -> Result<(f64, u64)> {
-    let began = Moment::now();
+    let began = Clock::start();
     agent.start()?;
     agent.wait_status("a first status", |_| true)?;
     let seconds = began.elapsed().as_secs_f64();

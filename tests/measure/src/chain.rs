@@ -1,7 +1,7 @@
 //! A generator as fast as can be, through agent and collector into the lake, every stage synced.
 
 use anyhow::Result;
-use headwater_tests::clock::{Moment, wall_us};
+use headwater_program::clock::{Clock, wall};
 use headwater_tests::lake::{Audit, files};
 use headwater_tests::process::wait_for;
 use headwater_tests::signals::Signals;
@@ -17,7 +17,7 @@ const BEGIN_S: i64 = 20 * 24 * 3600;
 
 /// Everything that is counted, at one moment.
 struct Look {
-    at: Moment,
+    at: Clock,
     committed: u64,
     agent_cpu_s: f64,
     collector_cpu_s: f64,
@@ -27,7 +27,7 @@ pub(crate) fn run(effort: Effort) -> Result<Vec<Figure>> {
     let mut site = Site::new()?;
     site.start_collector()?;
     let signals = Signals {
-        start_us: wall_us() - BEGIN_S * 1_000_000,
+        start_us: wall().0 - BEGIN_S * 1_000_000,
         rows: 0,
         ..Signals::past("generator-1", 1)
     };
@@ -90,7 +90,7 @@ fn next_commit(site: &mut Site, agent: &mut Agent, committed: u64) -> Result<Loo
         Ok((now > committed).then_some(now))
     })?;
     Ok(Look {
-        at: Moment::now(),
+        at: Clock::start(),
         committed,
         agent_cpu_s: agent.process()?.cpu_seconds()?,
         collector_cpu_s: site.collector()?.cpu_seconds()?,

@@ -1,7 +1,7 @@
 //! Resident memory: of an agent at a usual pace, and of a collector with many who say nothing.
 
 use anyhow::Result;
-use headwater_tests::clock::Moment;
+use headwater_program::clock::Clock;
 use headwater_tests::mqtt::Client;
 use headwater_tests::process::wait_for;
 use headwater_tests::signals::Signals;
@@ -20,7 +20,7 @@ pub(crate) fn agent(effort: Effort) -> Result<Vec<Figure>> {
     site.start_collector()?;
     let signals = Signals::live("pump-1", 0, PERIOD_US);
     let mut agent = site.generator(&signals)?;
-    let began = Moment::now();
+    let began = Clock::start();
     // The most it ever takes counts, looked at all the while.
     let mut most_kib = 0;
     wait_for("the agent to settle", || {

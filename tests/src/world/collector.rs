@@ -8,8 +8,8 @@ use headwater_collector::pipeline::credit::CreditLimits;
 use headwater_collector::pipeline::custody::{
     Custody, Event, Gateway, Mode, Output, Past, Settings, SinkSpec,
 };
-use headwater_collector::pipeline::envelope::Decoder;
 use headwater_collector::pipeline::pattern::Pattern;
+use headwater_collector::pipeline::rules::Decoder;
 use headwater_collector::sink::join;
 use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, Staged};
 use headwater_lake::MemStore;
@@ -148,11 +148,11 @@ impl Collector {
     }
 
     /// Switches it on. Stays off if disk or store fail meanwhile.
-    pub fn start(&mut self, dice: &mut Dice) {
-        self.running = self.try_start(dice);
+    pub fn start(&mut self, now: Now, dice: &mut Dice) {
+        self.running = self.try_start(now, dice);
     }
 
-    fn try_start(&mut self, dice: &mut Dice) -> Option<Running> {
+    fn try_start(&mut self, now: Now, dice: &mut Dice) -> Option<Running> {
         let (settings, index) = (self.settings(), Box::new(self.done.clone()));
         let mut entropy = || dice.bits();
         let opened = Custody::open(self.disk.clone(), settings, index, &mut entropy);
@@ -171,10 +171,20 @@ impl Collector {
                 checkpoint_versions: self.plan.checkpoint_versions,
                 ..headwater_lake::Settings::default()
             },
+            // There is one collector at a time: one that lost its disk need not wait for itself.
+            take_over: true,
             ..LakeSettings::default()
         };
         let store = self.store.clone();
-        let joined = join(&mut custody, &opened, store, lake_settings, &mut entropy);
+        let now = self.clock(now).wall;
+        let joined = join(
+            &mut custody,
+            &opened,
+            store,
+            lake_settings,
+            now,
+            &mut entropy,
+        );
         let sink = joined.ok()?;
         let feed = Feed::new(custody.reader(), sink.position(), Depth::Samples);
         Some(Running {

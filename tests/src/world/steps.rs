@@ -241,7 +241,7 @@ impl World {
     }
 
     pub(super) fn start_collector(&mut self) {
-        self.collector.start(&mut self.dice);
+        self.collector.start(self.now, &mut self.dice);
         self.note(|world| {
             format!(
                 "collector starts: {}, {}",

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use headwater_tests::clock::{Dice, wall_us};
+use headwater_program::clock::wall;
+use headwater_tests::dice::Dice;
 use headwater_tests::lake::gaps;
 use headwater_tests::signals::Signals;
 use headwater_tests::site::{Agent, AgentSettings, Site, at_a_site};
@@ -53,7 +54,7 @@ fn killed_at_any_moment_nothing_is_missing_nothing_double_and_what_the_host_lost
                     again(&mut agents[victim])?;
                 }
                 _ => {
-                    host_kills.push(wall_us());
+                    host_kills.push(wall().0);
                     again(&mut host)?;
                 }
             }

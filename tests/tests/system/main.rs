@@ -6,6 +6,7 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `HEADWATER_BIN` | folder of the two programs; set by `tests/run` |
+//! | `HEADWATER_CASES` | folder of inputs from the field; without it, what reads them is left out |
 //! | `HEADWATER_PYTHON` | interpreter with the lake's readers; set by `tests/run` |
 //! | `HEADWATER_KILLS` | processes that `kill` kills; default 10 |
 //! | `HEADWATER_OUTAGE_MB` | bytes that `outage` buffers, in MB; default 12 |
@@ -18,6 +19,7 @@ mod kill;
 mod outage;
 mod readers;
 mod slow_client;
+mod start;
 mod state_loss;
 mod stock_client;
 

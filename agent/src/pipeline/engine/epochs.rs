@@ -2,6 +2,7 @@
 
 use headwater_proto::delivery::{HeldEpoch, RecordRef};
 use headwater_proto::ids::{Epoch, Lane, SeqRange};
+use headwater_proto::time::Base;
 use headwater_spool::Disk;
 
 use super::Engine;
@@ -86,6 +87,8 @@ pub(super) const fn held_epoch(lane: Lane, epoch: Epoch, range: SeqRange, ram: b
         next: range.next,
         ram,
         ended: false,
+        boot: 0,
+        base: Base::Wall,
         end_named_in: None,
     }
 }

@@ -10,7 +10,7 @@ use headwater_proto::frame::Kind;
 use headwater_proto::ids::{Epoch, Lane};
 use headwater_proto::message::SchemaRequest;
 use headwater_proto::text;
-use headwater_proto::time::{Millis, Now};
+use headwater_proto::time::{Base, Millis, Now};
 use headwater_spool::{Disk, Log};
 use sha2::{Digest as _, Sha256};
 
@@ -207,7 +207,9 @@ impl<D: Disk> Engine<D> {
             first: 0,
             ram: self.lanes[at].ram_of(*epoch).is_some(),
             boot: self.settings.boot,
-            uptime_ms: now.mono.0,
+            base: Base::Wall,
+            stamps: self.stamps(),
+            uptime_ms: Some(now.mono.0),
             wall: self.wall(now),
         };
         let payload = schema_payload(*schema, bytes);

@@ -2,14 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use headwater_proto::bundle::{BundleHead, BundleWriter};
+use headwater_proto::bundle::{BundleHead, BundleWriter, Stamps};
 use headwater_proto::delivery::{Command, DeliveryError, HelloFacts, Input};
 use headwater_proto::frame::{self, Frames, Kind};
 use headwater_proto::ids::{Epoch, Lane, SeqRange};
 use headwater_proto::message::{
     self, Ack, GapReason, Reject, RejectReason, SchemaRequest, WallClock, Welcome,
 };
-use headwater_proto::time::{Millis, Now};
+use headwater_proto::time::{Base, Millis, Now};
 use headwater_spool::Disk;
 
 use super::ram::schema_of;
@@ -104,8 +104,16 @@ impl<D: Disk> Engine<D> {
     pub(super) fn wall(&self, now: Now) -> Option<WallClock> {
         self.settings.wall_error_ms.map(|error_ms| WallClock {
             time: now.wall,
-            error_ms,
+            error_ms: Some(error_ms),
         })
+    }
+
+    /// How good the clock is that stamps records.
+    pub(super) fn stamps(&self) -> Stamps {
+        Stamps {
+            synced: false,
+            error_ms: self.settings.wall_error_ms,
+        }
     }
 
     fn hello(&self, page: u8, now: Now) -> Vec<u8> {
@@ -136,7 +144,9 @@ impl<D: Disk> Engine<D> {
             first: range.first,
             ram: self.lanes[at].ram_of(epoch).is_some(),
             boot: self.settings.boot,
-            uptime_ms: now.mono.0,
+            base: Base::Wall,
+            stamps: self.stamps(),
+            uptime_ms: Some(now.mono.0),
             wall: self.wall(now),
         };
         loop {

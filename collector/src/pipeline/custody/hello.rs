@@ -4,16 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_gate::{CloseReason, ConnId};
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
-use headwater_proto::message::{GapReason, Hello, HelloStream, MAX_MARKS, Mark, PROTOCOL, Welcome};
+use headwater_proto::message::{
+    GapReason, Hello, HelloStream, Mark, PROTOCOL, Reject, RejectReason, Welcome,
+};
+use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::Disk;
 
 use super::{Custody, Leaves, Refused};
+use crate::pipeline::dating::Sightings;
 use crate::pipeline::envelope::{Change, GapHead, MarkHead, Record};
 use crate::pipeline::snapshot::{NEW_BYTES, STREAM_BYTES};
 
 /// Most origins of one connection: a gateway speaks for its nodes.
 const MAX_ORIGINS: usize = 256;
+/// Time between two looks for relayed epochs that nobody lists.
+const RELAYED_LOOK_MS: u64 = 60_000;
 
 /// What a connection said about one origin.
 #[derive(Debug, Default)]
@@ -23,6 +29,10 @@ pub(super) struct Origin {
     /// Nonce that the Welcome echoes.
     nonce: u64,
     pending: Option<Pending>,
+    /// What its Hellos and bundles showed of its clocks.
+    pub(super) sightings: Sightings,
+    /// Largest down publish that it takes, in bytes.
+    pub(super) max_down_bytes: usize,
 }
 
 /// Pages of a Hello that is not whole yet.
@@ -67,12 +77,21 @@ impl Origin {
 }
 
 impl<D: Disk> Custody<D> {
-    pub(super) fn hello(&mut self, conn: ConnId, hello: &Hello, now: Now) -> Result<(), Refused> {
+    /// Takes in a Hello that came on `device`'s topic. One for another origin is relayed: it is never
+    /// complete, and what it no longer holds another gateway may.
+    pub(super) fn hello(
+        &mut self,
+        conn: ConnId,
+        device: &DeviceId,
+        hello: &Hello,
+        now: Now,
+    ) -> Result<(), Refused> {
         if !(hello.version_min..=hello.version_max).contains(&PROTOCOL) {
-            self.close(conn, CloseReason::Protocol);
+            self.refuse_version(conn, hello);
             return Ok(());
         }
         let origin = &hello.origin;
+        let relayed = device != origin && !sabotage::is(Bug::ForeignEpochAbandoned);
         let Some(state) = self.conns.get_mut(&conn) else {
             return Ok(());
         };
@@ -81,14 +100,17 @@ impl<D: Disk> Custody<D> {
             return Ok(());
         }
         let said = state.origins.entry(origin.clone()).or_default();
+        said.sightings
+            .note(hello.boot, hello.uptime_ms, hello.wall, now);
+        said.max_down_bytes = usize::try_from(hello.max_bundle).unwrap_or(usize::MAX);
         let Some(streams) = said.page(hello) else {
             return Ok(());
         };
         for stream in &streams {
-            self.listed(origin, stream, hello.boot, now)?;
+            self.listed(origin, stream, relayed, now)?;
         }
         let listed: BTreeMap<_, _> = streams.iter().map(|s| ((s.lane, s.epoch), *s)).collect();
-        if hello.complete {
+        if hello.complete && !relayed {
             self.note_absent(conn, origin, &listed, now);
         }
         self.note_present(conn, origin, &listed);
@@ -113,7 +135,7 @@ impl<D: Disk> Custody<D> {
         &mut self,
         origin: &DeviceId,
         listed: &HelloStream,
-        boot: u64,
+        relayed: bool,
         now: Now,
     ) -> Result<(), Refused> {
         let stream = Stream {
@@ -127,7 +149,7 @@ impl<D: Disk> Custody<D> {
                 return Ok(());
             }
             if self.recall(&stream).is_err() {
-                // Nor is it taken for new while nobody can say whether it is.
+                // If the index cannot be read, the epoch is not taken for new.
                 return Ok(());
             }
         }
@@ -135,7 +157,9 @@ impl<D: Disk> Custody<D> {
             let change = Change::Opened {
                 oldest: listed.oldest,
                 ram: listed.ram,
-                boot,
+                boot: listed.boot,
+                base: listed.base,
+                relayed,
             };
             let head = MarkHead {
                 stream: stream.clone(),
@@ -145,7 +169,10 @@ impl<D: Disk> Custody<D> {
             self.append(&Record::Mark(head), Leaves::Two)?;
             self.grown_bytes += STREAM_BYTES;
         }
-        self.ledger.claim(&stream, listed.next);
+        self.ledger.claim(&stream, listed.next, now.wall);
+        if relayed {
+            return Ok(());
+        }
         let missing: Vec<SeqRange> = self
             .ledger
             .track(&stream)
@@ -175,6 +202,20 @@ impl<D: Disk> Custody<D> {
         Ok(())
     }
 
+    /// Tells a sender that no version it speaks is spoken here. It keeps what it has, and asks again.
+    fn refuse_version(&mut self, conn: ConnId, hello: &Hello) {
+        self.counters.versions_refused_total += 1;
+        let first = hello.streams.first();
+        let reject = Reject {
+            origin: hello.origin.clone(),
+            lane: first.map_or(Lane::Normal, |stream| stream.lane),
+            epoch: first.map_or(Epoch::new(0), |stream| stream.epoch),
+            range: first.map_or(SeqRange::new(0, 0), |s| SeqRange::new(s.oldest, s.next)),
+            reason: RejectReason::Version,
+        };
+        self.send(conn, &reject);
+    }
+
     /// Known streams that a complete Hello no longer lists begin to be absent.
     fn note_absent(
         &mut self,
@@ -188,6 +229,7 @@ impl<D: Disk> Custody<D> {
             .streams_of(origin)
             .filter(|(stream, track)| {
                 stream.lane != Lane::Plain
+                    && !track.relayed
                     && !listed.contains_key(&(stream.lane, stream.epoch))
                     && !track.abandoned
                     && !track.receiver.is_closed()
@@ -242,6 +284,34 @@ impl<D: Disk> Custody<D> {
                 }
                 // Named at a later tick, when there is room.
                 Err(Refused::Full | Refused::Failed) => return,
+            }
+        }
+        self.abandon_relayed(now);
+    }
+
+    /// Closes relayed epochs that no gateway has listed for long: looked for once a minute.
+    fn abandon_relayed(&mut self, now: Now) {
+        if now.mono < self.next_relayed {
+            return;
+        }
+        self.next_relayed = now.mono.plus(RELAYED_LOOK_MS);
+        let after_ms = self.settings.relayed_abandon_after_ms;
+        let after_us = i64::try_from(after_ms.saturating_mul(1_000)).unwrap_or(i64::MAX);
+        let due: Vec<Stream> = self
+            .ledger
+            .streams()
+            .filter(|(_, track)| {
+                let unseen_us = now.wall.0.saturating_sub(track.listed_at.0);
+                track.relayed
+                    && unseen_us >= after_us
+                    && !track.abandoned
+                    && !track.receiver.is_closed()
+            })
+            .map(|(stream, _)| stream.clone())
+            .collect();
+        for stream in due {
+            if !self.is_listed(&stream) && self.abandon(&stream, now).is_err() {
+                return;
             }
         }
     }
@@ -303,12 +373,8 @@ impl<D: Disk> Custody<D> {
             .keys()
             .filter_map(|(lane, epoch)| self.mark(conn, origin, *lane, *epoch))
             .collect();
-        let mut pages: Vec<&[Mark]> = marks.chunks(MAX_MARKS).collect();
-        if pages.is_empty() {
-            pages.push(&[]);
-        }
-        // At most 2,048 streams in a Hello, so at most 128 pages; those beyond the bound of a
-        // Welcome are left out and come with the next Ack.
+        // At most 2,048 streams in a Hello; what passes the pages of a Welcome comes with the next Ack.
+        let mut pages = self.pages(conn, origin, marks);
         pages.truncate(usize::from(headwater_proto::message::MAX_PAGES));
         let count = u8::try_from(pages.len()).unwrap_or(u8::MAX);
         let credit = u32::try_from(self.credit).unwrap_or(u32::MAX);
@@ -323,7 +389,7 @@ impl<D: Disk> Custody<D> {
                 credit,
                 max_bundle: self.settings.max_bundle_bytes,
                 time: now.wall,
-                marks: marks.iter().cloned().collect(),
+                marks,
             };
             self.send(conn, &welcome);
         }

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use headwater_gate::repeat::OpenEntries;
 use headwater_gate::{CloseReason, ConnId, Token};
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
-use headwater_proto::message::{self, Ack, Body, MAX_MARKS, Mark};
+use headwater_proto::message::{self, Ack, Body, MAX_MARKS, MAX_MESSAGE_BYTES, Mark};
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::{Disk, Log, Reader, SyncError};
@@ -40,8 +40,8 @@ use super::envelope::{Record, SchemaHead, SessionHead};
 use super::schemas::{SchemaBook, SchemaId};
 use super::snapshot::{NEW_BYTES, PendingPlan, SinkCursor};
 use crate::done::DoneEpochs;
-use crate::interpret::rules::RulesId;
 use crate::ledger::Ledger;
+use crate::pipeline::rules::RulesId;
 
 pub use open::{OpenError, Opened, Past};
 pub use sinks::PlanError;
@@ -116,6 +116,8 @@ pub struct Custody<D: Disk> {
     outputs: VecDeque<Output>,
     credit: u64,
     next_expiry: Millis,
+    /// When to look for relayed epochs that nobody lists.
+    next_relayed: Millis,
     counters: Counters,
     scratch: Vec<u8>,
     /// Bytes of the newest snapshot.
@@ -144,6 +146,18 @@ enum Leaves {
     One = 1,
     /// A cursor, at the head of a new segment.
     None = 0,
+}
+
+/// Marks of one answer.
+type Page = heapless::Vec<Mark, MAX_MARKS>;
+
+/// Most bytes of an answer beside its marks and the origin's id: a frame around a Welcome.
+const ANSWER_BYTES: usize =
+    headwater_proto::frame::MAX_OVERHEAD_BYTES + 1 + 1 + 2 + 10 + 2 + 10 + 5 + 5 + 10 + 1;
+
+/// Most bytes of a mark in an answer.
+fn mark_bytes(mark: &Mark) -> usize {
+    1 + 10 + 10 + 10 + 1 + mark.ranges.len() * (10 + 10 + 1)
 }
 
 /// Segments are allocated in blocks of this size.
@@ -508,20 +522,46 @@ impl<D: Disk> Custody<D> {
 
     fn ack(&mut self, conn: ConnId, origin: &DeviceId, marks: &[Mark], now: Now) {
         let credit = u32::try_from(self.credit).unwrap_or(u32::MAX);
-        let mut pages = marks.chunks(MAX_MARKS).collect::<Vec<_>>();
-        if pages.is_empty() {
-            pages.push(&[]);
-        }
-        for page in pages {
+        for marks in self.pages(conn, origin, marks.to_vec()) {
             let ack = Ack {
                 origin: origin.clone(),
                 journal: self.journal,
                 credit,
                 time: now.wall,
-                marks: page.iter().cloned().collect(),
+                marks,
             };
             self.send(conn, &ack);
         }
+    }
+
+    /// Marks as the pages of an answer, at least one, none larger than its receiver takes. Where one
+    /// mark alone would be, its ranges go: they only spare repeats.
+    fn pages(&self, conn: ConnId, origin: &DeviceId, marks: Vec<Mark>) -> Vec<Page> {
+        let state = self.conns.get(&conn);
+        let said = state.and_then(|state| state.origins.get(origin));
+        let most = said.map_or(MAX_MESSAGE_BYTES, |said| said.max_down_bytes);
+        let room = most.saturating_sub(ANSWER_BYTES + origin.as_str().len());
+        let mut pages = vec![Page::new()];
+        let mut used = 0;
+        for mut mark in marks {
+            let mut bytes = mark_bytes(&mark);
+            if bytes > room {
+                mark.ranges.clear();
+                bytes = mark_bytes(&mark);
+            }
+            let is_full = pages
+                .last()
+                .is_none_or(|page| page.is_full() || (used + bytes > room && !page.is_empty()));
+            if is_full {
+                pages.push(Page::new());
+                used = 0;
+            }
+            used += bytes;
+            if let Some(page) = pages.last_mut() {
+                let _ = page.push(mark);
+            }
+        }
+        pages
     }
 
     fn send<M: Body>(&mut self, conn: ConnId, message: &M) {

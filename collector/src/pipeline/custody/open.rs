@@ -16,9 +16,10 @@ use headwater_spool::{Disk, Log, ReadError, Recovery};
 
 use super::{Counters, Custody, Group, Rules, Settings};
 use crate::done::DoneEpochs;
-use crate::interpret::rules::{RuleSet, RulesError, RulesId};
 use crate::ledger::{self, Ledger};
 use crate::pipeline::envelope::{self, EnvelopeError, Record, RecordKind};
+use crate::pipeline::pattern::rules_of;
+use crate::pipeline::rules::{RuleSet, RulesError, RulesId};
 use crate::pipeline::schemas::SchemaBook;
 use crate::pipeline::snapshot::{self, NotRead, Restored, SinkCursor};
 
@@ -47,10 +48,10 @@ pub enum OpenError {
     /// Beginning anew beside such a journal would take again what the lake has.
     #[error(
         "the journal was written by another version of this program ({what}); run that version until \
-         all is in the lake, or move the journal away: a new one begins beside the lake, and agents \
-         send again what is not in it"
+         its sinks have everything, or move the journal away: a new one begins beside the lake, and \
+         agents send again what is not in it"
     )]
-    Foreign {
+    OtherVersion {
         /// What this version does not know.
         what: String,
     },
@@ -88,7 +89,7 @@ impl<D: Disk> Custody<D> {
     /// of epochs that are over.
     ///
     /// # Errors
-    /// [`OpenError`] if the disk cannot be read, or was written by a newer version. Damage is never
+    /// [`OpenError`] if the disk cannot be read, or was written by another version. Damage is never
     /// a reason.
     pub fn open(
         disk: D,
@@ -118,7 +119,7 @@ impl<D: Disk> Custody<D> {
                 None => (begin(JournalId(entropy())), log.next(), Past::Nothing),
             },
         };
-        let rules = RuleSet::new(&settings.patterns, settings.window).encode();
+        let rules = RuleSet::new(rules_of(&settings.patterns), settings.window).encode();
         let rules = Rules {
             id: RulesId::of(&rules),
             bytes: rules,
@@ -152,6 +153,7 @@ impl<D: Disk> Custody<D> {
             outputs: VecDeque::new(),
             credit: 0,
             next_expiry: Millis(0),
+            next_relayed: Millis(0),
             counters: Counters::default(),
             scratch: Vec::new(),
             snapshot_bytes: 0,
@@ -248,7 +250,7 @@ impl<D: Disk> Custody<D> {
     fn read_again(&mut self, position: u64, kind: u8, payload: &[u8]) -> Result<(), OpenError> {
         let record = match envelope::decode(kind, payload) {
             Ok(record) => record,
-            Err(error) if error.is_foreign() => return Err(foreign(error)),
+            Err(error) if error.is_other_version() => return Err(other_version(error)),
             Err(_) => {
                 self.counters.records_damaged_total += 1;
                 return Ok(());
@@ -264,7 +266,7 @@ impl<D: Disk> Custody<D> {
             && let Err(error @ RulesError::Newer(_)) = RuleSet::decode(bytes)
         {
             let what = error.to_string();
-            return Err(OpenError::Foreign { what });
+            return Err(OpenError::OtherVersion { what });
         }
         self.apply(position, &record);
         if let Record::Raw(head, _) = &record
@@ -379,8 +381,8 @@ impl<D: Disk> Custody<D> {
     }
 }
 
-fn foreign(error: EnvelopeError) -> OpenError {
-    OpenError::Foreign {
+fn other_version(error: EnvelopeError) -> OpenError {
+    OpenError::OtherVersion {
         what: error.to_string(),
     }
 }
@@ -409,7 +411,7 @@ enum Found {
 
 fn newest_snapshot<D: Disk>(log: &Log<D>) -> Result<Found, OpenError> {
     if let Some(segment) = log.segments().find(|segment| !segment.readable) {
-        return Err(OpenError::Foreign {
+        return Err(OpenError::OtherVersion {
             what: format!("segment {:016x} is of another format", segment.id),
         });
     }
@@ -423,9 +425,9 @@ fn newest_snapshot<D: Disk>(log: &Log<D>) -> Result<Found, OpenError> {
                 return Ok(Found::Good(segment.first, restored));
             }
             Ok(restored) => return Ok(Found::Older(segment.first, restored)),
-            Err(NotRead::Foreign(version)) => {
+            Err(NotRead::OtherVersion(version)) => {
                 let what = format!("its snapshots are of version {version}");
-                return Err(OpenError::Foreign { what });
+                return Err(OpenError::OtherVersion { what });
             }
             Err(NotRead::Damaged) => {}
         }
@@ -459,7 +461,7 @@ fn newest_begin<D: Disk>(log: &Log<D>) -> Result<Option<(u64, Restored)>, OpenEr
                     restored.sinks = head.sinks;
                     found = Some((first, restored));
                 }
-                Err(error) if error.is_foreign() => failed = Some(foreign(error)),
+                Err(error) if error.is_other_version() => failed = Some(other_version(error)),
                 Ok(_) | Err(_) => {}
             }
             ControlFlow::Continue(())

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use headwater_gate::{CloseReason, ConnId, Token};
 use headwater_proto::ids::{DeviceId, SeqRange, Stream};
 
-use crate::interpret::TimeWindow;
 use crate::pipeline::credit::CreditLimits;
 use crate::pipeline::pattern::Pattern;
+use crate::pipeline::rules::TimeWindow;
 
 /// When a sender may forget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,6 +54,9 @@ pub struct Settings {
     /// How long an epoch must be absent from its sender's Hellos before it counts as abandoned: a
     /// second device with the same identity may still bring it back.
     pub abandon_after_ms: u64,
+    /// The same for an epoch that gateways list for another device: a gateway that is away may be the
+    /// only one that holds it.
+    pub relayed_abandon_after_ms: u64,
     /// How long the marks of a closed and committed epoch stay at hand; later they are looked up in
     /// the index.
     pub keep_closed_ms: u64,
@@ -85,6 +88,7 @@ impl Default for Settings {
             gateways: Vec::new(),
             max_bundle_bytes: headwater_proto::bundle::DEFAULT_MAX_BUNDLE_BYTES,
             abandon_after_ms: 10 * 60 * 1000,
+            relayed_abandon_after_ms: 30 * 24 * 3_600 * 1000,
             keep_closed_ms: 7 * 24 * 3_600 * 1000,
             withheld_bytes_per_connection: 512 << 10,
             withheld_bytes: 16 << 20,
@@ -228,6 +232,10 @@ counters! {
     plain_repeats_total,
     /// Publishes that were not frames, or not whole.
     malformed_total,
+    /// Records whose times count from a boot that nothing dates.
+    undated_total,
+    /// Hellos of senders that speak no protocol version of this build.
+    versions_refused_total,
     /// Records refused before custody.
     rejects_total,
     /// Schemas asked for.

@@ -2,29 +2,31 @@
 
 use headwater_gate::ConnId;
 use headwater_gate::Token;
-use headwater_proto::bundle::{Bundle, BundleHead, Record as BundleRecord};
+use headwater_gate::acl;
+use headwater_proto::bundle::{Bundle, BundleHead, MAX_RECORDS, Record as BundleRecord};
 use headwater_proto::codec::BatchHeader;
 use headwater_proto::delivery::Verdict as Judgement;
 use headwater_proto::frame::{Frame, Frames, Kind};
 use headwater_proto::ids::{DeviceId, SeqRange, Stream};
-use headwater_proto::message::{self, Hello, Reject, RejectReason, SchemaRequest};
+use headwater_proto::message::{self, Hello, Reject, RejectReason, SchemaRequest, TimeBase};
+use headwater_proto::refused;
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::text::{self, TextHeader};
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
-use super::{Custody, Leaves, Refused};
+use super::{Custody, Leaves, Refused, hello};
 use crate::ledger;
+use crate::pipeline::dating;
 use crate::pipeline::envelope::{BatchHead, Clock, Reason, Record, SchemaHead, TimeClass, Verdict};
 use crate::pipeline::schemas::Bound;
 use crate::pipeline::snapshot::{HOLE_BYTES, NEW_BYTES, NUMBER_BYTES, RANGE_BYTES, STREAM_BYTES};
+use crate::pipeline::time_bases::BASE_BYTES;
 
 /// Schemas of a connection that are remembered as asked for.
 const MAX_ASKED: usize = 256;
 /// How long an answer to a request may take before it is made again: the request may be lost.
 const ASK_AGAIN_MS: u64 = 5_000;
-/// Error assumed for a boot dated by one receipt: the delay on the way is not known.
-const DATED_ERROR_MS: u32 = 1_000;
 
 impl<D: Disk> Custody<D> {
     pub(super) fn up(
@@ -36,16 +38,39 @@ impl<D: Disk> Custody<D> {
         now: Now,
     ) -> Result<(), Refused> {
         if Bundle::is_bundle(payload) {
-            match Bundle::open(payload) {
-                Ok(bundle) => self.bundle(conn, device, &bundle, now)?,
-                // Nothing of it can be trusted, not even whose it is: its sender sends again when
-                // the Ack does not come.
-                Err(_) => self.counters.malformed_total += 1,
-            }
+            self.bundles(conn, device, payload, now)?;
         } else {
             self.messages(conn, device, payload, now)?;
         }
         self.owe(conn, token);
+        Ok(())
+    }
+
+    /// The bundles of one publish, in order. A publish that finds no room half-way is taken again from
+    /// its start: what was taken of it is a repeat then.
+    fn bundles(
+        &mut self,
+        conn: ConnId,
+        device: &DeviceId,
+        publish: &[u8],
+        now: Now,
+    ) -> Result<(), Refused> {
+        let mut rest = publish;
+        let mut records = 0;
+        while !rest.is_empty() {
+            let opened = Bundle::first(rest).ok().filter(|(bundle, _)| {
+                records += u32::from(bundle.count);
+                records <= u32::from(MAX_RECORDS)
+            });
+            let Some((bundle, after)) = opened else {
+                // Nothing from here on can be trusted, not even whose it is: its sender sends again
+                // when the Ack does not come.
+                self.counters.malformed_total += 1;
+                return Ok(());
+            };
+            self.bundle(conn, device, &bundle, now)?;
+            rest = after;
+        }
         Ok(())
     }
 
@@ -66,7 +91,7 @@ impl<D: Disk> Custody<D> {
             };
             match hello {
                 Some(hello) if self.speaks_for(conn, device, &hello.origin) => {
-                    self.hello(conn, &hello, now)?;
+                    self.hello(conn, device, &hello, now)?;
                 }
                 Some(_) | None => self.counters.malformed_total += 1,
             }
@@ -78,13 +103,7 @@ impl<D: Disk> Custody<D> {
     fn speaks_for(&self, conn: ConnId, device: &DeviceId, origin: &DeviceId) -> bool {
         device == origin
             || self.conns.get(&conn).is_some_and(|state| {
-                self.settings.gateways.iter().any(|gateway| {
-                    gateway.client == *state.client
-                        && gateway
-                            .devices
-                            .iter()
-                            .any(|glob| fits(glob, origin.as_str()))
-                })
+                acl::speaks_for(&self.settings.gateways, &state.client, origin)
             })
     }
 
@@ -126,10 +145,13 @@ impl<D: Disk> Custody<D> {
             return Ok(());
         }
         let via = (*device != head.origin).then(|| device.clone());
+        let clock = self.clock_of(conn, head, now);
         for record in bundle.records() {
             match record.seq {
                 None => self.schema(conn, head, &record.frame)?,
-                Some(seq) => self.numbered(conn, head, via.as_ref(), seq, &record, now)?,
+                Some(seq) => {
+                    self.numbered(conn, head, via.as_ref(), clock, seq, &record, now)?;
+                }
             }
         }
         self.group
@@ -214,11 +236,16 @@ impl<D: Disk> Custody<D> {
         Ok(true)
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a bundle says of one of its records"
+    )]
     fn numbered(
         &mut self,
         conn: ConnId,
         head: &BundleHead,
         via: Option<&DeviceId>,
+        clock: Clock,
         seq: u64,
         record: &BundleRecord<'_>,
         now: Now,
@@ -229,56 +256,19 @@ impl<D: Disk> Custody<D> {
             epoch: head.epoch,
         };
         let one = SeqRange::new(seq, seq + 1);
-        let mut samples = 0;
-        let mut schema = None;
+        let mut needs = Needs::default();
         let verdict = match self.ledger.judge(&stream, seq, &record.frame) {
             Judgement::Store => {
-                if let Some(named) = ledger::named_by(&record.frame) {
-                    let sender = via.unwrap_or(&head.origin);
-                    if !self.speaks_for(conn, sender, &named.device) {
-                        self.reject(conn, head, one, RejectReason::Forbidden);
+                match self.admit(conn, head, via, seq, record, now)? {
+                    Admitted::Yes(found) => needs = found,
+                    Admitted::Later => return Ok(()),
+                    Admitted::No(reason) => {
+                        self.reject(conn, head, one, reason);
                         return Ok(());
                     }
-                    let more = STREAM_BYTES + RANGE_BYTES;
-                    if !self.ledger.has_room(&named) || !self.has_state_room(more, HOLE_BYTES) {
-                        self.reject(conn, head, one, RejectReason::NotDurable);
-                        return Ok(());
-                    }
-                    if self.recall(&named).is_err() {
-                        self.reject(conn, head, one, RejectReason::NotDurable);
-                        return Ok(());
-                    }
-                    self.grown_bytes += more;
                 }
-                let opens_hole = self.ledger.track(&stream).is_some_and(|track| {
-                    let data = track.receiver.data();
-                    seq > 0 && !data.contains(seq - 1) && !data.contains(seq + 1)
-                });
-                if opens_hole {
-                    if !self.has_state_room(RANGE_BYTES, HOLE_BYTES) {
-                        self.reject(conn, head, one, RejectReason::TooManyHoles);
-                        return Ok(());
-                    }
-                    self.grown_bytes += RANGE_BYTES;
-                }
-                let needs = needs(&record.frame);
-                samples = needs.samples;
-                if let Some(number) = needs.schema {
-                    let number = SchemaHead {
-                        origin: head.origin.clone(),
-                        epoch: head.epoch,
-                        number,
-                    };
-                    if !self.knows(conn, &number)? {
-                        let state = self.conns.get(&conn);
-                        if state.is_some_and(|state| state.untaken.contains(&number)) {
-                            self.reject(conn, head, one, RejectReason::Unsupported);
-                        } else {
-                            self.ask(conn, head, number, now);
-                        }
-                        return Ok(());
-                    }
-                    schema = Some(number);
+                if clock.class == TimeClass::Undated && has_times(record.frame.kind) {
+                    self.counters.undated_total += 1;
                 }
                 Verdict::Store
             }
@@ -300,12 +290,18 @@ impl<D: Disk> Custody<D> {
                 return Ok(());
             }
         };
+        let samples = needs.samples;
+        let schema = needs.schema.map(|number| SchemaHead {
+            origin: head.origin.clone(),
+            epoch: head.epoch,
+            number,
+        });
         let envelope = BatchHead {
             stream,
             seq,
             verdict,
             at: now.wall,
-            clock: clock_of(head, now),
+            clock,
             via: via.cloned(),
             rules: self.rules.id,
         };
@@ -323,6 +319,90 @@ impl<D: Disk> Custody<D> {
             self.counters.samples_stored_total += u64::from(samples);
         }
         Ok(())
+    }
+
+    /// Whether a record that was not stored before may be: what it names, what it adds to the snapshot,
+    /// the schema that it needs.
+    fn admit(
+        &mut self,
+        conn: ConnId,
+        head: &BundleHead,
+        via: Option<&DeviceId>,
+        seq: u64,
+        record: &BundleRecord<'_>,
+        now: Now,
+    ) -> Result<Admitted, Refused> {
+        let sender = via.unwrap_or(&head.origin);
+        if let Some(named) = ledger::named_by(&record.frame) {
+            if !self.speaks_for(conn, sender, &named.device) {
+                return Ok(Admitted::No(RejectReason::Forbidden));
+            }
+            let more = STREAM_BYTES + RANGE_BYTES;
+            let fits = self.ledger.has_room(&named) && self.has_state_room(more, HOLE_BYTES);
+            if !fits || self.recall(&named).is_err() {
+                return Ok(Admitted::No(RejectReason::NotDurable));
+            }
+            self.grown_bytes += more;
+        }
+        if record.frame.kind == Kind::TimeBase {
+            let base = message::decode::<TimeBase>(record.frame.payload).ok();
+            if base.is_some_and(|base| !self.speaks_for(conn, sender, &base.origin)) {
+                return Ok(Admitted::No(RejectReason::Forbidden));
+            }
+            if !self.has_state_room(BASE_BYTES, NEW_BYTES) {
+                return Ok(Admitted::No(RejectReason::NotDurable));
+            }
+            self.grown_bytes += BASE_BYTES;
+        }
+        let stream = Stream {
+            device: head.origin.clone(),
+            lane: head.lane,
+            epoch: head.epoch,
+        };
+        let opens_hole = self.ledger.track(&stream).is_some_and(|track| {
+            let data = track.receiver.data();
+            seq > 0 && !data.contains(seq - 1) && !data.contains(seq + 1)
+        });
+        if opens_hole {
+            if !self.has_state_room(RANGE_BYTES, HOLE_BYTES) {
+                return Ok(Admitted::No(RejectReason::TooManyHoles));
+            }
+            self.grown_bytes += RANGE_BYTES;
+        }
+        let needs = needs(&record.frame);
+        let Some(number) = needs.schema else {
+            return Ok(Admitted::Yes(needs));
+        };
+        let number = SchemaHead {
+            origin: head.origin.clone(),
+            epoch: head.epoch,
+            number,
+        };
+        if self.knows(conn, &number)? {
+            return Ok(Admitted::Yes(needs));
+        }
+        let state = self.conns.get(&conn);
+        if state.is_some_and(|state| state.untaken.contains(&number)) {
+            return Ok(Admitted::No(RejectReason::Unsupported));
+        }
+        self.ask(conn, head, number, now);
+        Ok(Admitted::Later)
+    }
+
+    /// How the times of a bundle's records become Unix time.
+    fn clock_of(&mut self, conn: ConnId, head: &BundleHead, now: Now) -> Clock {
+        let origin = self
+            .conns
+            .get_mut(&conn)
+            .and_then(|state| state.origins.get_mut(&head.origin));
+        let Some(hello::Origin { sightings, .. }) = origin else {
+            return Clock::UNDATED;
+        };
+        if let Some(uptime_ms) = head.uptime_ms {
+            sightings.note(head.boot, uptime_ms, head.wall, now);
+        }
+        let time_base = self.ledger.time_bases().get(&head.origin, head.boot);
+        dating::date(head, sightings, time_base, now).unwrap_or(Clock::UNDATED)
     }
 
     /// Asks for a schema: once, not for each of its batches, and again should no answer come.
@@ -364,6 +444,16 @@ impl<D: Disk> Custody<D> {
     }
 }
 
+/// What becomes of a record before custody.
+enum Admitted {
+    /// It may be stored.
+    Yes(Needs),
+    /// It will be sent again, with the schema that was asked for.
+    Later,
+    /// It is refused.
+    No(RejectReason),
+}
+
 /// What a record's frame says of itself.
 #[derive(Default)]
 struct Needs {
@@ -381,6 +471,14 @@ fn needs(frame: &Frame<'_>) -> Needs {
             schema: Some(batch.schema_no),
         };
     }
+    if frame.kind == Kind::Refused
+        && let Some(refused) = refused::Refused::decode(frame.payload)
+    {
+        return Needs {
+            samples: refused.count,
+            schema: None,
+        };
+    }
     if frame.kind == Kind::Text
         && let Some((text, _)) = TextHeader::read(frame.payload)
     {
@@ -392,48 +490,7 @@ fn needs(frame: &Frame<'_>) -> Needs {
     Needs::default()
 }
 
-/// How the times of a bundle's records become Unix time. A sender that knows wall time stamps it;
-/// another counts from boot, and its boot is dated by this receipt.
-fn clock_of(head: &BundleHead, now: Now) -> Clock {
-    match head.wall {
-        Some(wall) if wall.error_ms == 0 => Clock::SYNCED,
-        Some(wall) => Clock {
-            class: TimeClass::Wall,
-            offset_us: 0,
-            error_ms: Some(wall.error_ms),
-        },
-        None => {
-            let uptime_us = i64::try_from(head.uptime_ms.saturating_mul(1000)).unwrap_or(i64::MAX);
-            Clock {
-                class: TimeClass::Dated,
-                offset_us: now.wall.0.saturating_sub(uptime_us),
-                error_ms: Some(DATED_ERROR_MS),
-            }
-        }
-    }
-}
-
-/// Whether `glob`, with `*` for any run of characters, fits `text`.
-fn fits(glob: &str, text: &str) -> bool {
-    let mut parts = glob.split('*');
-    let Some(first) = parts.next() else {
-        return text.is_empty();
-    };
-    let Some(mut rest) = text.strip_prefix(first) else {
-        return false;
-    };
-    let mut parts = parts.peekable();
-    if parts.peek().is_none() {
-        return rest.is_empty();
-    }
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return rest.ends_with(part);
-        }
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    true
+/// Whether a record's own times need its bundle's clock.
+const fn has_times(kind: Kind) -> bool {
+    matches!(kind, Kind::Batch | Kind::Text | Kind::Refused)
 }

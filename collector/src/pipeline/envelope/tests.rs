@@ -72,6 +72,8 @@ fn one_of_each() -> Vec<Record<'static>> {
                 oldest: 1,
                 ram: true,
                 boot: 9,
+                base: Base::Uptime,
+                relayed: true,
             },
             at: UnixMicros(3),
         }),

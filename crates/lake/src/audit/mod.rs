@@ -26,6 +26,7 @@ use std::cmp::Reverse;
 use headwater_proto::ids::SeqRange;
 use serde::Serialize;
 
+pub(crate) use marks::{EpochMark, Holding, Holdings};
 pub use marks::{StreamMark, marks};
 pub(crate) use scan::{Key, Scan};
 

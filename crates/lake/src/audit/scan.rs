@@ -14,6 +14,7 @@ use headwater_proto::message::GapReason;
 
 use super::AuditError;
 use crate::delta::Log;
+use crate::head::load_logs;
 use crate::ranges::Ranges;
 use crate::read::{Columns, Reader, cell, text};
 use crate::rows::EpochState;
@@ -103,9 +104,8 @@ impl View {
             Table::Logs,
             Table::Samples,
         ];
-        let logs = order.into_iter().map(|table| Log::load(store, table));
         Ok(Self {
-            logs: logs.collect::<Result<_, _>>()?,
+            logs: load_logs(store, order)?,
         })
     }
 

@@ -2,22 +2,24 @@
 //!
 //! An object is written to a temporary file beside the stage, synced, and given its name by
 //! `link(2)`, which refuses to replace; where the file system has no links, by
-//! `renameat2(RENAME_NOREPLACE)`. Then the folder is synced.
+//! `renameat2(RENAME_NOREPLACE)`. Then the folder is synced. Replacing an object only if it is the
+//! expected one is the subject of `swap.rs`.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 
-use super::{Entry, Put, ReadAt, Store, StoreError, check};
+use super::{Entry, Put, ReadAt, Store, StoreError, Swap, Tag, Tagged, check, swap, tag_of};
 
-/// Folder of files that have no name in the lake yet; a sweep empties it.
+/// Folder of files that have no name in the lake yet. Whoever writes one holds its lock, so that
+/// [`Store::tidy`] can tell what a process left that is gone.
 const TMP_DIR: &str = "_headwater/tmp";
 
 /// Objects as files below one folder.
@@ -55,7 +57,7 @@ impl LocalStore {
 
     /// Writes and syncs a file that bears no name of the lake yet. The file is created new: two
     /// writers on one lake never share one, though they bear one process id in two containers.
-    fn write_tmp(&self, bytes: &[u8]) -> io::Result<PathBuf> {
+    fn write_tmp(&self, bytes: &[u8]) -> io::Result<Tmp> {
         let dir = self.root.join(TMP_DIR);
         make_dirs(&dir)?;
         loop {
@@ -65,12 +67,30 @@ impl LocalStore {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
                 Ok(mut file) => {
+                    // Before it is locked it looks abandoned, and may just have been removed.
+                    let locked = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+                    if !locked || file.metadata()?.nlink() == 0 {
+                        continue;
+                    }
                     file.write_all(bytes)?;
                     file.sync_data()?;
-                    return Ok(path);
+                    return Ok(Tmp { path, _lock: file });
                 }
             }
         }
+    }
+}
+
+/// A finished file under no name of the lake, removed when this goes.
+struct Tmp {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Drop for Tmp {
+    fn drop(&mut self) {
+        // It stays only if nobody can remove it; then it is garbage in the folder of garbage.
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -78,17 +98,29 @@ impl Store for LocalStore {
     fn put_if_absent(&self, path: &str, bytes: &[u8]) -> Result<Put, StoreError> {
         let target = self.full(path)?;
         let tmp = self.write_tmp(bytes).map_err(io_error("write", path))?;
-        let put = link_new(&tmp, &target).map_err(io_error("create", path));
-        // It stays only if the link failed half-way; then it is garbage in the folder of garbage.
-        let _ = fs::remove_file(&tmp);
-        put
+        link_new(&tmp.path, &target).map_err(io_error("create", path))
+    }
+
+    fn swap(&self, path: &str, expected: Option<&Tag>, bytes: &[u8]) -> Result<Swap, StoreError> {
+        let target = self.full(path)?;
+        let tmp = self.write_tmp(bytes).map_err(io_error("write", path))?;
+        let lock = self.root.join(swap::LOCK);
+        let swapped = make_parent(&lock)
+            .and_then(|()| make_parent(&target))
+            .and_then(|()| swap::replace_if(&lock, &target, expected, &tmp.path))
+            .and_then(|done| sync_parent(&target).map(|()| done));
+        Ok(if swapped.map_err(io_error("replace", path))? {
+            Swap::Done(tag_of(bytes))
+        } else {
+            Swap::Changed
+        })
     }
 
     fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let target = self.full(path)?;
         let tmp = self.write_tmp(bytes).map_err(io_error("write", path))?;
         let put = make_parent(&target)
-            .and_then(|()| fs::rename(&tmp, &target))
+            .and_then(|()| fs::rename(&tmp.path, &target))
             .and_then(|()| sync_parent(&target));
         put.map_err(io_error("replace", path))
     }
@@ -97,6 +129,17 @@ impl Store for LocalStore {
         fs::read(self.full(path)?)
             .map(Bytes::from)
             .map_err(io_error("read", path))
+    }
+
+    fn get_tagged(&self, path: &str) -> Result<Option<Tagged>, StoreError> {
+        match fs::read(self.full(path)?) {
+            Ok(bytes) => Ok(Some(Tagged {
+                tag: tag_of(&bytes),
+                bytes: bytes.into(),
+            })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("read", path)(error)),
+        }
     }
 
     fn open(&self, path: &str) -> Result<Arc<dyn ReadAt>, StoreError> {
@@ -120,15 +163,28 @@ impl Store for LocalStore {
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
+        self.list_some(prefix, usize::MAX)
+    }
+
+    fn list_some(&self, prefix: &str, most: usize) -> Result<Vec<Entry>, StoreError> {
         let dir = if prefix.is_empty() {
             self.root.clone()
         } else {
             self.full(prefix)?
         };
         let mut found = Vec::new();
-        walk(&dir, prefix, &mut found).map_err(io_error("list", prefix))?;
+        walk(&dir, prefix, most, &mut found).map_err(io_error("list", prefix))?;
         found.sort_by(|a: &Entry, b| a.path.cmp(&b.path));
         Ok(found)
+    }
+
+    fn set_aside(&self, path: &str, to: &str) -> Result<bool, StoreError> {
+        let (from, target) = (self.full(path)?, self.full(to)?);
+        let moved = make_parent(&target)
+            .and_then(|()| fs::rename(&from, &target))
+            .and_then(|()| sync_parent(&target))
+            .and_then(|()| sync_parent(&from));
+        moved.map(|()| true).map_err(io_error("set aside", path))
     }
 
     fn delete(&self, path: &str) -> Result<(), StoreError> {
@@ -162,6 +218,27 @@ impl Store for LocalStore {
         parents.dedup();
         for parent in parents {
             sync_dir(&self.root.join(parent)).map_err(io_error("sync", parent))?;
+        }
+        Ok(())
+    }
+
+    fn staged(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let found = self.list(prefix)?;
+        Ok(found.into_iter().map(|entry| entry.path).collect())
+    }
+
+    fn unstage(&self, path: &str) -> Result<(), StoreError> {
+        self.delete(path)
+    }
+
+    fn tidy(&self) -> Result<(), StoreError> {
+        for entry in self.list(TMP_DIR)? {
+            let Ok(file) = File::open(self.full(&entry.path)?) else {
+                continue;
+            };
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                self.delete(&entry.path)?;
+            }
         }
         Ok(())
     }
@@ -268,12 +345,15 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-fn walk(dir: &Path, prefix: &str, found: &mut Vec<Entry>) -> io::Result<()> {
+fn walk(dir: &Path, prefix: &str, most: usize, found: &mut Vec<Entry>) -> io::Result<()> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
     };
     for entry in entries {
+        if found.len() >= most {
+            break;
+        }
         let entry = entry?;
         // A name that is not UTF-8 is not ours.
         let Ok(name) = entry.file_name().into_string() else {
@@ -289,7 +369,7 @@ fn walk(dir: &Path, prefix: &str, found: &mut Vec<Entry>) -> io::Result<()> {
             other => other?,
         };
         if meta.is_dir() {
-            walk(&entry.path(), &path, found)?;
+            walk(&entry.path(), &path, most, found)?;
         } else {
             found.push(Entry {
                 path,
@@ -352,6 +432,30 @@ mod tests {
             &store.open("t/x").unwrap().read_at(1, 2).unwrap()[..],
             b"ne"
         );
+    }
+
+    #[test]
+    fn tidying_takes_what_a_dead_process_left_and_nothing_that_is_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::new(dir.path()).unwrap();
+        let in_use = store.write_tmp(b"new").unwrap();
+        fs::write(dir.path().join(TMP_DIR).join("1-0"), b"left").unwrap();
+        store.tidy().unwrap();
+        assert_eq!(store.list(TMP_DIR).unwrap().len(), 1);
+        assert!(in_use.path.exists());
+        drop(in_use);
+        assert_eq!(store.list(TMP_DIR).unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_set_aside_is_out_of_its_folder_and_not_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::new(dir.path()).unwrap();
+        store.put_if_absent("t/hot/x", b"one").unwrap();
+        assert!(store.set_aside("t/hot/x", "aside/t/x").unwrap());
+        assert_eq!(store.list_some("t", 1).unwrap(), []);
+        assert_eq!(&store.get("aside/t/x").unwrap()[..], b"one");
+        assert_eq!(store.list_some("aside", 1).unwrap().len(), 1);
     }
 
     #[test]

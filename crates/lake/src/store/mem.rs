@@ -1,8 +1,9 @@
 //! A lake in memory that crashes where a test wants it to.
 //!
 //! The handle is cheap to clone and shares its state, so that a test keeps one while the lake
-//! under test owns another. Operations are counted; [`MemStore::crash_after`] makes all from the
-//! n-th on fail, and [`MemStore::power_cut`] gives what a disk would hold afterwards.
+//! under test owns another. Operations are counted, in all and by kind ([`MemStore::calls`]);
+//! [`MemStore::crash_after`] makes all from the n-th on fail, and [`MemStore::power_cut`] gives what
+//! a disk would hold afterwards.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Entry, Put, ReadAt, Store, StoreError, check};
+use super::{Entry, Put, ReadAt, Store, StoreError, Swap, Tag, Tagged, check, tag_of};
 
 /// Objects in memory, shared by all clones of the handle.
 #[derive(Debug, Clone, Default)]
@@ -18,10 +19,71 @@ pub struct MemStore {
     state: Arc<Mutex<State>>,
 }
 
+/// A kind of operation: a service has a price for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Call {
+    /// [`Store::put_if_absent`].
+    PutIfAbsent,
+    /// [`Store::swap`].
+    Swap,
+    /// [`Store::replace`].
+    Replace,
+    /// [`Store::get`].
+    Get,
+    /// [`Store::get_tagged`].
+    GetTagged,
+    /// [`Store::open`].
+    Open,
+    /// A part of an opened object.
+    ReadAt,
+    /// [`Store::size`].
+    Size,
+    /// [`Store::list`].
+    List,
+    /// [`Store::list_some`].
+    ListSome,
+    /// [`Store::set_aside`].
+    SetAside,
+    /// [`Store::delete`].
+    Delete,
+    /// [`Store::stage`].
+    Stage,
+    /// [`Store::sync_stage`].
+    SyncStage,
+    /// [`Store::staged`].
+    Staged,
+    /// [`Store::unstage`].
+    Unstage,
+    /// [`Store::publish`].
+    Publish,
+}
+
+impl Call {
+    /// Its verb in messages.
+    const fn verb(self) -> &'static str {
+        match self {
+            Self::PutIfAbsent => "create",
+            Self::Swap | Self::Replace => "replace",
+            Self::Get | Self::GetTagged | Self::ReadAt => "read",
+            Self::Open => "open",
+            Self::Size => "look at",
+            Self::List | Self::ListSome | Self::Staged => "list",
+            Self::SetAside => "set aside",
+            Self::Delete | Self::Unstage => "delete",
+            Self::Stage => "stage",
+            Self::SyncStage => "sync",
+            Self::Publish => "publish",
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     objects: BTreeMap<String, Object>,
     operations: u64,
+    calls: BTreeMap<Call, u64>,
+    /// Conditional writes to come that somebody else is quicker with.
+    lost_races: u64,
     crash: Option<Crash>,
 }
 
@@ -52,6 +114,24 @@ impl MemStore {
         self.lock().operations
     }
 
+    /// Operations of a kind since the store was made or [`Self::forget_calls`] was called, failed
+    /// ones included.
+    #[must_use]
+    pub fn calls(&self, kind: Call) -> u64 {
+        self.lock().calls.get(&kind).copied().unwrap_or_default()
+    }
+
+    /// Operations of each kind, those that there were none of left out.
+    #[must_use]
+    pub fn all_calls(&self) -> BTreeMap<Call, u64> {
+        self.lock().calls.clone()
+    }
+
+    /// Counts by kind from zero again.
+    pub fn forget_calls(&self) {
+        self.lock().calls.clear();
+    }
+
     /// Lets `n` more operations succeed; all later ones fail, without effect.
     pub fn crash_after(&self, n: u64) {
         self.set_crash(n, false);
@@ -60,6 +140,12 @@ impl MemStore {
     /// As [`Self::crash_after`], but the first operation to fail takes effect: its answer is lost.
     pub fn crash_after_landing(&self, n: u64) {
         self.set_crash(n, true);
+    }
+
+    /// Lets the next `n` conditional writes find that somebody else was quicker, though nothing
+    /// changed.
+    pub fn lose_races(&self, n: u64) {
+        self.lock().lost_races = n;
     }
 
     fn set_crash(&self, n: u64, lands: bool) {
@@ -110,11 +196,12 @@ impl MemStore {
     /// Runs one counted operation, or fails it.
     fn operate<T>(
         &self,
-        action: &'static str,
+        call: Call,
         path: &str,
         run: impl FnOnce(&mut State) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut state = self.lock();
+        *state.calls.entry(call).or_default() += 1;
         let number = state.operations;
         state.operations += 1;
         match state.crash {
@@ -124,7 +211,7 @@ impl MemStore {
                 }
                 let source = io::Error::other("the store has crashed");
                 Err(StoreError::Io {
-                    action,
+                    action: call.verb(),
                     path: path.to_owned(),
                     source,
                 })
@@ -141,79 +228,116 @@ impl State {
         })
     }
 
+    fn loses_race(&mut self) -> bool {
+        let loses = self.lost_races > 0;
+        self.lost_races = self.lost_races.saturating_sub(1);
+        loses
+    }
+
     fn create(&mut self, path: &str, bytes: Bytes) -> Put {
-        if self.objects.contains_key(path) {
+        if self.loses_race() || self.objects.contains_key(path) {
             return Put::Exists;
         }
-        self.objects.insert(
-            path.to_owned(),
-            Object {
-                bytes,
-                durable: true,
-            },
-        );
+        self.keep(path, bytes, true);
         Put::Created
+    }
+
+    fn keep(&mut self, path: &str, bytes: Bytes, durable: bool) {
+        self.objects
+            .insert(path.to_owned(), Object { bytes, durable });
+    }
+
+    /// Objects below a folder, in order.
+    fn below(&self, prefix: &str) -> impl Iterator<Item = Entry> {
+        let folder = if prefix.is_empty() {
+            String::new()
+        } else {
+            format!("{prefix}/")
+        };
+        let from = self.objects.range(folder.clone()..);
+        from.take_while(move |(path, _)| path.starts_with(&folder))
+            .map(|(path, object)| Entry {
+                path: path.clone(),
+                bytes: object.bytes.len() as u64,
+            })
     }
 }
 
 impl Store for MemStore {
     fn put_if_absent(&self, path: &str, bytes: &[u8]) -> Result<Put, StoreError> {
         check(path)?;
-        self.operate("create", path, |s| {
+        self.operate(Call::PutIfAbsent, path, |s| {
             Ok(s.create(path, Bytes::copy_from_slice(bytes)))
+        })
+    }
+
+    fn swap(&self, path: &str, expected: Option<&Tag>, bytes: &[u8]) -> Result<Swap, StoreError> {
+        check(path)?;
+        self.operate(Call::Swap, path, |s| {
+            let present = s.objects.get(path).map(|object| tag_of(&object.bytes));
+            if s.loses_race() || present.as_ref() != expected {
+                return Ok(Swap::Changed);
+            }
+            s.keep(path, Bytes::copy_from_slice(bytes), true);
+            Ok(Swap::Done(tag_of(bytes)))
         })
     }
 
     fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
         check(path)?;
-        self.operate("replace", path, |s| {
-            let bytes = Bytes::copy_from_slice(bytes);
-            s.objects.insert(
-                path.to_owned(),
-                Object {
-                    bytes,
-                    durable: true,
-                },
-            );
+        self.operate(Call::Replace, path, |s| {
+            s.keep(path, Bytes::copy_from_slice(bytes), true);
             Ok(())
         })
     }
 
     fn get(&self, path: &str) -> Result<Bytes, StoreError> {
-        self.operate("read", path, |s| s.find(path).map(|o| o.bytes.clone()))
+        self.operate(Call::Get, path, |s| s.find(path).map(|o| o.bytes.clone()))
+    }
+
+    fn get_tagged(&self, path: &str) -> Result<Option<Tagged>, StoreError> {
+        self.operate(Call::GetTagged, path, |s| {
+            Ok(s.objects.get(path).map(|object| Tagged {
+                bytes: object.bytes.clone(),
+                tag: tag_of(&object.bytes),
+            }))
+        })
     }
 
     fn open(&self, path: &str) -> Result<Arc<dyn ReadAt>, StoreError> {
-        let bytes = self.operate("open", path, |s| s.find(path).map(|o| o.bytes.clone()))?;
-        Ok(Arc::new(bytes))
+        let bytes = self.operate(Call::Open, path, |s| s.find(path).map(|o| o.bytes.clone()))?;
+        let store = self.clone();
+        Ok(Arc::new(OpenObject { bytes, store }))
     }
 
     fn size(&self, path: &str) -> Result<Option<u64>, StoreError> {
-        self.operate("look at", path, |s| {
+        self.operate(Call::Size, path, |s| {
             Ok(s.objects.get(path).map(|o| o.bytes.len() as u64))
         })
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
-        self.operate("list", prefix, |s| {
-            let folder = if prefix.is_empty() {
-                String::new()
-            } else {
-                format!("{prefix}/")
-            };
-            let below = s.objects.range(folder.clone()..);
-            Ok(below
-                .take_while(|(path, _)| path.starts_with(&folder))
-                .map(|(path, o)| Entry {
-                    path: path.clone(),
-                    bytes: o.bytes.len() as u64,
-                })
-                .collect())
+        self.operate(Call::List, prefix, |s| Ok(s.below(prefix).collect()))
+    }
+
+    fn list_some(&self, prefix: &str, most: usize) -> Result<Vec<Entry>, StoreError> {
+        self.operate(Call::ListSome, prefix, |s| {
+            Ok(s.below(prefix).take(most).collect())
+        })
+    }
+
+    fn set_aside(&self, path: &str, to: &str) -> Result<bool, StoreError> {
+        check(to)?;
+        self.operate(Call::SetAside, path, |s| {
+            let bytes = s.find(path)?.bytes.clone();
+            s.keep(to, bytes, true);
+            s.objects.remove(path);
+            Ok(true)
         })
     }
 
     fn delete(&self, path: &str) -> Result<(), StoreError> {
-        self.operate("delete", path, |s| {
+        self.operate(Call::Delete, path, |s| {
             s.objects.remove(path);
             Ok(())
         })
@@ -221,21 +345,15 @@ impl Store for MemStore {
 
     fn stage(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
         check(path)?;
-        self.operate("stage", path, |s| {
-            let bytes = Bytes::copy_from_slice(bytes);
-            s.objects.insert(
-                path.to_owned(),
-                Object {
-                    bytes,
-                    durable: false,
-                },
-            );
+        self.operate(Call::Stage, path, |s| {
+            s.keep(path, Bytes::copy_from_slice(bytes), false);
             Ok(())
         })
     }
 
     fn sync_stage(&self, paths: &[&str]) -> Result<(), StoreError> {
-        self.operate("sync", paths.first().copied().unwrap_or_default(), |s| {
+        let first = paths.first().copied().unwrap_or_default();
+        self.operate(Call::SyncStage, first, |s| {
             for path in paths {
                 s.find(path)?;
                 s.objects
@@ -246,28 +364,51 @@ impl Store for MemStore {
         })
     }
 
+    fn staged(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.operate(Call::Staged, prefix, |s| {
+            Ok(s.below(prefix).map(|entry| entry.path).collect())
+        })
+    }
+
+    fn unstage(&self, path: &str) -> Result<(), StoreError> {
+        self.operate(Call::Unstage, path, |s| {
+            s.objects.remove(path);
+            Ok(())
+        })
+    }
+
+    fn tidy(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn publish(&self, from: &str, to: &str) -> Result<Put, StoreError> {
         check(to)?;
-        self.operate("publish", to, |s| {
+        self.operate(Call::Publish, to, |s| {
             let bytes = s.find(from)?.bytes.clone();
             Ok(s.create(to, bytes))
         })
     }
 }
 
-impl ReadAt for Bytes {
+struct OpenObject {
+    bytes: Bytes,
+    store: MemStore,
+}
+
+impl ReadAt for OpenObject {
     fn size(&self) -> u64 {
-        self.len() as u64
+        self.bytes.len() as u64
     }
 
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        *self.store.lock().calls.entry(Call::ReadAt).or_default() += 1;
         let end = || io::Error::from(io::ErrorKind::UnexpectedEof);
         let start = usize::try_from(offset).map_err(|_| end())?;
         let stop = start
             .checked_add(len)
-            .filter(|stop| *stop <= self.len())
+            .filter(|stop| *stop <= self.bytes.len())
             .ok_or_else(end)?;
-        Ok(self.slice(start..stop))
+        Ok(self.bytes.slice(start..stop))
     }
 }
 
@@ -292,6 +433,23 @@ mod tests {
             .map(|e| e.path)
             .collect();
         assert_eq!(left, ["c", "s/a"]);
+    }
+
+    #[test]
+    fn only_the_object_that_was_read_is_replaced() {
+        let store = MemStore::new();
+        let Swap::Done(first) = store.swap("a", None, b"1").unwrap() else {
+            panic!("there was none");
+        };
+        assert_eq!(store.swap("a", None, b"2").unwrap(), Swap::Changed);
+        assert!(matches!(
+            store.swap("a", Some(&first), b"2").unwrap(),
+            Swap::Done(_)
+        ));
+        assert_eq!(store.swap("a", Some(&first), b"3").unwrap(), Swap::Changed);
+        let found = store.get_tagged("a").unwrap().unwrap();
+        assert_eq!(&found.bytes[..], b"2");
+        assert_eq!(store.get_tagged("b").unwrap(), None);
     }
 
     #[test]

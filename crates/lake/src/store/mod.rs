@@ -1,18 +1,24 @@
 //! Where the lake's objects live: a folder on disk, memory for tests, an object store later.
 //!
-//! Every object is written once and whole. What makes the lake exact is one operation, creating an
-//! object only if nothing bears its name ([`Store::put_if_absent`], [`Store::publish`]); all else
-//! may be repeated freely. Paths are relative, separated by `/`, without `.` or `..`.
+//! Objects of tables and logs are written once and whole. Two operations make the lake exact:
+//! creating an object only if nothing bears its name ([`Store::put_if_absent`],
+//! [`Store::publish`]), and replacing one only if it is still the one that was read
+//! ([`Store::swap`]). All else may be repeated freely. Paths are relative, separated by `/`, without
+//! `.` or `..`.
+//!
+//! The stage is a local folder in every store: staged files are durable before the journal's plan
+//! names them, and looking through them is no request to a service.
 
 mod local;
 mod mem;
+mod swap;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 pub use local::LocalStore;
-pub use mem::MemStore;
+pub use mem::{Call, MemStore};
 
 /// Outcome of creating an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +36,28 @@ pub struct Entry {
     pub path: String,
     /// Its size.
     pub bytes: u64,
+}
+
+/// Names the content of an object. Objects of equal tags have equal bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag(String);
+
+/// An object with its tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tagged {
+    /// The whole object.
+    pub bytes: Bytes,
+    /// To be given to [`Store::swap`].
+    pub tag: Tag,
+}
+
+/// Outcome of replacing an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Swap {
+    /// The object is ours and durable, and bears this tag.
+    Done(Tag),
+    /// The object is not the expected one; it was left alone.
+    Changed,
 }
 
 /// Why a store refused.
@@ -84,6 +112,16 @@ pub trait Store: Send + Sync {
     /// [`StoreError::Io`]; the object may exist nevertheless.
     fn put_if_absent(&self, path: &str, bytes: &[u8]) -> Result<Put, StoreError>;
 
+    /// Replaces `path` if it is still the object of the tag `expected`; creates it if that is `None`
+    /// and there is none. Readers see the old object or the new one. Durable when it returns `Done`.
+    ///
+    /// The tag is one of content: an object that was replaced and then brought back as it was
+    /// counts as the same.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; the object may be replaced nevertheless.
+    fn swap(&self, path: &str, expected: Option<&Tag>, bytes: &[u8]) -> Result<Swap, StoreError>;
+
     /// Creates or replaces `path`. Readers see the old object or the new one. Durable when it
     /// returns. Only for hints and summaries that may be overwritten: `catalog.json`,
     /// `_last_checkpoint`.
@@ -97,6 +135,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::Missing`], [`StoreError::Io`].
     fn get(&self, path: &str) -> Result<Bytes, StoreError>;
+
+    /// The whole object with its tag, `None` if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn get_tagged(&self, path: &str) -> Result<Option<Tagged>, StoreError>;
 
     /// Opens an object to read parts of it.
     ///
@@ -116,6 +160,20 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::Io`].
     fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError>;
+
+    /// As [`Store::list`], but `most` objects at most, and one request to a service: tells whether
+    /// there is anything.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn list_some(&self, prefix: &str, most: usize) -> Result<Vec<Entry>, StoreError>;
+
+    /// Gives an object of the lake the name `to`, which nothing bears, so that readers who list
+    /// folders meet it no more. `false`: this store cannot move, and the object stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Missing`].
+    fn set_aside(&self, path: &str, to: &str) -> Result<bool, StoreError>;
 
     /// Removes an object; one that is not there is no error. Not durable by itself: after a power
     /// cut it may be back.
@@ -137,12 +195,36 @@ pub trait Store: Send + Sync {
     /// [`StoreError::Io`], [`StoreError::Missing`].
     fn sync_stage(&self, paths: &[&str]) -> Result<(), StoreError>;
 
+    /// Paths of all files of the stage below the folder `prefix`, sorted.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn staged(&self, prefix: &str) -> Result<Vec<String>, StoreError>;
+
+    /// Removes a file of the stage; one that is not there is no error.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn unstage(&self, path: &str) -> Result<(), StoreError>;
+
+    /// Removes what writes that were cut off left under no name of the lake. Leaves alone what a
+    /// living process uses.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn tidy(&self) -> Result<(), StoreError>;
+
     /// Gives the object staged at `from` the name `to` as well, unless `to` exists. Durable when
     /// it returns. A store without links uploads the staged bytes.
     ///
     /// # Errors
     /// [`StoreError::Io`]; [`StoreError::Missing`] if nothing is staged at `from`.
     fn publish(&self, from: &str, to: &str) -> Result<Put, StoreError>;
+}
+
+/// The tag of an object with these bytes.
+fn tag_of(bytes: &[u8]) -> Tag {
+    Tag(crate::plan::Sha256::of(bytes).to_string())
 }
 
 /// Refuses what is no path within the lake.

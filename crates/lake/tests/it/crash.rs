@@ -1,9 +1,11 @@
 //! A crash at every operation of a flush, on either side of it, with and without a power cut.
 
+use headwater_lake::guard::guard;
 use headwater_lake::{EpochState, Lake, LakeError, MemStore, Plan, Rows, Settings, Store, Table};
 
 use crate::help::{
-    JOURNAL, epoch, flush, flush_of, gap, objects, open, push_batches, read, sample, stream,
+    JOURNAL, claim, epoch, flush, flush_of, gap, objects, open, push_batches, read, sample, stream,
+    takeover,
 };
 use headwater_proto::ids::JournalId;
 use headwater_proto::sample::Value;
@@ -22,6 +24,14 @@ fn rows_of(seqs: std::ops::Range<u64>) -> Rows {
     rows
 }
 
+/// Each flush writes checkpoints and marks.
+fn settings() -> Settings {
+    Settings {
+        checkpoint_versions: 1,
+        ..Settings::default()
+    }
+}
+
 /// What the collector does from its cursor on; `kept` is its journal's last plan.
 fn carry_on(
     store: &MemStore,
@@ -29,7 +39,7 @@ fn carry_on(
     rows: &Rows,
     positions: (u64, u64),
 ) -> Result<(), LakeError> {
-    let mut lake = Lake::open(store.clone(), Settings::default())?;
+    let mut lake = Lake::open(store.clone(), settings(), &claim())?;
     lake.recover(JOURNAL, kept.as_ref())?;
     if lake.cursor(JOURNAL) != Some(positions.1) {
         let plan = lake.stage(&flush_of(positions, rows))?;
@@ -39,6 +49,14 @@ fn carry_on(
         lake.finish(&plan)?;
     }
     Ok(())
+}
+
+/// Owner, head and marks agree with the logs.
+fn expect_sound(store: &MemStore, what: &str) {
+    let found = guard(store).unwrap();
+    assert_eq!(found.faults, [], "{what}");
+    assert_eq!(found.orphans, Vec::<String>::new(), "{what}");
+    assert!(store.get(headwater_lake::HEAD_PATH).is_ok(), "{what}");
 }
 
 #[test]
@@ -84,37 +102,47 @@ fn rows_are_there_once_whatever_operation_a_crash_cuts_off() {
                     );
                 }
                 assert_eq!(objects(&store), objects(&whole), "{what}");
+                expect_sound(&store, &what);
             }
         }
     }
 }
 
 #[test]
-fn a_published_file_without_a_plan_is_deleted_before_serving() {
+fn a_published_file_without_a_plan_is_set_aside_after_the_takeover() {
     let store = MemStore::new();
-    let lake = open(&store);
+    let mut lake = open(&store);
     let plan = lake.stage(&flush_of((0, 9), &rows_of(0..5))).unwrap();
     lake.publish(&plan).unwrap();
     // The journal was lost with its plan; the new one has another id.
-    let mut lake = open(&store);
-    lake.recover(JournalId(0xdef), None).unwrap();
-    assert_eq!(
-        objects(&store).len(),
-        8,
-        "files of another journal may be in flight"
-    );
-    lake.sweep().unwrap();
-    assert_eq!(objects(&store).len(), 0);
-    // A committed one stays.
-    flush(&mut lake, (0, 9), &rows_of(0..5));
-    lake.sweep().unwrap();
-    assert_eq!(objects(&store).len(), 4);
+    let journal = JournalId(0xdef);
+    let mut lake = Lake::open(store.clone(), Settings::default(), &takeover(journal)).unwrap();
+    lake.recover(journal, None).unwrap();
+    assert_eq!(objects(&store).len(), 8, "staged, and published");
+    assert_eq!(guard(&store).unwrap().orphan_count, 4);
+    let swept = lake.sweep().unwrap();
+    assert_eq!(swept.set_aside, plan.paths().collect::<Vec<_>>());
+    assert_eq!((swept.orphans, swept.left.len()), (4, 0));
+    assert_eq!(store.list("_headwater/stage").unwrap(), []);
+    assert_eq!(store.list("_headwater/orphans").unwrap().len(), 4);
+    assert_eq!(store.list("samples/hot").unwrap(), []);
+    assert_eq!(guard(&store).unwrap().orphan_count, 0);
+    // A committed one stays, and so does what this owner itself has published.
+    let rows = rows_of(0..5);
+    let mut other = flush_of((0, 9), &rows);
+    other.journal = journal;
+    let plan = lake.stage(&other).unwrap();
+    lake.publish(&plan).unwrap();
+    assert_eq!(lake.sweep().unwrap().orphans, 0);
+    lake.commit(&plan).unwrap();
+    assert_eq!(lake.sweep().unwrap().orphans, 0);
+    assert_eq!(read(&store, Table::Samples).len(), 11);
 }
 
 #[test]
 fn a_name_that_holds_other_bytes_stops_the_journal() {
     let store = MemStore::new();
-    let lake = open(&store);
+    let mut lake = open(&store);
     let plan = lake.stage(&flush_of((0, 9), &rows_of(0..5))).unwrap();
     store
         .put_if_absent(&plan.paths().next().unwrap(), b"other")

@@ -4,7 +4,9 @@ use headwater_lake::guard::guard;
 use headwater_lake::{Encoding, Lake, MemStore, Rows, Settings, Store, Table};
 use headwater_proto::sample::Value;
 
-use crate::help::{MIDNIGHT_US, epoch, flush, gap, open, push_batches, read, sample, stream};
+use crate::help::{
+    MIDNIGHT_US, claim, epoch, flush, gap, open, push_batches, read, sample, stream,
+};
 
 #[test]
 fn every_value_comes_back_bit_for_bit() {
@@ -105,7 +107,7 @@ fn files_of_both_encodings_keep_every_promise() {
             encoding,
             ..Settings::default()
         };
-        let mut lake = Lake::open(store.clone(), settings).unwrap();
+        let mut lake = Lake::open(store.clone(), settings, &claim()).unwrap();
         flush(&mut lake, (0, 9), &large_rows());
         let found = guard(&store).unwrap();
         assert_eq!(found.faults, [], "{encoding:?}");
@@ -142,7 +144,7 @@ fn the_guard_notices_a_row_under_the_wrong_date() {
 fn the_same_rows_give_the_same_bytes() {
     let plan_of = || {
         let store = MemStore::new();
-        let lake = open(&store);
+        let mut lake = open(&store);
         lake.stage(&crate::help::flush_of((4, 5), &large_rows()))
             .unwrap()
     };

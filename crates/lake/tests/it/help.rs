@@ -6,8 +6,8 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
 use headwater_lake::{
-    EpochRow, EpochState, Flush, GapRow, Lake, MemStore, Plan, Rows, SampleRow, Settings, Store,
-    Table, TimeClass,
+    Claim, EpochRow, EpochState, Flush, GapRow, Lake, MemStore, Plan, Rows, SampleRow, Settings,
+    Store, Table, TimeClass,
 };
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
 use headwater_proto::sample::Value;
@@ -86,8 +86,20 @@ pub(crate) fn epoch(stream: &Stream, next: u64, state: EpochState) -> EpochRow {
     }
 }
 
+pub(crate) fn claim() -> Claim {
+    Claim::new(JOURNAL, MIDNIGHT_US)
+}
+
+/// A claim of another journal, which waits for nobody.
+pub(crate) fn takeover(journal: JournalId) -> Claim {
+    Claim {
+        take_over: true,
+        ..Claim::new(journal, MIDNIGHT_US + 1)
+    }
+}
+
 pub(crate) fn open(store: &MemStore) -> Lake<MemStore> {
-    Lake::open(store.clone(), Settings::default()).unwrap()
+    Lake::open(store.clone(), Settings::default(), &claim()).unwrap()
 }
 
 /// All four steps.
@@ -107,6 +119,7 @@ pub(crate) fn flush_of(positions: (u64, u64), rows: &Rows) -> Flush<'_> {
         last_pos,
         at_us: MIDNIGHT_US,
         rows,
+        sinks: &[],
     }
 }
 

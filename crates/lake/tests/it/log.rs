@@ -1,10 +1,10 @@
 //! The commit log: races, checkpoints, marks.
 
-use headwater_lake::delta::{CHECKPOINT_VERSIONS, Log};
-use headwater_lake::{LocalStore, MemStore, Rows, Store, Table};
+use headwater_lake::delta::CHECKPOINT_VERSIONS;
+use headwater_lake::{Claim, Lake, LakeError, LocalStore, MemStore, Rows, Settings, Store, Table};
 use headwater_proto::ids::JournalId;
 
-use crate::help::{JOURNAL, flush, flush_of, open, push_batches, read};
+use crate::help::{JOURNAL, MIDNIGHT_US, flush, flush_of, open, push_batches, read};
 
 fn one_batch(seq: u64) -> Rows {
     let mut rows = Rows::new();
@@ -13,65 +13,67 @@ fn one_batch(seq: u64) -> Rows {
 }
 
 #[test]
-fn two_writers_that_race_for_a_version_both_commit() {
+fn commits_of_a_command_stand_between_those_of_the_owner() {
     let store = MemStore::new();
-    let (mut ours, mut theirs) = (open(&store), open(&store));
-    let their_journal = JournalId(2);
-    for round in 0..5 {
-        let rows = one_batch(round);
-        let mut flush_of_theirs = flush_of((round, round), &rows);
-        flush_of_theirs.journal = their_journal;
-        let (plan, their_plan) = (
-            ours.stage(&flush_of((round, round), &rows)).unwrap(),
-            theirs.stage(&flush_of_theirs).unwrap(),
-        );
-        ours.publish(&plan).unwrap();
-        theirs.publish(&their_plan).unwrap();
-        theirs.commit(&their_plan).unwrap();
-        ours.commit(&plan).unwrap();
-        ours.commit(&plan).unwrap();
+    let mut lake = open(&store);
+    for day in 0..3 {
+        let mut rows = one_batch(day);
+        let mut old = crate::help::sample("old", day, 0, headwater_proto::sample::Value::I64(1));
+        old.ts_us -= 86_400_000_000;
+        rows.push_sample(&old).unwrap();
+        let plan = lake.stage(&flush_of((day, day), &rows)).unwrap();
+        lake.publish(&plan).unwrap();
+        // It removes what came to the day before, and names it in a gap.
+        headwater_lake::prune::prune(&store, 1, MIDNIGHT_US).unwrap();
+        lake.commit(&plan).unwrap();
+        lake.commit(&plan).unwrap();
     }
-    assert_eq!(read(&store, Table::Samples).len(), 20);
-    let log = Log::load(&store, Table::Samples).unwrap();
-    assert_eq!(log.version(), Some(10));
-    assert_eq!(
-        (
-            log.mark(&JOURNAL.to_string()),
-            log.mark(&their_journal.to_string())
-        ),
-        (Some(4), Some(4))
-    );
+    assert_eq!(read(&store, Table::Samples).len(), 2 * 3 + 1);
+    assert_eq!(lake.log(Table::Samples).version(), Some(3 + 2));
+    lake.write_catalog().unwrap();
+    let found = headwater_lake::guard::guard(&store).unwrap();
+    assert_eq!(found.faults, []);
+    assert_eq!(found.rows, 7 + 2);
 }
 
 #[test]
-fn a_thread_each_on_a_real_folder_lose_nothing() {
+fn of_several_collectors_on_a_real_folder_one_writes_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
-    std::thread::scope(|scope| {
-        for journal in 1..4 {
-            let root = dir.path();
-            scope.spawn(move || {
-                let store = LocalStore::new(root).unwrap();
-                let mut lake = headwater_lake::Lake::open(store, Default::default()).unwrap();
-                for round in 0..5 {
-                    let rows = one_batch(round);
-                    let mut flush = flush_of((round, round), &rows);
-                    flush.journal = JournalId(journal);
-                    let plan = lake.stage(&flush).unwrap();
-                    lake.publish(&plan).unwrap();
-                    lake.commit(&plan).unwrap();
-                    lake.finish(&plan).unwrap();
-                }
-            });
-        }
+    let turns: u64 = std::thread::scope(|scope| {
+        let collectors: Vec<_> = (1..4)
+            .map(|journal| {
+                let root = dir.path();
+                scope.spawn(move || {
+                    let claim = Claim::new(JournalId(journal), MIDNIGHT_US);
+                    let mut turns = 0;
+                    for round in 0..5 {
+                        let store = LocalStore::new(root).unwrap();
+                        let mut lake = match Lake::open(store, Settings::default(), &claim) {
+                            Ok(lake) => lake,
+                            Err(LakeError::Owned { .. } | LakeError::Fenced { .. }) => continue,
+                            Err(error) => panic!("{error}"),
+                        };
+                        let rows = one_batch(round);
+                        let mut flush = flush_of((round, round), &rows);
+                        flush.journal = JournalId(journal);
+                        let plan = lake.stage(&flush).unwrap();
+                        lake.publish(&plan).unwrap();
+                        lake.commit(&plan).unwrap();
+                        lake.finish(&plan).unwrap();
+                        lake.release(MIDNIGHT_US).unwrap();
+                        turns += 1;
+                    }
+                    turns
+                })
+            })
+            .collect();
+        collectors.into_iter().map(|c| c.join().unwrap()).sum()
     });
+    assert!(turns > 0);
     let store = LocalStore::new(dir.path()).unwrap();
-    let log = Log::load(&store, Table::Samples).unwrap();
-    assert_eq!(log.version(), Some(15));
-    assert_eq!(
-        log.marks().map(|(_, mark)| mark).collect::<Vec<_>>(),
-        [4, 4, 4]
-    );
-    assert_eq!(headwater_lake::guard::guard(&store).unwrap().rows, 30);
+    let found = headwater_lake::guard::guard(&store).unwrap();
+    assert_eq!(found.faults, []);
+    assert_eq!(found.rows, 2 * turns);
 }
 
 #[test]

@@ -2,7 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod audit;
+mod calls;
 mod crash;
+mod fence;
 mod format;
 mod help;
 mod log;
+mod state;
+mod turns;

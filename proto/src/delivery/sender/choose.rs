@@ -6,7 +6,7 @@ use crate::delivery::held::Held;
 use crate::ids::{Epoch, Lane, SeqRange};
 use crate::time::Millis;
 
-impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
+impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, FLIGHTS, N> {
     pub(super) fn next_publish(&self, now: Millis) -> Option<Command> {
         if !self.open || self.paused_until > now || self.flights.is_full() || self.credit == 0 {
             return None;

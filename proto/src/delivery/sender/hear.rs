@@ -6,8 +6,12 @@ use crate::ids::{Epoch, Lane, SeqRange};
 use crate::message::{Ack, MAX_PAGES, Mark, PROTOCOL, Reject, RejectReason, Welcome};
 use crate::time::Millis;
 
-impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
-    pub(super) fn welcome(&mut self, welcome: &Welcome, now: Millis) -> Result<(), DeliveryError> {
+impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, FLIGHTS, N> {
+    pub(super) fn welcome(
+        &mut self,
+        welcome: &Welcome<N>,
+        now: Millis,
+    ) -> Result<(), DeliveryError> {
         if welcome.origin != self.origin {
             return Err(DeliveryError::Foreign);
         }
@@ -68,7 +72,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
         }
     }
 
-    pub(super) fn ack(&mut self, ack: &Ack, now: Millis) -> Result<(), DeliveryError> {
+    pub(super) fn ack(&mut self, ack: &Ack<N>, now: Millis) -> Result<(), DeliveryError> {
         if ack.origin != self.origin {
             return Err(DeliveryError::Foreign);
         }
@@ -139,7 +143,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Sender<EPOCHS, FLIGHTS> {
         }
     }
 
-    pub(super) fn reject(&mut self, reject: &Reject, now: Millis) -> Result<(), DeliveryError> {
+    pub(super) fn reject(&mut self, reject: &Reject<N>, now: Millis) -> Result<(), DeliveryError> {
         if reject.origin != self.origin {
             return Err(DeliveryError::Foreign);
         }

@@ -97,6 +97,16 @@ pub(crate) fn all() -> Vec<Spec> {
             make,
         });
     };
+    ours(&mut add);
+    numbers_and_rows(&mut add);
+    documents_and_files(&mut add);
+    specs
+}
+
+/// Takes a codec's name, whether it is ours, its note, and how it is made.
+type Add<'a> = dyn FnMut(&'static str, bool, &'static str, Make) + 'a;
+
+fn ours(add: &mut Add<'_>) {
     add(
         SENT,
         true,
@@ -112,6 +122,10 @@ pub(crate) fn all() -> Vec<Spec> {
         let encoder = Encoder::with_back_end(&s.schema, BackEnd::Varint);
         Ok(Box::new(Headwater::new(&s.schema, encoder)))
     });
+}
+
+/// Codecs of columns and rows.
+fn numbers_and_rows(add: &mut Add<'_>) {
     add("pco", false, "wrapped form, level 8; see `columns`", |s| {
         Ok(Box::new(Plain(Pco(&s.shape))))
     });
@@ -142,6 +156,10 @@ pub(crate) fn all() -> Vec<Spec> {
             Ok(Box::new(Wrapped::new(Postcard(&s.shape), zstd)))
         },
     );
+}
+
+/// Formats that telemetry is sent and kept in.
+fn documents_and_files(add: &mut Add<'_>) {
     add(
         "line protocol + gzip",
         false,
@@ -191,5 +209,4 @@ pub(crate) fn all() -> Vec<Spec> {
     add("Parquet + zstd 3", false, "a whole file per batch", |s| {
         Ok(Box::new(Plain(ParquetFile::new(&s.shape)?)))
     });
-    specs
 }

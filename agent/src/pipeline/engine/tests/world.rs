@@ -70,7 +70,7 @@ impl Collector {
         (0..pages)
             .map(|page| {
                 let welcome = Welcome {
-                    version: 1,
+                    version: headwater_proto::message::PROTOCOL,
                     origin: hello.origin.clone(),
                     nonce: hello.nonce,
                     page: page as u8,

@@ -11,17 +11,11 @@
 //!
 //! Its name is the first 8 bytes of their SHA-256: a collector sees a handful in its life.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
 use headwater_payload::{Format, Rules, TimeFormat, TimeRule, Unit, Zone};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-
-use super::time::TimeWindow;
-use crate::pipeline::envelope::Decoder;
-use crate::pipeline::pattern::Pattern;
 
 /// The version of the rule sets that this build writes and reads.
 const VERSION: u8 = 1;
@@ -32,7 +26,7 @@ pub const DECODERS: u16 = 1;
 
 /// Most bytes of a rule set: it stands in each segment and in each snapshot of a journal. A rule takes
 /// some 10 bytes beside the names in it, and there are at most
-/// [`MAX_PATTERNS`](crate::pipeline::pattern::MAX_PATTERNS).
+/// [`MAX_PATTERNS`](super::pattern::MAX_PATTERNS).
 pub const MAX_RULES_BYTES: usize = 64 << 10;
 
 /// Name of a rule set.
@@ -60,6 +54,40 @@ impl fmt::Debug for RulesId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
+}
+
+/// Which times are believed, against the time of receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeWindow {
+    /// Oldest age in microseconds; `None` takes any.
+    pub max_late_us: Option<i64>,
+    /// Furthest ahead in microseconds.
+    pub max_ahead_us: i64,
+}
+
+impl Default for TimeWindow {
+    fn default() -> Self {
+        const HOUR_US: i64 = 3_600 * 1_000_000;
+        Self {
+            max_late_us: Some(30 * 24 * HOUR_US),
+            max_ahead_us: HOUR_US,
+        }
+    }
+}
+
+/// How the payload of a plain publish becomes samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Decoder {
+    /// JSON objects; their numbers, booleans and texts are metrics by name.
+    Json,
+    /// One number, boolean or text.
+    Number,
+    /// InfluxDB line protocol.
+    Line,
+    /// Comma-separated values with a header.
+    Csv,
+    /// JSON if it looks like it, otherwise one value.
+    Detect,
 }
 
 /// Where the time of a JSON message or a CSV row stands.
@@ -160,7 +188,7 @@ impl PlainRule {
         }
     }
 
-    pub(super) const fn format(&self) -> Format {
+    pub(crate) const fn format(&self) -> Format {
         match self.decoder {
             Decoder::Json => Format::Json,
             Decoder::Number => Format::Number,
@@ -173,7 +201,7 @@ impl PlainRule {
     /// The rules of one publish.
     ///
     /// - `metric`: what its topic names, or empty.
-    pub(super) fn rules<'a>(&'a self, metric: &'a str) -> Rules<'a> {
+    pub(crate) fn rules<'a>(&'a self, metric: &'a str) -> Rules<'a> {
         let time = match &self.time {
             PlainTime::Auto => TimeRule::Auto,
             PlainTime::Ignore => TimeRule::Ignore,
@@ -224,13 +252,13 @@ pub enum RulesError {
 }
 
 impl RuleSet {
-    /// The rules of `patterns` and `window`.
+    /// The rules of patterns, in their order, and `window`.
     #[must_use]
-    pub fn new(patterns: &[Pattern], window: TimeWindow) -> Self {
+    pub const fn new(plain: Vec<PlainRule>, window: TimeWindow) -> Self {
         Self {
             decoders: DECODERS,
             window,
-            plain: patterns.iter().map(Pattern::rule).cloned().collect(),
+            plain,
         }
     }
 
@@ -260,39 +288,14 @@ impl RuleSet {
     }
 }
 
-/// The rule sets that a segment has told.
-#[derive(Debug, Default)]
-pub(super) struct RuleBook(BTreeMap<RulesId, Arc<RuleSet>>);
-
-impl RuleBook {
-    /// Takes in a rule set; what does not decode stays unknown.
-    pub(super) fn learn(&mut self, bytes: &[u8]) {
-        if let Ok(set) = RuleSet::decode(bytes) {
-            self.0.insert(RulesId::of(bytes), Arc::new(set));
-        }
-    }
-
-    pub(super) fn get(&self, id: RulesId) -> Option<Arc<RuleSet>> {
-        self.0.get(&id).cloned()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::pipeline::pattern::MAX_PATTERNS;
 
     fn set(count: usize) -> RuleSet {
-        let pattern = Pattern::new("a/{device}", Decoder::Json).unwrap();
-        RuleSet::new(&vec![pattern; count], TimeWindow::default())
+        let rules = vec![PlainRule::new(Decoder::Json); count];
+        RuleSet::new(rules, TimeWindow::default())
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Checkpoints of a commit log: its state at one version as one Parquet file, so that neither this
+//! Core: checkpoints of a commit log: its state at one version as one Parquet file, so that neither this
 //! crate nor another reader replays the log from its beginning.
 //!
 //! Written and read as streams: a table of half a million files passes through in batches.
@@ -19,7 +19,8 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
 
-use crate::delta::{Add, Log, LogError, log_dir, schema_string, table_id};
+use super::LogError;
+use super::version::{Add, log_dir, schema_string, table_id};
 use crate::parquet::CREATED_BY;
 use crate::read::{Columns, ReadError, Reader, cell, text};
 use crate::schema::Table;
@@ -59,22 +60,32 @@ pub(crate) fn newest(store: &dyn Store, table: Table) -> Result<Option<u64>, Log
     let Ok(hint) = serde_json::from_slice::<Hint>(&hint) else {
         return Ok(None);
     };
-    let usable = hint.parts.is_none() && store.size(&path(table, hint.version))?.is_some();
+    let usable = hint.parts.is_none() && exists(store, table, hint.version)?;
     Ok(usable.then_some(hint.version))
 }
 
-/// Writes the checkpoint of `version`, the newest of `log`, and points to it.
-pub(crate) fn write(store: &dyn Store, log: &Log, version: u64) -> Result<(), LogError> {
-    let table = log.table();
+/// Whether there is a checkpoint of `version`.
+pub(crate) fn exists(store: &dyn Store, table: Table, version: u64) -> Result<bool, LogError> {
+    Ok(store.size(&path(table, version))?.is_some())
+}
+
+/// Writes the checkpoint of a table at `version` and points to it.
+///
+/// - `txns`: every application and its version.
+/// - `files`: visits the files of the table as of that version.
+pub(crate) fn write<'a>(
+    store: &dyn Store,
+    table: Table,
+    version: u64,
+    txns: impl Iterator<Item = (&'a str, u64)>,
+    files: impl FnOnce(&mut dyn FnMut(Add) -> Result<(), LogError>) -> Result<(), LogError>,
+) -> Result<(), LogError> {
     let damaged = |what: String| LogError::Damaged {
         path: path(table, version),
         what,
     };
     let mut rows = vec![Row::Protocol, Row::MetaData(table)];
-    rows.extend(
-        log.marks()
-            .map(|(app, mark)| Row::Txn(app.to_owned(), mark)),
-    );
+    rows.extend(txns.map(|(app, mark)| Row::Txn(app.to_owned(), mark)));
     let first = batch(&rows).map_err(|error| damaged(error.to_string()))?;
     let level = ZstdLevel::try_new(3).expect("zstd knows level 3");
     let properties = WriterProperties::builder()
@@ -94,7 +105,7 @@ pub(crate) fn write(store: &dyn Store, log: &Log, version: u64) -> Result<(), Lo
         Ok::<(), LogError>(())
     };
     rows.clear();
-    log.files(store, |add| {
+    files(&mut |add| {
         rows.push(Row::Add(add));
         if rows.len() == BATCH_ROWS {
             write_rows(&mut rows)
@@ -115,13 +126,13 @@ pub(crate) fn write(store: &dyn Store, log: &Log, version: u64) -> Result<(), Lo
     Ok(store.replace(&format!("{}/_last_checkpoint", log_dir(table)), &hint)?)
 }
 
-/// The marks in a checkpoint.
-pub(crate) fn marks(
+/// Every application in a checkpoint and its version.
+pub(crate) fn read_txns(
     store: &dyn Store,
     table: Table,
     version: u64,
 ) -> Result<Vec<(String, u64)>, LogError> {
-    let mut marks = Vec::new();
+    let mut txns = Vec::new();
     read::<LogError>(store, table, version, "txn", |columns, txn| {
         let (apps, versions) = (
             field_text(columns, txn, "appId")?,
@@ -129,12 +140,12 @@ pub(crate) fn marks(
         );
         for row in (0..txn.len()).filter(|row| txn.is_valid(*row)) {
             if let (Some(app), Some(mark)) = (text(apps, row), cell(versions, row)) {
-                marks.push((app.to_owned(), mark.cast_unsigned()));
+                txns.push((app.to_owned(), mark.cast_unsigned()));
             }
         }
         Ok(())
     })?;
-    Ok(marks)
+    Ok(txns)
 }
 
 /// Visits the files in a checkpoint.

@@ -2,7 +2,12 @@
 //!
 //! Checked per file that the log names: its size; the columns with their order, types and
 //! nullability; the encodings and the compression; the declared sort, and that the rows keep it;
-//! that each row's UTC date is its `dt`; the stats in the log; the constant `created_by`.
+//! that each row's UTC date is its `dt`; the stats in the log; the constant `created_by`. Then
+//! whether owner, head and marks agree with the logs, and which files no commit can name.
+
+mod state;
+
+use std::collections::BTreeMap;
 
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
@@ -13,7 +18,8 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde::Serialize;
 
 use crate::date::{date_text, day_of};
-use crate::delta::{Add, Log, LogError};
+use crate::delta::{Add, LogError, Tally};
+use crate::head::load_logs;
 use crate::parquet::{CREATED_BY, TINY_ROWS};
 use crate::read::{Chunks, Columns, Reader, text};
 use crate::schema::{Encoding, Table};
@@ -44,6 +50,12 @@ pub struct Guarded {
     pub faults: Vec<Fault>,
     /// Broken promises in all.
     pub fault_count: u64,
+    /// Files that an earlier owner published and that no commit can name any more, the first 1,000.
+    /// No fault: readers of the log never see them. Readers who list folders do; such a file may be
+    /// moved away.
+    pub orphans: Vec<String>,
+    /// Those in all.
+    pub orphan_count: u64,
 }
 
 impl Guarded {
@@ -64,10 +76,14 @@ impl Guarded {
 /// [`LogError`].
 pub fn guard(store: &dyn Store) -> Result<Guarded, LogError> {
     let mut found = Guarded::default();
-    for table in Table::ALL {
-        let log = Log::load(store, table)?;
+    let objects = state::Objects::read(store)?;
+    let logs = load_logs(store, Table::ALL)?;
+    let mut tallies = BTreeMap::new();
+    for log in &logs {
+        let (table, mut tally) = (log.table(), Tally::default());
         log.files::<LogError>(store, |add| {
             let path = format!("{}/{}", table.name(), add.path);
+            tally.add(table, &add);
             found.files += 1;
             found.bytes += add.bytes;
             if let Err(what) = file(store, table, &add, &path, &mut found) {
@@ -75,7 +91,9 @@ pub fn guard(store: &dyn Store) -> Result<Guarded, LogError> {
             }
             Ok(())
         })?;
+        tallies.insert(table, tally);
     }
+    objects.check(store, &logs, &tallies, &mut found)?;
     Ok(found)
 }
 

@@ -1,0 +1,360 @@
+//! What `--check` looks at beyond the text of a configuration: whether this machine has the files,
+//! folders, programs and addresses that it names.
+//!
+//! A fault is what cannot work until somebody mends it. A warning is what may come right by itself:
+//! a file that does not exist yet, an address that the running agent holds.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use headwater_program::faults::Faults;
+use headwater_program::listen::{Protocol, holder};
+use headwater_program::output::complain;
+use headwater_proto::text::MAX_DICTIONARY_BYTES;
+
+use crate::config::{Config, Endpoint, FileSource, ReplaySource, SourceKind};
+use crate::pipeline::text;
+
+/// What was found, a line each, beginning with the key it is about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// What cannot work.
+    pub faults: Vec<String>,
+    /// What does not work now.
+    pub warnings: Vec<String>,
+}
+
+/// Checks a configuration's text, and what it names on this machine. Warnings go to standard error.
+///
+/// # Errors
+/// [`Faults`]: every one.
+pub fn check(text: &str, host_name: &str) -> Result<(), Faults> {
+    let (config, mut faults) = Config::parse_leniently(text, host_name);
+    let found = config.as_ref().map(examine).unwrap_or_default();
+    for warning in &found.warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    faults.extend(found.faults);
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(Faults(faults))
+    }
+}
+
+/// Looks at everything that `config` names on this machine.
+#[must_use]
+pub fn examine(config: &Config) -> Findings {
+    let mut found = Findings::default();
+    if let Some((_, path)) = &config.collector.login
+        && let Err(error) = password(path)
+    {
+        found.fault("collector.password_file", path.display(), &error);
+    }
+    if let Some(path) = &config.dictionary
+        && let Err(error) = dictionary(path)
+    {
+        found.fault("text.dictionary", path.display(), &error);
+    }
+    for source in &config.sources {
+        let name = &source.name;
+        match &source.kind {
+            SourceKind::File(file) => found.file(name, file),
+            SourceKind::Replay(replay) => found.replay(name, replay),
+            SourceKind::Exec(exec) => {
+                if let Some(program) = exec.command.first().filter(|program| !program.is_empty())
+                    && let Err(why) = executable(program, env::var_os("PATH").as_deref())
+                {
+                    found.fault(&format!("exec.{name}.command"), program, &why);
+                }
+            }
+            SourceKind::Lines(lines) => found.endpoint(name, &lines.listen),
+            SourceKind::Host(_) | SourceKind::Generator(_) => {}
+        }
+    }
+    found
+}
+
+/// The password in a file, without the line's end.
+///
+/// # Errors
+/// The system's.
+pub fn password(path: &Path) -> io::Result<String> {
+    Ok(fs::read_to_string(path)?.trim_end().to_owned())
+}
+
+/// Why a file is of no use as a dictionary of log lines.
+#[derive(Debug, thiserror::Error)]
+pub enum DictionaryError {
+    /// It cannot be read.
+    #[error("{0}")]
+    Read(#[from] io::Error),
+    /// It is something else, or cut off.
+    #[error(
+        "not a zstd dictionary of at most {MAX_DICTIONARY_BYTES} bytes; `headwater-collector \
+         dictionary` trains one"
+    )]
+    NotOne,
+}
+
+/// Reads a dictionary of log lines.
+///
+/// # Errors
+/// [`DictionaryError`].
+pub fn dictionary(path: &Path) -> Result<Arc<[u8]>, DictionaryError> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(MAX_DICTIONARY_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    if text::is_whole(&bytes) {
+        Ok(bytes.into())
+    } else {
+        Err(DictionaryError::NotOne)
+    }
+}
+
+impl Findings {
+    fn fault(
+        &mut self,
+        key: &str,
+        value: impl std::fmt::Display,
+        why: &(impl std::fmt::Display + ?Sized),
+    ) {
+        self.faults.push(format!("{key} = \"{value}\": {why}"));
+    }
+
+    fn warn(
+        &mut self,
+        key: &str,
+        value: impl std::fmt::Display,
+        why: &(impl std::fmt::Display + ?Sized),
+    ) {
+        self.warnings.push(format!("{key} = \"{value}\": {why}"));
+    }
+
+    fn file(&mut self, name: &str, source: &FileSource) {
+        let (key, path) = (format!("file.{name}.path"), &source.path);
+        let shown = path.display();
+        match readable_file(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let is_pattern = path.to_string_lossy().contains(['*', '?', '[']);
+                self.warn(
+                    &key,
+                    shown,
+                    if is_pattern {
+                        "no file has this name; patterns are not expanded, so name each file in a \
+                         source of its own"
+                    } else {
+                        "does not exist yet; it is read when it appears"
+                    },
+                );
+            }
+            Err(error) => self.fault(&key, shown, &error),
+        }
+    }
+
+    fn replay(&mut self, name: &str, source: &ReplaySource) {
+        if let Err(error) = readable_file(&source.path) {
+            let key = format!("replay.{name}.path");
+            self.fault(&key, source.path.display(), &error);
+        }
+    }
+
+    fn endpoint(&mut self, name: &str, endpoint: &Endpoint) {
+        let key = format!("lines.{name}.listen");
+        let (protocol, host, port) = match endpoint {
+            Endpoint::Stdin => return,
+            Endpoint::Unix(path) => return self.socket_path(&key, path, &endpoint.to_string()),
+            Endpoint::Udp(host, port) => (Protocol::Udp, host, *port),
+            Endpoint::Tcp(host, port) => (Protocol::Tcp, host, *port),
+        };
+        let shown = endpoint.to_string();
+        let address = match (host.as_str(), port)
+            .to_socket_addrs()
+            .map(|mut all| all.next())
+        {
+            Ok(Some(address)) => address,
+            // The text itself was told already.
+            _ if host.is_empty() => return,
+            Ok(None) => return self.fault(&key, shown, "the name has no address"),
+            Err(error) => return self.fault(&key, shown, &error),
+        };
+        match try_listening(protocol, address) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let who = holder(protocol, address)
+                    .map_or_else(|| "somebody".to_owned(), |holder| holder.to_string());
+                let why = format!("{who} holds it now; an agent cannot listen there meanwhile");
+                self.warn(&key, shown, &why);
+            }
+            Err(error) => self.fault(&key, shown, &error),
+        }
+    }
+
+    fn socket_path(&mut self, key: &str, path: &Path, shown: &str) {
+        let folder = path.parent().filter(|folder| *folder != Path::new(""));
+        if let Some(folder) = folder
+            && !folder.is_dir()
+        {
+            let why = format!("there is no folder {}", folder.display());
+            self.fault(key, shown, &why);
+        }
+        if fs::metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket()) {
+            let why = "something else than a socket stands there, and would be removed";
+            self.fault(key, shown, why);
+        }
+    }
+}
+
+/// Whether `path` leads to a file that this user may read.
+fn readable_file(path: &Path) -> io::Result<()> {
+    if fs::metadata(path)?.is_dir() {
+        return Err(io::Error::other("is a folder; name a file in it"));
+    }
+    File::open(path).map(|_| ())
+}
+
+/// Whether `program` can be started; without a `/` it is looked for in the folders of `search`.
+fn executable(program: &str, search: Option<&OsStr>) -> Result<(), String> {
+    let may_run = |path: &Path| {
+        let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
+        if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 {
+            Ok(())
+        } else {
+            Err("is not a program that may be run".to_owned())
+        }
+    };
+    if program.contains('/') {
+        return may_run(Path::new(program));
+    }
+    env::split_paths(search.unwrap_or_default())
+        .find_map(|folder| may_run(&folder.join(program)).ok())
+        .ok_or_else(|| "no folder of PATH has this program".to_owned())
+}
+
+fn try_listening(protocol: Protocol, address: SocketAddr) -> io::Result<()> {
+    match protocol {
+        Protocol::Tcp => TcpListener::bind(address).map(|_| ()),
+        Protocol::Udp => UdpSocket::bind(address).map(|_| ()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is found in `text`, whose places are below `folder`.
+    fn findings(folder: &Path, text: &str) -> Findings {
+        let text = text.replace("DIR", &folder.display().to_string());
+        examine(&Config::parse(&text, "host").unwrap())
+    }
+
+    fn only_fault(folder: &Path, text: &str) -> String {
+        let found = findings(folder, text);
+        assert_eq!(
+            (found.faults.len(), found.warnings.len()),
+            (1, 0),
+            "{found:?}"
+        );
+        found.faults.into_iter().next().unwrap()
+    }
+
+    fn only_warning(folder: &Path, text: &str) -> String {
+        let found = findings(folder, text);
+        assert_eq!(
+            (found.faults.len(), found.warnings.len()),
+            (0, 1),
+            "{found:?}"
+        );
+        found.warnings.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn a_file_that_may_appear_is_a_warning_and_one_that_cannot_be_read_a_fault() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path();
+        let file = |name: &str| format!("[[file]]\nname = \"f\"\npath = \"DIR/{name}\"\n");
+        fs::write(dir.join("there.log"), "").unwrap();
+        assert_eq!(findings(dir, &file("there.log")), Findings::default());
+        let told = only_warning(dir, &file("later.log"));
+        assert!(told.starts_with("file.f.path = \"") && told.contains("does not exist yet"));
+        assert!(only_warning(dir, &file("*.log")).contains("patterns are not expanded"));
+        assert!(only_fault(dir, &file("")).contains("is a folder"));
+        assert!(only_fault(dir, &file("there.log/x")).contains("Not a directory"));
+    }
+
+    #[test]
+    fn a_replay_without_its_file_is_a_fault() {
+        let temp = tempfile::tempdir().unwrap();
+        let told = only_fault(
+            temp.path(),
+            "[[replay]]\nname = \"r\"\npath = \"DIR/no.csv\"\n",
+        );
+        assert!(
+            told.starts_with("replay.r.path = \"") && told.contains("No such file"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn a_program_is_looked_for_where_it_would_be_started_from() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path();
+        let exec = |program: &str| format!("[[exec]]\nname = \"e\"\ncommand = [\"{program}\"]\n");
+        assert_eq!(findings(dir, &exec("sh")), Findings::default());
+        assert!(only_fault(dir, &exec("no-such-program")).contains("no folder of PATH"));
+        assert!(only_fault(dir, &exec("/no/such/program")).contains("No such file"));
+        fs::write(dir.join("notes"), "").unwrap();
+        assert!(only_fault(dir, &exec("DIR/notes")).contains("is not a program"));
+        assert!(executable("sh", None).is_err());
+    }
+
+    #[test]
+    fn a_taken_address_is_a_warning_with_its_holder_and_a_strange_one_a_fault() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path();
+        let lines = |listen: &str| format!("[[lines]]\nname = \"l\"\nlisten = \"{listen}\"\n");
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for taken in [
+            format!("tcp://{}", tcp.local_addr().unwrap()),
+            format!("udp://{}", udp.local_addr().unwrap()),
+        ] {
+            let told = only_warning(dir, &lines(&taken));
+            let me = format!("(process {}) holds it now", std::process::id());
+            assert!(
+                told.starts_with(&format!("lines.l.listen = \"{taken}\": ")) && told.contains(&me)
+            );
+        }
+        assert_eq!(
+            findings(dir, &lines("unix:DIR/a.sock")),
+            Findings::default()
+        );
+        assert!(only_fault(dir, &lines("unix:DIR/no/a.sock")).contains("there is no folder"));
+        fs::write(dir.join("notes"), "").unwrap();
+        assert!(only_fault(dir, &lines("unix:DIR/notes")).contains("would be removed"));
+    }
+
+    #[test]
+    fn a_password_or_dictionary_that_is_not_there_is_a_fault() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path();
+        let login = "[collector]\nuser = \"u\"\npassword_file = \"DIR/password\"\n";
+        assert!(only_fault(dir, login).starts_with("collector.password_file = \""));
+        fs::write(dir.join("password"), "secret\n").unwrap();
+        assert_eq!(findings(dir, login), Findings::default());
+        assert_eq!(password(&dir.join("password")).unwrap(), "secret");
+
+        let text = "[text]\ndictionary = \"DIR/lines.dict\"\n";
+        assert!(only_fault(dir, text).contains("No such file"));
+        fs::write(dir.join("lines.dict"), "not one").unwrap();
+        assert!(only_fault(dir, text).contains("not a zstd dictionary"));
+    }
+}

@@ -1,0 +1,407 @@
+//! Core: how the times of a bundle's records become Unix time, and how far they may be off.
+//!
+//! A sender says how good its clock was when it stamped the records. A receipt can prove it wrong, but
+//! never better: the way takes time, so a clock that seems behind by a little may be right. The
+//! smallest delay seen lately is the best witness.
+//!
+//! | times | dated by | error |
+//! |---|---|---|
+//! | wall, and no receipt speaks against the sender's word | the sender | the sender's, or unknown |
+//! | wall, and its clock is off by more than it says | the sender | how far the clock is off |
+//! | uptime of the boot that runs | the sender's clock if it is good, else the receipt with the least delay | the clock's, or [`DATED_ERROR_MS`] |
+//! | uptime of an earlier boot | the time base that was learnt of that boot | the time base's |
+//! | uptime of an earlier boot without a time base | nobody: quarantine, with the reason `undated` | |
+
+use headwater_proto::bundle::BundleHead;
+use headwater_proto::message::WallClock;
+use headwater_proto::sabotage::{self, Bug};
+use headwater_proto::time::{Base, Millis, Now};
+
+use super::envelope::{Clock, TimeClass};
+use super::time_bases::KnownBase;
+
+/// How much later than sent a publish may arrive before its sender's clock is doubted; the same stands
+/// for the collector's own error.
+pub const ALLOWANCE_MS: u32 = 2_000;
+/// Error of a boot that receipts alone date: the least delay of the way is not known.
+pub const DATED_ERROR_MS: u32 = 1_000;
+/// A delay is the least of one to two such stretches, so that a drifting clock is followed.
+const STRETCH_MS: u64 = 60_000;
+/// A clock that moved by more than this against the uptime was set, not slewed.
+const STEP_US: i64 = 100_000;
+
+/// The least of a quantity over the last stretch and the present one.
+#[derive(Debug, Clone, Copy)]
+struct Least {
+    since: Millis,
+    present: i64,
+    before: Option<i64>,
+}
+
+impl Least {
+    const fn new(value: i64, now: Millis) -> Self {
+        Self {
+            since: now,
+            present: value,
+            before: None,
+        }
+    }
+
+    fn add(&mut self, value: i64, now: Millis) {
+        if now.since(self.since) >= STRETCH_MS {
+            *self = Self {
+                since: now,
+                present: value,
+                before: Some(self.present),
+            };
+        } else {
+            self.present = self.present.min(value);
+        }
+    }
+
+    fn get(&self) -> i64 {
+        self.before
+            .map_or(self.present, |before| before.min(self.present))
+    }
+}
+
+/// What the receipts of one connection say of the clocks of one origin.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sightings {
+    seen: Option<Seen>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    boot: u64,
+    /// Receipt minus uptime: when the boot began, plus the delay.
+    began_us: Least,
+    /// The sender's wall time minus its uptime, and receipt minus wall time: how far it is behind,
+    /// plus the delay.
+    wall: Option<(i64, Least)>,
+}
+
+impl Sightings {
+    /// Takes in what a sender said of its clocks, received `now`. `uptime_ms` counts from `boot`, the
+    /// boot that runs.
+    pub fn note(&mut self, boot: u64, uptime_ms: u64, wall: Option<WallClock>, now: Now) {
+        let uptime_us = micros(uptime_ms);
+        let began_us = now.wall.0.saturating_sub(uptime_us);
+        let told = wall.map(|wall| {
+            let behind_us = now.wall.0.saturating_sub(wall.time.0);
+            (wall.time.0.saturating_sub(uptime_us), behind_us)
+        });
+        match &mut self.seen {
+            Some(seen) if seen.boot == boot => {
+                seen.began_us.add(began_us, now.mono);
+                seen.wall = match (seen.wall, told) {
+                    (Some((zero_us, mut least)), Some((told_us, behind_us)))
+                        if told_us.abs_diff(zero_us) <= STEP_US.unsigned_abs() =>
+                    {
+                        least.add(behind_us, now.mono);
+                        Some((told_us, least))
+                    }
+                    (_, Some((told_us, behind_us))) => {
+                        Some((told_us, Least::new(behind_us, now.mono)))
+                    }
+                    (_, None) => None,
+                };
+            }
+            _ => {
+                self.seen = Some(Seen {
+                    boot,
+                    began_us: Least::new(began_us, now.mono),
+                    wall: told
+                        .map(|(told_us, behind_us)| (told_us, Least::new(behind_us, now.mono))),
+                });
+            }
+        }
+    }
+
+    /// How far the sender's wall clock is behind this collector's, in microseconds, the least delay
+    /// included.
+    fn behind_us(&self) -> Option<i64> {
+        let (_, least) = self.seen?.wall?;
+        Some(least.get())
+    }
+}
+
+/// How the times of a bundle's records become Unix time; `None` where nobody can say.
+///
+/// - `sightings`: of the bundle's origin on its connection, this receipt included.
+/// - `time_base`: the one learnt of the bundle's boot, if any.
+#[must_use]
+pub fn date(
+    head: &BundleHead,
+    sightings: &Sightings,
+    time_base: Option<&KnownBase>,
+    now: Now,
+) -> Option<Clock> {
+    match (head.base, head.uptime_ms) {
+        (Base::Wall, _) => Some(wall_clock(head, sightings, now)),
+        (Base::Uptime, Some(uptime_ms)) => Some(running_boot(head, uptime_ms, sightings, now)),
+        (Base::Uptime, None) if sabotage::is(Bug::EarlierBootDatedByPresent) => {
+            let seen = sightings.seen.as_ref()?;
+            Some(Clock {
+                class: TimeClass::Dated,
+                offset_us: seen.began_us.get(),
+                error_ms: Some(DATED_ERROR_MS),
+            })
+        }
+        (Base::Uptime, None) => time_base.map(|known| Clock {
+            class: TimeClass::Dated,
+            offset_us: known.began_us,
+            error_ms: known.error_ms,
+        }),
+    }
+}
+
+fn wall_clock(head: &BundleHead, sightings: &Sightings, now: Now) -> Clock {
+    let stated = head.stamps;
+    let told = head.wall.map(|wall| now.wall.0.saturating_sub(wall.time.0));
+    let off_ms = sightings.behind_us().or(told).map_or(0, whole_millis);
+    match stated.error_ms {
+        Some(error_ms) if off_ms > error_ms.saturating_add(ALLOWANCE_MS) => Clock {
+            class: TimeClass::Wall,
+            offset_us: 0,
+            error_ms: Some(off_ms.saturating_add(error_ms)),
+        },
+        error_ms => Clock {
+            class: if stated.synced && error_ms.is_some() {
+                TimeClass::Synced
+            } else {
+                TimeClass::Wall
+            },
+            offset_us: 0,
+            error_ms,
+        },
+    }
+}
+
+fn running_boot(head: &BundleHead, uptime_ms: u64, sightings: &Sightings, now: Now) -> Clock {
+    let dated = |offset_us, error_ms| Clock {
+        class: TimeClass::Dated,
+        offset_us,
+        error_ms: Some(error_ms),
+    };
+    let uptime_us = micros(uptime_ms);
+    if let Some(WallClock {
+        time,
+        error_ms: Some(error_ms),
+    }) = head.wall
+    {
+        let told = now.wall.0.saturating_sub(time.0);
+        let off_ms = whole_millis(sightings.behind_us().unwrap_or(told));
+        if off_ms <= error_ms.saturating_add(ALLOWANCE_MS) {
+            return dated(time.0.saturating_sub(uptime_us), error_ms);
+        }
+    }
+    let seen = sightings.seen.filter(|seen| seen.boot == head.boot);
+    let began_us = seen.map_or(now.wall.0.saturating_sub(uptime_us), |seen| {
+        seen.began_us.get()
+    });
+    dated(began_us, DATED_ERROR_MS)
+}
+
+fn micros(ms: u64) -> i64 {
+    i64::try_from(ms.saturating_mul(1_000)).unwrap_or(i64::MAX)
+}
+
+/// Milliseconds that span `us` in either direction.
+fn whole_millis(us: i64) -> u32 {
+    u32::try_from(us.unsigned_abs().div_ceil(1_000)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headwater_proto::bundle::Stamps;
+    use headwater_proto::ids::{DeviceId, Epoch, Lane};
+    use headwater_proto::message::TimeBase;
+    use headwater_proto::time::UnixMicros;
+    use proptest::prelude::*;
+
+    const TRUE_US: i64 = 1_795_946_400_000_000;
+    const HOUR_US: i64 = 3_600_000_000;
+    const DAY_US: i64 = 24 * HOUR_US;
+
+    fn now(after_ms: u64) -> Now {
+        Now {
+            mono: Millis(after_ms),
+            wall: UnixMicros(TRUE_US + micros(after_ms)),
+        }
+    }
+
+    fn head(off_us: i64, stamps: Stamps, sent_ms: u64) -> BundleHead {
+        BundleHead {
+            origin: DeviceId::new("pump").unwrap(),
+            lane: Lane::Normal,
+            epoch: Epoch::new(1),
+            first: 0,
+            ram: false,
+            boot: 9,
+            base: Base::Wall,
+            stamps,
+            uptime_ms: Some(5_000 + sent_ms),
+            wall: Some(WallClock {
+                time: UnixMicros(TRUE_US + micros(sent_ms) + off_us),
+                error_ms: stamps.error_ms,
+            }),
+        }
+    }
+
+    const SYNCED: Stamps = Stamps {
+        synced: true,
+        error_ms: Some(20),
+    };
+
+    fn received(head: &BundleHead, sightings: &mut Sightings, at: Now) -> Clock {
+        sightings.note(head.boot, head.uptime_ms.unwrap(), head.wall, at);
+        date(head, sightings, None, at).unwrap()
+    }
+
+    #[test]
+    fn a_clock_is_believed_until_a_receipt_speaks_against_it() {
+        for (off_us, class, error_ms) in [
+            (0, TimeClass::Synced, 20),
+            (-1_000_000, TimeClass::Synced, 20),
+            (-2 * DAY_US, TimeClass::Wall, 172_800_020),
+            (HOUR_US, TimeClass::Wall, 3_600_020),
+            (1_000_000 * DAY_US, TimeClass::Wall, u32::MAX),
+        ] {
+            let mut sightings = Sightings::default();
+            let clock = received(&head(off_us, SYNCED, 0), &mut sightings, now(0));
+            assert_eq!(
+                (clock.class, clock.error_ms),
+                (class, Some(error_ms)),
+                "{off_us}"
+            );
+            assert_eq!(clock.offset_us, 0, "the sender's times stay as they are");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_nothing_synchronises_is_wall_with_the_error_it_was_measured_to_have() {
+        for error_ms in [None, Some(300)] {
+            let stamps = Stamps {
+                synced: false,
+                error_ms,
+            };
+            let clock = received(&head(0, stamps, 0), &mut Sightings::default(), now(0));
+            assert_eq!((clock.class, clock.error_ms), (TimeClass::Wall, error_ms));
+        }
+    }
+
+    #[test]
+    fn a_slow_way_does_not_spoil_a_good_clock_and_a_jump_is_noticed_at_once() {
+        let mut sightings = Sightings::default();
+        assert_eq!(
+            received(&head(0, SYNCED, 0), &mut sightings, now(10)).class,
+            TimeClass::Synced
+        );
+        let late = received(&head(0, SYNCED, 1_000), &mut sightings, now(31_000));
+        assert_eq!(late.class, TimeClass::Synced, "30 s on the way");
+        let jumped = received(&head(-DAY_US, SYNCED, 32_000), &mut sightings, now(32_010));
+        assert_eq!(
+            (jumped.class, jumped.error_ms),
+            (TimeClass::Wall, Some(86_400_030))
+        );
+        let back = received(&head(0, SYNCED, 33_000), &mut sightings, now(33_010));
+        assert_eq!(back.class, TimeClass::Synced);
+    }
+
+    #[test]
+    fn the_least_delay_is_of_the_last_minutes_alone() {
+        let mut sightings = Sightings::default();
+        received(&head(0, SYNCED, 0), &mut sightings, now(0));
+        // The clock falls behind by a millisecond a second, too slowly for a step.
+        let mut clock = Clock::SYNCED;
+        for second in 1..=400u64 {
+            let off_us = -micros(second * 50);
+            clock = received(
+                &head(off_us, SYNCED, second * 1_000),
+                &mut sightings,
+                now(second * 1_000),
+            );
+        }
+        assert_eq!(clock.class, TimeClass::Wall);
+        assert!(
+            (14_000..=20_100).contains(&clock.error_ms.unwrap()),
+            "{clock:?}"
+        );
+    }
+
+    #[test]
+    fn a_running_boot_is_dated_by_the_receipt_with_the_least_delay() {
+        let mut sightings = Sightings::default();
+        let mut head = head(0, Stamps::default(), 0);
+        (head.base, head.wall) = (Base::Uptime, None);
+        let clock = received(&head, &mut sightings, now(700));
+        assert_eq!(clock.offset_us, TRUE_US + 700_000 - 5_000_000);
+        head.uptime_ms = Some(6_000);
+        let clock = received(&head, &mut sightings, now(1_010));
+        assert_eq!(clock.offset_us, TRUE_US + 10_000 - 5_000_000);
+        head.uptime_ms = Some(7_000);
+        let clock = received(&head, &mut sightings, now(2_900));
+        assert_eq!(clock.offset_us, TRUE_US + 10_000 - 5_000_000);
+        assert_eq!(
+            (clock.class, clock.error_ms),
+            (TimeClass::Dated, Some(DATED_ERROR_MS))
+        );
+        // A good clock beside the uptime dates better, a wrong one not at all.
+        head.wall = Some(WallClock {
+            time: UnixMicros(TRUE_US + 2_000_000),
+            error_ms: Some(3),
+        });
+        let clock = received(&head, &mut sightings, now(2_900));
+        assert_eq!(
+            (clock.offset_us, clock.error_ms),
+            (TRUE_US - 5_000_000, Some(3))
+        );
+        head.wall = Some(WallClock {
+            time: UnixMicros(TRUE_US + DAY_US),
+            error_ms: Some(3),
+        });
+        let clock = received(&head, &mut sightings, now(2_900));
+        assert_eq!(clock.error_ms, Some(DATED_ERROR_MS));
+    }
+
+    #[test]
+    fn an_earlier_boot_is_dated_by_its_own_base_and_never_by_the_present_clock() {
+        let mut head = head(0, Stamps::default(), 0);
+        (head.base, head.boot, head.uptime_ms) = (Base::Uptime, 8, None);
+        let mut sightings = Sightings::default();
+        sightings.note(9, 5_000, head.wall, now(0));
+        assert_eq!(date(&head, &sightings, None, now(0)), None);
+        let base = KnownBase::of(&TimeBase {
+            origin: head.origin.clone(),
+            boot: 8,
+            uptime_us: 60_000_000,
+            wall: UnixMicros(TRUE_US - DAY_US),
+            error_ms: Some(40),
+        });
+        let clock = date(&head, &sightings, Some(&base), now(0)).unwrap();
+        assert_eq!(clock.offset_us, TRUE_US - DAY_US - 60_000_000);
+        assert_eq!((clock.class, clock.error_ms), (TimeClass::Dated, Some(40)));
+    }
+
+    proptest! {
+        /// Whatever a clock shows and says, the truth lies within the error stated of it, unless the
+        /// sender lies about a clock that is off by less than the way may take.
+        #[test]
+        fn the_truth_is_within_the_stated_error(
+            off_ms in prop_oneof![-10_000i64..10_000, any::<i32>().prop_map(i64::from)],
+            error_ms in proptest::option::of(0u32..100_000),
+            delay_ms in 0u64..5_000,
+        ) {
+            let stamps = Stamps { synced: true, error_ms };
+            let head = head(off_ms * 1_000, stamps, 0);
+            let clock = received(&head, &mut Sightings::default(), now(delay_ms));
+            let truth = clock.error_ms.is_none_or(|error| {
+                let allowed = u64::from(error) + u64::from(ALLOWANCE_MS) + delay_ms;
+                off_ms.unsigned_abs() <= allowed
+            });
+            prop_assert!(truth, "{clock:?}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The commit log of a table, in the format of Delta Lake (reader version 1, writer version 2).
+//!
+//! A version is one JSON file of actions below `_delta_log`, created only if absent, so that two
+//! writers never both get it: the loser reads the version of the winner and takes the next one, or
+//! stops for good if that one bears a later term than its own. `txn(journal, last position)` in the
+//! same version makes a repeated commit recognisable: exactly once.
+//!
+//! In memory are the newest version, the numbers that `txn` actions carry, the place of the newest
+//! checkpoint, the sums over the files, and the actions since that checkpoint as far as they are
+//! few. The list of all files is read from the store when someone needs it.
+
+mod checkpoint;
+mod error;
+mod log;
+mod version;
+
+pub use error::LogError;
+pub(crate) use log::Place;
+pub use log::{CHECKPOINT_VERSIONS, Committed, Log, Tally};
+pub use version::{Actions, Add, Stats};
+pub(crate) use version::{log_dir, read_version, stats_text, version_path};

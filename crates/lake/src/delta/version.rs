@@ -1,0 +1,297 @@
+//! Core: the bytes of one version of a log, and what they say.
+//!
+//! One JSON object a line. Beside the actions of the protocol, `txn` carries what this crate keeps:
+//!
+//! | `appId` | `version` |
+//! |---|---|
+//! | `<journal>` | the last position of that journal that the table has: its mark |
+//! | `<journal>/<sink>` | how far another sink of that journal was when the flush was planned |
+//! | `headwater-term` | the term of the lake's owner: no commit of a lower one follows |
+//! | `prune` | the number of the last run of `prune` |
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::LogError;
+use crate::plan::Sha256;
+use crate::schema::Table;
+use crate::store::{Store, StoreError};
+
+/// Under this name a log keeps the term of the lake's owner.
+pub(crate) const TERM_APP: &str = "headwater-term";
+
+/// A file that became part of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Add {
+    /// Its path within the table's folder.
+    pub path: String,
+    /// Its partition, `YYYY-MM-DD`.
+    pub dt: String,
+    /// Its size.
+    pub bytes: u64,
+    /// When it was made, milliseconds since the Unix epoch.
+    pub modified_ms: i64,
+    /// JSON object with `numRecords`, `minValues`, `maxValues`, `nullCount`.
+    pub stats: String,
+}
+
+/// What [`Add::stats`] says of the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Rows of the file.
+    pub rows: u64,
+    /// Smallest and greatest time, microseconds since the Unix epoch, outward to milliseconds.
+    pub times_us: Option<(i64, i64)>,
+}
+
+/// What a version of a log did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Actions {
+    /// Files that joined.
+    pub adds: Vec<Add>,
+    /// Paths of files that left.
+    pub removes: Vec<String>,
+    /// Marks and other numbers: application, its version.
+    pub txns: Vec<(String, u64)>,
+}
+
+impl Add {
+    /// What the stats say; nothing if they are not ours.
+    #[must_use]
+    pub fn parsed_stats(&self, table: Table) -> Stats {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Raw {
+            num_records: u64,
+            #[serde(default)]
+            min_values: Map<String, Value>,
+            #[serde(default)]
+            max_values: Map<String, Value>,
+        }
+        let Ok(raw) = serde_json::from_str::<Raw>(&self.stats) else {
+            return Stats::default();
+        };
+        let time = |values: &Map<String, Value>| {
+            crate::date::instant_of(values.get(table.time_column()).and_then(Value::as_str)?)
+        };
+        let times_us = time(&raw.min_values).zip(time(&raw.max_values));
+        Stats {
+            rows: raw.num_records,
+            times_us,
+        }
+    }
+}
+
+/// Stats of a file: rows, and the bounds of its time and of its first sort column. Times are
+/// rounded outward to milliseconds, which is all that Delta readers may rely on.
+pub(crate) fn stats_text(
+    table: Table,
+    rows: u64,
+    (t_min, t_max): (i64, i64),
+    (k_min, k_max): (&str, &str),
+) -> String {
+    let key = table.columns()[0].name;
+    let time = table.time_column();
+    let upper = t_max.saturating_add(999);
+    json!({
+        "numRecords": rows,
+        "minValues": { key: k_min, time: time_text(t_min) },
+        "maxValues": { key: k_max, time: time_text(upper) },
+        "nullCount": { key: 0, time: 0 },
+    })
+    .to_string()
+}
+
+/// `2026-11-22T10:11:12.345Z`, cut to milliseconds.
+fn time_text(time_us: i64) -> String {
+    let mut text = crate::date::instant_text(time_us);
+    text.truncate(text.len() - "000Z".len());
+    text.push('Z');
+    text
+}
+
+/// Folder of a table's log.
+pub(crate) fn log_dir(table: Table) -> String {
+    format!("{}/_delta_log", table.name())
+}
+
+pub(crate) fn version_path(table: Table, version: u64) -> String {
+    format!("{}/{version:020}.json", log_dir(table))
+}
+
+pub(crate) fn protocol() -> Value {
+    json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}})
+}
+
+/// Id of a table: it must be unique among the tables of a lake and constant in time.
+pub(crate) fn table_id(table: Table) -> String {
+    let hash = Sha256::of(format!("headwater table {}", table.name()).as_bytes()).to_string();
+    let part = |from: usize, to: usize| hash.get(from..to).unwrap_or_default();
+    format!(
+        "{}-{}-4{}-8{}-{}",
+        part(0, 8),
+        part(8, 12),
+        part(13, 16),
+        part(17, 20),
+        part(20, 32)
+    )
+}
+
+/// The columns in Delta's own notation, partition column last.
+pub(crate) fn schema_string(table: Table) -> String {
+    let field = |name: &str, kind: &str, nullable: bool| json!({"name": name, "type": kind, "nullable": nullable, "metadata": {}});
+    let mut fields: Vec<_> = table
+        .columns()
+        .iter()
+        .map(|c| field(c.name, c.kind.delta(), c.nullable))
+        .collect();
+    fields.push(field("dt", "date", false));
+    json!({"type": "struct", "fields": fields}).to_string()
+}
+
+pub(crate) fn metadata(table: Table) -> Value {
+    json!({"metaData": {
+        "id": table_id(table),
+        "name": table.name(),
+        "description": table.doc(),
+        "format": {"provider": "parquet", "options": {}},
+        "schemaString": schema_string(table),
+        "partitionColumns": ["dt"],
+        "configuration": {},
+    }})
+}
+
+pub(crate) fn actions_text(actions: &Actions, at_us: i64) -> String {
+    let at_ms = at_us.div_euclid(1_000);
+    let mut text = String::new();
+    let mut line = |value: Value| {
+        text.push_str(&value.to_string());
+        text.push('\n');
+    };
+    let operation = match (actions.adds.is_empty(), actions.removes.is_empty()) {
+        (true, true) => "SET TRANSACTION",
+        (false, _) => "WRITE",
+        (true, false) => "DELETE",
+    };
+    line(json!({"commitInfo": {
+        "timestamp": at_ms, "operation": operation, "engineInfo": crate::parquet::CREATED_BY,
+    }}));
+    for (app, mark) in &actions.txns {
+        line(json!({"txn": {"appId": app, "version": mark}}));
+    }
+    for path in &actions.removes {
+        line(json!({"remove": {"path": path, "deletionTimestamp": at_ms, "dataChange": true}}));
+    }
+    for add in &actions.adds {
+        line(json!({"add": {
+            "path": add.path,
+            "partitionValues": {"dt": add.dt},
+            "size": add.bytes,
+            "modificationTime": add.modified_ms,
+            "dataChange": true,
+            "stats": add.stats,
+        }}));
+    }
+    text
+}
+
+/// One line of a version, as far as this crate cares.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RawLine {
+    add: Option<RawAdd>,
+    remove: Option<RawRemove>,
+    txn: Option<RawTxn>,
+    protocol: Option<RawProtocol>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RawAdd {
+    path: String,
+    partition_values: BTreeMap<String, Option<String>>,
+    size: u64,
+    modification_time: i64,
+    stats: Option<String>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct RawRemove {
+    path: String,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RawTxn {
+    app_id: String,
+    version: u64,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RawProtocol {
+    min_reader_version: i64,
+    min_writer_version: i64,
+}
+
+/// The actions of a version and the hash of its bytes; `None` if there is no such version.
+pub(crate) fn read_version(
+    store: &dyn Store,
+    table: Table,
+    version: u64,
+) -> Result<Option<(Actions, Sha256)>, LogError> {
+    let path = version_path(table, version);
+    let bytes = match store.get(&path) {
+        Err(StoreError::Missing { .. }) => return Ok(None),
+        other => other?,
+    };
+    let actions = parse(path, &bytes)?;
+    Ok(Some((actions, Sha256::of(&bytes))))
+}
+
+fn parse(path: String, bytes: &[u8]) -> Result<Actions, LogError> {
+    let mut actions = Actions::default();
+    for line in bytes
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+    {
+        let line: RawLine = serde_json::from_slice(line).map_err(|error| LogError::Damaged {
+            path: path.clone(),
+            what: error.to_string(),
+        })?;
+        if let Some(RawProtocol {
+            min_reader_version: reader,
+            min_writer_version: writer,
+        }) = line.protocol
+            && (reader > 1 || writer > 2)
+        {
+            return Err(LogError::Protocol {
+                path,
+                reader,
+                writer,
+            });
+        }
+        if let Some(mut add) = line.add {
+            actions.adds.push(Add {
+                path: add.path,
+                dt: add
+                    .partition_values
+                    .remove("dt")
+                    .flatten()
+                    .unwrap_or_default(),
+                bytes: add.size,
+                modified_ms: add.modification_time,
+                stats: add.stats.unwrap_or_default(),
+            });
+        }
+        actions
+            .removes
+            .extend(line.remove.map(|remove| remove.path));
+        actions
+            .txns
+            .extend(line.txn.map(|txn| (txn.app_id, txn.version)));
+    }
+    Ok(actions)
+}

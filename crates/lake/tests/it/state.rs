@@ -1,0 +1,542 @@
+//! Owner, head and marks: what a start finds, and what it makes of damage.
+
+use headwater_lake::audit::{audit, marks};
+use headwater_lake::delta::LogError;
+use headwater_lake::guard::guard;
+use headwater_lake::prune::prune;
+use headwater_lake::{
+    EpochState, Found, GapRow, HEAD_PATH, Lake, LakeError, LogRow, MARKS_PATH, MemStore,
+    OWNER_PATH, QuarantineRow, Record, Rows, Settings, Store, StoreError, Table, TimeClass,
+};
+use headwater_proto::ids::JournalId;
+use headwater_proto::sample::Value;
+use proptest::prelude::*;
+
+use crate::help::{
+    JOURNAL, MIDNIGHT_US, claim, epoch, flush, flush_of, gap, open, push_batches, read, sample,
+    stream, takeover,
+};
+
+const OTHER: JournalId = JournalId(0xdef);
+
+fn version(table: &str, version: u64) -> String {
+    format!("{table}/_delta_log/{version:020}.json")
+}
+
+fn rows_of(seq: u64) -> Rows {
+    let mut rows = Rows::new();
+    push_batches(&mut rows, "d", seq..seq + 1);
+    rows.push_epoch(epoch(&stream("d"), seq + 1, EpochState::Open))
+        .unwrap();
+    rows
+}
+
+/// Six flushes; tables write checkpoints every four versions.
+fn lake_of_six() -> MemStore {
+    let store = MemStore::new();
+    let mut lake = Lake::open(store.clone(), settings(), &claim()).unwrap();
+    for at in 0..6 {
+        flush(&mut lake, (at, at), &rows_of(at));
+    }
+    store
+}
+
+fn settings() -> Settings {
+    Settings {
+        checkpoint_versions: 4,
+        ..Settings::default()
+    }
+}
+
+fn log_error(store: &MemStore) -> LogError {
+    let before = store.fork();
+    let Err(LakeError::Log(error)) = Lake::open(store.clone(), settings(), &claim()) else {
+        panic!("it opened");
+    };
+    assert_eq!(store.list("").unwrap(), before.list("").unwrap());
+    for entry in store.list("").unwrap() {
+        assert_eq!(
+            store.get(&entry.path).unwrap(),
+            before.get(&entry.path).unwrap()
+        );
+    }
+    error
+}
+
+#[test]
+fn a_version_that_is_missing_at_or_below_the_head_is_a_hole_and_nothing_is_changed() {
+    for missing in [5, 6] {
+        let store = lake_of_six();
+        store.delete(&version("samples", missing)).unwrap();
+        let error = log_error(&store);
+        let LogError::Hole { path, known: 6 } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(*path, version("samples", missing));
+        assert!(
+            error.to_string().contains("bring it back from a backup"),
+            "{error}"
+        );
+        // Nobody takes what is left for the whole.
+        assert!(audit(&store).is_err());
+        assert!(guard(&store).is_err());
+        assert!(prune(&store, 1, MIDNIGHT_US).is_err());
+    }
+    // What a checkpoint covers is needed no more.
+    let store = lake_of_six();
+    store.delete(&version("samples", 3)).unwrap();
+    open(&store);
+}
+
+#[test]
+fn a_version_with_other_bytes_than_the_heads_is_told() {
+    let store = lake_of_six();
+    let path = version("epochs", 6);
+    let text = String::from_utf8(store.get(&path).unwrap().to_vec()).unwrap();
+    store
+        .replace(&path, text.replace("\"size\":", "\"size\":1").as_bytes())
+        .unwrap();
+    assert!(matches!(log_error(&store), LogError::Altered { path: told } if told == path));
+    let faults = guard(&store).unwrap().faults;
+    assert!(
+        faults.iter().any(|fault| fault.path == HEAD_PATH),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn a_start_reads_on_beyond_the_head() {
+    let store = lake_of_six();
+    let head = store.get(HEAD_PATH).unwrap();
+    let mut lake = Lake::open(store.clone(), settings(), &claim()).unwrap();
+    for at in 6..9 {
+        flush(&mut lake, (at, at), &rows_of(at));
+    }
+    // A crash before the head was written, three times.
+    store.replace(HEAD_PATH, &head).unwrap();
+    let mut lake = Lake::open(store.clone(), settings(), &claim()).unwrap();
+    assert_eq!(lake.opened().found, Found::Whole);
+    assert_eq!(lake.cursor(JOURNAL), Some(8));
+    assert_eq!(lake.marks().unwrap(), marks(&store).unwrap());
+    flush(&mut lake, (9, 9), &rows_of(9));
+    lake.write_catalog().unwrap();
+    assert_eq!(guard(&store).unwrap().faults, []);
+    assert_eq!(read(&store, Table::Samples).len(), 20);
+}
+
+#[test]
+fn a_lake_without_its_objects_is_adopted_if_its_logs_are_whole() {
+    let first = lake_of_six();
+    let all = [HEAD_PATH, OWNER_PATH, MARKS_PATH];
+    for removed in 1..1 << all.len() {
+        let store = first.fork();
+        let lost = |path: &str| {
+            let place = all.iter().position(|one| *one == path).unwrap();
+            removed & 1 << place != 0
+        };
+        for path in all.into_iter().filter(|path| lost(path)) {
+            store.delete(path).unwrap();
+        }
+        let mut lake = Lake::open(store.clone(), settings(), &claim()).unwrap();
+        let expected = if lost(HEAD_PATH) {
+            Found::Adopted
+        } else {
+            Found::Whole
+        };
+        assert_eq!(lake.opened().found, expected);
+        assert_eq!(lake.opened().went_on, !lost(OWNER_PATH));
+        assert!(store.get(HEAD_PATH).is_ok() && store.get(OWNER_PATH).is_ok());
+        assert!(!lost(HEAD_PATH) || store.get(MARKS_PATH).is_ok());
+        assert_eq!(lake.marks().unwrap(), marks(&store).unwrap());
+        flush(&mut lake, (6, 6), &rows_of(6));
+        assert_eq!(guard(&store).unwrap().faults, []);
+        let lake = Lake::open(store.clone(), settings(), &claim()).unwrap();
+        assert_eq!(lake.opened().found, Found::Whole);
+        assert_eq!(read(&store, Table::Samples).len(), 14);
+    }
+}
+
+#[test]
+fn a_lake_from_before_there_were_owners_is_adopted() {
+    let store = lake_of_six();
+    for path in [HEAD_PATH, OWNER_PATH, MARKS_PATH] {
+        store.delete(path).unwrap();
+    }
+    // Its logs bear no term, and its files end in 0.
+    for entry in store.list("").unwrap() {
+        if entry.path.ends_with(".json") || entry.path.ends_with("_last_checkpoint") {
+            let text = String::from_utf8(store.get(&entry.path).unwrap().to_vec()).unwrap();
+            let lines = text.lines().filter(|line| !line.contains("headwater-term"));
+            let text: Vec<_> = lines
+                .map(|l| l.replace("-1.parquet", "-0.parquet"))
+                .collect();
+            store
+                .replace(&entry.path, format!("{}\n", text.join("\n")).as_bytes())
+                .unwrap();
+        } else if entry.path.contains("checkpoint") {
+            store.delete(&entry.path).unwrap();
+        } else if let Some(stem) = entry.path.strip_suffix("-1.parquet") {
+            let bytes = store.get(&entry.path).unwrap();
+            store
+                .put_if_absent(&format!("{stem}-0.parquet"), &bytes)
+                .unwrap();
+            store.delete(&entry.path).unwrap();
+        }
+    }
+    let before = read(&store, Table::Samples);
+    assert_eq!(before.len(), 12);
+    let mut lake = Lake::open(store.clone(), settings(), &claim()).unwrap();
+    assert_eq!(
+        (lake.opened().found, lake.owner().term),
+        (Found::Adopted, 1)
+    );
+    assert_eq!(lake.cursor(JOURNAL), Some(5));
+    assert_eq!(lake.sweep().unwrap().orphans, 0);
+    assert_eq!(read(&store, Table::Samples), before);
+    flush(&mut lake, (6, 6), &rows_of(6));
+    assert_eq!(guard(&store).unwrap().faults, []);
+}
+
+#[test]
+fn without_a_head_damage_is_told_from_a_new_lake_and_nothing_is_changed() {
+    // A version in the middle is gone.
+    let store = lake_of_six();
+    store.delete(HEAD_PATH).unwrap();
+    store.delete(&version("samples", 5)).unwrap();
+    assert!(matches!(log_error(&store), LogError::Hole { known: 6, .. }));
+    // The whole log of a table is gone, and its files are not.
+    let store = lake_of_six();
+    store.delete(HEAD_PATH).unwrap();
+    for entry in store.list("samples/_delta_log").unwrap() {
+        store.delete(&entry.path).unwrap();
+    }
+    let error = log_error(&store);
+    assert!(
+        matches!(error, LogError::NoLog { table: "samples" }),
+        "{error}"
+    );
+    // With the head the same is a hole.
+    let store = lake_of_six();
+    for entry in store.list("samples/_delta_log").unwrap() {
+        store.delete(&entry.path).unwrap();
+    }
+    assert!(matches!(log_error(&store), LogError::Hole { known: 6, .. }));
+}
+
+#[test]
+fn a_damaged_head_counts_as_none_and_a_later_one_is_refused() {
+    let store = lake_of_six();
+    store.replace(HEAD_PATH, b"{\"head_version\": 1").unwrap();
+    let lake = open(&store);
+    assert_eq!(lake.opened().found, Found::Adopted);
+    assert_eq!(guard(&store).unwrap().faults, []);
+    store.replace(HEAD_PATH, b"{\"head_version\": 2}").unwrap();
+    let refused = Lake::open(store.clone(), settings(), &claim());
+    assert!(matches!(refused, Err(LakeError::NewerHead(2))));
+    store.replace(OWNER_PATH, b"{}").unwrap();
+    let refused = Lake::open(store.clone(), settings(), &claim());
+    assert!(matches!(refused, Err(LakeError::OwnerUnreadable)));
+}
+
+#[test]
+fn damaged_marks_are_made_anew_from_the_files() {
+    let store = lake_of_six();
+    let mut bytes = store.get(MARKS_PATH).unwrap().to_vec();
+    bytes[10] ^= 1;
+    store.replace(MARKS_PATH, &bytes).unwrap();
+    let faults = guard(&store).unwrap().faults;
+    assert!(
+        faults.iter().any(|fault| fault.path == MARKS_PATH),
+        "{faults:?}"
+    );
+    let mut lake = Lake::open(store.clone(), settings(), &claim()).unwrap();
+    assert_eq!(lake.marks().unwrap(), marks(&store).unwrap());
+    for at in 6..10 {
+        flush(&mut lake, (at, at), &rows_of(at));
+    }
+    assert_eq!(guard(&store).unwrap().faults, []);
+}
+
+#[test]
+fn marks_that_tell_otherwise_than_the_files_are_a_fault() {
+    let store = lake_of_six();
+    let other = MemStore::new();
+    let mut lake = Lake::open(other.clone(), settings(), &claim()).unwrap();
+    for at in 0..6 {
+        flush(&mut lake, (at, at), &rows_of(at + 1));
+    }
+    store
+        .replace(MARKS_PATH, &other.get(MARKS_PATH).unwrap())
+        .unwrap();
+    let faults = guard(&store).unwrap().faults;
+    assert!(
+        faults.iter().any(|fault| fault.what.contains("1 streams")),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn the_places_of_other_sinks_stand_in_each_commit() {
+    let store = MemStore::new();
+    let mut lake = Lake::open(store.clone(), settings(), &claim()).unwrap();
+    for at in 0..9 {
+        let sinks = [("copy".to_owned(), at), ("hot".to_owned(), 2 * at)];
+        let rows = rows_of(at);
+        let mut flush = flush_of((at, at), &rows);
+        flush.sinks = &sinks;
+        let plan = lake.stage(&flush).unwrap();
+        if at < 8 {
+            lake.publish(&plan).unwrap();
+            lake.commit(&plan).unwrap();
+        } else {
+            // Of a plan that a later start carries out they are there as well.
+            lake = Lake::open(store.clone(), settings(), &claim()).unwrap();
+            lake.recover(JOURNAL, Some(&plan)).unwrap();
+        }
+        let lake = Lake::open(store.clone(), settings(), &claim()).unwrap();
+        let found: Vec<_> = lake.sinks(JOURNAL).into_iter().collect();
+        assert_eq!(found, [("copy".to_owned(), at), ("hot".to_owned(), 2 * at)]);
+        assert!(lake.sinks(OTHER).is_empty());
+    }
+    lake.write_catalog().unwrap();
+    let catalog = store.get("catalog.json").unwrap();
+    let catalog: serde_json::Value = serde_json::from_slice(&catalog).unwrap();
+    let positions = catalog["tables"][0]["positions"].as_object().unwrap();
+    assert_eq!(positions.len(), 1, "{positions:?}");
+}
+
+#[test]
+fn a_writer_that_always_comes_too_late_gives_up() {
+    // More than any of the loops tries.
+    const RACES: u64 = 1_001;
+    let store = lake_of_six();
+    store.lose_races(RACES);
+    let refused = Lake::open(store.clone(), settings(), &claim());
+    assert!(matches!(refused, Err(LakeError::Owned { .. })));
+    store.lose_races(0);
+    let mut lake = Lake::open(store.clone(), settings(), &claim()).unwrap();
+    let plan = lake.stage(&flush_of((6, 6), &rows_of(6))).unwrap();
+    lake.publish(&plan).unwrap();
+    store.lose_races(RACES);
+    let crowded = lake.commit(&plan);
+    assert!(matches!(
+        crowded,
+        Err(LakeError::Log(LogError::Crowded {
+            attempts: 1_000,
+            ..
+        }))
+    ));
+    store.lose_races(0);
+    lake.commit(&plan).unwrap();
+    assert_eq!(guard(&store).unwrap().faults, []);
+}
+
+#[test]
+fn a_head_that_always_changes_is_an_error_and_the_next_try_writes_it() {
+    let store = lake_of_six();
+    let mut lake = open(&store);
+    let plan = lake.stage(&flush_of((6, 6), &rows_of(6))).unwrap();
+    lake.publish(&plan).unwrap();
+    lake.commit(&plan).unwrap();
+    let rows = rows_of(7);
+    let plan = lake.stage(&flush_of((7, 7), &rows)).unwrap();
+    lake.publish(&plan).unwrap();
+    store.crash_after(2);
+    assert!(lake.commit(&plan).is_err(), "both tables have it");
+    store.restart();
+    store.lose_races(9);
+    assert!(matches!(
+        lake.commit(&plan),
+        Err(LakeError::Store(StoreError::Io { .. }))
+    ));
+    store.lose_races(0);
+    lake.commit(&plan).unwrap();
+    assert_eq!(guard(&store).unwrap().faults, []);
+    assert_eq!(read(&store, Table::Samples).len(), 16);
+}
+
+#[test]
+fn more_orphans_than_a_report_names_are_counted() {
+    let store = lake_of_six();
+    for at in 100..1_101 {
+        let name = format!("{JOURNAL}-{at:020}-{at:020}-1.parquet");
+        let path = format!("samples/hot/dt=2026-11-22/{name}");
+        store.put_if_absent(&path, b"orphan").unwrap();
+    }
+    let mut lake = Lake::open(store.clone(), settings(), &takeover(OTHER)).unwrap();
+    let found = guard(&store).unwrap();
+    assert_eq!((found.orphans.len(), found.orphan_count), (1_000, 1_001));
+    let swept = lake.sweep().unwrap();
+    assert_eq!((swept.set_aside.len(), swept.orphans), (1_000, 1_001));
+    assert_eq!(read(&store, Table::Samples).len(), 12);
+}
+
+/// What may happen to a lake.
+#[derive(Debug, Clone)]
+enum Step {
+    /// Rows of so many kinds, from a number that says which.
+    Flush(u64),
+    /// The process ends and comes back, with its plan of the last flush at that call.
+    Crash(u64, u64),
+    /// Another journal takes over.
+    TakeOver,
+    /// Yesterday is pruned.
+    Prune,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => any::<u64>().prop_map(Step::Flush),
+        3 => (any::<u64>(), 0u64..24).prop_map(|(rows, at)| Step::Crash(rows, at)),
+        1 => Just(Step::TakeOver),
+        1 => Just(Step::Prune),
+    ];
+    proptest::collection::vec(step, 1..14)
+}
+
+/// Rows of every table that says something of a stream.
+fn any_rows(seed: u64, next: &mut u64) -> Rows {
+    let mut rows = Rows::new();
+    let device = ["a", "b", "c"][usize::try_from(seed % 3).unwrap()];
+    let seq = *next;
+    *next += 8;
+    let bit = |n: u64| seed >> (8 + n) & 1 == 1;
+    if bit(0) {
+        push_batches(&mut rows, device, seq..seq + 2);
+    }
+    if bit(1) {
+        // Its readings lie on two dates.
+        let mut early = sample(device, seq + 2, 0, Value::Bool(true));
+        early.ts_us = MIDNIGHT_US - 1;
+        rows.push_sample(&early).unwrap();
+        rows.push_sample(&sample(device, seq + 2, 1, Value::I64(2)))
+            .unwrap();
+    }
+    if bit(2) {
+        rows.push_sample(&sample(device, seq + 3, 0, Value::I64(1)))
+            .unwrap();
+    }
+    if bit(3) {
+        let refused = QuarantineRow {
+            stream: stream(device),
+            seq: seq + 3,
+            row: Some(1),
+            metric: None,
+            batch_samples: Some(2),
+            samples: u32::from(!bit(4)),
+            reason: "other".into(),
+            cause: None,
+            payload: None,
+            at_us: MIDNIGHT_US,
+        };
+        rows.push_quarantine(refused).unwrap();
+    }
+    let record = |n: u64| {
+        Some(Record {
+            stream: stream(device),
+            seq: seq + n,
+        })
+    };
+    if bit(5) {
+        let row = GapRow {
+            seqs: bit(6).then_some((seq.saturating_sub(6), seq)),
+            stage: if bit(7) { "sink" } else { "agent" }.into(),
+            record: record(4),
+            ..gap(&stream(device), 0, 0)
+        };
+        rows.push_gap(row).unwrap();
+    }
+    if bit(8) {
+        let state = if bit(9) {
+            EpochState::Closed
+        } else {
+            EpochState::Ended
+        };
+        let mut row = epoch(&stream(device), seq + 5, state);
+        row.record = record(5);
+        rows.push_epoch(row).unwrap();
+    }
+    if bit(10) || rows.is_empty() {
+        let line = LogRow {
+            device_id: device.into(),
+            ts_us: MIDNIGHT_US,
+            level: None,
+            source: None,
+            message: "m".into(),
+            ingest_us: MIDNIGHT_US,
+            line: 0,
+            time_err_ms: None,
+            time_class: TimeClass::Synced,
+            record: record(6),
+        };
+        rows.push_log(line).unwrap();
+    }
+    rows
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Each step leaves marks that are those of a scan of all files, whoever asks.
+    #[test]
+    fn marks_are_what_a_scan_of_all_files_finds(steps in steps()) {
+        let store = MemStore::new();
+        let settings = Settings { checkpoint_versions: 2, ..Settings::default() };
+        let (mut term, mut next, mut position) = (1u64, 0, 0);
+        let mut owner = JournalId(1);
+        let mut lake = Lake::open(store.clone(), settings, &takeover(owner)).unwrap();
+        for step in steps {
+            match step {
+                Step::Flush(seed) => {
+                    let rows = any_rows(seed, &mut next);
+                    let mut flush = flush_of((position, position), &rows);
+                    flush.journal = owner;
+                    position += 1;
+                    let plan = lake.stage(&flush).unwrap();
+                    lake.publish(&plan).unwrap();
+                    lake.commit(&plan).unwrap();
+                    lake.finish(&plan).unwrap();
+                }
+                Step::Crash(seed, at) => {
+                    let rows = any_rows(seed, &mut next);
+                    let mut flush = flush_of((position, position), &rows);
+                    flush.journal = owner;
+                    position += 1;
+                    let plan = lake.stage(&flush).unwrap();
+                    store.crash_after(at);
+                    let _ = lake.publish(&plan).and_then(|()| lake.commit(&plan));
+                    store.restart();
+                    if seed % 5 == 0 {
+                        // The same process tries again.
+                        lake.publish(&plan).and_then(|()| lake.commit(&plan)).unwrap();
+                    } else {
+                        lake = Lake::open(store.clone(), settings, &takeover(owner)).unwrap();
+                        if seed % 2 == 0 {
+                            lake.recover(owner, Some(&plan)).unwrap();
+                        } else {
+                            // Its plan is lost with its journal.
+                            term += 1;
+                            owner = JournalId(term);
+                            lake = Lake::open(store.clone(), settings, &takeover(owner)).unwrap();
+                            lake.sweep().unwrap();
+                        }
+                    }
+                }
+                Step::TakeOver => {
+                    term += 1;
+                    owner = JournalId(term);
+                    lake = Lake::open(store.clone(), settings, &takeover(owner)).unwrap();
+                    prop_assert!(!lake.opened().went_on);
+                    lake.sweep().unwrap();
+                }
+                Step::Prune => {
+                    prune(&store, 1, MIDNIGHT_US).unwrap();
+                }
+            }
+            let all = marks(&store).unwrap();
+            let mut other = Lake::open(store.fork(), settings, &takeover(owner)).unwrap();
+            prop_assert_eq!(&other.marks().unwrap(), &all);
+            prop_assert_eq!(&lake.marks().unwrap(), &all);
+            prop_assert_eq!(guard(&store).unwrap().faults, []);
+        }
+    }
+}

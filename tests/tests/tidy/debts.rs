@@ -1,0 +1,148 @@
+//! What breaks a house rule still. Each list may only become shorter: an entry that is no longer
+//! needed fails its test, and so does everything that would need a new one.
+
+use std::collections::BTreeSet;
+
+/// Functions above the limit, by file and name.
+pub(crate) const LONG_FUNCTIONS: &[&str] = &[
+    "proto/src/codec/fit.rs price",
+    "proto/src/codec/fit_taps.rs fit_column",
+];
+
+/// Types above the limit, by package and name.
+pub(crate) const LARGE_TYPES: &[&str] = &[
+    "agent Engine",
+    "collector Custody",
+    "proto Sender",
+    "tests World",
+];
+
+/// Modules that form circles, by package, the module they stand in, and their names.
+pub(crate) const CIRCLES: &[&str] = &[
+    "agent pipeline::engine: lane ram",
+    "agent pipeline::engine: room store",
+    "collector : ledger pipeline",
+    "collector : metrics owner sink",
+    "collector pipeline: envelope schemas snapshot",
+    "crates/lake : checkpoint delta",
+    "proto : codec schema",
+    "proto codec: fit fit_levels fit_scale",
+    "proto codec: fit_first fit_taps",
+    "proto codec: magnitude range_tables",
+    "proto codec: model params",
+    "proto codec: range_cell range_numbers",
+    "proto mqtt: error list packet property wire",
+    "tests world: collector device plain run",
+];
+
+/// Bounds that no test names, by package and name.
+pub(crate) const UNTESTED_BOUNDS: &[&str] = &[
+    "agent MAX_CACHED_SCHEMAS",
+    "agent MAX_DOWN_BYTES",
+    "agent MAX_ENDED",
+    "agent MAX_EPOCHS",
+    "agent MAX_FAILED_SYNCS",
+    "agent MAX_FLIGHTS",
+    "agent MAX_NOWHERE",
+    "agent MAX_RELEASES",
+    "agent MAX_SENT_SCHEMAS",
+    "agent MAX_SHAPES",
+    "agent MAX_SNAPSHOT_SCHEMAS",
+    "collector MAX_ASKED",
+    "collector MAX_BOUND",
+    "collector MAX_DONE_BYTES",
+    "collector MAX_EXPIRED",
+    "collector MAX_ORIGINS",
+    "collector MAX_PARTS",
+    "collector MAX_PLAIN_DEVICES",
+    "collector MAX_PREPARED",
+    "collector MAX_REMEMBERED",
+    "collector MAX_SCHEMA_BYTES",
+    "collector MAX_STREAMS",
+    "crates/lake MAX_RANGES",
+    "crates/lake MAX_SUSPECTS",
+    "crates/lake MAX_WIDE_COLUMNS",
+    "proto MAX_BEYOND",
+    "proto MAX_BITS",
+    "proto MAX_BODY_BYTES",
+    "proto MAX_CELL_BYTES",
+    "proto MAX_CHOSEN",
+    "proto MAX_CORRECTION",
+    "proto MAX_DICTIONARY",
+    "proto MAX_EXPONENT_F32",
+    "proto MAX_EXPONENT_F64",
+    "proto MAX_FIRST_TAPS",
+    "proto MAX_HOLES",
+    "proto MAX_LEVELS",
+    "proto MAX_LINE_OVERHEAD_BYTES",
+    "proto MAX_LISTED",
+    "proto MAX_LIVE_HOLES",
+    "proto MAX_MEMORY",
+    "proto MAX_NAME_BYTES",
+    "proto MAX_NODES",
+    "proto MAX_OVERHEAD_BYTES",
+    "proto MAX_PAGES",
+    "proto MAX_PARTS",
+    "proto MAX_POOLED_TEXTS",
+    "proto MAX_RANGES",
+    "proto MAX_REFUSED",
+    "proto MAX_REMAINING_BYTES",
+    "proto MAX_ROWS",
+    "proto MAX_ROW_BYTES",
+    "proto MAX_SCHEMAS",
+    "proto MAX_SUCCESSORS",
+    "proto MAX_TAPS",
+    "proto MAX_TEXT_BYTES",
+    "proto MAX_UNARY",
+    "proto MAX_WIDTH",
+];
+
+/// One list while its test runs.
+pub(crate) struct Debts {
+    unmet: BTreeSet<&'static str>,
+    new: Vec<String>,
+}
+
+impl Debts {
+    pub(crate) fn new(list: &[&'static str]) -> Self {
+        let unmet: BTreeSet<_> = list.iter().copied().collect();
+        assert_eq!(unmet.len(), list.len(), "the list holds an entry twice");
+        Self {
+            unmet,
+            new: Vec::new(),
+        }
+    }
+
+    /// `what` breaks the rule: it must be on the list.
+    pub(crate) fn meet(&mut self, what: &str, how: impl FnOnce() -> String) {
+        if !self.unmet.remove(what) {
+            self.new.push(format!("{what:?}: {}", how()));
+        }
+    }
+
+    /// Fails unless the list was met entry by entry.
+    pub(crate) fn settle(self) {
+        assert!(
+            self.new.is_empty(),
+            "breaks the rule:\n{}",
+            self.new.join("\n")
+        );
+        assert!(
+            self.unmet.is_empty(),
+            "on the list without need, so take it off:\n{}",
+            self.unmet.into_iter().collect::<Vec<_>>().join("\n")
+        );
+    }
+}
+
+#[test]
+fn a_list_that_is_too_long_or_too_short_fails() {
+    let outcome = |list: &[&'static str], met: &[&str]| {
+        let mut debts = Debts::new(list);
+        met.iter().for_each(|what| debts.meet(what, String::new));
+        std::panic::catch_unwind(|| debts.settle()).is_ok()
+    };
+    assert!(outcome(&["a", "b"], &["b", "a"]));
+    assert!(!outcome(&["a", "b"], &["a"]));
+    assert!(!outcome(&["a"], &["a", "b"]));
+}
