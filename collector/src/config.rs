@@ -9,11 +9,12 @@ use headwater_lake::Encoding;
 use headwater_program::faults::{self, Faults, Renamed, within};
 use headwater_program::log::Log;
 
-use crate::interpret::TimeWindow;
 use crate::pipeline::credit::CreditLimits;
 use crate::pipeline::custody::{self, Mode};
-use crate::pipeline::envelope::Decoder;
-use crate::pipeline::pattern::{MAX_PATTERNS, Pattern};
+use crate::pipeline::pattern::{MAX_PATTERNS, Pattern, rules_of};
+use crate::pipeline::rules::{
+    Decoder, MAX_RULES_BYTES, PlainRule, PlainTime, PlainTimeFormat, PlainUnit, RuleSet, TimeWindow,
+};
 use crate::sink::hot::HotSettings;
 use crate::sink::lake::LakeSettings;
 

@@ -1,11 +1,10 @@
 //! The embedded hot store: what it answers, what it drops, and how it comes back from nothing.
 
-use headwater_collector::interpret::rules::{RuleSet, RulesId};
-use headwater_collector::interpret::{Depth, Interpreter, TimeWindow};
+use headwater_collector::interpret::{Depth, Interpreter};
 use headwater_collector::pipeline::envelope::{
-    BatchHead, Clock, Decoder, RawHead, Record, SchemaHead, Verdict,
+    BatchHead, Clock, RawHead, Record, SchemaHead, Verdict,
 };
-use headwater_collector::pipeline::pattern::Pattern;
+use headwater_collector::pipeline::rules::{Decoder, PlainRule, RuleSet, RulesId, TimeWindow};
 use headwater_collector::sink::hot::{HotSettings, HotStore};
 use headwater_lake::{
     Claim, Flush, Lake, LocalStore, Rows as LakeRows, SampleRow, Settings, TimeClass,
@@ -48,8 +47,8 @@ fn schema() -> Schema {
 fn rig() -> Rig {
     let folder = tempfile::tempdir().expect("a folder");
     let (hot, _) = HotStore::open(folder.path(), SETTINGS).expect("a store");
-    let pattern = Pattern::new("devices/{device}", Decoder::Json).expect("a pattern");
-    let rules = RuleSet::new(&[pattern], TimeWindow::default()).encode();
+    let plain = vec![PlainRule::new(Decoder::Json)];
+    let rules = RuleSet::new(plain, TimeWindow::default()).encode();
     let mut rig = Rig {
         folder,
         hot,

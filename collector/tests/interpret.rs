@@ -10,10 +10,10 @@ use common::{
     CONN, Rig, START_US, batch, bundle_of, device, epoch_end, hello, listed, schema_frame,
     settings, split_batch,
 };
-use headwater_collector::interpret::{Depth, Feed, Taken, TimeWindow};
+use headwater_collector::interpret::{Depth, Feed, Taken};
 use headwater_collector::pipeline::custody::{Event, Settings};
-use headwater_collector::pipeline::envelope::Decoder;
 use headwater_collector::pipeline::pattern::Pattern;
+use headwater_collector::pipeline::rules::{Decoder, TimeWindow};
 use headwater_collector::sink::hot::{HotSettings, HotStore};
 use headwater_lake::scan;
 use headwater_proto::codec::{Encoder, Rows};
@@ -112,7 +112,9 @@ fn a_clock_in_2099_does_not_freeze_the_latest_value() {
 
 #[test]
 fn what_is_refused_says_why_in_words() {
-    let mut rig = greeted(settings());
+    let mut lines = settings();
+    lines.patterns = vec![Pattern::new("plain/{device}/{metric}", Decoder::Line).unwrap()];
+    let mut rig = greeted(lines);
     for (seq, (kind, payload)) in (0..).zip([
         (Kind::Batch, batch_at(&[START_US - 40 * DAY_US], 1.0)),
         (Kind::Batch, {
@@ -124,7 +126,7 @@ fn what_is_refused_says_why_in_words() {
     ]) {
         send(&mut rig, seq, kind, payload);
     }
-    rig.plain("plain/m1/temp", "", 1, false, 90);
+    rig.plain("plain/m1/x", "m v=1\nm v=\nm v=3", 1, false, 90);
     rig.plain("elsewhere", "1", 2, false, 91);
     rig.sync();
     let mut found = Vec::new();
@@ -143,10 +145,84 @@ fn what_is_refused_says_why_in_words() {
             "impossible_time: time 2025-08-30T08:53:20.000000Z lies 40 d before its receipt",
             "undecodable: the batch ends too early",
             "unknown_kind: frames of kind Blob are not stored",
-            "bad_payload: the payload holds no value",
+            "bad_payload: line 2, column 3: the field's value is missing",
             "unknown_topic: ",
         ]
     );
+}
+
+/// What one publish gave: samples, refusals with payload, missing values, gaps.
+fn publish(rig: &mut Rig, payload: &str) -> (Vec<String>, Vec<String>, u32, Vec<GapReason>) {
+    let from = rig.custody.log().next();
+    rig.ms += 1;
+    let token = rig.ms;
+    rig.plain(
+        "plain/m1/x",
+        payload,
+        u16::try_from(token).unwrap(),
+        false,
+        token,
+    );
+    assert!(rig.sync());
+    let mut found = (Vec::new(), Vec::new(), 0, Vec::new());
+    let mut feed = Feed::new(rig.custody.reader(), from, Depth::Samples);
+    feed.read(usize::MAX, |item| {
+        let samples = item.samples.iter();
+        found
+            .0
+            .extend(samples.map(|s| format!("{} {} {:?}", s.row, s.metric, s.value)));
+        let refused = item.refused();
+        found
+            .1
+            .extend(refused.map(|r| String::from_utf8(r.payload.into_owned()).unwrap()));
+        found.2 += item.missing;
+        found.3.extend(item.gaps.iter().map(|gap| gap.reason));
+        Taken::More
+    })
+    .unwrap();
+    found
+}
+
+#[test]
+fn good_parts_of_a_publish_are_kept_and_bad_ones_go_to_quarantine_each() {
+    let mut json = settings();
+    json.patterns = vec![Pattern::new("plain/{device}/x", Decoder::Json).unwrap()];
+    let mut rig = greeted(json);
+    let mixed = "{\"c\": 3, \"a.b\": 1, \"a\": {\"b\": 2}, \"n\": null}";
+    let (samples, refused, missing, gaps) = publish(&mut rig, mixed);
+    assert_eq!(samples, ["0 c F64(3.0)"]);
+    assert_eq!((refused.len(), missing, gaps.len()), (2, 1, 0));
+    rig.flush().unwrap();
+    let audit = rig.audit();
+    assert!(audit.totals.is_good());
+    let counts = audit.totals.counts;
+    assert_eq!(
+        (counts.samples, counts.quarantined, counts.batches),
+        (1, 2, 1)
+    );
+}
+
+#[test]
+fn publishes_that_hold_nothing_are_there_and_leave_one_gap_for_a_stretch() {
+    let mut json = settings();
+    json.patterns = vec![Pattern::new("plain/{device}/x", Decoder::Json).unwrap()];
+    let mut rig = greeted(json);
+    publish(&mut rig, "{\"t\": 1}");
+    for nothing in ["{}", "[]", "{\"t\": null}", "null"] {
+        let (samples, refused, _, gaps) = publish(&mut rig, nothing);
+        assert!(samples.is_empty() && refused.is_empty(), "{nothing}");
+        assert_eq!(gaps, [GapReason::Empty]);
+    }
+    publish(&mut rig, "{\"t\": 2}");
+    rig.flush().unwrap();
+    let mut losses = Vec::new();
+    scan::gaps(&rig.store, |loss| {
+        losses.push((loss.reason.to_owned(), loss.seqs, loss.samples));
+    })
+    .unwrap();
+    assert_eq!(losses, [("empty".to_owned(), Some((1, 4)), Some(0))]);
+    assert!(rig.audit().totals.is_good());
+    assert_eq!(rig.audit().totals.counts.explained, 0);
 }
 
 #[test]
@@ -275,7 +351,16 @@ fn journal(seed: u64, records: u64) -> Rig {
             9 => send(&mut rig, seq, Kind::Gap, gap(seq * 4)),
             10 => send(&mut rig, seq, Kind::EpochEnd, epoch_end(2, seq)),
             11 => {
-                let payloads = ["21.5", "{\"t\": 20, \"u\": null}", "on", "", "m v=1,w=2"];
+                let payloads = [
+                    "21.5",
+                    "{\"t\": 20, \"u\": null}",
+                    "{\"t\": 1, \"a.b\": 1, \"a\": {\"b\": 2}}",
+                    "[{\"t\": 1, \"time\": 4070908800}, {\"t\": 2}, 3]",
+                    "on",
+                    "",
+                    "null",
+                    "m v=1,w=2\nm v=\nm v=3 4070908800",
+                ];
                 let payload = dice.pick(&payloads);
                 let token = 1_000_000 + seq;
                 rig.plain(
@@ -365,7 +450,7 @@ fn rows_in_hot(hot: &HotStore, lake: &Found) -> Found {
     let view = hot.view();
     let mut asked: Vec<(String, String)> = Vec::new();
     for (device, _) in view.devices().unwrap() {
-        for metric in ["temp", "n", "temp.t", "temp.u", "m.v", "m.w"] {
+        for metric in ["temp", "n", "temp.t", "temp.a.b", "m.v", "m.w"] {
             asked.push((device.clone(), metric.to_owned()));
         }
     }

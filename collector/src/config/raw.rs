@@ -1,11 +1,13 @@
 //! Core: the configuration as it is written.
 
+use headwater_payload::Zone;
 use headwater_program::log::RawLog;
 use serde::Deserialize;
 
 use super::{
     Acl, Config, CreditLimits, Decoder, Encoding, Gateway, Hot, HotSettings, LakeSettings, Limits,
-    MAX_PATTERNS, MIB, Mode, Pattern, TimeWindow, TopicPattern, custody, folder, loopback, within,
+    MAX_PATTERNS, MAX_RULES_BYTES, MIB, Mode, Pattern, PlainRule, PlainTime, PlainTimeFormat,
+    PlainUnit, RuleSet, TimeWindow, TopicPattern, custody, folder, loopback, rules_of, within,
 };
 
 const DAY_US: i64 = 86_400_000_000;
@@ -29,6 +31,14 @@ impl Default for RawConfig {
         let plain = |topic: &str, decoder: &str| RawPlain {
             topic: topic.into(),
             decoder: decoder.into(),
+            time: None,
+            time_format: None,
+            time_zone: None,
+            precision: None,
+            tags: None,
+            keep_values: false,
+            delimiter: None,
+            header: None,
         };
         Self {
             data_dir: "/var/lib/headwater-collector".into(),
@@ -36,7 +46,7 @@ impl Default for RawConfig {
             gate: RawGate::default(),
             plain: vec![
                 plain("devices/{device}", "json"),
-                plain("devices/{device}/{metric#}", "number"),
+                plain("devices/{device}/{metric#}", "auto"),
             ],
             journal: RawJournal::default(),
             lake: RawLake::default(),
@@ -83,6 +93,17 @@ struct RawGateway {
 struct RawPlain {
     topic: String,
     decoder: String,
+    /// Name of the time in JSON and CSV; `None` finds it, empty takes the time of receipt.
+    time: Option<String>,
+    time_format: Option<String>,
+    time_zone: Option<String>,
+    /// Unit of the times in line protocol.
+    precision: Option<String>,
+    tags: Option<String>,
+    #[serde(default)]
+    keep_values: bool,
+    delimiter: Option<char>,
+    header: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -211,6 +232,89 @@ impl RawConfig {
             hot,
             http_listen,
             log: self.log.check(problems),
+        })
+    }
+}
+
+impl RawPlain {
+    /// How its payloads are read, or lines in `problems`.
+    fn rule(&self, problems: &mut Vec<String>) -> Option<PlainRule> {
+        let topic = &self.topic;
+        let before = problems.len();
+        let mut fault = |key: &str, value: &str, wants: &str| {
+            problems.push(format!(
+                "plain {topic:?}: {key} = {value:?} must be {wants}"
+            ));
+        };
+        let decoder = match self.decoder.as_str() {
+            "json" => Decoder::Json,
+            "number" => Decoder::Number,
+            "line" => Decoder::Line,
+            "csv" => Decoder::Csv,
+            "auto" => Decoder::Detect,
+            other => {
+                let wants = "\"json\", \"number\", \"line\", \"csv\" or \"auto\"";
+                fault("decoder", other, wants);
+                Decoder::Json
+            }
+        };
+        let format = match self.time_format.as_deref() {
+            None | Some("auto") => PlainTimeFormat::Auto,
+            Some("rfc3339") => PlainTimeFormat::Rfc3339,
+            Some(unit) => PlainUnit::from_name(unit).map_or_else(
+                || {
+                    let wants = "\"auto\", \"rfc3339\", \"s\", \"ms\", \"us\" or \"ns\"";
+                    fault("time_format", unit, wants);
+                    PlainTimeFormat::Auto
+                },
+                PlainTimeFormat::Unix,
+            ),
+        };
+        let precision = self.precision.as_deref();
+        let unit = precision.and_then(PlainUnit::from_name);
+        if let (Some(precision), None) = (precision, unit) {
+            fault("precision", precision, "\"s\", \"ms\", \"us\" or \"ns\"");
+        }
+        let zone = self.time_zone.as_deref();
+        if let Some(zone) = zone.filter(|zone| Zone::parse(zone).is_none()) {
+            fault("time_zone", zone, "an offset such as \"+01:00\", or \"Z\"");
+        }
+        let named = self.time.as_deref().is_some_and(|name| !name.is_empty());
+        if !named && (self.time_format.is_some() || zone.is_some()) {
+            fault(
+                "time",
+                "",
+                "the name that time_format and time_zone are for",
+            );
+        }
+        let delimiter = self.delimiter.unwrap_or(',');
+        if !delimiter.is_ascii() || matches!(delimiter, '"' | '\n' | '\r') {
+            fault(
+                "delimiter",
+                &delimiter.to_string(),
+                "one ASCII character, no quote, no line end",
+            );
+        }
+        if problems.len() > before {
+            return None;
+        }
+        let time = match self.time.as_deref() {
+            None => PlainTime::Auto,
+            Some("") => PlainTime::Ignore,
+            Some(name) => PlainTime::Key {
+                name: name.to_owned(),
+                format,
+                zone: self.time_zone.clone(),
+            },
+        };
+        Some(PlainRule {
+            time,
+            precision: unit,
+            keep_values: self.keep_values,
+            tags: self.tags.clone(),
+            delimiter: u8::try_from(delimiter).unwrap_or(b','),
+            header: self.header.clone(),
+            ..PlainRule::new(decoder)
         })
     }
 }
@@ -391,25 +495,27 @@ fn patterns(plain: &[RawPlain], problems: &mut Vec<String>) -> (Vec<Pattern>, Ve
             plain.len()
         ));
     }
-    for RawPlain { topic, decoder } in plain {
-        let decoder = match decoder.as_str() {
-            "json" => Decoder::Json,
-            "number" => Decoder::Number,
-            "line" => Decoder::Line,
-            other => {
-                problems.push(format!(
-                    "plain {topic:?}: decoder = {other:?} must be \"json\", \"number\" or \"line\""
-                ));
-                continue;
-            }
+    for raw in plain {
+        let topic = &raw.topic;
+        let Some(rule) = raw.rule(problems) else {
+            continue;
         };
-        match Pattern::new(topic, decoder) {
+        match Pattern::new(topic, rule.decoder) {
             Ok(pattern) => {
                 let_in.push(pattern.topic().clone());
-                read.push(pattern);
+                read.push(pattern.read_by(rule));
             }
             Err(error) => problems.push(format!("plain {topic:?}: {error}")),
         }
+    }
+    let bytes = RuleSet::new(rules_of(&read), TimeWindow::default())
+        .encode()
+        .len();
+    if bytes > MAX_RULES_BYTES {
+        problems.push(format!(
+            "plain: the rules take {bytes} bytes, {MAX_RULES_BYTES} at most: they stand in each segment \
+             of the journal; shorten names and headers"
+        ));
     }
     (read, let_in)
 }

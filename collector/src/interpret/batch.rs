@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use headwater_proto::codec::{self, Limits, RowVisitor};
@@ -16,8 +17,9 @@ use headwater_proto::time::UnixMicros;
 
 use super::Refused;
 use super::news::Prepared;
-use super::time::{Doubt, TimeWindow};
+use super::time::{Doubt, doubt};
 use crate::pipeline::envelope::{Clock, Reason, TimeClass};
+use crate::pipeline::rules::TimeWindow;
 
 /// Samples of one record that are refused one by one; the rest stand together, with the record's
 /// bytes. A batch may hold a million, and each takes a row of some 200 bytes in quarantine.
@@ -62,10 +64,10 @@ pub(super) enum Cause {
 pub(super) enum Payload {
     /// The record's bytes.
     Whole,
+    /// A part of them, or the beginning of an input, kept in the buffer.
+    Part(Range<usize>),
     /// A sample in words.
     Sample(Entry),
-    /// The beginning of an input that could not be read.
-    Input(Vec<u8>),
 }
 
 /// Something that is refused.
@@ -104,6 +106,8 @@ pub struct Sample<'a> {
 #[derive(Clone, Copy)]
 pub struct Samples<'a> {
     text: &'a str,
+    /// Refused parts.
+    parts: &'a [u8],
     entries: &'a [Entry],
     clock: Clock,
 }
@@ -187,12 +191,12 @@ impl<'a> Samples<'a> {
             },
             payload: match &refusal.payload {
                 Payload::Whole => bytes.into(),
+                Payload::Part(range) => self.parts.get(range.clone()).unwrap_or_default().into(),
                 Payload::Sample(entry) => {
                     let sample = self.sample(entry);
                     let words = format!("{} us, {:?}", sample.ts_us, sample.value);
                     words.into_bytes().into()
                 }
-                Payload::Input(bytes) => bytes.clone().into(),
             },
         }
     }
@@ -208,22 +212,32 @@ impl fmt::Debug for Samples<'_> {
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     text: String,
+    parts: Vec<u8>,
     entries: Vec<Entry>,
     pub(super) refused: Vec<Refusal>,
+    /// Samples refused for their time, and the refusal that stands for those beyond the bound.
+    untimely: (usize, Option<usize>),
     clock: Option<Clock>,
 }
 
 impl Buffer {
     pub(super) fn clear(&mut self) {
+        self.clear_rows();
+        self.clock = None;
+    }
+
+    fn clear_rows(&mut self) {
         self.text.clear();
+        self.parts.clear();
         self.entries.clear();
         self.refused.clear();
-        self.clock = None;
+        self.untimely = (0, None);
     }
 
     pub(super) fn samples(&self) -> Samples<'_> {
         Samples {
             text: &self.text,
+            parts: &self.parts,
             entries: &self.entries,
             clock: self.clock.unwrap_or(Clock::SYNCED),
         }
@@ -244,9 +258,7 @@ impl Buffer {
         (of, samples): (Option<u32>, u32),
         metric: Option<&str>,
     ) {
-        self.text.clear();
-        self.entries.clear();
-        self.refused.clear();
+        self.clear_rows();
         let cause = Cause::Text(self.text(cause));
         let metric = metric.map(|metric| self.text(metric));
         self.refused.push(Refusal {
@@ -264,16 +276,7 @@ impl Buffer {
     pub(super) fn refuse_input(&mut self, record: &refused::Refused<'_>) {
         for (row, part) in (0..).zip(record.parts()) {
             let words = format!("{}, {}: {}", record.source, part.place, part.cause);
-            let cause = Cause::Text(self.text(&words));
-            self.refused.push(Refusal {
-                row: Some(row),
-                metric: None,
-                of: None,
-                samples: 1,
-                reason: Reason::RefusedInput,
-                cause,
-                payload: Payload::Input(part.bytes.to_vec()),
-            });
+            self.refuse_part(Reason::RefusedInput, &words, part.bytes, (Some(row), None));
         }
     }
 
@@ -315,18 +318,18 @@ impl Buffer {
     /// Takes one sample in.
     ///
     /// - `time_us`: Unix time, and whether it is that of receipt.
+    /// - `tags`: as [`Buffer::text`] gave it.
     pub(super) fn push(
         &mut self,
         row: u32,
         (time_us, received): (i64, bool),
         metric: &str,
-        tags: &str,
+        tags: Span,
         value: Value<'_>,
         judge: (TimeWindow, UnixMicros),
     ) {
         let metric = self.text(metric);
-        let tags = self.text(tags);
-        let doubt = judge.0.doubt(time_us, judge.1);
+        let doubt = doubt(&judge.0, time_us, judge.1);
         let entry = Entry {
             row,
             received,
@@ -338,6 +341,28 @@ impl Buffer {
         self.place(entry, doubt);
     }
 
+    /// Refuses a part of a record, which stands for one sample.
+    pub(super) fn refuse_part(
+        &mut self,
+        reason: Reason,
+        cause: &str,
+        bytes: &[u8],
+        (row, metric): (Option<u32>, Option<Span>),
+    ) {
+        let start = self.parts.len();
+        self.parts.extend_from_slice(bytes);
+        let cause = Cause::Text(self.text(cause));
+        self.refused.push(Refusal {
+            row,
+            metric,
+            of: None,
+            samples: 1,
+            reason,
+            cause,
+            payload: Payload::Part(start..self.parts.len()),
+        });
+    }
+
     pub(super) const fn set_clock(&mut self, clock: Clock) {
         self.clock = Some(clock);
     }
@@ -347,13 +372,14 @@ impl Buffer {
             self.entries.push(entry);
             return;
         };
-        if self.refused.len() > MAX_REFUSED_SAMPLES
-            && let Some(last) = self.refused.last_mut()
-        {
-            last.samples += 1;
+        let (untimely, rest) = self.untimely;
+        if let Some(rest) = rest.and_then(|at| self.refused.get_mut(at)) {
+            rest.samples += 1;
             return;
         }
-        let told = self.refused.len() < MAX_REFUSED_SAMPLES;
+        let told = untimely < MAX_REFUSED_SAMPLES;
+        let rest = (!told).then_some(self.refused.len());
+        self.untimely = (untimely + 1, rest);
         self.refused.push(Refusal {
             row: told.then_some(entry.row),
             metric: told.then_some(entry.metric),
@@ -412,7 +438,7 @@ impl RowVisitor for Visitor<'_> {
         self.doubt = if self.undated {
             Some(Doubt::Undated { uptime_us: time_us })
         } else {
-            self.judge.0.doubt(time_us, self.judge.1)
+            doubt(&self.judge.0, time_us, self.judge.1)
         };
     }
 
@@ -428,5 +454,26 @@ impl RowVisitor for Visitor<'_> {
             value: cell(&mut self.buffer.text, value),
         };
         self.buffer.place(entry, self.doubt);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_beyond_the_bound_are_refused_together_and_counted_each() {
+        let mut buffer = Buffer::default();
+        let judge = (TimeWindow::default(), UnixMicros(0));
+        let tags = buffer.text("");
+        buffer.refuse_part(Reason::BadPayload, "why", b"bytes", (None, None));
+        for row in 0..3_000 {
+            buffer.push(row, (-1, false), "m", tags, Value::I64(1), judge);
+        }
+        buffer.refuse_part(Reason::BadPayload, "why", b"bytes", (None, None));
+        let samples: Vec<u32> = buffer.refused.iter().map(|r| r.samples).collect();
+        assert_eq!(samples.len(), 2 + MAX_REFUSED_SAMPLES + 1);
+        assert_eq!(samples[1 + MAX_REFUSED_SAMPLES], 2_000);
+        assert_eq!(samples.iter().sum::<u32>(), 3_002);
     }
 }

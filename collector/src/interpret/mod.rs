@@ -8,7 +8,7 @@
 //! covers. A sink stores what it is handed and decides nothing of it, so two sinks never disagree.
 //!
 //! [`Interpreted`] is a function of the journal's bytes: of the record itself and of those before it
-//! in its segment. A segment begins with the rule set that its records name ([`rules`]) and repeats
+//! in its segment. A segment begins with the rule set that its records name ([`crate::pipeline::rules`]) and repeats
 //! each schema before the first record that needs it, so a reader may begin at any record: it reads
 //! the segment from its start and hands out nothing below its cursor ([`Feed`]). Neither the present
 //! time nor the ledger nor what a sink remembers has a say.
@@ -16,7 +16,6 @@
 //! | module | what |
 //! |---|---|
 //! | [`time`] | which times are believed, and how a time was found |
-//! | [`rules`] | the rule set that a record names |
 //! | `batch`, `plain`, `lines` | decoders: numbered batches, publishes of plain devices, log lines |
 //! | `news` | what a schema says of a device and its metrics |
 //! | `record` | a record of each kind |
@@ -28,7 +27,6 @@ mod lines;
 mod news;
 mod plain;
 mod record;
-pub mod rules;
 pub mod time;
 
 use std::borrow::Cow;
@@ -46,7 +44,6 @@ pub use feed::{Feed, Taken};
 pub use lines::{Line, LogLines};
 pub use news::{Metric, tags_of};
 pub use record::Interpreter;
-pub use time::TimeWindow;
 
 use crate::pipeline::envelope::{Clock, Reason};
 use crate::pipeline::schemas::SchemaId;
@@ -224,6 +221,8 @@ pub struct Interpreted<'a> {
     /// The batch in place of its samples, if the reader wanted it so and it could be had.
     pub block: Option<Block<'a>>,
     refused: &'a [batch::Refusal],
+    /// Values that it says are missing: no samples, and no refusals.
+    pub missing: u32,
     /// The record's bytes.
     bytes: &'a [u8],
     /// Losses that it names.

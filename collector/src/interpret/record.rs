@@ -1,5 +1,6 @@
 //! Core: what a record of each kind means.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use headwater_lake::schema::MAX_TIME_US;
@@ -16,7 +17,7 @@ use headwater_proto::time::UnixMicros;
 use super::batch::Buffer;
 use super::lines::{LogLines, dated};
 use super::news::{Cache, Prepared};
-use super::rules::{RuleBook, RuleSet};
+use super::time::takes;
 use super::{
     Block, Depth, DeviceNews, EpochChange, EpochNews, Gap, Interpreted, Known, News, Origin, plain,
 };
@@ -24,7 +25,33 @@ use crate::ledger;
 use crate::pipeline::envelope::{
     self, BatchHead, Change, EnvelopeError, GapHead, MarkHead, Reason, Record, TimeClass, Verdict,
 };
+use crate::pipeline::rules::{RuleSet, RulesId};
 use crate::pipeline::schemas::SchemaBook;
+
+/// The rule sets that a segment has told.
+#[derive(Debug, Default)]
+struct RuleBook(BTreeMap<RulesId, Arc<RuleSet>>);
+
+impl RuleBook {
+    /// Takes in a rule set; what does not decode stays unknown.
+    fn learn(&mut self, bytes: &[u8]) {
+        if let Ok(set) = RuleSet::decode(bytes) {
+            self.0.insert(RulesId::of(bytes), Arc::new(set));
+        }
+    }
+
+    fn get(&self, id: RulesId) -> Option<Arc<RuleSet>> {
+        self.0.get(&id).cloned()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
 
 /// Reads records of one journal in order, from the start of a segment on.
 ///
@@ -45,6 +72,8 @@ pub struct Interpreter {
     /// The lines of the present record, decompressed, and their dictionary.
     body: Vec<u8>,
     dictionary: Option<Known>,
+    /// Values that the present record says are missing.
+    missing: u32,
 }
 
 /// What a record holds beside what the buffers took of it.
@@ -73,6 +102,7 @@ impl Interpreter {
             prepared: None,
             body: Vec::new(),
             dictionary: None,
+            missing: 0,
         }
     }
 
@@ -137,8 +167,13 @@ impl Interpreter {
             Record::Raw(head, body) => {
                 (at, bytes) = (head.at, body);
                 let rules = self.rules.get(head.rules);
-                self.origin = Some(plain::origin(&head));
-                plain::read(&head, body, rules.as_deref(), &mut self.buffer);
+                let origin = plain::origin(&head);
+                let read = plain::read(&head, body, rules.as_deref(), &mut self.buffer);
+                self.missing = read.map_or(0, |tally| tally.missing);
+                if read.is_some_and(|tally| tally.samples + tally.refused == 0) {
+                    self.empty(origin.stream(), origin.seq, origin.at);
+                }
+                self.origin = Some(origin);
             }
             Record::Gap(head) => {
                 at = head.at;
@@ -170,6 +205,7 @@ impl Interpreter {
         self.covers.clear();
         self.prepared = None;
         self.dictionary = None;
+        self.missing = 0;
     }
 
     fn interpreted<'a>(
@@ -213,6 +249,7 @@ impl Interpreter {
             samples,
             block,
             refused: &self.buffer.refused,
+            missing: self.missing,
             bytes,
             gaps: &self.gaps,
             epochs: &self.epochs,
@@ -264,7 +301,10 @@ impl Interpreter {
                 None => self.lost(head, Reason::Undecodable, "its parts are damaged", None),
             },
             // It was taken in at the gate, which dated with it what came later.
-            Kind::TimeBase => self.empty(head),
+            Kind::TimeBase => {
+                self.empty(head.stream.clone(), head.seq, head.at);
+                Rest::Nothing
+            }
             Kind::Blob
             | Kind::Summary
             | Kind::Schema
@@ -358,23 +398,6 @@ impl Interpreter {
         Rest::Nothing
     }
 
-    /// A record without samples: its number is told, so that nobody misses it.
-    fn empty(&mut self, head: &BatchHead) -> Rest<'static> {
-        self.gaps.push(Gap {
-            stream: head.stream.clone(),
-            range: Some(SeqRange::new(head.seq, head.seq + 1)),
-            samples: Some(0),
-            first: None,
-            last: None,
-            reason: GapReason::Empty,
-            stage: Stage::Collector,
-            part: None,
-            at: a_date(head.at),
-            carried: false,
-        });
-        Rest::Nothing
-    }
-
     fn epoch_end(&mut self, end: &EpochEnd) -> Rest<'static> {
         self.epochs.push(EpochNews {
             stream: Stream {
@@ -388,6 +411,22 @@ impl Interpreter {
             },
         });
         Rest::Nothing
+    }
+
+    /// A record without samples: its number is told, so that nobody misses it.
+    fn empty(&mut self, stream: Stream, seq: u64, at: UnixMicros) {
+        self.gaps.push(Gap {
+            stream,
+            range: Some(SeqRange::new(seq, seq + 1)),
+            samples: Some(0),
+            first: None,
+            last: None,
+            reason: GapReason::Empty,
+            stage: Stage::Collector,
+            part: None,
+            at: a_date(at),
+            carried: false,
+        });
     }
 
     /// A loss that the collector named.
@@ -449,7 +488,7 @@ impl Interpreter {
 fn takes_all(rules: &RuleSet, head: &BatchHead, header: &BatchHeader) -> bool {
     let dated = |time_us: i64| time_us.saturating_add(head.clock.offset_us);
     let (first, last) = (dated(header.first_time_us), dated(header.last_time_us));
-    head.clock.class != TimeClass::Undated && rules.window.takes(first, last, head.at)
+    head.clock.class != TimeClass::Undated && takes(&rules.window, first, last, head.at)
 }
 
 /// A collector whose clock has no date at all still stores what it takes.

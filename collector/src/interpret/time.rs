@@ -2,55 +2,33 @@
 
 use std::fmt;
 
+use crate::pipeline::envelope::Reason;
+use crate::pipeline::rules::TimeWindow;
 use headwater_lake::date::instant_text;
 use headwater_lake::schema::MAX_TIME_US;
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::UnixMicros;
-use serde::{Deserialize, Serialize};
 
-use crate::pipeline::envelope::Reason;
-
-/// Which times are believed, against the time of receipt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TimeWindow {
-    /// Oldest age in microseconds; `None` takes any.
-    pub max_late_us: Option<i64>,
-    /// Furthest ahead in microseconds.
-    pub max_ahead_us: i64,
+/// Why `ts_us` is not believed of a record that arrived at `at`; `None` if it is. Both are Unix time in
+/// microseconds.
+#[must_use]
+pub fn doubt(window: &TimeWindow, ts_us: i64, at: UnixMicros) -> Option<Doubt> {
+    let at_us = judged_at(at);
+    if !(0..MAX_TIME_US).contains(&ts_us) {
+        return Some(Doubt::NoDate { ts_us });
+    }
+    let late_us = at_us.saturating_sub(ts_us);
+    if window.max_late_us.is_some_and(|most| late_us > most) {
+        return Some(Doubt::Late { ts_us, late_us });
+    }
+    let ahead_us = late_us.saturating_neg();
+    (ahead_us > window.max_ahead_us).then_some(Doubt::Ahead { ts_us, ahead_us })
 }
 
-impl Default for TimeWindow {
-    fn default() -> Self {
-        const HOUR_US: i64 = 3_600 * 1_000_000;
-        Self {
-            max_late_us: Some(30 * 24 * HOUR_US),
-            max_ahead_us: HOUR_US,
-        }
-    }
-}
-
-impl TimeWindow {
-    /// Why `ts_us` is not believed of a record that arrived at `at`; `None` if it is. Both are Unix
-    /// time in microseconds.
-    #[must_use]
-    pub fn doubt(&self, ts_us: i64, at: UnixMicros) -> Option<Doubt> {
-        let at_us = judged_at(at);
-        if !(0..MAX_TIME_US).contains(&ts_us) {
-            return Some(Doubt::NoDate { ts_us });
-        }
-        let late_us = at_us.saturating_sub(ts_us);
-        if self.max_late_us.is_some_and(|most| late_us > most) {
-            return Some(Doubt::Late { ts_us, late_us });
-        }
-        let ahead_us = late_us.saturating_neg();
-        (ahead_us > self.max_ahead_us).then_some(Doubt::Ahead { ts_us, ahead_us })
-    }
-
-    /// Whether every time from `first_us` to `last_us` is believed.
-    #[must_use]
-    pub fn takes(&self, first_us: i64, last_us: i64, at: UnixMicros) -> bool {
-        self.doubt(first_us, at).is_none() && self.doubt(last_us, at).is_none()
-    }
+/// Whether every time from `first_us` to `last_us` is believed.
+#[must_use]
+pub fn takes(window: &TimeWindow, first_us: i64, last_us: i64, at: UnixMicros) -> bool {
+    doubt(window, first_us, at).is_none() && doubt(window, last_us, at).is_none()
 }
 
 /// What a time is judged by: when its record arrived, whenever it is read.
@@ -148,20 +126,20 @@ mod tests {
     fn a_time_within_the_window_is_believed_up_to_its_very_bounds() {
         let window = TimeWindow::default();
         for ts_us in [AT.0, AT.0 - 30 * DAY_US, AT.0 + DAY_US / 24] {
-            assert_eq!(window.doubt(ts_us, AT), None);
+            assert_eq!(doubt(&window, ts_us, AT), None);
         }
-        assert!(window.takes(AT.0 - 30 * DAY_US, AT.0 + DAY_US / 24, AT));
+        assert!(takes(&window, AT.0 - 30 * DAY_US, AT.0 + DAY_US / 24, AT));
     }
 
     #[test]
     fn a_time_beyond_the_window_is_refused_in_words() {
         let window = TimeWindow::default();
-        let words = |ts_us| window.doubt(ts_us, AT).unwrap().to_string();
+        let words = |ts_us| doubt(&window, ts_us, AT).unwrap().to_string();
         let late = words(AT.0 - 31 * DAY_US);
         assert!(late.ends_with("lies 31 d before its receipt"), "{late}");
         let ahead = words(AT.0 + DAY_US / 24 + 1);
         assert!(ahead.ends_with("lies 3600 s after its receipt"), "{ahead}");
-        assert!(!window.takes(AT.0, AT.0 + DAY_US, AT));
+        assert!(!takes(&window, AT.0, AT.0 + DAY_US, AT));
     }
 
     #[test]
@@ -170,9 +148,9 @@ mod tests {
             max_late_us: None,
             ..TimeWindow::default()
         };
-        assert_eq!(window.doubt(0, AT), None);
+        assert_eq!(doubt(&window, 0, AT), None);
         for ts_us in [-1, i64::MIN, i64::MAX, MAX_TIME_US] {
-            assert_eq!(window.doubt(ts_us, AT), Some(Doubt::NoDate { ts_us }));
+            assert_eq!(doubt(&window, ts_us, AT), Some(Doubt::NoDate { ts_us }));
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Everything that decides is decided when a record arrives and is stored in its envelope, so that
 //! each sink, today or after a restart, says the same about it; what it means beside that is said by
-//! the rule set that the envelope names ([`crate::interpret::rules`]). The journal's log frames, numbers
+//! the rule set that the envelope names ([`super::rules`]). The journal's log frames, numbers
 //! and checksums each record and keeps its kind; the payload is:
 //!
 //! | bytes | what |
@@ -19,8 +19,8 @@ use headwater_proto::message::GapReason;
 use headwater_proto::time::{Base, UnixMicros};
 use serde::{Deserialize, Serialize};
 
+use super::rules::RulesId;
 use super::snapshot::SinkCursor;
-use crate::interpret::rules::RulesId;
 
 /// The envelope version this build writes and reads.
 pub const VERSION: u8 = 2;
@@ -197,17 +197,6 @@ pub struct BatchHead {
     pub via: Option<DeviceId>,
     /// The rule set that says what it means.
     pub rules: RulesId,
-}
-
-/// How the payload of a plain publish becomes samples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Decoder {
-    /// A JSON object; its numbers, booleans and texts are metrics by name.
-    Json,
-    /// One number, boolean or text.
-    Number,
-    /// InfluxDB line protocol.
-    Line,
 }
 
 /// Head of [`RecordKind::Raw`]; the body is the publish's payload.

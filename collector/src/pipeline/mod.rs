@@ -5,7 +5,7 @@ pub mod custody;
 pub mod dating;
 pub mod envelope;
 pub mod pattern;
-pub mod payload;
+pub mod rules;
 pub mod schemas;
 pub mod snapshot;
 pub mod time_bases;

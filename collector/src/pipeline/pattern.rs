@@ -3,8 +3,7 @@
 use headwater_gate::pattern::{PatternError as TopicError, TopicPattern};
 use headwater_proto::ids::DeviceId;
 
-use super::envelope::Decoder;
-use crate::interpret::rules::PlainRule;
+use super::rules::{Decoder, PlainRule};
 
 /// Most patterns of one collector: each publish on a plain topic may try all of them.
 pub const MAX_PATTERNS: usize = 256;
@@ -13,7 +12,7 @@ pub const MAX_PATTERNS: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     topic: TopicPattern,
-    decoder: Decoder,
+    rule: PlainRule,
 }
 
 /// Why a text is no pattern.
@@ -48,7 +47,16 @@ impl Pattern {
         if !topic.names_device() {
             return Err(PatternError::NoDevice);
         }
-        Ok(Self { topic, decoder })
+        Ok(Self {
+            topic,
+            rule: PlainRule::new(decoder),
+        })
+    }
+
+    /// The same topics, read by `rule`.
+    #[must_use]
+    pub fn read_by(self, rule: PlainRule) -> Self {
+        Self { rule, ..self }
     }
 
     /// The topics that it fits, for the gate's access list.
@@ -59,10 +67,8 @@ impl Pattern {
 
     /// How its publishes are read.
     #[must_use]
-    pub const fn rule(&self) -> PlainRule {
-        PlainRule {
-            decoder: self.decoder,
-        }
+    pub const fn rule(&self) -> &PlainRule {
+        &self.rule
     }
 
     /// The device and metric that `topic` names, if this pattern fits it and its device level is a
@@ -77,6 +83,12 @@ impl Pattern {
         let metric = named.metric.unwrap_or_default().replace('/', ".");
         Some((device, metric))
     }
+}
+
+/// How the publishes of each of `patterns` are read.
+#[must_use]
+pub fn rules_of(patterns: &[Pattern]) -> Vec<PlainRule> {
+    patterns.iter().map(Pattern::rule).cloned().collect()
 }
 
 /// What the first fitting of `patterns` says of `topic`.

@@ -294,8 +294,8 @@ pub fn rewritten(bytes: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interpret::rules::RulesId;
     use crate::pipeline::envelope::{BatchHead, Change, Clock, MarkHead, RawHead, Record, Verdict};
+    use crate::pipeline::rules::RulesId;
     use headwater_gate::{ConnId, Token};
     use headwater_proto::frame::{self, Kind};
     use headwater_proto::ids::{Epoch, Lane};

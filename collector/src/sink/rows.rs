@@ -34,6 +34,8 @@ pub struct RowCounters {
     pub log_lines: u64,
     /// Records that held nothing.
     pub empty_records: u64,
+    /// Values that records say are missing.
+    pub missing: u64,
 }
 
 /// Turns records into rows. Keeps what makes rows of `devices` and `metrics` rare.
@@ -87,6 +89,7 @@ impl RowMaker {
                 self.note_metrics(origin, device, item.news.metrics, rows)?;
             }
         }
+        self.counters.missing += u64::from(item.missing);
         if let Some(known) = item.news.known {
             let bytes = || Arc::clone(&known.bytes);
             self.used.entry(known.id).or_insert_with(bytes);

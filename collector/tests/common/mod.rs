@@ -15,8 +15,8 @@ use headwater_collector::interpret::{Depth, Feed, Taken};
 use headwater_collector::pipeline::custody::{
     Custody, Event, Gateway, Mode, Output, Past, PlainPublish, Settings, SinkSpec,
 };
-use headwater_collector::pipeline::envelope::Decoder;
 use headwater_collector::pipeline::pattern::Pattern;
+use headwater_collector::pipeline::rules::Decoder;
 use headwater_collector::sink::join;
 use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, Staged};
 use headwater_gate::repeat::fingerprint;

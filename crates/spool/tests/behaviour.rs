@@ -86,39 +86,6 @@ fn every_segment_begins_with_a_snapshot_taken_before_its_first_record() {
 }
 
 #[test]
-fn a_segment_is_read_alone_by_who_asks_for_it() {
-    let disk = FakeDisk::new();
-    let mut log = open(&disk);
-    fill(&mut log, 300, 100);
-    let mut reader = log.reader();
-    let all: Vec<u64> = log.segments().flat_map(|s| s.first..s.next).collect();
-    let mut read = Vec::new();
-    let mut at = 0;
-    while let Some(segment) = reader.segment_at(at) {
-        assert!(segment.positions().contains(&at));
-        let take = |position, _: u8, _: &[u8]| {
-            read.push(position);
-            ControlFlow::Continue(())
-        };
-        let chunk = reader
-            .read_within(segment.id, at, usize::MAX, take)
-            .unwrap();
-        assert_eq!(chunk.next, segment.next, "it ends with its segment");
-        let (none, id) = (
-            |_, _: u8, _: &[u8]| unreachable!("another segment"),
-            segment.id,
-        );
-        let elsewhere = reader
-            .read_within(id, segment.next, usize::MAX, none)
-            .unwrap();
-        assert_eq!(elsewhere.records, 0);
-        at = chunk.next;
-    }
-    assert!(log.segments().len() > 2);
-    assert_eq!(read, all);
-}
-
-#[test]
 fn a_snapshot_larger_than_a_segment_makes_its_segment_grow() {
     let disk = FakeDisk::new();
     let mut log = open(&disk);

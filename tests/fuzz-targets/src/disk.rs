@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use headwater_agent::pipeline::record;
-use headwater_collector::interpret::rules::RuleSet;
 use headwater_collector::interpret::{Depth, Interpreter};
+use headwater_collector::pipeline::rules::RuleSet;
 use headwater_collector::pipeline::{envelope, snapshot};
 use headwater_gate::repeat::OpenEntries;
 use headwater_gate::{ConnId, Token};

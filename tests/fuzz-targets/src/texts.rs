@@ -10,11 +10,15 @@ use headwater_agent::source::file::Tail;
 use headwater_agent::source::records::{Record, Records};
 use headwater_agent::source::rows::{RULES, Read, RowReader};
 use headwater_collector::config::Config as CollectorConfig;
-use headwater_collector::pipeline::envelope::Decoder;
-use headwater_collector::pipeline::payload;
+use headwater_collector::interpret::{Depth, Interpreter};
+use headwater_collector::pipeline::envelope::{
+    RawHead, Record as JournalRecord, RecordKind, Verdict,
+};
+use headwater_collector::pipeline::rules::{Decoder, PlainRule, RuleSet, RulesId, TimeWindow};
 use headwater_payload::{
     Format, MAX_NAME_BYTES, MAX_VALUES, Part, Rules, TimeFormat, TimeRule, Unit, Zone,
 };
+use headwater_proto::ids::{DeviceId, JournalId};
 use headwater_proto::sample::Value;
 use headwater_proto::time::UnixMicros;
 
@@ -160,26 +164,49 @@ pub fn followed_file(input: &[u8]) {
     });
 }
 
-/// A publish of a plain device; the first byte chooses the decoder. An error, or as many values as
-/// were visited, none of them with a name too long.
+const DECODERS: [Decoder; 5] = [
+    Decoder::Json,
+    Decoder::Number,
+    Decoder::Line,
+    Decoder::Csv,
+    Decoder::Detect,
+];
+
+/// A publish of a plain device; the first byte chooses the decoder. Whatever it holds is stored,
+/// refused, missing or nothing; no name is too long.
 pub fn plain_payload(input: &[u8]) {
     let Some((choice, bytes)) = input.split_first() else {
         return;
     };
-    let decoder = match choice % 3 {
-        0 => Decoder::Json,
-        1 => Decoder::Number,
-        _ => Decoder::Line,
+    let plain = DECODERS.map(PlainRule::new).to_vec();
+    let rules = RuleSet::new(plain, TimeWindow::default()).encode();
+    let mut interpreter = Interpreter::new(Depth::Samples);
+    interpreter.learn_rules(&rules);
+    let head = RawHead {
+        device: DeviceId::new("d").expect("an id"),
+        journal: JournalId(7),
+        seq: 3,
+        verdict: Verdict::Store,
+        at: NOW,
+        rules: RulesId::of(&rules),
+        rule: u16::from(*choice) % 5,
+        metric: "metric",
+        topic: "a/d",
+        client: "c",
+        packet_id: 0,
+        hash: 0,
     };
-    let mut visited = 0;
-    let read = payload::read(decoder, "metric", bytes, &mut |reading| {
-        visited += 1;
-        assert!(reading.metric.len() <= 256);
-        if let Value::Str(text) = reading.value {
-            assert!(text.len() <= bytes.len());
-        }
-    });
-    assert!(read.is_err() || read == Ok(visited));
+    let mut record = Vec::new();
+    JournalRecord::Raw(head, bytes).encode(&mut record);
+    let item = interpreter.read(0, RecordKind::Raw.to_u8(), &record);
+    let item = item.expect("what was written");
+    for sample in item.samples.iter() {
+        assert!(!sample.metric.is_empty() && sample.metric.len() <= 256);
+        assert!(!matches!(sample.value, Value::F64(value) if !value.is_finite()));
+    }
+    let refused: u32 = item.refused().map(|refused| refused.samples).sum();
+    assert_eq!(item.samples.len() + refused, item.batch_samples());
+    assert_eq!(item.batch_samples() == 0, item.gaps.len() == 1);
 }
 
 /// An agent's configuration: valid, or refused with at least one line that says why.
@@ -270,6 +297,8 @@ pub fn plain_payload_seeds() -> Vec<Vec<u8>> {
             &[2],
             b"cpu,host=a used=1.5,n=3i,s=\"x\" 1700000000000000000\ncpu used=2",
         ),
+        prefixed(&[3], b"time,name,t\n1700000000,x,21.5\n,y,null"),
+        prefixed(&[4], b"{\"t\":1,\"a.b\":1,\"a\":{\"b\":2}}"),
     ]
 }
 

@@ -8,8 +8,8 @@ use headwater_collector::pipeline::credit::CreditLimits;
 use headwater_collector::pipeline::custody::{
     Custody, Event, Gateway, Mode, Output, Past, Settings, SinkSpec,
 };
-use headwater_collector::pipeline::envelope::Decoder;
 use headwater_collector::pipeline::pattern::Pattern;
+use headwater_collector::pipeline::rules::Decoder;
 use headwater_collector::sink::join;
 use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, Staged};
 use headwater_lake::MemStore;

@@ -40,8 +40,8 @@ use super::envelope::{Record, SchemaHead, SessionHead};
 use super::schemas::{SchemaBook, SchemaId};
 use super::snapshot::{NEW_BYTES, PendingPlan, SinkCursor};
 use crate::done::DoneEpochs;
-use crate::interpret::rules::RulesId;
 use crate::ledger::Ledger;
+use crate::pipeline::rules::RulesId;
 
 pub use open::{OpenError, Opened, Past};
 pub use sinks::PlanError;

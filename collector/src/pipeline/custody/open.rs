@@ -16,9 +16,10 @@ use headwater_spool::{Disk, Log, ReadError, Recovery};
 
 use super::{Counters, Custody, Group, Rules, Settings};
 use crate::done::DoneEpochs;
-use crate::interpret::rules::{RuleSet, RulesError, RulesId};
 use crate::ledger::{self, Ledger};
 use crate::pipeline::envelope::{self, EnvelopeError, Record, RecordKind};
+use crate::pipeline::pattern::rules_of;
+use crate::pipeline::rules::{RuleSet, RulesError, RulesId};
 use crate::pipeline::schemas::SchemaBook;
 use crate::pipeline::snapshot::{self, NotRead, Restored, SinkCursor};
 
@@ -118,7 +119,7 @@ impl<D: Disk> Custody<D> {
                 None => (begin(JournalId(entropy())), log.next(), Past::Nothing),
             },
         };
-        let rules = RuleSet::new(&settings.patterns, settings.window).encode();
+        let rules = RuleSet::new(rules_of(&settings.patterns), settings.window).encode();
         let rules = Rules {
             id: RulesId::of(&rules),
             bytes: rules,

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use headwater_gate::{CloseReason, ConnId, Token};
 use headwater_proto::ids::{DeviceId, SeqRange, Stream};
 
-use crate::interpret::TimeWindow;
 use crate::pipeline::credit::CreditLimits;
 use crate::pipeline::pattern::Pattern;
+use crate::pipeline::rules::TimeWindow;
 
 /// When a sender may forget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
