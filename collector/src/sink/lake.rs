@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use headwater_lake::audit::StreamMark;
 use headwater_lake::{
     Claim, EpochRow, EpochState, Flush, Lake, LakeError, Plan, PlanError, RowError, Rows, Store,
-    Swept,
 };
 use headwater_proto::delivery::{End, Ranges};
 use headwater_proto::frame::{self, Kind};
@@ -22,6 +21,7 @@ use headwater_proto::message::{self, EpochEnd};
 use headwater_proto::time::{Millis, Now, UnixMicros};
 
 use super::rows::{RowCounters, RowMaker, TimeWindow, boot_of};
+use super::there::There;
 use crate::ledger::{self, Ledger};
 use crate::pipeline::envelope::{self, Change, Record, Verdict};
 use crate::pipeline::schemas::SchemaBook;
@@ -155,32 +155,29 @@ pub struct LakeSink<S: Store> {
     pending: Option<Pending>,
     /// Whether the journal's name outlives this process, so that a lease is worth having.
     is_lasting: bool,
+    there: There,
 }
 
 impl<S: Store> LakeSink<S> {
     /// Opens the lake and carries out the journal's last plan, if it was not.
     ///
+    /// - `claim`: for the journal, whose records will be written.
     /// - `plan`: the sink's last plan in the journal.
     /// - `known`: the first position that the journal does not know to be in the lake.
     ///
     /// # Errors
     /// [`SinkError`] if the lake cannot be read, belongs to another collector, or the plan cannot be
     /// carried out.
-    #[expect(clippy::too_many_arguments, reason = "each comes from somewhere else")]
     pub fn open(
         store: S,
         settings: LakeSettings,
-        journal: JournalId,
+        claim: &Claim,
         plan: Option<&[u8]>,
         known: u64,
         schemas: SchemaBook,
-        now: UnixMicros,
     ) -> Result<Self, SinkError> {
-        let claim = Claim {
-            take_over: settings.take_over,
-            ..Claim::new(journal, now.0)
-        };
-        let mut lake = Lake::open(store, settings.lake, &claim)?;
+        let journal = claim.owner;
+        let mut lake = Lake::open(store, settings.lake, claim)?;
         let plan = plan
             .map(Plan::decode)
             .transpose()?
@@ -209,25 +206,8 @@ impl<S: Store> LakeSink<S> {
             changed: BTreeSet::new(),
             pending: None,
             is_lasting: true,
+            there: There::default(),
         })
-    }
-
-    /// Sets aside what earlier owners of the lake published without a commit: readers that list
-    /// folders would see it beside what its devices send again. After a takeover, before anything
-    /// is taken.
-    ///
-    /// # Errors
-    /// [`SinkError`] if the lake cannot be read or written.
-    pub fn sweep(&mut self) -> Result<Swept, SinkError> {
-        Ok(self.lake.sweep()?)
-    }
-
-    /// What the lake holds of each stream.
-    ///
-    /// # Errors
-    /// [`SinkError`] if the lake cannot be read.
-    pub fn marks(&mut self) -> Result<Vec<StreamMark>, SinkError> {
-        Ok(self.lake.marks()?)
     }
 
     /// Goes on with a journal that was begun anew at `position`: what it held before is in the lake.
@@ -243,12 +223,11 @@ impl<S: Store> LakeSink<S> {
     ) -> Result<(), SinkError> {
         self.lake.rename(journal, now.0)?;
         self.journal = journal;
-        self.position = position;
-        self.cursor = position;
+        (self.position, self.cursor) = (position, position);
         Ok(())
     }
 
-    /// The journal has a new name that a crash may take back: until its first record is durable, the
+    /// The journal has a new name, which a crash may take back until its first record is durable: the
     /// next start must not wait for the lease of a name that nobody bears.
     ///
     /// # Errors
@@ -258,36 +237,22 @@ impl<S: Store> LakeSink<S> {
         Ok(self.lake.release(now.0)?)
     }
 
+    /// Leaves out records before position `until` that the lake has, though this journal never
+    /// committed them: their devices sent them to another one as well. To be called right after
+    /// [`LakeSink::open`].
+    pub fn leave_out(&mut self, marks: &[StreamMark], until: u64) {
+        self.there = There::new(marks, until);
+    }
+
     /// Renews the lease on the lake when it is due; to be called every few seconds.
     ///
     /// # Errors
-    /// [`SinkError`]; one that is not transient says that another collector has taken over.
+    /// [`SinkError`]; a lasting one says that another collector has taken over.
     pub fn keep(&mut self, now: UnixMicros) -> Result<(), SinkError> {
         if self.is_lasting {
             self.lake.keep(now.0)?;
         }
         Ok(())
-    }
-
-    /// Ends the lease at an orderly end, so that another journal need not wait for it.
-    ///
-    /// # Errors
-    /// [`SinkError`].
-    pub fn release(&mut self, now: UnixMicros) -> Result<(), SinkError> {
-        Ok(self.lake.release(now.0)?)
-    }
-
-    /// Rewrites the catalog.
-    ///
-    /// # Errors
-    /// [`SinkError`].
-    pub fn write_catalog(&mut self) -> Result<(), SinkError> {
-        Ok(self.lake.write_catalog()?)
-    }
-
-    /// What went wrong beside a flush that succeeded, once.
-    pub const fn take_trouble(&mut self) -> Option<LakeError> {
-        self.lake.take_trouble()
     }
 
     /// Takes over what the lake holds of each stream, after the journal's marks were made exact by
@@ -324,6 +289,11 @@ impl<S: Store> LakeSink<S> {
     /// The lake below.
     pub const fn lake(&self) -> &Lake<S> {
         &self.lake
+    }
+
+    /// The lake below, to be looked after.
+    pub const fn lake_mut(&mut self) -> &mut Lake<S> {
+        &mut self.lake
     }
 
     /// What became of records so far.
@@ -397,7 +367,7 @@ impl<S: Store> LakeSink<S> {
             return Ok(());
         }
         if let Ok(record) = envelope::decode(kind, payload) {
-            self.take(&record)
+            self.take(position, &record)
                 .map_err(|source| SinkError::Row { position, source })?;
         }
         self.position = position + 1;
@@ -407,11 +377,14 @@ impl<S: Store> LakeSink<S> {
         Ok(())
     }
 
-    fn take(&mut self, record: &Record<'_>) -> Result<(), RowError> {
+    fn take(&mut self, position: u64, record: &Record<'_>) -> Result<(), RowError> {
         match record {
             Record::Batch(head, bytes) => {
-                self.maker.batch(head, bytes, &mut self.rows)?;
-                if head.verdict == Verdict::Store {
+                let is_good = head.verdict == Verdict::Store;
+                if !is_good || !self.there.has(position, &head.stream, head.seq) {
+                    self.maker.batch(head, bytes, &mut self.rows)?;
+                }
+                if is_good {
                     self.learn_end(bytes);
                 }
             }
@@ -503,10 +476,8 @@ impl<S: Store> LakeSink<S> {
     /// [`SinkError::Lake`]; nothing is published then.
     pub fn stage(&mut self, now: Now) -> Result<Staged, SinkError> {
         if let Some(pending) = &self.pending {
-            return Ok(pending
-                .plan
-                .as_ref()
-                .map_or(Staged::Empty, |p| Staged::Plan(p.encode())));
+            let bytes = pending.plan.as_ref().map(Plan::encode);
+            return Ok(bytes.map_or(Staged::Empty, Staged::Plan));
         }
         if self.position == self.cursor {
             return Ok(Staged::Nothing);
@@ -554,9 +525,8 @@ impl<S: Store> LakeSink<S> {
         self.touched.clear();
         self.first_at = None;
         self.forget_done(&changed);
-        let staged = plan
-            .as_ref()
-            .map_or(Staged::Empty, |plan| Staged::Plan(plan.encode()));
+        let bytes = plan.as_ref().map(Plan::encode);
+        let staged = bytes.map_or(Staged::Empty, Staged::Plan);
         self.pending = Some(Pending { plan, committed });
         Ok(staged)
     }

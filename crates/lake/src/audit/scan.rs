@@ -20,6 +20,10 @@ use crate::rows::EpochState;
 use crate::schema::Table;
 use crate::store::Store;
 
+/// Reason and stage of a gap that names what was pruned.
+pub(crate) const PRUNED_REASON: &str = "pruned";
+pub(crate) const PRUNED_STAGE: &str = "lake";
+
 /// Batches that are looked at twice, to tell repeated rows from conflicting ones, at most.
 const MAX_SUSPECTS: usize = 1_000;
 
@@ -66,6 +70,8 @@ pub(crate) struct State {
     /// Batches that are not whole, or partly in quarantine.
     pub(crate) partial: BTreeMap<u64, Partial>,
     pub(crate) gaps: HashSet<Gap>,
+    /// What gaps name that stand for pruned data.
+    pub(crate) pruned: Ranges,
     /// Gaps that are known by time alone.
     pub(crate) timed_gaps: u64,
     pub(crate) samples: u64,
@@ -212,7 +218,7 @@ impl Scan {
         let own: &[&str] = match table {
             Table::Samples => &["seq", "row", "metric", "batch_samples"],
             Table::Quarantine => &["seq", "row", "metric", "batch_samples", "samples"],
-            Table::Gaps => &["seq_first", "seq_last", "samples", "stage"],
+            Table::Gaps => &["seq_first", "seq_last", "samples", "reason", "stage"],
             Table::Epochs => &["first_seq", "next_seq", "state", "clean"],
             Table::Logs | Table::Devices | Table::Metrics => &[],
         };
@@ -361,6 +367,7 @@ impl Scan {
     fn gaps(&mut self, batch: &Columns, wanted: &dyn Fn(&str) -> bool) -> Result<(), AuditError> {
         let (firsts, lasts) = (batch.longs("seq_first")?, batch.longs("seq_last")?);
         let (samples, stages) = (batch.longs("samples")?, batch.texts("stage")?);
+        let reasons = batch.texts("reason")?;
         let stream = StreamColumns::of(batch, ["device_id", "lane", "epoch"])?;
         for row in 0..batch.rows() {
             // The lake has what one of the sinks lacks.
@@ -380,6 +387,9 @@ impl Scan {
                 Some((first, last)) => {
                     let range = SeqRange::new(first.cast_unsigned(), last.cast_unsigned() + 1);
                     state.gaps.insert(Gap { range, samples });
+                    if is_pruned(reasons.value(row), stages.value(row)) {
+                        state.pruned.insert(range);
+                    }
                 }
                 None => state.timed_gaps += 1,
             }
@@ -450,6 +460,11 @@ impl Scan {
         }
         Ok(())
     }
+}
+
+/// Whether a gap stands for data that was in the lake.
+pub(crate) fn is_pruned(reason: &str, stage: &str) -> bool {
+    (reason, stage) == (PRUNED_REASON, PRUNED_STAGE)
 }
 
 impl Merged {
