@@ -97,6 +97,14 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(MarksHead, Streams<'_>), NoMarks> 
         return Err(NoMarks);
     }
     let (head, rest): (MarksHead, _) = postcard::take_from_bytes(body).map_err(|_| NoMarks)?;
+    // No number that is counted on from is the last there is.
+    if head
+        .versions
+        .iter()
+        .any(|(_, version)| *version == u64::MAX)
+    {
+        return Err(NoMarks);
+    }
     let left = head.streams;
     let streams = Streams {
         rest,
@@ -131,6 +139,9 @@ impl Streams<'_> {
         let (raw, rest): (RawStream<'_>, _) =
             postcard::take_from_bytes(self.rest).map_err(|_| NoMarks)?;
         self.rest = rest;
+        if raw.partial.contains(&u64::MAX) {
+            return Err(NoMarks);
+        }
         let device = match (raw.device, &self.last) {
             (Some(device), _) => device.into(),
             (None, Some(last)) => Arc::clone(&last.device),

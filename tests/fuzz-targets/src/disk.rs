@@ -10,7 +10,9 @@ use headwater_collector::pipeline::{envelope, snapshot};
 use headwater_gate::repeat::OpenEntries;
 use headwater_gate::{ConnId, Token};
 use headwater_lake::delta::{Log as TableLog, LogError};
-use headwater_lake::{Encoding, MemStore, Plan, PlanFile, Sha256, Store as _, Table};
+use headwater_lake::{
+    Claim, Encoding, Lake, MemStore, Plan, PlanFile, Settings, Sha256, Store as _, Table,
+};
 use headwater_proto::ids::{Epoch, JournalId, SeqRange};
 use headwater_proto::time::UnixMicros;
 use headwater_spool::disk::FileSize;
@@ -430,8 +432,8 @@ pub fn plan_seeds() -> Vec<Vec<u8>> {
 #[must_use]
 pub fn table_log_seeds() -> Vec<Vec<u8>> {
     let store = MemStore::new();
-    let mut log = TableLog::load(&store, Table::Samples).expect("an empty store");
-    log.create(&store).expect("the store does not fail");
+    let claim = Claim::new(JournalId(9), 0);
+    Lake::open(store.clone(), Settings::default(), &claim).expect("an empty store");
     let path = format!("{}/_delta_log/{:020}.json", Table::Samples.name(), 0);
     let first = store.get(&path).expect("it was written");
     let commit = r#"{"txn":{"appId":"headwater-1","version":7}}

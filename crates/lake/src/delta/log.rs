@@ -46,9 +46,9 @@ pub struct Tally {
 impl Tally {
     pub(crate) fn add(&mut self, table: Table, add: &Add) {
         let stats = add.parsed_stats(table);
-        self.files += 1;
-        self.bytes += add.bytes;
-        self.rows += stats.rows;
+        self.files = self.files.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(add.bytes);
+        self.rows = self.rows.saturating_add(stats.rows);
         if let Some((lo, hi)) = stats.times_us {
             let wider = |(a, b): (i64, i64)| (a.min(lo), b.max(hi));
             self.times_us = Some(self.times_us.map_or((lo, hi), wider));

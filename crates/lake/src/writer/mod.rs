@@ -438,14 +438,12 @@ impl<S: Store> Lake<S> {
 
     /// Notes a fence, with the name of who set it where the owner's object tells.
     fn noted<T>(&mut self, result: Result<T, LakeError>) -> Result<T, LakeError> {
-        result.map_err(|error| match error {
-            LakeError::Fenced { term, owner: None } => {
-                let found = owner::look(&self.store).ok().flatten();
-                let owner = found.map(|(owner, _)| owner.journal);
-                self.ownership.note(LakeError::Fenced { term, owner })
-            }
-            error => self.ownership.note(error),
-        })
+        let Err(LakeError::Fenced { term, owner: None }) = result else {
+            return result.map_err(|error| self.ownership.note(error));
+        };
+        let found = owner::look(&self.store).ok().flatten();
+        let owner = found.map(|(owner, _)| owner.journal);
+        Err(self.ownership.note(LakeError::Fenced { term, owner }))
     }
 
     /// Empties the stage of a committed plan. May be repeated.

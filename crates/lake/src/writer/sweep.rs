@@ -8,7 +8,7 @@ use crate::store::{Store, StoreError};
 /// Paths that [`Swept`] names at most; more are counted.
 const MAX_SWEPT: usize = 1_000;
 
-/// What [`Lake::sweep`] did with files that were published and can never be committed.
+/// What [`crate::Lake::sweep`] did with files that were published and can never be committed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Swept {
     /// Moved out of readers' way, the first 1,000.
