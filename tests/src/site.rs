@@ -147,10 +147,18 @@ impl Site {
     /// # Errors
     /// When it ends or does not become ready.
     pub fn start_collector(&mut self) -> Result<()> {
+        self.start_collector_with(&[])
+    }
+
+    /// The same with more arguments.
+    ///
+    /// # Errors
+    /// When it ends or does not become ready.
+    pub fn start_collector_with(&mut self, more: &[&str]) -> Result<()> {
         let config = self.folder().join("collector.toml");
         std::fs::write(&config, self.collector_config())?;
         let mut command = wrapped(&self.wrapper, &program("headwater-collector")?);
-        command.args(["run", "--config"]).arg(&config);
+        command.args(["run", "--config"]).arg(&config).args(more);
         self.collector = Some(Process::start(
             "collector",
             &self.folder().join("logs"),

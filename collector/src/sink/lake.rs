@@ -13,13 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use headwater_lake::audit::StreamMark;
 use headwater_lake::{
     Claim, EpochRow, EpochState, Flush, Lake, LakeError, Plan, PlanError, RowError, Rows, Store,
-    Swept,
 };
 use headwater_proto::delivery::{End, Ranges};
 use headwater_proto::ids::{JournalId, SeqRange, Stream};
 use headwater_proto::time::{Millis, Now, UnixMicros};
 
 use super::rows::{RowCounters, RowMaker, boot_of};
+use super::there::There;
 use crate::interpret::{EpochChange, EpochNews, Interpreted};
 use crate::ledger::Ledger;
 
@@ -149,31 +149,28 @@ pub struct LakeSink<S: Store> {
     pending: Option<Pending>,
     /// Whether the journal's name outlives this process, so that a lease is worth having.
     is_lasting: bool,
+    there: There,
 }
 
 impl<S: Store> LakeSink<S> {
     /// Opens the lake and carries out the journal's last plan, if it was not.
     ///
+    /// - `claim`: for the journal, whose records will be written.
     /// - `plan`: the sink's last plan in the journal.
     /// - `known`: the first position that the journal does not know to be in the lake.
     ///
     /// # Errors
     /// [`SinkError`] if the lake cannot be read, belongs to another collector, or the plan cannot be
     /// carried out.
-    #[expect(clippy::too_many_arguments, reason = "each comes from somewhere else")]
     pub fn open(
         store: S,
         settings: LakeSettings,
-        journal: JournalId,
+        claim: &Claim,
         plan: Option<&[u8]>,
         known: u64,
-        now: UnixMicros,
     ) -> Result<Self, SinkError> {
-        let claim = Claim {
-            take_over: settings.take_over,
-            ..Claim::new(journal, now.0)
-        };
-        let mut lake = Lake::open(store, settings.lake, &claim)?;
+        let journal = claim.owner;
+        let mut lake = Lake::open(store, settings.lake, claim)?;
         let plan = plan
             .map(Plan::decode)
             .transpose()?
@@ -201,25 +198,8 @@ impl<S: Store> LakeSink<S> {
             changed: BTreeSet::new(),
             pending: None,
             is_lasting: true,
+            there: There::default(),
         })
-    }
-
-    /// Sets aside what earlier owners of the lake published without a commit: readers that list
-    /// folders would see it beside what its devices send again. After a takeover, before anything
-    /// is taken.
-    ///
-    /// # Errors
-    /// [`SinkError`] if the lake cannot be read or written.
-    pub fn sweep(&mut self) -> Result<Swept, SinkError> {
-        Ok(self.lake.sweep()?)
-    }
-
-    /// What the lake holds of each stream.
-    ///
-    /// # Errors
-    /// [`SinkError`] if the lake cannot be read.
-    pub fn marks(&mut self) -> Result<Vec<StreamMark>, SinkError> {
-        Ok(self.lake.marks()?)
     }
 
     /// Goes on with a journal that was begun anew at `position`: what it held before is in the lake.
@@ -235,12 +215,11 @@ impl<S: Store> LakeSink<S> {
     ) -> Result<(), SinkError> {
         self.lake.rename(journal, now.0)?;
         self.journal = journal;
-        self.position = position;
-        self.cursor = position;
+        (self.position, self.cursor) = (position, position);
         Ok(())
     }
 
-    /// The journal has a new name that a crash may take back: until its first record is durable, the
+    /// The journal has a new name, which a crash may take back until its first record is durable: the
     /// next start must not wait for the lease of a name that nobody bears.
     ///
     /// # Errors
@@ -250,36 +229,22 @@ impl<S: Store> LakeSink<S> {
         Ok(self.lake.release(now.0)?)
     }
 
+    /// Leaves out records before position `until` that the lake has, though this journal never
+    /// committed them: their devices sent them to another one as well. To be called right after
+    /// [`LakeSink::open`].
+    pub fn leave_out(&mut self, marks: &[StreamMark], until: u64) {
+        self.there = There::new(marks, until);
+    }
+
     /// Renews the lease on the lake when it is due; to be called every few seconds.
     ///
     /// # Errors
-    /// [`SinkError`]; one that is not transient says that another collector has taken over.
+    /// [`SinkError`]; a lasting one says that another collector has taken over.
     pub fn keep(&mut self, now: UnixMicros) -> Result<(), SinkError> {
         if self.is_lasting {
             self.lake.keep(now.0)?;
         }
         Ok(())
-    }
-
-    /// Ends the lease at an orderly end, so that another journal need not wait for it.
-    ///
-    /// # Errors
-    /// [`SinkError`].
-    pub fn release(&mut self, now: UnixMicros) -> Result<(), SinkError> {
-        Ok(self.lake.release(now.0)?)
-    }
-
-    /// Rewrites the catalog.
-    ///
-    /// # Errors
-    /// [`SinkError`].
-    pub fn write_catalog(&mut self) -> Result<(), SinkError> {
-        Ok(self.lake.write_catalog()?)
-    }
-
-    /// What went wrong beside a flush that succeeded, once.
-    pub const fn take_trouble(&mut self) -> Option<LakeError> {
-        self.lake.take_trouble()
     }
 
     /// Takes over what the lake holds of each stream, after the journal's marks were made exact by
@@ -316,6 +281,11 @@ impl<S: Store> LakeSink<S> {
     /// The lake below.
     pub const fn lake(&self) -> &Lake<S> {
         &self.lake
+    }
+
+    /// The lake below, to be looked after.
+    pub const fn lake_mut(&mut self) -> &mut Lake<S> {
+        &mut self.lake
     }
 
     /// What became of records so far.
@@ -383,9 +353,11 @@ impl<S: Store> LakeSink<S> {
         if position < self.position {
             return Ok(());
         }
-        self.maker
-            .push(item, &mut self.rows)
-            .map_err(|source| SinkError::Row { position, source })?;
+        if !self.is_there(position, item) {
+            self.maker
+                .push(item, &mut self.rows)
+                .map_err(|source| SinkError::Row { position, source })?;
+        }
         let named = item.gaps.iter().filter(|gap| !gap.carried);
         self.changed.extend(named.map(|gap| gap.stream.clone()));
         for news in item.epochs {
@@ -399,6 +371,18 @@ impl<S: Store> LakeSink<S> {
         // Also for a record without rows: custody waits for the sink to have passed it.
         self.first_at.get_or_insert(now.mono);
         Ok(())
+    }
+
+    /// Whether another journal brought the record here meanwhile.
+    fn is_there(&mut self, position: u64, item: &Interpreted<'_>) -> bool {
+        item.origin.is_some_and(|origin| {
+            let stream = Stream {
+                device: origin.device.clone(),
+                lane: origin.lane,
+                epoch: origin.epoch,
+            };
+            !item.covers.is_empty() && self.there.has(position, &stream, origin.seq)
+        })
     }
 
     fn learn(&mut self, news: &EpochNews) {
@@ -446,10 +430,8 @@ impl<S: Store> LakeSink<S> {
     /// [`SinkError::Lake`]; nothing is published then.
     pub fn stage(&mut self, now: Now) -> Result<Staged, SinkError> {
         if let Some(pending) = &self.pending {
-            return Ok(pending
-                .plan
-                .as_ref()
-                .map_or(Staged::Empty, |p| Staged::Plan(p.encode())));
+            let bytes = pending.plan.as_ref().map(Plan::encode);
+            return Ok(bytes.map_or(Staged::Empty, Staged::Plan));
         }
         if self.position == self.cursor {
             return Ok(Staged::Nothing);
@@ -499,9 +481,8 @@ impl<S: Store> LakeSink<S> {
         self.touched.clear();
         self.first_at = None;
         self.forget_done(&changed);
-        let staged = plan
-            .as_ref()
-            .map_or(Staged::Empty, |plan| Staged::Plan(plan.encode()));
+        let bytes = plan.as_ref().map(Plan::encode);
+        let staged = bytes.map_or(Staged::Empty, Staged::Plan);
         self.pending = Some(Pending { plan, committed });
         Ok(staged)
     }

@@ -7,10 +7,11 @@
 pub mod hot;
 pub mod lake;
 pub mod rows;
+mod there;
 pub(crate) mod worker;
 
 use headwater_lake::audit::StreamMark;
-use headwater_lake::{EpochState, Store};
+use headwater_lake::{Claim, EpochState, Found, Store};
 use headwater_proto::delivery::End;
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, SeqRange, Stream};
 use headwater_proto::time::UnixMicros;
@@ -50,9 +51,12 @@ pub fn join<D: Disk, S: Store>(
         .filter(|plan| plan.sink == NAME)
         .map(|plan| plan.bytes.clone());
     let known = custody.cursor(NAME).unwrap_or_default();
-    let journal = custody.journal();
     let plan = plan.as_deref();
-    let mut sink = LakeSink::open(store, settings, journal, plan, known, now)?;
+    let claim = Claim {
+        take_over: settings.take_over,
+        ..Claim::new(custody.journal(), now.0)
+    };
+    let mut sink = LakeSink::open(store, settings, &claim, plan, known)?;
     // An old copy may also be from before another journal's time.
     let is_alone = sink.lake().opened().went_on;
     let end = custody.log().next();
@@ -67,8 +71,10 @@ pub fn join<D: Disk, S: Store>(
     if past == Past::Nothing {
         sink.begin_without_lease(now)?;
     }
-    if !sink.lake().opened().went_on {
-        let swept = sink.sweep()?;
+    let start = sink.lake().opened();
+    if !start.went_on && start.found != Found::New {
+        // Readers that list folders would see them beside what devices send again.
+        let swept = sink.lake_mut().sweep().map_err(SinkError::from)?;
         if swept.orphans > 0 {
             let (orphans, left) = (swept.orphans, swept.left.len());
             tracing::warn!(
@@ -82,7 +88,10 @@ pub fn join<D: Disk, S: Store>(
     let missing = custody.resume(NAME, sink.cursor())?;
     let is_sure = past == Past::Snapshot && opened.damaged + missing == 0 && is_alone;
     if !is_sure || !custody.index_is_whole() {
-        let marks = sink.marks()?;
+        let marks = sink.lake_mut().marks().map_err(SinkError::from)?;
+        if !is_alone {
+            sink.leave_out(&marks, end);
+        }
         let indexed = fill_index(custody, &marks);
         if let Err(error) = &indexed {
             tracing::error!(%error, "the index of finished epochs cannot be filled; the journal keeps them");

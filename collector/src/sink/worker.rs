@@ -23,8 +23,8 @@ const READ_BYTES: usize = 1 << 20;
 const IDLE_MS: u64 = 100;
 /// Waits after failures: doubled each time, up to the second.
 const BACK_OFF_MS: (u64, u64) = (100, 10_000);
-/// Time between two looks at the lease on the lake: a small part of it.
-const LEASE_MS: u64 = 5_000;
+/// Wait after a lease on the lake that could not be renewed: a small part of it.
+const LEASE_RETRY_MS: u64 = 5_000;
 /// Time between two catalogs.
 const CATALOG_MS: u64 = 60_000;
 /// How often the hot store drops old readings.
@@ -78,11 +78,13 @@ pub(crate) fn run_lake<S: Store, D: Disk>(
         let stopping = context.stop.is_cancelled();
         let idle = read_lake(&mut sink, &mut feed, context)?;
         let now = context.clock.now();
-        if now.mono.since(lease_at) >= LEASE_MS {
-            lease_at = now.mono;
+        if now.mono >= lease_at {
             match sink.keep(now.wall) {
                 Err(error) if !error.is_transient() => return Err(error.into()),
-                Err(error) => tracing::warn!(%error, "the lease on the lake could not be renewed"),
+                Err(error) => {
+                    lease_at = now.mono.plus(LEASE_RETRY_MS);
+                    tracing::warn!(%error, "the lease on the lake could not be renewed");
+                }
                 Ok(()) => {}
             }
         }
@@ -106,16 +108,16 @@ pub(crate) fn run_lake<S: Store, D: Disk>(
             }
             if now.mono.since(catalog_at) >= CATALOG_MS || catalog_at == Millis(0) || stopping {
                 catalog_at = now.mono;
-                if let Err(error) = sink.write_catalog() {
+                if let Err(error) = sink.lake_mut().write_catalog() {
                     tracing::warn!(%error, "the catalog could not be written");
                 }
             }
         }
-        if let Some(error) = sink.take_trouble() {
+        if let Some(error) = sink.lake_mut().take_trouble() {
             tracing::warn!(%error, "the marks of the lake could not be made; a new journal reads all files");
         }
         if stopping && idle {
-            if let Err(error) = sink.release(now.wall) {
+            if let Err(error) = sink.lake_mut().release(now.wall.0) {
                 tracing::warn!(%error, "the lease on the lake could not be ended; it ends by itself");
             }
             return Ok(());

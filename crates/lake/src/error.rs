@@ -86,9 +86,10 @@ pub enum LakeError {
 
 impl From<LogError> for LakeError {
     fn from(error: LogError) -> Self {
-        match error {
-            LogError::Fenced { term, .. } => Self::Fenced { term, owner: None },
-            error => Self::Log(error),
+        if let LogError::Fenced { term, .. } = error {
+            Self::Fenced { term, owner: None }
+        } else {
+            Self::Log(error)
         }
     }
 }

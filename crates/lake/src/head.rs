@@ -116,7 +116,8 @@ impl Head {
                 checkpoint: raw.checkpoint,
                 tally: raw.tally,
             };
-            if place.checkpoint > Some(place.version) {
+            // No version that another follows is the last there is.
+            if place.checkpoint > Some(place.version) || place.version == u64::MAX {
                 return Err(NoHead::Damaged);
             }
             places.insert(table, place);

@@ -17,8 +17,9 @@ use std::sync::Arc;
 use headwater_proto::ids::{SeqRange, Stream};
 use serde::{Deserialize, Serialize};
 
-use crate::audit::{EpochMark, Holding, Holdings, Key};
+use crate::audit::{EpochMark, Holding, Holdings, Key, is_pruned};
 use crate::plan::Sha256;
+use crate::ranges::Ranges;
 use crate::row::{EpochRow, EpochState, GapRow, Record};
 use crate::rows::{Rows, TextId};
 
@@ -56,7 +57,8 @@ struct RawStream<'a> {
     epoch: u64,
     /// First number, next number, place of the state in [`STATES`].
     known: Option<(u64, u64, u8)>,
-    full: Vec<(u64, u64)>,
+    there: Vec<(u64, u64)>,
+    named: Vec<(u64, u64)>,
     /// Batches that are there in part.
     partial: Vec<u64>,
 }
@@ -95,6 +97,14 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(MarksHead, Streams<'_>), NoMarks> 
         return Err(NoMarks);
     }
     let (head, rest): (MarksHead, _) = postcard::take_from_bytes(body).map_err(|_| NoMarks)?;
+    // No number that is counted on from is the last there is.
+    if head
+        .versions
+        .iter()
+        .any(|(_, version)| *version == u64::MAX)
+    {
+        return Err(NoMarks);
+    }
     let left = head.streams;
     let streams = Streams {
         rest,
@@ -104,11 +114,34 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(MarksHead, Streams<'_>), NoMarks> 
     Ok((head, streams))
 }
 
+fn ranges(pairs: &[(u64, u64)]) -> Result<Ranges, NoMarks> {
+    let (mut ranges, mut at) = (Ranges::default(), 0u64);
+    for (gap, len) in pairs {
+        let first = at.checked_add(*gap).ok_or(NoMarks)?;
+        at = first.checked_add(*len).ok_or(NoMarks)?;
+        ranges.insert(SeqRange::new(first, at));
+    }
+    Ok(ranges)
+}
+
+fn pairs(ranges: &Ranges) -> Vec<(u64, u64)> {
+    let mut at = 0;
+    let pair = |range: SeqRange| {
+        let gap = range.first - at;
+        at = range.next;
+        (gap, range.len())
+    };
+    ranges.iter().map(pair).collect()
+}
+
 impl Streams<'_> {
     fn read(&mut self) -> Result<(Key, Holding), NoMarks> {
         let (raw, rest): (RawStream<'_>, _) =
             postcard::take_from_bytes(self.rest).map_err(|_| NoMarks)?;
         self.rest = rest;
+        if raw.partial.contains(&u64::MAX) {
+            return Err(NoMarks);
+        }
         let device = match (raw.device, &self.last) {
             (Some(device), _) => device.into(),
             (None, Some(last)) => Arc::clone(&last.device),
@@ -122,14 +155,12 @@ impl Streams<'_> {
         if self.last.as_ref().is_some_and(|last| *last >= key) {
             return Err(NoMarks);
         }
-        let mut holding = Holding::default();
-        let mut at = 0u64;
-        for (gap, len) in raw.full {
-            let first = at.checked_add(gap).ok_or(NoMarks)?;
-            at = first.checked_add(len).ok_or(NoMarks)?;
-            holding.full.insert(SeqRange::new(first, at));
-        }
-        holding.partial.extend(raw.partial);
+        let mut holding = Holding {
+            there: ranges(&raw.there)?,
+            named: ranges(&raw.named)?,
+            partial: raw.partial.into_iter().collect(),
+            epoch: None,
+        };
         if let Some((first, next, state)) = raw.known {
             let state = *STATES.get(usize::from(state)).ok_or(NoMarks)?;
             holding.epoch = Some(EpochMark { first, next, state });
@@ -214,12 +245,6 @@ pub(crate) fn encode(
 }
 
 fn write(out: Vec<u8>, key: &Key, holding: &Holding, same_device: bool) -> Vec<u8> {
-    let mut at = 0;
-    let full = holding.full.iter().map(|range| {
-        let gap = range.first - at;
-        at = range.next;
-        (gap, range.len())
-    });
     let known = holding.epoch.map(|epoch| {
         let state = STATES.iter().position(|state| *state == epoch.state);
         let state = state.and_then(|state| u8::try_from(state).ok());
@@ -230,7 +255,8 @@ fn write(out: Vec<u8>, key: &Key, holding: &Holding, same_device: bool) -> Vec<u
         lane: &key.lane,
         epoch: key.epoch.cast_unsigned(),
         known,
-        full: full.collect(),
+        there: pairs(&holding.there),
+        named: pairs(&holding.named),
         partial: holding.partial.iter().copied().collect(),
     };
     postcard::to_extend(&raw, out).expect("a vector grows")
@@ -254,16 +280,12 @@ pub(crate) fn holdings_of(rows: &Rows) -> Holdings {
     for ((key, seq), part) in std::mem::take(&mut found.parts) {
         let holding = found.holdings.entry(key).or_default();
         if part.size > 0 && part.found >= u64::from(part.size) {
-            holding.full.insert(SeqRange::new(seq, seq + 1));
-        } else if !holding.full.contains(seq) {
+            holding.there.insert(SeqRange::new(seq, seq + 1));
+        } else {
             holding.partial.insert(seq);
         }
     }
-    // What a later row names is not there in part.
-    for holding in found.holdings.values_mut() {
-        let full = &holding.full;
-        holding.partial.retain(|seq| !full.contains(*seq));
-    }
+    found.holdings.values_mut().for_each(Holding::settle);
     found.holdings
 }
 
@@ -320,7 +342,7 @@ impl Found {
             );
             if count == u64::from(size) {
                 let holding = self.holdings.entry(key).or_default();
-                holding.full.insert(SeqRange::new(seq, seq + 1));
+                holding.there.insert(SeqRange::new(seq, seq + 1));
             } else {
                 // Its readings lie apart, or some are in quarantine.
                 let part = self.parts.entry((key, seq)).or_default();
@@ -335,7 +357,11 @@ impl Found {
             let key = self.key_of(&row.stream);
             let holding = self.holdings.entry(key).or_default();
             if let Some((first, last)) = row.seqs {
-                holding.full.insert(SeqRange::new(first, last + 1));
+                let range = SeqRange::new(first, last + 1);
+                holding.named.insert(range);
+                if is_pruned(&row.reason, &row.stage) {
+                    holding.there.insert(range);
+                }
             }
         }
         self.record(row.record.as_ref());
@@ -357,7 +383,7 @@ impl Found {
         if let Some(Record { stream, seq }) = record {
             let key = self.key_of(stream);
             let holding = self.holdings.entry(key).or_default();
-            holding.full.insert(SeqRange::new(*seq, seq + 1));
+            holding.there.insert(SeqRange::new(*seq, seq + 1));
         }
     }
 }
@@ -375,17 +401,20 @@ mod tests {
         }
     }
 
-    fn holding(ranges: &[(u64, u64)], partial: &[u64]) -> Holding {
+    fn holding(there: &[(u64, u64)], named: &[(u64, u64)], partial: &[u64]) -> Holding {
         let mut holding = Holding::default();
-        for (first, next) in ranges {
-            holding.full.insert(SeqRange::new(*first, *next));
+        for (first, next) in there {
+            holding.there.insert(SeqRange::new(*first, *next));
+        }
+        for (first, next) in named {
+            holding.named.insert(SeqRange::new(*first, *next));
         }
         holding.partial.extend(partial);
         holding
     }
 
     fn example() -> Holdings {
-        let mut closed = holding(&[(0, 3), (9, 10)], &[5]);
+        let mut closed = holding(&[(0, 3), (9, 10)], &[(7, 9)], &[5]);
         closed.epoch = Some(EpochMark {
             first: 0,
             next: 12,
@@ -394,7 +423,7 @@ mod tests {
         [
             (key("a", "bulk", 1), Holding::default()),
             (key("a", "normal", i64::MAX), closed),
-            (key("b", "normal", 7), holding(&[(4, 1 << 40)], &[])),
+            (key("b", "normal", 7), holding(&[(4, 1 << 40)], &[], &[])),
         ]
         .into()
     }
@@ -456,23 +485,23 @@ mod tests {
     }
 
     fn holdings() -> impl Strategy<Value = Holdings> {
-        let ranges = proptest::collection::vec((0u64..50, 1u64..9), 0..6);
+        let ranges = || {
+            let range = (0u64..50, 1u64..9).prop_map(|(first, len)| (first, first + len));
+            proptest::collection::vec(range, 0..6)
+        };
         let partial = proptest::collection::vec(0u64..60, 0..4);
         let epoch = proptest::option::of((0u64..9, 0u64..90, 0usize..4));
-        let one = (ranges, partial, epoch).prop_map(|(ranges, partial, epoch)| {
-            let ranges: Vec<_> = ranges
-                .iter()
-                .map(|(first, len)| (*first, first + len))
-                .collect();
-            let mut one = Holding::default();
-            one.merge(&holding(&ranges, &partial));
-            one.epoch = epoch.map(|(first, next, state)| EpochMark {
-                first,
-                next,
-                state: STATES[state],
+        let one =
+            (ranges(), ranges(), partial, epoch).prop_map(|(there, named, partial, epoch)| {
+                let mut one = holding(&there, &named, &partial);
+                one.settle();
+                one.epoch = epoch.map(|(first, next, state)| EpochMark {
+                    first,
+                    next,
+                    state: STATES[state],
+                });
+                one
             });
-            one
-        });
         let keys = ("[ab]", "[xy]", 0i64..3).prop_map(|(d, lane, epoch)| key(&d, &lane, epoch));
         proptest::collection::btree_map(keys, one, 0..8)
     }

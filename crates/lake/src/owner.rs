@@ -142,7 +142,8 @@ pub(crate) fn look(store: &dyn Store) -> Result<Option<(Owner, Tag)>, LakeError>
 /// - `seen`: the highest term in the head and the logs.
 ///
 /// # Errors
-/// [`LakeError::Owned`] if the claim has to wait.
+/// [`LakeError::Owned`] if the claim has to wait, [`LakeError::OwnerUnreadable`] if there are no more
+/// terms.
 pub(crate) fn claimed(found: Option<&Owner>, claim: &Claim, seen: u64) -> Result<Owner, LakeError> {
     let goes_on = match found {
         Some(owner) if owner.journal == claim.owner => owner.term >= seen,
@@ -158,9 +159,16 @@ pub(crate) fn claimed(found: Option<&Owner>, claim: &Claim, seen: u64) -> Result
         None => false,
     };
     let known = found.map_or(0, |owner| owner.term);
+    let term = if goes_on {
+        known
+    } else {
+        // Nobody takes over so often: an object or a log is damaged.
+        let next = known.max(seen).checked_add(1);
+        next.ok_or(LakeError::OwnerUnreadable)?
+    };
     Ok(Owner {
         journal: claim.owner,
-        term: if goes_on { known } else { known.max(seen) + 1 },
+        term,
         since_us: claim.now_us,
         lease_until_us: claim.now_us.saturating_add(claim.lease_us),
     })
@@ -330,7 +338,11 @@ impl Ownership {
         self.confirm(store)?;
         let renamed = Owner {
             journal,
-            term: self.owner.term + 1,
+            term: self
+                .owner
+                .term
+                .checked_add(1)
+                .ok_or(LakeError::OwnerUnreadable)?,
             since_us: now_us,
             lease_until_us: now_us.saturating_add(self.lease_us),
         };
@@ -434,7 +446,8 @@ mod tests {
 
     #[test]
     fn who_was_taken_over_from_notices_whatever_it_does() {
-        let acts: [fn(&mut Ownership, &MemStore) -> Result<(), LakeError>; 4] = [
+        type Act = fn(&mut Ownership, &MemStore) -> Result<(), LakeError>;
+        let acts: [Act; 4] = [
             |owner, store| owner.confirm(store),
             |owner, store| owner.keep(store, LEASE_US),
             |owner, store| owner.release(store, 1),

@@ -100,12 +100,30 @@ pub(crate) fn stage_path(plan: &Plan, file: &PlanFile) -> String {
     format!("{STAGE_DIR}/{folder}/{stem}-{table}-{date}.parquet")
 }
 
-/// Journal and term of a staged file; `None` if its folder is none of ours.
-pub(crate) fn staged_by(path: &str) -> Option<(JournalId, u64)> {
-    let folder = path.strip_prefix(STAGE_DIR)?.strip_prefix('/')?;
-    let (journal, term) = folder.split('/').next()?.split_once('-')?;
-    let journal = u64::from_str_radix(journal, 16).ok()?;
-    Some((JournalId(journal), term.parse().ok()?))
+/// What the path of a staged file tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Staged {
+    pub(crate) journal: JournalId,
+    pub(crate) term: u64,
+    pub(crate) table: Table,
+    pub(crate) last_pos: u64,
+}
+
+impl Staged {
+    pub(crate) fn parse(path: &str) -> Option<Self> {
+        let (folder, name) = path
+            .strip_prefix(STAGE_DIR)?
+            .strip_prefix('/')?
+            .split_once('/')?;
+        let (journal, term) = folder.split_once('-')?;
+        let mut parts = name.split('-').skip(2);
+        Some(Self {
+            journal: JournalId(u64::from_str_radix(journal, 16).ok()?),
+            term: term.parse().ok()?,
+            last_pos: parts.next()?.parse().ok()?,
+            table: Table::from_name(parts.next()?)?,
+        })
+    }
 }
 
 /// Where an orphan of a table is set aside: out of the way of readers who list folders.
@@ -146,10 +164,20 @@ mod tests {
 
     #[test]
     fn a_staged_file_tells_whose_it_is() {
-        let path = format!("{STAGE_DIR}/0000000000000abc-7/x.parquet");
-        assert_eq!(staged_by(&path), Some((JournalId(0xabc), 7)));
-        assert_eq!(staged_by("_headwater/stage/abc/x.parquet"), None);
-        assert_eq!(staged_by("elsewhere/abc-7/x.parquet"), None);
+        let name = "0000000000000abc-00001-00019-gaps-2026-11-22.parquet";
+        let staged = Staged {
+            journal: JournalId(0xabc),
+            term: 7,
+            table: Table::Gaps,
+            last_pos: 19,
+        };
+        let parse = |folder: &str| Staged::parse(&format!("{folder}/{name}"));
+        assert_eq!(
+            parse(&format!("{STAGE_DIR}/0000000000000abc-7")),
+            Some(staged)
+        );
+        assert_eq!(parse("_headwater/stage/abc"), None);
+        assert_eq!(parse("elsewhere/abc-7"), None);
     }
 
     #[test]

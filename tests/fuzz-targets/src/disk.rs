@@ -475,7 +475,7 @@ pub fn plan_seeds() -> Vec<Vec<u8>> {
 #[must_use]
 pub fn table_log_seeds() -> Vec<Vec<u8>> {
     let store = MemStore::new();
-    let claim = Claim::new(JournalId(9), 3);
+    let claim = Claim::new(JournalId(9), 0);
     Lake::open(store.clone(), Settings::default(), &claim).expect("an empty store");
     let path = format!("{}/_delta_log/{:020}.json", Table::Samples.name(), 0);
     let first = store.get(&path).expect("it was written");

@@ -23,6 +23,9 @@ pub struct StreamMark {
     pub first: u64,
     /// Numbers that are there or named in a gap, in order, not touching each other.
     pub held: Vec<SeqRange>,
+    /// Those of them that are wholly there, or were until they were pruned: what comes again is a
+    /// repeat. What only a gap names is not.
+    pub there: Vec<SeqRange>,
     /// Numbers in `held` whose batch is there in part, because a flush was cut off between two
     /// tables: to be named in a gap, for its other readings are in no journal any more.
     pub partial: Vec<u64>,
@@ -35,9 +38,11 @@ pub struct StreamMark {
 /// What some flushes brought of one stream. Two of them merge, in any order and any number of times.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Holding {
-    /// Batches that are whole, records that gave other rows, and what gaps name.
-    pub(crate) full: Ranges,
-    /// Batches that are there in part, and not in `full`.
+    /// Batches that are whole, records that gave other rows, and what was pruned of both.
+    pub(crate) there: Ranges,
+    /// What gaps name.
+    pub(crate) named: Ranges,
+    /// Batches that are there in part, and in neither of the two.
     pub(crate) partial: BTreeSet<u64>,
     pub(crate) epoch: Option<EpochMark>,
 }
@@ -65,18 +70,26 @@ impl EpochMark {
 
 impl Holding {
     pub(crate) fn merge(&mut self, other: &Self) {
-        self.full.insert_all(&other.full);
+        self.there.insert_all(&other.there);
+        self.named.insert_all(&other.named);
         self.partial.extend(&other.partial);
-        let full = &self.full;
-        self.partial.retain(|seq| !full.contains(*seq));
+        self.settle();
         self.epoch = match (self.epoch, other.epoch) {
             (Some(a), Some(b)) => Some(a.merge(b)),
             (a, b) => a.or(b),
         };
     }
 
+    /// What is wholly there or named is not there in part.
+    pub(crate) fn settle(&mut self) {
+        let (there, named) = (&self.there, &self.named);
+        self.partial
+            .retain(|seq| !there.contains(*seq) && !named.contains(*seq));
+    }
+
     pub(crate) fn mark(&self, key: &Key) -> StreamMark {
-        let mut held = self.full.clone();
+        let mut held = self.there.clone();
+        held.insert_all(&self.named);
         let one = |seq: &u64| SeqRange::new(*seq, seq + 1);
         self.partial.iter().for_each(|seq| held.insert(one(seq)));
         StreamMark {
@@ -86,6 +99,7 @@ impl Holding {
             first: self.epoch.map_or(0, |epoch| epoch.first),
             next: self.epoch.map_or(0, |epoch| epoch.next).max(held.end()),
             held: held.iter().collect(),
+            there: self.there.iter().collect(),
             partial: self.partial.iter().copied().collect(),
             state: self.epoch.map(|epoch| epoch.state),
         }
@@ -94,29 +108,31 @@ impl Holding {
 
 impl From<State> for Holding {
     fn from(state: State) -> Self {
-        let mut full = state.whole;
-        full.insert_all(&state.records);
-        state.gaps.iter().for_each(|gap| full.insert(gap.range));
-        let (mut partial, mut whole) = (BTreeSet::new(), Vec::new());
+        let (mut there, mut named) = (state.whole, Ranges::default());
+        there.insert_all(&state.records);
+        there.insert_all(&state.pruned);
+        state.gaps.iter().for_each(|gap| named.insert(gap.range));
+        let mut partial = BTreeSet::new();
         for (seq, found) in state.partial {
             if found.is_whole() {
-                whole.push(seq);
-            } else if !full.contains(seq) {
+                there.insert(SeqRange::new(seq, seq + 1));
+            } else {
                 partial.insert(seq);
             }
         }
-        let one = |seq: u64| SeqRange::new(seq, seq + 1);
-        whole.into_iter().for_each(|seq| full.insert(one(seq)));
         let epoch = state.epoch.map(|epoch| EpochMark {
             first: epoch.first,
             next: epoch.next,
             state: epoch.state,
         });
-        Self {
-            full,
+        let mut holding = Self {
+            there,
+            named,
             partial,
             epoch,
-        }
+        };
+        holding.settle();
+        holding
     }
 }
 

@@ -28,7 +28,7 @@ use serde::Serialize;
 
 pub(crate) use marks::{EpochMark, Holding, Holdings};
 pub use marks::{StreamMark, marks};
-pub(crate) use scan::{Key, Scan};
+pub(crate) use scan::{Key, PRUNED_REASON, PRUNED_STAGE, Scan, is_pruned};
 
 use crate::delta::LogError;
 use crate::ranges::Ranges;
@@ -314,19 +314,7 @@ fn judge(key: &Key, state: &State) -> StreamAudit {
         repeated: state.repeated,
         conflicting: state.conflicting + doubly_used + beyond,
     };
-    let verdict = if counts.conflicting > 0 {
-        Verdict::Conflicting
-    } else if counts.repeated > 0 {
-        Verdict::Repeated
-    } else if counts.unexplained > 0 {
-        Verdict::Unexplained
-    } else if counts.pending > 0 || state.epoch.is_none() && !there.is_empty() {
-        Verdict::Pending
-    } else if counts.explained > 0 || state.timed_gaps > 0 {
-        Verdict::Explained
-    } else {
-        Verdict::Complete
-    };
+    let is_unknown = state.epoch.is_none() && !there.is_empty();
     let ranges = unexplained
         .iter()
         .take(MAX_RANGES)
@@ -335,13 +323,33 @@ fn judge(key: &Key, state: &State) -> StreamAudit {
         device_id: key.device.to_string(),
         lane: key.lane.to_string(),
         epoch: key.epoch,
-        verdict,
+        verdict: verdict(&counts, is_unknown, state.timed_gaps > 0),
         state: state.epoch.map(|epoch| epoch.state.name()),
         clean: state.epoch.and_then(|epoch| epoch.clean),
         first_seq: first,
         next_seq: end,
         counts,
         unexplained_ranges: ranges.collect(),
+    }
+}
+
+/// The worst that was counted.
+///
+/// - `is_unknown`: table `epochs` has no row of the stream yet.
+/// - `has_timed_gaps`: some gaps are known by time alone.
+const fn verdict(counts: &Counts, is_unknown: bool, has_timed_gaps: bool) -> Verdict {
+    if counts.conflicting > 0 {
+        Verdict::Conflicting
+    } else if counts.repeated > 0 {
+        Verdict::Repeated
+    } else if counts.unexplained > 0 {
+        Verdict::Unexplained
+    } else if counts.pending > 0 || is_unknown {
+        Verdict::Pending
+    } else if counts.explained > 0 || has_timed_gaps {
+        Verdict::Explained
+    } else {
+        Verdict::Complete
     }
 }
 

@@ -21,6 +21,10 @@ use crate::rows::EpochState;
 use crate::schema::Table;
 use crate::store::Store;
 
+/// Reason and stage of a gap that names what was pruned.
+pub(crate) const PRUNED_REASON: &str = "pruned";
+pub(crate) const PRUNED_STAGE: &str = "lake";
+
 /// Batches that are looked at twice, to tell repeated rows from conflicting ones, at most.
 const MAX_SUSPECTS: usize = 1_000;
 
@@ -67,6 +71,8 @@ pub(crate) struct State {
     /// Batches that are not whole, or partly in quarantine.
     pub(crate) partial: BTreeMap<u64, Partial>,
     pub(crate) gaps: HashSet<Gap>,
+    /// What gaps name that stand for pruned data.
+    pub(crate) pruned: Ranges,
     /// Gaps that are known by time alone.
     pub(crate) timed_gaps: u64,
     pub(crate) samples: u64,
@@ -387,6 +393,9 @@ impl Scan {
                     } else {
                         state.gaps.insert(Gap { range, samples });
                     }
+                    if is_pruned(reasons.value(row), stages.value(row)) {
+                        state.pruned.insert(range);
+                    }
                 }
                 None => state.timed_gaps += 1,
             }
@@ -457,6 +466,11 @@ impl Scan {
         }
         Ok(())
     }
+}
+
+/// Whether a gap stands for data that was in the lake.
+pub(crate) fn is_pruned(reason: &str, stage: &str) -> bool {
+    (reason, stage) == (PRUNED_REASON, PRUNED_STAGE)
 }
 
 impl Merged {

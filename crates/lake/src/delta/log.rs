@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use headwater_proto::sabotage::{self, Bug};
 use serde::{Deserialize, Serialize};
 
+use super::tail::Tail;
 use super::version::{
     Actions, Add, TERM_APP, actions_text, metadata, protocol, read_version, version_path,
 };
@@ -19,10 +20,6 @@ pub const CHECKPOINT_VERSIONS: u64 = 100;
 
 /// Versions that a commit tries at most: so many other writers may be quicker in a row.
 const COMMIT_ATTEMPTS: u32 = 1_000;
-
-/// Files of the versions since the last checkpoint that are kept in memory at most: about 8 MiB in
-/// a table. A log with more reads those versions again when it needs them.
-const MAX_TAIL_FILES: usize = 16_384;
 
 /// What a commit did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,9 +46,9 @@ pub struct Tally {
 impl Tally {
     pub(crate) fn add(&mut self, table: Table, add: &Add) {
         let stats = add.parsed_stats(table);
-        self.files += 1;
-        self.bytes += add.bytes;
-        self.rows += stats.rows;
+        self.files = self.files.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(add.bytes);
+        self.rows = self.rows.saturating_add(stats.rows);
         if let Some((lo, hi)) = stats.times_us {
             let wider = |(a, b): (i64, i64)| (a.min(lo), b.max(hi));
             self.times_us = Some(self.times_us.map_or((lo, hi), wider));
@@ -82,43 +79,6 @@ pub struct Log {
     tail: Tail,
     /// `None`: a file was removed since the sums were made, or they never were.
     tally: Option<Tally>,
-}
-
-/// The actions of the newest versions.
-#[derive(Debug, Clone, Default)]
-struct Tail {
-    /// First version that is kept.
-    from: u64,
-    versions: Vec<Actions>,
-    /// Files that they name.
-    files: usize,
-    /// There were more than [`MAX_TAIL_FILES`]: nothing is kept until the next checkpoint.
-    is_over: bool,
-}
-
-impl Tail {
-    fn begin(from: u64) -> Self {
-        Self {
-            from,
-            ..Self::default()
-        }
-    }
-
-    fn push(&mut self, actions: &Actions) {
-        self.files += actions.adds.len() + actions.removes.len();
-        if self.files > MAX_TAIL_FILES {
-            self.is_over = true;
-            self.versions = Vec::new();
-        }
-        if !self.is_over {
-            self.versions.push(actions.clone());
-        }
-    }
-
-    fn get(&self, version: u64) -> Option<&Actions> {
-        let place = version.checked_sub(self.from)?;
-        self.versions.get(usize::try_from(place).ok()?)
-    }
 }
 
 impl Log {
@@ -403,18 +363,7 @@ impl Log {
     /// Lets go of the actions that the checkpoint covers.
     pub(crate) fn forget_tail(&mut self) {
         let from = self.checkpoint.map_or(0, |version| version + 1);
-        let covered = from.saturating_sub(self.tail.from);
-        if self.tail.is_over && from == self.next() {
-            self.tail = Tail::begin(from);
-        } else if !self.tail.is_over && covered > 0 {
-            let covered = usize::try_from(covered).unwrap_or(usize::MAX);
-            let kept = self
-                .tail
-                .versions
-                .split_off(covered.min(self.tail.versions.len()));
-            self.tail = Tail::begin(from);
-            kept.iter().for_each(|actions| self.tail.push(actions));
-        }
+        self.tail.begin_at(from, self.next());
     }
 
     /// Visits the files of the table as of the version known, oldest first. Memory: what was
@@ -515,6 +464,7 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tail::MAX_TAIL_FILES;
     use super::*;
     use crate::store::{Call, MemStore};
 
@@ -595,10 +545,9 @@ mod tests {
         }
         assert!(log.checkpoint_if_due(&store, 2).unwrap());
         log.commit(&store, &adds(3, 1), 0, None).unwrap();
-        assert_eq!(log.tail.versions.len(), 5);
+        assert!(matches!(log.actions(&store, 3).unwrap(), Cow::Borrowed(_)));
         log.forget_tail();
         log.forget_tail();
-        assert_eq!((log.tail.versions.len(), log.tail.from), (1, 4));
         assert_eq!(count(&log, &store), 4);
         assert!(matches!(log.actions(&store, 4).unwrap(), Cow::Borrowed(_)));
         assert!(matches!(log.actions(&store, 3).unwrap(), Cow::Owned(_)));

@@ -12,6 +12,7 @@
 mod checkpoint;
 mod error;
 mod log;
+mod tail;
 mod version;
 
 pub use error::LogError;

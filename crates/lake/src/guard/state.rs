@@ -15,9 +15,8 @@ use crate::schema::Table;
 use crate::store::{Store, StoreError};
 use crate::writer::differing_marks;
 
-/// The objects that change, as they were before the logs were read: the logs are never behind them.
+/// Head and marks as they were before the logs were read: the logs are never behind them.
 pub(super) struct Objects {
-    owner: Option<Bytes>,
     head: Option<Bytes>,
     marks: Option<Bytes>,
 }
@@ -26,21 +25,14 @@ impl Objects {
     /// # Errors
     /// [`LogError::Store`].
     pub(super) fn read(store: &dyn Store) -> Result<Self, LogError> {
-        let get = |path| match store.get(path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(StoreError::Missing { .. }) => Ok(None),
-            Err(error) => Err(error),
-        };
-        // Marks are written after the head, and both by the owner.
-        let (marks, head) = (get(MARKS_PATH)?, get(HEAD_PATH)?);
         Ok(Self {
-            owner: get(OWNER_PATH)?,
-            head,
-            marks,
+            head: get(store, HEAD_PATH)?,
+            marks: get(store, MARKS_PATH)?,
         })
     }
 
-    /// Checks them against the logs and the sums over their files.
+    /// Checks them, and the owner, who is never behind the logs, against the logs and the sums over
+    /// their files.
     ///
     /// # Errors
     /// [`LogError::Store`].
@@ -51,14 +43,23 @@ impl Objects {
         tallies: &BTreeMap<Table, Tally>,
         found: &mut Guarded,
     ) -> Result<(), LogError> {
-        let owner = self.check_owner(logs, found);
+        let object = get(store, OWNER_PATH)?;
+        if object.is_some() && self.head.is_none() {
+            found.fault(HEAD_PATH, "is missing, though the lake has an owner");
+        }
+        let owner = self.check_owner(object.as_deref(), logs, found);
         self.check_head(store, logs, tallies, owner.as_ref(), found)?;
         self.check_marks(store, logs, found);
         orphans(store, logs, found)
     }
 
-    fn check_owner(&self, logs: &[Log], found: &mut Guarded) -> Option<Owner> {
-        let Some(bytes) = &self.owner else {
+    fn check_owner(
+        &self,
+        object: Option<&[u8]>,
+        logs: &[Log],
+        found: &mut Guarded,
+    ) -> Option<Owner> {
+        let Some(bytes) = object else {
             if self.head.is_some() {
                 found.fault(OWNER_PATH, "is missing, though the lake has a head");
             }
@@ -91,9 +92,6 @@ impl Objects {
         found: &mut Guarded,
     ) -> Result<(), LogError> {
         let Some(bytes) = &self.head else {
-            if self.owner.is_some() {
-                found.fault(HEAD_PATH, "is missing, though the lake has an owner");
-            }
             return Ok(());
         };
         let head = match Head::decode(bytes) {
@@ -152,6 +150,14 @@ impl Objects {
             Err(LakeError::Read(_)) => {}
             Err(error) => found.fault(MARKS_PATH, error.to_string()),
         }
+    }
+}
+
+fn get(store: &dyn Store, path: &str) -> Result<Option<Bytes>, StoreError> {
+    match store.get(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(StoreError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

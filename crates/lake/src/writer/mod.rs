@@ -20,6 +20,7 @@ mod head;
 mod marks;
 mod open;
 mod schemas;
+mod sweep;
 
 use std::collections::BTreeMap;
 
@@ -33,10 +34,7 @@ use crate::files::for_each_file;
 use crate::head::Head;
 use crate::owner::{self, Claim, Owner, Ownership};
 use crate::parquet::Origin;
-use crate::paths::{
-    FileName, HOT_DIR, STAGE_DIR, orphan_path, path_in_table, schema_path, stage_path, staged_by,
-    table_path,
-};
+use crate::paths::{STAGE_DIR, Staged, path_in_table, schema_path, stage_path, table_path};
 use crate::plan::{Plan, PlanFile, Sha256, WRITER_VERSION};
 use crate::rows::Rows;
 use crate::schema::{Encoding, Table};
@@ -46,13 +44,11 @@ use marks::MarksKeeper;
 pub(crate) use marks::differing as differing_marks;
 pub use open::Found;
 use schemas::KnownSchemas;
+pub use sweep::Swept;
 
 /// Times that an object which others may change is written while it changes below: owners change
 /// once in months.
 const SWAP_ATTEMPTS: u32 = 8;
-
-/// Paths that [`Swept`] names at most; more are counted.
-const MAX_SWEPT: usize = 1_000;
 
 /// How a lake is written.
 #[derive(Debug, Clone, Copy)]
@@ -98,18 +94,6 @@ pub struct Opened {
     pub went_on: bool,
     /// The owner before this one, if there was another.
     pub before: Option<Owner>,
-}
-
-/// What [`Lake::sweep`] did with files that were published and can never be committed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Swept {
-    /// Moved out of readers' way, the first 1,000.
-    pub set_aside: Vec<String>,
-    /// Left in place, because the store cannot move: the first 1,000. Readers who list folders see
-    /// their rows.
-    pub left: Vec<String>,
-    /// Both in all.
-    pub orphans: u64,
 }
 
 /// A lake that this program writes.
@@ -454,14 +438,12 @@ impl<S: Store> Lake<S> {
 
     /// Notes a fence, with the name of who set it where the owner's object tells.
     fn noted<T>(&mut self, result: Result<T, LakeError>) -> Result<T, LakeError> {
-        result.map_err(|error| match error {
-            LakeError::Fenced { term, owner: None } => {
-                let found = owner::look(&self.store).ok().flatten();
-                let owner = found.map(|(owner, _)| owner.journal);
-                self.ownership.note(LakeError::Fenced { term, owner })
-            }
-            error => self.ownership.note(error),
-        })
+        let Err(LakeError::Fenced { term, owner: None }) = result else {
+            return result.map_err(|error| self.ownership.note(error));
+        };
+        let found = owner::look(&self.store).ok().flatten();
+        let owner = found.map(|(owner, _)| owner.journal);
+        Err(self.ownership.note(LakeError::Fenced { term, owner }))
     }
 
     /// Empties the stage of a committed plan. May be repeated.
@@ -498,7 +480,8 @@ impl<S: Store> Lake<S> {
             self.commit(plan)?;
         }
         let own = |path: &String| {
-            staged_by(path).is_some_and(|(of, term)| of == journal && term <= self.ownership.term())
+            let term = self.ownership.term();
+            Staged::parse(path).is_some_and(|s| s.journal == journal && s.term <= term)
         };
         for path in self
             .store
@@ -526,45 +509,15 @@ impl<S: Store> Lake<S> {
         Ok(())
     }
 
-    /// Sets aside what earlier owners published without a commit, and removes what they staged. Only
-    /// files of lower terms than this owner's: no commit can ever name those, for every table bears
-    /// this term. A collector calls it after a takeover, before it serves.
+    /// Sets aside what earlier owners published without a commit, and removes what they staged and
+    /// committed. Only files of lower terms than this owner's: no commit can ever name those, for
+    /// every table bears this term. A collector calls it after a takeover, before it serves.
     ///
     /// # Errors
     /// [`LakeError`]; may be repeated.
     pub fn sweep(&mut self) -> Result<Swept, LakeError> {
         self.ownership.check()?;
-        let own = self.ownership.term();
-        for path in self.store.staged(STAGE_DIR)? {
-            if staged_by(&path).is_some_and(|(_, term)| term < own) {
-                self.store.unstage(&path)?;
-            }
-        }
-        let mut swept = Swept::default();
-        for log in &self.logs {
-            let folder = format!("{}/{HOT_DIR}", log.table().name());
-            for entry in self.store.list(&folder)? {
-                let Some(name) = FileName::parse(&entry.path) else {
-                    continue;
-                };
-                if !name.is_orphan(log.mark(name.writer), own) {
-                    continue;
-                }
-                let aside = orphan_path(log.table(), &entry.path);
-                let named = match self.store.set_aside(&entry.path, &aside) {
-                    Ok(true) => &mut swept.set_aside,
-                    Ok(false) => &mut swept.left,
-                    // Whoever published it has deleted it meanwhile.
-                    Err(StoreError::Missing { .. }) => continue,
-                    Err(error) => return Err(error.into()),
-                };
-                swept.orphans += 1;
-                if named.len() < MAX_SWEPT {
-                    named.push(entry.path);
-                }
-            }
-        }
-        Ok(swept)
+        sweep::sweep(&self.store, &self.logs, self.ownership.term())
     }
 
     fn is_committed(&self, plan: &Plan) -> bool {

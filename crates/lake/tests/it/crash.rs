@@ -109,6 +109,47 @@ fn rows_are_there_once_whatever_operation_a_crash_cuts_off() {
 }
 
 #[test]
+fn a_start_that_is_cut_off_anywhere_is_finished_by_the_next() {
+    let begun = MemStore::new();
+    flush(&mut open(&begun), (0, 9), &rows_of(0..5));
+    let bare = begun.fork();
+    for path in ["_headwater/head.json", "_headwater/owner.json"] {
+        bare.delete(path).unwrap();
+    }
+    // A new lake, one that goes on, and one that is adopted.
+    for (first, position, rows) in [(MemStore::new(), 0, 20), (begun, 10, 31), (bare, 10, 31)] {
+        let start = |store: &MemStore| Lake::open(store.clone(), settings(), &claim());
+        let whole = first.fork();
+        start(&whole).unwrap();
+        for cut in 0..whole.operations() {
+            for lands in [false, true] {
+                let store = first.fork();
+                if lands {
+                    store.crash_after_landing(cut)
+                } else {
+                    store.crash_after(cut)
+                }
+                // Without marks it starts all the same.
+                let _ = start(&store);
+                assert!(store.has_crashed(), "cut {cut}");
+                store.restart();
+                let mut lake = start(&store).unwrap();
+                let mut late = rows_of(9..18);
+                push_batches(&mut late, "z", 0..1);
+                flush(&mut lake, (position, position + 9), &late);
+                expect_sound(&store, &format!("cut {cut}"));
+                assert_eq!(
+                    lake.marks().unwrap(),
+                    headwater_lake::audit::marks(&store).unwrap()
+                );
+                let found = read(&store, Table::Samples).len();
+                assert_eq!(found, rows + 1, "cut {cut}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_published_file_without_a_plan_is_set_aside_after_the_takeover() {
     let store = MemStore::new();
     let mut lake = open(&store);
@@ -123,7 +164,11 @@ fn a_published_file_without_a_plan_is_set_aside_after_the_takeover() {
     let swept = lake.sweep().unwrap();
     assert_eq!(swept.set_aside, plan.paths().collect::<Vec<_>>());
     assert_eq!((swept.orphans, swept.left.len()), (4, 0));
-    assert_eq!(store.list("_headwater/stage").unwrap(), []);
+    assert_eq!(
+        store.list("_headwater/stage").unwrap().len(),
+        4,
+        "for one who comes back"
+    );
     assert_eq!(store.list("_headwater/orphans").unwrap().len(), 4);
     assert_eq!(store.list("samples/hot").unwrap(), []);
     assert_eq!(guard(&store).unwrap().orphan_count, 0);

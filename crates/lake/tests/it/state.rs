@@ -371,6 +371,55 @@ fn more_orphans_than_a_report_names_are_counted() {
     assert_eq!(read(&store, Table::Samples).len(), 12);
 }
 
+/// An object of [`lake_of_six`] after some bytes changed; marks with a good hash.
+fn changed_object() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
+    let changes = proptest::collection::vec((any::<usize>(), any::<u8>(), 0..4), 1..4);
+    (0usize..3, changes).prop_map(|(which, changes)| {
+        let path = [HEAD_PATH, OWNER_PATH, MARKS_PATH][which];
+        let mut bytes = lake_of_six().get(path).unwrap().to_vec();
+        if path == MARKS_PATH {
+            bytes.truncate(bytes.len() - 32);
+        }
+        for (at, value, action) in changes {
+            let at = at % bytes.len();
+            match action {
+                0 => bytes[at] = value,
+                1 => drop(bytes.remove(at)),
+                2 => bytes.insert(at, value),
+                // A number as large as can be, in either form.
+                _ if path == MARKS_PATH => {
+                    drop(bytes.splice(at..at, [[0xff; 9].as_slice(), &[1]].concat()))
+                }
+                _ => {
+                    let digit = bytes[at..].iter().position(u8::is_ascii_digit);
+                    let at = at + digit.unwrap_or(0);
+                    drop(bytes.splice(at..=at, *b"18446744073709551615"));
+                }
+            }
+        }
+        if path == MARKS_PATH {
+            let hash = headwater_lake::Sha256::of(&bytes);
+            bytes.extend(hash.0);
+        }
+        (path, bytes)
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_objects_hold_a_start_and_a_check_end((path, bytes) in changed_object()) {
+        let store = lake_of_six();
+        store.replace(path, &bytes).unwrap();
+        let _ = guard(&store);
+        if let Ok(mut lake) = Lake::open(store.clone(), settings(), &takeover(OTHER)) {
+            let _ = lake.marks();
+            let _ = lake.write_catalog();
+            let _ = lake.rename(JOURNAL, MIDNIGHT_US);
+            prop_assert_eq!(read(&store, Table::Samples).len(), 12);
+        }
+    }
+}
+
 /// What may happen to a lake.
 #[derive(Debug, Clone)]
 enum Step {
