@@ -51,6 +51,16 @@ fn value(k: u64, metric: usize) -> Value<'static> {
     }
 }
 
+/// First sample of a flush. No batch lies in two flushes, as no record of a journal does.
+fn cut(samples: u64, flush: u64) -> u64 {
+    let step = DEVICES * 7;
+    if flush == FLUSHES {
+        samples
+    } else {
+        samples * flush / FLUSHES / step * step
+    }
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let dir = args.next().ok_or("usage: fixture DIR [SAMPLES]")?;
@@ -62,7 +72,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let devices: Vec<String> = (0..DEVICES).map(|d| format!("dev-{d:03}")).collect();
     for flush in 0..FLUSHES {
         let mut rows = Rows::new();
-        for k in samples * flush / FLUSHES..samples * (flush + 1) / FLUSHES {
+        for k in cut(samples, flush)..cut(samples, flush + 1) {
             let metric = usize::try_from(k / DEVICES % 7)?;
             let step = k / (DEVICES * 7);
             let late = if k.is_multiple_of(97) { 2 * DAY_US } else { 0 };

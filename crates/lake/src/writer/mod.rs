@@ -68,7 +68,7 @@ impl Default for Settings {
     }
 }
 
-/// The records `first_pos..=last_pos` of a journal, as rows.
+/// The records `first_pos..=last_pos` of a journal, as rows. All rows of a batch are in one flush.
 #[derive(Debug, Clone, Copy)]
 pub struct Flush<'a> {
     /// The journal.
