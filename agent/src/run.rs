@@ -203,7 +203,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What each source is started with.
+/// The surroundings of a source.
 struct Start {
     resume: Option<Cursor>,
     outlet: Outlet,

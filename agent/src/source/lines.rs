@@ -433,7 +433,8 @@ mod tests {
                 let started = tokio::time::Instant::now();
                 let lines = async {
                     client.write_all(b"m s=\"open\nm v=1\n").await.unwrap();
-                    assert!(matches!(inlet.recv().await, Some(Feed::Reading(..))));
+                    let first = tokio::time::timeout(2 * PATIENCE, inlet.recv()).await;
+                    assert!(matches!(first, Ok(Some(Feed::Reading(..)))), "{first:?}");
                     assert_eq!(started.elapsed(), PATIENCE);
                 };
                 tokio::select! {

@@ -24,7 +24,7 @@ pub struct Records {
     format: Format,
     fresh: Splitter,
     splitter: Splitter,
-    /// What has come of the present record.
+    /// The bytes of the present record so far.
     buffer: Vec<u8>,
     /// Longest record in bytes.
     most: usize,

@@ -81,7 +81,7 @@ impl RowReader {
         Splitter::new(self.format(), &RULES)
     }
 
-    /// Reads records that begin on a line; what has no time was taken at `now`.
+    /// Reads records that begin on line `line`. Rows without a time of their own were taken at `now`.
     pub fn read(
         &mut self,
         line: u64,

@@ -29,6 +29,9 @@ const NOW: UnixMicros = UnixMicros(1_700_000_000_000_000);
 /// Memory that reading a payload takes beyond twice its length.
 const MOST_BYTES: usize = 16 << 20;
 
+/// Memory that reading the lines of a stream takes.
+const MOST_LINE_BYTES: usize = 8 << 20;
+
 /// Rules that say everything the agent's leave open.
 fn rules() -> Rules<'static> {
     Rules {
@@ -84,6 +87,10 @@ fn read(format: Format, bytes: &[u8]) {
 
 /// Reads a stream as an agent does: readings with a value for each column.
 fn stream(format: Format, bytes: &[u8]) {
+    within(MOST_LINE_BYTES, || records(format, bytes));
+}
+
+fn records(format: Format, bytes: &[u8]) {
     let mut rows = RowReader::new(format);
     let mut records = Records::new(format, rows.splitter(), MAX_LINE_BYTES);
     let mut take = |line: u64, record: Record<'_>| {
@@ -317,6 +324,20 @@ pub fn collector_config_seeds() -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_largest_line_of_a_stream_stays_within_its_memory() {
+        let name = "n".repeat(MAX_NAME_BYTES - 6);
+        let most = (MAX_LINE_BYTES - 300) / 2;
+        stream(
+            Format::Json,
+            format!("{{\"{name}\":[{}1]}}\n", "1,".repeat(most)).as_bytes(),
+        );
+        stream(
+            Format::Line,
+            format!("{name} {}b=1\n", "a=1,".repeat(most / 2)).as_bytes(),
+        );
+    }
 
     #[test]
     fn the_largest_payloads_stay_within_their_memory() {

@@ -298,10 +298,7 @@ impl Parser<'_, '_> {
         loop {
             let rest = &self.bytes[self.at..];
             let stop = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
-            let Some(len) = rest.iter().position(stop) else {
-                self.at = self.bytes.len();
-                return self.broken(Cause::Json("a closing quote"));
-            };
+            let len = rest.iter().position(stop).unwrap_or(rest.len());
             match core::str::from_utf8(&rest[..len]) {
                 Ok(run) => self.tree.words.push_str(run),
                 Err(error) => {
@@ -310,7 +307,10 @@ impl Parser<'_, '_> {
                 }
             }
             self.at += len;
-            match rest[len] {
+            let Some(byte) = rest.get(len) else {
+                return self.broken(Cause::Json("a closing quote"));
+            };
+            match byte {
                 b'"' => {
                     self.at += 1;
                     break;

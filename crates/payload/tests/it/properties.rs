@@ -137,8 +137,8 @@ proptest! {
 
     #[test]
     fn records_of_a_stream_give_what_they_give_together(bytes in grammar()) {
-        // A mark before a payload is cut off, and one before each record would be, too.
-        prop_assume!(!bytes.contains(&0) && !bytes.starts_with(b"\xef\xbb\xbf"));
+        // A mark before a payload and zero bytes behind it are cut off, and those of each record would be.
+        let bytes: Vec<u8> = bytes.into_iter().filter(|byte| !matches!(byte, 0 | 0xef)).collect();
         for format in [Format::Line, Format::Json] {
             let mut apart = Vec::new();
             for record in split(format, &bytes) {
