@@ -1,18 +1,23 @@
 //! The commands beside `run`: status, fsck, send.
 
-use std::fmt::Write as _;
-use std::io::{BufRead as _, Read, Write as _};
+use std::fmt::{Display, Write as _};
+use std::io::{Read, Write as _};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, bail};
+use headwater_payload::Format;
 use headwater_proto::ids::Lane;
 use headwater_spool::{RealDisk, fsck};
 
 use crate::clock::{Clock, wall};
 use crate::config::Config;
-use crate::pipeline::engine::OfferError;
+use crate::pipeline::engine::{Engine, OfferError};
 use crate::run::open_engine;
-use crate::source::influx;
+use crate::source::lines::TooLong;
+use crate::source::records::{Record, Records};
+use crate::source::refusals::beginning;
+use crate::source::rows::{self, RowReader};
+use crate::source::{CHUNK_BYTES, MAX_LINE_BYTES, Reading};
 use crate::status::Status;
 
 /// The status file, as a text for people or as it is.
@@ -66,11 +71,16 @@ pub fn status(config: &Config, json: bool) -> anyhow::Result<String> {
         (status.evicted_records, "records evicted"),
         (status.damaged_records, "records damaged"),
         (status.refused_records, "records refused by the collector"),
-        (status.refused, "readings refused"),
         (status.failed_syncs, "failed syncs"),
     ] {
         if count > 0 {
             writeln!(out, "  {count} {what}")?;
+        }
+    }
+    for source in &status.sources {
+        if let Some(last) = &source.last_refused {
+            let (count, name) = (source.refused, &source.name);
+            writeln!(out, "  {name}: {count} refused, the last {last}")?;
         }
     }
     Ok(out)
@@ -120,54 +130,207 @@ pub fn check_spool(config: &Config, json: bool) -> anyhow::Result<(bool, String)
     Ok((report.sound, out))
 }
 
-/// Hands lines in InfluxDB line protocol to the running agent, or stores them where none runs.
-/// Returns when they are durable.
+/// Hands lines in InfluxDB line protocol to the running agent, or stores them where none runs. The
+/// good ones are handed over whatever the others are. Returns when they are durable.
 ///
 /// # Errors
-/// If a line is no reading, or neither way works.
+/// If a part of a line is refused, or neither way works.
 pub fn send(config: &Config, input: &mut dyn Read) -> anyhow::Result<u64> {
-    let mut text = String::new();
-    for (number, line) in std::io::BufReader::new(input).lines().enumerate() {
-        let line = line.context("cannot read the lines")?;
-        influx::parse(&line, wall()).with_context(|| format!("line {}", number + 1))?;
-        text.push_str(&line);
-        text.push('\n');
-    }
-    if let Some(path) = &config.status.socket
-        && let Ok(mut stream) = UnixStream::connect(path)
-    {
-        stream.write_all(text.as_bytes())?;
-        stream.shutdown(std::net::Shutdown::Write)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let taken = answer
-            .strip_prefix("ok ")
-            .and_then(|rest| rest.trim().parse().ok());
-        return taken.context("the agent did not take the lines");
-    }
-    store(config, &text)
-}
-
-/// Stores lines in the spool of an agent that does not run.
-fn store(config: &Config, text: &str) -> anyhow::Result<u64> {
-    let clock = Clock::of_boot();
-    let mut engine = open_engine(config, clock)?;
-    let mut stored = 0;
-    for line in text.lines() {
-        let Some(reading) = influx::parse(line, wall())? else {
-            continue;
+    let mut way = Way::open(config)?;
+    let mut rows = RowReader::new(Format::Line);
+    let mut records = Records::new(Format::Line, rows.splitter(), MAX_LINE_BYTES);
+    let mut refused = Refused::default();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let len = match input.read(&mut chunk) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            read => read.context("cannot read the lines")?,
         };
-        let now = clock.now();
-        let source = config.sources.len();
-        match reading.with_sample(|sample| engine.offer(source, Lane::Normal, sample, None, now)) {
-            Ok(()) => stored += 1,
-            Err(OfferError::Busy) => bail!("the spool takes nothing: its disk is full or fails"),
-            Err(OfferError::Refused(refused)) => bail!("{refused}"),
+        let mut stored = Ok(());
+        let mut take = |line, record: Record<'_>| match record {
+            Record::TooLong(bytes) => {
+                let cause = TooLong(MAX_LINE_BYTES);
+                refused.add(&format_args!("line {line}"), &cause, bytes);
+            }
+            Record::Whole(bytes) => rows.read(line, bytes, wall(), &mut |part| match part {
+                rows::Read::Refused(place, cause, bytes) => refused.add(place, cause, bytes),
+                rows::Read::Row(line, reading) if stored.is_ok() => {
+                    stored = way.store(line, &reading, &mut refused);
+                }
+                rows::Read::Row(..) => {}
+            }),
+        };
+        if len == 0 {
+            records.end(&mut take);
+        } else {
+            records.push(&chunk[..len], &mut take);
+        }
+        stored?;
+        way.pass_on(&chunk[..len])?;
+        if len == 0 {
+            break;
         }
     }
-    engine.stop(clock.now());
-    if engine.lanes().any(|lane| lane.in_ram) {
-        bail!("the spool takes nothing: its disk is full or fails");
+    let durable = way.close()?;
+    match refused.first {
+        None => Ok(durable),
+        Some(first) => bail!(
+            "{} refused, {durable} rows are durable; the first refused: {first}",
+            refused.count
+        ),
     }
-    Ok(stored)
+}
+
+/// The refused parts of what is sent.
+#[derive(Debug, Default)]
+struct Refused {
+    count: u64,
+    first: Option<String>,
+}
+
+impl Refused {
+    fn add(&mut self, place: &dyn Display, cause: &dyn Display, bytes: &[u8]) {
+        self.count += 1;
+        let text = || format!("{place}: {cause}: {}", beginning(bytes));
+        self.first.get_or_insert_with(text);
+    }
+}
+
+/// Where `send` hands lines to.
+enum Way {
+    /// The running agent, which reads them itself.
+    Agent(UnixStream),
+    /// The spool of one that does not run.
+    Spool {
+        engine: Box<Engine<RealDisk>>,
+        clock: Clock,
+        source: usize,
+        stored: u64,
+    },
+}
+
+impl Way {
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        if let Some(path) = &config.status.socket
+            && let Ok(stream) = UnixStream::connect(path)
+        {
+            return Ok(Self::Agent(stream));
+        }
+        let clock = Clock::of_boot();
+        Ok(Self::Spool {
+            engine: Box::new(open_engine(config, clock)?),
+            clock,
+            source: config.sources.len(),
+            stored: 0,
+        })
+    }
+
+    /// Stores a row, if nobody else does.
+    fn store(&mut self, line: u64, row: &Reading, refused: &mut Refused) -> anyhow::Result<()> {
+        let Self::Spool {
+            engine,
+            clock,
+            source,
+            stored,
+        } = self
+        else {
+            return Ok(());
+        };
+        let now = clock.now();
+        match row.with_sample(|sample| engine.offer(*source, Lane::Normal, sample, None, now)) {
+            Ok(()) => *stored += 1,
+            Err(OfferError::Busy) => bail!("the spool takes nothing: its disk is full or fails"),
+            Err(OfferError::Refused(cause)) => {
+                refused.add(&format_args!("line {line}"), &cause, row.names().as_bytes());
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the bytes on to a running agent.
+    fn pass_on(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        match self {
+            Self::Agent(stream) => Ok(stream.write_all(bytes)?),
+            Self::Spool { .. } => Ok(()),
+        }
+    }
+
+    /// Returns how many rows are durable.
+    fn close(self) -> anyhow::Result<u64> {
+        match self {
+            Self::Agent(mut stream) => {
+                stream.shutdown(std::net::Shutdown::Write)?;
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer)?;
+                let taken = answer
+                    .strip_prefix("ok ")
+                    .and_then(|rest| rest.trim().parse().ok());
+                taken.context("the agent did not take the lines")
+            }
+            Self::Spool {
+                mut engine,
+                clock,
+                stored,
+                ..
+            } => {
+                engine.stop(clock.now());
+                if engine.lanes().any(|lane| lane.in_ram) {
+                    bail!("the spool takes nothing: its disk is full or fails");
+                }
+                Ok(stored)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::refusals::Refusals;
+    use std::sync::Arc;
+
+    fn config(folder: &tempfile::TempDir) -> Config {
+        let path = |name: &str| folder.path().join(name);
+        let text = format!(
+            "device = \"d\"\n[spool]\ndir = {:?}\n[status]\nfile = {:?}\nsocket = \"\"",
+            path("spool"),
+            path("status.json")
+        );
+        Config::parse(&text, "host").unwrap()
+    }
+
+    #[test]
+    fn lines_are_stored_where_no_agent_runs_whatever_the_others_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&folder);
+        let lines = b"m v=1\nm s=\"two\nlines\"\n# nothing\n";
+        assert_eq!(send(&config, &mut lines.as_slice()).unwrap(), 2);
+        let error = send(&config, &mut b"m v=1\nm v=oops\nm v=3\n".as_slice()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "1 refused, 2 rows are durable; the first refused: line 2, column 3: not a number, a \
+             truth value or a text in quotes: \"v=oops\""
+        );
+        let stored: u64 = {
+            let engine = open_engine(&config, Clock::of_boot()).unwrap();
+            engine.sender().backlog_records()
+        };
+        assert!(stored > 0, "rows wait in the spool");
+    }
+
+    #[test]
+    fn the_status_shows_the_refused_parts_of_each_source() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&folder);
+        let clock = Clock::of_boot();
+        let engine = open_engine(&config, clock).unwrap();
+        let refusals = [Arc::new(Refusals::new("send", clock))];
+        refusals[0].refuse(&"line 2, column 3", &"not a number", b"v=oops");
+        let status = crate::status::of(&engine, &refusals, clock.now());
+        let text = serde_json::to_string(&status).unwrap();
+        std::fs::write(config.status.file.as_ref().unwrap(), text).unwrap();
+        let shown = super::status(&config, false).unwrap();
+        let line = "  send: 1 refused, the last line 2, column 3: not a number: \"v=oops\"";
+        assert!(shown.lines().any(|known| known == line), "{shown}");
+    }
 }

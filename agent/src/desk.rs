@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::clock::{Clock, wall_error};
 use crate::pipeline::engine::{Engine, Event, OfferError, Output};
 use crate::source::Feed;
+use crate::source::refusals::{NOTICE_MS, Refusals};
 use crate::uplink::LinkEvent;
 
 /// Readings taken from one source before the others have their turn.
@@ -45,6 +46,8 @@ pub struct Desk<D: Disk> {
     pub engine: Engine<D>,
     /// The sources.
     pub inlets: Vec<Inlet>,
+    /// The refused parts of each source, in the order of the engine's settings.
+    pub refusals: Vec<Arc<Refusals>>,
     /// To the link; holds one publish.
     pub up: mpsc::Sender<Vec<u8>>,
     /// From the link.
@@ -65,6 +68,7 @@ impl<D: Disk> Desk<D> {
     /// Works until told to stop, then stores the rest, ends the epochs and syncs.
     pub async fn run(mut self) {
         let mut status_due = self.clock.now().mono;
+        let mut refusals_due = status_due;
         let mut in_ram = false;
         loop {
             let more = self.take_readings();
@@ -78,9 +82,15 @@ impl<D: Disk> Desk<D> {
                 && status_due <= now.mono
             {
                 status_due = now.mono.plus(*interval_ms);
-                write_status(path, &crate::status::of(&self.engine, now));
+                write_status(path, &crate::status::of(&self.engine, &self.refusals, now));
             }
             in_ram = self.tell_disk(in_ram);
+            if refusals_due <= now.mono {
+                refusals_due = now.mono.plus(NOTICE_MS);
+                self.refusals
+                    .iter()
+                    .for_each(|refusals| refusals.tell_rest());
+            }
             if self.until_drained && !more && self.is_done() {
                 break;
             }
@@ -119,7 +129,7 @@ impl<D: Disk> Desk<D> {
         let now = self.look_at_clocks();
         self.engine.stop(now);
         if let Some((path, _)) = &self.status {
-            write_status(path, &crate::status::of(&self.engine, now));
+            write_status(path, &crate::status::of(&self.engine, &self.refusals, now));
         }
     }
 
@@ -195,8 +205,9 @@ impl<D: Disk> Desk<D> {
             // After they were taken: a clock that was set before holds for them.
             let now = self.look_at_clocks();
             let inlet = &mut self.inlets[at];
+            let refusals = self.refusals.get(inlet.source);
             while let Some(feed) = inlet.waiting.pop_front() {
-                if let Some(back) = offer(&mut self.engine, inlet, feed, now) {
+                if let Some(back) = offer(&mut self.engine, inlet, refusals, feed, now) {
                     inlet.waiting.push_front(back);
                     break;
                 }
@@ -257,7 +268,13 @@ impl<D: Disk> Desk<D> {
 }
 
 /// Offers one thing; gives it back if it must wait.
-fn offer<D: Disk>(engine: &mut Engine<D>, inlet: &Inlet, feed: Feed, now: Now) -> Option<Feed> {
+fn offer<D: Disk>(
+    engine: &mut Engine<D>,
+    inlet: &Inlet,
+    refusals: Option<&Arc<Refusals>>,
+    feed: Feed,
+    now: Now,
+) -> Option<Feed> {
     let (source, lane) = (inlet.source, inlet.lane);
     let offered = match &feed {
         Feed::Reading(reading, cursor) => {
@@ -284,8 +301,14 @@ fn offer<D: Disk>(engine: &mut Engine<D>, inlet: &Inlet, feed: Feed, now: Now) -
         // The engine counts and names what it could not take.
         Ok(()) | Err(OfferError::Busy) => None,
         Err(OfferError::Refused(refused)) => {
-            if engine.counters().refused.is_multiple_of(1000) {
-                tracing::warn!(source, "a reading is refused: {refused}");
+            if let Some(refusals) = refusals {
+                match &feed {
+                    Feed::Reading(reading, _) => {
+                        refusals.refuse(&"a row", &refused, reading.names().as_bytes());
+                    }
+                    Feed::Line(_, line, _) => refusals.refuse(&"a line", &refused, line),
+                    Feed::Lost(_) | Feed::Flush(_) => {}
+                }
             }
             None
         }
@@ -302,5 +325,49 @@ fn write_status(path: &Path, status: &crate::status::Status) {
     };
     if let Err(error) = replace() {
         tracing::debug!("cannot write the status to {}: {error}", path.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::run::open_engine;
+    use crate::source::{ColumnDef, Outlet, Reading};
+    use headwater_proto::schema::ColumnKind;
+    use headwater_proto::time::UnixMicros;
+
+    #[test]
+    fn a_row_that_the_engine_refuses_is_told_from_the_first_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!("[spool]\ndir = {:?}", folder.path().join("spool"));
+        let config = Config::parse(&text, "host").unwrap();
+        let clock = Clock::of_boot();
+        let mut engine = open_engine(&config, clock).unwrap();
+        let (_, queue) = Outlet::new(Arc::default());
+        let inlet = Inlet {
+            source: 0,
+            lane: Lane::Normal,
+            resumes: false,
+            queue,
+            waiting: VecDeque::new(),
+            ended: false,
+        };
+        let column = |name: &str| ColumnDef {
+            name: name.to_owned(),
+            unit: String::new(),
+            kind: ColumnKind::F64,
+        };
+        let empty = Reading {
+            time: UnixMicros(0),
+            labels: Arc::default(),
+            columns: Arc::from([column("a"), column("b")]),
+            values: vec![None, None],
+        };
+        let refusals = Arc::new(Refusals::new("x", clock));
+        let feed = Feed::Reading(empty, None);
+        assert!(offer(&mut engine, &inlet, Some(&refusals), feed, clock.now()).is_none());
+        let last = "a row: the reading has no value: \"a,b\"".to_owned();
+        assert_eq!(refusals.count(), (1, Some(last)));
     }
 }

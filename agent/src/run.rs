@@ -25,6 +25,7 @@ use crate::doctor;
 use crate::pipeline::batcher::BatchLimits;
 use crate::pipeline::engine::{Engine, Settings, SourceSettings, SpoolSettings};
 use crate::pipeline::record::Cursor;
+use crate::source::refusals::Refusals;
 use crate::source::{Outlet, Stop, exec, file, generator, host, lines, replay};
 use crate::uplink::{LINK_EVENTS, mqtt::Link};
 
@@ -138,10 +139,15 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let stop_engine = Arc::new(Notify::new());
     let stop = Stop::default();
 
-    let mut sources = Sources::start(&config, &engine.cursors(), &wake, &stop, clock)?;
+    let refusals: Vec<_> = engine
+        .source_names()
+        .map(|name| Arc::new(Refusals::new(name, clock)))
+        .collect();
+    let mut sources = Sources::start(&config, &engine.cursors(), &refusals, &wake, &stop, clock)?;
     let desk = Desk {
         engine,
         inlets: std::mem::take(&mut sources.inlets),
+        refusals,
         up,
         events,
         wake,
@@ -196,6 +202,15 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What each source is started with.
+struct Start {
+    resume: Option<Cursor>,
+    outlet: Outlet,
+    stop: Stop,
+    clock: Clock,
+    refusals: Arc<Refusals>,
+}
+
 struct Sources {
     inlets: Vec<Inlet>,
     tasks: JoinSet<anyhow::Result<()>>,
@@ -206,6 +221,7 @@ impl Sources {
     fn start(
         config: &Config,
         cursors: &[Option<Cursor>],
+        refusals: &[Arc<Refusals>],
         wake: &Arc<Notify>,
         stop: &Stop,
         clock: Clock,
@@ -215,12 +231,22 @@ impl Sources {
             tasks: JoinSet::new(),
             threads: Vec::new(),
         };
-        for (at, source) in config.sources.iter().enumerate() {
+        // The last are those of `send`.
+        for (at, (source, refusals)) in config.sources.iter().zip(refusals).enumerate() {
             let outlet = all.inlet(at, source.lane, source.resumes(), wake);
             let resume = cursors.get(at).copied().flatten();
-            all.start_one(config, source, resume, outlet, stop.clone(), clock)?;
+            let refusals = Arc::clone(refusals);
+            let start = Start {
+                resume,
+                outlet,
+                stop: stop.clone(),
+                clock,
+                refusals,
+            };
+            all.start_one(config, source, start)?;
         }
-        if let Some(path) = config.status.socket.clone() {
+        if let (Some(path), Some(refusals)) = (config.status.socket.clone(), refusals.last()) {
+            let refusals = Arc::clone(refusals);
             let outlet = all.inlet(
                 config.sources.len(),
                 headwater_proto::ids::Lane::Normal,
@@ -229,7 +255,7 @@ impl Sources {
             );
             let stop = stop.clone();
             all.tasks.spawn(async move {
-                if let Err(error) = lines::serve_send(&path, outlet, stop, Arc::default()).await {
+                if let Err(error) = lines::serve_send(&path, outlet, stop, refusals).await {
                     tracing::warn!("`send` will not reach this agent: {}", chain(&error));
                 }
                 Ok(())
@@ -257,15 +283,14 @@ impl Sources {
         outlet
     }
 
-    fn start_one(
-        &mut self,
-        config: &Config,
-        source: &Source,
-        resume: Option<Cursor>,
-        outlet: Outlet,
-        stop: Stop,
-        clock: Clock,
-    ) -> anyhow::Result<()> {
+    fn start_one(&mut self, config: &Config, source: &Source, start: Start) -> anyhow::Result<()> {
+        let Start {
+            resume,
+            outlet,
+            stop,
+            clock,
+            refusals,
+        } = start;
         let name = source.name.clone();
         match source.kind.clone() {
             SourceKind::Host(host) => self.thread(&name, move || host::run(&host, &outlet, &stop)),
@@ -276,7 +301,7 @@ impl Sources {
                 })
             }
             SourceKind::Replay(replay) => self.thread(&name.clone(), move || {
-                if let Err(error) = replay::run(&replay, resume, &outlet, &stop, clock) {
+                if let Err(error) = replay::run(&replay, resume, &outlet, &stop, clock, &refusals) {
                     tracing::error!(source = name, "{}", chain(&error));
                 }
             }),
@@ -288,9 +313,7 @@ impl Sources {
             }
             SourceKind::Lines(lines) => {
                 self.tasks.spawn(async move {
-                    if let Err(error) =
-                        lines::run(&name, &lines, outlet, stop, Arc::default()).await
-                    {
+                    if let Err(error) = lines::run(&lines, outlet, stop, refusals).await {
                         tracing::error!(source = name, "{}", chain(&error));
                     }
                     Ok(())
@@ -299,7 +322,7 @@ impl Sources {
             }
             SourceKind::Exec(exec) => {
                 self.tasks.spawn(async move {
-                    Ok(exec::run(&name, &exec, outlet, stop, Arc::default()).await?)
+                    Ok(exec::run(&name, &exec, outlet, stop, refusals).await?)
                 });
                 Ok(())
             }

@@ -21,15 +21,20 @@ pub mod exec;
 pub mod file;
 pub mod generator;
 pub mod host;
-pub mod influx;
-pub mod json;
 pub mod lines;
+pub mod records;
+pub mod refusals;
 pub mod replay;
+pub mod rows;
 
 /// Readings between a source and the engine.
 pub const QUEUE_READINGS: usize = 128;
-/// Longest line that any source reads; longer ones are counted and passed over.
+/// Longest line or record that a source reads; a longer one is counted and passed over.
 pub const MAX_LINE_BYTES: usize = 16 * 1024;
+/// Longest document that a command may write. Those of `sensors -j` and `smartctl -j` have up to 100 KiB.
+pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
+/// Bytes that a source reads at once.
+pub const CHUNK_BYTES: usize = 16 * 1024;
 
 /// One column of a source's rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +66,13 @@ impl Reading {
     pub fn as_lost(&self) -> Lost {
         let samples = self.values.iter().flatten().count();
         Lost::one(samples as u64, self.time)
+    }
+
+    /// The names of its columns, to tell by which it was.
+    #[must_use]
+    pub fn names(&self) -> String {
+        let names: Vec<_> = self.columns.iter().map(|column| &*column.name).collect();
+        names.join(",")
     }
 
     /// Hands the reading to `take`, borrowed.

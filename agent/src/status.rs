@@ -1,10 +1,13 @@
 //! How the agent is doing, as the status file says it.
 
+use std::sync::Arc;
+
 use headwater_proto::time::{Base, Now};
 use headwater_spool::Disk;
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::engine::Engine;
+use crate::source::refusals::Refusals;
 
 /// Version of the file's fields; a new field does not raise it, a changed meaning does.
 pub const VERSION: u32 = 1;
@@ -101,9 +104,15 @@ pub struct Status {
 pub struct Source {
     /// Its name.
     pub name: String,
-    /// What it has on disk and will not read again: rows of a generator or a replay, bytes of a
-    /// file. `None` before its first, and for a source that does not resume.
+    /// What it has on disk and will not read again: rows of a generator, lines of a replay, bytes of
+    /// a file. `None` before its first, and for a source that does not resume.
     pub cursor: Option<u64>,
+    /// Parts of its input that were refused since the start: lines, rows, values.
+    #[serde(default)]
+    pub refused: u64,
+    /// The last of them: its place, the cause and its beginning.
+    #[serde(default)]
+    pub last_refused: Option<String>,
 }
 
 /// One lane.
@@ -121,9 +130,9 @@ pub struct Lane {
     pub in_ram: bool,
 }
 
-/// The status of an engine.
+/// The status of an engine. `refusals`: those of its sources, in its order.
 #[must_use]
-pub fn of<D: Disk>(engine: &Engine<D>, now: Now) -> Status {
+pub fn of<D: Disk>(engine: &Engine<D>, refusals: &[Arc<Refusals>], now: Now) -> Status {
     let (counters, sender) = (engine.counters(), engine.sender());
     let sent = sender.counters();
     Status {
@@ -173,9 +182,16 @@ pub fn of<D: Disk>(engine: &Engine<D>, now: Now) -> Status {
             .cursors()
             .into_iter()
             .zip(engine.source_names())
-            .map(|(cursor, name)| Source {
-                name: name.to_owned(),
-                cursor: cursor.map(|cursor| cursor.minor),
+            .enumerate()
+            .map(|(at, (cursor, name))| {
+                let of_source = refusals.get(at).map(|refusals| refusals.count());
+                let (refused, last_refused) = of_source.unwrap_or_default();
+                Source {
+                    name: name.to_owned(),
+                    cursor: cursor.map(|cursor| cursor.minor),
+                    refused,
+                    last_refused,
+                }
             })
             .collect(),
     }

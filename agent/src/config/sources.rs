@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use headwater_payload::Format;
 use headwater_proto::ids::Lane;
 use serde::Deserialize;
 
@@ -61,8 +62,17 @@ pub struct HostSource {
 pub enum LineFormat {
     /// InfluxDB line protocol.
     Influx,
-    /// One JSON object per line.
+    /// JSON messages.
     Json,
+}
+
+impl std::convert::From<LineFormat> for Format {
+    fn from(format: LineFormat) -> Self {
+        match format {
+            LineFormat::Influx => Self::Line,
+            LineFormat::Json => Self::Json,
+        }
+    }
 }
 
 /// Where lines come in.

@@ -1,4 +1,5 @@
-//! The output of a command, started at an interval, as lines. One that runs too long is killed.
+//! The output of a command, started at an interval: lines, or a JSON document over several. A command
+//! that runs too long is killed.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -7,8 +8,9 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::lines::{Intake, LineCounters};
-use super::{Outlet, Stop, Stopped};
+use super::lines::Intake;
+use super::refusals::Refusals;
+use super::{MAX_DOCUMENT_BYTES, Outlet, Stop, Stopped};
 use crate::config::ExecSource;
 
 /// Runs the command until told to stop.
@@ -20,14 +22,9 @@ pub async fn run(
     config: &ExecSource,
     outlet: Outlet,
     stop: Stop,
-    counters: Arc<LineCounters>,
+    refusals: Arc<Refusals>,
 ) -> Result<(), Stopped> {
-    let intake = Intake {
-        name: name.into(),
-        format: config.format,
-        outlet,
-        counters,
-    };
+    let intake = intake(config, outlet, refusals);
     let mut every = interval(Duration::from_millis(config.interval_ms));
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -52,6 +49,16 @@ pub async fn run(
                 );
             }
         }
+    }
+}
+
+/// A command may take its time within a document: its end is the document's end, and both come by the
+/// timeout.
+fn intake(config: &ExecSource, outlet: Outlet, refusals: Arc<Refusals>) -> Intake {
+    Intake {
+        record_bytes: MAX_DOCUMENT_BYTES,
+        patience: None,
+        ..Intake::new(config.format.into(), outlet, refusals)
     }
 }
 
@@ -91,8 +98,14 @@ async fn once(config: &ExecSource, intake: &Intake) -> Result<(), ExecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use crate::config::LineFormat;
     use crate::source::Feed;
+    use headwater_proto::sample::OwnedValue;
+
+    fn refusals() -> Arc<Refusals> {
+        Arc::new(Refusals::new("x", Clock::start()))
+    }
 
     fn config(script: &str) -> ExecSource {
         ExecSource {
@@ -113,7 +126,7 @@ mod tests {
             let (outlet, mut inlet) = Outlet::new(Arc::default());
             let stop = Stop::default();
             let config = config(r#"echo '{"t": 1}'"#);
-            let running = run("x", &config, outlet, stop.clone(), Arc::default());
+            let running = run("x", &config, outlet, stop.clone(), refusals());
             let seen = async {
                 for _ in 0..2 {
                     assert!(matches!(inlet.recv().await, Some(Feed::Reading(..))));
@@ -126,6 +139,28 @@ mod tests {
     }
 
     #[test]
+    fn a_document_over_several_lines_is_one_reading() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (outlet, mut inlet) = Outlet::new(Arc::default());
+            let script = r#"printf '{\n  "cpu": {\n "Package id 0": { "temp1_input": 48.000 }'; sleep 0.05; printf '}}\n'"#;
+            let (config, refusals) = (config(script), refusals());
+            let intake = intake(&config, outlet, Arc::clone(&refusals));
+            once(&config, &intake).await.unwrap();
+            let Ok(Feed::Reading(reading, None)) = inlet.try_recv() else {
+                panic!("{:?}", refusals.count());
+            };
+            assert_eq!(reading.columns[0].name, "cpu.Package id 0.temp1_input");
+            assert_eq!(reading.values, [Some(OwnedValue::F64(48.0))]);
+            assert!(inlet.try_recv().is_err());
+            assert_eq!(refusals.count(), (0, None));
+        });
+    }
+
+    #[test]
     fn a_command_that_fails_or_is_missing_is_an_error_with_its_cause() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -133,12 +168,7 @@ mod tests {
             .unwrap();
         runtime.block_on(async {
             let (outlet, _inlet) = Outlet::new(Arc::default());
-            let intake = Intake {
-                name: "x".into(),
-                format: LineFormat::Json,
-                outlet,
-                counters: Arc::default(),
-            };
+            let intake = intake(&config(""), outlet, refusals());
             let failed = once(&config("exit 3"), &intake)
                 .await
                 .unwrap_err()

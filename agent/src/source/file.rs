@@ -11,15 +11,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Feed, MAX_LINE_BYTES, Outlet, Stop, Stopped};
+use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Outlet, Stop, Stopped};
 use crate::clock::wall;
 use crate::config::FileSource;
 use crate::pipeline::record::Cursor;
 
 /// How often to look for more.
 const POLL: Duration = Duration::from_millis(250);
-/// Bytes read at once.
-const CHUNK_BYTES: usize = 16 * 1024;
 
 /// Follows the file until told to stop.
 ///

@@ -1,18 +1,24 @@
-//! Lines from others: standard input, UDP, TCP, or a unix socket. Bounded in connections, bytes
-//! and line length; what cannot be read is counted and told, at most once a minute.
+//! Lines from others: standard input, UDP, TCP, or a unix socket. Bounded in connections, bytes and
+//! record length. A refused part costs no other; it is counted and told.
 
 use std::net::ToSocketAddrs;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use headwater_proto::time::UnixMicros;
+use headwater_payload::Format;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UdpSocket, UnixListener};
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::sleep;
 
-use super::{Feed, MAX_LINE_BYTES, Outlet, Reading, Stop, Stopped, influx, json};
+use super::records::{Record, Records};
+use super::refusals::Refusals;
+use super::rows::{Read, RowReader};
+use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Outlet, Reading, Stop, Stopped};
 use crate::clock::wall;
-use crate::config::{Endpoint, LineFormat, LinesSource};
+use crate::config::{Endpoint, LinesSource};
 use crate::pipeline::engine::Lost;
 
 /// Most connections at once; further ones wait to be accepted.
@@ -20,14 +26,16 @@ const MAX_CONNECTIONS: usize = 32;
 /// Largest datagram.
 const DATAGRAM_BYTES: usize = 64 * 1024;
 
-/// Lines read and refused since the start.
+/// How long a record that spans lines may take to come: a quote or bracket that nobody closes must not
+/// hold back the lines behind it.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Readings since the start.
 #[derive(Debug, Default)]
 pub struct LineCounters {
-    /// Readings handed on.
+    /// Handed on.
     pub taken: AtomicU64,
-    /// Lines that were not readings.
-    pub refused: AtomicU64,
-    /// Lines of datagrams that found no room.
+    /// Of datagrams, and dropped since they found no room.
     pub dropped: AtomicU64,
 }
 
@@ -48,54 +56,54 @@ pub enum LinesError {
     Stopped(#[from] Stopped),
 }
 
-/// Reads one line of either format.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn parse(format: LineFormat, line: &str, now: UnixMicros) -> Result<Option<Reading>, String> {
-    match format {
-        LineFormat::Influx => influx::parse(line, now).map_err(|error| error.to_string()),
-        LineFormat::Json => json::parse(line, now).map_err(|error| error.to_string()),
-    }
-}
-
 /// Takes lines until told to stop.
 ///
 /// # Errors
 /// [`LinesError`].
 pub async fn run(
-    name: &str,
     config: &LinesSource,
     outlet: Outlet,
     stop: Stop,
-    counters: Arc<LineCounters>,
+    refusals: Arc<Refusals>,
 ) -> Result<(), LinesError> {
-    let intake = Intake {
-        name: name.into(),
-        format: config.format,
-        outlet,
-        counters,
-    };
+    let intake = Intake::new(config.format.into(), outlet, refusals);
     tokio::select! {
         () = stop.stopped() => Ok(()),
         ended = intake.listen(&config.listen) => ended,
     }
 }
 
-/// What every way in shares.
+/// A way in, as its connections share it.
 #[derive(Debug, Clone)]
 pub struct Intake {
-    /// The source's name, for logs.
-    pub name: Arc<str>,
-    /// How lines are read.
-    pub format: LineFormat,
+    /// How records are read.
+    pub format: Format,
+    /// Longest record in bytes.
+    pub record_bytes: usize,
+    /// How long a record that spans lines may take to come, if that is bounded.
+    pub patience: Option<Duration>,
     /// The way to the engine.
     pub outlet: Outlet,
-    /// What came.
+    /// Readings that came.
     pub counters: Arc<LineCounters>,
+    /// The way of refused parts.
+    pub refusals: Arc<Refusals>,
 }
 
 impl Intake {
+    /// A way in for lines.
+    #[must_use]
+    pub fn new(format: Format, outlet: Outlet, refusals: Arc<Refusals>) -> Self {
+        Self {
+            format,
+            record_bytes: MAX_LINE_BYTES,
+            patience: Some(PATIENCE),
+            outlet,
+            counters: Arc::default(),
+            refusals,
+        }
+    }
+
     async fn listen(&self, endpoint: &Endpoint) -> Result<(), LinesError> {
         let failed = |source| LinesError::Listen {
             endpoint: format!("{endpoint:?}"),
@@ -153,91 +161,78 @@ impl Intake {
         }
     }
 
-    /// Takes the lines of one stream to its end; says how many were readings.
+    /// Takes the records of one stream to its end; returns how many rows were handed on.
     ///
     /// # Errors
     /// [`Stopped`].
     pub async fn stream(&self, stream: impl AsyncRead + Unpin) -> Result<u64, Stopped> {
-        let mut reader = BufReader::with_capacity(MAX_LINE_BYTES, stream);
-        let mut line = Vec::new();
-        let mut skipping = false;
+        let mut input = BufReader::with_capacity(CHUNK_BYTES, stream);
+        let mut rows = RowReader::new(self.format);
+        let mut records = Records::new(self.format, rows.splitter(), self.record_bytes);
+        let mut patience = pin!(sleep(Duration::ZERO));
+        let mut waits_for = None;
         let mut taken = 0;
         loop {
-            let (used, ended) = match reader.fill_buf().await {
-                Ok([]) | Err(_) => {
-                    if !line.is_empty() && !skipping {
-                        taken += self.give(&line).await?;
+            let mut read = Vec::new();
+            let mut take = |line, record: Record<'_>| self.read(&mut rows, line, record, &mut read);
+            let mut ended = false;
+            tokio::select! {
+                biased;
+                () = &mut patience, if waits_for.is_some() => records.give_up(&mut take),
+                bytes = input.fill_buf() => match bytes {
+                    Ok([]) | Err(_) => {
+                        records.end(&mut take);
+                        ended = true;
                     }
-                    return Ok(taken);
-                }
-                Ok(bytes) => match bytes.iter().position(|byte| *byte == b'\n') {
-                    Some(end) => {
-                        line.extend_from_slice(&bytes[..end]);
-                        (end + 1, true)
-                    }
-                    None => {
-                        line.extend_from_slice(bytes);
-                        (bytes.len(), false)
+                    Ok(bytes) => {
+                        let len = bytes.len();
+                        records.push(bytes, &mut take);
+                        input.consume(len);
                     }
                 },
-            };
-            reader.consume(used);
-            if line.len() > MAX_LINE_BYTES {
-                if !skipping {
-                    self.refuse("the line is too long");
-                }
-                skipping = true;
-                line.clear();
+            }
+            for reading in read {
+                self.outlet.give(Feed::Reading(reading, None)).await?;
+                taken += 1;
             }
             if ended {
-                if !skipping {
-                    taken += self.give(&line).await?;
-                }
-                skipping = false;
-                line.clear();
+                return Ok(taken);
+            }
+            let waited_for = waits_for;
+            waits_for = self.patience.and(records.spans_from());
+            if let Some(most) = self.patience
+                && waits_for != waited_for
+            {
+                patience.set(sleep(most));
             }
         }
     }
 
-    async fn give(&self, line: &[u8]) -> Result<u64, Stopped> {
-        let Some(reading) = self.read(line) else {
-            return Ok(0);
+    /// Reads a record; refused parts go their way.
+    fn read(&self, rows: &mut RowReader, line: u64, record: Record<'_>, read: &mut Vec<Reading>) {
+        let bytes = match record {
+            Record::Whole(bytes) => bytes,
+            Record::TooLong(bytes) => {
+                let cause = TooLong(self.record_bytes);
+                return self
+                    .refusals
+                    .refuse(&format_args!("line {line}"), &cause, bytes);
+            }
         };
-        self.outlet.give(Feed::Reading(reading, None)).await?;
-        Ok(1)
-    }
-
-    fn read(&self, line: &[u8]) -> Option<Reading> {
-        let Ok(text) = std::str::from_utf8(line) else {
-            self.refuse("not UTF-8");
-            return None;
-        };
-        match parse(self.format, text, wall()) {
-            Ok(reading) => {
-                self.counters
-                    .taken
-                    .fetch_add(u64::from(reading.is_some()), Ordering::Relaxed);
-                reading
+        rows.read(line, bytes, wall(), &mut |part| match part {
+            Read::Row(_, reading) => {
+                self.counters.taken.fetch_add(1, Ordering::Relaxed);
+                read.push(reading);
             }
-            Err(cause) => {
-                self.refuse(&cause);
-                None
-            }
-        }
-    }
-
-    fn refuse(&self, cause: &str) {
-        let before = self.counters.refused.fetch_add(1, Ordering::Relaxed);
-        // The first of each thousand is told: a flood of bad lines must not become a flood of logs.
-        if before.is_multiple_of(1000) {
-            tracing::warn!(source = %self.name, refused = before + 1, "a line is not a reading: {cause}");
-        }
+            Read::Refused(place, cause, bytes) => self.refusals.refuse(place, cause, bytes),
+        });
     }
 
     /// Datagrams cannot be held back: what finds no room is dropped, counted, and told to the engine,
     /// which names it.
     async fn datagrams(&self, socket: &UdpSocket) -> std::io::Result<()> {
         let mut buffer = vec![0; DATAGRAM_BYTES];
+        let mut rows = RowReader::new(self.format);
         let mut lost: Option<Lost> = None;
         loop {
             let len = tokio::select! {
@@ -251,17 +246,18 @@ impl Intake {
                 }
                 len = socket.recv(&mut buffer) => len?,
             };
-            for line in buffer[..len].split(|byte| *byte == b'\n') {
-                let Some(reading) = self.read(line) else {
-                    continue;
-                };
-                let dropped = reading.as_lost();
-                // What was dropped is told before what comes after it.
-                if lost.is_some() || !self.outlet.try_give(Feed::Reading(reading, None)) {
-                    self.counters.dropped.fetch_add(1, Ordering::Relaxed);
-                    lost = Some(lost.map_or(dropped, |lost| lost.and(dropped)));
+            rows.read(1, &buffer[..len], wall(), &mut |part| match part {
+                Read::Refused(place, cause, bytes) => self.refusals.refuse(place, cause, bytes),
+                Read::Row(_, reading) => {
+                    self.counters.taken.fetch_add(1, Ordering::Relaxed);
+                    let dropped = reading.as_lost();
+                    // Those that were dropped are told before the next that are not.
+                    if lost.is_some() || !self.outlet.try_give(Feed::Reading(reading, None)) {
+                        self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+                        lost = Some(lost.map_or(dropped, |lost| lost.and(dropped)));
+                    }
                 }
-            }
+            });
         }
     }
 
@@ -281,6 +277,11 @@ fn resolve(host: &str, port: u16) -> std::io::Result<std::net::SocketAddr> {
         .ok_or_else(|| std::io::ErrorKind::NotFound.into())
 }
 
+/// A record is longer than it may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the record is longer than {0} bytes")]
+pub struct TooLong(pub usize);
+
 /// Serves `send`: takes lines up to the end of the client's side, makes them durable, answers
 /// `ok N` with the number of readings.
 ///
@@ -290,7 +291,7 @@ pub async fn serve_send(
     path: &std::path::Path,
     outlet: Outlet,
     stop: Stop,
-    counters: Arc<LineCounters>,
+    refusals: Arc<Refusals>,
 ) -> Result<(), LinesError> {
     let failed = |source| LinesError::Listen {
         endpoint: path.display().to_string(),
@@ -298,12 +299,7 @@ pub async fn serve_send(
     };
     let _ = std::fs::remove_file(path);
     let listener = UnixListener::bind(path).map_err(failed)?;
-    let intake = Intake {
-        name: crate::config::SEND_SOURCE.into(),
-        format: LineFormat::Influx,
-        outlet,
-        counters,
-    };
+    let intake = Intake::new(Format::Line, outlet, refusals);
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -332,20 +328,18 @@ pub async fn serve_send(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use headwater_proto::time::UnixMicros;
     use tokio::sync::mpsc;
 
     fn intake() -> (Intake, mpsc::Receiver<Feed>) {
         let (outlet, inlet) = Outlet::new(Arc::default());
-        let counters = Arc::default();
-        (
-            Intake {
-                name: "x".into(),
-                format: LineFormat::Influx,
-                outlet,
-                counters,
-            },
-            inlet,
-        )
+        let refusals = Arc::new(Refusals::new("x", Clock::start()));
+        (Intake::new(Format::Line, outlet, refusals), inlet)
+    }
+
+    fn refused(intake: &Intake) -> u64 {
+        intake.refusals.count().0
     }
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -363,12 +357,57 @@ mod tests {
         let bytes = [b"m f=1\nbad\n\xff\n", long.as_bytes(), b"# x\nm f=2\nm f=3"].concat();
         let taken = block_on(intake.stream(bytes.as_slice())).unwrap();
         assert_eq!(taken, 3);
-        assert_eq!(intake.counters.refused.load(Ordering::Relaxed), 3);
+        assert_eq!(refused(&intake), 3);
         let mut seen = 0;
         while inlet.try_recv().is_ok() {
             seen += 1;
         }
         assert_eq!(seen, 3);
+    }
+
+    #[test]
+    fn good_parts_come_through_beside_refused_ones() {
+        let (intake, mut inlet) = intake();
+        let bytes = b"m a=1,b=oops,c=3\nm s=\"two\nlines\"\nm s=\"open\nm v=4\n";
+        assert_eq!(block_on(intake.stream(bytes.as_slice())).unwrap(), 3);
+        let mut columns = Vec::new();
+        while let Ok(Feed::Reading(reading, _)) = inlet.try_recv() {
+            columns.push(
+                reading
+                    .columns
+                    .iter()
+                    .map(|c| c.name.clone())
+                    .collect::<Vec<_>>(),
+            );
+        }
+        assert_eq!(columns, [vec!["m.a", "m.c"], vec!["m.s"], vec!["m.v"]]);
+        let last = "line 4, column 5: the closing quote is missing: \"m s=\\\"open\"";
+        assert_eq!(intake.refusals.count(), (2, Some(last.to_owned())));
+    }
+
+    #[test]
+    fn a_quote_that_nobody_closes_holds_lines_back_for_a_moment_only() {
+        let (intake, mut inlet) = intake();
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+            .block_on(async {
+                let (mut client, server) = tokio::io::duplex(64);
+                let started = tokio::time::Instant::now();
+                let lines = async {
+                    client.write_all(b"m s=\"open\nm v=1\n").await.unwrap();
+                    let first = tokio::time::timeout(2 * PATIENCE, inlet.recv()).await;
+                    assert!(matches!(first, Ok(Some(Feed::Reading(..)))), "{first:?}");
+                    assert_eq!(started.elapsed(), PATIENCE);
+                };
+                tokio::select! {
+                    _ = intake.stream(server) => unreachable!("the client is still there"),
+                    () = lines => {}
+                }
+            });
+        assert_eq!(refused(&intake), 1);
     }
 
     #[test]
@@ -396,7 +435,7 @@ mod tests {
             let to = socket.local_addr().unwrap();
             let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
             let lines: String = (0..sent)
-                .map(|k| format!("m a=1,b=2 {}\n", k * 1000))
+                .map(|k| format!("m a=1,b=2 {}\n", 1_700_000_000_000_000 + k))
                 .collect();
             client.send_to(lines.as_bytes(), to).await.unwrap();
             let count = async {
@@ -419,8 +458,8 @@ mod tests {
                 (readings, lost) = count => {
                     assert_eq!(readings, crate::source::QUEUE_READINGS as u64);
                     assert_eq!(lost.samples, 2 * (sent - readings));
-                    assert_eq!(lost.first, UnixMicros(readings as i64));
-                    assert_eq!(lost.last, UnixMicros(sent as i64 - 1));
+                    let at = |k: u64| UnixMicros(1_700_000_000_000_000 + k as i64);
+                    assert_eq!((lost.first, lost.last), (at(readings), at(sent - 1)));
                 }
             }
         });

@@ -1,18 +1,22 @@
-//! Rows of a typed CSV file, at a chosen speed. The cursor is the number of rows given.
+//! Rows of a CSV file with a time, at a chosen speed. The cursor is the number of the line of a row,
+//! counted without the header's.
 //!
-//! The header names each column as `name:type`: `ts:ms` or `ts:us` first, then `f32`, `f64`, `i64`,
-//! `bool` (0 or 1), `str`, or `tag` for a label. An empty cell is a missing value.
+//! The header is that of [`headwater_payload::csv`]: `ts:ms,host:tag,temp:f64` has types, and
+//! `time,temp` leaves them open. A cell or row that is refused costs no other.
 
 use std::io::BufRead;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_proto::sample::OwnedValue;
-use headwater_proto::schema::ColumnKind;
+use headwater_payload::Format;
+use headwater_payload::csv::{HeaderError, Table};
 use headwater_proto::time::UnixMicros;
 
-use super::{ColumnDef, Feed, Outlet, Reading, Stop, Stopped};
+use super::lines::TooLong;
+use super::records::{Record, Records};
+use super::refusals::Refusals;
+use super::rows::{RULES, Read, RowReader};
+use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Outlet, Reading, Stop, Stopped};
 use crate::clock::Clock;
 use crate::config::ReplaySource;
 use crate::pipeline::record::Cursor;
@@ -29,150 +33,23 @@ pub enum ReplayError {
         #[source]
         source: std::io::Error,
     },
-    /// The header is not a typed one.
-    #[error("{path}: column {column} of the header: {what}")]
+    /// The header makes no sense.
+    #[error("{path}: {cause}")]
     Header {
         /// The file.
         path: String,
-        /// Which column, from 1.
-        column: usize,
-        /// What is wrong.
-        what: &'static str,
+        /// Which column, and why.
+        cause: HeaderError,
     },
-    /// A cell does not fit its type.
-    #[error("{path} line {line}: column {column:?} is not a {kind}")]
-    Cell {
+    /// No column is the time.
+    #[error("{path}: no column of the header is a time, as \"ts:ms\" or \"time\" would be")]
+    NoTime {
         /// The file.
         path: String,
-        /// Which line, from 1.
-        line: u64,
-        /// The column.
-        column: String,
-        /// Its type.
-        kind: &'static str,
     },
     /// The agent stops.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-}
-
-/// What a header says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Header {
-    micros_per_tick: i64,
-    cells: Vec<Cell>,
-    /// The metrics, in order.
-    pub columns: Arc<[ColumnDef]>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Cell {
-    Label(String),
-    Value(usize),
-}
-
-/// Reads a header; the error is the column, from 1, and what is wrong with it.
-///
-/// # Errors
-/// As said.
-pub fn parse_header(line: &str) -> Result<Header, (usize, &'static str)> {
-    let mut names = line.trim_end().split(',');
-    let micros_per_tick = match names.next() {
-        Some("ts:us") => 1,
-        Some("ts:ms") => 1000,
-        _ => return Err((1, "must be ts:ms or ts:us")),
-    };
-    let mut cells = Vec::new();
-    let mut columns = Vec::new();
-    for (at, typed) in names.enumerate() {
-        let (name, kind) = typed
-            .rsplit_once(':')
-            .ok_or((at + 2, "must be name:type"))?;
-        let kind = match kind {
-            "tag" => {
-                cells.push(Cell::Label(name.to_owned()));
-                continue;
-            }
-            "bool" => ColumnKind::Bool,
-            "i64" => ColumnKind::I64,
-            "f32" => ColumnKind::F32,
-            "f64" => ColumnKind::F64,
-            "str" => ColumnKind::Str,
-            _ => return Err((at + 2, "has an unknown type")),
-        };
-        cells.push(Cell::Value(columns.len()));
-        columns.push(ColumnDef {
-            name: name.to_owned(),
-            unit: String::new(),
-            kind,
-        });
-    }
-    Ok(Header {
-        micros_per_tick,
-        cells,
-        columns: Arc::from(columns),
-    })
-}
-
-impl Header {
-    /// Reads a row; `None` if it has no value. The error is the place of the cell and its type.
-    ///
-    /// # Errors
-    /// As said; place 0 is the time.
-    pub fn parse_row(&self, line: &str) -> Result<Option<Reading>, (usize, &'static str)> {
-        let mut cells = line.trim_end_matches(['\r', '\n']).split(',');
-        let ticks: i64 = cells
-            .next()
-            .and_then(|c| c.parse().ok())
-            .ok_or((0, "whole time"))?;
-        let time = ticks
-            .checked_mul(self.micros_per_tick)
-            .ok_or((0, "time within range"))?;
-        let mut labels = Vec::new();
-        let mut values = vec![None; self.columns.len()];
-        for (at, cell) in self.cells.iter().enumerate() {
-            let text = cells.next().ok_or((at + 1, "cell: the row is short"))?;
-            match cell {
-                Cell::Label(name) => labels.push((name.clone(), text.to_owned())),
-                Cell::Value(_) if text.is_empty() => {}
-                Cell::Value(column) => {
-                    values[*column] =
-                        Some(value(text, self.columns[*column].kind).map_err(|k| (at + 1, k))?);
-                }
-            }
-        }
-        if values.iter().all(Option::is_none) {
-            return Ok(None);
-        }
-        Ok(Some(Reading {
-            time: UnixMicros(time),
-            labels: Arc::from(labels),
-            columns: Arc::clone(&self.columns),
-            values,
-        }))
-    }
-
-    fn name_of(&self, place: usize) -> String {
-        match place.checked_sub(1).and_then(|at| self.cells.get(at)) {
-            None => "ts".to_owned(),
-            Some(Cell::Label(name)) => name.clone(),
-            Some(Cell::Value(column)) => self.columns[*column].name.clone(),
-        }
-    }
-}
-
-fn value(text: &str, kind: ColumnKind) -> Result<OwnedValue, &'static str> {
-    match kind {
-        ColumnKind::Bool => match text {
-            "0" => Ok(OwnedValue::Bool(false)),
-            "1" => Ok(OwnedValue::Bool(true)),
-            _ => Err("bool"),
-        },
-        ColumnKind::I64 => text.parse().map(OwnedValue::I64).map_err(|_| "i64"),
-        ColumnKind::F32 => text.parse().map(OwnedValue::F32).map_err(|_| "f32"),
-        ColumnKind::F64 => text.parse().map(OwnedValue::F64).map_err(|_| "f64"),
-        ColumnKind::Str => Ok(OwnedValue::Str(text.to_owned())),
-    }
 }
 
 /// Gives the rows of the file from the cursor on.
@@ -185,121 +62,255 @@ pub fn run(
     outlet: &Outlet,
     stop: &Stop,
     clock: Clock,
+    refusals: &Refusals,
 ) -> Result<(), ReplayError> {
     let path = config.path.display().to_string();
     let failed = |source| ReplayError::Read {
         path: path.clone(),
         source,
     };
-    let mut lines = open(&config.path).map_err(failed)?.lines();
-    let header = lines
-        .next()
-        .transpose()
-        .map_err(failed)?
-        .unwrap_or_default();
-    let header = parse_header(&header).map_err(|(column, what)| ReplayError::Header {
-        path: path.clone(),
-        column,
-        what,
-    })?;
-    let skip = resume.map_or(0, |cursor| cursor.minor);
-    let mut began = None;
-    for (row, line) in (0u64..).zip(lines) {
-        let line = line.map_err(failed)?;
-        if row < skip || line.is_empty() {
-            continue;
+    let mut file = open(&config.path).map_err(failed)?;
+    let mut replay = Replay {
+        skip: resume.map_or(0, |cursor| cursor.minor),
+        rows: None,
+        header: None,
+        found: Vec::new(),
+        refusals,
+    };
+    let splitter = headwater_payload::Splitter::new(Format::Csv, &RULES);
+    let mut records = Records::new(Format::Csv, splitter, MAX_LINE_BYTES);
+    let mut pace = Pace {
+        speed: config.speed,
+        began: None,
+        clock,
+    };
+    loop {
+        let bytes = file.fill_buf().map_err(failed)?;
+        let (len, ended) = (bytes.len(), bytes.is_empty());
+        let mut take = |line, record: Record<'_>| replay.take(line, record);
+        if ended {
+            records.end(&mut take);
+        } else {
+            records.push(bytes, &mut take);
         }
-        let reading = header
-            .parse_row(&line)
-            .map_err(|(place, kind)| ReplayError::Cell {
-                path: path.clone(),
-                line: row + 2,
-                column: header.name_of(place),
-                kind,
-            })?;
-        let Some(reading) = reading else { continue };
-        if config.speed > 0.0 {
-            let (first, started) = *began.get_or_insert((reading.time, clock.now().mono));
-            let due_ms = reading.time.0.saturating_sub(first.0) as f64 / 1000.0 / config.speed;
-            let left = due_ms - clock.now().mono.since(started) as f64;
-            if left > 0.0 && !stop.wait(Duration::from_secs_f64((left / 1000.0).min(1e6))) {
+        file.consume(len);
+        replay.check_header(&path, ended)?;
+        for (minor, reading) in replay.found.drain(..) {
+            if !pace.wait(reading.time, stop) || stop.is_stopped() {
                 return Ok(());
             }
+            let cursor = Cursor {
+                major: 0,
+                minor,
+                tag: 0,
+            };
+            outlet.give_blocking(Feed::Reading(reading, Some(cursor)))?;
         }
-        if stop.is_stopped() {
+        if ended {
             return Ok(());
         }
-        let cursor = Cursor {
-            major: 0,
-            minor: row + 1,
-            tag: 0,
-        };
-        outlet.give_blocking(Feed::Reading(reading, Some(cursor)))?;
     }
-    Ok(())
+}
+
+/// A file as far as it was read.
+struct Replay<'r> {
+    /// Lines behind the header whose rows were given in an earlier life.
+    skip: u64,
+    /// Known once the header was read.
+    rows: Option<RowReader>,
+    header: Option<Result<(), HeaderError>>,
+    /// Rows that wait for their moment, each with the cursor behind it.
+    found: Vec<(u64, Reading)>,
+    refusals: &'r Refusals,
+}
+
+impl Replay<'_> {
+    /// Takes the header, and then rows. Their lines are counted from 1, with the header.
+    fn take(&mut self, line: u64, record: Record<'_>) {
+        let bytes = match record {
+            Record::Whole(bytes) => bytes,
+            Record::TooLong(bytes) => {
+                if self.rows.is_none() {
+                    self.header.get_or_insert(Ok(()));
+                }
+                let cause = TooLong(MAX_LINE_BYTES);
+                return self
+                    .refusals
+                    .refuse(&format_args!("line {line}"), &cause, bytes);
+            }
+        };
+        let Some(rows) = &mut self.rows else {
+            if self.header.is_none() {
+                self.header = Some(Table::parse(bytes, &RULES).map(|table| {
+                    if table.has_time() {
+                        self.rows = Some(RowReader::of_table(table));
+                    }
+                }));
+            }
+            return;
+        };
+        // Number of the last line that was given in an earlier life.
+        let given = self.skip + 1;
+        let feeds = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let last = line + feeds - u64::from(bytes.ends_with(b"\n"));
+        if last <= given {
+            return;
+        }
+        rows.read(line, bytes, UnixMicros(0), &mut |part| match part {
+            Read::Row(line, reading) if line > given => self.found.push((line - 1, reading)),
+            Read::Row(..) => {}
+            Read::Refused(place, cause, bytes) => self.refusals.refuse(place, cause, bytes),
+        });
+    }
+
+    /// Whether the header, if it was read, describes a table with times.
+    fn check_header(&mut self, path: &str, ended: bool) -> Result<(), ReplayError> {
+        let path = || path.to_owned();
+        match self.header.take() {
+            Some(Err(cause)) => Err(ReplayError::Header {
+                path: path(),
+                cause,
+            }),
+            Some(Ok(())) if self.rows.is_none() => Err(ReplayError::NoTime { path: path() }),
+            Some(Ok(())) => Ok(()),
+            None if ended && self.rows.is_none() => Err(ReplayError::NoTime { path: path() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The moments of rows.
+struct Pace {
+    speed: f64,
+    /// The time of the first row, and when it was given.
+    began: Option<(UnixMicros, headwater_proto::time::Millis)>,
+    clock: Clock,
+}
+
+impl Pace {
+    /// Waits for the moment of a row; says whether to go on.
+    fn wait(&mut self, time: UnixMicros, stop: &Stop) -> bool {
+        if self.speed <= 0.0 {
+            return true;
+        }
+        let now = self.clock.now().mono;
+        let (first, started) = *self.began.get_or_insert((time, now));
+        let due_ms = time.0.saturating_sub(first.0) as f64 / 1000.0 / self.speed;
+        let left = due_ms - now.since(started) as f64;
+        left <= 0.0 || stop.wait(Duration::from_secs_f64((left / 1000.0).min(1e6)))
+    }
 }
 
 fn open(path: &Path) -> std::io::Result<std::io::BufReader<std::fs::File>> {
-    std::fs::File::open(path).map(std::io::BufReader::new)
+    let file = std::fs::File::open(path)?;
+    Ok(std::io::BufReader::with_capacity(CHUNK_BYTES, file))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use headwater_proto::sample::OwnedValue;
+    use std::sync::Arc;
 
-    #[test]
-    fn a_row_is_read_by_its_header() {
-        let header = parse_header("ts:ms,origin:tag,temp:f64,n:i64,on:bool,gust:f32\n").unwrap();
-        let reading = header.parse_row("5,EWR,39.02,,1,1.5\n").unwrap().unwrap();
-        assert_eq!(reading.time, UnixMicros(5000));
-        assert_eq!(*reading.labels, [("origin".to_owned(), "EWR".to_owned())]);
-        assert_eq!(
-            reading.values,
-            [
-                Some(OwnedValue::F64(39.02)),
-                None,
-                Some(OwnedValue::Bool(true)),
-                Some(OwnedValue::F32(1.5))
-            ]
-        );
-        assert_eq!(header.parse_row("5,EWR,,,,").unwrap(), None);
+    /// Readings, each with its cursor.
+    type Seen = Vec<(Reading, u64)>;
+
+    fn replay(text: &str, resume: Option<u64>) -> (Seen, (u64, Option<String>)) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        std::fs::write(&path, text).unwrap();
+        let config = ReplaySource { path, speed: 0.0 };
+        let (outlet, mut inlet) = Outlet::new(Arc::default());
+        let resume = resume.map(|minor| Cursor {
+            major: 0,
+            minor,
+            tag: 0,
+        });
+        let clock = Clock::start();
+        let refusals = Refusals::new("x", clock);
+        run(&config, resume, &outlet, &Stop::default(), clock, &refusals).unwrap();
+        let mut seen = Vec::new();
+        while let Ok(Feed::Reading(reading, cursor)) = inlet.try_recv() {
+            seen.push((reading, cursor.unwrap().minor));
+        }
+        (seen, refusals.count())
     }
 
-    #[test]
-    fn what_does_not_fit_is_named() {
-        assert_eq!(
-            parse_header("time,x:f64"),
-            Err((1, "must be ts:ms or ts:us"))
-        );
-        assert_eq!(parse_header("ts:ms,x"), Err((2, "must be name:type")));
-        assert_eq!(parse_header("ts:ms,x:f16"), Err((2, "has an unknown type")));
-        let header = parse_header("ts:us,a:i64,b:bool").unwrap();
-        assert_eq!(header.parse_row("x,1,1"), Err((0, "whole time")));
-        assert_eq!(header.parse_row("1,1.5,1"), Err((1, "i64")));
-        assert_eq!(header.parse_row("1,1,2"), Err((2, "bool")));
-        assert_eq!(header.parse_row("1,1"), Err((2, "cell: the row is short")));
-        assert_eq!(header.name_of(2), "b");
+    fn times(seen: &[(Reading, u64)]) -> Vec<(i64, u64)> {
+        seen.iter()
+            .map(|(reading, cursor)| (reading.time.0, *cursor))
+            .collect()
     }
 
     #[test]
     fn a_replay_goes_on_after_its_cursor() {
+        let rows: String = (0..20).map(|i| format!("{i},{i}\n")).collect();
+        let (seen, _) = replay(&format!("ts:ms,v:i64\n{rows}"), Some(15));
+        let expected: Vec<_> = (15..20).map(|i| (i * 1000, i as u64 + 1)).collect();
+        assert_eq!(times(&seen), expected);
+    }
+
+    #[test]
+    fn the_cursor_counts_lines_so_that_rows_over_several_keep_their_place() {
+        let text = "ts:ms,s:str\n1,\"a\nb\"\n\n2,c\n3,\"d\ne\"\n4,f";
+        let all = [(1000, 1), (2000, 4), (3000, 5), (4000, 7)];
+        assert_eq!(times(&replay(text, None).0), all);
+        for (at, (_, cursor)) in all.into_iter().enumerate() {
+            assert_eq!(
+                times(&replay(text, Some(cursor)).0),
+                all[at + 1..],
+                "after {cursor}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_cell_or_row_costs_no_other() {
+        let text = "ts:ms,t:f64,s:str\n1,21.5,\"Hall, north\"\n2,n/a,x\n3\n4,23,\"open\n5,24,\n";
+        let (seen, (refused, last)) = replay(text, None);
+        assert_eq!(times(&seen), [(1000, 1), (2000, 2), (5000, 5)]);
+        let hall = OwnedValue::Str("Hall, north".into());
+        assert_eq!(seen[0].0.values, [Some(OwnedValue::F64(21.5)), Some(hall)]);
+        assert_eq!(seen[1].0.values, [None, Some(OwnedValue::Str("x".into()))]);
+        assert_eq!(refused, 3);
+        let expected = "line 5, column 6: the closing quote is missing: \"4,23,\\\"open\"";
+        assert_eq!(last.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn a_row_beyond_its_bound_is_refused_and_the_next_is_read() {
+        let long = "x".repeat(MAX_LINE_BYTES);
+        let (seen, (refused, last)) = replay(&format!("ts:ms,s:str\n1,{long}\n2,y\n"), None);
+        assert_eq!((times(&seen), refused), (vec![(2000, 2)], 1));
+        assert!(
+            last.unwrap()
+                .starts_with("line 2: the record is longer than 16384 bytes: \"1,xxx")
+        );
+    }
+
+    #[test]
+    fn a_file_without_a_sensible_header_is_an_error_that_names_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.csv");
-        let rows: String = (0..20).map(|i| format!("{i},{i}\n")).collect();
-        std::fs::write(&path, format!("ts:ms,v:i64\n{rows}")).unwrap();
-        let config = ReplaySource { path, speed: 0.0 };
-        let (outlet, mut inlet) = Outlet::new(Arc::default());
-        let resume = Some(Cursor {
-            major: 0,
-            minor: 15,
-            tag: 0,
-        });
-        run(&config, resume, &outlet, &Stop::default(), Clock::start()).unwrap();
-        let mut seen = Vec::new();
-        while let Ok(Feed::Reading(reading, cursor)) = inlet.try_recv() {
-            seen.push((reading.time.0, cursor.unwrap().minor));
+        let clock = Clock::start();
+        let refusals = Refusals::new("x", clock);
+        for (text, fault) in [
+            ("", "no column of the header is a time"),
+            ("t:f64,x\n1,2\n", "no column of the header is a time"),
+            (
+                "ts:ms,x:f16\n1,2\n",
+                "column 2 of the header: the header's column has an unknown type",
+            ),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let config = ReplaySource {
+                path: path.clone(),
+                speed: 0.0,
+            };
+            let (outlet, _inlet) = Outlet::new(Arc::default());
+            let error = run(&config, None, &outlet, &Stop::default(), clock, &refusals);
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("a.csv") && error.contains(fault), "{error}");
         }
-        assert_eq!(seen.first(), Some(&(15_000, 16)));
-        assert_eq!(seen.last(), Some(&(19_000, 20)));
     }
 }

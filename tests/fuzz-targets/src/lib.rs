@@ -44,7 +44,7 @@ fn topic_seeds() -> Vec<Vec<u8>> {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 28] = [
+pub const TARGETS: [Target; 29] = [
     target("codec_schema", codec::schema, codec::schema_seeds),
     target("codec_rows", codec::rows, codec::batch_seeds),
     target("codec_batch", codec::batch, codec::batch_seeds),
@@ -88,6 +88,7 @@ pub const TARGETS: [Target; 28] = [
     target("disk_table_log", disk::table_log, disk::table_log_seeds),
     target("text_influx", texts::influx, texts::influx_seeds),
     target("text_json", texts::json, texts::json_seeds),
+    target("text_single", texts::single, texts::single_seeds),
     target("text_replay", texts::replay, texts::replay_seeds),
     target(
         "text_followed_file",

@@ -3,62 +3,126 @@
 use std::cell::RefCell;
 use std::io::Write as _;
 
-use headwater_agent::config::{Config as AgentConfig, LineFormat};
+use headwater_agent::config::Config as AgentConfig;
 use headwater_agent::pipeline::record::Cursor;
+use headwater_agent::source::MAX_LINE_BYTES;
 use headwater_agent::source::file::Tail;
-use headwater_agent::source::{MAX_LINE_BYTES, Reading, lines, replay};
+use headwater_agent::source::records::{Record, Records};
+use headwater_agent::source::rows::{RULES, Read, RowReader};
 use headwater_collector::config::Config as CollectorConfig;
 use headwater_collector::pipeline::envelope::Decoder;
 use headwater_collector::pipeline::payload;
+use headwater_payload::{
+    Format, MAX_NAME_BYTES, MAX_VALUES, Part, Rules, TimeFormat, TimeRule, Unit, Zone,
+};
 use headwater_proto::sample::Value;
 use headwater_proto::time::UnixMicros;
 
+use crate::heap::within;
 use crate::seeds::{prefixed, texts};
 
 const NOW: UnixMicros = UnixMicros(1_700_000_000_000_000);
+/// Memory that reading a payload takes beyond twice its length.
+const MOST_BYTES: usize = 16 << 20;
 
-fn judge(reading: &Reading, len: usize) {
-    assert_eq!(reading.columns.len(), reading.values.len());
-    assert!(reading.columns.len() + reading.labels.len() <= len);
-    reading.with_sample(|sample| {
-        assert_eq!(sample.fields.len(), reading.columns.len());
-    });
-}
+/// Memory that reading the lines of a stream takes.
+const MOST_LINE_BYTES: usize = 8 << 20;
 
-fn line(format: LineFormat, bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        return;
-    };
-    if let Ok(Some(reading)) = lines::parse(format, text, NOW) {
-        judge(&reading, text.len());
+/// Rules that say everything the agent's leave open.
+fn rules() -> Rules<'static> {
+    Rules {
+        metric: "m",
+        prefix: "p",
+        keep_values: true,
+        time: TimeRule::Key {
+            name: "time",
+            format: TimeFormat::Auto,
+            zone: Zone::parse("+01:00"),
+        },
+        precision: Some(Unit::Nanos),
+        tags: Some("tags"),
+        devices: true,
+        delimiter: b';',
+        header: Some("time;t;s:str;x:f32;on:bool;n:i64;host:tag"),
     }
 }
 
-/// A line of the InfluxDB protocol: an error or a reading with a value for each column.
+/// Reads a payload under several rules: parts within their bounds, in rows without holes, and as many
+/// as are counted.
+fn read(format: Format, bytes: &[u8]) {
+    for rules in [RULES, rules()] {
+        let (mut samples, mut refused, mut rows) = (0, 0, 0);
+        let mut visit = |part: Part<'_>| match part {
+            Part::Sample(sample) => {
+                samples += 1;
+                assert!((1..=MAX_NAME_BYTES).contains(&sample.metric.len()));
+                assert!(sample.row + 1 == rows || sample.row == rows);
+                rows = sample.row + 1;
+                match sample.value {
+                    Value::F64(value) => assert!(value.is_finite()),
+                    Value::F32(value) => assert!(value.is_finite()),
+                    Value::Str(text) => assert!(text.len() <= bytes.len()),
+                    Value::Bool(_) | Value::I64(_) => {}
+                }
+            }
+            Part::Refused(part) => {
+                refused += 1;
+                assert!(part.bytes.len() <= bytes.len());
+            }
+        };
+        let tally = within(MOST_BYTES + 2 * bytes.len(), || {
+            headwater_payload::read(format, &rules, bytes, &mut visit)
+        });
+        assert_eq!(
+            (tally.samples, tally.refused, tally.rows),
+            (samples, refused, rows)
+        );
+        assert!(samples + refused <= u32::try_from(MAX_VALUES + 1).unwrap_or(u32::MAX));
+    }
+}
+
+/// Reads a stream as an agent does: readings with a value for each column.
+fn stream(format: Format, bytes: &[u8]) {
+    within(MOST_LINE_BYTES, || records(format, bytes));
+}
+
+fn records(format: Format, bytes: &[u8]) {
+    let mut rows = RowReader::new(format);
+    let mut records = Records::new(format, rows.splitter(), MAX_LINE_BYTES);
+    let mut take = |line: u64, record: Record<'_>| {
+        let Record::Whole(bytes) = record else { return };
+        rows.read(line, bytes, NOW, &mut |read| {
+            if let Read::Row(_, reading) = read {
+                assert_eq!(reading.columns.len(), reading.values.len());
+                assert!(reading.values.iter().any(Option::is_some));
+            }
+        });
+    };
+    records.push(bytes, &mut take);
+    records.end(&mut take);
+}
+
+/// Line protocol, as a payload and as a stream.
 pub fn influx(bytes: &[u8]) {
-    line(LineFormat::Influx, bytes);
+    read(Format::Line, bytes);
+    stream(Format::Line, bytes);
 }
 
-/// A JSON line: an error or a reading with a value for each column.
+/// JSON, as a payload and as a stream.
 pub fn json(bytes: &[u8]) {
-    line(LineFormat::Json, bytes);
+    read(Format::Json, bytes);
+    stream(Format::Json, bytes);
 }
 
-/// A table to replay: a header, then rows of as many cells as it names.
+/// A single value, or JSON where it looks like it.
+pub fn single(bytes: &[u8]) {
+    read(Format::Number, bytes);
+    read(Format::Detect, bytes);
+}
+
+/// A table, with its header and with one that a rule gives.
 pub fn replay(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        return;
-    };
-    let mut lines = text.lines();
-    let Some(Ok(header)) = lines.next().map(replay::parse_header) else {
-        return;
-    };
-    for line in lines {
-        if let Ok(Some(reading)) = header.parse_row(line) {
-            assert_eq!(reading.values.len(), header.columns.len());
-            assert!(reading.values.iter().any(Option::is_some));
-        }
-    }
+    read(Format::Csv, bytes);
 }
 
 thread_local! {
@@ -161,6 +225,22 @@ pub fn json_seeds() -> Vec<Vec<u8>> {
     texts(&[
         r#"{"ts_ms":1700000000123,"tags":{"floor":"2"},"t":21.5,"n":3,"on":true,"s":"x","z":null}"#,
         r#"{"ts_us":1,"a":-9223372036854775808,"b":18446744073709551615,"c":1e400}"#,
+        r#"{"values":[{"id":"a","t":1795946400193,"v":NaN,"q":true},{"n":"b","u":"Cel","v":[1]}]}"#,
+        r#"{"A":[{"ts":1795946400000,"values":{"t":"\u00e4\ud83d\ude00"}}],"a.b":1,"a":{"b":2}}"#,
+        "[{\"time\":\"2026-11-29T09:00:00+01:00\"},\n{\"t\":oops}]\n{\"t\":1\n",
+    ])
+}
+
+/// One value of each kind.
+#[must_use]
+pub fn single_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        "-21.5e3",
+        "9007199254740993\0",
+        "true",
+        "unavailable",
+        "on",
+        r#"{"t":1}"#,
     ])
 }
 
@@ -170,6 +250,7 @@ pub fn replay_seeds() -> Vec<Vec<u8>> {
     texts(&[
         "ts:ms,host:tag,on:bool,n:i64,x:f32,y:f64,s:str\n1700000000000,a,1,-5,1.5,2.5,text\n2,b,,,,,\n",
         "ts:us,v:f64\n1,nan\n2,-0\n",
+        "time;t;s;x;on;n;host\n2026-11-29 09:00:00;1;\"a \"\"b\"\"\n\";2;true;3;h\n",
     ])
 }
 
@@ -209,4 +290,37 @@ pub fn agent_config_seeds() -> Vec<Vec<u8>> {
 #[must_use]
 pub fn collector_config_seeds() -> Vec<Vec<u8>> {
     texts(&["", headwater_collector::config::DEFAULTS])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_line_of_a_stream_stays_within_its_memory() {
+        let name = "n".repeat(MAX_NAME_BYTES - 6);
+        let most = (MAX_LINE_BYTES - 300) / 2;
+        stream(
+            Format::Json,
+            format!("{{\"{name}\":[{}1]}}\n", "1,".repeat(most)).as_bytes(),
+        );
+        stream(
+            Format::Line,
+            format!("{name} {}b=1\n", "a=1,".repeat(most / 2)).as_bytes(),
+        );
+    }
+
+    #[test]
+    fn the_largest_payloads_stay_within_their_memory() {
+        let name = "n".repeat(MAX_NAME_BYTES - 6);
+        let most = 256 * 1024;
+        let fill = |piece: &str| piece.repeat(most / piece.len());
+        json(format!("{{\"{name}\":[{}1]}}", "1,".repeat(MAX_VALUES - 3)).as_bytes());
+        json(fill("{\"a\":[{\"id\":\"a\",\"v\":1,\"q\":1}]}").as_bytes());
+        json(format!("{{\"a\":[{}1]}}", fill("{},")).as_bytes());
+        influx(format!("{name} {}b=1", fill("aaa=1,")).as_bytes());
+        influx(fill("m a=\"\n").as_bytes());
+        replay(format!("a\n{}", fill(",")).as_bytes());
+        single(fill("9").as_bytes());
+    }
 }
