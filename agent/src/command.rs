@@ -338,7 +338,7 @@ mod tests {
              truth value or a text in quotes: \"v=oops\""
         );
         let stored: u64 = {
-            let engine = open_engine(&config, Clock::start()).unwrap();
+            let engine = open_engine(&config, Clock::of_boot()).unwrap();
             engine.sender().backlog_records()
         };
         assert!(stored > 0, "rows wait in the spool");

@@ -349,7 +349,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let text = format!("[spool]\ndir = {:?}", folder.path().join("spool"));
         let config = Config::parse(&text, "host").unwrap();
-        let clock = Clock::start();
+        let clock = Clock::of_boot();
         let mut engine = open_engine(&config, clock).unwrap();
         let (_, queue) = Outlet::new(Arc::default());
         let inlet = Inlet {

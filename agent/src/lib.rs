@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Memory is bounded: `memory.readings_kib` for readings not yet on disk, `memory.fallback_kib` for
-//! records while the disk cannot be written, 128 readings per source on their way, 32 KiB for each
+//! records while the disk cannot be written, 192 readings per source on their way, 32 KiB for each
 //! connection that sends lines and 272 KiB for the output of a command, a few times its length for the
 //! record that is being read (at most 8 MiB for a line and 24 MiB for a document, however they are made),
 //! one bundle of at most 128 KiB being packed, one on its way to the link and those that the link holds
