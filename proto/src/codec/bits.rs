@@ -1,4 +1,4 @@
-//! Bits into bytes and back, lowest first; one trait, so that one row coder drives both ways.
+//! Bits into bytes and back, lowest first. One trait serves both ways, so that one row coder does too.
 
 use super::DecodeError;
 
@@ -23,8 +23,8 @@ impl From<DecodeError> for CodeError {
     }
 }
 
-/// A stream of bits. An encoder writes what it is given and returns it; a decoder ignores what it
-/// is given and returns what it reads.
+/// A stream of bits. An encoder writes its arguments and returns them; a decoder ignores them and
+/// returns the bits that it reads.
 pub trait Bits {
     /// Whether the stream is written.
     const WRITES: bool;
@@ -59,7 +59,7 @@ pub trait Bits {
 
 /// Where finished bytes go.
 pub trait Sink {
-    /// Appends bytes; false if there is no room.
+    /// Appends bytes; false if they do not fit.
     fn append(&mut self, bytes: &[u8]) -> bool;
 }
 

@@ -64,7 +64,19 @@ impl Held {
         }
     }
 
-    /// The link is new: nothing is in flight, nobody knows this epoch.
+    /// A whole Welcome answered a Hello that listed this epoch: its records may be sent.
+    pub(super) fn open(&mut self) {
+        if !self.greeted {
+            self.greeted = true;
+            self.live_from = if self.info.ended {
+                u64::MAX
+            } else {
+                self.info.next
+            };
+        }
+    }
+
+    /// The connection is new: nothing is in flight, and the receiver knows nothing of this epoch.
     pub(super) fn forget_connection(&mut self) {
         self.greeted = false;
         self.oldest_first = false;

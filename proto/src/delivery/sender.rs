@@ -1,14 +1,27 @@
 //! Decides which stored records go out, and which may be forgotten. One for each origin.
 //!
-//! The shell owns the disk and the link. It tells the sender what is stored, hands it every down
-//! message, and carries out its commands; it keeps no state of delivery of its own.
+//! The shell owns the disk and the link. It reports to the sender what is stored, passes it every down
+//! message, and carries out its commands; it keeps no delivery state of its own.
+//!
+//! The sender is the only place where these machines meet:
+//!
+//! | module | holds | decides |
+//! |---|---|---|
+//! | `epochs` | what is stored, received, committed, per epoch | what may be released, and which epochs retire |
+//! | `flights` | bundles in flight | which of them are late or have landed |
+//! | `greeter` | the running Hello | when to say it again, and when its Welcome is whole |
+//! | `window` | credit, bundle size, pause | how many bytes the next bundle may have |
+//! | `schedule` | turns of lanes | which records go next |
 //!
 //! Order of sending: lanes by urgency; within a lane what is *live* (stored since the Welcome)
 //! before the *backlog* (oldest epoch first), but every [`BACKLOG_TURN`]-th publish takes backlog
-//! first, so that neither starves. With more than 8 holes in a stream the oldest goes first.
+//! first, so that neither starves. With more than 8 holes in a stream the oldest records go first.
 
-mod choose;
-mod hear;
+mod epochs;
+mod flights;
+mod greeter;
+mod schedule;
+mod window;
 
 use heapless::Vec;
 
@@ -18,45 +31,36 @@ use crate::delivery::command::{
 use crate::delivery::held::Held;
 use crate::delivery::rto::{Jitter, Rto};
 use crate::ids::{DeviceId, Epoch, JournalId, Lane, MAX_DEVICE_ID_BYTES, SeqRange};
-use crate::message::{Hello, MAX_HELLO_STREAMS, MAX_PAGES, PROTOCOL, RejectReason};
-use crate::sabotage::{self, Bug};
+use crate::message::{
+    Ack, Hello, MAX_HELLO_STREAMS, MAX_PAGES, PROTOCOL, Reject, RejectReason, Welcome,
+};
 use crate::time::Millis;
+use epochs::Epochs;
+use flights::{Flight, Flights};
+use greeter::Greeter;
+use schedule::{Schedule, Turn};
+use window::Window;
 
-/// Every so many publishes of a lane, the backlog goes before what is live.
+/// Every so many publishes of a lane, the backlog goes before live records.
 pub const BACKLOG_TURN: u32 = 4;
-/// Less credit than this is waited out: a bundle so small costs more than it carries.
-pub const MIN_ROOM_BYTES: u32 = 1024;
-/// Refused ranges that wait for the shell.
+/// A smaller rest of the credit is waited out: so small a bundle costs more than it carries.
+pub const MIN_WINDOW_BYTES: u32 = 1024;
+/// Most refused ranges that wait for the shell; a further reject is forgotten, and comes again.
 const MAX_REFUSED: usize = 8;
 /// Time-outs in a row after which the sender says Hello: the receiver may have forgotten it.
 const TIMEOUTS_BEFORE_HELLO: u32 = 2;
 
-/// A bundle in flight.
+/// Records that the receiver refused for good.
 #[derive(Debug, Clone, Copy)]
-struct Flight {
+struct Refusal {
     lane: Lane,
     epoch: Epoch,
     range: SeqRange,
-    bytes: u32,
-    sent_at: Millis,
-    due: Millis,
-    /// Nothing in it was sent before on this connection: its round trip may be measured.
-    fresh: bool,
-}
-
-/// A Hello that is going out, or waits for its Welcome.
-#[derive(Debug, Clone, Copy)]
-struct Greeting {
-    nonce: u64,
-    next_page: u8,
-    pages: u8,
-    due: Option<Millis>,
-    /// Bit for each page of the Welcome that came.
-    seen: u64,
+    reason: RejectReason,
 }
 
 /// The sender of one origin. `EPOCHS`: most epochs held; `FLIGHTS`: most bundles in flight;
-/// `N`: room for the origin's id.
+/// `N`: most bytes of the origin's id.
 ///
 /// Per epoch: `released <= committed <= received <= stored`.
 #[derive(Debug, Clone)]
@@ -65,27 +69,20 @@ pub struct Sender<const EPOCHS: usize, const FLIGHTS: usize, const N: usize = MA
     limits: SenderLimits,
     jitter: Jitter,
     rto: Rto,
-    epochs: Vec<Held, EPOCHS>,
-    flights: Vec<Flight, FLIGHTS>,
-    refused: Vec<(Lane, Epoch, SeqRange, RejectReason), MAX_REFUSED>,
+    epochs: Epochs<EPOCHS>,
+    flights: Flights<FLIGHTS>,
+    greeter: Greeter,
+    window: Window,
+    schedule: Schedule,
+    refusals: Vec<Refusal, MAX_REFUSED>,
     journal: Option<JournalId>,
     link_up: bool,
     /// A Welcome was completed on this connection.
     open: bool,
-    greeting: Option<Greeting>,
-    greetings_unanswered: u32,
-    credit: u32,
-    max_bundle: u32,
-    in_flight_elsewhere: u32,
     more_epochs: bool,
-    /// The record at the head is larger than the credit left.
-    held_back: bool,
-    /// A stream at the bound of its holes, and what of it was received then: it waits for more.
-    blocked: Option<(Lane, Epoch, u64)>,
-    paused_until: Millis,
     timeouts_in_a_row: u32,
+    /// When to say Hello without a message from the receiver until then.
     ask_at: Millis,
-    turns: [u32; 4],
     counters: SenderCounters,
 }
 
@@ -98,24 +95,18 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
             limits,
             jitter: Jitter::new(seed),
             rto: Rto::new(limits.rto),
-            epochs: Vec::new(),
-            flights: Vec::new(),
-            refused: Vec::new(),
+            epochs: Epochs::new(),
+            flights: Flights::new(),
+            greeter: Greeter::new(),
+            window: Window::new(limits.max_bundle),
+            schedule: Schedule::new(),
+            refusals: Vec::new(),
             journal: None,
             link_up: false,
             open: false,
-            greeting: None,
-            greetings_unanswered: 0,
-            credit: 0,
-            max_bundle: limits.max_bundle,
-            in_flight_elsewhere: 0,
             more_epochs: false,
-            held_back: false,
-            blocked: None,
-            paused_until: Millis(0),
             timeouts_in_a_row: 0,
             ask_at: Millis(0),
-            turns: [0; 4],
             counters: SenderCounters {
                 hellos: 0,
                 published: 0,
@@ -134,29 +125,15 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
     /// [`DeliveryError::TooManyEpochs`]: keep it, call [`Sender::set_more_epochs`], and add it when
     /// older ones are released. [`DeliveryError::Backwards`] if it is held already.
     pub fn add_epoch(&mut self, info: HeldEpoch) -> Result<(), DeliveryError> {
-        if let Some(held) = self.find(info.lane, info.epoch) {
-            let from = held.info.next;
-            return Err(DeliveryError::Backwards {
-                epoch: info.epoch,
-                from,
-                to: info.next,
-            });
-        }
-        if self.epochs.is_full() {
-            // A drained sender greets nobody, and would keep what is over for ever.
-            self.drop_finished();
-        }
-        self.epochs
-            .push(Held::new(info))
-            .map_err(|_| DeliveryError::TooManyEpochs)?;
+        self.epochs.add(info)?;
         if self.link_up {
             self.greet();
         }
         Ok(())
     }
 
-    /// Whether the disk holds epochs that [`Sender::add_epoch`] had no room for: the Hello then
-    /// does not claim to be complete, and nothing is taken for abandoned.
+    /// Whether the disk holds epochs that [`Sender::add_epoch`] refused. The Hello then does not claim
+    /// to be complete, and the receiver abandons no epoch.
     pub const fn set_more_epochs(&mut self, more: bool) {
         self.more_epochs = more;
     }
@@ -167,7 +144,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
     /// [`DeliveryError::Unknown`], or [`DeliveryError::Backwards`] if `next` falls or the epoch
     /// has ended.
     pub fn stored(&mut self, lane: Lane, epoch: Epoch, next: u64) -> Result<(), DeliveryError> {
-        let held = self.find_mut(lane, epoch)?;
+        let held = self.epochs.get_mut(lane, epoch)?;
         let from = held.info.next;
         if next < from || held.info.ended {
             return Err(DeliveryError::Backwards {
@@ -190,30 +167,30 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         epoch: Epoch,
         named_in: Option<super::RecordRef>,
     ) -> Result<(), DeliveryError> {
-        let held = self.find_mut(lane, epoch)?;
+        let held = self.epochs.get_mut(lane, epoch)?;
         held.info.ended = true;
         held.info.end_named_in = named_in;
         held.live_from = u64::MAX;
         Ok(())
     }
 
-    /// `range` is no longer on the disk, or not readable: evicted or damaged, and a gap names it.
-    /// Also the answer to a Publish whose first records are not there; no further gap is due then
+    /// `range` is no longer on the disk, or not readable: evicted or damaged, and a gap covers it.
+    /// Also the answer to a Publish whose first records are not on the disk; it needs no further gap
     /// if one exists already.
     ///
     /// # Errors
     /// [`DeliveryError::Unknown`]. [`DeliveryError::TooManyHoles`]: the oldest records go first now,
-    /// and the command comes again when some of them landed; name no gap twice.
+    /// and the command comes again when some of them landed; record no gap twice.
     pub fn absent(
         &mut self,
         lane: Lane,
         epoch: Epoch,
         range: SeqRange,
     ) -> Result<(), DeliveryError> {
-        let held = self.find_mut(lane, epoch)?;
+        let held = self.epochs.get_mut(lane, epoch)?;
         if !held.set_absent(range) {
             held.oldest_first = true;
-            self.blocked = Some((lane, epoch, held.received));
+            self.schedule.block(lane, epoch, held.received);
             return Err(DeliveryError::TooManyHoles { lane, epoch });
         }
         self.land(None);
@@ -223,7 +200,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
     /// The answer to Publish: `range` went out in a publish of `bytes`.
     ///
     /// # Errors
-    /// [`DeliveryError::Unknown`]. A range that was not asked for counts as asked for.
+    /// [`DeliveryError::Unknown`]. A range that no command asked for counts like any other.
     pub fn sent(
         &mut self,
         lane: Lane,
@@ -233,10 +210,10 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         now: Millis,
     ) -> Result<(), DeliveryError> {
         let wait_ms = self.jitter.lengthen(self.rto.wait_ms());
-        let held = self.find_mut(lane, epoch)?;
+        let held = self.epochs.get_mut(lane, epoch)?;
         let fresh = range.first >= held.sent_high;
         held.sent_high = held.sent_high.max(range.next);
-        let flight = Flight {
+        self.flights.push(Flight {
             lane,
             epoch,
             range,
@@ -244,24 +221,21 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
             sent_at: now,
             due: now.plus(wait_ms),
             fresh,
-        };
-        // `next_command` asks for no bundle while the list is full.
-        let _ = self.flights.push(flight);
-        let turn = &mut self.turns[usize::from(lane.to_u8())];
-        *turn = turn.wrapping_add(1);
+        });
+        self.schedule.sent(lane);
         self.counters.published += 1;
         Ok(())
     }
 
-    /// The answer to Publish when its first record alone is larger than `max_bytes`: asked for
+    /// The answer to Publish when its first record alone is larger than `max_bytes`: the command comes
     /// again when something in flight has landed.
     pub const fn held_back(&mut self) {
-        self.held_back = true;
+        self.window.hold_back();
     }
 
     /// Bytes that other senders of the same connection have in flight: the credit is shared.
     pub const fn set_in_flight_elsewhere(&mut self, bytes: u32) {
-        self.in_flight_elsewhere = bytes;
+        self.window.set_in_flight_elsewhere(bytes);
     }
 
     /// Takes in what happened.
@@ -280,9 +254,9 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
                 self.link_down();
                 Ok(())
             }
-            Input::Welcome(welcome) => self.welcome(welcome, now),
-            Input::Ack(ack) => self.ack(ack, now),
-            Input::Reject(reject) => self.reject(reject, now),
+            Input::Welcome(welcome) => self.on_welcome(welcome, now),
+            Input::Ack(ack) => self.on_ack(ack, now),
+            Input::Reject(reject) => self.on_reject(reject, now),
             Input::Tick => {
                 self.tick(now);
                 Ok(())
@@ -298,11 +272,16 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
 
     /// What to do next; `None` until something happens or [`Sender::next_wakeup`] comes.
     pub fn next_command(&mut self, now: Millis) -> Option<Command> {
-        if let Some(release) = self.next_release() {
+        if let Some(release) = self.epochs.next_release() {
             return Some(release);
         }
-        if !self.refused.is_empty() {
-            let (lane, epoch, range, reason) = self.refused.remove(0);
+        if !self.refusals.is_empty() {
+            let Refusal {
+                lane,
+                epoch,
+                range,
+                reason,
+            } = self.refusals.remove(0);
             return Some(Command::Refused {
                 lane,
                 epoch,
@@ -313,7 +292,8 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         if !self.link_up {
             return None;
         }
-        if let Some(page) = self.next_hello_page(now) {
+        let lengthen = |wait_ms| self.jitter.lengthen(wait_ms);
+        if let Some(page) = self.greeter.next_page(now, &self.limits, lengthen) {
             return Some(Command::SendHello { page });
         }
         self.next_publish(now)
@@ -325,11 +305,13 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         if !self.link_up {
             return None;
         }
-        let greeting = self.greeting.and_then(|greeting| greeting.due);
-        let asking = (self.open && self.greeting.is_none()).then_some(self.ask_at);
-        let paused = (self.paused_until > Millis(0)).then_some(self.paused_until);
-        let flights = self.flights.iter().map(|flight| flight.due);
-        flights.chain(greeting).chain(asking).chain(paused).min()
+        let asking = (self.open && !self.greeter.is_running()).then_some(self.ask_at);
+        let flights = self.flights.next_due().into_iter();
+        flights
+            .chain(self.greeter.due())
+            .chain(asking)
+            .chain(self.window.pause_ends())
+            .min()
     }
 
     /// The page of the running Hello.
@@ -337,13 +319,14 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
     pub fn hello(&self, page: u8, facts: &HelloFacts) -> Hello<N> {
         let from = usize::from(page) * MAX_HELLO_STREAMS;
         let streams = self.epochs.iter().skip(from).take(MAX_HELLO_STREAMS);
+        let (nonce, pages) = self.greeter.nonce_and_pages().unwrap_or((0, 1));
         Hello {
             version_min: PROTOCOL,
             version_max: PROTOCOL,
             origin: self.origin.clone(),
-            nonce: self.greeting.map_or(0, |greeting| greeting.nonce),
+            nonce,
             page,
-            pages: self.greeting.map_or(1, |greeting| greeting.pages),
+            pages,
             complete: !self.more_epochs && self.epochs.len() <= Self::MAX_LISTED,
             boot: facts.boot,
             uptime_ms: facts.uptime_ms,
@@ -353,20 +336,22 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         }
     }
 
-    /// Streams that fit into the pages of a Hello.
+    /// Most streams that the pages of a Hello list; with more the Hello is not complete.
     const MAX_LISTED: usize = MAX_PAGES as usize * MAX_HELLO_STREAMS;
 
     /// Whether every record of `range` is durable at the collector: evict these before others.
     #[must_use]
     pub fn is_received(&self, lane: Lane, epoch: Epoch, range: SeqRange) -> bool {
-        self.find(lane, epoch)
+        self.epochs
+            .get(lane, epoch)
             .is_some_and(|held| held.is_received(range))
     }
 
-    /// Whether every record of `range` may be forgotten, wherever it stands.
+    /// Whether every record of `range` may be forgotten, in any order.
     #[must_use]
     pub fn is_committed(&self, lane: Lane, epoch: Epoch, range: SeqRange) -> bool {
-        self.find(lane, epoch)
+        self.epochs
+            .get(lane, epoch)
             .is_some_and(|held| held.is_committed(range))
     }
 
@@ -389,9 +374,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
     /// Bytes in flight.
     #[must_use]
     pub fn in_flight_bytes(&self) -> u32 {
-        self.flights
-            .iter()
-            .fold(0, |sum, flight| sum.saturating_add(flight.bytes))
+        self.flights.bytes()
     }
 
     /// Records stored that are not committed.
@@ -409,10 +392,10 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         self.open
     }
 
-    /// The credit as last told.
+    /// The latest credit of the receiver in bytes.
     #[must_use]
     pub const fn credit(&self) -> u32 {
-        self.credit
+        self.window.credit()
     }
 
     /// The counters.
@@ -424,134 +407,211 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
     fn link_down(&mut self) {
         self.link_up = false;
         self.open = false;
-        self.greeting = None;
-        self.greetings_unanswered = 0;
+        self.greeter.reset();
         self.flights.clear();
-        self.held_back = false;
-        self.blocked = None;
-        self.paused_until = Millis(0);
+        self.window.reset();
+        self.schedule.reset();
         self.timeouts_in_a_row = 0;
         self.rto.alive();
-        for held in &mut self.epochs {
-            held.forget_connection();
-        }
+        self.epochs.forget_connection();
     }
 
-    /// Begins a Hello; a running one is overtaken.
+    /// Begins a Hello; it replaces a running one.
     fn greet(&mut self) {
-        self.drop_finished();
+        self.epochs.retire();
         let pages = self.epochs.len().div_ceil(MAX_HELLO_STREAMS).max(1);
         let pages = u8::try_from(pages).unwrap_or(MAX_PAGES).min(MAX_PAGES);
-        let nonce = self.jitter.bits();
-        self.greeting = Some(Greeting {
-            nonce,
-            next_page: 0,
-            pages,
-            due: None,
-            seen: 0,
-        });
+        self.greeter.begin(self.jitter.bits(), pages);
         self.counters.hellos += 1;
     }
 
-    fn next_hello_page(&mut self, now: Millis) -> Option<u8> {
-        let greeting = self.greeting.as_mut()?;
-        if greeting.next_page >= greeting.pages {
+    fn next_publish(&self, now: Millis) -> Option<Command> {
+        if !self.open || self.flights.is_full() {
             return None;
         }
-        let page = greeting.next_page;
-        greeting.next_page += 1;
-        if greeting.next_page == greeting.pages {
-            let doubled = self.limits.welcome_wait_ms << self.greetings_unanswered.min(16);
-            let wait_ms = doubled.min(self.limits.welcome_wait_max_ms);
-            greeting.due = Some(now.plus(self.jitter.lengthen(wait_ms)));
-        }
-        Some(page)
+        let max_bytes = self.window.bytes(self.flights.bytes(), now)?;
+        let Turn { lane, epoch, range } = self.schedule.next(&self.epochs, &self.flights)?;
+        Some(Command::Publish {
+            lane,
+            epoch,
+            first: range.first,
+            limit: range.next,
+            max_bytes,
+        })
     }
 
     fn tick(&mut self, now: Millis) {
         if !self.link_up {
             return;
         }
-        if self.paused_until <= now {
-            self.paused_until = Millis(0);
-        }
-        let before = self.flights.len();
-        self.flights.retain(|flight| flight.due > now);
-        let late = before - self.flights.len();
+        self.window.tick(now);
+        let late = self.flights.take_late(now);
         if late > 0 {
             self.counters.timed_out += late as u64;
             self.rto.back_off();
-            self.held_back = false;
+            self.window.go_on();
             self.timeouts_in_a_row += 1;
-            if self.timeouts_in_a_row >= TIMEOUTS_BEFORE_HELLO && self.greeting.is_none() {
+            if self.timeouts_in_a_row >= TIMEOUTS_BEFORE_HELLO && !self.greeter.is_running() {
                 self.timeouts_in_a_row = 0;
                 self.greet();
             }
         }
-        match self.greeting {
-            Some(greeting) if greeting.due.is_some_and(|due| due <= now) => {
-                self.greetings_unanswered += 1;
+        if self.greeter.is_running() {
+            if self.greeter.is_late(now) {
                 self.greet();
             }
-            Some(_) => {}
-            None if self.open && self.ask_at <= now => {
-                if self.credit == 0 || !self.is_drained() {
-                    self.greet();
-                } else {
-                    self.ask_at = now.plus(self.jitter.lengthen(self.limits.quiet_ms));
-                }
-            }
-            None => {}
-        }
-    }
-
-    fn next_release(&mut self) -> Option<Command> {
-        for held in &mut self.epochs {
-            let through = if sabotage::is(Bug::ReleaseBeforeAck) {
-                held.received
+        } else if self.open && self.ask_at <= now {
+            if self.window.credit() == 0 || !self.is_drained() {
+                self.greet();
             } else {
-                held.committed
-            };
-            if held.released < through {
-                held.released = through;
-                let (lane, epoch) = (held.info.lane, held.info.epoch);
-                return Some(Command::Release {
-                    lane,
-                    epoch,
-                    through,
-                });
+                self.ask_at = now.plus(self.jitter.lengthen(self.limits.quiet_ms));
             }
         }
-        None
     }
 
-    /// Forgets epochs that are over, released, and whose end the collector has.
-    fn drop_finished(&mut self) {
-        let mut at = 0;
-        while let Some(held) = self.epochs.get(at) {
-            let end_is_safe = held.info.end_named_in.is_none_or(|record| {
-                let range = SeqRange::new(record.seq, record.seq + 1);
-                self.find(record.lane, record.epoch)
-                    .is_none_or(|other| other.is_committed(range))
+    fn on_welcome(&mut self, welcome: &Welcome<N>, now: Millis) -> Result<(), DeliveryError> {
+        if welcome.origin != self.origin {
+            return Err(DeliveryError::Foreign);
+        }
+        if welcome.version != PROTOCOL {
+            return Err(DeliveryError::Version(welcome.version));
+        }
+        if !self.greeter.awaits(welcome.nonce) {
+            return Err(DeliveryError::StaleWelcome);
+        }
+        if self.journal != Some(welcome.journal) {
+            self.journal = Some(welcome.journal);
+            self.flights.clear();
+            self.epochs.forget_marks();
+        }
+        self.on_credit(welcome.credit, now);
+        let max_bundle = self.limits.max_bundle.min(welcome.max_bundle);
+        self.window.set_max_bundle(max_bundle);
+        let result = self.epochs.welcome(&welcome.marks);
+        self.land(None);
+        if self.greeter.answered(welcome.page, welcome.pages) {
+            self.timeouts_in_a_row = 0;
+            self.open = true;
+            self.epochs.open();
+        }
+        result
+    }
+
+    fn on_ack(&mut self, ack: &Ack<N>, now: Millis) -> Result<(), DeliveryError> {
+        if ack.origin != self.origin {
+            return Err(DeliveryError::Foreign);
+        }
+        if self.journal != Some(ack.journal) {
+            return Err(DeliveryError::OtherJournal);
+        }
+        self.on_credit(ack.credit, now);
+        let mut result = Ok(());
+        for mark in &ack.marks {
+            result = result.and(self.epochs.apply(mark));
+        }
+        self.land(Some(now));
+        result
+    }
+
+    /// A down message came: the collector lives, and grants this credit.
+    fn on_credit(&mut self, credit: u32, now: Millis) {
+        self.window.set_credit(credit);
+        let wait_ms = if credit == 0 {
+            self.limits.probe_ms
+        } else {
+            self.limits.quiet_ms
+        };
+        self.ask_at = now.plus(self.jitter.lengthen(wait_ms));
+    }
+
+    /// Takes out of flight what need not be sent again. With `acked_at`, an ack came then: round trips
+    /// are measured.
+    fn land(&mut self, acked_at: Option<Millis>) {
+        let epochs = &self.epochs;
+        let has_landed = |flight: &Flight| {
+            epochs
+                .get(flight.lane, flight.epoch)
+                .is_none_or(|held| held.is_received(flight.range))
+        };
+        while let Some(flight) = self.flights.take_landed(has_landed) {
+            self.window.go_on();
+            let Some(now) = acked_at else { continue };
+            self.timeouts_in_a_row = 0;
+            if flight.fresh {
+                self.rto.measured(now.since(flight.sent_at));
+            } else {
+                self.rto.alive();
+            }
+        }
+    }
+
+    fn on_reject(&mut self, reject: &Reject<N>, now: Millis) -> Result<(), DeliveryError> {
+        if reject.origin != self.origin {
+            return Err(DeliveryError::Foreign);
+        }
+        self.counters.rejected += 1;
+        let Reject {
+            lane,
+            epoch,
+            range,
+            reason,
+            ..
+        } = *reject;
+        let held = self.epochs.get_mut(lane, epoch)?;
+        if range.next > held.info.next {
+            let stored = held.info.next;
+            return Err(DeliveryError::AckFromTheFuture {
+                lane,
+                epoch,
+                acked: range.next,
+                stored,
             });
-            if held.is_finished() && end_is_safe {
-                self.epochs.remove(at);
-            } else {
-                at += 1;
+        }
+        if reason.is_final() {
+            self.refuse(lane, epoch, range, reason)?;
+        } else {
+            held.oldest_first |= reason == RejectReason::TooManyHoles;
+            self.window
+                .pause(now.plus(self.jitter.lengthen(self.limits.pause_ms)));
+            if reason == RejectReason::NotInHello && self.link_up {
+                self.greet();
             }
         }
+        self.flights.remove(lane, epoch, range);
+        self.window.go_on();
+        Ok(())
     }
 
-    fn find(&self, lane: Lane, epoch: Epoch) -> Option<&Held> {
-        self.epochs
-            .iter()
-            .find(|held| held.info.lane == lane && held.info.epoch == epoch)
-    }
-
-    fn find_mut(&mut self, lane: Lane, epoch: Epoch) -> Result<&mut Held, DeliveryError> {
-        self.epochs
-            .iter_mut()
-            .find(|held| held.info.lane == lane && held.info.epoch == epoch)
-            .ok_or(DeliveryError::Unknown { lane, epoch })
+    /// Takes out what the collector will never take, once for each record.
+    fn refuse(
+        &mut self,
+        lane: Lane,
+        epoch: Epoch,
+        range: SeqRange,
+        reason: RejectReason,
+    ) -> Result<(), DeliveryError> {
+        let held = self.epochs.get_mut(lane, epoch)?;
+        let mut from = range.first;
+        loop {
+            let within = SeqRange::new(from, range.next);
+            let Some(part) = held.unsent(within, core::iter::empty()) else {
+                return Ok(());
+            };
+            let refusal = Refusal {
+                lane,
+                epoch,
+                range: part,
+                reason,
+            };
+            if self.refusals.push(refusal).is_err() {
+                return Ok(());
+            }
+            if !held.settle(part) {
+                // It is refused again when older ones landed.
+                self.refusals.pop();
+                return Ok(());
+            }
+            from = part.next;
+        }
     }
 }

@@ -1,9 +1,9 @@
-//! Bounds that a reader sets before it allocates anything.
+//! Bounds that a reader checks before it allocates anything.
 
-/// Most rows any batch may have, whatever the limits say.
+/// Most rows of any batch: a run of the Rice back end counts them in 16 bits.
 pub const MAX_ROWS: u32 = 65_535;
 
-/// What a decoder allows; checked before anything is allocated.
+/// Bounds of a decoder, checked before anything is allocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Rows of a batch.
@@ -14,7 +14,7 @@ pub struct Limits {
     pub series: u32,
     /// Rows times columns of a batch.
     pub cells: u32,
-    /// Series times columns: how many histories a decoder may keep.
+    /// Series times columns: histories that a decoder may keep.
     pub states: u32,
     /// Labels of a series, and tags of a schema.
     pub labels: u32,
@@ -24,7 +24,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What a collector allows unless it is told otherwise.
+    /// The limits of a collector, unless its configuration has others.
     pub const DEFAULT: Self = Self {
         rows: 10_000,
         columns: 128,
@@ -34,7 +34,7 @@ impl Limits {
         labels: 32,
         text_bytes: 1 << 16,
     };
-    /// What no configuration may pass.
+    /// The limits that no configuration may pass.
     pub const HARD: Self = Self {
         rows: MAX_ROWS,
         columns: 1_024,

@@ -1,4 +1,4 @@
-//! What the columns of a batch mean, and how they are coded; its bytes.
+//! Schemas: the meaning of a batch's columns, how they are coded, and the bytes of both.
 //!
 //! A schema is immutable once numbered: a new column, a new series or newly fitted parameters make
 //! a new number, and old numbers stay decodable. Its bytes are canonical: equal schemas have equal

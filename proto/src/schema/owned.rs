@@ -16,13 +16,13 @@ pub struct Column {
     pub name: String,
     /// The type of its values.
     pub kind: ColumnKind,
-    /// Its unit as the source says it, for instance `Cel` or `m/s`; empty if none is known.
+    /// Its unit in the source's spelling, for instance `Cel` or `m/s`; empty if unknown.
     pub unit: String,
     /// Whether a row may lack it.
     pub nullable: bool,
     /// How it is coded; [`crate::codec::fit`] finds better ones than the default.
     pub params: Params,
-    /// Texts that a batch can name by number: only for [`ColumnKind::Str`].
+    /// Texts that a batch codes by number: only for [`ColumnKind::Str`].
     pub dictionary: Vec<String>,
     /// Values that come again, as integers ordered as the numbers are (an `i64` itself, the bits
     /// of a float with those below the sign flipped if it is negative), ascending: only for
@@ -46,7 +46,7 @@ impl Column {
     }
 }
 
-/// One set of labels; a batch names it by its place in the schema.
+/// One set of labels; a batch codes it by its place in the schema.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct Series {
     /// (key, value), in the order the source gave them.
@@ -62,7 +62,7 @@ pub struct Schema {
     pub columns: Vec<Column>,
     /// The label sets; never empty: series 0 has no labels when there are none.
     pub series: Vec<Series>,
-    /// What holds for every row: site, model, firmware version.
+    /// Facts that hold for every row: site, model, firmware version.
     pub tags: Vec<(String, String)>,
 }
 
@@ -87,7 +87,7 @@ pub enum SchemaError {
 }
 
 const NULLABLE: u8 = 0x10;
-/// What a level counts against the limit of bytes of texts.
+/// Bytes that a level counts against the limit of bytes of texts.
 const LEVEL_BYTES: u32 = 8;
 
 impl Schema {
@@ -164,7 +164,7 @@ impl Schema {
     /// Appends the schema's bytes.
     ///
     /// # Errors
-    /// What [`Schema::check`] says under the hard limits; `out` is then unchanged.
+    /// As [`Schema::check`] under the hard limits; `out` is then unchanged.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), SchemaError> {
         self.check(&Limits::HARD)?;
         out.push(VERSION);

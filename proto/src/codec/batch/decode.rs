@@ -1,9 +1,9 @@
-//! From a batch's bytes to its rows, bounded.
+//! Decodes a batch within bounds.
 //!
-//! A few bytes can stand for thousands of rows, so the length of the input bounds nothing: the
-//! declared rows do, and they are checked before anything is allocated. Beside what the visitor
-//! keeps, decoding takes memory for the columns, for the histories of series that appear, and for
-//! new texts, all within [`Limits`].
+//! A few bytes can stand for thousands of rows, so the length of the input is no bound. The declared
+//! rows are the bound, and they are checked before anything is allocated. Decoding takes memory for the
+//! columns, for the histories of series that appear, and for new texts, all within [`Limits`]; a visitor
+//! adds its own.
 
 use alloc::vec::Vec;
 
@@ -21,9 +21,9 @@ use crate::sample::Value;
 use crate::schema::{ColumnKind, Limits, Schema};
 use crate::varint::unzigzag;
 
-/// What receives the rows of a batch, in order.
+/// Receives the rows of a batch, in order.
 ///
-/// After an error of [`decode`] whatever was visited must be thrown away.
+/// After an error of [`decode`] all visited rows must be discarded.
 pub trait RowVisitor {
     /// A row begins; `row` counts from 0, `series` is a place in the schema.
     fn row(&mut self, row: u32, time_us: i64, series: u32);
@@ -31,7 +31,7 @@ pub trait RowVisitor {
     fn value(&mut self, column: usize, value: Value<'_>);
 }
 
-/// Reads a batch of `schema`; see the module for what it may cost.
+/// Reads a batch of `schema`; see the module for its memory.
 ///
 /// # Errors
 /// [`DecodeError`] for bytes that no encoder of this schema within `limits` wrote.
@@ -135,7 +135,7 @@ impl Decoder<'_> {
             coder.check()?;
             let end = count.min(start + BLOCK);
             range.block.resize(end - start);
-            // Where times are not coded, all but the batch's first row have its last time.
+            // Of the times that are not coded the batch's first is 0, and its last the span.
             range.block.ticks.fill(span);
             if start == 0 {
                 range.block.ticks[0] = 0;

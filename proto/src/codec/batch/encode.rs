@@ -1,4 +1,4 @@
-//! From rows to a batch's bytes.
+//! Encodes rows as a batch.
 
 use alloc::vec::Vec;
 
@@ -27,15 +27,14 @@ pub enum EncodeError {
     OtherSchema,
 }
 
-/// Batches of up to this many rows are coded with Rice codes and with the range back end, and the
-/// smaller is taken: the fewer rows, the less the models of the range back end have learnt. At 10 rows that
-/// would save 0.1 % on the nine sets and 0.9 % on generated ones, for twice the time.
+/// Batches of up to this many rows are coded with Rice codes and with the range back end, and the smaller
+/// one is taken: in a few rows the models of the range back end learn little. `CODEC.md` has the figures.
 const FEW_ROWS: usize = 4;
 
-/// Writes batches of one schema; reuses its memory from batch to batch.
+/// Writes batches of one schema; its memory serves batch after batch.
 #[derive(Debug, Clone)]
 pub struct Encoder {
-    /// What every batch is coded with, if it is not chosen by the batch.
+    /// The back end of every batch; `None` chooses one per batch.
     fixed: Option<BackEnd>,
     back_end: BackEnd,
     time: TimeParams,
@@ -128,7 +127,7 @@ impl Encoder {
             texts.begin(cells);
         }
         if self.back_end == BackEnd::Range {
-            // A Vec takes every byte.
+            // A vector takes every byte.
             let first = if beyond == 0 {
                 0
             } else {
@@ -144,7 +143,7 @@ impl Encoder {
         let mut bits = BitWriter::new(&mut *out);
         let mut rice = Rice::default();
         for row in 0..rows.times.len() {
-            // A Vec takes every byte.
+            // A vector takes every byte.
             self.row(&mut bits, &mut rice, &header, rows, row)
                 .map_err(|_| EncodeError::OtherSchema)?;
         }
@@ -198,7 +197,7 @@ impl Encoder {
         })
     }
 
-    /// Notes how many ticks each time lies above the earliest; false if one is no whole number.
+    /// Sets how many ticks each time lies above the earliest; false if one is no whole number of them.
     fn count_ticks(&mut self, tick: u64, earliest: i64, times: &[i64]) -> bool {
         self.ticks.clear();
         let since = times
@@ -270,6 +269,7 @@ impl Encoder {
         Ok(())
     }
 
+    /// Codes a row with the Rice or varint back end.
     fn row<B: Bits>(
         &mut self,
         bits: &mut B,
@@ -336,10 +336,16 @@ impl Encoder {
                 varint::cells(bits, &mut state, residual, &mut self.symbols, &mut texts)?;
             }
         }
+        self.learn(rows, row);
+        Ok(())
+    }
 
+    /// Takes a coded row into the histories of its series.
+    fn learn(&mut self, rows: &Rows, row: usize) {
+        let series = rows.series[row];
         self.table.follow(series);
         let (time, columns, recent) = self.table.get(&self.plans, series);
-        time.learn(&self.time, ticks);
+        time.learn(&self.time, self.ticks[row]);
         for (at, (plan, history)) in self.plans.iter().zip(columns).enumerate() {
             let symbol = self.symbols[at];
             let value = rows.columns[at].bits[row];
@@ -358,6 +364,5 @@ impl Encoder {
             };
             learn(plan, history, &mut recent[at], quotient, value);
         }
-        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The batch header: all that forwarding and eviction need, without the schema.
+//! The batch header: enough for forwarding and eviction, without the schema.
 //!
 //! A stream of bits, lowest first, padded with zeros to whole bytes; the bits of the range back end
 //! follow without padding:
@@ -26,7 +26,7 @@
 //! Units are 1, 10, 50, 100 µs, 1, 5, 10, 50, 100, 500 ms, 1, 5, 10, 30 s, 1 and 5 min: the largest
 //! of which both are multiples.
 //!
-//! Schemas travel apart, so that a header only names one: a batch never brings parameters of its
+//! Schemas travel apart: a header holds the number of one, and a batch never brings parameters of its
 //! own.
 
 use crate::codec::DecodeError;
@@ -39,11 +39,10 @@ pub use crate::schema::MAX_ROWS;
 
 /// Most bytes of a header.
 pub const MAX_HEADER_BYTES: usize = 36;
-/// When the era begins in which most times lie: whole numbers of every unit, so that a time's units
-/// are counted from it.
+/// Start of the era of ordinary times: a whole number of every unit, so that a time counts in units from it.
 const ERA_US: i64 = 900_000_000 * 1_000_000;
 const ERA_SPAN_US: i64 = (1 << 31) * 1_000_000;
-/// Most samples of a row.
+/// Most samples of a row: the hard limit of a schema's columns.
 const MAX_WIDTH: u64 = 1_024;
 
 /// How the symbols of a batch became bytes.
@@ -67,7 +66,7 @@ impl BackEnd {
     }
 }
 
-/// What a batch says about itself.
+/// Facts about a batch that stand before its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BatchHeader {
     /// The schema's number within (origin, epoch).
@@ -111,7 +110,7 @@ impl BatchHeader {
     /// Times are coded in microseconds, because some are not whole ticks from the first.
     pub const FINE_TIMES: u8 = 0x08;
 
-    /// What a reader starts from.
+    /// The argument of a reader, whose values do not matter.
     const BLANK: Self = Self {
         schema_no: 0,
         back_end: BackEnd::Varint,
@@ -143,7 +142,7 @@ impl BatchHeader {
     /// The header and its length in bits: whole bytes, but with the range back end, whose bits follow
     /// at once.
     pub(crate) fn read(payload: &[u8]) -> Result<(Self, usize), DecodeError> {
-        // Zeros at the end of the range coder's bits are left out, even those that belong here.
+        // The range coder leaves out zeros at its end, even those that belong to the header.
         let mut bytes = [0u8; MAX_HEADER_BYTES];
         let known = payload.len().min(MAX_HEADER_BYTES);
         bytes[..known].copy_from_slice(&payload[..known]);
@@ -183,7 +182,7 @@ impl BatchHeader {
         Ok((slice.len(), beyond))
     }
 
-    /// Writes this header, or reads one whatever this one is.
+    /// Writes this header, or reads another one.
     fn code<B: Bits>(&self, bits: &mut B) -> Result<Self, CodeError> {
         let back_end = match bits.bits(self.back_end.number(), 2)? {
             0 => BackEnd::Varint,

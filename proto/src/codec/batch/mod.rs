@@ -1,4 +1,12 @@
-//! Batches: rows in, bytes out, and back.
+//! Batches: rows become bytes, and bytes become rows.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `header` | the bytes that stand before the rows, as a table |
+//! | `rows` | rows as they are gathered |
+//! | `encode`, `decode` | all three back ends, with allocation |
+//! | `stream` | the encoder of a microcontroller, without |
+//! | `texts`, `plans` | numbers of texts, and columns as the model sees them |
 
 #[cfg(feature = "alloc")]
 mod decode;

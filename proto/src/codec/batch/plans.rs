@@ -12,7 +12,7 @@ pub(super) fn plans(schema: &Schema, back_end: BackEnd) -> Vec<Plan> {
     let plan = |column: &crate::schema::Column| {
         let mut params = column.params;
         if back_end == BackEnd::Varint {
-            // Whole bytes gain nothing from either.
+            // Whole bytes gain nothing from a memory, nor from a correction per value.
             params.memory = 0;
             params.corrections = Corrections::Rare;
         }

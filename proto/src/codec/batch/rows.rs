@@ -1,4 +1,4 @@
-//! Rows of one schema, gathered column by column until they become a batch.
+//! Rows of one schema, gathered column by column for a batch.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use crate::sample::Value;
 use crate::schema::{ColumnKind, MAX_ROWS, MAX_VALUE_TEXT_BYTES, Schema};
 
-/// Distinct texts a column keeps from batch to batch; beyond it `clear` forgets them.
+/// Most distinct texts that a column keeps from batch to batch; above that `clear` forgets them.
 const MAX_POOLED_TEXTS: usize = 1_024;
 
 /// Why a row is refused.
@@ -36,7 +36,7 @@ pub enum RowError {
     Full,
 }
 
-/// A columnar buffer of rows of one schema; reused from batch to batch without new memory.
+/// A columnar buffer of rows of one schema; its memory serves batch after batch.
 #[derive(Debug, Clone)]
 pub struct Rows {
     pub(crate) times: Vec<i64>,
@@ -205,7 +205,7 @@ impl Rows {
         self.samples
     }
 
-    /// Memory that the rows take, roughly; an upper bound of the batch for ordinary data.
+    /// Estimated memory of the rows in bytes; an upper bound of the batch for ordinary data.
     #[must_use]
     pub fn approx_bytes(&self) -> usize {
         self.times.len() * (12 + 9 * self.columns.len()) + self.text_bytes

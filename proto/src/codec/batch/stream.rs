@@ -1,7 +1,7 @@
 //! The encoder of a microcontroller: one series, no allocation, all memory from the caller.
 //!
-//! Rows go straight into the output as they come. The header is written last, right before them, so
-//! a finished batch starts somewhere within the first bytes of the output. With 32-bit histories a
+//! Each row goes straight into the output. The header is written last, directly before the first row, so
+//! a finished batch begins within the first [`MAX_HEADER_BYTES`] of the output. With 32-bit histories a
 //! column takes 20 bytes between rows.
 
 use super::header::{BackEnd, BatchHeader, MAX_HEADER_BYTES};
@@ -13,9 +13,9 @@ use crate::schema::params::{Scale, TimeParams};
 use crate::schema::{ColumnKind, MAX_ROWS};
 use crate::varint::zigzag;
 
-/// Most bytes that one column of a row takes.
+/// Most bytes of one column of a row: a residual of 64 bits in its longest code, and a correction.
 const MAX_CELL_BYTES: usize = 14;
-/// Most bytes of a row beside its columns: run, time and what ends a batch.
+/// Most bytes of a row beside its columns: a run, the time, and the end of the batch.
 const MAX_ROW_BYTES: usize = 32;
 
 /// One cell of a row as a sensor gives it.
@@ -29,13 +29,13 @@ pub enum Cell {
     Bits(u64),
 }
 
-/// Why a row was not taken. The batch is as it was: finish it, and begin the next with this row.
+/// Why a row was refused. The batch is unchanged: finish it, and begin the next with this row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
     /// The output might not have room for the row.
     #[error("the output has no room for another row")]
     Full,
-    /// The time lies before the row before, or no whole ticks after the first row.
+    /// The time lies before that of the last row, or no whole ticks after that of the first.
     #[error("the time does not follow on the batch")]
     Time,
     /// A cell does not suit its column, or the row has another width than the schema.
@@ -62,8 +62,7 @@ pub struct StreamEncoder<'a, W> {
 }
 
 impl<'a, W: Width> StreamEncoder<'a, W> {
-    /// Begins a batch in `out`. `histories` and `symbols` have one element per plan; what is in
-    /// them does not matter.
+    /// Begins a batch in `out`. `histories` and `symbols` have one element per plan, and are overwritten.
     ///
     /// # Errors
     /// [`StreamError::Schema`] if the plans or the slices do not suit, [`StreamError::Full`] if
@@ -156,7 +155,7 @@ impl<'a, W: Width> StreamEncoder<'a, W> {
         }
         let ticks = (since / tick).cast_signed();
         let residual = zigzag(ticks.wrapping_sub(self.clock.predict(self.ticks)));
-        // Room has been checked, so that coding cannot fail half-way.
+        // The row fits, as was checked above: coding cannot fail half-way.
         self.code(residual, timed).map_err(|_| StreamError::Full)?;
         self.clock.learn(&self.time, ticks);
         self.ticks = ticks;
@@ -226,7 +225,7 @@ impl<'a, W: Width> StreamEncoder<'a, W> {
 
 /// The symbol of a cell; `None` if the cell does not suit the column.
 fn to_symbol<W: Width>(plan: &Plan, history: &History<W>, cell: Cell) -> Option<Symbol> {
-    let (said, raw) = match (cell, plan.kind) {
+    let (parts, raw) = match (cell, plan.kind) {
         (Cell::Missing, _) => {
             let missing = Symbol {
                 class: Class::Missing,
@@ -248,14 +247,14 @@ fn to_symbol<W: Width>(plan: &Plan, history: &History<W>, cell: Cell) -> Option<
             (plan.split(bits), bits)
         }
         (Cell::Mantissa(mantissa), ColumnKind::F32 | ColumnKind::F64) => {
-            let said = plan.quotient(mantissa).map(|quotient| (quotient, 0));
-            (said, plan.float(mantissa, 0))
+            let parts = plan.quotient(mantissa).map(|quotient| (quotient, 0));
+            (parts, plan.float(mantissa, 0))
         }
         (Cell::Bits(bits), ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64) => {
             (plan.split(bits), bits)
         }
     };
-    match said.filter(|(quotient, _)| W::store(*quotient).load() == *quotient) {
+    match parts.filter(|(quotient, _)| W::store(*quotient).load() == *quotient) {
         Some((quotient, correction)) => {
             let residual = quotient.wrapping_sub(history.predict(plan));
             Some(Symbol {

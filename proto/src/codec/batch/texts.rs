@@ -1,4 +1,4 @@
-//! Texts of a batch on both sides: their numbers to a writer, their bytes to a reader.
+//! Texts of a batch: a writer gives each a number, a reader collects the bytes of new ones.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -69,7 +69,7 @@ impl TextNumbers {
         }
     }
 
-    /// The number of the text at `place`, which is coded by now.
+    /// The number of the text at `place`, which was coded before.
     pub(super) fn number_of(&mut self, place: u64) -> i64 {
         let Some(number) = usize::try_from(place)
             .ok()
@@ -112,12 +112,12 @@ impl Texts for Source<'_> {
     }
 }
 
-/// Texts that the batch itself brings.
+/// Texts that the batch brings, beside those of the schema's dictionaries.
 pub(super) struct NewTexts {
     bytes: Vec<u8>,
-    /// Per column: where each of its texts ends; it starts where it was begun.
+    /// Per column: start and end of each of its texts in `bytes`.
     places: Vec<Vec<(u32, u32)>>,
-    begun: u32,
+    text_start: u32,
     count: u32,
     most: u32,
 }
@@ -127,7 +127,7 @@ impl NewTexts {
         Self {
             bytes: Vec::new(),
             places: alloc::vec![Vec::new(); columns],
-            begun: 0,
+            text_start: 0,
             count: 0,
             most,
         }
@@ -144,9 +144,9 @@ impl NewTexts {
         last: i64,
     ) -> Result<u32, DecodeError> {
         if symbol.class == Class::Raw {
-            // The length is bounded, and its bytes have been taken.
+            // The length is bounded, and the bytes are in already.
             let end = self
-                .begun
+                .text_start
                 .saturating_add(u32::try_from(symbol.code).unwrap_or(u32::MAX));
             // A text of no bytes takes memory too.
             self.count += 1;
@@ -154,8 +154,8 @@ impl NewTexts {
                 return Err(DecodeError::Limit("text"));
             }
             let places = &mut self.places[column];
-            places.push((self.begun, end));
-            self.begun = end;
+            places.push((self.text_start, end));
+            self.text_start = end;
             return u32::try_from(places.len())
                 .ok()
                 .and_then(|added| plan.texts.checked_add(added))

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-/// Most terms of a prediction: a sixth hardly ever pays, and the choice takes time by the square.
+/// Most terms of a prediction: bounds the time of a fit, which solves anew for each candidate.
 pub(super) const MAX_CHOSEN: usize = 5;
 
 /// Solves again with less weight for rows that the terms do not explain, so that outliers do not count.

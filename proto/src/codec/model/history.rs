@@ -1,10 +1,10 @@
-//! Histories: what a batch has taught of one column, or of the times, of one series.
+//! Histories: the state of one column, or of the times, within one series of a batch.
 
 use super::plan::Plan;
 use super::scale;
 use crate::schema::params::{Pace, TimeParams};
 
-/// The integer that a history stores: 32 bits are enough for most sensors, and half the memory.
+/// The integer that a history stores. 32 bits are enough for most sensors, and take half the memory.
 pub trait Width: Copy + Default + core::fmt::Debug {
     /// Stores `value`; narrow histories keep its low bits.
     fn store(value: i64) -> Self;
@@ -38,13 +38,13 @@ impl Width for i32 {
     }
 }
 
-/// What is remembered of one column within one series.
+/// State of one column within one series.
 #[derive(Debug, Clone, Copy)]
 pub struct History<W> {
     past: [W; 3],
     /// Running mean of the residuals (zigzag) in 1/16, scaled down by the plan's shift.
     pub(crate) mean: u32,
-    /// Running share of values that were just as foretold, of 255.
+    /// Running share of values that were as predicted, of 255.
     pub(crate) zeros: u8,
     /// Running share of exceptions, of 255.
     pub(crate) exceptions: u8,
@@ -74,7 +74,7 @@ impl<W: Width> History<W> {
         }
     }
 
-    /// Whether a value has been learnt.
+    /// Whether it has learnt a value.
     #[inline]
     pub(crate) const fn is_started(&self) -> bool {
         self.flags & STARTED != 0
@@ -92,7 +92,7 @@ impl<W: Width> History<W> {
         self.flags = self.flags & !MISSING | if missing { MISSING } else { 0 };
     }
 
-    /// The last correction that was said.
+    /// The last correction that was coded.
     #[inline]
     pub(crate) const fn correction(&self) -> i8 {
         (self.flags >> CORRECTION_SHIFT).cast_signed() - scale::MAX_CORRECTION
@@ -105,7 +105,7 @@ impl<W: Width> History<W> {
         self.flags = self.flags & (STARTED | MISSING) | above << CORRECTION_SHIFT;
     }
 
-    /// The next quotient, as foretold.
+    /// The prediction of the next quotient.
     #[inline]
     pub(crate) fn predict(&self, plan: &Plan) -> i64 {
         if self.is_started() {
@@ -115,7 +115,7 @@ impl<W: Width> History<W> {
         }
     }
 
-    /// The next quotient of a series that has had one.
+    /// The prediction of the next quotient, after a first one.
     #[inline(always)]
     pub(crate) fn next(&self, plan: &Plan) -> i64 {
         plan.params
@@ -123,7 +123,7 @@ impl<W: Width> History<W> {
             .predict(self.past.map(W::load), plan.params.reference)
     }
 
-    /// Takes in one more quotient of a series that has had one.
+    /// Takes in a quotient that is not the first.
     #[cfg(feature = "alloc")]
     #[inline(always)]
     pub(crate) fn follow(&mut self, quotient: i64) {
@@ -150,7 +150,7 @@ impl<W: Width> History<W> {
         self.past[0].load()
     }
 
-    /// Takes in the quotient that came.
+    /// Takes in a quotient.
     #[inline]
     pub(crate) fn learn(&mut self, plan: &Plan, quotient: i64) {
         let new = W::store(quotient);
@@ -167,7 +167,7 @@ impl<W: Width> History<W> {
     }
 }
 
-/// A mean in 1/16 of which `bits` bits are needed: three quarters of the power of two.
+/// A mean in 1/16 of `bits` bits: three quarters of the power of two.
 fn start_mean(bits: u32, shift: u32) -> u32 {
     match bits.saturating_sub(shift).min(28) {
         0 => 0,
@@ -175,7 +175,7 @@ fn start_mean(bits: u32, shift: u32) -> u32 {
     }
 }
 
-/// What is remembered of the times of one series.
+/// State of the times of one series.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TimeHistory {
     /// The last time, or where the grid has it.
@@ -188,8 +188,8 @@ pub struct TimeHistory {
 }
 
 impl TimeHistory {
-    /// The ticks from the batch's first time at which the next row is foretold; `latest` is the
-    /// row before it, of whatever series.
+    /// The prediction of the next row's time, in ticks from the batch's first. `latest`: time of the row
+    /// before it, of any series.
     #[inline]
     pub(crate) const fn predict(&self, latest: i64) -> i64 {
         if self.rows == 0 {
@@ -199,7 +199,7 @@ impl TimeHistory {
         }
     }
 
-    /// Takes in the time that came.
+    /// Takes in a time.
     #[inline]
     pub(crate) fn learn(&mut self, params: &TimeParams, ticks: i64) {
         if self.rows == 0 {

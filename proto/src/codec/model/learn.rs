@@ -1,4 +1,4 @@
-//! The symbol of a value, and what the value teaches.
+//! From a value to its symbol, and into the histories.
 
 use super::history::History;
 use super::plan::Plan;
@@ -43,7 +43,7 @@ pub(crate) fn symbol_of(plan: &Plan, history: &History<i64>, recent: &Recent, bi
     }
 }
 
-/// Takes in a value; `quotient` is known for a symbol of class number.
+/// Takes in a value; `quotient` is `None` for raw bits that have none.
 #[inline]
 pub(crate) fn learn(
     plan: &Plan,
@@ -60,7 +60,7 @@ pub(crate) fn learn(
     learn_at(plan, history, (recent, rank), quotient, bits);
 }
 
-/// As [`learn`], where the value's rank among the recent ones is known, if it is one of them.
+/// As [`learn`], given the value's rank among the recent ones if it is one of them.
 #[inline]
 pub(crate) fn learn_at(
     plan: &Plan,

@@ -1,5 +1,5 @@
 //! Values as ranks among the levels of a column: doubles of all digits that come again, because a
-//! converter of few bits stands behind them. A value that is no level is an exception.
+//! converter of few bits produces them. A value that is no level is an exception.
 
 use super::plan::Plan;
 #[cfg(feature = "alloc")]
@@ -32,7 +32,7 @@ impl Plan {
         }
     }
 
-    /// The level of a rank; ranks that no writer names have the nearest.
+    /// The level of a rank; a rank out of range has the nearest.
     #[cfg(feature = "alloc")]
     #[inline]
     pub(crate) fn level(&self, rank: i64) -> i64 {
@@ -48,7 +48,7 @@ impl Plan {
         self.params.scale == Scale::Levels
     }
 
-    /// Whether the memory is of all values, not of those alone that are no level.
+    /// Whether the memory holds all values, and not only those that are no level.
     #[cfg(feature = "alloc")]
     #[inline]
     pub(crate) const fn remembers_all(&self) -> bool {
@@ -64,7 +64,7 @@ impl Plan {
             .binary_search(&self.order(bits))
             .ok()
             .and_then(|rank| i64::try_from(rank).ok());
-        // An encoder without memory of its own takes no such column.
+        // An encoder without allocation refuses such columns.
         #[cfg(not(feature = "alloc"))]
         {
             let _ = bits;

@@ -1,4 +1,17 @@
-//! The residual model: cells become residuals, and residuals become cells.
+//! The residual model: what a value is predicted to be, and how far it is off.
+//!
+//! ```text
+//! bits ── scale ──► mantissa, correction ── unit ──► quotient ── predictor ──► residual
+//! ```
+//!
+//! | step | undoes | parameters |
+//! |---|---|---|
+//! | scale | floats as integers: decimals, parts of a unit, ranks among levels, bit patterns | `scale`, `corrections`, levels |
+//! | unit | a common divisor, or the steps of a converter | `divisor`, `offset`, `stride` |
+//! | predictor | what earlier values of the series predict | `predictor`, `slope`, `reference` |
+//!
+//! A [`Plan`] holds the first two steps of a column, a [`History`] the third within a series. Back ends
+//! code [`Symbol`]s.
 
 mod history;
 #[cfg(feature = "alloc")]

@@ -1,29 +1,29 @@
-//! The residual model: what a series' next value is foretold to be.
+//! Plans: how the values of a column become quotients, and back.
 
 use super::scale;
 use crate::schema::ColumnKind;
 use crate::schema::params::{Corrections, Params, Scale};
 
-/// A column as the coder sees it: its parameters and what follows from them.
+/// A column as the coder sees it: its parameters and the constants that follow from them.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub(crate) kind: ColumnKind,
     pub(crate) params: Params,
     pub(crate) nullable: bool,
-    /// Whether a value may be something else than a residual with the correction foretold.
+    /// Whether a value may be other than a residual with the predicted correction.
     pub(crate) exceptional: bool,
     /// Texts of the schema's dictionary.
     pub(crate) texts: u32,
-    /// By how many bits the running mean of residuals is scaled down, so that it fits 32 bits.
+    /// Bits by which the running mean of residuals is scaled down to fit 32 bits.
     pub(crate) shift: u32,
     pub(crate) power: f64,
     /// One over `power`.
     pub(crate) part: f64,
-    /// Of the divisor: its factors of two, and the inverse modulo 2^64 of what is left. Of a stride: 2^64 over
-    /// it, rounded down.
+    /// The divisor's factors of two, and the inverse modulo 2^64 of its odd part. With a stride, `inverse` is
+    /// 2^64 over it, rounded down.
     twos: u32,
     inverse: u64,
-    /// What [`Scale::Levels`] ranks: ordered integers of the values, ascending.
+    /// Levels of [`Scale::Levels`]: ordered integers of the values, ascending.
     #[cfg(feature = "alloc")]
     pub(crate) levels: alloc::vec::Vec<i64>,
 }
@@ -83,7 +83,7 @@ impl Plan {
         )
     }
 
-    /// Whether every value says its correction.
+    /// Whether every value codes its correction.
     #[inline]
     pub(crate) fn often_corrects(&self) -> bool {
         self.params.corrections == Corrections::Often
@@ -99,7 +99,7 @@ impl Plan {
             && !matches!(self.params.scale, Scale::Bits | Scale::Levels)
     }
 
-    /// Whether some number of the column has neither quotient nor place in the coding of residuals.
+    /// Whether a number of the column may have no quotient.
     #[cfg(feature = "alloc")]
     #[inline]
     pub(crate) const fn excepts(&self) -> bool {
@@ -159,7 +159,7 @@ impl Plan {
         let Some(above) = mantissa.checked_sub(self.params.offset.cast_signed()) else {
             return None;
         };
-        // Of a multiple of the divisor this is the quotient: its odd part has an inverse.
+        // For a multiple of the divisor this is the quotient, because the odd part has an inverse.
         let quotient = (above >> self.twos).wrapping_mul(self.inverse.cast_signed());
         match quotient.checked_mul(divisor) {
             Some(product) if product == above => Some(quotient),

@@ -33,13 +33,13 @@ impl Recent {
         self.values.iter().position(|&value| value == bits)
     }
 
-    /// Whether a value becomes the newest, of which the quotient is this if it has one.
+    /// Whether a value with this quotient, if any, becomes the newest.
     #[inline]
     pub(super) fn takes(&self, plan: &Plan, quotient: Option<i64>) -> bool {
         self.most != 0 && (plan.remembers_all() || quotient.is_none())
     }
 
-    /// Makes a value the newest, which had this rank if it was one of them.
+    /// Makes a value the newest; `rank` is its rank if it was a recent value.
     pub(super) fn put(&mut self, bits: u64, rank: Option<usize>) {
         let at = rank.unwrap_or_else(|| {
             if self.values.len() < self.most {

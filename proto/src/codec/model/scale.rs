@@ -1,11 +1,11 @@
 //! Floats as integers and back, bit for bit: the codec's only floating-point arithmetic.
 //!
-//! A decimal is a mantissa over a power of ten. Powers up to 10^22 are exact, so one multiplication
-//! and one correctly rounded division decide whether a mantissa stands for a value, and the same
-//! division brings it back on every IEEE 754 machine. What is a few units in the last place off (a
-//! product of a decimal and a unit factor, a sum of decimals) carries that correction beside it.
+//! A decimal is a mantissa over a power of ten. Powers up to 10^22 are exact: one multiplication and
+//! one correctly rounded division decide whether a mantissa stands for a value, and the same division
+//! restores the value on every IEEE 754 machine. A value a few units in the last place off (a product of
+//! a decimal and a unit factor, a sum of decimals) carries that distance as a correction.
 
-/// Largest correction in units in the last place, either way.
+/// Largest correction in units in the last place, either way: two bits and a sign in every back end.
 pub const MAX_CORRECTION: i8 = 3;
 
 const POWERS: [f64; 23] = [
@@ -30,8 +30,8 @@ pub fn split_f64(bits: u64, power: f64) -> Option<(i64, i8)> {
     exact.then_some((mantissa, off))
 }
 
-/// The nearest mantissa of a double, how many units in the last place the double is off what that stands
-/// for, and whether the two are that double. Without a branch: many in a row take little time.
+/// The nearest mantissa of a double, the double's distance from its value in units in the last place, and
+/// whether the two restore the double. Without a branch: many in a row take little time.
 #[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,
@@ -44,7 +44,7 @@ pub(crate) fn near_f64(bits: u64, power: f64) -> (i64, i8, bool) {
     (mantissa, off as i8, within & is_small(off))
 }
 
-/// The nearest integer of a number, as a number too, and whether the number is small enough to have one.
+/// The nearest integer of a number, also as a float, and whether the number is small enough to have one.
 #[inline(always)]
 fn near(scaled: f64) -> (i64, f64, bool) {
     let sum = scaled + ROUNDER;
@@ -70,7 +70,7 @@ pub fn join_f64(mantissa: i64, correction: i8, power: f64) -> u64 {
         .wrapping_add_signed(i64::from(correction))
 }
 
-/// The double that prints as `mantissa` / `parts` does with 15 significant digits.
+/// The double that `mantissa` / `parts` prints as with 15 significant digits.
 #[must_use]
 pub fn join_printed(mantissa: i64, correction: i8, parts: u16) -> u64 {
     let parts = u64::from(parts.max(1));
@@ -103,9 +103,8 @@ pub fn split_printed(bits: u64, parts: u16) -> Option<(i64, i8)> {
     is_small(off).then_some((mantissa, off as i8))
 }
 
-/// Mantissa and correction of a single, if it has both; `part` is one over `power`, rounded. A
-/// product with it is far closer to the decimal than singles are to each other, and cheaper than a
-/// division.
+/// Mantissa and correction of a single, if it has both; `part` is one over `power`, rounded. A product
+/// with it lies far closer to the decimal than singles lie to each other, and costs less than a division.
 #[must_use]
 #[inline]
 pub fn split_f32(bits: u32, power: f64, part: f64) -> Option<(i64, i8)> {

@@ -1,6 +1,6 @@
 //! Symbols: one cell of a row between the model and a back end.
 
-/// What one cell of a row is, to the coder.
+/// How a cell is coded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Class {
     /// A residual, in zigzag; for text its number.
@@ -17,7 +17,7 @@ pub enum Class {
 /// One cell of a row between the model and a back end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Symbol {
-    /// What `code` is.
+    /// The meaning of `code`.
     pub class: Class,
     /// Units in the last place beside the decimal.
     pub correction: i8,

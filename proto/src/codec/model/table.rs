@@ -1,4 +1,4 @@
-//! The histories of a batch: one set per series that has appeared, and recent values per column.
+//! The histories of a batch: one set per series that appeared, and recent values per column.
 
 use alloc::vec::Vec;
 
@@ -6,12 +6,12 @@ use super::history::{History, TimeHistory};
 use super::plan::Plan;
 use super::recent::Recent;
 
-/// What the rows of a batch have taught so far.
+/// All histories of a batch.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Table {
-    /// Per series of the schema: its slot plus one, 0 while it has not appeared.
+    /// Per series of the schema: its slot plus one, 0 until it appears.
     slots: Vec<u32>,
-    /// Per series: the one that followed it last time.
+    /// Per series: the series of the row after its last one.
     after: Vec<u32>,
     times: Vec<TimeHistory>,
     columns: Vec<History<i64>>,
@@ -24,7 +24,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// For batches of these columns and so many series.
+    /// For batches of these columns and of `series` series.
     pub(crate) fn new(plans: &[Plan], series: usize) -> Self {
         let mut table = Self {
             slots: alloc::vec![0; series],
@@ -57,7 +57,7 @@ impl Table {
         u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
     }
 
-    /// The series that is foretold for the next row.
+    /// The prediction of the next row's series.
     pub(crate) fn expected(&self) -> u32 {
         self.after.get(self.before as usize).copied().unwrap_or(0)
     }
@@ -115,7 +115,7 @@ impl Table {
     }
 }
 
-/// The histories of all series that have appeared, slot by slot, and the columns' recent values.
+/// The histories of all series that appeared, slot by slot, and the columns' recent values.
 pub(crate) struct Histories<'a> {
     pub(crate) times: &'a mut [TimeHistory],
     pub(crate) columns: &'a mut [History<i64>],

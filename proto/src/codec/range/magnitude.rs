@@ -17,7 +17,8 @@ use crate::codec::bits::bit_len;
 
 /// From this level on zero is one more magnitude class, not a bit of its own.
 const WIDE: u32 = 16;
-/// Most bits of a mean in 1/16, so that sums of means and of magnitudes stay far below 64 bits.
+/// Most bits of a starting mean in 1/16; [`Trace::beyond`] holds the rest. Sums of means then stay far
+/// below 64 bits.
 const MAX_BITS: u32 = 44;
 /// The symbol of the expected class. Symbol 0 stands for all classes from its own downwards, between which
 /// bits then decide one by one: after an outlier many values lie far below the expected class.

@@ -1,17 +1,16 @@
 //! The Rice back end: adaptive Golomb-Rice codes, row by row, with a few bytes of state per column.
 //!
-//! Each column is in one of three modes, from its running share of values that came as foretold:
+//! The running share of values that were as predicted puts each column in one of three modes:
 //!
 //! | mode | a value costs |
 //! |---|---|
-//! | quiet | nothing, as long as all quiet columns of the row come as foretold |
-//! | flagged | one bit if it came as foretold, else one bit and a Rice code |
+//! | quiet | nothing, as long as all quiet columns of the row are as predicted |
+//! | flagged | one bit if it is as predicted, else one bit and a Rice code |
 //! | loud | a Rice code |
 //!
-//! A row begins with one bit that says whether all its quiet items (series, time, quiet columns,
-//! rare exceptions of the others) came as foretold. After a row without loud columns it begins
-//! instead with the length of a run of rows that came wholly as foretold, so that a row can cost
-//! far less than a bit.
+//! A row begins with one bit: whether all its quiet items (series, time, quiet columns, rare exceptions
+//! of the others) are as predicted. After a row without loud columns a run length stands in its place,
+//! which counts the rows that are wholly as predicted. A row can then cost far less than a bit.
 
 pub use super::state::RowState;
 use super::texts::text;
@@ -22,12 +21,12 @@ use crate::codec::model::{Class, History, Plan, Symbol, Width};
 use crate::schema::ColumnKind;
 use crate::schema::params::Scale;
 
-/// Share of foretold values (of 255) from which a column is quiet, and from which it is flagged.
+/// Share of predicted values (of 255) from which a column is quiet, and from which it is flagged.
 const QUIET: u8 = 200;
 const FLAGGED: u8 = 100;
-/// Share of exceptions (of 255) up to which they are told at the row's start.
+/// Share of exceptions (of 255) up to which the bit at the row's start covers them.
 const RARE: u8 = 40;
-/// Longest unary part; beyond it a code is written by its length.
+/// Longest unary part of a code in bits; a longer code is written by its length.
 const MAX_UNARY: u32 = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +39,10 @@ enum Mode {
 /// The state of a batch beside its histories.
 #[derive(Debug, Clone, Copy)]
 pub struct Rice {
-    /// Rows of the present run: counted up by a writer, down by a reader. A batch has at most
-    /// 65,535 rows.
+    /// Rows of the running run: counted up by a writer, down by a reader. A batch has at most 65,535
+    /// rows.
     run: u16,
-    /// Reader: a run was read and its last row is still to come or just gone.
+    /// Reader: a run was read, and the row after it was not.
     in_run: bool,
     /// Running mean of runs in 1/16.
     run_mean: u32,
@@ -63,8 +62,8 @@ impl Default for Rice {
 }
 
 impl Rice {
-    /// Begins a row: returns whether every item came as foretold. A writer says so in `foretold`,
-    /// from [`Rice::is_predicted`]; a reader's argument does not matter.
+    /// Begins a row; returns whether every item is as predicted. A writer passes `predicted` from
+    /// [`Rice::is_predicted`]; a reader's argument does not matter.
     ///
     /// # Errors
     /// As [`Bits::bits`].
@@ -115,7 +114,7 @@ impl Rice {
         Ok(())
     }
 
-    /// Whether every item of the row comes as foretold: time (its residual in zigzag) and symbols.
+    /// Whether every item of the row is as predicted: the time (its residual in zigzag) and the symbols.
     #[must_use]
     pub fn is_predicted<W: Width>(
         &self,
@@ -141,9 +140,8 @@ impl Rice {
             })
     }
 
-    /// Codes the time and cells of a row that [`Rice::begin`] has begun; returns the time's
-    /// residual in zigzag. `implied` says that the row is known to hold a surprise if it was not
-    /// `foretold`.
+    /// Codes the time and the cells of a row after [`Rice::begin`]; returns the time's residual in zigzag.
+    /// `predicted` is what [`Rice::begin`] returned.
     ///
     /// # Errors
     /// As [`Bits::bits`]; a reader also refuses symbols that no writer makes.
@@ -212,7 +210,7 @@ fn mode<W: Width>(plan: &Plan, history: &History<W>) -> Mode {
     }
 }
 
-/// Whether the row's start says if this column holds a surprise.
+/// Whether the bit at the row's start covers this column.
 fn is_item<W: Width>(plan: &Plan, history: &History<W>, mode: Mode) -> bool {
     mode == Mode::Quiet
         || (plan.exceptional && plan.params.memory == 0 && history.exceptions < RARE)
@@ -249,7 +247,7 @@ fn is_exception(plan: &Plan, symbol: &Symbol) -> bool {
     }
 }
 
-/// Codes one cell and brings its history's shares and mean up to date.
+/// Codes one cell and updates the shares and the mean of its history.
 fn cell<B: Bits, W: Width>(
     bits: &mut B,
     plan: &Plan,
@@ -260,41 +258,7 @@ fn cell<B: Bits, W: Width>(
     texts: (usize, &mut impl Texts),
 ) -> Result<(), CodeError> {
     if mode == Mode::Quiet {
-        let hit = B::WRITES && is_hit(plan, history, symbol);
-        if predicted || !bits.bit(!hit)? {
-            if history.missing() {
-                *symbol = Symbol {
-                    class: Class::Missing,
-                    ..Symbol::default()
-                };
-            } else {
-                let class = if plan.params.memory == 0 {
-                    Class::Number
-                } else {
-                    Class::Recent
-                };
-                *symbol = Symbol {
-                    class,
-                    correction: predicted_correction(plan, history),
-                    code: 0,
-                };
-                share(&mut history.zeros, true);
-                share(&mut history.exceptions, false);
-            }
-            return Ok(());
-        }
-        let was_missing = history.missing();
-        if plan.params.memory != 0 {
-            remembered(bits, plan, history, symbol, u64::from(!was_missing))?;
-        } else if plan.exceptional && bits.bit(is_exception(plan, symbol))? {
-            exception(bits, plan, history, symbol)?;
-        } else {
-            number(bits, plan, history, symbol, !was_missing, texts)?;
-        }
-        if symbol.class != Class::Missing {
-            share(&mut history.zeros, was_missing && is_zero(symbol));
-        }
-        return Ok(());
+        return quiet_cell(bits, plan, history, predicted, symbol, texts);
     }
     if plan.params.memory != 0 {
         remembered(bits, plan, history, symbol, 0)?;
@@ -333,6 +297,52 @@ fn cell<B: Bits, W: Width>(
     Ok(())
 }
 
+/// Codes one cell of a quiet column.
+fn quiet_cell<B: Bits, W: Width>(
+    bits: &mut B,
+    plan: &Plan,
+    history: &mut History<W>,
+    predicted: bool,
+    symbol: &mut Symbol,
+    texts: (usize, &mut impl Texts),
+) -> Result<(), CodeError> {
+    let hit = B::WRITES && is_hit(plan, history, symbol);
+    if predicted || !bits.bit(!hit)? {
+        if history.missing() {
+            *symbol = Symbol {
+                class: Class::Missing,
+                ..Symbol::default()
+            };
+        } else {
+            let class = if plan.params.memory == 0 {
+                Class::Number
+            } else {
+                Class::Recent
+            };
+            *symbol = Symbol {
+                class,
+                correction: predicted_correction(plan, history),
+                code: 0,
+            };
+            share(&mut history.zeros, true);
+            share(&mut history.exceptions, false);
+        }
+        return Ok(());
+    }
+    let was_missing = history.missing();
+    if plan.params.memory != 0 {
+        remembered(bits, plan, history, symbol, u64::from(!was_missing))?;
+    } else if plan.exceptional && bits.bit(is_exception(plan, symbol))? {
+        exception(bits, plan, history, symbol)?;
+    } else {
+        number(bits, plan, history, symbol, !was_missing, texts)?;
+    }
+    if symbol.class != Class::Missing {
+        share(&mut history.zeros, was_missing && is_zero(symbol));
+    }
+    Ok(())
+}
+
 fn is_zero(symbol: &Symbol) -> bool {
     symbol.code == 0 && matches!(symbol.class, Class::Number | Class::Recent)
 }
@@ -363,7 +373,7 @@ fn remembered<B: Bits, W: Width>(
     }
 }
 
-/// What is neither as foretold nor a plain residual: a correction, a missing value, raw bits.
+/// A value that has no plain residual: a correction, a missing value, raw bits.
 fn exception<B: Bits, W: Width>(
     bits: &mut B,
     plan: &Plan,
@@ -404,7 +414,7 @@ fn exception<B: Bits, W: Width>(
     Ok(())
 }
 
-/// A residual, a bool or a text. With `nonzero` it is known not to be just as foretold.
+/// A residual, a bool or a text. With `nonzero` it is known not to be as predicted.
 fn number<B: Bits, W: Width>(
     bits: &mut B,
     plan: &Plan,
@@ -428,13 +438,13 @@ fn number<B: Bits, W: Width>(
         }
         ColumnKind::Str => text(bits, plan, symbol, column, texts)?,
         ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64 => {
-            let says = plan.often_corrects();
-            let least = u64::from(nonzero && !says);
+            let often = plan.often_corrects();
+            let least = u64::from(nonzero && !often);
             let k = rice_bits(history.mean) + plan.shift;
             let code = golomb(bits, symbol.code.wrapping_sub(least), k)?;
             settle(&mut history.mean, clamp(code >> plan.shift), 3);
             let mut correction = symbol.correction;
-            if says {
+            if often {
                 let units = bits.unary(u32::from(correction.unsigned_abs()), 3)?;
                 correction = if units > 0 {
                     signed(units, bits.bit(correction < 0)?)

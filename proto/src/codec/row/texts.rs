@@ -5,10 +5,10 @@ use crate::codec::bits::{Bits, CodeError, bit_len};
 use crate::codec::model::{Class, Plan, Symbol};
 use crate::schema::MAX_VALUE_TEXT_BYTES;
 
-/// Length in 8 bits that says that 16 bits of length follow.
+/// Length in 8 bits after which the length follows in 16.
 const LONG_TEXT: u64 = 255;
 
-/// Texts on their way: a writer is asked for bytes, a reader is given them.
+/// Bytes of new texts: a writer returns them, a reader takes them.
 pub trait Texts {
     /// Writing: byte `at` of the new text of `column`.
     fn byte(&mut self, column: usize, at: usize) -> u8;
@@ -17,7 +17,7 @@ pub trait Texts {
     /// # Errors
     /// [`CodeError`] if the text passes a limit.
     fn take(&mut self, column: usize, byte: u8) -> Result<(), CodeError>;
-    /// How many texts of `column` the batch has added to the dictionary so far.
+    /// How many new texts of `column` the batch holds so far.
     fn added(&self, column: usize) -> u32;
 }
 
@@ -72,7 +72,8 @@ pub(crate) fn text<B: Bits>(
     Ok(())
 }
 
-/// Length and bytes of a new text. The length takes 8 bits; from [`LONG_TEXT`] on it is that, then 16 bits.
+/// Length and bytes of a new text. The length takes 8 bits; from [`LONG_TEXT`] on, those 8 bits are
+/// [`LONG_TEXT`], and 16 bits follow.
 pub(crate) fn new_text<B: Bits>(
     bits: &mut B,
     len: u64,

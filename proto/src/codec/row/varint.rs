@@ -1,12 +1,13 @@
-//! The varint back end: a bitmap of what did not come as foretold, then whole bytes for it.
+//! The varint back end: a bitmap of the items that are not as predicted, then whole bytes for each.
 //!
 //! | part of a row | bytes |
 //! |---|---|
 //! | bitmap | one bit for exceptions in the row, one for the time, one per column; padded |
 //! | exceptions | one bit per column, padded; only if the first bit is set |
-//! | values | per set bit: varint of the residual (less one where it cannot be zero) |
+//! | values | per set bit: varint of the residual, less one where it cannot be zero |
 //!
-//! An exception is a byte (0 missing, 1 raw, 2 + 6 corrections) and what belongs to it.
+//! An exception is a byte, then its value: 0 missing, 1 raw bits, 2 to 8 a residual with a correction of -3
+//! to 3.
 
 use super::state::RowState;
 use super::texts::{Texts, new_text};
@@ -17,7 +18,7 @@ use crate::schema::ColumnKind;
 
 const MISSING: u64 = 0;
 const RAW: u64 = 1;
-/// Correction -3 is this, +3 six more.
+/// A correction of -3; each further unit adds one, up to six.
 const CORRECTED: u64 = 2;
 
 /// Codes the time (its residual in zigzag, returned) and the cells of one row.
@@ -38,14 +39,14 @@ pub(crate) fn cells<B: Bits, W: Width>(
             .any(|(symbol, history)| is_exception(symbol, history.missing())),
     )?;
     let time_coded = row.timed && bits.bit(time != 0)?;
-    // A reader keeps "not as foretold" in `code` and "exception" in `class` until the values come.
+    // Until it reads the values, a reader keeps "not as predicted" in `code` and "exception" in `class`.
     for (symbol, history) in symbols.iter_mut().zip(row.columns.iter()) {
-        let surprise = bits.bit(!is_predicted(symbol, history.missing()))?;
+        let unpredicted = bits.bit(!is_predicted(symbol, history.missing()))?;
         if !B::WRITES {
             *symbol = Symbol {
                 class: Class::Number,
                 correction: 0,
-                code: u64::from(surprise),
+                code: u64::from(unpredicted),
             };
         }
     }
@@ -73,8 +74,8 @@ pub(crate) fn cells<B: Bits, W: Width>(
         };
         if exception {
             exceptional(bits, row.plans[at].width(), symbol, at, texts)?;
-        } else if is_told(B::WRITES, symbol, history.missing()) {
-            // After a missing value even a residual of zero is told.
+        } else if is_coded(B::WRITES, symbol, history.missing()) {
+            // After a missing value even a residual of zero is coded.
             let least = u64::from(!history.missing());
             let code = number(bits, symbol.code.wrapping_sub(least))?.wrapping_add(least);
             let plan = &row.plans[at];
@@ -110,7 +111,7 @@ fn is_predicted(symbol: &Symbol, missing: bool) -> bool {
 }
 
 /// Whether a value follows; a reader has the bitmap's bit in `code`.
-fn is_told(writes: bool, symbol: &Symbol, missing: bool) -> bool {
+fn is_coded(writes: bool, symbol: &Symbol, missing: bool) -> bool {
     if writes {
         !is_predicted(symbol, missing)
     } else {

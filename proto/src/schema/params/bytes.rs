@@ -1,4 +1,21 @@
 //! The parameters of a column as bytes.
+//!
+//! | bytes | what | for |
+//! |---|---|---|
+//! | 1 | predictor (3 bits), 0x08 taps follow, share of zeros (4 bits) | all |
+//! | varint | reference, zigzag | all |
+//! | 1 | scale (5 bits), 0x20 corrections with every value, 0x40 unit follows, 0x80 memory follows | numbers |
+//! | 1 | `residual_bits`, 0x80 taps on the first value follow | numbers |
+//! | 1 | `reference_bits`, 0x80 kin follows | numbers |
+//! | 1 | `kin_bits` | kin |
+//! | varint, 1 | slope, zigzag; `slope_bits` | predictors that go on with a slope |
+//! | varint | parts of a unit | scales 29 and 30 |
+//! | varint, varint | 0, stride; or divisor, offset | unit |
+//! | 1 | memory | memory |
+//! | 1, varints | count of taps; each: column * 4 + lag, weight in zigzag | taps |
+//! | 1, as taps | `first_bits`; taps on the first value | taps on the first value |
+//!
+//! Scales: 0 to 22 decimals, 28 levels, 29 printed, 30 parts, 31 bits.
 
 use alloc::vec::Vec;
 

@@ -1,4 +1,4 @@
-//! How one column is coded: what the schema says once so that a batch need not.
+//! Parameters of a column's coding, which the schema holds once for all batches.
 
 #[cfg(feature = "alloc")]
 mod bytes;
@@ -14,9 +14,9 @@ use super::ColumnKind;
 
 /// Largest decimal exponent of an `f64` column: 10^22 is the largest that a double holds exactly.
 pub const MAX_EXPONENT_F64: u8 = 22;
-/// Largest decimal exponent of an `f32` column.
+/// Largest decimal exponent of an `f32` column: more digits than a single has.
 pub const MAX_EXPONENT_F32: u8 = 9;
-/// Most recent values a column may remember.
+/// Most recent values that a column may remember: their rank fits a byte.
 pub const MAX_MEMORY: u8 = 255;
 
 /// How a float becomes an integer.
@@ -26,7 +26,7 @@ pub enum Scale {
     Decimal(u8),
     /// The bit pattern, ordered as the numbers are.
     Bits,
-    /// mantissa / parts, correctly rounded: averages of a few readings. 2 to [`MAX_PARTS`].
+    /// mantissa / parts, correctly rounded: averages of a few samples. 2 to [`MAX_PARTS`].
     Parts(u16),
     /// The same, then rounded to 15 significant digits, as spreadsheets and many logs print it.
     Printed(u16),
@@ -38,7 +38,7 @@ pub enum Scale {
 /// Most parts of a unit: that many times 10^15 fit 64 bits.
 pub const MAX_PARTS: u16 = 18_000;
 
-/// How last-bit corrections of a decimal column are said.
+/// How last-bit corrections of a decimal column are coded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Corrections {
     /// As exceptions: for columns that hardly ever need one.
@@ -49,21 +49,21 @@ pub enum Corrections {
 
 /// Parameters of one column.
 ///
-/// A number is seen as `mantissa = offset + divisor * quotient`; the quotient is what is predicted.
+/// A number is `mantissa = offset + divisor * quotient`; quotients are predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Params {
     /// How a float becomes a mantissa; ignored for other kinds.
     pub scale: Scale,
-    /// How corrections are said.
+    /// How corrections are coded.
     pub corrections: Corrections,
     /// Common divisor of the mantissas, at least 1.
     pub divisor: u64,
-    /// Steps of a converter: a mantissa is this times the quotient in 1/65,536, rounded. 0 for none;
-    /// the divisor is then 1.
+    /// Step of a converter in 1/65,536: a mantissa is this times the quotient, rounded; the divisor is
+    /// then 1. 0 for none.
     pub stride: u32,
     /// Remainder of the mantissas by the divisor, below it; 0 when the divisor is 1.
     pub offset: u64,
-    /// How the next quotient is foretold from the last three of its series.
+    /// How the next quotient is predicted from the last three of its series.
     pub predictor: Predictor,
     /// The usual difference from one quotient to the next, for predictors that go on with it.
     pub slope: i64,
@@ -73,26 +73,25 @@ pub struct Params {
     pub reference: i64,
     /// Expected distance of a series' first quotient from the reference: bits of it, 0 to 63.
     pub reference_bits: u8,
-    /// Where the first value of a series is foretold from the latest of another: bits of the expected
-    /// distance plus one; 0 where it is foretold from the reference.
+    /// With more than 0, the latest value of another series predicts the first of a series: bits of the
+    /// expected distance, plus one. With 0 the reference does.
     pub kin_bits: u8,
     /// Expected size of a residual (in zigzag) at the start of a batch, in 1/16, as bits of it, 0 to 68.
     pub residual_bits: u8,
-    /// How often a residual is expected to be zero at the start of a batch, in 1/16, 0 to 15.
+    /// Expected share of zeros among residuals at the start of a batch, in 1/16, 0 to 15.
     pub zero_share: u8,
-    /// How many recent values are remembered and named by rank: 0, or 2 to [`MAX_MEMORY`].
+    /// Recent values that are coded by rank: 0, or 2 to [`MAX_MEMORY`].
     pub memory: u8,
-    /// What the range back end adds to the prediction.
+    /// Taps that the range back end adds to the prediction.
     pub taps: Taps,
-    /// What it adds to the reference to foretell a series' first value: taps on earlier columns of
-    /// the row.
+    /// Taps that it adds to the reference to predict a series' first value, on earlier columns of the row.
     pub first_taps: Taps<MAX_FIRST_TAPS>,
-    /// With such taps: expected distance of the first quotient from that, in bits of it, 0 to 63.
+    /// With such taps: expected distance of the first quotient from that prediction, in bits, 0 to 63.
     pub first_bits: u8,
 }
 
 impl Params {
-    /// Parameters that suit nothing badly, for a column nobody has seen yet.
+    /// Parameters for a column of unknown values: they suit none badly.
     #[must_use]
     pub const fn default_for(kind: ColumnKind) -> Self {
         Self {
@@ -125,7 +124,7 @@ impl Params {
 }
 
 impl Params {
-    /// Names the first parameter outside its range, if there is one.
+    /// Finds the first parameter outside its range.
     ///
     /// # Errors
     /// The parameter's name.
@@ -195,7 +194,7 @@ impl Params {
         Ok(())
     }
 
-    /// Whether a value of this kind may need an escape, a correction or nothing but a residual.
+    /// Whether values of this kind have residuals.
     const fn is_number(kind: ColumnKind) -> bool {
         matches!(kind, ColumnKind::I64 | ColumnKind::F32 | ColumnKind::F64)
     }

@@ -1,6 +1,6 @@
-//! Predictors: how the next quotient of a series follows from its last three.
+//! Predictors of the next quotient of a series from its last three.
 
-/// How the next quotient is foretold from the last three of its series, newest first.
+/// How the next quotient is predicted from the last three of its series, newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Predictor {
     /// The reference, always: for noise around a level.
@@ -56,7 +56,7 @@ impl Predictor {
         matches!(self, Self::Linear | Self::HalfSlope | Self::Quadratic)
     }
 
-    /// The next quotient; all arithmetic wraps.
+    /// The prediction of the next quotient; all arithmetic wraps.
     #[must_use]
     #[inline]
     pub const fn predict(self, past: [i64; 3], reference: i64) -> i64 {

@@ -1,18 +1,18 @@
-//! Taps: what other values of a row and earlier rows add to a prediction.
+//! Taps: weights with which other values of a row and of earlier rows add to a prediction.
 
 #[cfg(feature = "alloc")]
 use super::next;
 #[cfg(feature = "alloc")]
 use crate::varint;
 
-/// Most taps of a column.
+/// Most taps of a column: bounds the work of a reader per value.
 pub const MAX_TAPS: usize = 8;
 
-/// Most taps on the first value of a column.
+/// Most taps on the first value of a column: bounds the work of a reader per series.
 pub const MAX_FIRST_TAPS: usize = 2;
 
-/// One term of a fitted prediction: `weight` / 2^16 times what a value of the row, or of an earlier
-/// row of the series, lies above its column's reference.
+/// One term of a fitted prediction: `weight` / 2^16 times the distance of a value from its column's
+/// reference. The value is of the row, or of an earlier row of the series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Tap {
     /// An earlier column, or the column itself; that at lag 0 is always one.
@@ -47,7 +47,7 @@ impl<const N: usize> Taps<N> {
         len: 0,
     };
 
-    /// Adds a tap; false if there is no room.
+    /// Adds a tap; false if there are `N` already.
     pub fn push(&mut self, tap: Tap) -> bool {
         let Some(place) = self.taps.get_mut(usize::from(self.len)) else {
             return false;

@@ -1,11 +1,11 @@
-//! Parameters of times: their tick, the usual step, and how the next one follows.
+//! Parameters of times: tick, usual step, and pace.
 
 #[cfg(feature = "alloc")]
 use super::next;
 #[cfg(feature = "alloc")]
 use crate::varint;
 
-/// How the next time of a series is foretold from the one before.
+/// How the next time of a series is predicted from the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Pace {
     /// The last step again: for series whose steps differ or change.
@@ -33,7 +33,7 @@ impl Pace {
 
 /// How the times of a schema's rows are coded.
 ///
-/// A batch whose times are not all whole ticks from its first is coded in microseconds instead: no
+/// A batch with a time that is no whole number of ticks after its first is coded in microseconds instead: no
 /// time is ever rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TimeParams {
@@ -41,9 +41,9 @@ pub struct TimeParams {
     pub tick_us: u32,
     /// Expected ticks from one row of a series to the next.
     pub step: u32,
-    /// What is foretold.
+    /// The prediction of the next time.
     pub pace: Pace,
-    /// Expected error of that in 1/16 tick, as bits of it, 0 to 36.
+    /// Expected error of the prediction in 1/16 tick, as bits of it, 0 to 36.
     pub residual_bits: u8,
 }
 
@@ -59,7 +59,7 @@ impl TimeParams {
         }
     }
 
-    /// Names the first parameter outside its range, if there is one.
+    /// Finds the first parameter outside its range.
     ///
     /// # Errors
     /// The parameter's name.
