@@ -17,10 +17,10 @@ use std::sync::Arc;
 use headwater_proto::ids::{SeqRange, Stream};
 use serde::{Deserialize, Serialize};
 
-use crate::audit::{EpochMark, Holding, Holdings, Key, is_pruned};
+use crate::audit::{EpochMark, Holding, Holdings, Key};
 use crate::plan::Sha256;
 use crate::ranges::Ranges;
-use crate::row::{EpochRow, EpochState, GapRow, Record};
+use crate::row::{EpochRow, EpochState, GapRow, PRUNED, Record};
 use crate::rows::{Rows, TextId};
 
 /// Version of the form.
@@ -359,7 +359,7 @@ impl Found {
             if let Some((first, last)) = row.seqs {
                 let range = SeqRange::new(first, last + 1);
                 holding.named.insert(range);
-                if is_pruned(&row.reason, &row.stage) {
+                if (&*row.reason, &*row.stage) == PRUNED {
                     holding.there.insert(range);
                 }
             }

@@ -13,7 +13,7 @@
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
 use serde::Serialize;
 
-use crate::audit::{AuditError, Key, PRUNED_REASON, PRUNED_STAGE, Scan};
+use crate::audit::{AuditError, Key, Scan};
 use crate::date::{date_text, day_of};
 use crate::delta::{Actions, Add, CHECKPOINT_VERSIONS, Log, LogError, stats_text};
 use crate::error::LakeError;
@@ -22,7 +22,7 @@ use crate::head::load_log;
 use crate::parquet::Origin;
 use crate::paths::{FileName, HOT_DIR, stem};
 use crate::ranges::Ranges;
-use crate::rows::{GapRow, Rows};
+use crate::rows::{GapRow, PRUNED as PRUNED_GAP, Rows};
 use crate::schema::{DAY_US, Encoding, Table};
 use crate::store::{Put, Store};
 
@@ -151,8 +151,8 @@ fn name_gaps(store: &dyn Store, scan: &Scan, now_us: i64) -> Result<u64, PruneEr
                 samples: single.then_some(state.samples),
                 t_first_us: None,
                 t_last_us: None,
-                reason: PRUNED_REASON.to_owned(),
-                stage: PRUNED_STAGE.to_owned(),
+                reason: PRUNED_GAP.0.to_owned(),
+                stage: PRUNED_GAP.1.to_owned(),
                 sink: None,
                 at_us: now_us.clamp(0, crate::schema::MAX_TIME_US - DAY_US),
                 record: None,

@@ -105,6 +105,9 @@ pub struct GapRow {
     pub source: Option<String>,
 }
 
+/// Reason and stage of a gap that names what was in the lake and was pruned.
+pub(crate) const PRUNED: (&str, &str) = ("pruned", "lake");
+
 /// How far a writer's life is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EpochState {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use headwater_proto::ids::Lane;
 use headwater_proto::sample::Value;
 
+pub(crate) use crate::row::PRUNED;
 pub use crate::row::{
     DeviceRow, EpochRow, EpochState, GapRow, LogRow, MetricRow, QuarantineRow, Record, RowError,
     SampleRow, TimeClass, ValueKind,

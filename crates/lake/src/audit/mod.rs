@@ -28,7 +28,7 @@ use serde::Serialize;
 
 pub(crate) use marks::{EpochMark, Holding, Holdings};
 pub use marks::{StreamMark, marks};
-pub(crate) use scan::{Key, PRUNED_REASON, PRUNED_STAGE, Scan, is_pruned};
+pub(crate) use scan::{Key, Scan};
 
 use crate::delta::LogError;
 use crate::ranges::Ranges;

@@ -17,13 +17,9 @@ use crate::delta::Log;
 use crate::head::load_logs;
 use crate::ranges::Ranges;
 use crate::read::{Columns, Reader, cell, text};
-use crate::rows::EpochState;
+use crate::rows::{EpochState, PRUNED};
 use crate::schema::Table;
 use crate::store::Store;
-
-/// Reason and stage of a gap that names what was pruned.
-pub(crate) const PRUNED_REASON: &str = "pruned";
-pub(crate) const PRUNED_STAGE: &str = "lake";
 
 /// Batches that are looked at twice, to tell repeated rows from conflicting ones, at most.
 const MAX_SUSPECTS: usize = 1_000;
@@ -393,7 +389,7 @@ impl Scan {
                     } else {
                         state.gaps.insert(Gap { range, samples });
                     }
-                    if is_pruned(reasons.value(row), stages.value(row)) {
+                    if (reasons.value(row), stages.value(row)) == PRUNED {
                         state.pruned.insert(range);
                     }
                 }
@@ -466,11 +462,6 @@ impl Scan {
         }
         Ok(())
     }
-}
-
-/// Whether a gap stands for data that was in the lake.
-pub(crate) fn is_pruned(reason: &str, stage: &str) -> bool {
-    (reason, stage) == (PRUNED_REASON, PRUNED_STAGE)
 }
 
 impl Merged {
