@@ -31,7 +31,7 @@ use crate::part::{Cause, Part, Place, Sample, Tally};
 use crate::split::Records;
 use crate::text::{self, Places, Span, reserved};
 use crate::time::{self, TimeFormat, Unit, Zone};
-use crate::{Format, MAX_NAME_BYTES, MAX_TAG_BYTES, MAX_TAGS, Rules, Splitter, TimeRule, number};
+use crate::{Format, MAX_METRIC_BYTES, MAX_TAG_BYTES, MAX_TAGS, Rules, Splitter, TimeRule, number};
 
 /// Most columns of a table: as many as a schema of the wire holds.
 pub const MAX_COLUMNS: usize = headwater_proto::codec::Limits::HARD.columns as usize;
@@ -217,7 +217,7 @@ impl Table {
         let repeats = |other: &Column| other.name == name && is_tag(&other.role) == is_tag(&role);
         let cause = if name.is_empty() {
             Cause::Header("has no name")
-        } else if name.len() > MAX_NAME_BYTES {
+        } else if name.len() > MAX_METRIC_BYTES {
             Cause::Name(name.len())
         } else if self.columns.len() == MAX_COLUMNS {
             Cause::Header("is one too many")

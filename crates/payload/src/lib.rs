@@ -52,7 +52,7 @@ pub const MAX_VALUES: usize = 16 * 1024;
 /// or four deep.
 pub const MAX_DEPTH: usize = 8;
 /// Longest metric name in bytes: the longest that a schema of the wire holds.
-pub const MAX_NAME_BYTES: usize = headwater_proto::schema::MAX_TEXT_BYTES;
+pub const MAX_METRIC_BYTES: usize = headwater_proto::schema::MAX_TEXT_BYTES;
 /// Longest key and longest value of a tag in bytes: the longest that a schema of the wire holds.
 pub const MAX_TAG_BYTES: usize = headwater_proto::schema::MAX_TEXT_BYTES;
 /// Most tags of a sample: as many as InfluxDB's own tests use.

@@ -28,7 +28,7 @@ use crate::out::{Full, Out};
 use crate::part::{Cause, Sample};
 use crate::split::Records;
 use crate::text::{Places, Span, reserved};
-use crate::{Format, MAX_NAME_BYTES, MAX_TAG_BYTES, MAX_TAGS, MAX_VALUES, Rules, number, time};
+use crate::{Format, MAX_METRIC_BYTES, MAX_TAG_BYTES, MAX_TAGS, MAX_VALUES, Rules, number, time};
 
 /// Buffers that are kept between lines.
 #[derive(Debug, Default)]
@@ -268,7 +268,7 @@ impl<'t> Parser<'t> {
         let measurement = self.name(b", ", "the measurement", &mut buffers.words)?;
         buffers.name.clear();
         buffers.name.push_str(measurement.of(&buffers.words));
-        if buffers.name.len() > MAX_NAME_BYTES {
+        if buffers.name.len() > MAX_METRIC_BYTES {
             return self.fault(Cause::Name(buffers.name.len()));
         }
         self.tags(buffers)?;
@@ -330,7 +330,7 @@ impl<'t> Parser<'t> {
             "value" => buffers.name.len(),
             own => buffers.name.len() + 1 + own.len(),
         };
-        if name_len > MAX_NAME_BYTES {
+        if name_len > MAX_METRIC_BYTES {
             value = Read::Refused(Cause::Name(name_len));
         }
         buffers.fields.push(Field {

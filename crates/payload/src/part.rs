@@ -28,7 +28,7 @@ pub struct Sample<'a> {
     pub time: Option<UnixMicros>,
     /// Keys and values that tell series apart, in the order of the payload.
     pub tags: &'a [(&'a str, &'a str)],
-    /// The metric's name: 1 to [`MAX_NAME_BYTES`](crate::MAX_NAME_BYTES) bytes.
+    /// The metric's name: 1 to [`MAX_METRIC_BYTES`](crate::MAX_METRIC_BYTES) bytes.
     pub metric: &'a str,
     /// The value. A double is never NaN or infinite.
     pub value: Value<'a>,
@@ -123,7 +123,7 @@ pub enum Cause {
     #[error("nested deeper than {} objects and arrays", crate::MAX_DEPTH)]
     Depth,
     /// A name of the wrong length.
-    #[error("a name of {0} bytes; 1 to {max} are taken", max = crate::MAX_NAME_BYTES)]
+    #[error("a name of {0} bytes; 1 to {max} are taken", max = crate::MAX_METRIC_BYTES)]
     Name(usize),
     /// A key or value of a tag of the wrong length.
     #[error(

@@ -12,7 +12,7 @@ use headwater_proto::sample::Value;
 use crate::out::Out;
 use crate::part::{Cause, Place, Sample};
 use crate::text::Places;
-use crate::{MAX_NAME_BYTES, Rules, number};
+use crate::{MAX_METRIC_BYTES, Rules, number};
 
 /// Reads the value.
 pub(crate) fn read(places: &mut Places<'_>, rules: &Rules<'_>, out: &mut Out<'_>) {
@@ -37,7 +37,7 @@ pub(crate) fn read(places: &mut Places<'_>, rules: &Rules<'_>, out: &mut Out<'_>
     } else {
         rules.metric
     };
-    let named = if metric.len() > MAX_NAME_BYTES {
+    let named = if metric.len() > MAX_METRIC_BYTES {
         Err(Cause::Name(metric.len()))
     } else {
         value

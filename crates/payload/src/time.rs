@@ -302,6 +302,16 @@ mod tests {
 
     const NOON: i64 = 1_795_946_400;
 
+    #[test]
+    fn a_number_of_more_digits_than_any_time_has_is_no_time() {
+        let long = |digits: usize| {
+            let fraction = "0".repeat(digits - 10);
+            guess(&format!("{NOON}.{fraction}"), None)
+        };
+        assert_eq!(long(MAX_DIGITS).unwrap().0, NOON * 1_000_000);
+        assert_eq!(long(MAX_DIGITS + 1), None);
+    }
+
     fn micros(text: &str) -> Option<i64> {
         guess(text, None).map(|time| time.0)
     }

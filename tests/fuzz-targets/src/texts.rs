@@ -16,7 +16,7 @@ use headwater_collector::pipeline::envelope::{
 };
 use headwater_collector::pipeline::rules::{Decoder, PlainRule, RuleSet, RulesId, TimeWindow};
 use headwater_payload::{
-    Format, MAX_NAME_BYTES, MAX_VALUES, Part, Rules, TimeFormat, TimeRule, Unit, Zone,
+    Format, MAX_METRIC_BYTES, MAX_VALUES, Part, Rules, TimeFormat, TimeRule, Unit, Zone,
 };
 use headwater_proto::ids::{DeviceId, JournalId};
 use headwater_proto::sample::Value;
@@ -59,7 +59,7 @@ fn read(format: Format, bytes: &[u8]) {
         let mut visit = |part: Part<'_>| match part {
             Part::Sample(sample) => {
                 samples += 1;
-                assert!((1..=MAX_NAME_BYTES).contains(&sample.metric.len()));
+                assert!((1..=MAX_METRIC_BYTES).contains(&sample.metric.len()));
                 assert!(sample.row + 1 == rows || sample.row == rows);
                 rows = sample.row + 1;
                 match sample.value {
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn the_largest_line_of_a_stream_stays_within_its_memory() {
-        let name = "n".repeat(MAX_NAME_BYTES - 6);
+        let name = "n".repeat(MAX_METRIC_BYTES - 6);
         let most = (MAX_LINE_BYTES - 300) / 2;
         stream(
             Format::Json,
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn the_largest_payloads_stay_within_their_memory() {
-        let name = "n".repeat(MAX_NAME_BYTES - 6);
+        let name = "n".repeat(MAX_METRIC_BYTES - 6);
         let most = 256 * 1024;
         let fill = |piece: &str| piece.repeat(most / piece.len());
         json(format!("{{\"{name}\":[{}1]}}", "1,".repeat(MAX_VALUES - 3)).as_bytes());

@@ -44,7 +44,7 @@ use marks::MarksKeeper;
 pub(crate) use marks::differing as differing_marks;
 pub use open::Found;
 use schemas::KnownSchemas;
-pub use sweep::Swept;
+pub use sweep::{MAX_SWEPT, Swept};
 
 /// Times that an object which others may change is written while it changes below: owners change
 /// once in months.

@@ -6,7 +6,7 @@ use crate::paths::{FileName, HOT_DIR, STAGE_DIR, Staged, orphan_path};
 use crate::store::{Store, StoreError};
 
 /// Paths that [`Swept`] names at most; more are counted.
-const MAX_SWEPT: usize = 1_000;
+pub const MAX_SWEPT: usize = 1_000;
 
 /// What [`crate::Lake::sweep`] did with files that were published and can never be committed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -1,7 +1,9 @@
 //! A crash at every operation of a flush, on either side of it, with and without a power cut.
 
 use headwater_lake::guard::guard;
-use headwater_lake::{EpochState, Lake, LakeError, MemStore, Plan, Rows, Settings, Store, Table};
+use headwater_lake::{
+    EpochState, Lake, LakeError, MAX_SWEPT, MemStore, Plan, Rows, Settings, Store, Table,
+};
 
 use crate::help::{
     JOURNAL, claim, epoch, flush, flush_of, gap, objects, open, push_batches, read, sample, stream,
@@ -229,4 +231,24 @@ fn what_is_committed_is_not_staged_again() {
             cursor: 9
         })
     ));
+}
+
+#[test]
+fn a_sweep_names_orphans_up_to_its_bound_and_counts_the_rest() {
+    let store = MemStore::new();
+    let mut lake = open(&store);
+    let tables = 4;
+    let flushes = MAX_SWEPT as u64 / tables + 1;
+    for flush in 0..flushes {
+        let span = (flush * 10, flush * 10 + 9);
+        let plan = lake.stage(&flush_of(span, &rows_of(0..1))).unwrap();
+        assert_eq!(plan.files.len() as u64, tables);
+        lake.publish(&plan).unwrap();
+    }
+    let journal = JournalId(0xdef);
+    let mut lake = Lake::open(store, Settings::default(), &takeover(journal)).unwrap();
+    lake.recover(journal, None).unwrap();
+    let swept = lake.sweep().unwrap();
+    assert_eq!(swept.orphans as u64, flushes * tables);
+    assert_eq!(swept.set_aside.len(), MAX_SWEPT);
 }

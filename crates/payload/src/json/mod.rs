@@ -162,7 +162,7 @@ impl Messages<'_, '_, '_> {
         match root.kind {
             Kind::Missing => self.out.missing(1),
             Kind::Object => {
-                self.rows.collect(bytes, self.rules, element.is_some());
+                walk::collect(self.rows, bytes, self.rules, element.is_some());
                 self.rows.give(element, self.places, self.out)?;
             }
             Kind::Bool(_)

@@ -8,11 +8,10 @@ use headwater_proto::sample::Value;
 use headwater_proto::time::UnixMicros;
 
 use super::tree::{Kind, Node, Tree};
-use super::walk::Walk;
+use crate::MAX_PLACE_BYTES;
 use crate::out::{Full, Out};
 use crate::part::{Cause, Place, Sample};
 use crate::text::{Places, Span, reserved};
-use crate::{MAX_PLACE_BYTES, Rules};
 
 /// A row's tree and the drafts found in it. The buffers are kept between rows.
 #[derive(Debug, Default)]
@@ -75,17 +74,14 @@ impl Rows {
         words.capacity() + names.capacity() + values + reserved(tags) + reserved(sets)
     }
 
-    /// Finds everything that the object at the root of the tree holds, which may be an element of an
-    /// array.
-    pub(super) fn collect(&mut self, bytes: &[u8], rules: &Rules<'_>, is_element: bool) {
+    /// Forgets the row before.
+    pub(super) fn clear(&mut self) {
         self.names.clear();
         self.drafts.clear();
         self.tags.clear();
         self.sets.clear();
         self.sets.push(TagSet::default());
         self.missing = 0;
-        Walk::new(bytes, rules, self).root(is_element);
-        self.refuse_repeated();
     }
 
     /// Hands the drafts over. `element`: the row's place in the array that holds it.
@@ -149,7 +145,7 @@ impl Rows {
     }
 
     /// Two samples of one name, time and series refuse each other.
-    fn refuse_repeated(&mut self) {
+    pub(super) fn refuse_repeated(&mut self) {
         let mut order = core::mem::take(&mut self.order);
         order.clear();
         order.extend((0..self.drafts.len()).filter(|at| self.value(&self.drafts[*at]).is_ok()));

@@ -10,7 +10,7 @@ use super::tree::{Kind, Node};
 use crate::part::Cause;
 use crate::text::Span;
 use crate::time;
-use crate::{MAX_DEVICE_BYTES, MAX_NAME_BYTES, MAX_TAG_BYTES, MAX_TAGS, Rules, TimeRule};
+use crate::{MAX_DEVICE_BYTES, MAX_METRIC_BYTES, MAX_TAG_BYTES, MAX_TAGS, Rules, TimeRule};
 
 /// Members that name an element of an array, the first that fits.
 const NAME_KEYS: [&str; 5] = ["n", "id", "name", "tag", "metric"];
@@ -24,8 +24,15 @@ const QUALITY_KEYS: [&str; 2] = ["q", "quality"];
 /// A member that spoils the object it stands in, and why.
 type Fault = (u32, Cause);
 
+/// Finds everything that the object at the root of the tree holds, which may be an element of an array.
+pub(super) fn collect(rows: &mut Rows, bytes: &[u8], rules: &Rules<'_>, is_element: bool) {
+    rows.clear();
+    Walk::new(bytes, rules, rows).root(is_element);
+    rows.refuse_repeated();
+}
+
 /// The walk.
-pub(super) struct Walk<'w> {
+struct Walk<'w> {
     bytes: &'w [u8],
     rules: &'w Rules<'w>,
     /// The name of where the walk is.
@@ -34,7 +41,7 @@ pub(super) struct Walk<'w> {
 }
 
 impl<'w> Walk<'w> {
-    pub(super) fn new(bytes: &'w [u8], rules: &'w Rules<'w>, rows: &'w mut Rows) -> Self {
+    fn new(bytes: &'w [u8], rules: &'w Rules<'w>, rows: &'w mut Rows) -> Self {
         Self {
             bytes,
             rules,
@@ -44,7 +51,7 @@ impl<'w> Walk<'w> {
     }
 
     /// Walks through the whole row, which may be an element of an array.
-    pub(super) fn root(&mut self, is_element: bool) {
+    fn root(&mut self, is_element: bool) {
         if self.rules.devices {
             self.each(0, |walk, member, node| walk.device(member, node));
         } else {
@@ -154,7 +161,7 @@ impl<'w> Walk<'w> {
             Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) if len == 0 => {
                 self.refuse(at, (at, Cause::Name(0)), scope);
             }
-            _ if len > MAX_NAME_BYTES => self.refuse(at, (at, Cause::Name(len)), scope),
+            _ if len > MAX_METRIC_BYTES => self.refuse(at, (at, Cause::Name(len)), scope),
             Kind::Object => self.object(at, scope, false),
             Kind::Array => self.array(at, scope),
             Kind::Refused(cause) => self.refuse(at, (at, cause), scope),
@@ -186,7 +193,7 @@ impl<'w> Walk<'w> {
             }
             let word = walk.rows.tree.add_word(format_args!("{}", node.index));
             walk.named(word, |walk| {
-                if node.kind == Kind::Object && walk.name.len() <= MAX_NAME_BYTES {
+                if node.kind == Kind::Object && walk.name.len() <= MAX_METRIC_BYTES {
                     walk.object(element, scope, true);
                 } else {
                     walk.value(element, scope, None);
@@ -365,7 +372,7 @@ impl<'w> Walk<'w> {
         let Kind::Text(unit) = self.rows.tree.node(member).kind else {
             return None;
         };
-        if unit.of(&self.rows.tree.words).len() > MAX_NAME_BYTES {
+        if unit.of(&self.rows.tree.words).len() > MAX_METRIC_BYTES {
             return None;
         }
         self.consume(member);

@@ -2,7 +2,7 @@
 
 use headwater_payload::csv::{MAX_COLUMNS, Table};
 use headwater_payload::{
-    Format, MAX_DEPTH, MAX_DEVICE_BYTES, MAX_KEPT_BYTES, MAX_NAME_BYTES, MAX_PLACE_BYTES,
+    Format, MAX_DEPTH, MAX_DEVICE_BYTES, MAX_KEPT_BYTES, MAX_METRIC_BYTES, MAX_PLACE_BYTES,
     MAX_TAG_BYTES, MAX_TAGS, MAX_VALUES, Reader, Rules,
 };
 
@@ -108,7 +108,10 @@ fn json_nests_so_deep_and_what_lies_deeper_is_refused_alone() {
 
 #[test]
 fn a_name_is_so_long_and_a_longer_one_refuses_its_value_alone() {
-    let (most, more) = ("n".repeat(MAX_NAME_BYTES), "n".repeat(MAX_NAME_BYTES + 1));
+    let (most, more) = (
+        "n".repeat(MAX_METRIC_BYTES),
+        "n".repeat(MAX_METRIC_BYTES + 1),
+    );
     let refusal = "a name of 256 bytes; 1 to 255 are taken";
     for (format, long, longer) in [
         (

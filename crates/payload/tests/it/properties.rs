@@ -1,6 +1,6 @@
 //! Properties of all payloads.
 
-use headwater_payload::{End, Format, MAX_NAME_BYTES, Part, Reader, Rules, Splitter, Unit, read};
+use headwater_payload::{End, Format, MAX_METRIC_BYTES, Part, Reader, Rules, Splitter, Unit, read};
 use headwater_proto::sample::Value;
 use proptest::prelude::*;
 
@@ -99,7 +99,7 @@ proptest! {
             let tally = read(format, &rules(), &bytes, &mut |part| match part {
                 Part::Sample(sample) => {
                     samples += 1;
-                    assert!((1..=MAX_NAME_BYTES).contains(&sample.metric.len()));
+                    assert!((1..=MAX_METRIC_BYTES).contains(&sample.metric.len()));
                     if let Value::F64(value) = sample.value {
                         assert!(value.is_finite());
                     }
