@@ -16,9 +16,8 @@ use crate::run::open_engine;
 use crate::source::influx;
 use crate::status::Status;
 
-/// How the agent is doing, as a text for people or as one JSON object, and whether it runs. An agent
-/// with nothing to tell leaves its status as it is, so the age of a status says nothing; the lock on
-/// its spool does.
+/// How the agent is doing, as a text for people or as one JSON object, and whether it runs. An idle
+/// agent leaves its status as it is, so the age of a status does not tell; the lock on the spool does.
 ///
 /// # Errors
 /// If there is no status.
