@@ -21,9 +21,8 @@ use crate::source::rows::{self, RowReader};
 use crate::source::{CHUNK_BYTES, MAX_LINE_BYTES, Reading};
 use crate::status::Status;
 
-/// How the agent is doing, as a text for people or as one JSON object, and whether it runs. An agent
-/// with nothing to tell leaves its status as it is, so the age of a status says nothing; the lock on
-/// its spool does.
+/// How the agent is doing, as a text for people or as one JSON object, and whether it runs. An idle
+/// agent leaves its status as it is, so the age of a status does not tell; the lock on the spool does.
 ///
 /// # Errors
 /// If there is no status.

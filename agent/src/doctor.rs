@@ -1,8 +1,8 @@
-//! What `--check` looks at beyond the text of a configuration: whether this machine has the files,
-//! folders, programs and addresses that it names.
+//! The part of `--check` beyond the text of a configuration: does this machine have the files,
+//! folders, programs and addresses that it names?
 //!
-//! A fault is what cannot work until somebody mends it. A warning is what may come right by itself:
-//! a file that does not exist yet, an address that the running agent holds.
+//! A fault cannot work until somebody mends it. A warning may come right by itself: a file that does
+//! not exist yet, an address that the running agent holds.
 
 use std::env;
 use std::ffi::OsStr;
@@ -21,12 +21,12 @@ use headwater_proto::text::MAX_DICTIONARY_BYTES;
 use crate::config::{Config, Endpoint, FileSource, ReplaySource, SourceKind};
 use crate::pipeline::text;
 
-/// What was found, a line each, beginning with the key it is about.
+/// The findings, a line each, beginning with the key that it is about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// What cannot work.
+    /// Settings that cannot work.
     pub faults: Vec<String>,
-    /// What does not work now.
+    /// Settings that do not work now.
     pub warnings: Vec<String>,
 }
 
@@ -181,7 +181,7 @@ impl Findings {
             .map(|mut all| all.next())
         {
             Ok(Some(address)) => address,
-            // The text itself was told already.
+            // The configuration's own check has named this fault.
             _ if host.is_empty() => return,
             Ok(None) => return self.fault(&key, shown, "the name has no address"),
             Err(error) => return self.fault(&key, shown, &error),
@@ -250,7 +250,7 @@ fn try_listening(protocol: Protocol, address: SocketAddr) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// What is found in `text`, whose places are below `folder`.
+    /// The findings in `text`, whose places are below `folder`.
     fn findings(folder: &Path, text: &str) -> Findings {
         let text = text.replace("DIR", &folder.display().to_string());
         examine(&Config::parse(&text, "host").unwrap())

@@ -304,7 +304,7 @@ mod tests {
     /// Milliseconds between two turns of the engine.
     const STEP_MS: u64 = 250;
 
-    /// What a file system writes for a file of `len` bytes.
+    /// Bytes that a file system writes for a file of `len` bytes.
     fn blocks(len: usize) -> u64 {
         (len as u64).div_ceil(4096) * 4096
     }

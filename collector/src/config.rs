@@ -51,7 +51,7 @@ pub struct Config {
     pub hot: Option<Hot>,
     /// Where HTTP is served, if anywhere.
     pub http_listen: Option<SocketAddr>,
-    /// What is logged.
+    /// How much is logged, and in which form.
     pub log: Log,
 }
 

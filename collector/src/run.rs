@@ -252,7 +252,7 @@ async fn settle(mailbox: &Mailbox) {
     }
 }
 
-/// What the HTTP interface shows.
+/// The sources of the HTTP interface's answers.
 fn shown(
     hot: Option<HotView>,
     board: &Arc<Board>,

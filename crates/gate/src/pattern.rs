@@ -19,7 +19,7 @@ enum Level {
     Metric,
 }
 
-/// What may stand after the levels.
+/// The end of a pattern, after its levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tail {
     Nothing,
@@ -51,7 +51,7 @@ pub enum PatternError {
     Reserved,
 }
 
-/// What a topic names.
+/// The device and metric that a topic names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Named<'t> {
     /// The level that is the device, or the levels with slashes between them, as it is written.
@@ -113,8 +113,8 @@ impl TopicPattern {
         self.tail == Tail::Metric || self.levels.contains(&Level::Metric)
     }
 
-    /// What `topic` names, if the pattern fits it. A topic that ends where `{metric#}` would begin
-    /// fits, and names no metric.
+    /// Reads `topic`; `None` if the pattern does not fit it. A topic that ends where `{metric#}` would
+    /// begin fits, and names no metric.
     #[must_use]
     pub fn read<'t>(&self, topic: &'t str) -> Option<Named<'t>> {
         let mut named = Named {

@@ -104,7 +104,7 @@ pub fn wall() -> UnixMicros {
     )
 }
 
-/// What the kernel knows about its wall clock.
+/// The kernel's knowledge of its wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WallError {
     /// A time service disciplines it.
@@ -128,7 +128,7 @@ pub fn wall_error() -> WallError {
 /// Fields of `adjtimex(2)` that say whether a clock can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Discipline {
-    /// What the call returned: a `TIME_` constant.
+    /// The result of the call: a `TIME_` constant.
     state: libc::c_int,
     /// Bits of `STA_` constants.
     status: libc::c_int,

@@ -1,8 +1,8 @@
 //! Core: reads a configuration and names every fault in it at once.
 //!
-//! A key that no setting has is told with the setting it may have meant, or with the one that took
-//! its place. Whatever can be read in spite of that is checked as well, so that one run of
-//! `--check` shows the operator everything there is to fix.
+//! A fault about an unknown key names the setting that was probably meant, or the one that took its
+//! place. The rest of the configuration is checked in spite of that: one run of `--check` shows the
+//! operator everything there is to fix.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-/// Most keys that are told as unknown or unreadable: more than anybody mends before the next
+/// Most faults about unknown or unreadable keys: more than anybody mends before the next
 /// check, and a bound on the time that a large wrong file takes.
 pub const MAX_UNREADABLE: usize = 32;
 
@@ -24,7 +24,7 @@ pub struct Faults(pub Vec<String>);
 pub struct Renamed {
     /// Its path, for example `spool.max_mb`.
     pub old: &'static str,
-    /// What to write instead: a path, or a phrase with one.
+    /// The setting to write instead: a path, or a phrase with one.
     pub new: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! What both programs share: everything between `main` and the parts that do the work.
+//! Shared by both programs: everything between `main` and the parts that do the work.
 //!
 //! | module | holds |
 //! |---|---|

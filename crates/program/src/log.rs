@@ -1,4 +1,4 @@
-//! What is logged: checked with the rest of the configuration, started once, to standard error.
+//! The log: checked with the rest of the configuration, started once, written to standard error.
 
 use std::str::FromStr;
 

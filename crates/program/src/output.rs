@@ -29,8 +29,8 @@ pub fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// The exit code of `program` whose work ended so; an error is written to standard error first,
-/// with its causes.
+/// The exit code for the end of `program`. An error is written to standard error first, with its
+/// causes.
 pub fn exit_code<E: Display>(program: &str, ended: Result<bool, E>) -> ExitCode {
     match ended {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! What keeps a program from starting is told at once, in one place, and by name.
+//! A program that cannot start says why at once, and names the cause.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ fn a_collector_whose_port_is_taken_says_who_holds_it_and_ends() {
     });
 }
 
-/// What `headwater-agent --check` says of a configuration, and its exit code.
+/// Exit code and output of `headwater-agent --check`.
 fn check(config: &Path) -> Result<(Option<i32>, String)> {
     let output = Command::new(program("headwater-agent")?)
         .args(["--check", "--config"])

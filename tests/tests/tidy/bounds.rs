@@ -92,7 +92,7 @@ fn bounds_of(code: &str) -> Vec<String> {
         .collect()
 }
 
-/// What is compiled for tests alone.
+/// The code that is compiled for tests alone.
 fn test_code(source: &Source) -> String {
     if source.is_test() || source.path.starts_with("tests") {
         return source.code.clone();

@@ -1,5 +1,5 @@
-//! What breaks a house rule still. Each list may only become shorter: an entry that is no longer
-//! needed fails its test, and so does everything that would need a new one.
+//! Code that still breaks a house rule. Each list may only become shorter: an entry that is no longer
+//! needed fails its test, and code that would need a new one fails it too.
 
 use std::collections::BTreeSet;
 
