@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | `epochs` | what is stored, received, committed, per epoch | what may be released, and which epochs retire |
 //! | `flights` | bundles in flight | which of them are late or have landed |
-//! | `greeter` | the running Hello | when to say it again, and when its Welcome is whole |
+//! | `greeter` | the running Hello | when to repeat it, and when its Welcome is whole |
 //! | `window` | credit, bundle size, pause | how many bytes the next bundle may have |
 //! | `schedule` | turns of lanes | which records go next |
 //!
@@ -47,7 +47,7 @@ pub const BACKLOG_TURN: u32 = 4;
 pub const MIN_WINDOW_BYTES: u32 = 1024;
 /// Most refused ranges that wait for the shell; a further reject is forgotten, and comes again.
 const MAX_REFUSED: usize = 8;
-/// Time-outs in a row after which the sender says Hello: the receiver may have forgotten it.
+/// Time-outs in a row after which a Hello goes out: the receiver may have forgotten the sender.
 const TIMEOUTS_BEFORE_HELLO: u32 = 2;
 
 /// Records that the receiver refused for good.
@@ -81,7 +81,7 @@ pub struct Sender<const EPOCHS: usize, const FLIGHTS: usize, const N: usize = MA
     open: bool,
     more_epochs: bool,
     timeouts_in_a_row: u32,
-    /// When to say Hello without a message from the receiver until then.
+    /// When a Hello goes out if no message of the receiver came until then.
     ask_at: Millis,
     counters: SenderCounters,
 }
@@ -238,7 +238,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         self.window.set_in_flight_elsewhere(bytes);
     }
 
-    /// Takes in what happened.
+    /// Takes in an event.
     ///
     /// # Errors
     /// [`DeliveryError`] if a message was refused; it is counted.
@@ -270,7 +270,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         result
     }
 
-    /// What to do next; `None` until something happens or [`Sender::next_wakeup`] comes.
+    /// The next command; `None` until an event comes or [`Sender::next_wakeup`] is due.
     pub fn next_command(&mut self, now: Millis) -> Option<Command> {
         if let Some(release) = self.epochs.next_release() {
             return Some(release);
@@ -347,7 +347,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
             .is_some_and(|held| held.is_received(range))
     }
 
-    /// Whether every record of `range` may be forgotten, in any order.
+    /// Whether every record of `range` may be forgotten, also before older ones.
     #[must_use]
     pub fn is_committed(&self, lane: Lane, epoch: Epoch, range: SeqRange) -> bool {
         self.epochs
@@ -524,8 +524,8 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         self.ask_at = now.plus(self.jitter.lengthen(wait_ms));
     }
 
-    /// Takes out of flight what need not be sent again. With `acked_at`, an ack came then: round trips
-    /// are measured.
+    /// Takes out of flight the bundles that need not be sent again. With `acked_at`, an ack came at that
+    /// time, and round trips are measured.
     fn land(&mut self, acked_at: Option<Millis>) {
         let epochs = &self.epochs;
         let has_landed = |flight: &Flight| {
@@ -582,7 +582,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         Ok(())
     }
 
-    /// Takes out what the collector will never take, once for each record.
+    /// Takes out records that the collector refused for good, each once.
     fn refuse(
         &mut self,
         lane: Lane,

@@ -1,4 +1,4 @@
-//! Hello and Welcome: what was said on this connection, and when to say it again.
+//! The Hello of a connection: its pages, its Welcome, and when to repeat it.
 
 use crate::delivery::command::SenderLimits;
 use crate::message::MAX_PAGES;
@@ -10,7 +10,7 @@ struct Hello {
     nonce: u64,
     next_page: u8,
     pages: u8,
-    /// When to say Hello again; `None` while pages are left to send.
+    /// When to repeat it; `None` while pages are left to send.
     due: Option<Millis>,
     /// One bit per page of the Welcome that came.
     seen: u64,
