@@ -94,7 +94,7 @@ impl<const N: usize> fmt::Display for DeviceId<N> {
 pub enum Lane {
     /// Synced at once; evicts only its own oldest records.
     Alarm,
-    /// The default.
+    /// Samples, unless a rule puts them elsewhere.
     Normal,
     /// Log lines, files, backfill: evicted first.
     Bulk,
@@ -224,7 +224,7 @@ impl SeqRange {
 pub struct Stream {
     /// The device that made the records.
     pub device: DeviceId,
-    /// Its lane.
+    /// Lane of the stream.
     pub lane: Lane,
     /// The life of the writer.
     pub epoch: Epoch,

@@ -68,9 +68,9 @@ pub struct WallClock {
 /// One stream in a Hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelloStream {
-    /// Its lane.
+    /// Lane of the stream.
     pub lane: Lane,
-    /// Its epoch.
+    /// Epoch of the stream.
     pub epoch: Epoch,
     /// Lowest sequence number the sender still holds; `next` if it holds none.
     pub oldest: u64,
@@ -96,7 +96,7 @@ pub struct HelloStream {
 pub struct Hello<const N: usize = MAX_DEVICE_ID_BYTES> {
     /// Lowest protocol version the sender speaks.
     pub version_min: u8,
-    /// Highest.
+    /// Highest protocol version the sender speaks.
     pub version_max: u8,
     /// The device whose streams these are.
     pub origin: DeviceId<N>,
@@ -123,9 +123,9 @@ pub struct Hello<const N: usize = MAX_DEVICE_ID_BYTES> {
 /// A range beyond `received`, and whether it is committed too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AckRange {
-    /// First number.
+    /// First number of the range.
     pub first: u64,
-    /// First number after it.
+    /// First number after the range.
     pub next: u64,
     /// Whether the sender may forget these.
     pub committed: bool,
@@ -134,9 +134,9 @@ pub struct AckRange {
 /// Progress of one stream at the receiver. Cumulative.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
-    /// The lane.
+    /// Lane of the stream.
     pub lane: Lane,
-    /// The epoch.
+    /// Epoch of the stream.
     pub epoch: Epoch,
     /// All below it, from the sender's oldest on, is durable at the receiver and need not be sent again.
     pub received: u64,
@@ -151,7 +151,7 @@ pub struct Mark {
 pub struct Welcome<const N: usize = MAX_DEVICE_ID_BYTES> {
     /// The protocol version from here on.
     pub version: u8,
-    /// Whose streams.
+    /// Device whose streams these are.
     pub origin: DeviceId<N>,
     /// The nonce of the Hello that this answers.
     pub nonce: u64,
@@ -174,11 +174,11 @@ pub struct Welcome<const N: usize = MAX_DEVICE_ID_BYTES> {
 /// Down: marks that moved. Idempotent; any of them may be lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack<const N: usize = MAX_DEVICE_ID_BYTES> {
-    /// Whose streams.
+    /// Device whose streams these are.
     pub origin: DeviceId<N>,
     /// The journal that the marks speak of.
     pub journal: JournalId,
-    /// As in [`Welcome`].
+    /// Most bytes in flight, as in [`Welcome`].
     pub credit: u32,
     /// The receiver's wall clock.
     pub time: UnixMicros,
@@ -256,15 +256,15 @@ impl RejectReason {
 /// Down: records that the receiver refused before custody.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reject<const N: usize = MAX_DEVICE_ID_BYTES> {
-    /// Whose stream.
+    /// Device whose stream it is.
     pub origin: DeviceId<N>,
-    /// Its lane.
+    /// Lane of the stream.
     pub lane: Lane,
-    /// Its epoch.
+    /// Epoch of the stream.
     pub epoch: Epoch,
-    /// Which records.
+    /// Refused records.
     pub range: SeqRange,
-    /// Why.
+    /// Cause, and whether sending again can help.
     pub reason: RejectReason,
 }
 
@@ -277,7 +277,7 @@ pub struct SchemaRequest<const N: usize = MAX_DEVICE_ID_BYTES> {
     pub lane: Lane,
     /// The epoch within which it is numbered.
     pub epoch: Epoch,
-    /// The number.
+    /// Number of the schema within (origin, epoch).
     pub schema: u32,
 }
 
@@ -415,13 +415,13 @@ pub type PartName = heapless::String<64>;
 /// A gap: records or samples that are missing, of any origin, lane and epoch, not only its maker's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap<const N: usize = MAX_DEVICE_ID_BYTES> {
-    /// Whose records are missing.
+    /// Device whose records are missing.
     pub origin: DeviceId<N>,
-    /// In which lane.
+    /// Lane of the stream.
     pub lane: Lane,
-    /// In which epoch; for samples that were never numbered, the epoch that would have held them.
+    /// Epoch of the stream; for samples that were never numbered, the epoch that would have held them.
     pub epoch: Epoch,
-    /// Which records; `None` for samples that were never numbered.
+    /// Missing records; `None` for samples that were never numbered.
     pub seqs: Option<SeqRange>,
     /// How many samples, if known.
     pub samples: Option<u64>,
@@ -435,22 +435,22 @@ pub struct Gap<const N: usize = MAX_DEVICE_ID_BYTES> {
     pub stage: Stage,
     /// The source or sink it concerns; `None` means all.
     pub part: Option<PartName>,
-    /// When the gap was recorded, by that stage's wall clock.
+    /// Time of the record, by that stage's wall clock.
     pub at: UnixMicros,
 }
 
 /// How an epoch ended. Several for one epoch merge, see [`crate::delivery::epoch`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochEnd<const N: usize = MAX_DEVICE_ID_BYTES> {
-    /// Whose epoch.
+    /// Device whose epoch it is.
     pub origin: DeviceId<N>,
-    /// In which lane.
+    /// Lane of the stream.
     pub lane: Lane,
-    /// The epoch.
+    /// Epoch of the stream.
     pub epoch: Epoch,
-    /// Its first sequence number.
+    /// First sequence number of the epoch.
     pub first: u64,
-    /// One more than its last.
+    /// One more than the last sequence number.
     pub next: u64,
     /// Whether the writer ended it itself, with all records synced.
     pub clean: bool,
@@ -464,9 +464,9 @@ pub struct EpochEnd<const N: usize = MAX_DEVICE_ID_BYTES> {
 /// clock of another boot never does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimeBase<const N: usize = MAX_DEVICE_ID_BYTES> {
-    /// Whose boot: the maker of the record, or a node of it.
+    /// Device that booted: the maker of the record, or a node of it.
     pub origin: DeviceId<N>,
-    /// The boot.
+    /// Id of the boot.
     pub boot: u64,
     /// Uptime of the moment in microseconds.
     pub uptime_us: u64,
@@ -479,11 +479,11 @@ pub struct TimeBase<const N: usize = MAX_DEVICE_ID_BYTES> {
 /// Up: health of the sender. It may be lost, and the lake does not store it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stat<const N: usize = MAX_DEVICE_ID_BYTES> {
-    /// The sender.
+    /// Device that sends it.
     pub origin: DeviceId<N>,
-    /// Version of its program.
+    /// Version of its program, at most 32 bytes.
     pub program: heapless::String<32>,
-    /// Its boot.
+    /// Id of its boot.
     pub boot: u64,
     /// Milliseconds since that boot.
     pub uptime_ms: u64,

@@ -27,7 +27,7 @@ pub const MAX_TOPIC_BYTES: usize = 5 + 3 + 3 * MAX_DEVICE_ID_BYTES + 5;
 /// A topic as text.
 pub type TopicText = heapless::String<MAX_TOPIC_BYTES>;
 
-/// Which way a publish goes.
+/// Direction of a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// From the device to the collector.
@@ -43,7 +43,7 @@ pub struct Topic {
     pub shard: u8,
     /// The device that publishes or listens; a gateway's own id for forwarded bundles.
     pub device: DeviceId,
-    /// Which way.
+    /// From or to the device.
     pub direction: Direction,
 }
 

@@ -51,7 +51,7 @@ const FLAGS: u8 = FLAG_RAM | FLAG_WALL | FLAG_UPTIME_BASE | FLAG_UPTIME | FLAG_S
 pub struct BundleHead<const N: usize = MAX_DEVICE_ID_BYTES> {
     /// The device that made the records.
     pub origin: DeviceId<N>,
-    /// Its lane.
+    /// Lane of the stream.
     pub lane: Lane,
     /// The life of the writer that numbered them.
     pub epoch: Epoch,

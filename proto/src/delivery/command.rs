@@ -40,20 +40,20 @@ impl SenderLimits {
 /// Identifies one record of the same origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordRef {
-    /// Its lane.
+    /// Lane of the stream.
     pub lane: Lane,
-    /// Its epoch.
+    /// Epoch of the stream.
     pub epoch: Epoch,
-    /// Its number.
+    /// Sequence number of the record.
     pub seq: u64,
 }
 
 /// An epoch as the shell's disk holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldEpoch {
-    /// Its lane.
+    /// Lane of the stream.
     pub lane: Lane,
-    /// The epoch.
+    /// Epoch of the stream.
     pub epoch: Epoch,
     /// Lowest number on the disk.
     pub first: u64,
@@ -102,11 +102,11 @@ pub enum Command {
     /// not readable, answer [`super::Sender::absent`]; if the first alone is larger than `max_bytes`,
     /// [`super::Sender::held_back`]. The command comes again until it is answered.
     Publish {
-        /// The lane.
+        /// Lane of the stream.
         lane: Lane,
-        /// The epoch.
+        /// Epoch of the stream.
         epoch: Epoch,
-        /// The first record.
+        /// First record of the bundle.
         first: u64,
         /// First record beyond the range.
         limit: u64,
@@ -115,9 +115,9 @@ pub enum Command {
     },
     /// All records below `through` may be forgotten.
     Release {
-        /// The lane.
+        /// Lane of the stream.
         lane: Lane,
-        /// The epoch.
+        /// Epoch of the stream.
         epoch: Epoch,
         /// First record that stays.
         through: u64,
@@ -125,13 +125,13 @@ pub enum Command {
     /// The collector refused these for good: keep a dead-letter copy and record a gap, in one group.
     /// They are not sent again.
     Refused {
-        /// The lane.
+        /// Lane of the stream.
         lane: Lane,
-        /// The epoch.
+        /// Epoch of the stream.
         epoch: Epoch,
-        /// The records.
+        /// Refused records.
         range: SeqRange,
-        /// Why.
+        /// Cause, as the receiver stated it.
         reason: RejectReason,
     },
 }
@@ -142,9 +142,9 @@ pub enum DeliveryError {
     /// A mark covers records that were never stored.
     #[error("the mark of {lane:?} {epoch} reaches {acked}, but only {stored} are stored")]
     AckFromTheFuture {
-        /// The lane.
+        /// Lane of the stream.
         lane: Lane,
-        /// The epoch.
+        /// Epoch of the stream.
         epoch: Epoch,
         /// End of the mark.
         acked: u64,
@@ -166,17 +166,17 @@ pub enum DeliveryError {
     /// A stream that this sender does not hold. A mark of it is harmless.
     #[error("the stream {lane:?} {epoch} is not held")]
     Unknown {
-        /// The lane.
+        /// Lane of the stream.
         lane: Lane,
-        /// The epoch.
+        /// Epoch of the stream.
         epoch: Epoch,
     },
     /// More holes than the sender keeps apart.
     #[error("the stream {lane:?} {epoch} has too many holes")]
     TooManyHoles {
-        /// The lane.
+        /// Lane of the stream.
         lane: Lane,
-        /// The epoch.
+        /// Epoch of the stream.
         epoch: Epoch,
     },
     /// More epochs than the sender keeps.
@@ -185,7 +185,7 @@ pub enum DeliveryError {
     /// An epoch that is held already, or a stored mark that falls.
     #[error("the epoch {epoch} cannot go from {from} to {to}")]
     Backwards {
-        /// The epoch.
+        /// Epoch of the stream.
         epoch: Epoch,
         /// The mark that is held.
         from: u64,
@@ -197,13 +197,13 @@ pub enum DeliveryError {
 /// Facts of a Hello that only the shell knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HelloFacts {
-    /// The boot.
+    /// Id of the boot.
     pub boot: u64,
-    /// Milliseconds since it.
+    /// Milliseconds since that boot.
     pub uptime_ms: u64,
     /// The wall clock, if known.
     pub wall: Option<WallClock>,
-    /// Largest down publish this side takes.
+    /// Largest down publish that this side reads, in bytes.
     pub max_down_bytes: u32,
 }
 

@@ -299,7 +299,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         self.next_publish(now)
     }
 
-    /// When to call with [`Input::Tick`] at the latest.
+    /// Latest time of the next [`Input::Tick`].
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Millis> {
         if !self.link_up {

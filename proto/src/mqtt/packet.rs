@@ -136,7 +136,7 @@ pub struct Publish<'a> {
     pub packet_id: u16,
     /// Version 5 only.
     pub properties: Properties<'a>,
-    /// The message itself.
+    /// Content of the message.
     pub payload: &'a [u8],
 }
 
@@ -166,7 +166,7 @@ impl Ack<'static> {
 /// Asks for topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subscribe<'a> {
-    /// Not 0.
+    /// Id of the packet; not 0.
     pub packet_id: u16,
     /// Version 5 only.
     pub properties: Properties<'a>,
@@ -217,7 +217,7 @@ pub enum RetainHandling {
 /// Answers SUBSCRIBE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubAck<'a> {
-    /// Of the SUBSCRIBE.
+    /// Id of the SUBSCRIBE that it answers; not 0.
     pub packet_id: u16,
     /// Version 5 only.
     pub properties: Properties<'a>,
@@ -229,7 +229,7 @@ pub struct SubAck<'a> {
 /// Gives topics up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unsubscribe<'a> {
-    /// Not 0.
+    /// Id of the packet; not 0.
     pub packet_id: u16,
     /// Version 5 only.
     pub properties: Properties<'a>,
@@ -240,7 +240,7 @@ pub struct Unsubscribe<'a> {
 /// Answers UNSUBSCRIBE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnsubAck<'a> {
-    /// Of the UNSUBSCRIBE.
+    /// Id of the UNSUBSCRIBE that it answers; not 0.
     pub packet_id: u16,
     /// Version 5 only.
     pub properties: Properties<'a>,

@@ -12,7 +12,7 @@ use crate::varint;
 /// One metric.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
-    /// Its name.
+    /// Name of the metric, at most [`MAX_TEXT_BYTES`].
     pub name: String,
     /// The type of its values.
     pub kind: ColumnKind,
@@ -58,7 +58,7 @@ pub struct Series {
 pub struct Schema {
     /// How times are coded.
     pub time: TimeParams,
-    /// The metrics.
+    /// One per metric, in the order of a row's values.
     pub columns: Vec<Column>,
     /// The label sets; never empty: series 0 has no labels when there are none.
     pub series: Vec<Series>,

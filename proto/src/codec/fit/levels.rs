@@ -57,7 +57,7 @@ pub(super) fn levels(sample: &Sample<'_>, known: &[i64], most: usize) -> Option<
 }
 
 /// Whether levels are cheaper by enough: a few batches are coded without and with them, because
-/// estimates err where values hold and jump by turns.
+/// estimates err where values alternate between holding and jumping.
 pub(super) fn levels_pay(
     sample: &Sample<'_>,
     (without, with): (&Column, &Column),

@@ -158,7 +158,7 @@ pub const fn order_f32(bits: u32) -> i64 {
     (signed ^ ((signed >> 31).cast_unsigned() >> 1).cast_signed()) as i64
 }
 
-/// Undoes [`order_f32`] for what it gave; other integers give some bits.
+/// Undoes [`order_f32`]; integers that it never returns become some bits.
 #[must_use]
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "order_f32 gives 32 bits")]
