@@ -404,4 +404,24 @@ mod tests {
             let _ = Bundle::open(&framed);
         }
     }
+
+    #[test]
+    fn more_schemas_than_the_bound_are_neither_written_nor_read() {
+        let schemas = vec![(Kind::Schema, &b""[..]); usize::from(MAX_SCHEMAS) + 1];
+        let mut out = vec![0; 1 << 20];
+        let mut writer = BundleWriter::new(head(), &mut out).unwrap();
+        for (kind, payload) in &schemas[1..] {
+            writer.push(*kind, payload).unwrap();
+        }
+        assert_eq!(writer.push(Kind::Schema, b""), Err(NoRoom));
+        writer.push(Kind::Batch, b"").unwrap();
+        let len = writer.finish();
+        let mut bytes = out[..len].to_vec();
+        assert!(Bundle::open(&bytes).is_ok());
+        frame::append(Kind::Schema, b"", &mut bytes).unwrap();
+        assert!(matches!(
+            Bundle::open(&bytes),
+            Err(BundleError::Count { .. })
+        ));
+    }
 }

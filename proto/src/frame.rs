@@ -306,4 +306,15 @@ mod tests {
             assert!(decode(&out[..cut]).is_err());
         }
     }
+
+    #[test]
+    fn the_largest_payload_takes_the_most_overhead_and_a_larger_one_is_refused() {
+        let payload = std::vec![7; MAX_PAYLOAD_BYTES + 1];
+        let mut out = std::vec![0; MAX_PAYLOAD_BYTES + MAX_OVERHEAD_BYTES];
+        let len = encode(Kind::Blob, &payload[1..], &mut out).unwrap();
+        assert_eq!(len, MAX_PAYLOAD_BYTES + MAX_OVERHEAD_BYTES);
+        assert_eq!(decode(&out).unwrap().0.payload.len(), MAX_PAYLOAD_BYTES);
+        out.push(0);
+        assert_eq!(encode(Kind::Blob, &payload, &mut out), Err(NoRoom));
+    }
 }

@@ -300,4 +300,36 @@ mod tests {
         assert_eq!(cut.next(), None);
         assert!(!cut.is_done());
     }
+
+    #[test]
+    fn names_and_bodies_up_to_their_bounds_are_read_and_longer_ones_refused() {
+        let name = "n".repeat(MAX_NAME_BYTES + 1);
+        let read = |name_bytes: usize, body_bytes| {
+            let header = TextHeader {
+                dictionary: None,
+                lines: 1,
+                first_time_us: i64::MIN,
+                last_time_us: i64::MAX,
+                name: &name[..name_bytes],
+                body_bytes,
+            };
+            let mut out = [0; MAX_HEADER_BYTES + 1];
+            let len = header.write(&mut out).unwrap();
+            TextHeader::read(&out[..len]).map(|(read, _)| read == header)
+        };
+        assert_eq!(read(MAX_NAME_BYTES, MAX_BODY_BYTES), Some(true));
+        assert_eq!(read(MAX_NAME_BYTES + 1, 0), None);
+        assert_eq!(read(0, MAX_BODY_BYTES + 1), None);
+    }
+
+    #[test]
+    fn a_line_takes_its_bytes_and_no_more_than_the_overhead() {
+        let line = std::vec![b'x'; MAX_BODY_BYTES];
+        let mut out = std::vec![0; line.len() + MAX_LINE_OVERHEAD_BYTES];
+        // The farthest time there is.
+        let len = write_line(i64::MIN, 0, &line, &mut out).unwrap();
+        assert_eq!(len, line.len() + 10 + 3);
+        let longest = varint::len(u64::MAX);
+        assert_eq!(MAX_LINE_OVERHEAD_BYTES, 2 * longest);
+    }
 }

@@ -219,3 +219,51 @@ impl Held {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Epoch, Lane};
+    use crate::time::Base;
+
+    fn held(next: u64) -> Held {
+        let mut held = Held::new(HeldEpoch {
+            lane: Lane::Normal,
+            epoch: Epoch::new(1),
+            first: 0,
+            next,
+            ram: false,
+            ended: false,
+            boot: 1,
+            base: Base::Wall,
+            end_named_in: None,
+        });
+        held.open();
+        held
+    }
+
+    /// Takes every second record out; returns at which it was refused.
+    fn take_out(held: &mut Held, count: u64) -> Option<u64> {
+        (1..=count).find(|k| !held.set_absent(SeqRange::new(2 * k, 2 * k + 1)))
+    }
+
+    #[test]
+    fn absent_records_are_kept_apart_up_to_their_bound() {
+        let mut held = held(100);
+        let most = MAX_RANGES as u64;
+        assert_eq!(take_out(&mut held, most + 1), Some(most + 1));
+        // A record at the head takes no range.
+        assert!(held.set_absent(SeqRange::new(0, 1)));
+        assert_eq!(held.received, 1);
+    }
+
+    #[test]
+    fn with_more_holes_than_live_records_may_leave_the_oldest_go_first() {
+        let mut held = held(100);
+        let most = MAX_LIVE_HOLES as u64;
+        assert_eq!(take_out(&mut held, most), None);
+        assert_eq!(held.live_from(), 100);
+        assert!(held.set_absent(SeqRange::new(90, 91)));
+        assert_eq!(held.live_from(), u64::MAX);
+    }
+}

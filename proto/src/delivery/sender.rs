@@ -615,3 +615,86 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Base;
+
+    fn info(epoch: u64, next: u64) -> HeldEpoch {
+        HeldEpoch {
+            lane: Lane::Normal,
+            epoch: Epoch::new(epoch),
+            first: 0,
+            next,
+            ram: false,
+            ended: false,
+            boot: 1,
+            base: Base::Wall,
+            end_named_in: None,
+        }
+    }
+
+    fn device() -> DeviceId {
+        DeviceId::new("pump-7").unwrap()
+    }
+
+    #[test]
+    fn refused_records_beyond_the_bound_are_refused_again_later() {
+        let mut sender = Sender::<1, 1>::new(device(), SenderLimits::DEFAULT, 42);
+        sender.add_epoch(info(1, 100)).unwrap();
+        let reject = |seq: u64| Reject {
+            origin: device(),
+            lane: Lane::Normal,
+            epoch: Epoch::new(1),
+            range: SeqRange::new(seq, seq + 1),
+            reason: RejectReason::TooLarge,
+        };
+        let refused = |sender: &mut Sender<1, 1>| {
+            let commands = core::iter::from_fn(|| sender.next_command(Millis(0)));
+            commands
+                .filter(|command| matches!(command, Command::Refused { .. }))
+                .count()
+        };
+        let seqs = (0..=MAX_REFUSED as u64).map(|k| 2 * k);
+        for seq in seqs.clone() {
+            sender
+                .handle(Input::Reject(&reject(seq)), Millis(0))
+                .unwrap();
+        }
+        assert_eq!(refused(&mut sender), MAX_REFUSED);
+        for seq in seqs {
+            sender
+                .handle(Input::Reject(&reject(seq)), Millis(0))
+                .unwrap();
+        }
+        assert_eq!(refused(&mut sender), 1, "each of the others came once");
+    }
+
+    #[test]
+    fn a_hello_of_more_streams_than_its_pages_list_is_not_complete() {
+        const MOST: usize = Sender::<1, 1>::MAX_LISTED;
+        let test = || {
+            let mut sender = std::boxed::Box::new(Sender::<{ MOST + 1 }, 1>::new(
+                device(),
+                SenderLimits::DEFAULT,
+                42,
+            ));
+            let facts = HelloFacts {
+                boot: 1,
+                uptime_ms: 0,
+                wall: None,
+                max_down_bytes: 4096,
+            };
+            for epoch in 0..MOST as u64 {
+                sender.add_epoch(info(epoch, 1)).unwrap();
+            }
+            assert!(sender.hello(0, &facts).complete);
+            sender.add_epoch(info(MOST as u64, 1)).unwrap();
+            assert!(!sender.hello(0, &facts).complete);
+        };
+        // So many epochs pass through the stack.
+        let thread = std::thread::Builder::new().stack_size(64 << 20);
+        thread.spawn(test).unwrap().join().unwrap();
+    }
+}

@@ -360,3 +360,27 @@ impl Reader<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_up_to_their_bound_are_kept_and_longer_ones_refused() {
+        for (len, outcome) in [
+            (crate::schema::MAX_TEXT_BYTES, Ok(())),
+            (crate::schema::MAX_TEXT_BYTES + 1, Err(SchemaError::Text)),
+        ] {
+            let text = "n".repeat(len);
+            let pair = [(text.clone(), String::new())];
+            let mut named = Schema::new(1, vec![Column::new(&text, ColumnKind::I64)]);
+            assert_eq!(named.check(&Limits::DEFAULT), outcome);
+            named.columns[0].name.clear();
+            named.tags = pair.to_vec();
+            assert_eq!(named.check(&Limits::DEFAULT), outcome);
+            named.tags.clear();
+            named.series[0].labels = pair.to_vec();
+            assert_eq!(named.check(&Limits::DEFAULT), outcome);
+        }
+    }
+}

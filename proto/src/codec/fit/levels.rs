@@ -105,3 +105,39 @@ fn coded(sample: &Sample<'_>, column: &Column) -> Option<(usize, usize)> {
     }
     Some((bytes.len(), count))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Rows;
+    use crate::sample::Value;
+    use crate::schema::ColumnKind;
+
+    /// Rows of so many distinct values, each of which comes twice.
+    fn twice(values: u32) -> Rows {
+        let schema = Schema::new(1, alloc::vec![Column::new("value", ColumnKind::F64)]);
+        let mut rows = Rows::new(&schema);
+        for value in (0..values).chain(0..values) {
+            let value = Value::F64(f64::from(value) / 7.0);
+            rows.push_row(0, 0, &[Some(value)]).unwrap();
+        }
+        rows
+    }
+
+    #[test]
+    fn a_column_of_more_values_than_a_schema_may_hold_has_no_levels() {
+        let most = u32::try_from(MAX_LEVELS).unwrap();
+        let found = |values: u32| {
+            let rows = twice(values);
+            let sample = Sample {
+                rows: &rows,
+                cells: &rows.columns[0],
+                nullable: false,
+                series: 1,
+            };
+            levels(&sample, &[], MAX_LEVELS).map(|(levels, _)| levels.len())
+        };
+        assert_eq!(found(most), Some(MAX_LEVELS));
+        assert_eq!(found(most + 1), None);
+    }
+}

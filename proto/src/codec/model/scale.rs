@@ -240,4 +240,17 @@ mod tests {
             assert_eq!(unorder_f32(order_f32(bits)), bits);
         }
     }
+
+    #[test]
+    fn corrections_reach_three_units_either_way_and_no_further() {
+        let third = 12.345f64.to_bits();
+        for off in -MAX_CORRECTION..=MAX_CORRECTION {
+            let bits = third.wrapping_add_signed(i64::from(off));
+            assert_eq!(split_f64(bits, power(3)), Some((12_345, off)));
+        }
+        for off in [-MAX_CORRECTION - 1, MAX_CORRECTION + 1] {
+            let bits = third.wrapping_add_signed(i64::from(off));
+            assert_eq!(split_f64(bits, power(3)), None);
+        }
+    }
 }
