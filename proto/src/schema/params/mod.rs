@@ -238,7 +238,9 @@ mod tests {
 
     #[test]
     fn the_most_parts_and_the_most_decimals_restore_their_values() {
-        let value = 99_999_999_999_999.0 / f64::from(MAX_PARTS);
+        assert!(u64::from(MAX_PARTS).checked_mul(10u64.pow(15)).is_some());
+        let exact = 12_345_678_901_234.0 / f64::from(MAX_PARTS);
+        let value: f64 = std::format!("{exact:.14e}").parse().unwrap();
         let (mantissa, correction) = scale::split_printed(value.to_bits(), MAX_PARTS).unwrap();
         let restored = scale::join_printed(mantissa, correction, MAX_PARTS);
         assert_eq!(restored, value.to_bits());
