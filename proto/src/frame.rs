@@ -14,10 +14,10 @@ use crate::varint::{self, NoRoom};
 pub const VERSION: u8 = 2;
 /// Largest payload: a bundle's hard maximum. Longer lengths are refused before anything is read.
 pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
-/// Most bytes a frame adds to its payload.
+/// Most bytes that a frame adds to its payload: version and kind, length, checksum.
 pub const MAX_OVERHEAD_BYTES: usize = 2 + 3 + 4;
 
-/// What a frame holds. Numbers are part of the wire; new kinds only at new numbers.
+/// The kind of a frame's payload. Numbers are part of the wire; a new kind has a new number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Kind {
@@ -29,9 +29,9 @@ pub enum Kind {
     Blob = 3,
     /// Aggregates in place of samples. Takes a sequence number.
     Summary = 4,
-    /// Named loss. Takes a sequence number.
+    /// A gap. Takes a sequence number.
     Gap = 5,
-    /// How an earlier epoch ended. Takes a sequence number.
+    /// The end of an earlier epoch. Takes a sequence number.
     EpochEnd = 6,
     /// Binds a schema number to its bytes. Takes no sequence number.
     Schema = 7,
@@ -41,7 +41,7 @@ pub enum Kind {
     Refused = 9,
     /// Ties the uptime of a boot to wall time. Takes a sequence number.
     TimeBase = 10,
-    /// Up: what the sender holds.
+    /// Up: the streams that the sender holds.
     Hello = 16,
     /// Up: the sender's health.
     Stat = 17,
@@ -49,7 +49,7 @@ pub enum Kind {
     Welcome = 32,
     /// Down: received and committed marks, credit.
     Ack = 33,
-    /// Down: a record that will never be taken.
+    /// Down: records that were refused.
     Reject = 34,
     /// Down: a schema number the collector does not know.
     SchemaRequest = 35,
@@ -134,7 +134,7 @@ pub enum FrameError {
 /// A frame within the bytes it was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What the payload is.
+    /// Kind of the payload.
     pub kind: Kind,
     /// The payload.
     pub payload: &'a [u8],
@@ -204,8 +204,8 @@ pub fn append(kind: Kind, payload: &[u8], out: &mut alloc::vec::Vec<u8>) -> Resu
 /// Reads the frame at the start of `bytes`; returns it and its whole length.
 ///
 /// # Errors
-/// [`FrameError`]. The checksum is checked before kind and version are judged, so that damage is
-/// never taken for a newer format.
+/// [`FrameError`]. The checksum is checked before kind and version: damage is never mistaken for a newer
+/// format.
 pub fn decode(bytes: &[u8]) -> Result<(Frame<'_>, usize), FrameError> {
     let &[version, kind, ..] = bytes else {
         return Err(FrameError::Short);
@@ -254,7 +254,7 @@ impl<'a> Frames<'a> {
 }
 
 impl<'a> Iterator for Frames<'a> {
-    /// The frame, with its bytes as they stood.
+    /// The frame, with its encoded bytes.
     type Item = Result<(Frame<'a>, &'a [u8]), FrameError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -305,5 +305,16 @@ mod tests {
         for cut in 0..len {
             assert!(decode(&out[..cut]).is_err());
         }
+    }
+
+    #[test]
+    fn the_largest_payload_takes_the_most_overhead_and_a_larger_one_is_refused() {
+        let payload = std::vec![7; MAX_PAYLOAD_BYTES + 1];
+        let mut out = std::vec![0; MAX_PAYLOAD_BYTES + MAX_OVERHEAD_BYTES];
+        let len = encode(Kind::Blob, &payload[1..], &mut out).unwrap();
+        assert_eq!(len, MAX_PAYLOAD_BYTES + MAX_OVERHEAD_BYTES);
+        assert_eq!(decode(&out).unwrap().0.payload.len(), MAX_PAYLOAD_BYTES);
+        out.push(0);
+        assert_eq!(encode(Kind::Blob, &payload, &mut out), Err(NoRoom));
     }
 }

@@ -1,4 +1,4 @@
-//! Names that must not be mixed: device, lane, epoch, sequence number, stream.
+//! Identifiers of types that cannot be mixed: device, lane, epoch, sequence number, stream, journal.
 
 use core::fmt;
 
@@ -25,8 +25,8 @@ pub enum IdError {
 
 /// A device: 1 to `N` bytes of UTF-8 text without control characters.
 ///
-/// `N` is the room that the id takes. Programs use the default, [`MAX_DEVICE_ID_BYTES`]; a node whose
-/// own id is a constant of 12 bytes uses `DeviceId<12>` and pays for no more.
+/// `N` is the size of its buffer. Programs use the default, [`MAX_DEVICE_ID_BYTES`]; a node whose own id
+/// is a constant of 12 bytes uses `DeviceId<12>` and saves the rest.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "heapless::String<N>", into = "heapless::String<N>")]
 pub struct DeviceId<const N: usize = MAX_DEVICE_ID_BYTES>(heapless::String<N>);
@@ -35,7 +35,7 @@ impl<const N: usize> DeviceId<N> {
     /// Checks `text`.
     ///
     /// # Errors
-    /// [`IdError`] names what is wrong with it.
+    /// [`IdError`] with the fault.
     pub fn new(text: &str) -> Result<Self, IdError> {
         let most = N.min(MAX_DEVICE_ID_BYTES);
         let len = text.len();
@@ -92,11 +92,11 @@ impl<const N: usize> fmt::Display for DeviceId<N> {
 /// A class of urgency with its own epochs, sequence numbers and quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Lane {
-    /// Synced at once; evicts only its own oldest.
+    /// Synced at once; evicts only its own oldest records.
     Alarm,
-    /// The default.
+    /// Samples, unless a rule puts them elsewhere.
     Normal,
-    /// Log lines, files, backfill: first to give way.
+    /// Log lines, files, backfill: evicted first.
     Bulk,
     /// Devices that speak plain MQTT; numbered by the collector.
     Plain,
@@ -224,13 +224,13 @@ impl SeqRange {
 pub struct Stream {
     /// The device that made the records.
     pub device: DeviceId,
-    /// Its lane.
+    /// Lane of the stream.
     pub lane: Lane,
     /// The life of the writer.
     pub epoch: Epoch,
 }
 
-/// Random name of one collector journal; a new journal is a new name.
+/// Random id of one collector journal; a new journal has a new one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct JournalId(pub u64);
 

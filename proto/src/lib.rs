@@ -1,16 +1,17 @@
-//! The wire of headwater: what devices, agents and collectors say to each other.
+//! The wire of headwater: formats and protocol between devices, agents and collectors.
 //!
 //! Everything here is core: no clock, no socket, no file, and no allocation unless the `alloc`
 //! feature is on. Layers, from the inside out:
 //!
 //! | layer | module | unit |
 //! |---|---|---|
+//! | schema | [`schema`] | columns, series, tags, and how the columns are coded |
 //! | batch | [`codec`] | rows of one schema, losslessly compressed |
 //! | frame | [`frame`] | kind, length, payload, CRC-32C |
 //! | bundle | [`bundle`] | one publish: a head frame and the frames it numbers |
-//! | message | [`message`] | what is said about batches: Hello, Welcome, Ack, Gap ... |
+//! | message | [`message`] | messages about records: Hello, Welcome, Ack, Gap ... |
 //! | refused | [`refused`] | parts of an input that could not be read |
-//! | delivery | [`delivery`] | who sends what when, and who may forget it |
+//! | delivery | [`delivery`] | which records are sent when, and who may forget them |
 //! | MQTT | [`mqtt`] | the carrier, 3.1.1 and 5, both roles |
 #![cfg_attr(not(feature = "std"), no_std)]
 

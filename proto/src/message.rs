@@ -1,7 +1,7 @@
-//! What is said about records: bodies of the control frames, of gaps and of epoch ends.
+//! Messages about records: bodies of the control frames, of gaps and of epoch ends.
 //!
 //! All bodies are postcard. New enum variants come only at the end and a struct never gains a
-//! field: a new need is a new frame kind or a new version, agreed on in Hello. Everything is
+//! field: a new need is a new frame kind or a new version, agreed on in Hello. Every list and text is
 //! bounded, so that no body passes [`MAX_MESSAGE_BYTES`].
 //!
 //! | frame | way | body |
@@ -14,8 +14,8 @@
 //! | Reject | down | seal, [`Reject`] |
 //! | SchemaRequest | down | seal, [`SchemaRequest`] |
 //!
-//! The payload of every down frame begins with its seal, so that a forged acknowledgement can be
-//! told from a true one where the broker is not trusted:
+//! The payload of every down frame begins with its seal, which shows a forged acknowledgement where the
+//! broker is not trusted:
 //!
 //! | bytes | what |
 //! |---|---|
@@ -59,18 +59,18 @@ pub const MAX_SEQ: u64 = 1 << 62;
 /// A wall clock and how far it may be off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WallClock {
-    /// What it shows.
+    /// The time that it shows.
     pub time: UnixMicros,
-    /// Most it may be wrong by, in milliseconds, as measured; `None`: nothing synchronises it.
+    /// Largest error of the time in milliseconds, as measured; `None`: nothing synchronises the clock.
     pub error_ms: Option<u32>,
 }
 
 /// One stream in a Hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelloStream {
-    /// Its lane.
+    /// Lane of the stream.
     pub lane: Lane,
-    /// Its epoch.
+    /// Epoch of the stream.
     pub epoch: Epoch,
     /// Lowest sequence number the sender still holds; `next` if it holds none.
     pub oldest: u64,
@@ -78,7 +78,7 @@ pub struct HelloStream {
     pub next: u64,
     /// Records live in RAM and may be gone after the next power cut.
     pub ram: bool,
-    /// Nothing will be added: the writer's life is over.
+    /// The writer has ended: no record will be added.
     pub ended: bool,
     /// The boot in which the epoch was written; 0 if the sender no longer knows.
     pub boot: u64,
@@ -88,15 +88,15 @@ pub struct HelloStream {
 
 /// Up: all that the sender holds of one origin. Sent after each connect, and as a probe.
 ///
-/// A gateway says one for each of its nodes, under the node's id. To the receiver such a *relayed*
-/// Hello, whose origin is not the device of its topic, is never complete, and its `oldest` proves no
-/// loss: another gateway may hold what this one does not. `boot`, `uptime_ms` and `wall` are then
-/// the node's, `wall` as the gateway's clock dates that uptime.
+/// A gateway sends one for each of its nodes, under the node's id. Such a *relayed* Hello, whose origin is
+/// not the device of its topic, is never complete to the receiver, and its `oldest` proves no loss:
+/// another gateway may hold the missing records. `boot`, `uptime_ms` and `wall` are then the node's;
+/// `wall` is that uptime as the gateway's clock dates it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello<const N: usize = MAX_DEVICE_ID_BYTES> {
     /// Lowest protocol version the sender speaks.
     pub version_min: u8,
-    /// Highest.
+    /// Highest protocol version the sender speaks.
     pub version_max: u8,
     /// The device whose streams these are.
     pub origin: DeviceId<N>,
@@ -106,7 +106,7 @@ pub struct Hello<const N: usize = MAX_DEVICE_ID_BYTES> {
     pub page: u8,
     /// Pages in all, at least 1. A Hello takes effect when all its pages are there.
     pub pages: u8,
-    /// Whether the pages name *all* streams the sender holds. Only then is an absent one abandoned.
+    /// Whether the pages list *all* streams of the sender. Only then is a stream that they lack abandoned.
     pub complete: bool,
     /// The sender's boot.
     pub boot: u64,
@@ -123,26 +123,26 @@ pub struct Hello<const N: usize = MAX_DEVICE_ID_BYTES> {
 /// A range beyond `received`, and whether it is committed too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AckRange {
-    /// First number.
+    /// First number of the range.
     pub first: u64,
-    /// First number after it.
+    /// First number after the range.
     pub next: u64,
     /// Whether the sender may forget these.
     pub committed: bool,
 }
 
-/// How far one stream has come, seen from the receiver. Cumulative.
+/// Progress of one stream at the receiver. Cumulative.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
-    /// The lane.
+    /// Lane of the stream.
     pub lane: Lane,
-    /// The epoch.
+    /// Epoch of the stream.
     pub epoch: Epoch,
-    /// All below it, from the sender's oldest on, is durable at the receiver: no need to resend.
+    /// All below it, from the sender's oldest on, is durable at the receiver and need not be sent again.
     pub received: u64,
     /// All below it may be forgotten by the sender. At most `received`.
     pub committed: u64,
-    /// What is durable beyond `received`, lowest first.
+    /// Durable ranges beyond `received`, lowest first.
     pub ranges: Vec<AckRange, MAX_ACK_RANGES>,
 }
 
@@ -151,7 +151,7 @@ pub struct Mark {
 pub struct Welcome<const N: usize = MAX_DEVICE_ID_BYTES> {
     /// The protocol version from here on.
     pub version: u8,
-    /// Whose streams.
+    /// Device whose streams these are.
     pub origin: DeviceId<N>,
     /// The nonce of the Hello that this answers.
     pub nonce: u64,
@@ -174,11 +174,11 @@ pub struct Welcome<const N: usize = MAX_DEVICE_ID_BYTES> {
 /// Down: marks that moved. Idempotent; any of them may be lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack<const N: usize = MAX_DEVICE_ID_BYTES> {
-    /// Whose streams.
+    /// Device whose streams these are.
     pub origin: DeviceId<N>,
     /// The journal that the marks speak of.
     pub journal: JournalId,
-    /// As in [`Welcome`].
+    /// Most bytes in flight, as in [`Welcome`].
     pub credit: u32,
     /// The receiver's wall clock.
     pub time: UnixMicros,
@@ -186,10 +186,10 @@ pub struct Ack<const N: usize = MAX_DEVICE_ID_BYTES> {
     pub marks: Vec<Mark, MAX_MARKS>,
 }
 
-/// Why records were not taken.
+/// Why the receiver refused records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RejectReason {
-    /// The epoch was in no Hello of this connection: say Hello, then send again.
+    /// The epoch was in no Hello of this connection: send Hello, then the records again.
     NotInHello,
     /// More holes than the receiver keeps: send the oldest first.
     TooManyHoles,
@@ -197,7 +197,7 @@ pub enum RejectReason {
     NoCredit,
     /// The publish was damaged or not whole: send again.
     Damaged,
-    /// The receiver could not make it durable: send again.
+    /// The receiver could not make the publish durable: send again.
     NotDurable,
     /// Final: the same identity was received with different content.
     Conflict,
@@ -209,14 +209,14 @@ pub enum RejectReason {
     Forbidden,
     /// Final: refused by a rule of the receiver's operator.
     Policy,
-    /// The sender speaks no protocol version that the receiver does: it keeps what it has, and sends
-    /// again when one of the two was updated.
+    /// The sender speaks no protocol version of the receiver: it keeps its records, and sends again when
+    /// one of the two was updated.
     Version,
 }
 
 impl RejectReason {
-    /// Whether sending the same again can never succeed: the sender keeps a dead-letter copy and
-    /// names a gap.
+    /// Whether the same records will be refused for ever: the sender keeps a dead-letter copy and records
+    /// a gap.
     #[must_use]
     pub const fn is_final(self) -> bool {
         match self {
@@ -253,18 +253,18 @@ impl RejectReason {
     }
 }
 
-/// Down: records that were not taken, before custody.
+/// Down: records that the receiver refused before custody.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reject<const N: usize = MAX_DEVICE_ID_BYTES> {
-    /// Whose stream.
+    /// Device whose stream it is.
     pub origin: DeviceId<N>,
-    /// Its lane.
+    /// Lane of the stream.
     pub lane: Lane,
-    /// Its epoch.
+    /// Epoch of the stream.
     pub epoch: Epoch,
-    /// Which records.
+    /// Refused records.
     pub range: SeqRange,
-    /// Why.
+    /// Cause, and whether sending again can help.
     pub reason: RejectReason,
 }
 
@@ -277,40 +277,40 @@ pub struct SchemaRequest<const N: usize = MAX_DEVICE_ID_BYTES> {
     pub lane: Lane,
     /// The epoch within which it is numbered.
     pub epoch: Epoch,
-    /// The number.
+    /// Number of the schema within (origin, epoch).
     pub schema: u32,
 }
 
-/// Why records or readings are missing.
+/// Why records or samples are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum GapReason {
-    /// The quota was reached and the oldest gave way.
+    /// The quota was reached, and the oldest records were evicted.
     Evicted,
-    /// The writer stopped without a clean end: readings after its last durable one are lost.
+    /// The writer stopped without a clean end: samples after its last durable one are lost.
     UncleanStop,
     /// The collector refused the records for good; a dead-letter copy exists.
     Refused,
     /// The records failed their checksum when they were read.
     Damaged,
-    /// The sender no longer holds what the receiver never got.
+    /// The sender no longer holds records that the receiver never got.
     MissingAtSource,
     /// The epoch's writer vanished with its disk.
     Abandoned,
-    /// The collector took the record and could not decode it; it is in quarantine.
+    /// The collector stored the record and could not decode it; it is in quarantine.
     Undecodable,
     /// An optional sink fell off the journal.
     SinkSkipped,
-    /// Readings were not admitted because a buffer was full.
+    /// Samples were not admitted because a buffer was full.
     Overflow,
-    /// The disk or its sync failed before the readings were durable.
+    /// The disk or its sync failed before the samples were durable.
     DiskError,
     /// A copy kept for later (parked, quarantined, dead letter) was dropped to stay within quota.
     CopyDropped,
     /// A time the collector does not accept.
     ImpossibleTime,
-    /// More gaps than are kept apart, merged into a coarser one.
+    /// A coarser gap of several that were merged at their bound.
     Many,
-    /// The records hold no sample: nothing is missing.
+    /// The records hold no sample, so none is missing.
     Empty,
     /// The samples were stored before, under another identity.
     Repeated,
@@ -365,7 +365,7 @@ impl GapReason {
     }
 }
 
-/// Which stage named a gap.
+/// The stage that recorded a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Stage {
     /// A node's firmware.
@@ -412,78 +412,78 @@ impl Stage {
 /// Name of a source or sink in a gap.
 pub type PartName = heapless::String<64>;
 
-/// Named loss. Names any origin, lane and epoch, not only its maker's.
+/// A gap: records or samples that are missing, of any origin, lane and epoch, not only its maker's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap<const N: usize = MAX_DEVICE_ID_BYTES> {
-    /// Whose records are missing.
+    /// Device whose records are missing.
     pub origin: DeviceId<N>,
-    /// In which lane.
+    /// Lane of the stream.
     pub lane: Lane,
-    /// In which epoch; for readings that were never numbered, the epoch that would have held them.
+    /// Epoch of the stream; for samples that were never numbered, the epoch that would have held them.
     pub epoch: Epoch,
-    /// Which records; `None` for readings that were never numbered.
+    /// Missing records; `None` for samples that were never numbered.
     pub seqs: Option<SeqRange>,
     /// How many samples, if known.
     pub samples: Option<u64>,
-    /// Time of the first missing reading, if known.
+    /// Time of the first missing sample, if known.
     pub t_first: Option<UnixMicros>,
-    /// Time of the last missing reading, if known.
+    /// Time of the last missing sample, if known.
     pub t_last: Option<UnixMicros>,
-    /// Why.
+    /// Cause of the loss.
     pub reason: GapReason,
-    /// Who noticed.
+    /// The stage that recorded the gap.
     pub stage: Stage,
     /// The source or sink it concerns; `None` means all.
     pub part: Option<PartName>,
-    /// When it was named, by the namer's wall clock.
+    /// Time of the record, by that stage's wall clock.
     pub at: UnixMicros,
 }
 
 /// How an epoch ended. Several for one epoch merge, see [`crate::delivery::epoch`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochEnd<const N: usize = MAX_DEVICE_ID_BYTES> {
-    /// Whose epoch.
+    /// Device whose epoch it is.
     pub origin: DeviceId<N>,
-    /// In which lane.
+    /// Lane of the stream.
     pub lane: Lane,
-    /// The epoch.
+    /// Epoch of the stream.
     pub epoch: Epoch,
-    /// Its first sequence number.
+    /// First sequence number of the epoch.
     pub first: u64,
-    /// One more than its last.
+    /// One more than the last sequence number.
     pub next: u64,
-    /// Whether the writer ended it itself, with nothing left unsynced.
+    /// Whether the writer ended it itself, with all records synced.
     pub clean: bool,
     /// The boot in which it was written.
     pub boot: u64,
-    /// Wall time of the last sync that succeeded, if known: readings after it may be lost.
+    /// Wall time of the last sync that succeeded, if known: later samples may be lost.
     pub last_durable: Option<UnixMicros>,
 }
 
-/// One boot's uptime tied to wall time, learnt when a clock was at hand. It dates the records of that
-/// boot whose times count from it; no other boot's clock ever does.
+/// The wall time of one moment of a boot. It dates the records of that boot whose times count from it; the
+/// clock of another boot never does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimeBase<const N: usize = MAX_DEVICE_ID_BYTES> {
-    /// Whose boot: the maker of the record, or a node of it.
+    /// Device that booted: the maker of the record, or a node of it.
     pub origin: DeviceId<N>,
-    /// The boot.
+    /// Id of the boot.
     pub boot: u64,
-    /// Microseconds since that boot at the moment in question.
+    /// Uptime of the moment in microseconds.
     pub uptime_us: u64,
-    /// The wall time of that moment.
+    /// Wall time of the moment.
     pub wall: UnixMicros,
-    /// Most it may be wrong by, in milliseconds; `None`: the clock was not synchronised.
+    /// Largest error of that wall time in milliseconds; `None`: the clock was not synchronised.
     pub error_ms: Option<u32>,
 }
 
-/// Up: how the sender is doing. Unpromised, not stored in the lake.
+/// Up: health of the sender. It may be lost, and the lake does not store it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stat<const N: usize = MAX_DEVICE_ID_BYTES> {
-    /// The sender.
+    /// Device that sends it.
     pub origin: DeviceId<N>,
-    /// Version of its program.
+    /// Version of its program, at most 32 bytes.
     pub program: heapless::String<32>,
-    /// Its boot.
+    /// Id of its boot.
     pub boot: u64,
     /// Milliseconds since that boot.
     pub uptime_ms: u64,

@@ -1,30 +1,30 @@
 //! Parts of inputs that could not be read: the payload of a Refused frame.
 //!
-//! A source reads what its format allows and names the rest here, so that it reaches the lake's
-//! quarantine with its place, its cause and its bytes. One record holds parts of one source; each
-//! part counts as one sample.
+//! A source reads the good parts of an input. A refused part travels in such a record to the lake's
+//! quarantine, with its place, its cause and its bytes. One record holds parts of one source; each part
+//! counts as one sample.
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 1 | version: 1 |
 //! | varint, n | name of the source, at most [`MAX_SOURCE_BYTES`] |
 //! | varint | parts, 1 to [`MAX_PARTS`] |
-//! | 8 | time of the first part, microseconds, little-endian: wall or uptime, as its epoch's base says |
+//! | 8 | time of the first part, microseconds, little-endian: wall or uptime, by its epoch's base |
 //! | per part | time after the first, microseconds, zigzag varint · place, cause, bytes: each varint, n |
 //!
-//! Place and cause are text in words, at most [`MAX_WORDS_BYTES`] each. The bytes are the beginning of
-//! what was refused, at most [`MAX_BYTES`].
+//! Place and cause are text in words, at most [`MAX_WORDS_BYTES`] each. The bytes are the beginning of the
+//! refused part, at most [`MAX_BYTES`].
 
 use crate::varint::{self, NoRoom};
 
 const VERSION: u8 = 1;
-/// Longest name of a source.
+/// Longest name of a source: that of a gap's part ([`crate::message::PartName`]).
 pub const MAX_SOURCE_BYTES: usize = 64;
 /// Most parts of one record: bounds the rows that one record becomes.
 pub const MAX_PARTS: usize = 256;
 /// Longest place and longest cause: a sentence each.
 pub const MAX_WORDS_BYTES: usize = 255;
-/// Most bytes kept of a refused input: enough to see what it was.
+/// Most bytes kept of a refused part: enough to recognise it.
 pub const MAX_BYTES: usize = 1024;
 /// Most bytes of one part within a record.
 pub const MAX_PART_BYTES: usize = 10 + 3 * 2 + 2 * MAX_WORDS_BYTES + MAX_BYTES;
@@ -38,7 +38,7 @@ pub struct Part<'a> {
     pub place: &'a str,
     /// Why it was refused, in words.
     pub cause: &'a str,
-    /// How it begins.
+    /// Its first bytes.
     pub bytes: &'a [u8],
 }
 
@@ -74,10 +74,10 @@ pub fn encode(source: &str, parts: &[Part<'_>], out: &mut [u8]) -> Result<usize,
         return Err(NoRoom);
     }
     let mut at = 0;
-    put(out, &mut at, &[VERSION])?;
+    varint::put_bytes(out, &mut at, &[VERSION])?;
     put_counted(out, &mut at, source.as_bytes())?;
     varint::put(out, &mut at, parts.len() as u64)?;
-    put(out, &mut at, &first.at_us.to_le_bytes())?;
+    varint::put_bytes(out, &mut at, &first.at_us.to_le_bytes())?;
     for part in parts {
         let part = part.cut();
         let after = part.at_us.wrapping_sub(first.at_us);
@@ -92,7 +92,7 @@ pub fn encode(source: &str, parts: &[Part<'_>], out: &mut [u8]) -> Result<usize,
 /// A record as bytes.
 ///
 /// # Errors
-/// As [`encode`], save for the length of `out`.
+/// As [`encode`], except for the length of `out`.
 #[cfg(feature = "alloc")]
 pub fn to_vec(source: &str, parts: &[Part<'_>]) -> Result<alloc::vec::Vec<u8>, NoRoom> {
     let most = 1 + 1 + MAX_SOURCE_BYTES + 2 + 8 + parts.len().min(MAX_PARTS) * MAX_PART_BYTES;
@@ -118,7 +118,7 @@ impl<'a> Refused<'a> {
     #[must_use]
     pub fn decode(payload: &'a [u8]) -> Option<Self> {
         let mut at = 0;
-        if take(payload, &mut at, 1)? != [VERSION] {
+        if varint::take(payload, &mut at, 1)? != [VERSION] {
             return None;
         }
         let source = take_text(payload, &mut at, MAX_SOURCE_BYTES)?;
@@ -126,7 +126,7 @@ impl<'a> Refused<'a> {
         if count == 0 || count > MAX_PARTS {
             return None;
         }
-        let first_us = i64::from_le_bytes(take(payload, &mut at, 8)?.try_into().ok()?);
+        let first_us = i64::from_le_bytes(varint::take(payload, &mut at, 8)?.try_into().ok()?);
         let body = &payload[at..];
         let mut at = 0;
         for _ in 0..count {
@@ -161,7 +161,7 @@ fn part_of<'a>(bytes: &'a [u8], at: &mut usize, first_us: i64) -> Option<Part<'a
     let place = take_text(bytes, at, MAX_WORDS_BYTES)?;
     let cause = take_text(bytes, at, MAX_WORDS_BYTES)?;
     let len = usize::try_from(varint::get(bytes, at)?).ok()?;
-    let bytes = take(bytes, at, Some(len).filter(|len| *len <= MAX_BYTES)?)?;
+    let bytes = varint::take(bytes, at, Some(len).filter(|len| *len <= MAX_BYTES)?)?;
     Some(Part {
         at_us: first_us.wrapping_add(after),
         place,
@@ -170,28 +170,14 @@ fn part_of<'a>(bytes: &'a [u8], at: &mut usize, first_us: i64) -> Option<Part<'a
     })
 }
 
-fn put(out: &mut [u8], at: &mut usize, bytes: &[u8]) -> Result<(), NoRoom> {
-    let end = *at + bytes.len();
-    out.get_mut(*at..end).ok_or(NoRoom)?.copy_from_slice(bytes);
-    *at = end;
-    Ok(())
-}
-
 fn put_counted(out: &mut [u8], at: &mut usize, bytes: &[u8]) -> Result<(), NoRoom> {
     varint::put(out, at, bytes.len() as u64)?;
-    put(out, at, bytes)
-}
-
-fn take<'a>(bytes: &'a [u8], at: &mut usize, len: usize) -> Option<&'a [u8]> {
-    let end = at.checked_add(len)?;
-    let taken = bytes.get(*at..end)?;
-    *at = end;
-    Some(taken)
+    varint::put_bytes(out, at, bytes)
 }
 
 fn take_text<'a>(bytes: &'a [u8], at: &mut usize, most: usize) -> Option<&'a str> {
     let len = usize::try_from(varint::get(bytes, at)?).ok()?;
-    let bytes = take(bytes, at, Some(len).filter(|len| *len <= most)?)?;
+    let bytes = varint::take(bytes, at, Some(len).filter(|len| *len <= most)?)?;
     core::str::from_utf8(bytes).ok()
 }
 

@@ -1,4 +1,4 @@
-//! Deliberate bugs, so that the seeded world can prove that it would notice them.
+//! Deliberate bugs, with which the seeded world proves that it notices them.
 //!
 //! Without the `sabotage` feature [`is`] is a constant `false` and costs nothing; no shipped
 //! program turns the feature on.
@@ -13,7 +13,7 @@ pub enum Bug {
     PublishBeforeSync,
     /// A restarted writer goes on with the epoch of the one before it.
     EpochNotRenewed,
-    /// The gap that names evicted records is appended after their segment was reused.
+    /// The gap of evicted records is appended after their segment was reused.
     GapAfterReuse,
     /// A repeat is acknowledged although its original is not synced.
     AckUnsyncedRepeat,
@@ -23,7 +23,7 @@ pub enum Bug {
     RowLostInBatch,
     /// The agent releases records that are received but not committed.
     ReleaseBeforeAck,
-    /// A gateway's Hello for its node counts as the node's own, and what it does not list as gone.
+    /// A gateway's Hello for its node counts as the node's own, and abandons epochs that it does not list.
     ForeignEpochAbandoned,
     /// Records of an earlier boot are dated by the clock of the present one.
     EarlierBootDatedByPresent,

@@ -1,6 +1,6 @@
-//! What a sensor says: one typed value, and a value that owns its text.
+//! Values of samples: one typed value, and a value that owns its text.
 
-/// One reading, borrowed.
+/// The value of one sample, borrowed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value<'a> {
     /// On or off.
@@ -30,7 +30,7 @@ impl Value<'_> {
     }
 }
 
-/// One reading that owns its text.
+/// The value of one sample, which owns its text.
 #[cfg(feature = "alloc")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum OwnedValue {

@@ -15,28 +15,28 @@
 //! (varint) and its bytes, which need not be UTF-8. Compression is the caller's: a microcontroller
 //! forwards lines without it.
 //!
-//! A dictionary is what zstd trains from lines of many devices. It is numbered as a schema is, and asked
-//! for as one. Since it is large and the same for a whole fleet, its sender says only its SHA-256 at first
-//! ([`refer`]): one device of the fleet sends it, when it is asked. Its bytes begin with zstd's own magic,
-//! which no schema of columns does.
+//! A dictionary is trained by zstd from lines of many devices. It is numbered and requested as a schema is.
+//! It is large and the same for a whole fleet, so a sender sends only its SHA-256 at first ([`refer`]), and
+//! one device of the fleet sends it on request. Its bytes begin with zstd's own magic, as no schema of
+//! columns does.
 
 use crate::varint::{self, NoRoom};
 
 /// Version of a payload that is complete in itself.
 const PLAIN: u8 = 1;
-/// Version of a payload that names a dictionary.
+/// Version of a payload that needs a dictionary.
 const WITH_DICTIONARY: u8 = 2;
-/// What the bytes of a dictionary begin with (RFC 8878, section 5).
+/// First bytes of a dictionary (RFC 8878, section 5).
 const DICTIONARY_MAGIC: [u8; 4] = [0x37, 0xa4, 0x30, 0xec];
-/// What a dictionary's SHA-256 stands behind in place of the dictionary.
+/// First byte of a reference, before the dictionary's SHA-256.
 const REFERENCE: u8 = 0xff;
 /// Bytes of a reference.
 pub const REFERENCE_BYTES: usize = 33;
-/// Bytes that the time and length of a line take at most.
+/// Most bytes of a line's time and length: two LEB128 integers of 64 bits.
 pub const MAX_LINE_OVERHEAD_BYTES: usize = 20;
 /// Most bytes of a dictionary: it stands in every segment of a spool and in each snapshot of a journal.
 pub const MAX_DICTIONARY_BYTES: usize = 32 * 1024;
-/// Longest name of a log.
+/// Longest name of a log in bytes: as long as any text of a schema.
 pub const MAX_NAME_BYTES: usize = 255;
 /// Most bytes of a body before compression: bounds what a decoder allocates.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
@@ -49,7 +49,7 @@ pub fn is_dictionary(bytes: &[u8]) -> bool {
     bytes.starts_with(&DICTIONARY_MAGIC) && bytes.len() <= MAX_DICTIONARY_BYTES
 }
 
-/// What is sent as a schema in place of the dictionary with this SHA-256.
+/// The bytes that are sent as a schema in place of the dictionary with this SHA-256.
 #[must_use]
 pub fn refer(sha256: &[u8; 32]) -> [u8; REFERENCE_BYTES] {
     let mut reference = [REFERENCE; REFERENCE_BYTES];
@@ -57,7 +57,7 @@ pub fn refer(sha256: &[u8; 32]) -> [u8; REFERENCE_BYTES] {
     reference
 }
 
-/// The SHA-256 of the dictionary that bytes that came as a schema stand for.
+/// The SHA-256 in a reference that came as a schema; `None` if the bytes are no reference.
 #[must_use]
 pub fn referred(bytes: &[u8]) -> Option<&[u8; 32]> {
     match bytes.split_first()? {
@@ -66,7 +66,7 @@ pub fn referred(bytes: &[u8]) -> Option<&[u8; 32]> {
     }
 }
 
-/// What a Text payload says about itself: all that forwarding and eviction need.
+/// The header of a Text payload: enough for forwarding and eviction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextHeader<'a> {
     /// Number of the dictionary that the body was compressed with.
@@ -162,7 +162,7 @@ pub struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// Over the decompressed `body` of a payload whose header says `first_time_us`.
+    /// Over the decompressed `body` of a payload with this `first_time_us`.
     #[must_use]
     pub const fn new(body: &'a [u8], first_time_us: i64) -> Self {
         Self {
@@ -299,5 +299,37 @@ mod tests {
         let mut cut = Lines::new(&[0, 9, b'x'], 0);
         assert_eq!(cut.next(), None);
         assert!(!cut.is_done());
+    }
+
+    #[test]
+    fn names_and_bodies_up_to_their_bounds_are_read_and_longer_ones_refused() {
+        let name = "n".repeat(MAX_NAME_BYTES + 1);
+        let read = |name_bytes: usize, body_bytes| {
+            let header = TextHeader {
+                dictionary: None,
+                lines: 1,
+                first_time_us: i64::MIN,
+                last_time_us: i64::MAX,
+                name: &name[..name_bytes],
+                body_bytes,
+            };
+            let mut out = [0; MAX_HEADER_BYTES + 1];
+            let len = header.write(&mut out).unwrap();
+            TextHeader::read(&out[..len]).map(|(read, _)| read == header)
+        };
+        assert_eq!(read(MAX_NAME_BYTES, MAX_BODY_BYTES), Some(true));
+        assert_eq!(read(MAX_NAME_BYTES + 1, 0), None);
+        assert_eq!(read(0, MAX_BODY_BYTES + 1), None);
+    }
+
+    #[test]
+    fn a_line_takes_its_bytes_and_no_more_than_the_overhead() {
+        let line = std::vec![b'x'; MAX_BODY_BYTES];
+        let mut out = std::vec![0; line.len() + MAX_LINE_OVERHEAD_BYTES];
+        // The farthest time there is.
+        let len = write_line(i64::MIN, 0, &line, &mut out).unwrap();
+        assert_eq!(len, line.len() + 10 + 3);
+        let longest = varint::len(u64::MAX);
+        assert_eq!(MAX_LINE_OVERHEAD_BYTES, 2 * longest);
     }
 }

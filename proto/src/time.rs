@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Monotonic milliseconds since some start of the process; decides time-outs, never dates data.
+/// Monotonic milliseconds since some start. They decide time-outs and never date data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Millis(pub u64);
 
@@ -29,13 +29,13 @@ pub struct UnixMicros(pub i64);
 /// Both clocks, read together by the shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
-    /// Decides.
+    /// For time-outs.
     pub mono: Millis,
-    /// Dates.
+    /// For dating data.
     pub wall: UnixMicros,
 }
 
-/// Where the times of an epoch's records count from. All records of an epoch share one.
+/// Zero of the times of an epoch's records. All records of an epoch share one base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Base {
     /// The Unix epoch, by the writer's wall clock.

@@ -11,8 +11,8 @@
 //! An id has one spelling: an escape of a byte that needs none, or in lower case, is refused. The shard is
 //! that of the id itself.
 //!
-//! The shard lets one subscriber take a share of the fleet. A reader accepts any shard of the 64,
-//! because who publishes is judged by the device alone.
+//! The shard lets one subscriber take a share of the fleet. A reader accepts any shard of the 64: the
+//! right to publish depends on the device alone.
 
 use core::fmt::{self, Write as _};
 
@@ -27,7 +27,7 @@ pub const MAX_TOPIC_BYTES: usize = 5 + 3 + 3 * MAX_DEVICE_ID_BYTES + 5;
 /// A topic as text.
 pub type TopicText = heapless::String<MAX_TOPIC_BYTES>;
 
-/// Which way a publish goes.
+/// Direction of a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// From the device to the collector.
@@ -41,9 +41,9 @@ pub enum Direction {
 pub struct Topic {
     /// Below [`SHARDS`].
     pub shard: u8,
-    /// The device that publishes or listens; a gateway's own id for what it forwards.
+    /// The device that publishes or listens; a gateway's own id for forwarded bundles.
     pub device: DeviceId,
-    /// Which way.
+    /// From or to the device.
     pub direction: Direction,
 }
 
@@ -89,7 +89,7 @@ impl Topic {
     /// Reads a topic; allocates nothing and reads at most [`MAX_TOPIC_BYTES`].
     ///
     /// # Errors
-    /// [`TopicError`] names the first part that is wrong.
+    /// [`TopicError`] of the first part that is wrong.
     pub fn parse(text: &str) -> Result<Self, TopicError> {
         let rest = text.strip_prefix("hw/").ok_or(TopicError::Foreign)?;
         let rest = rest.strip_prefix("1/").ok_or(TopicError::Version)?;

@@ -1,11 +1,11 @@
-//! LEB128 integers and zigzag: the integers of every header.
+//! LEB128 integers and zigzag: the integers of every header, and runs of bytes between them.
 
-/// The output has no room, or the caller's buffer is too short.
+/// The output is too short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no room left in the output")]
 pub struct NoRoom;
 
-/// Most bytes a 64-bit varint takes.
+/// Most bytes of a 64-bit varint.
 pub const MAX_VARINT_BYTES: usize = 10;
 
 /// Appends `value` at `*at`.
@@ -59,6 +59,25 @@ pub fn get(bytes: &[u8], at: &mut usize) -> Option<u64> {
     }
 }
 
+/// Copies `bytes` to `*at`.
+///
+/// # Errors
+/// [`NoRoom`] if `out` ends first; `*at` is then unchanged.
+pub(crate) fn put_bytes(out: &mut [u8], at: &mut usize, bytes: &[u8]) -> Result<(), NoRoom> {
+    let end = *at + bytes.len();
+    out.get_mut(*at..end).ok_or(NoRoom)?.copy_from_slice(bytes);
+    *at = end;
+    Ok(())
+}
+
+/// The `len` bytes at `*at`; `None` if there are fewer.
+pub(crate) fn take<'a>(bytes: &'a [u8], at: &mut usize, len: usize) -> Option<&'a [u8]> {
+    let end = at.checked_add(len)?;
+    let taken = bytes.get(*at..end)?;
+    *at = end;
+    Some(taken)
+}
+
 /// Bytes that [`put`] takes for `value`.
 #[must_use]
 pub const fn len(value: u64) -> usize {
@@ -85,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_width_comes_back_and_takes_the_length_foretold() {
+    fn every_width_comes_back_and_takes_the_predicted_length() {
         for shift in 0..64 {
             for value in [1u64 << shift, (1u64 << shift) - 1, u64::MAX >> shift] {
                 let mut out = [0u8; MAX_VARINT_BYTES];

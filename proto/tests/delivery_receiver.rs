@@ -3,7 +3,7 @@
 #![expect(clippy::cast_possible_truncation, reason = "numbers below 110")]
 
 use headwater_proto::delivery::epoch::End;
-use headwater_proto::delivery::receiver::{Namer, Receiver, Verdict};
+use headwater_proto::delivery::receiver::{MAX_HOLES, MAX_RANGES, Namer, Receiver, Verdict};
 use headwater_proto::delivery::snapshot::MAX_SNAPSHOT_BYTES;
 use headwater_proto::ids::{Epoch, Lane, SeqRange};
 use headwater_proto::message::{AckRange, MAX_ACK_RANGES, Mark, RejectReason};
@@ -60,11 +60,13 @@ fn a_repeat_is_told_from_a_conflict_by_the_newest_checksum() {
 
 #[test]
 fn a_65th_hole_is_refused_until_older_ones_are_filled() {
-    let mut receiver = with_data((0..65).map(|k| 2 * k));
+    let ranges = MAX_RANGES as u64;
+    let mut receiver = with_data((0..ranges).map(|k| 2 * k));
+    assert_eq!(receiver.unaccounted().count(), MAX_HOLES);
     let refused = Verdict::Refuse(RejectReason::TooManyHoles);
-    assert_eq!(receiver.offer(130, 0), refused);
+    assert_eq!(receiver.offer(2 * ranges, 0), refused);
     assert_eq!(receiver.offer(1, 0), Verdict::Store);
-    assert_eq!(receiver.offer(130, 0), Verdict::Store);
+    assert_eq!(receiver.offer(2 * ranges, 0), Verdict::Store);
 }
 
 #[test]

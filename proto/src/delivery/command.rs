@@ -1,4 +1,4 @@
-//! What a sender is told, and what it commands: the values at its border.
+//! Inputs and commands of a sender.
 
 use crate::delivery::rto::RtoLimits;
 use crate::ids::{Epoch, Lane, MAX_DEVICE_ID_BYTES, SeqRange};
@@ -8,17 +8,17 @@ use crate::time::Base;
 /// Times and sizes of a sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SenderLimits {
-    /// How long the first Hello waits for its Welcome; each further one waits twice as long.
+    /// How long the first Hello waits for its Welcome, in ms; each further one waits twice as long.
     pub welcome_wait_ms: u64,
-    /// Longest such wait.
+    /// Longest such wait, in ms.
     pub welcome_wait_max_ms: u64,
-    /// How often to ask by Hello while the credit is 0.
+    /// Interval of Hellos while the credit is 0, in ms.
     pub probe_ms: u64,
-    /// How long to bear silence while something is not committed, before asking by Hello.
+    /// Longest silence while a record is not committed, in ms; a Hello ends it.
     pub quiet_ms: u64,
-    /// Pause after a reject that is not final.
+    /// Pause after a reject that is not final, in ms.
     pub pause_ms: u64,
-    /// Largest bundle this side makes.
+    /// Largest bundle of this side, in bytes.
     pub max_bundle: u32,
     /// The resend time-out.
     pub rto: RtoLimits,
@@ -37,45 +37,45 @@ impl SenderLimits {
     };
 }
 
-/// Names one record of the same origin.
+/// Identifies one record of the same origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordRef {
-    /// Its lane.
+    /// Lane of the stream.
     pub lane: Lane,
-    /// Its epoch.
+    /// Epoch of the stream.
     pub epoch: Epoch,
-    /// Its number.
+    /// Sequence number of the record.
     pub seq: u64,
 }
 
 /// An epoch as the shell's disk holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldEpoch {
-    /// Its lane.
+    /// Lane of the stream.
     pub lane: Lane,
-    /// The epoch.
+    /// Epoch of the stream.
     pub epoch: Epoch,
     /// Lowest number on the disk.
     pub first: u64,
     /// One more than the highest durable number.
     pub next: u64,
-    /// It lives in RAM.
+    /// Its records live in RAM.
     pub ram: bool,
-    /// Its writer's life is over.
+    /// Its writer has ended.
     pub ended: bool,
     /// The boot in which it was written; 0 if that is no longer known.
     pub boot: u64,
     /// Where the times of its records count from.
     pub base: Base,
-    /// The record that names its end, if that stands in another epoch: it must be committed before
-    /// this epoch leaves the Hello, or the collector would take it for abandoned.
+    /// The record of its end, if that stands in another epoch. It must be committed before this epoch
+    /// leaves the Hello, or the collector would abandon the epoch.
     pub end_named_in: Option<RecordRef>,
     /// The record of another epoch that dates its times, where those count from a boot that is over:
     /// nothing of this epoch goes out before that is received, or the collector could not date it.
     pub dated_by: Option<RecordRef>,
 }
 
-/// What happened.
+/// An event for a sender.
 #[derive(Debug, Clone, Copy)]
 pub enum Input<'a, const N: usize = MAX_DEVICE_ID_BYTES> {
     /// Connected and subscribed: messages can pass both ways.
@@ -92,7 +92,7 @@ pub enum Input<'a, const N: usize = MAX_DEVICE_ID_BYTES> {
     Tick,
 }
 
-/// What the shell must do next.
+/// A task for the shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// Publish the page that [`super::Sender::hello`] gives for this number.
@@ -105,59 +105,59 @@ pub enum Command {
     /// not readable, answer [`super::Sender::absent`]; if the first alone is larger than `max_bytes`,
     /// [`super::Sender::held_back`]. The command comes again until it is answered.
     Publish {
-        /// The lane.
+        /// Lane of the stream.
         lane: Lane,
-        /// The epoch.
+        /// Epoch of the stream.
         epoch: Epoch,
-        /// The first record.
+        /// First record of the bundle.
         first: u64,
-        /// Not this one any more.
+        /// First record beyond the range.
         limit: u64,
-        /// Size of the publish.
+        /// Most bytes of the publish.
         max_bytes: u32,
     },
     /// All records below `through` may be forgotten.
     Release {
-        /// The lane.
+        /// Lane of the stream.
         lane: Lane,
-        /// The epoch.
+        /// Epoch of the stream.
         epoch: Epoch,
-        /// Not this one any more.
+        /// First record that stays.
         through: u64,
     },
-    /// The collector will never take these: keep a dead-letter copy and name a gap, in one group.
+    /// The collector refused these for good: keep a dead-letter copy and record a gap, in one group.
     /// They are not sent again.
     Refused {
-        /// The lane.
+        /// Lane of the stream.
         lane: Lane,
-        /// The epoch.
+        /// Epoch of the stream.
         epoch: Epoch,
-        /// The records.
+        /// Refused records.
         range: SeqRange,
-        /// Why.
+        /// Cause, as the receiver stated it.
         reason: RejectReason,
     },
 }
 
-/// A message or report that was refused; the sender is as it was, save for what was right in it.
+/// A message or report that was refused. Its valid parts count; otherwise the sender is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryError {
-    /// A mark speaks of records that were never stored.
+    /// A mark covers records that were never stored.
     #[error("the mark of {lane:?} {epoch} reaches {acked}, but only {stored} are stored")]
     AckFromTheFuture {
-        /// The lane.
+        /// Lane of the stream.
         lane: Lane,
-        /// The epoch.
+        /// Epoch of the stream.
         epoch: Epoch,
-        /// What the mark says.
+        /// End of the mark.
         acked: u64,
-        /// What there is.
+        /// End of the stored records.
         stored: u64,
     },
     /// The message is for another origin.
     #[error("the message is for another origin")]
     Foreign,
-    /// An Ack of a journal that no Welcome named.
+    /// An Ack of another journal than the last Welcome's.
     #[error("the ack is of another journal")]
     OtherJournal,
     /// A Welcome that answers no running Hello.
@@ -166,20 +166,20 @@ pub enum DeliveryError {
     /// A protocol version this build does not speak.
     #[error("protocol version {0} is unknown here")]
     Version(u8),
-    /// A stream that this sender does not hold. For a mark that is harmless.
+    /// A stream that this sender does not hold. A mark of it is harmless.
     #[error("the stream {lane:?} {epoch} is not held")]
     Unknown {
-        /// The lane.
+        /// Lane of the stream.
         lane: Lane,
-        /// The epoch.
+        /// Epoch of the stream.
         epoch: Epoch,
     },
     /// More holes than the sender keeps apart.
     #[error("the stream {lane:?} {epoch} has too many holes")]
     TooManyHoles {
-        /// The lane.
+        /// Lane of the stream.
         lane: Lane,
-        /// The epoch.
+        /// Epoch of the stream.
         epoch: Epoch,
     },
     /// More epochs than the sender keeps.
@@ -188,25 +188,25 @@ pub enum DeliveryError {
     /// An epoch that is held already, or a stored mark that falls.
     #[error("the epoch {epoch} cannot go from {from} to {to}")]
     Backwards {
-        /// The epoch.
+        /// Epoch of the stream.
         epoch: Epoch,
-        /// What there is.
+        /// The mark that is held.
         from: u64,
-        /// What was said.
+        /// The mark that was given.
         to: u64,
     },
 }
 
-/// What only the shell knows when a Hello goes out.
+/// Facts of a Hello that only the shell knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HelloFacts {
-    /// The boot.
+    /// Id of the boot.
     pub boot: u64,
-    /// Milliseconds since it.
+    /// Milliseconds since that boot.
     pub uptime_ms: u64,
     /// The wall clock, if known.
     pub wall: Option<WallClock>,
-    /// Largest down publish this side takes.
+    /// Largest down publish that this side reads, in bytes.
     pub max_down_bytes: u32,
 }
 

@@ -1,13 +1,13 @@
-//! How an epoch ended, from all that say so; and the arithmetic that the audit shares.
+//! How an epoch ended, merged from all records of its end; and the arithmetic that the audit shares.
 //!
-//! Several records may end one epoch: its writer's own, the one its successor found missing, the
-//! collector's when the epoch was abandoned. They merge, in any order, to one end:
+//! Several records may end one epoch: its writer's own, its successor's, the collector's when the epoch was
+//! abandoned. They merge, in any order, to one end:
 //!
 //! | field | merged |
 //! |---|---|
 //! | first | the lowest |
 //! | next | the highest, and at least one more than the highest record received |
-//! | clean | only if all say so, and nothing was received beyond what a clean end names |
+//! | clean | only if all records are, and none was received beyond a clean end |
 
 use crate::ids::SeqRange;
 use crate::message::EpochEnd;
@@ -19,12 +19,12 @@ pub struct End {
     pub first: u64,
     /// One more than its last.
     pub next: u64,
-    /// Whether every record of its end says that it was clean.
+    /// Whether every record of its end states a clean one.
     pub clean: bool,
 }
 
 impl End {
-    /// The end that one record states.
+    /// The end in one record.
     #[must_use]
     pub const fn of(record: &EpochEnd) -> Self {
         Self {
@@ -34,7 +34,7 @@ impl End {
         }
     }
 
-    /// Merges what two records state. Commutative, associative, idempotent.
+    /// Merges the ends in two records. Commutative, associative, idempotent.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl End {
         }
     }
 
-    /// Merges in what was received: `received_next` is one more than the highest number.
+    /// Merges in the received records: `received_next` is one more than the highest number.
     #[must_use]
     pub fn with_received(self, received_next: u64) -> Self {
         Self {
@@ -61,16 +61,16 @@ impl End {
     }
 }
 
-/// What the audit knows of one epoch, counted in sequence numbers.
+/// The audit's view of one epoch, counted in sequence numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Expected numbers, or received plus named ones while the epoch is open.
+    /// Expected numbers; while the epoch is open, those received or in gaps.
     pub expected: u64,
-    /// Numbers all of whose rows are there (or quarantined).
+    /// Numbers of which all rows are in the lake or in quarantine.
     pub present: u64,
-    /// Numbers that are not there and lie in a gap.
+    /// Missing numbers that lie in a gap.
     pub in_gaps: u64,
-    /// Numbers that lie in a gap and came after all.
+    /// Numbers that lie in a gap, and came later.
     pub filled: u64,
     /// Identities with several copies of the same values.
     pub repeated: u64,
@@ -80,20 +80,20 @@ pub struct Counts {
     pub open: bool,
 }
 
-/// The audit's word on one stream; the last three fail an audit.
+/// The audit's verdict on one stream; the last three fail an audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
-    /// Everything expected is there.
+    /// Every expected number is present.
     Complete,
-    /// What is missing is named in gaps.
+    /// Every missing number lies in a gap.
     Explained,
-    /// The epoch is open and something below its highest number is still on its way.
+    /// The epoch is open, and a number below its highest one is still missing.
     Pending,
-    /// Something expected is neither there nor named.
+    /// A number is missing, and lies in no gap.
     Unexplained,
-    /// Something is there twice.
+    /// A number is present twice.
     Repeated,
-    /// Two different things claim one identity.
+    /// Two different records have one identity.
     Conflicting,
 }
 
@@ -119,7 +119,7 @@ impl Verdict {
 }
 
 impl Counts {
-    /// The worst thing that holds.
+    /// The worst verdict that holds.
     #[must_use]
     pub const fn verdict(&self) -> Verdict {
         let accounted = self.present.saturating_add(self.in_gaps);
@@ -163,20 +163,20 @@ mod tests {
 
     #[test]
     fn an_epoch_that_forgot_records_it_had_sent_ends_after_them_and_not_clean() {
-        let told = End {
+        let stated = End {
             first: 0,
             next: 8,
             clean: true,
         };
         assert_eq!(
-            told.with_received(11),
+            stated.with_received(11),
             End {
                 first: 0,
                 next: 11,
                 clean: false
             }
         );
-        assert_eq!(told.with_received(8), told);
+        assert_eq!(stated.with_received(8), stated);
     }
 
     #[test]

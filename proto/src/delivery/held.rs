@@ -1,20 +1,21 @@
-//! One epoch that a sender holds: what is stored, received, committed, and may be sent next.
+//! One epoch that a sender holds: its stored, received and committed records, and those to send next.
 
 use crate::delivery::command::HeldEpoch;
 use crate::delivery::ranges::Ranges;
 use crate::ids::SeqRange;
 use crate::message::{HelloStream, Mark};
 
-/// Ranges kept beyond a mark: twice what one Ack tells, so that absent records find room.
+/// Most ranges kept beyond a mark: twice those of one Ack, so that absent records fit beside them.
 const MAX_RANGES: usize = 16;
-/// With more holes than this, what is oldest goes first: the receiver keeps only so many.
+/// Most holes with which live records go first; with more, the oldest do, because the receiver keeps only
+/// so many.
 const MAX_LIVE_HOLES: usize = 8;
 
 /// Invariant: `oldest <= released <= committed <= received <= next`.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
     pub(super) info: HeldEpoch,
-    /// All below it is gone from the disk, or may go: a Release was commanded.
+    /// All below it is gone from the disk, or a Release was commanded.
     pub(super) released: u64,
     /// All below it may be forgotten.
     pub(super) committed: u64,
@@ -28,7 +29,7 @@ pub(super) struct Held {
     pub(super) live_from: u64,
     /// One more than the highest number sent on this connection: below it, a send is a repeat.
     pub(super) sent_high: u64,
-    /// A Hello that the collector answered on this connection named it.
+    /// A Hello that the collector answered on this connection listed it.
     pub(super) greeted: bool,
     /// The receiver asked for the oldest first.
     pub(super) oldest_first: bool,
@@ -84,7 +85,7 @@ impl Held {
         self.live_from = u64::MAX;
     }
 
-    /// The journal is new: what it received is told by its marks alone.
+    /// The journal is new: its marks alone count.
     pub(super) fn forget_marks(&mut self) {
         self.received = self.released;
         self.committed = self.released;
@@ -92,18 +93,18 @@ impl Held {
         self.committed_ranges.clear();
     }
 
-    /// What a Welcome says of `received` counts even if it is less than was known: sending twice
-    /// costs a repeat, not sending costs the record.
+    /// Takes in `received` of a Welcome, even if it is lower than before: a record sent twice costs a
+    /// repeat, a record not sent is lost.
     pub(super) fn lower_received(&mut self, received: u64) {
         self.received = self.received.min(received).max(self.committed);
         self.settled.clear();
     }
 
-    /// Takes in a mark. `false` if it speaks of records that were never stored.
+    /// Takes in a mark; false if it covers records that were never stored.
     pub(super) fn apply(&mut self, mark: &Mark) -> bool {
         let end = mark.ranges.last().map_or(mark.received, |range| range.next);
-        // A writer whose disk lost what it had synced may have sent more than it remembers; its
-        // epoch has ended. What lives in this process cannot have been received from elsewhere.
+        // A writer whose disk lost synced records may have sent more than it remembers; its epoch has
+        // ended. An epoch of this process cannot have been received from elsewhere.
         if end > self.info.next && !self.info.ended {
             return false;
         }
@@ -112,7 +113,7 @@ impl Held {
         let mut committed = self.committed.max(clamp(mark.committed));
         for range in &mark.ranges {
             let part = SeqRange::new(range.first, clamp(range.next));
-            // Beyond the bound the rest stays unknown, and may be sent again.
+            // A range beyond the bound stays unknown, and may be sent again.
             let _ = self.settled.insert(part);
             if range.committed {
                 let _ = self.committed_ranges.insert(part);
@@ -124,8 +125,8 @@ impl Held {
         true
     }
 
-    /// Records that are not on the disk, or never will be taken: not to be sent. False where too
-    /// many ranges are settled already: older ones must be received first.
+    /// Takes out records that are not on the disk. False if too many ranges are settled already: older
+    /// records must be received first.
     pub(super) fn set_absent(&mut self, range: SeqRange) -> bool {
         let taken = if range.first <= self.released {
             self.released = self.released.max(range.next.min(self.info.next));
@@ -137,7 +138,7 @@ impl Held {
         taken
     }
 
-    /// Takes out of what is to be sent; at the head that needs no room.
+    /// Marks records as not to be sent; at the head that takes no range.
     fn pass(&mut self, range: SeqRange) -> bool {
         if range.first <= self.received {
             self.received = self.received.max(range.next.min(self.info.next));
@@ -146,8 +147,7 @@ impl Held {
         self.settled.insert(range).is_ok()
     }
 
-    /// The collector will never take `range`: not to be sent again. False as in
-    /// [`Self::set_absent`].
+    /// Takes out records that the collector refused for good. False as in [`Self::set_absent`].
     pub(super) fn settle(&mut self, range: SeqRange) -> bool {
         let taken = self.pass(range);
         self.tidy();
@@ -171,19 +171,19 @@ impl Held {
         self.settled.covers(SeqRange::new(from, range.next))
     }
 
-    /// Whether `range` may be forgotten, wherever it stands.
+    /// Whether `range` may be forgotten, also before older records.
     pub(super) fn is_committed(&self, range: SeqRange) -> bool {
         let from = range.first.max(self.committed);
         self.committed_ranges
             .covers(SeqRange::new(from, range.next))
     }
 
-    /// Everything may be forgotten, and nothing will be added.
+    /// Whether every record was released, and none will be added.
     pub(super) const fn is_finished(&self) -> bool {
         self.info.ended && self.released >= self.info.next
     }
 
-    /// Where the live part begins: what is newer goes before the backlog.
+    /// First live record: newer ones go before the backlog.
     pub(super) fn live_from(&self) -> u64 {
         if self.oldest_first || self.settled.len() > MAX_LIVE_HOLES {
             u64::MAX
@@ -217,5 +217,53 @@ impl Held {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Epoch, Lane};
+    use crate::time::Base;
+
+    fn held(next: u64) -> Held {
+        let mut held = Held::new(HeldEpoch {
+            lane: Lane::Normal,
+            epoch: Epoch::new(1),
+            first: 0,
+            next,
+            ram: false,
+            ended: false,
+            boot: 1,
+            base: Base::Wall,
+            end_named_in: None,
+        });
+        held.open();
+        held
+    }
+
+    /// Takes every second record out; returns at which it was refused.
+    fn take_out(held: &mut Held, count: u64) -> Option<u64> {
+        (1..=count).find(|k| !held.set_absent(SeqRange::new(2 * k, 2 * k + 1)))
+    }
+
+    #[test]
+    fn absent_records_are_kept_apart_up_to_their_bound() {
+        let mut held = held(100);
+        let most = MAX_RANGES as u64;
+        assert_eq!(take_out(&mut held, most + 1), Some(most + 1));
+        // A record at the head takes no range.
+        assert!(held.set_absent(SeqRange::new(0, 1)));
+        assert_eq!(held.received, 1);
+    }
+
+    #[test]
+    fn with_more_holes_than_live_records_may_leave_the_oldest_go_first() {
+        let mut held = held(100);
+        let most = MAX_LIVE_HOLES as u64;
+        assert_eq!(take_out(&mut held, most), None);
+        assert_eq!(held.live_from(), 100);
+        assert!(held.set_absent(SeqRange::new(90, 91)));
+        assert_eq!(held.live_from(), u64::MAX);
     }
 }

@@ -12,8 +12,8 @@ type Items<const N: usize> = heapless::Vec<SeqRange, N>;
 #[error("more holes than are kept apart")]
 pub struct TooManyRanges;
 
-/// At most `N` ranges, sorted, none empty, none touching the next. With the `alloc` feature they
-/// take memory as they come, without it `N` ranges stand inside the value.
+/// At most `N` ranges, sorted, none empty, none touching the next. With the `alloc` feature they take
+/// memory as they are added, without it the value holds `N` of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ranges<const N: usize> {
     items: Items<N>,
@@ -124,7 +124,7 @@ impl<const N: usize> Ranges<N> {
         if range.is_empty() {
             return Ok(());
         }
-        // Those that overlap or touch the new one are `from..to`; they melt into one.
+        // The ranges that overlap or touch the new one are `from..to`; they become one.
         let from = self.items.partition_point(|old| old.next < range.first);
         let to = self.items.partition_point(|old| old.first <= range.next);
         if from == to {

@@ -1,16 +1,16 @@
-//! One stream as its receiver knows it: what is stored, what is named as missing, what is committed.
+//! One stream as its receiver knows it: records that are stored, missing with a gap, and committed.
 //!
 //! Four sets of sequence numbers, each a few ranges:
 //!
 //! | set | holds | counts in the marks |
 //! |---|---|---|
 //! | data | records that were stored | yes |
-//! | gapped | numbers that a sender's gap names | yes |
-//! | named | numbers that the receiver itself named as missing | no |
-//! | committed | data and gapped that every required sink has | as `committed` |
+//! | sender's gaps | numbers that a gap of the sender covers | yes |
+//! | own gaps | numbers that a gap of the receiver covers | no |
+//! | committed | data and sender's gaps that every required sink has | as `committed` |
 //!
-//! What is stored is *tentative* until [`Receiver::synced`]; marks are computed from what is synced
-//! alone, and [`Receiver::rollback`] forgets a group that failed.
+//! A group of changes is *tentative* until [`Receiver::synced`]. Marks follow from synced state alone, and
+//! [`Receiver::rollback`] undoes a group that failed.
 
 use crate::delivery::epoch::End;
 use crate::delivery::ranges::{Ranges, TooManyRanges};
@@ -18,32 +18,33 @@ use crate::ids::{Epoch, Lane, SeqRange};
 use crate::message::{AckRange, MAX_ACK_RANGES, MAX_SEQ, Mark, RejectReason};
 use crate::sabotage::{self, Bug};
 
-/// Most holes that a stream may have before further records are refused.
+/// Most holes of a stream; a record that would make one more is refused. A sender keeps live records and
+/// backlog apart with few holes, and the sets stay within a few KiB.
 pub const MAX_HOLES: usize = 64;
-/// Ranges kept per set: one more than the holes between them.
+/// Most ranges per set: one more than the holes between them.
 pub const MAX_RANGES: usize = MAX_HOLES + 1;
 /// A set of this stream's numbers.
 pub type Set = Ranges<MAX_RANGES>;
 
-/// What to do with a record that arrived.
+/// The receiver's verdict on a record that arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// New: append it to the journal.
     Store,
-    /// It is there already. Not appended; its ack waits for the original's sync.
+    /// Stored already: do not append it; its ack waits for the original's sync.
     Repeat,
-    /// Its number is taken by other content: quarantine, counter, alarm.
+    /// Another record was stored under its number: quarantine, counter, alarm.
     Conflict,
-    /// Not taken.
+    /// Refused.
     Refuse(RejectReason),
 }
 
-/// Who says that records are missing.
+/// Whose gap covers records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Namer {
-    /// A gap record from the stream's side of the link.
+    /// The sender's, or that of a node behind it.
     Sender,
-    /// The receiver itself.
+    /// The receiver's own.
     Receiver,
 }
 
@@ -51,8 +52,8 @@ pub enum Namer {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct State {
     pub(super) data: Set,
-    pub(super) gapped: Set,
-    pub(super) named: Set,
+    pub(super) sender_gaps: Set,
+    pub(super) own_gaps: Set,
     pub(super) end: Option<End>,
     /// Number and checksum of the highest record stored.
     pub(super) newest: Option<(u64, u32)>,
@@ -114,55 +115,55 @@ impl Receiver {
         let range = SeqRange::new(range.first, range.next.min(MAX_SEQ));
         let state = self.touch();
         match namer {
-            Namer::Sender => state.insert_gapped(range),
-            Namer::Receiver => state.insert_named(range),
+            Namer::Sender => state.insert_sender_gap(range),
+            Namer::Receiver => state.insert_own_gap(range),
         }
     }
 
-    /// Takes out what was stored and can be read no more, in the running group: to the marks it was
-    /// never received, so that its sender offers it again.
+    /// Takes out stored records that cannot be read any more, in the running group. The marks then show
+    /// them as not received, and their sender offers them again.
     ///
     /// # Errors
-    /// [`TooManyRanges`] if that would leave more holes than are kept; nothing is changed then.
+    /// [`TooManyRanges`] if that would leave more holes than are kept; nothing changes then.
     pub fn forget(&mut self, range: SeqRange) -> Result<(), TooManyRanges> {
         let mut state = self.now.clone();
         state.data.remove(range)?;
-        state.gapped.remove(range)?;
+        state.sender_gaps.remove(range)?;
         state.newest = state.newest.filter(|(seq, _)| !range.contains(*seq));
         *self.touch() = state;
         Ok(())
     }
 
-    /// Takes in how the epoch ended, in the running group; merges with what was known.
+    /// Takes in an end of the epoch, in the running group; it merges with earlier ones.
     pub fn end(&mut self, end: End) {
         let state = self.touch();
         let merged = state.end.map_or(end, |known| known.merge(end));
         state.end = Some(merged.with_received(state.data.end()));
     }
 
-    /// The group is durable: marks may speak of it.
+    /// The group is durable: it counts in the marks.
     pub fn synced(&mut self) {
         self.synced = None;
     }
 
-    /// The group failed: all that it changed is forgotten.
+    /// The group failed: its changes are undone.
     pub fn rollback(&mut self) {
         if let Some(state) = self.synced.take() {
             self.now = state;
         }
     }
 
-    /// Whether something waits for [`Receiver::synced`] or [`Receiver::rollback`].
+    /// Whether a group waits for [`Receiver::synced`] or [`Receiver::rollback`].
     #[must_use]
     pub const fn is_tentative(&self) -> bool {
         self.synced.is_some()
     }
 
-    /// Every required sink has `range`: records, or numbers whose sender's gap is there.
+    /// Every required sink has `range`: its records, or the sender's gaps in their place.
     ///
-    /// Records commit in journal order, so the committed set never has more ranges than the data
-    /// set had; should it pass the bound after all, the highest range is forgotten and commits
-    /// again with [`Receiver::commit_all`].
+    /// Records commit in journal order, so the committed set has no more ranges than the data set had. If
+    /// it passes the bound nevertheless, its highest range is forgotten, and commits again with
+    /// [`Receiver::commit_all`].
     pub fn commit(&mut self, range: SeqRange) {
         while self.committed.insert(range).is_err() {
             if self.committed.end() <= range.first {
@@ -172,7 +173,7 @@ impl Receiver {
         }
     }
 
-    /// Every required sink has all that is synced; or custody ends at the journal.
+    /// Every required sink has all synced records, or custody ends at the journal.
     pub fn commit_all(&mut self) {
         let mut from = 0;
         while let Some(range) = self.durable().next_covered(from) {
@@ -181,8 +182,8 @@ impl Receiver {
         }
     }
 
-    /// The marks for a sender that holds this stream from `oldest` on: durable state only, and no
-    /// number that only the receiver named.
+    /// The marks for a sender that holds this stream from `oldest` on: durable state only, without the
+    /// receiver's own gaps.
     #[must_use]
     pub fn mark(&self, lane: Lane, epoch: Epoch, oldest: u64) -> Mark {
         let state = if sabotage::is(Bug::AckUnsyncedRepeat) {
@@ -225,27 +226,28 @@ impl Receiver {
         }
     }
 
-    /// What a sender that holds nothing below `oldest` can never send, and nobody named yet.
-    /// Name each in a gap ([`Receiver::cover`] by the receiver) in the same group.
+    /// Numbers below `oldest` that are neither stored nor in a gap: a sender that holds nothing below
+    /// `oldest` can never send them. Record a gap for each ([`Receiver::cover`] by the receiver) in the same
+    /// group.
     pub fn missing_below(&self, oldest: u64) -> impl Iterator<Item = SeqRange> + '_ {
         self.now.unaccounted(SeqRange::new(0, oldest.min(MAX_SEQ)))
     }
 
-    /// Numbers of the epoch that are neither stored nor named: below its end, or below the highest
-    /// number known while it has none.
+    /// Numbers of the epoch that are neither stored nor in a gap: below its end, or below the highest known
+    /// number while it has none.
     pub fn unaccounted(&self) -> impl Iterator<Item = SeqRange> + '_ {
         self.now.unaccounted(SeqRange::new(0, self.next()))
     }
 
-    /// Whether the epoch's end is known and all of its range is stored or named: it may then be
-    /// absent from a Hello.
+    /// Whether the epoch's end is known and all of its range is stored or in a gap: a Hello may then leave
+    /// it out.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.now.end.is_some() && self.unaccounted().next().is_none()
     }
 
-    /// Whether the epoch's end is known and everything it holds is committed, save what the
-    /// receiver named: its marks may be dropped some days later.
+    /// Whether the epoch's end is known and all of its records are committed, apart from the receiver's own
+    /// gaps: its marks may be dropped some days later.
     #[must_use]
     pub fn is_done(&self) -> bool {
         !self.is_tentative()
@@ -257,8 +259,8 @@ impl Receiver {
                 .all(|range| self.committed.covers(range))
     }
 
-    /// Closes an abandoned epoch at the highest number known. Call it after all of
-    /// [`Receiver::unaccounted`] was named; what the writer held beyond is named by time.
+    /// Closes an abandoned epoch at the highest known number. Call it after a gap was recorded for each of
+    /// [`Receiver::unaccounted`]; records that the writer held beyond are covered by a gap of time.
     pub fn abandon(&mut self) -> End {
         let next = self.next();
         self.end(End {
@@ -273,25 +275,25 @@ impl Receiver {
         })
     }
 
-    /// How the epoch ended, as far as is known.
+    /// The epoch's end, if it is known.
     #[must_use]
     pub const fn ended(&self) -> Option<End> {
         self.now.end
     }
 
-    /// One more than the highest number known: stored, named, or foretold by the end.
+    /// One more than the highest known number: of a record, a gap, or the end.
     #[must_use]
     pub fn next(&self) -> u64 {
         let state = &self.now;
         let known = state
             .data
             .end()
-            .max(state.gapped.end())
-            .max(state.named.end());
+            .max(state.sender_gaps.end())
+            .max(state.own_gaps.end());
         state.end.map_or(known, |end| end.next.max(known))
     }
 
-    /// All below it is stored or named, by whomever.
+    /// All below it is stored or in a gap of either side.
     #[must_use]
     pub fn received(&self) -> u64 {
         self.now
@@ -306,26 +308,25 @@ impl Receiver {
         &self.now.data
     }
 
-    /// What every required sink has.
+    /// Numbers that every required sink has.
     #[must_use]
     pub const fn committed(&self) -> &Set {
         &self.committed
     }
 
-    /// What is durable, stored or named by a sender's gap, and neither committed nor named by the
-    /// receiver.
+    /// Durable records and sender's gaps that are neither committed nor in a gap of the receiver.
     pub fn owed(&self) -> impl Iterator<Item = SeqRange> + '_ {
         let state = self.durable();
         let mut from = 0;
         core::iter::from_fn(move || {
             loop {
                 let stretch = state.next_covered(from)?;
-                let settled = self.committed.end_at(state.named.end_at(stretch.first));
+                let settled = self.committed.end_at(state.own_gaps.end_at(stretch.first));
                 if settled > stretch.first {
                     from = settled;
                     continue;
                 }
-                let ends = [&self.committed, &state.named]
+                let ends = [&self.committed, &state.own_gaps]
                     .into_iter()
                     .filter_map(|set| set.next_in(stretch.first))
                     .map(|range| range.first);
@@ -335,13 +336,13 @@ impl Receiver {
         })
     }
 
-    /// What the receiver durably named as missing and no sink has been told of.
+    /// Durable gaps of the receiver that no sink has.
     pub fn owed_names(&self) -> impl Iterator<Item = SeqRange> + '_ {
-        let named = &self.durable().named;
+        let own_gaps = &self.durable().own_gaps;
         let mut from = 0;
         core::iter::from_fn(move || {
             loop {
-                let range = named.next_in(from)?;
+                let range = own_gaps.next_in(from)?;
                 let hole = self.committed.next_out(range);
                 from = hole.map_or(range.next, |hole| hole.next);
                 if hole.is_some() {
@@ -351,24 +352,24 @@ impl Receiver {
         })
     }
 
-    /// Takes in what a lake already holds, before the first Welcome of a new journal.
+    /// Takes in records that a lake holds already, before the first Welcome of a new journal.
     ///
     /// # Errors
-    /// [`TooManyRanges`] if it has more holes than are kept; seed from the lowest on.
+    /// [`TooManyRanges`] if it has more holes than are kept; seed from the lowest number on.
     pub fn seed(&mut self, range: SeqRange) -> Result<(), TooManyRanges> {
         self.now.insert_data(range)?;
         self.commit(range);
         Ok(())
     }
 
-    /// Takes in numbers of which a lake holds a part: known, so that they are not taken again, and
-    /// still to be named, for the other part will not come.
+    /// Takes in numbers of which a lake holds a part. They count as stored, so that they are not stored
+    /// again, and need a gap, because their other part will not come.
     ///
     /// # Errors
     /// [`TooManyRanges`], as [`Receiver::seed`].
     pub fn seed_partial(&mut self, range: SeqRange) -> Result<(), TooManyRanges> {
         self.now.insert_data(range)?;
-        self.now.insert_named(range)
+        self.now.insert_own_gap(range)
     }
 
     const fn durable(&self) -> &State {
@@ -388,15 +389,15 @@ impl Receiver {
 }
 
 impl State {
-    /// Adds stored numbers. At the bound, the lowest hole that a sender's gap names is taken as
-    /// stored: a record for it that still comes is then taken for a repeat.
+    /// Adds stored numbers. At the bound, the lowest hole that a sender's gap covers counts as stored: a
+    /// record that fills it later is then a repeat.
     fn insert_data(&mut self, range: SeqRange) -> Result<(), TooManyRanges> {
         while self.data.insert(range).is_err() {
-            let named = self
+            let covered = self
                 .data
                 .holes(SeqRange::new(0, self.data.end()))
-                .find(|hole| self.gapped.covers(*hole));
-            let Some(hole) = named else {
+                .find(|hole| self.sender_gaps.covers(*hole));
+            let Some(hole) = covered else {
                 return Err(TooManyRanges);
             };
             self.data.insert(hole)?;
@@ -404,45 +405,47 @@ impl State {
         Ok(())
     }
 
-    /// Adds gapped numbers. At the bound, the numbers between two gaps are counted as gapped too
-    /// where all of them are stored, which changes nothing.
-    fn insert_gapped(&mut self, range: SeqRange) -> Result<(), TooManyRanges> {
-        while self.gapped.insert(range).is_err() {
+    /// Adds a sender's gap. At the bound, stored numbers between two gaps count as part of them, which
+    /// changes no mark.
+    fn insert_sender_gap(&mut self, range: SeqRange) -> Result<(), TooManyRanges> {
+        while self.sender_gaps.insert(range).is_err() {
             let stored = self
-                .gapped
-                .holes(SeqRange::new(self.first_gapped(), self.gapped.end()))
+                .sender_gaps
+                .holes(SeqRange::new(self.first_gap(), self.sender_gaps.end()))
                 .find(|hole| self.data.covers(*hole));
             let Some(hole) = stored else {
                 return Err(TooManyRanges);
             };
-            self.gapped.insert(hole)?;
+            self.sender_gaps.insert(hole)?;
         }
         Ok(())
     }
 
-    fn insert_named(&mut self, range: SeqRange) -> Result<(), TooManyRanges> {
-        while self.named.insert(range).is_err() {
-            let first = self.named.next_in(0).map_or(0, |range| range.first);
+    /// Adds a gap of the receiver. At the bound, covered numbers between two gaps count as part of them.
+    fn insert_own_gap(&mut self, range: SeqRange) -> Result<(), TooManyRanges> {
+        while self.own_gaps.insert(range).is_err() {
+            let first = self.own_gaps.next_in(0).map_or(0, |range| range.first);
             let covered = self
-                .named
-                .holes(SeqRange::new(first, self.named.end()))
+                .own_gaps
+                .holes(SeqRange::new(first, self.own_gaps.end()))
                 .find(|hole| self.covered_end(hole.first) >= hole.next);
             let Some(hole) = covered else {
                 return Err(TooManyRanges);
             };
-            self.named.insert(hole)?;
+            self.own_gaps.insert(hole)?;
         }
         Ok(())
     }
 
-    fn first_gapped(&self) -> u64 {
-        self.gapped.next_in(0).map_or(0, |range| range.first)
+    /// Lowest number of a sender's gap; 0 if there is none.
+    fn first_gap(&self) -> u64 {
+        self.sender_gaps.next_in(0).map_or(0, |range| range.first)
     }
 
-    /// The end of the stretch from `seq` on that is stored or gapped; `seq` if it is neither.
+    /// The end of the stretch from `seq` on that is stored or in a sender's gap; `seq` if it is neither.
     fn covered_end(&self, mut seq: u64) -> u64 {
         loop {
-            let next = self.gapped.end_at(self.data.end_at(seq));
+            let next = self.sender_gaps.end_at(self.data.end_at(seq));
             if next == seq {
                 return seq;
             }
@@ -450,10 +453,10 @@ impl State {
         }
     }
 
-    /// The first stretch at or after `from` that is stored or gapped.
+    /// The first stretch at or after `from` that is stored or in a sender's gap.
     fn next_covered(&self, from: u64) -> Option<SeqRange> {
-        let first = match (self.data.next_in(from), self.gapped.next_in(from)) {
-            (Some(data), Some(gapped)) => data.first.min(gapped.first),
+        let first = match (self.data.next_in(from), self.sender_gaps.next_in(from)) {
+            (Some(data), Some(gap)) => data.first.min(gap.first),
             (Some(only), None) | (None, Some(only)) => only.first,
             (None, None) => return None,
         };
@@ -465,14 +468,14 @@ impl State {
         let mut from = within.first;
         core::iter::from_fn(move || {
             loop {
-                let next = self.named.end_at(self.covered_end(from));
+                let next = self.own_gaps.end_at(self.covered_end(from));
                 if next == from {
                     break;
                 }
                 from = next;
             }
             let mut hole = SeqRange::new(from, within.next);
-            for set in [&self.data, &self.gapped, &self.named] {
+            for set in [&self.data, &self.sender_gaps, &self.own_gaps] {
                 hole.next = set
                     .next_in(from)
                     .map_or(hole.next, |range| hole.next.min(range.first));

@@ -1,9 +1,9 @@
-//! When to send again: round trips as measured, back-off, jitter from a seed.
+//! The resend time-out: measured round trips, back-off, jitter from a seed.
 
 /// Bounds of the resend time-out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RtoLimits {
-    /// Before anything was measured: long enough for a mobile link and a collector's sync.
+    /// Before the first measurement: long enough for a mobile link and a collector's sync.
     pub initial_ms: u64,
     /// Never less: an ack waits for a group commit, and a resend costs more than a wait.
     pub min_ms: u64,
@@ -68,12 +68,12 @@ impl Rto {
         self.backed_off = self.backed_off.saturating_add(1);
     }
 
-    /// An ack came, of whatever age: the path is alive.
+    /// An ack came, of any age: the path is alive.
     pub const fn alive(&mut self) {
         self.backed_off = 0;
     }
 
-    /// How long to wait for an ack of what is sent now, without jitter.
+    /// Time to wait for the ack of a bundle that is sent now, without jitter.
     #[must_use]
     pub fn wait_ms(&self) -> u64 {
         let base = match self.smoothed_ms {

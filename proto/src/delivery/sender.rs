@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | `epochs` | what is stored, received, committed, per epoch | what may be released, and which epochs retire |
 //! | `flights` | bundles in flight | which of them are late or have landed |
-//! | `greeter` | the running Hello | when to say it again, and when its Welcome is whole |
+//! | `greeter` | the running Hello | when to repeat it, and when its Welcome is whole |
 //! | `window` | credit, bundle size, pause | how many bytes the next bundle may have |
 //! | `schedule` | turns of lanes | which records go next |
 //!
@@ -47,7 +47,7 @@ pub const BACKLOG_TURN: u32 = 4;
 pub const MIN_WINDOW_BYTES: u32 = 1024;
 /// Most refused ranges that wait for the shell; a further reject is forgotten, and comes again.
 const MAX_REFUSED: usize = 8;
-/// Time-outs in a row after which the sender says Hello: the receiver may have forgotten it.
+/// Time-outs in a row after which a Hello goes out: the receiver may have forgotten the sender.
 const TIMEOUTS_BEFORE_HELLO: u32 = 2;
 
 /// Records that the receiver refused for good.
@@ -81,7 +81,7 @@ pub struct Sender<const EPOCHS: usize, const FLIGHTS: usize, const N: usize = MA
     open: bool,
     more_epochs: bool,
     timeouts_in_a_row: u32,
-    /// When to say Hello without a message from the receiver until then.
+    /// When a Hello goes out if no message of the receiver came until then.
     ask_at: Millis,
     counters: SenderCounters,
 }
@@ -238,7 +238,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         self.window.set_in_flight_elsewhere(bytes);
     }
 
-    /// Takes in what happened.
+    /// Takes in an event.
     ///
     /// # Errors
     /// [`DeliveryError`] if a message was refused; it is counted.
@@ -270,7 +270,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         result
     }
 
-    /// What to do next; `None` until something happens or [`Sender::next_wakeup`] comes.
+    /// The next command; `None` until an event comes or [`Sender::next_wakeup`] is due.
     pub fn next_command(&mut self, now: Millis) -> Option<Command> {
         if let Some(release) = self.epochs.next_release() {
             return Some(release);
@@ -299,7 +299,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         self.next_publish(now)
     }
 
-    /// When to call with [`Input::Tick`] at the latest.
+    /// Latest time of the next [`Input::Tick`].
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Millis> {
         if !self.link_up {
@@ -347,7 +347,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
             .is_some_and(|held| held.is_received(range))
     }
 
-    /// Whether every record of `range` may be forgotten, in any order.
+    /// Whether every record of `range` may be forgotten, also before older ones.
     #[must_use]
     pub fn is_committed(&self, lane: Lane, epoch: Epoch, range: SeqRange) -> bool {
         self.epochs
@@ -524,8 +524,8 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         self.ask_at = now.plus(self.jitter.lengthen(wait_ms));
     }
 
-    /// Takes out of flight what need not be sent again. With `acked_at`, an ack came then: round trips
-    /// are measured.
+    /// Takes out of flight the bundles that need not be sent again. With `acked_at`, an ack came at that
+    /// time, and round trips are measured.
     fn land(&mut self, acked_at: Option<Millis>) {
         let epochs = &self.epochs;
         let has_landed = |flight: &Flight| {
@@ -582,7 +582,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         Ok(())
     }
 
-    /// Takes out what the collector will never take, once for each record.
+    /// Takes out records that the collector refused for good, each once.
     fn refuse(
         &mut self,
         lane: Lane,
@@ -613,5 +613,88 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
             }
             from = part.next;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Base;
+
+    fn info(epoch: u64, next: u64) -> HeldEpoch {
+        HeldEpoch {
+            lane: Lane::Normal,
+            epoch: Epoch::new(epoch),
+            first: 0,
+            next,
+            ram: false,
+            ended: false,
+            boot: 1,
+            base: Base::Wall,
+            end_named_in: None,
+        }
+    }
+
+    fn device() -> DeviceId {
+        DeviceId::new("pump-7").unwrap()
+    }
+
+    #[test]
+    fn refused_records_beyond_the_bound_are_refused_again_later() {
+        let mut sender = Sender::<1, 1>::new(device(), SenderLimits::DEFAULT, 42);
+        sender.add_epoch(info(1, 100)).unwrap();
+        let reject = |seq: u64| Reject {
+            origin: device(),
+            lane: Lane::Normal,
+            epoch: Epoch::new(1),
+            range: SeqRange::new(seq, seq + 1),
+            reason: RejectReason::TooLarge,
+        };
+        let refused = |sender: &mut Sender<1, 1>| {
+            let commands = core::iter::from_fn(|| sender.next_command(Millis(0)));
+            commands
+                .filter(|command| matches!(command, Command::Refused { .. }))
+                .count()
+        };
+        let seqs = (0..=MAX_REFUSED as u64).map(|k| 2 * k);
+        for seq in seqs.clone() {
+            sender
+                .handle(Input::Reject(&reject(seq)), Millis(0))
+                .unwrap();
+        }
+        assert_eq!(refused(&mut sender), MAX_REFUSED);
+        for seq in seqs {
+            sender
+                .handle(Input::Reject(&reject(seq)), Millis(0))
+                .unwrap();
+        }
+        assert_eq!(refused(&mut sender), 1, "each of the others came once");
+    }
+
+    #[test]
+    fn a_hello_of_more_streams_than_its_pages_list_is_not_complete() {
+        const MOST: usize = Sender::<1, 1>::MAX_LISTED;
+        let test = || {
+            let mut sender = std::boxed::Box::new(Sender::<{ MOST + 1 }, 1>::new(
+                device(),
+                SenderLimits::DEFAULT,
+                42,
+            ));
+            let facts = HelloFacts {
+                boot: 1,
+                uptime_ms: 0,
+                wall: None,
+                max_down_bytes: 4096,
+            };
+            for epoch in 0..MOST as u64 {
+                sender.add_epoch(info(epoch, 1)).unwrap();
+            }
+            assert!(sender.hello(0, &facts).complete);
+            sender.add_epoch(info(MOST as u64, 1)).unwrap();
+            assert!(!sender.hello(0, &facts).complete);
+        };
+        // So many epochs pass through the stack.
+        let thread = std::thread::Builder::new().stack_size(64 << 20);
+        thread.spawn(test).unwrap().join().unwrap();
     }
 }

@@ -4,11 +4,11 @@
 //! |---|---|
 //! | 1 | version, now 1 |
 //! | 1 | flags: bit 0 the end is known, bit 1 it was clean, bit 2 the newest record is known |
-//! | 4 sets | data, gapped, named, committed: count of ranges, then for each range its distance from the end of the one before and its length, all LEB128 |
+//! | 4 sets | data, sender's gaps, own gaps, committed: count of ranges, then for each range its distance from the end of the one before and its length, all LEB128 |
 //! | 2 numbers | first and next of the end, LEB128, only if known |
 //! | 1 to 10, 4 | number (LEB128) and checksum (little-endian) of the newest record, only if known |
 //!
-//! The running group counts as stored: the snapshot stands in the journal after its records.
+//! The running group counts as synced: the snapshot stands in the journal after its records.
 
 use crate::delivery::epoch::End;
 use crate::delivery::receiver::{MAX_RANGES, Receiver, Set};
@@ -21,7 +21,7 @@ const FLAG_END: u8 = 1;
 const FLAG_CLEAN: u8 = 2;
 const FLAG_NEWEST: u8 = 4;
 
-/// Most bytes that a receiver takes; a few dozen in practice.
+/// Most bytes of a receiver, with every set full; a few dozen in practice.
 pub const MAX_SNAPSHOT_BYTES: usize = 2 + 4 * (1 + MAX_RANGES * 18) + 18 + 9 + 4;
 
 /// The bytes are not a receiver of a version this build reads.
@@ -47,7 +47,12 @@ impl Receiver {
             .ok_or(NoRoom)?
             .copy_from_slice(&[VERSION, flags]);
         let mut at = 2;
-        for set in [&state.data, &state.gapped, &state.named, &self.committed] {
+        for set in [
+            &state.data,
+            &state.sender_gaps,
+            &state.own_gaps,
+            &self.committed,
+        ] {
             put_set(set, out, &mut at)?;
         }
         if let Some(end) = state.end {
@@ -75,10 +80,10 @@ impl Receiver {
         out.truncate(start + len);
     }
 
-    /// Reads a receiver at the start of `bytes`; returns it and its length. All of it is synced.
+    /// Reads a receiver at the start of `bytes`; returns it and its length. All of its state is synced.
     ///
     /// # Errors
-    /// [`NotASnapshot`]. Never panics, whatever the bytes.
+    /// [`NotASnapshot`]. No bytes make it panic.
     pub fn decode(bytes: &[u8]) -> Result<(Self, usize), NotASnapshot> {
         let mut at = 0;
         let receiver = Self::read(bytes, &mut at).ok_or(NotASnapshot)?;
@@ -95,8 +100,8 @@ impl Receiver {
         *at = 2;
         let mut receiver = Self::new();
         receiver.now.data = get_set(bytes, at)?;
-        receiver.now.gapped = get_set(bytes, at)?;
-        receiver.now.named = get_set(bytes, at)?;
+        receiver.now.sender_gaps = get_set(bytes, at)?;
+        receiver.now.own_gaps = get_set(bytes, at)?;
         receiver.committed = get_set(bytes, at)?;
         if flags & FLAG_END != 0 {
             let (first, next) = (varint::get(bytes, at)?, varint::get(bytes, at)?);

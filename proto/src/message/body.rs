@@ -1,4 +1,4 @@
-//! Messages as bytes: postcard, the seal before it, and what is checked after it.
+//! Messages as bytes: the seal, postcard, and the checks after decoding.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,7 +11,7 @@ use crate::frame::{self, Kind};
 use crate::ids::Epoch;
 use crate::varint::NoRoom;
 
-/// Bytes of a seal that is there: flag, counter, code.
+/// Bytes of a seal: flag, counter, code.
 const SEAL_BYTES: usize = 1 + 8 + 16;
 
 /// Why a body was refused.
@@ -38,7 +38,7 @@ pub trait Body: Serialize + DeserializeOwned {
     fn makes_sense(&self) -> bool;
 }
 
-/// Reserved room for the proof that a down message is the collector's.
+/// Proof that a down message is the collector's. Reserved: no message carries one yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seal {
     /// Rises with every message to this sender.
@@ -67,10 +67,10 @@ pub fn encode_sealed<M: Body>(
     let mut at = 0;
     if M::SEALED {
         if let Some(seal) = seal {
-            let room = out.first_chunk_mut::<SEAL_BYTES>().ok_or(NoRoom)?;
-            room[0] = 1;
-            room[1..9].copy_from_slice(&seal.counter.to_le_bytes());
-            room[9..].copy_from_slice(&seal.mac);
+            let place = out.first_chunk_mut::<SEAL_BYTES>().ok_or(NoRoom)?;
+            place[0] = 1;
+            place[1..9].copy_from_slice(&seal.counter.to_le_bytes());
+            place[9..].copy_from_slice(&seal.mac);
             at = SEAL_BYTES;
         } else {
             *out.first_mut().ok_or(NoRoom)? = 0;
@@ -111,7 +111,7 @@ pub fn append_frame<M: Body>(message: &M, out: &mut alloc::vec::Vec<u8>) {
 /// Reads the payload of a message's frame.
 ///
 /// # Errors
-/// [`MessageError`]. Never panics, whatever the bytes.
+/// [`MessageError`]. No bytes make it panic.
 pub fn decode<M: Body>(payload: &[u8]) -> Result<M, MessageError> {
     decode_sealed(payload).map(|(message, _, _)| message)
 }

@@ -1,4 +1,4 @@
-//! The rules that both directions keep, on packets as values.
+//! The rules of both directions, on packets as values.
 
 use super::filter::{filter_is_valid, plain_filter_is_valid, topic_is_valid};
 use super::property::Place;
@@ -7,7 +7,7 @@ use super::{
     Version, share,
 };
 
-/// Whether `packet` keeps the standard, as far as one packet alone can break it.
+/// Checks the rules of the standard for one packet alone.
 pub(super) fn check(packet: &Packet<'_>, version: Version) -> Result<(), DecodeError> {
     match packet {
         Packet::Connect(connect) => check_connect(connect),

@@ -1,4 +1,4 @@
-//! Values from bytes.
+//! Decodes packets.
 
 use super::check::check;
 use super::reason::Reason;
@@ -12,13 +12,13 @@ use super::{
 
 /// Reads the packet at the start of `bytes`; returns it and its whole length.
 ///
-/// - `Ok(None)`: the bytes so far are a good beginning, and the packet ends beyond them.
-/// - `version`: what the connection speaks; CONNECT tells its own.
+/// - `Ok(None)`: the bytes so far are valid, and the packet ends beyond them.
+/// - `version`: that of the connection; CONNECT holds its own.
 /// - `max_packet`: most bytes of a whole packet. A longer one is refused as soon as its length is
 ///   known, before its body arrives.
 ///
 /// # Errors
-/// [`DecodeError`]; the connection cannot go on, as nobody knows where the next packet begins.
+/// [`DecodeError`]; the connection must end, because the start of the next packet is unknown.
 pub fn decode(
     bytes: &[u8],
     version: Version,
@@ -39,9 +39,9 @@ pub fn decode(
     Ok(Some((packet, header.total())))
 }
 
-/// The version that a CONNECT at the start of `bytes` asks for, whatever else is wrong with it:
-/// in this version its refusal is answered. `None` if the bytes do not reach that far or say
-/// nothing known.
+/// The version that a CONNECT at the start of `bytes` asks for, even if the rest of it is invalid: a
+/// refusal is answered in this version. `None` if the bytes do not reach that far, or the version is
+/// unknown.
 #[must_use]
 pub fn connect_version(bytes: &[u8]) -> Option<Version> {
     let (&first, rest) = bytes.split_first()?;
@@ -78,7 +78,7 @@ impl Header {
         self.len + self.remaining
     }
 
-    /// Refuses whatever no further byte can mend.
+    /// Reads the header, and refuses a packet that no further byte can make valid.
     fn peek(bytes: &[u8], version: Version, limit: usize) -> Result<Option<Self>, DecodeError> {
         let Some((&first, rest)) = bytes.split_first() else {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! Bytes from values.
+//! Encodes packets.
 
 use super::check::check;
 use super::decode::PROTOCOL_NAME;
@@ -10,9 +10,8 @@ use super::{
 
 /// Writes one packet at the start of `out`; returns its length.
 ///
-/// What it writes, [`super::decode`] takes and finds equal. In 3.1.1 the reasons and properties of
-/// version 5 are left out, so that one value serves peers of both versions. CONNECT is written in
-/// its own version.
+/// [`super::decode`] reads an equal packet back. In 3.1.1 the reasons and properties of version 5 are left
+/// out, so that one value serves peers of both versions. CONNECT is written in its own version.
 ///
 /// # Errors
 /// [`EncodeError::NoRoom`] if `out` is shorter than [`encoded_len`]; its contents are then
@@ -36,7 +35,7 @@ pub fn encoded_len(packet: &Packet<'_>, version: Version) -> Result<usize, Encod
     Ok(1 + variable_len(body_len) + body_len_bytes)
 }
 
-/// The version it is written in, and the length of its body, of a packet that is valid.
+/// Checks a packet; returns the version that it is written in, and the length of its body.
 fn measure(packet: &Packet<'_>, version: Version) -> Result<(Version, u32), EncodeError> {
     let version = packet.version_on(version);
     check(packet, version).map_err(EncodeError::Invalid)?;

@@ -1,4 +1,4 @@
-//! Why bytes are refused, and which reason code says so to the peer.
+//! Errors of the codec, and the reason code that answers each.
 
 use super::property_id::TOPIC_ALIAS;
 use super::reason::Reason;
@@ -9,7 +9,7 @@ pub enum DecodeError {
     /// Type 0, or AUTH in 3.1.1.
     #[error("packet type {0} is reserved")]
     PacketType(u8),
-    /// The low four bits of the first byte are not what the type asks for.
+    /// The low four bits of the first byte do not suit the type.
     #[error("the flags of the fixed header, first byte 0x{0:02x}, are not allowed")]
     HeaderFlags(u8),
     /// A fifth byte, or in version 5 more bytes than needed.
@@ -128,7 +128,7 @@ pub enum EncodeError {
     /// The output is shorter than the packet.
     #[error("no room left in the output")]
     NoRoom,
-    /// Larger than the four bytes of the remaining length can say.
+    /// Larger than the four bytes of the remaining length allow.
     #[error("the packet is larger than MQTT allows")]
     TooLarge,
     /// A peer that keeps the standard would refuse it.

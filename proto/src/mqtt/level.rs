@@ -1,4 +1,4 @@
-//! The levels that packets name by a number: of the protocol, and of delivery.
+//! The two levels that packets hold as numbers: of the protocol, and of delivery (QoS).
 
 /// The version of the protocol, as CONNECT names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

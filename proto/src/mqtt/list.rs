@@ -1,10 +1,10 @@
-//! A list that is either bytes as they came or a slice of values to send.
+//! A list that is either received bytes or a slice of values to send.
 
 use core::fmt;
 
 use super::DecodeError;
 
-/// What a [`List`] holds.
+/// An item of a [`List`].
 pub trait Item<'a>: Copy + PartialEq + fmt::Debug {
     /// Takes one item off the front of `bytes`.
     ///
@@ -39,8 +39,7 @@ impl<'a, T> List<'a, T> {
         }
     }
 
-    /// Items back to back; the caller walks them with [`Items::try_next`] before handing the list
-    /// out.
+    /// Items back to back. The caller walks them with [`Items::try_next`] before it returns the list.
     pub(super) const fn raw(bytes: &'a [u8]) -> Self {
         Self {
             items: Repr::Raw(bytes),
@@ -71,7 +70,7 @@ impl<T> Default for List<'_, T> {
     }
 }
 
-/// Two lists are equal if their items are, however they are held.
+/// Two lists are equal if their items are, whether raw or a slice.
 impl<'a, T: Item<'a>> PartialEq for List<'a, T> {
     fn eq(&self, other: &Self) -> bool {
         self.iter().eq(other.iter())
@@ -120,7 +119,7 @@ impl<'a, T: Item<'a>> Iterator for Items<'a, T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
-        // Bytes that reach a caller were walked once already, so that no error is left in them.
+        // A list that reaches a caller was walked before, and holds no error.
         self.try_next().ok().flatten()
     }
 }

@@ -3,17 +3,17 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `packet.rs` | the packets as values |
-//! | `list.rs`, `property.rs` | properties and topic filters: raw bytes or a slice, read one by one |
+//! | `packet.rs`, `level.rs` | the packets as values; protocol version and QoS |
+//! | `list.rs`, `property.rs`, `property_id.rs` | properties and topic filters: raw bytes or a slice, read one by one |
 //! | `reason.rs`, `error.rs` | reason codes; why bytes are refused, and the code to answer with |
 //! | `decode.rs`, `encode.rs` | values from bytes and back |
-//! | `check.rs` | the rules that both directions keep: what [`encode`] writes, [`decode`] takes |
+//! | `check.rs` | the rules of both directions: [`decode`] accepts every packet that [`encode`] writes |
 //! | `filter.rs` | topic names, topic filters and their match |
 //! | `wire.rs` | integers, strings and the variable length |
 //!
-//! The codec is strict: what the standard calls malformed or a protocol error within one packet is
-//! refused. What needs the memory of a session (a packet id in use, the order of CONNECT and
-//! CONNACK, a topic alias never set) is the session's to judge.
+//! The codec is strict: it refuses a packet that the standard calls malformed or a protocol error. Rules
+//! over several packets (a packet id in use, the order of CONNECT and CONNACK, a topic alias never set)
+//! are checked by the session.
 //!
 //! # Source
 //! MQTT Version 3.1.1 (OASIS Standard, 29 October 2014) and MQTT Version 5.0 (OASIS Standard,
@@ -45,7 +45,7 @@ pub use packet::{
 pub use property::{Properties, Property};
 pub use reason::Reason;
 
-/// Largest remaining length that the four bytes of its field can say.
+/// Largest remaining length that the four bytes of its field can hold.
 pub const MAX_REMAINING_BYTES: usize = 268_435_455;
-/// Most bytes of a string or of binary data, and of a topic.
+/// Most bytes of a string, of binary data and of a topic: their length has two bytes.
 pub const MAX_TEXT_BYTES: usize = 65_535;

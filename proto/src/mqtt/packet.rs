@@ -1,5 +1,5 @@
-//! The packets as values. Both versions share them: what 3.1.1 cannot say is absent when read, and
-//! left out when written.
+//! The packets as values. Both versions share them: fields that 3.1.1 lacks are absent when read, and left
+//! out when written.
 
 use super::{List, Properties, Qos, Reason, Version};
 
@@ -89,13 +89,13 @@ pub struct Connect<'a> {
     pub user: Option<&'a str>,
     /// Password; in 3.1.1 only with a user name.
     pub password: Option<&'a [u8]>,
-    /// What the server publishes if the client vanishes.
+    /// The message that the server publishes if the client vanishes.
     pub will: Option<Will<'a>>,
     /// Version 5 only.
     pub properties: Properties<'a>,
 }
 
-/// What the server publishes if the client vanishes.
+/// The message that the server publishes if the client vanishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Will<'a> {
     /// Quality of service of the will.
@@ -124,7 +124,7 @@ pub struct ConnAck<'a> {
 /// A message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Publish<'a> {
-    /// Sent before, perhaps. Never with QoS 0.
+    /// Whether it may have been sent before. Never with QoS 0.
     pub dup: bool,
     /// Quality of service.
     pub qos: Qos,
@@ -136,14 +136,14 @@ pub struct Publish<'a> {
     pub packet_id: u16,
     /// Version 5 only.
     pub properties: Properties<'a>,
-    /// The message itself.
+    /// Content of the message.
     pub payload: &'a [u8],
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ack<'a> {
-    /// Whose answer this is; not 0.
+    /// Id of the packet that it answers; not 0.
     pub packet_id: u16,
     /// Version 5 only; 3.1.1 knows success alone.
     pub reason: Reason,
@@ -166,7 +166,7 @@ impl Ack<'static> {
 /// Asks for topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subscribe<'a> {
-    /// Not 0.
+    /// Id of the packet; not 0.
     pub packet_id: u16,
     /// Version 5 only.
     pub properties: Properties<'a>,
@@ -217,7 +217,7 @@ pub enum RetainHandling {
 /// Answers SUBSCRIBE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubAck<'a> {
-    /// Of the SUBSCRIBE.
+    /// Id of the SUBSCRIBE that it answers; not 0.
     pub packet_id: u16,
     /// Version 5 only.
     pub properties: Properties<'a>,
@@ -229,7 +229,7 @@ pub struct SubAck<'a> {
 /// Gives topics up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unsubscribe<'a> {
-    /// Not 0.
+    /// Id of the packet; not 0.
     pub packet_id: u16,
     /// Version 5 only.
     pub properties: Properties<'a>,
@@ -240,7 +240,7 @@ pub struct Unsubscribe<'a> {
 /// Answers UNSUBSCRIBE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnsubAck<'a> {
-    /// Of the UNSUBSCRIBE.
+    /// Id of the UNSUBSCRIBE that it answers; not 0.
     pub packet_id: u16,
     /// Version 5 only.
     pub properties: Properties<'a>,

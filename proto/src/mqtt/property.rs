@@ -1,4 +1,4 @@
-//! Properties of version 5: what each is, where it may stand, and the usual questions to a list.
+//! Properties of version 5: their values, the packets that may hold them, and look-ups in a list.
 
 use super::property_id::{SUBSCRIPTION_IDENTIFIER, TOPIC_ALIAS, USER_PROPERTY};
 use super::wire::{Sink, take_binary, take_text, take_u8, take_u16, take_u32, take_variable};
@@ -14,11 +14,11 @@ pub enum Property<'a> {
     PayloadFormatIndicator(bool),
     /// Seconds until a message need not be delivered any more.
     MessageExpiryInterval(u32),
-    /// What the payload is, in the application's words.
+    /// Type of the payload, in the application's words.
     ContentType(&'a str),
     /// A topic name for the answer.
     ResponseTopic(&'a str),
-    /// Ties an answer to its question.
+    /// Ties an answer to its request.
     CorrelationData(&'a [u8]),
     /// 1 to 268,435,455; may stand several times in PUBLISH.
     SubscriptionIdentifier(u32),
@@ -50,7 +50,7 @@ pub enum Property<'a> {
     TopicAliasMaximum(u16),
     /// Stands for a topic name; not 0.
     TopicAlias(u16),
-    /// Best quality of service of the server, 0 or 1; 2 is said by silence.
+    /// Best quality of service of the server, 0 or 1; its absence means 2.
     MaximumQos(Qos),
     /// Whether the server keeps retained messages.
     RetainAvailable(bool),
@@ -291,13 +291,13 @@ questions! {
     maximum_qos: MaximumQos -> Qos;
     /// The name of an extended authentication.
     authentication_method: AuthenticationMethod -> &'a str;
-    /// Words for people.
+    /// Text for people.
     reason_string: ReasonString -> &'a str;
-    /// What the payload is.
+    /// Type of the payload.
     content_type: ContentType -> &'a str;
     /// Where to answer.
     response_topic: ResponseTopic -> &'a str;
-    /// What ties the answer to the question.
+    /// Data that ties the answer to the request.
     correlation_data: CorrelationData -> &'a [u8];
     /// The first subscription identifier.
     subscription_identifier: SubscriptionIdentifier -> u32;

@@ -1,4 +1,4 @@
-//! Numbers of the properties that rules single out.
+//! Numbers of the properties with rules of their own.
 
 /// Number of the topic alias, whose bad values have their own reason code.
 pub(super) const TOPIC_ALIAS: u8 = 35;

@@ -73,7 +73,7 @@ reasons! {
 }
 
 impl Reason {
-    /// Whether the code says that something failed.
+    /// Whether the code stands for a failure.
     #[must_use]
     pub const fn is_error(self) -> bool {
         self.0 >= 0x80
@@ -92,8 +92,8 @@ impl Reason {
         })
     }
 
-    /// The return code of a 3.1.1 CONNACK that comes nearest: 3, "unavailable", for whatever a
-    /// later attempt may mend, 5, "not authorized", for what it will not.
+    /// The nearest return code of a 3.1.1 CONNACK: 3, "unavailable", where a later attempt may succeed, 5,
+    /// "not authorized", where it will not.
     pub(super) const fn to_v4_return_code(self) -> u8 {
         match self {
             Self::SUCCESS => 0,

@@ -1,5 +1,5 @@
-//! Integers, strings and the variable length, read off the front of a slice and written to a sink
-//! that may only count.
+//! Integers, strings and the variable length: read from the front of a slice, written to a sink that may
+//! only count.
 
 use super::{DecodeError, EncodeError, MAX_REMAINING_BYTES, MAX_TEXT_BYTES};
 
@@ -51,7 +51,7 @@ pub(super) struct VariableInteger {
 }
 
 impl VariableInteger {
-    /// Whether fewer bytes would have said the same.
+    /// Whether fewer bytes can hold the value.
     pub(super) const fn is_padded(self) -> bool {
         self.len != variable_len(self.value)
     }

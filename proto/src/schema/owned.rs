@@ -12,7 +12,7 @@ use crate::varint;
 /// One metric.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
-    /// Its name.
+    /// Name of the metric, at most [`MAX_TEXT_BYTES`].
     pub name: String,
     /// The type of its values.
     pub kind: ColumnKind,
@@ -58,7 +58,7 @@ pub struct Series {
 pub struct Schema {
     /// How times are coded.
     pub time: TimeParams,
-    /// The metrics.
+    /// One per metric, in the order of a row's values.
     pub columns: Vec<Column>,
     /// The label sets; never empty: series 0 has no labels when there are none.
     pub series: Vec<Series>,
@@ -358,5 +358,29 @@ impl Reader<'_> {
             dictionary,
             levels,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_up_to_their_bound_are_kept_and_longer_ones_refused() {
+        for (len, outcome) in [
+            (crate::schema::MAX_TEXT_BYTES, Ok(())),
+            (crate::schema::MAX_TEXT_BYTES + 1, Err(SchemaError::Text)),
+        ] {
+            let text = "n".repeat(len);
+            let pair = [(text.clone(), String::new())];
+            let mut named = Schema::new(1, vec![Column::new(&text, ColumnKind::I64)]);
+            assert_eq!(named.check(&Limits::DEFAULT), outcome);
+            named.columns[0].name.clear();
+            named.tags = pair.to_vec();
+            assert_eq!(named.check(&Limits::DEFAULT), outcome);
+            named.tags.clear();
+            named.series[0].labels = pair.to_vec();
+            assert_eq!(named.check(&Limits::DEFAULT), outcome);
+        }
     }
 }

@@ -298,3 +298,39 @@ fn sized<B: Bits>(bits: &mut B, value: u64) -> Result<u64, CodeError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_widest_rows_are_read_and_wider_ones_are_refused() {
+        let header = |rows: u32, samples: u32| {
+            let header = BatchHeader {
+                schema_no: 7,
+                back_end: BackEnd::Rice,
+                flags: 0,
+                rows,
+                samples,
+                first_time_us: 0,
+                last_time_us: 1,
+            };
+            let mut out = [0; MAX_HEADER_BYTES];
+            header
+                .write(&mut out)
+                .map(|_| BatchHeader::peek(&out).map(|read| read == header))
+        };
+        let widest = u32::try_from(MAX_WIDTH).unwrap();
+        assert_eq!(header(2, 2 * widest), Ok(Ok(true)));
+        // A writer refuses a header that no reader takes.
+        assert_eq!(header(2, 2 * widest + 1), Err(NoRoom));
+        let mut bits = [0; MAX_HEADER_BYTES];
+        let mut writer = BitWriter::new(Slice::new(&mut bits));
+        writer.bits(1, 9).unwrap();
+        for (value, k) in [(0, 1), (0, 3), (MAX_WIDTH, 2)] {
+            graded(&mut writer, value, k).unwrap();
+        }
+        writer.finish().unwrap();
+        assert_eq!(BatchHeader::peek(&bits), Err(DecodeError::Limit("samples")));
+    }
+}

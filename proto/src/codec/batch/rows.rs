@@ -268,3 +268,41 @@ impl Cells {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::Column;
+
+    #[test]
+    fn a_batch_is_full_at_its_most_rows() {
+        let schema = Schema::new(1, alloc::vec![Column::new("value", ColumnKind::Bool)]);
+        let mut rows = Rows::new(&schema);
+        for time in 0..i64::from(MAX_ROWS) {
+            rows.push_row(time, 0, &[Some(Value::Bool(true))]).unwrap();
+        }
+        assert_eq!(
+            rows.push_row(0, 0, &[Some(Value::Bool(true))]),
+            Err(RowError::Full)
+        );
+        assert_eq!(rows.len(), MAX_ROWS as usize);
+    }
+
+    #[test]
+    fn texts_stay_pooled_from_batch_to_batch_up_to_their_bound() {
+        let schema = Schema::new(1, alloc::vec![Column::new("text", ColumnKind::Str)]);
+        let mut rows = Rows::new(&schema);
+        let push = |rows: &mut Rows, text: usize| {
+            let text = std::format!("{text}");
+            rows.push_row(0, 0, &[Some(Value::Str(&text))]).unwrap();
+        };
+        (0..MAX_POOLED_TEXTS).for_each(|text| push(&mut rows, text));
+        rows.clear();
+        assert_eq!(rows.columns[0].pool.len(), MAX_POOLED_TEXTS);
+        push(&mut rows, MAX_POOLED_TEXTS);
+        rows.clear();
+        assert!(rows.columns[0].pool.is_empty());
+        push(&mut rows, 0);
+        assert_eq!(rows.value(0, 0), Some(Value::Str("0")));
+    }
+}

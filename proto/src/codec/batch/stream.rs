@@ -270,3 +270,64 @@ fn to_symbol<W: Width>(plan: &Plan, history: &History<W>, cell: Cell) -> Option<
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::params::Params;
+
+    const COLUMNS: usize = 5;
+    /// Most bytes of a row of that many columns.
+    const MOST: usize = MAX_ROW_BYTES + MAX_CELL_BYTES * COLUMNS;
+
+    /// Pushes rows of these bits in every column; returns the outcome and the bytes of the last one.
+    fn push(back_end: BackEnd, rows: &[u64], body: usize) -> (Result<(), StreamError>, usize) {
+        let mut params = Params::default_for(ColumnKind::F64);
+        params.scale = Scale::Decimal(5);
+        let plans = [(); COLUMNS].map(|()| Plan::new(ColumnKind::F64, true, params, 0));
+        let mut histories = [(); COLUMNS].map(|()| History::<i64>::new(&plans[0]));
+        let mut symbols = [Symbol::default(); COLUMNS];
+        let mut out = [0; 4_096];
+        let mut encoder = StreamEncoder::new(
+            (&plans, TimeParams::new(1)),
+            (1, back_end),
+            &mut histories,
+            &mut symbols,
+            &mut out[..MAX_HEADER_BYTES + body],
+        )
+        .unwrap();
+        let (mut outcome, mut before) = (Ok(()), 0);
+        for (time, &bits) in (1..).zip(rows) {
+            before = encoder.bits.sink().len();
+            outcome = encoder.push(time << 55, &[Cell::Bits(bits); COLUMNS]);
+        }
+        (outcome, encoder.bits.sink().len() - before)
+    }
+
+    #[test]
+    fn a_row_is_taken_only_where_its_most_bytes_fit() {
+        for back_end in [BackEnd::Varint, BackEnd::Rice] {
+            let row = [1.5f64.to_bits()];
+            assert_eq!(push(back_end, &row, MOST).0, Ok(()));
+            assert_eq!(push(back_end, &row, MOST - 1).0, Err(StreamError::Full));
+        }
+    }
+
+    #[test]
+    fn no_row_takes_more_than_its_most_bytes() {
+        // Raw bits, the longest residuals either way, and corrections.
+        let ends = [-2_251_799_813_685_247.0f64, 2_251_799_813_685_247.0].map(|m| m / 1e5);
+        let dearest = [f64::NAN, ends[0], ends[1], 9.0 * 1.15078, ends[0], -0.0];
+        for back_end in [BackEnd::Varint, BackEnd::Rice] {
+            let mut most = 0;
+            for rows in 1..=dearest.len() {
+                let bits = dearest.map(f64::to_bits);
+                let (outcome, bytes) = push(back_end, &bits[..rows], 4_000);
+                assert_eq!(outcome, Ok(()));
+                // Up to four bytes of the row before are still held when a row begins.
+                most = most.max(bytes.saturating_sub(4));
+            }
+            assert!((8 * COLUMNS..=MOST).contains(&most), "{back_end:?}: {most}");
+        }
+    }
+}

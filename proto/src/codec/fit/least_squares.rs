@@ -148,3 +148,26 @@ pub(super) const fn count(count: usize) -> f64 {
 pub(super) const fn float(value: i64) -> f64 {
     value as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_independent_terms_are_solved_and_a_sixth_is_refused() {
+        let n = MAX_CHOSEN + 1;
+        let gram: Vec<Vec<f64>> = (0..n)
+            .map(|i| {
+                (0..=n)
+                    .map(|j| if i == j || j == n { 2.0 } else { 0.0 })
+                    .collect()
+            })
+            .collect();
+        let all: Vec<usize> = (0..n).collect();
+        assert_eq!(
+            solve(&gram, &all[1..], n),
+            Some(alloc::vec![1.0; MAX_CHOSEN])
+        );
+        assert_eq!(solve(&gram, &all, n), None);
+    }
+}

@@ -57,7 +57,7 @@ pub(super) fn levels(sample: &Sample<'_>, known: &[i64], most: usize) -> Option<
 }
 
 /// Whether levels are cheaper by enough: a few batches are coded without and with them, because
-/// estimates err where values hold and jump by turns.
+/// estimates err where values alternate between holding and jumping.
 pub(super) fn levels_pay(
     sample: &Sample<'_>,
     (without, with): (&Column, &Column),
@@ -104,4 +104,40 @@ fn coded(sample: &Sample<'_>, column: &Column) -> Option<(usize, usize)> {
         }
     }
     Some((bytes.len(), count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Rows;
+    use crate::sample::Value;
+    use crate::schema::ColumnKind;
+
+    /// Rows of so many distinct values, each of which comes twice.
+    fn twice(values: u32) -> Rows {
+        let schema = Schema::new(1, alloc::vec![Column::new("value", ColumnKind::F64)]);
+        let mut rows = Rows::new(&schema);
+        for value in (0..values).chain(0..values) {
+            let value = Value::F64(f64::from(value) / 7.0);
+            rows.push_row(0, 0, &[Some(value)]).unwrap();
+        }
+        rows
+    }
+
+    #[test]
+    fn a_column_of_more_values_than_a_schema_may_hold_has_no_levels() {
+        let most = u32::try_from(MAX_LEVELS).unwrap();
+        let found = |values: u32| {
+            let rows = twice(values);
+            let sample = Sample {
+                rows: &rows,
+                cells: &rows.columns[0],
+                nullable: false,
+                series: 1,
+            };
+            levels(&sample, &[], MAX_LEVELS).map(|(levels, _)| levels.len())
+        };
+        assert_eq!(found(most), Some(MAX_LEVELS));
+        assert_eq!(found(most + 1), None);
+    }
 }

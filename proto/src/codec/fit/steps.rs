@@ -69,3 +69,35 @@ fn dictionary(sample: &Sample<'_>) -> Vec<String> {
         .filter_map(|&(place, _)| pool.get(usize::try_from(place).ok()?).cloned())
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Rows;
+    use crate::sample::Value;
+    use crate::schema::{Column, ColumnKind, Schema};
+
+    #[test]
+    fn a_dictionary_holds_the_most_frequent_texts_up_to_its_bound() {
+        let schema = Schema::new(1, alloc::vec![Column::new("state", ColumnKind::Str)]);
+        let mut rows = Rows::new(&schema);
+        for time in 0..3i64 {
+            // Later texts come more often.
+            for text in 0..=MAX_DICTIONARY {
+                if time < 2 || text > 0 {
+                    let text = std::format!("state {text}");
+                    rows.push_row(time, 0, &[Some(Value::Str(&text))]).unwrap();
+                }
+            }
+        }
+        let sample = Sample {
+            rows: &rows,
+            cells: &rows.columns[0],
+            nullable: false,
+            series: 1,
+        };
+        let (dictionary, _) = fit_texts(&sample);
+        assert_eq!(dictionary.len(), MAX_DICTIONARY);
+        assert!(!dictionary.contains(&"state 0".into()));
+    }
+}

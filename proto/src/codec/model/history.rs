@@ -226,5 +226,5 @@ impl TimeHistory {
     }
 }
 
-/// A grid follows the times by 1/2^this of what they are late.
+/// A grid moves by 1/2^this of each delay.
 const GRID_RATE: u32 = 2;

@@ -61,3 +61,26 @@ impl Recent {
             .copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::ColumnKind;
+    use crate::schema::params::{MAX_MEMORY, Params};
+
+    #[test]
+    fn the_longest_memory_forgets_the_oldest_of_its_values() {
+        let params = Params {
+            memory: MAX_MEMORY,
+            ..Params::default_for(ColumnKind::I64)
+        };
+        let mut recent = Recent::new(&Plan::new(ColumnKind::I64, false, params, 0));
+        for value in 0..u64::from(MAX_MEMORY) {
+            recent.put(value, None);
+        }
+        assert_eq!(recent.rank(0), Some(usize::from(MAX_MEMORY) - 1));
+        recent.put(u64::MAX, None);
+        assert_eq!(recent.rank(0), None);
+        assert_eq!(recent.len(), usize::from(MAX_MEMORY));
+    }
+}

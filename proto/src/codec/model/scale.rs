@@ -158,7 +158,7 @@ pub const fn order_f32(bits: u32) -> i64 {
     (signed ^ ((signed >> 31).cast_unsigned() >> 1).cast_signed()) as i64
 }
 
-/// Undoes [`order_f32`] for what it gave; other integers give some bits.
+/// Undoes [`order_f32`]; integers that it never returns become some bits.
 #[must_use]
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "order_f32 gives 32 bits")]
@@ -238,6 +238,19 @@ mod tests {
         }
         for bits in [0, 1 << 31, u32::MAX, 0x7fc0_0001, 0xff80_0000] {
             assert_eq!(unorder_f32(order_f32(bits)), bits);
+        }
+    }
+
+    #[test]
+    fn corrections_reach_three_units_either_way_and_no_further() {
+        let third = 12.345f64.to_bits();
+        for off in -MAX_CORRECTION..=MAX_CORRECTION {
+            let bits = third.wrapping_add_signed(i64::from(off));
+            assert_eq!(split_f64(bits, power(3)), Some((12_345, off)));
+        }
+        for off in [-MAX_CORRECTION - 1, MAX_CORRECTION + 1] {
+            let bits = third.wrapping_add_signed(i64::from(off));
+            assert_eq!(split_f64(bits, power(3)), None);
         }
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Cells<'a> {
     pub(super) models: &'a mut ColumnModels,
     pub(super) shared: &'a mut Shared,
     pub(super) recent: &'a mut Recent,
-    /// Of all series and columns.
+    /// Histories and traces of all series and columns.
     pub(super) histories: &'a mut [History<i64>],
     pub(super) traces: &'a mut [Trace],
     /// All further slices have one element per place of a row, series by series. Slot of its series.

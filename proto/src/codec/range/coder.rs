@@ -509,3 +509,20 @@ impl<C: Coder> Bits for Even<'_, C> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_takes_no_more_beyond_the_end_than_a_writer_leaves_out() {
+        let mut reader = RangeReader::new(&[], 0, false);
+        assert_eq!(reader.words.beyond, MAX_BEYOND);
+        assert_eq!(reader.check(), Ok(()));
+        for _ in 0..3 {
+            reader.even(0, 16);
+        }
+        assert_eq!(reader.words.beyond, MAX_BEYOND + 4);
+        assert_eq!(reader.check(), Err(DecodeError::Short));
+    }
+}

@@ -391,3 +391,22 @@ fn sign_and_low_bits<C: Coder>(
     }
     (magnitude, negative)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expected_sizes_beyond_the_most_of_a_mean_do_not_follow_the_residuals() {
+        let mut most = Trace::new(MAX_BITS, false);
+        let mut more = Trace::new(MAX_BITS + 24, false);
+        assert_eq!((most.beyond, more.beyond), (0, 24));
+        assert_eq!(most.quick, more.quick);
+        let before = most.quick;
+        for trace in [&mut most, &mut more] {
+            trace.learn(0);
+        }
+        assert!(most.quick < before);
+        assert_eq!(more.quick, before);
+    }
+}

@@ -340,3 +340,56 @@ const MANY_CELLS: usize = 512;
 pub(crate) const fn aside(rows: usize, columns: usize) -> bool {
     rows.saturating_mul(columns) >= MANY_CELLS
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{BackEnd, Encoder, Limits, RowVisitor, Rows, decode};
+    use crate::sample::Value;
+    use crate::schema::{Column, ColumnKind, Schema, Series};
+    use alloc::vec;
+
+    #[test]
+    fn trees_of_successors_are_bounded_and_any_order_of_series_comes_back() {
+        for (series, trees, nodes) in [
+            (1, 0, 0),
+            (3, 3, 4),
+            (MAX_SUCCESSORS, MAX_SUCCESSORS, 32),
+            (1_000, MAX_SUCCESSORS, MAX_NODES),
+        ] {
+            let rows = RangeRows::new(&[], &TimeParams::new(1), series);
+            assert_eq!(rows.successors.len(), trees * nodes, "{series} series");
+        }
+        let mut schema = Schema::new(1, vec![Column::new("value", ColumnKind::I64)]);
+        schema.series = vec![Series::default(); 1_000];
+        let mut rows = Rows::new(&schema);
+        let mut noise = 1u32;
+        let mut expected = Vec::new();
+        for time in 0..2_000 {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let series = (noise >> 8) % 1_000;
+            expected.push(series);
+            rows.push_row(time, series, &[Some(Value::I64(0))]).unwrap();
+        }
+        let mut payload = Vec::new();
+        Encoder::with_back_end(&schema, BackEnd::Range)
+            .encode(0, &rows, &mut payload)
+            .unwrap();
+        let mut found = SeriesOf(Vec::new());
+        let limits = Limits {
+            series: 1_000,
+            ..Limits::DEFAULT
+        };
+        decode(&payload, &schema, &limits, &mut found).unwrap();
+        assert_eq!(found.0, expected);
+    }
+
+    struct SeriesOf(Vec<u32>);
+
+    impl RowVisitor for SeriesOf {
+        fn row(&mut self, _: u32, _: i64, series: u32) {
+            self.0.push(series);
+        }
+        fn value(&mut self, _: usize, _: Value<'_>) {}
+    }
+}

@@ -521,3 +521,28 @@ const fn signed(units: u32, negative: bool) -> i8 {
     let units = (units & 3) as i8;
     if negative { -units } else { units }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::bits::{BitReader, BitWriter, Slice};
+
+    #[test]
+    fn codes_beyond_the_longest_unary_part_are_written_by_their_length() {
+        let coded = |code: u64, k: u32| {
+            let mut out = [0u8; 16];
+            let mut bits = BitWriter::new(Slice::new(&mut out));
+            golomb(&mut bits, code, k).unwrap();
+            bits.finish().unwrap();
+            let mut bits = BitReader::new(&out);
+            assert_eq!(golomb(&mut bits, 0, k), Ok(code));
+            8 * out.len() - bits.left()
+        };
+        let (most, ones) = (u64::from(MAX_UNARY), MAX_UNARY as usize);
+        assert_eq!(coded(most - 1, 0), ones);
+        assert_eq!(coded(most, 0), ones + 6 + 5);
+        assert_eq!(coded(u64::MAX, 0), ones + 6 + 64);
+        assert_eq!(coded((most << 3) - 1, 3), ones + 3);
+        assert_eq!(coded(most << 3, 3), ones + 6 + 8);
+    }
+}

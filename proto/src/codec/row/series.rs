@@ -1,4 +1,4 @@
-//! Which series a row belongs to.
+//! The code of a row's series.
 
 use crate::codec::DecodeError;
 use crate::codec::bits::{Bits, CodeError, bit_len};

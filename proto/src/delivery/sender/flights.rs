@@ -133,6 +133,7 @@ mod tests {
         assert_eq!(flights.take_landed(below_four), Some(flight(2, 4, 10)));
         assert_eq!(flights.take_landed(below_four), None);
         flights.remove(Lane::Alarm, EPOCH, SeqRange::new(0, 9));
+        flights.remove(Lane::Normal, EPOCH, SeqRange::new(2, 4));
         flights.remove(Lane::Normal, EPOCH, SeqRange::new(6, 9));
         assert_eq!(flights.ranges(Lane::Normal, EPOCH).count(), 1);
         flights.remove(Lane::Normal, EPOCH, SeqRange::new(5, 6));

@@ -1,4 +1,4 @@
-//! Hello and Welcome: what was said on this connection, and when to say it again.
+//! The Hello of a connection: its pages, its Welcome, and when to repeat it.
 
 use crate::delivery::command::SenderLimits;
 use crate::message::MAX_PAGES;
@@ -10,7 +10,7 @@ struct Hello {
     nonce: u64,
     next_page: u8,
     pages: u8,
-    /// When to say Hello again; `None` while pages are left to send.
+    /// When to repeat it; `None` while pages are left to send.
     due: Option<Millis>,
     /// One bit per page of the Welcome that came.
     seen: u64,
@@ -144,10 +144,10 @@ mod tests {
         greeter.begin(7, MAX_PAGES);
         let sent = core::iter::from_fn(|| page(&mut greeter, Millis(0)));
         assert_eq!(sent.count(), usize::from(MAX_PAGES));
-        for page in 1..MAX_PAGES {
+        for page in 0..MAX_PAGES - 1 {
             assert!(!greeter.answered(page, MAX_PAGES));
         }
-        assert!(greeter.answered(0, MAX_PAGES));
+        assert!(greeter.answered(MAX_PAGES - 1, MAX_PAGES));
     }
 
     #[test]

@@ -29,7 +29,8 @@ impl Window {
         }
     }
 
-    /// The connection is gone. Credit and bundle size stay until the next Welcome, and matter no more.
+    /// The connection is gone. Credit and bundle size stay as they are: the next Welcome sets both before
+    /// anything is published.
     pub(super) const fn reset(&mut self) {
         self.held_back = false;
         self.paused_until = Millis(0);
@@ -70,7 +71,7 @@ impl Window {
         (self.paused_until > Millis(0)).then_some(self.paused_until)
     }
 
-    /// Ends a pause that is over.
+    /// Ends a pause whose time has come.
     pub(super) fn tick(&mut self, now: Millis) {
         if self.paused_until <= now {
             self.paused_until = Millis(0);

@@ -206,3 +206,44 @@ fn next(bytes: &[u8], at: &mut usize) -> Option<u8> {
     *at += 1;
     Some(byte)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::scale;
+
+    /// A column of a kind with one parameter changed.
+    fn checked(kind: ColumnKind, change: impl Fn(&mut Params)) -> Result<(), &'static str> {
+        let mut params = Params::default_for(kind);
+        change(&mut params);
+        params.check(kind)
+    }
+
+    #[test]
+    fn scales_up_to_their_bounds_are_valid() {
+        for (kind, most) in [
+            (ColumnKind::F32, MAX_EXPONENT_F32),
+            (ColumnKind::F64, MAX_EXPONENT_F64),
+        ] {
+            let decimal = |exponent| checked(kind, |p| p.scale = Scale::Decimal(exponent));
+            assert_eq!(decimal(most), Ok(()));
+            assert_eq!(decimal(most + 1), Err("exponent"));
+        }
+        for scale in [Scale::Parts, Scale::Printed] {
+            let parts = |parts| checked(ColumnKind::F64, |p| p.scale = scale(parts));
+            assert_eq!(parts(MAX_PARTS), Ok(()));
+            assert_eq!(parts(MAX_PARTS + 1), Err("parts"));
+        }
+    }
+
+    #[test]
+    fn the_most_parts_and_the_most_decimals_restore_their_values() {
+        assert!(u64::from(MAX_PARTS).checked_mul(10u64.pow(15)).is_some());
+        let exact = 12_345_678_901_234.0 / f64::from(MAX_PARTS);
+        let value: f64 = std::format!("{exact:.14e}").parse().unwrap();
+        let (mantissa, correction) = scale::split_printed(value.to_bits(), MAX_PARTS).unwrap();
+        let restored = scale::join_printed(mantissa, correction, MAX_PARTS);
+        assert_eq!(restored, value.to_bits());
+        assert_eq!(scale::power(MAX_EXPONENT_F64), 1e22);
+    }
+}

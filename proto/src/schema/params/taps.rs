@@ -98,3 +98,30 @@ impl<const N: usize> Taps<N> {
         (!taps.is_empty()).then_some(taps)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tap_beyond_the_bound_is_refused() {
+        let mut taps = Taps::<MAX_TAPS>::NONE;
+        for _ in 0..MAX_TAPS {
+            assert!(taps.push(Tap::default()));
+        }
+        assert!(!taps.push(Tap::default()));
+        let mut first = Taps::<MAX_FIRST_TAPS>::NONE;
+        for _ in 0..MAX_FIRST_TAPS {
+            assert!(first.push(Tap::default()));
+        }
+        assert!(!first.push(Tap::default()));
+
+        let mut bytes = alloc::vec::Vec::new();
+        taps.encode(&mut bytes);
+        assert_eq!(Taps::<MAX_TAPS>::decode(&bytes, &mut 0), Some(taps));
+        assert_eq!(Taps::<MAX_FIRST_TAPS>::decode(&bytes, &mut 0), None);
+        bytes[0] += 1;
+        bytes.extend([0, 0]);
+        assert_eq!(Taps::<MAX_TAPS>::decode(&bytes, &mut 0), None);
+    }
+}
