@@ -13,7 +13,7 @@ use super::model::{Plan, Predictor, TimeHistory};
 use super::params::{Corrections, MAX_MEMORY, Pace, Params, Scale, TimeParams};
 use super::rice::bit_len;
 use super::rows::Cells;
-use crate::schema::{ColumnKind, Schema};
+use crate::schema::{ColumnKind, MAX_TEXT_BYTES, Schema};
 use crate::varint::zigzag;
 
 /// How many recent values a column may remember: readings of a coarse converter that were computed
@@ -110,7 +110,7 @@ fn fit_steps(rows: &Rows, cells: &Cells, number: impl Fn(u64) -> i64) -> Params 
     params
 }
 
-/// The most frequent texts, most frequent first.
+/// The most frequent texts that a schema may hold, most frequent first.
 fn dictionary(rows: &Rows, cells: &Cells) -> Vec<alloc::string::String> {
     let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
     for (_, bits) in values(rows, cells) {
@@ -121,8 +121,10 @@ fn dictionary(rows: &Rows, cells: &Cells) -> Vec<alloc::string::String> {
     places.sort_by_key(|&(place, count)| (core::cmp::Reverse(count), place));
     places
         .iter()
+        .filter_map(|&(place, _)| cells.pool.get(usize::try_from(place).ok()?))
+        .filter(|text| text.len() <= MAX_TEXT_BYTES)
         .take(MAX_DICTIONARY)
-        .filter_map(|&(place, _)| cells.pool.get(usize::try_from(place).ok()?).cloned())
+        .cloned()
         .collect()
 }
 
