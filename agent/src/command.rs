@@ -12,7 +12,7 @@ use headwater_spool::{RealDisk, fsck};
 
 use crate::clock::{Clock, wall};
 use crate::config::Config;
-use crate::pipeline::engine::{Engine, OfferError};
+use crate::pipeline::engine::{Engine, OfferError, Offered};
 use crate::run::open_engine;
 use crate::source::lines::TooLong;
 use crate::source::records::{Record, Records};
@@ -263,11 +263,15 @@ impl Way {
         };
         let now = clock.now();
         match row.with_sample(|sample| engine.offer(*source, Lane::Normal, sample, None, now)) {
-            Ok(()) => *stored += 1,
-            Err(OfferError::Busy) => bail!("the spool takes nothing: its disk is full or fails"),
-            Err(OfferError::Refused(cause)) => {
-                refused.add(&format_args!("line {line}"), &cause, row.names().as_bytes());
+            Ok(Offered { refused: faults }) => {
+                *stored += 1;
+                for (at, fault) in faults {
+                    let name = row.columns.get(at).map_or("", |column| &column.name);
+                    refused.add(&format_args!("line {line}, {name}"), &fault, b"");
+                }
             }
+            Err(OfferError::Busy) => bail!("the spool takes nothing: its disk is full or fails"),
+            Err(OfferError::Lane(error)) => return Err(error.into()),
         }
         Ok(())
     }

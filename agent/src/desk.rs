@@ -12,7 +12,8 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::{Clock, wall_error};
-use crate::pipeline::engine::{Engine, Event, OfferError, Output};
+use crate::pipeline::admit::as_text;
+use crate::pipeline::engine::{Engine, Event, OfferError, Offered, Output};
 use crate::source::Feed;
 use crate::source::refusals::{NOTICE_MS, Refusals};
 use crate::status::{Pace, Status};
@@ -114,6 +115,9 @@ impl<D: Disk> Desk<D> {
     /// The sources have stopped: what they gave is stored and sent as far as the link goes along,
     /// and the epochs end.
     async fn finish(mut self) {
+        for refusals in &self.refusals {
+            refusals.tell_rest();
+        }
         loop {
             let before = self.engine.counters().busy;
             if !self.take_readings() || self.engine.counters().busy > before {
@@ -290,6 +294,9 @@ fn offer<D: Disk>(
         Feed::Line(time, line, cursor) => {
             engine.offer_line(source, lane, *time, line, *cursor, now)
         }
+        Feed::Refused(part, cursor) => engine
+            .refuse(source, lane, &part.borrowed(), *cursor, now)
+            .map(|()| Offered::default()),
         Feed::Lost(lost) => {
             engine.lost(source, lane, *lost, now);
             return None;
@@ -306,15 +313,25 @@ fn offer<D: Disk>(
     match offered {
         Err(OfferError::Busy) if inlet.resumes => Some(feed),
         // The engine counts and names what it could not take.
-        Ok(()) | Err(OfferError::Busy) => None,
-        Err(OfferError::Refused(refused)) => {
-            if let Some(refusals) = refusals {
+        Err(OfferError::Busy) => None,
+        Err(OfferError::Lane(error)) => {
+            tracing::error!(source, "a reading is lost: {error}");
+            None
+        }
+        Ok(Offered { refused }) => {
+            for (at, fault) in refused {
+                let Some(refusals) = refusals else { break };
                 match &feed {
                     Feed::Reading(reading, _) => {
-                        refusals.refuse(&"a row", &refused, reading.names().as_bytes());
+                        let name = reading.columns.get(at).map_or("", |column| &column.name);
+                        let value = reading.values.get(at).and_then(Option::as_ref);
+                        let shown = value
+                            .map(|value| as_text(value.borrowed()))
+                            .unwrap_or_default();
+                        refusals.note(&format_args!("value of {name}"), &fault, shown.as_bytes());
                     }
-                    Feed::Line(_, line, _) => refusals.refuse(&"a line", &refused, line),
-                    Feed::Lost(_) | Feed::Flush(_) => {}
+                    Feed::Line(_, line, _) => refusals.note(&"a line", &fault, line),
+                    Feed::Refused(..) | Feed::Lost(_) | Feed::Flush(_) => {}
                 }
             }
             None
@@ -341,11 +358,12 @@ mod tests {
     use crate::config::Config;
     use crate::run::open_engine;
     use crate::source::{ColumnDef, Outlet, Reading};
-    use headwater_proto::schema::ColumnKind;
+    use headwater_proto::sample::OwnedValue;
+    use headwater_proto::schema::{ColumnKind, MAX_VALUE_TEXT_BYTES};
     use headwater_proto::time::UnixMicros;
 
     #[test]
-    fn a_row_that_the_engine_refuses_is_told_from_the_first_on() {
+    fn a_value_that_the_engine_refuses_is_told_from_the_first_on_and_the_row_is_taken() {
         let folder = tempfile::tempdir().unwrap();
         let text = format!("[spool]\ndir = {:?}", folder.path().join("spool"));
         let config = Config::parse(&text, "host").unwrap();
@@ -363,18 +381,25 @@ mod tests {
         let column = |name: &str| ColumnDef {
             name: name.to_owned(),
             unit: String::new(),
-            kind: ColumnKind::F64,
+            kind: if name == "a" {
+                ColumnKind::Str
+            } else {
+                ColumnKind::F64
+            },
         };
-        let empty = Reading {
+        let long = "x".repeat(MAX_VALUE_TEXT_BYTES + 1);
+        let reading = Reading {
             time: UnixMicros(0),
             labels: Arc::default(),
             columns: Arc::from([column("a"), column("b")]),
-            values: vec![None, None],
+            values: vec![Some(OwnedValue::Str(long)), Some(OwnedValue::F64(1.0))],
         };
         let refusals = Arc::new(Refusals::new("x", clock));
-        let feed = Feed::Reading(empty, None);
+        let feed = Feed::Reading(reading, None);
         assert!(offer(&mut engine, &inlet, Some(&refusals), feed, clock.now()).is_none());
-        let last = "a row: the reading has no value: \"a,b\"".to_owned();
-        assert_eq!(refusals.count(), (1, Some(last)));
+        let (count, last) = refusals.count();
+        assert_eq!((count, engine.counters().samples), (1, 2));
+        let expected = "value of a: the text has 16385 bytes; at most 16384 are taken: \"xxx";
+        assert!(last.unwrap().starts_with(expected));
     }
 }

@@ -235,6 +235,7 @@ impl Sources {
         // The last are those of `send`.
         for (at, (source, refusals)) in config.sources.iter().zip(refusals).enumerate() {
             let outlet = all.inlet(at, source.lane, source.resumes(), wake);
+            refusals.attach(&outlet);
             let resume = cursors.get(at).copied().flatten();
             let refusals = Arc::clone(refusals);
             let start = Start {
@@ -254,6 +255,7 @@ impl Sources {
                 false,
                 wake,
             );
+            refusals.attach(&outlet);
             let stop = stop.clone();
             all.tasks.spawn(async move {
                 if let Err(error) = lines::serve_send(&path, outlet, stop, refusals).await {
@@ -298,7 +300,7 @@ impl Sources {
             SourceKind::File(file) => {
                 self.thread(&name, move || {
                     // It ends early only because the agent does.
-                    let _ = file::run(&file, resume, &outlet, &stop);
+                    let _ = file::run(&file, resume, &outlet, &stop, &refusals);
                 })
             }
             SourceKind::Replay(replay) => self.thread(&name.clone(), move || {

@@ -5,9 +5,11 @@
 //! started with. A source that cannot wait hands over what finds room and lets the engine name the
 //! rest.
 
+use std::fmt::Display;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use headwater_proto::refused::Part;
 use headwater_proto::sample::OwnedValue;
 use headwater_proto::schema::ColumnKind;
 use headwater_proto::time::UnixMicros;
@@ -101,6 +103,47 @@ impl Reading {
     }
 }
 
+/// A part of an input that could not be read, cut to what is kept of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedPart {
+    place: String,
+    cause: String,
+    bytes: Vec<u8>,
+}
+
+impl RefusedPart {
+    /// - `place`: where it stood, in words.
+    /// - `cause`: why it is refused.
+    /// - `bytes`: the part as it came, or names that tell which it was.
+    #[must_use]
+    pub fn new(place: &dyn Display, cause: &dyn Display, bytes: &[u8]) -> Self {
+        let (place, cause) = (place.to_string(), cause.to_string());
+        let part = Part {
+            at_us: 0,
+            place: &place,
+            cause: &cause,
+            bytes,
+        }
+        .cut();
+        Self {
+            place: part.place.to_owned(),
+            cause: part.cause.to_owned(),
+            bytes: part.bytes.to_vec(),
+        }
+    }
+
+    /// As the engine takes it; its time is that of the engine.
+    #[must_use]
+    pub fn borrowed(&self) -> Part<'_> {
+        Part {
+            at_us: 0,
+            place: &self.place,
+            cause: &self.cause,
+            bytes: &self.bytes,
+        }
+    }
+}
+
 /// What a source hands over.
 #[derive(Debug)]
 pub enum Feed {
@@ -108,6 +151,9 @@ pub enum Feed {
     Reading(Reading, Option<Cursor>),
     /// A log line.
     Line(UnixMicros, Vec<u8>, Option<Cursor>),
+    /// A part of the input that could not be read, and where the source resumes after it: `None` if a
+    /// row comes of the same place, since that cursor would cover it.
+    Refused(RefusedPart, Option<Cursor>),
     /// Readings that the source had to drop, since its queue was full.
     Lost(Lost),
     /// Everything before it is to be durable; then the answer.
@@ -132,6 +178,16 @@ impl Outlet {
     pub fn new(wake: Arc<Notify>) -> (Self, mpsc::Receiver<Feed>) {
         let (queue, inlet) = mpsc::channel(QUEUE_READINGS);
         (Self { queue, wake }, inlet)
+    }
+
+    /// The same way, as long as the source itself holds it: a source that has ended is not kept waiting
+    /// for.
+    #[must_use]
+    pub fn weak(&self) -> WeakOutlet {
+        WeakOutlet {
+            queue: self.queue.downgrade(),
+            wake: Arc::clone(&self.wake),
+        }
     }
 
     /// Hands over from a thread; waits for room.
@@ -160,6 +216,24 @@ impl Outlet {
         let given = self.queue.try_send(feed).is_ok();
         self.wake.notify_one();
         given
+    }
+}
+
+/// A source's way to the engine that lasts as long as the source.
+#[derive(Debug, Clone)]
+pub struct WeakOutlet {
+    queue: mpsc::WeakSender<Feed>,
+    wake: Arc<Notify>,
+}
+
+impl WeakOutlet {
+    /// The way, if the source has not ended.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Outlet> {
+        Some(Outlet {
+            queue: self.queue.upgrade()?,
+            wake: Arc::clone(&self.wake),
+        })
     }
 }
 

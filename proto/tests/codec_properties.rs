@@ -8,7 +8,7 @@ use headwater_proto::codec::{
     BackEnd, BatchHeader, DecodeError, Encoder, Limits, RowVisitor, Rows, decode, fit,
 };
 use headwater_proto::sample::{OwnedValue, Value};
-use headwater_proto::schema::{Column, ColumnKind, Schema, Series};
+use headwater_proto::schema::{Column, ColumnKind, MAX_VALUE_TEXT_BYTES, Schema, Series};
 use proptest::prelude::*;
 
 type Row = (i64, u32, Vec<Option<OwnedValue>>);
@@ -558,4 +558,24 @@ fn new_texts_of_a_batch_stop_at_their_limit() {
     };
     let refused = decode(&payload, &schema, &limits, &mut Keep::default());
     assert_eq!(refused, Err(DecodeError::Limit("text")));
+}
+
+#[test]
+fn texts_longer_than_a_schema_may_hold_are_not_learnt_and_come_back() {
+    let mut schema = Schema::new(1, vec![Column::new("state", ColumnKind::Str)]);
+    let mut rows = Rows::new(&schema);
+    let long = "l".repeat(MAX_VALUE_TEXT_BYTES);
+    for (time, text) in (0..).zip(["on", &long, "on", &long]) {
+        rows.push_row(time, 0, &[Some(Value::Str(text))]).unwrap();
+    }
+    fit(&rows, &mut schema);
+    assert_eq!(schema.columns[0].dictionary, ["on"]);
+    let mut bytes = Vec::new();
+    schema.encode(&mut bytes).unwrap();
+    let mut payload = Vec::new();
+    let mut encoder = Encoder::new(&schema);
+    encoder.encode(1, &rows, &mut payload).unwrap();
+    let mut kept = Keep::default();
+    decode(&payload, &schema, &Limits::DEFAULT, &mut kept).unwrap();
+    assert_eq!(kept.0[3].2[0].1, OwnedValue::Str(long));
 }

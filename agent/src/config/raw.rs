@@ -310,8 +310,9 @@ impl RawBatch {
             "the most a collector takes",
             problems,
         );
-        let why = "KiB: a batch must fit into one publish";
-        let kib = within("batch.kib", kib, 1..=64, why, problems);
+        let why =
+            "KiB: with one more row it must stay within what a collector takes of a batch's texts";
+        let kib = within("batch.kib", kib, 1..=32, why, problems);
         let why = "milliseconds that a reading waits for others";
         let age_ms = within("batch.age_ms", age_ms, 10..=600_000, why, problems);
         Batch {

@@ -1,10 +1,20 @@
-//! Core: what a source may hand over, and why a reading is refused at the door.
+//! Core: what a source may hand over, and which parts of it are refused at the door.
+//!
+//! A part that no collector would take is refused alone; the row keeps the rest. What is wrong with a
+//! value leaves its column empty, what is wrong with a column takes that out of the row, and labels
+//! that cannot be written refuse every value of the row: nobody could say whose they are.
+
+use std::borrow::Cow;
 
 use headwater_proto::codec::Limits;
 use headwater_proto::ids::Lane;
 use headwater_proto::sample::Value;
-use headwater_proto::schema::{ColumnKind, MAX_TEXT_BYTES};
+use headwater_proto::schema::{ColumnKind, MAX_TEXT_BYTES, MAX_VALUE_TEXT_BYTES};
 use headwater_proto::time::UnixMicros;
+
+/// Most bytes of the texts of one row: with a batch that is almost full it stays within what a
+/// collector takes of the texts of one batch, [`Limits::text_bytes`].
+pub const MAX_ROW_TEXT_BYTES: usize = 30 * 1024;
 
 /// One column of a reading.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -55,6 +65,18 @@ pub const fn kind_of(value: &Value<'_>) -> ColumnKind {
     }
 }
 
+/// A value as people read it.
+#[must_use]
+pub fn as_text(value: Value<'_>) -> Cow<'_, str> {
+    match value {
+        Value::Str(text) => Cow::Borrowed(text),
+        Value::Bool(value) => Cow::Owned(value.to_string()),
+        Value::I64(value) => Cow::Owned(value.to_string()),
+        Value::F32(value) => Cow::Owned(value.to_string()),
+        Value::F64(value) => Cow::Owned(value.to_string()),
+    }
+}
+
 /// What was read at one moment: one row of a batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample<'a> {
@@ -62,90 +84,157 @@ pub struct Sample<'a> {
     pub time: UnixMicros,
     /// Labels that tell series apart, in the order the source gives them.
     pub labels: &'a [(&'a str, &'a str)],
-    /// The columns; at least one with a value.
+    /// The columns.
     pub fields: &'a [Field<'a>],
 }
 
-/// Why a reading is not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// No field has a value.
-    #[error("the reading has no value")]
-    Empty,
-    /// More fields than a schema may have columns.
-    #[error("the reading has {0} fields; at most {max} are taken", max = Limits::DEFAULT.columns)]
-    Fields(usize),
-    /// More labels than a series may have.
-    #[error("the reading has {0} labels; at most {max} are taken", max = Limits::DEFAULT.labels)]
-    Labels(usize),
-    /// A name, unit, label or text value is empty where it must not be, or too long.
-    #[error("a {0} of the reading is empty or longer than {MAX_TEXT_BYTES} bytes")]
-    Text(&'static str),
-    /// A value is of another kind than its field says.
-    #[error("field {0} of the reading has a value of another kind than it says")]
-    Kind(usize),
-    /// The same name twice.
-    #[error("field {0} of the reading repeats the name of another")]
-    Repeated(usize),
-    /// A source that resumes gave readings of two lanes in one life: which of them a stop leaves
-    /// durable first is open, so one cursor could not stand for both.
-    #[error("a source that resumes keeps to one lane, here {}", .0.name())]
-    Lane(Lane),
-    /// A log line longer than a record.
-    #[error("a log line of {0} bytes is longer than a record may be")]
-    Line(usize),
-}
-
-/// Checks a reading against what a collector will take: a reading refused there would be refused
-/// with its whole batch.
-///
-/// # Errors
-/// [`Refused`] names the first thing that is wrong.
-pub fn admit(sample: &Sample<'_>) -> Result<(), Refused> {
-    let Sample {
-        time: _,
-        labels,
-        fields,
-    } = sample;
-    if fields.len() > Limits::DEFAULT.columns as usize {
-        return Err(Refused::Fields(fields.len()));
-    }
-    if labels.len() > Limits::DEFAULT.labels as usize {
-        return Err(Refused::Labels(labels.len()));
-    }
-    for (key, value) in *labels {
-        text("label", key, false)?;
-        text("label", value, true)?;
-    }
-    let mut present = false;
-    for (at, field) in fields.iter().enumerate() {
-        text("field name", field.name, false)?;
-        text("unit", field.unit, true)?;
-        if let Some(value) = field.value {
-            present = true;
-            if kind_of(&value) != field.kind {
-                return Err(Refused::Kind(at));
-            }
-            if let Value::Str(value) = value {
-                text("text value", value, true)?;
-            }
-        }
-        if fields[..at]
+impl Sample<'_> {
+    /// Its values that are not missing.
+    #[must_use]
+    pub fn samples(&self) -> u64 {
+        self.fields
             .iter()
-            .any(|earlier| earlier.name == field.name)
-        {
-            return Err(Refused::Repeated(at));
-        }
+            .filter(|field| field.value.is_some())
+            .count() as u64
     }
-    if present { Ok(()) } else { Err(Refused::Empty) }
 }
 
-fn text(what: &'static str, text: &str, may_be_empty: bool) -> Result<(), Refused> {
-    if text.len() > MAX_TEXT_BYTES || (text.is_empty() && !may_be_empty) {
-        Err(Refused::Text(what))
-    } else {
-        Ok(())
+/// Why a part of a reading is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// A schema may have so many columns and no more.
+    #[error("the row has {0} values; at most {max} are taken", max = Limits::DEFAULT.columns)]
+    Columns(usize),
+    /// More labels than a series may have.
+    #[error("the row has {0} labels; at most {max} are taken", max = Limits::DEFAULT.labels)]
+    Labels(usize),
+    /// A label without a key, or too long.
+    #[error("a label of the row has no key, or is longer than {MAX_TEXT_BYTES} bytes")]
+    Label,
+    /// A column without a name, or with one that is too long.
+    #[error("the name is empty or longer than {MAX_TEXT_BYTES} bytes")]
+    Name,
+    /// A unit that is too long.
+    #[error("the unit is longer than {MAX_TEXT_BYTES} bytes")]
+    Unit,
+    /// Two columns of one name.
+    #[error("another value of the row has the same name")]
+    Repeated,
+    /// A value that does not fit its column.
+    #[error("the value is of another kind than its column says")]
+    Kind,
+    /// A text that is too long.
+    #[error("the text has {0} bytes; at most {MAX_VALUE_TEXT_BYTES} are taken")]
+    Text(usize),
+    /// Texts that are too long together.
+    #[error("the texts of the row have more than {MAX_ROW_TEXT_BYTES} bytes together")]
+    Row,
+    /// A log line longer than a record.
+    #[error("the line has {0} bytes; at most {1} are taken")]
+    Line(usize, usize),
+}
+
+impl Fault {
+    /// Whether the row keeps the column, without its value.
+    const fn leaves_the_column(self) -> bool {
+        matches!(self, Self::Kind | Self::Text(_) | Self::Row)
     }
+}
+
+/// A source that resumes gave readings of two lanes in one life: which of them a stop leaves durable
+/// first is open, so one cursor could not stand for both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a source that resumes keeps to one lane, here {}", .0.name())]
+pub struct OtherLane(pub Lane);
+
+/// What is taken of a reading.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Admitted<'a> {
+    /// All of it.
+    Whole,
+    /// These columns, of which none need have a value; and the places of the values that are refused.
+    Part {
+        /// The columns that are taken.
+        fields: Vec<Field<'a>>,
+        /// Places in the sample's fields.
+        refused: Vec<(usize, Fault)>,
+    },
+}
+
+/// Checks a reading against what a collector will take: a part that is refused there would be refused
+/// with its whole batch.
+#[must_use]
+pub fn admit<'a>(sample: &Sample<'a>) -> Admitted<'a> {
+    let labels = labels(sample.labels);
+    let mut texts = 0;
+    let mut refused = Vec::new();
+    for at in 0..sample.fields.len() {
+        if let Some(fault) = labels.or_else(|| fault(sample.fields, at, &mut texts)) {
+            refused.push((at, fault));
+        }
+    }
+    if refused.is_empty() {
+        return Admitted::Whole;
+    }
+    let mut faults = refused.iter().peekable();
+    let mut fields = Vec::with_capacity(sample.fields.len());
+    for (at, field) in sample.fields.iter().enumerate() {
+        match faults.next_if(|(place, _)| *place == at) {
+            None => fields.push(*field),
+            Some((_, fault)) if fault.leaves_the_column() => fields.push(Field {
+                value: None,
+                ..*field
+            }),
+            Some(_) => {}
+        }
+    }
+    refused.retain(|(at, _)| sample.fields[*at].value.is_some());
+    Admitted::Part { fields, refused }
+}
+
+/// What is wrong with the field at a place. `texts`: bytes of the texts before it.
+fn fault(fields: &[Field<'_>], at: usize, texts: &mut usize) -> Option<Fault> {
+    let Field {
+        name,
+        unit,
+        kind,
+        value,
+    } = fields[at];
+    if at >= Limits::DEFAULT.columns as usize {
+        return Some(Fault::Columns(fields.len()));
+    }
+    if name.is_empty() || name.len() > MAX_TEXT_BYTES {
+        return Some(Fault::Name);
+    }
+    if unit.len() > MAX_TEXT_BYTES {
+        return Some(Fault::Unit);
+    }
+    if fields[..at].iter().any(|earlier| earlier.name == name) {
+        return Some(Fault::Repeated);
+    }
+    let value = value?;
+    if kind_of(&value) != kind {
+        return Some(Fault::Kind);
+    }
+    if let Value::Str(text) = value {
+        if text.len() > MAX_VALUE_TEXT_BYTES {
+            return Some(Fault::Text(text.len()));
+        }
+        if *texts + text.len() > MAX_ROW_TEXT_BYTES {
+            return Some(Fault::Row);
+        }
+        *texts += text.len();
+    }
+    None
+}
+
+fn labels(labels: &[(&str, &str)]) -> Option<Fault> {
+    if labels.len() > Limits::DEFAULT.labels as usize {
+        return Some(Fault::Labels(labels.len()));
+    }
+    let is_bad =
+        |(key, value): &(&str, &str)| key.is_empty() || key.len().max(value.len()) > MAX_TEXT_BYTES;
+    labels.iter().any(is_bad).then_some(Fault::Label)
 }
 
 #[cfg(test)]
@@ -160,62 +249,127 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_reading_with_one_value_is_taken() {
-        assert_eq!(admit(&sample(&[Field::new("t", Value::F64(1.0))])), Ok(()));
-    }
-
-    #[test]
-    fn a_reading_without_a_value_is_refused() {
-        let missing = Field {
-            value: None,
-            ..Field::new("t", Value::F64(1.0))
-        };
-        assert_eq!(admit(&sample(&[missing])), Err(Refused::Empty));
-        assert_eq!(admit(&sample(&[])), Err(Refused::Empty));
-    }
-
-    #[test]
-    fn every_bound_of_a_reading_is_reached() {
-        let long = "x".repeat(MAX_TEXT_BYTES + 1);
-        let most = &long[1..];
-        assert_eq!(
-            admit(&sample(&[Field::new(most, Value::Str(most))])),
-            Ok(())
-        );
-        for fields in [
-            [Field::new(&long, Value::I64(1))],
-            [Field::new("", Value::I64(1))],
-            [Field::with_unit("a", &long, Value::I64(1))],
-            [Field::new("a", Value::Str(&long))],
-        ] {
-            assert!(
-                matches!(admit(&sample(&fields)), Err(Refused::Text(_))),
-                "{fields:?}"
-            );
+    /// What is refused of `fields`, and the names that are left.
+    fn refused<'a>(fields: &'a [Field<'a>]) -> (Vec<(usize, Fault)>, Vec<(&'a str, bool)>) {
+        match admit(&sample(fields)) {
+            Admitted::Whole => (Vec::new(), Vec::new()),
+            Admitted::Part { fields, refused } => {
+                let left = fields
+                    .iter()
+                    .map(|field| (field.name, field.value.is_some()));
+                (refused, left.collect())
+            }
         }
-        let names: Vec<_> = (0..=Limits::DEFAULT.columns)
-            .map(|i| i.to_string())
-            .collect();
-        let fields: Vec<_> = names.iter().map(|n| Field::new(n, Value::I64(1))).collect();
-        assert_eq!(admit(&sample(&fields[1..])), Ok(()));
-        assert_eq!(admit(&sample(&fields)), Err(Refused::Fields(fields.len())));
-        let labels = vec![("k", "v"); Limits::DEFAULT.labels as usize + 1];
-        let many = Sample {
-            labels: &labels,
-            ..sample(&fields[..1])
-        };
-        assert_eq!(admit(&many), Err(Refused::Labels(labels.len())));
     }
 
     #[test]
-    fn a_name_twice_and_a_value_of_another_kind_are_refused() {
-        let one = Field::new("a", Value::I64(1));
-        assert_eq!(admit(&sample(&[one, one])), Err(Refused::Repeated(1)));
-        let wrong = Field {
+    fn a_reading_within_every_bound_is_taken_whole() {
+        let text = "x".repeat(MAX_VALUE_TEXT_BYTES);
+        let rest = "x".repeat(MAX_ROW_TEXT_BYTES - MAX_VALUE_TEXT_BYTES);
+        let name = "n".repeat(MAX_TEXT_BYTES);
+        let fields = [
+            Field::with_unit(&name, &name, Value::Str(&text)),
+            Field::new("rest", Value::Str(&rest)),
+            Field {
+                value: None,
+                ..Field::new("missing", Value::F64(1.0))
+            },
+        ];
+        assert_eq!(admit(&sample(&fields)), Admitted::Whole);
+        assert_eq!(sample(&fields).samples(), 2);
+        assert_eq!(admit(&sample(&[])), Admitted::Whole);
+    }
+
+    #[test]
+    fn a_bad_value_leaves_its_column_empty_and_the_row_its_other_values() {
+        let long = "x".repeat(MAX_VALUE_TEXT_BYTES + 1);
+        let good = Field::new("good", Value::I64(1));
+        let text = Field::new("text", Value::Str(&long));
+        let kind = Field {
             kind: ColumnKind::F64,
-            ..one
+            ..Field::new("kind", Value::I64(1))
         };
-        assert_eq!(admit(&sample(&[wrong])), Err(Refused::Kind(0)));
+        let fields = [text, good, kind];
+        let (faults, left) = refused(&fields);
+        assert_eq!(faults, [(0, Fault::Text(long.len())), (2, Fault::Kind)]);
+        assert_eq!(left, [("text", false), ("good", true), ("kind", false)]);
+    }
+
+    #[test]
+    fn of_texts_that_are_too_long_together_those_beyond_the_bound_are_refused() {
+        let text = "x".repeat(MAX_VALUE_TEXT_BYTES);
+        let rest = "x".repeat(MAX_ROW_TEXT_BYTES - MAX_VALUE_TEXT_BYTES);
+        let fields = [
+            Field::new("a", Value::Str(&text)),
+            Field::new("b", Value::Str(&text)),
+            Field::new("c", Value::Str(&rest)),
+            Field::new("d", Value::Str("y")),
+        ];
+        let (faults, _) = refused(&fields);
+        assert_eq!(faults, [(1, Fault::Row), (3, Fault::Row)]);
+    }
+
+    #[test]
+    fn a_bad_column_is_taken_out_of_the_row() {
+        let long = "x".repeat(MAX_TEXT_BYTES + 1);
+        let good = Field::new("good", Value::I64(1));
+        for (bad, fault) in [
+            (Field::new(&long, Value::I64(1)), Fault::Name),
+            (Field::new("", Value::I64(1)), Fault::Name),
+            (Field::with_unit("a", &long, Value::I64(1)), Fault::Unit),
+        ] {
+            let fields = [bad, good];
+            let (faults, left) = refused(&fields);
+            assert_eq!((faults, left), (vec![(0, fault)], vec![("good", true)]));
+        }
+        let fields = [good, Field::new("good", Value::F64(2.0))];
+        let (faults, left) = refused(&fields);
+        assert_eq!(faults, [(1, Fault::Repeated)]);
+        assert_eq!(left, [("good", true)]);
+    }
+
+    #[test]
+    fn columns_beyond_the_bound_are_refused_one_by_one() {
+        let most = Limits::DEFAULT.columns as usize;
+        let names: Vec<_> = (0..most + 2).map(|i| i.to_string()).collect();
+        let fields: Vec<_> = names.iter().map(|n| Field::new(n, Value::I64(1))).collect();
+        assert_eq!(admit(&sample(&fields[..most])), Admitted::Whole);
+        let (faults, left) = refused(&fields);
+        let fault = Fault::Columns(most + 2);
+        assert_eq!(faults, [(most, fault), (most + 1, fault)]);
+        assert_eq!(left.len(), most);
+    }
+
+    #[test]
+    fn labels_that_cannot_be_written_refuse_every_value_of_the_row() {
+        let long = "x".repeat(MAX_TEXT_BYTES + 1);
+        let fields = [
+            Field::new("a", Value::I64(1)),
+            Field {
+                value: None,
+                ..Field::new("b", Value::I64(1))
+            },
+        ];
+        let many = vec![("k", "v"); Limits::DEFAULT.labels as usize + 1];
+        for (labels, fault) in [
+            (&many[..], Fault::Labels(many.len())),
+            (&[("", "v")], Fault::Label),
+            (&[("k", &long)], Fault::Label),
+        ] {
+            let row = Sample {
+                labels,
+                ..sample(&fields)
+            };
+            let expected = Admitted::Part {
+                fields: Vec::new(),
+                refused: vec![(0, fault)],
+            };
+            assert_eq!(admit(&row), expected);
+        }
+        let most = Sample {
+            labels: &many[1..],
+            ..sample(&fields)
+        };
+        assert_eq!(admit(&most), Admitted::Whole);
     }
 }

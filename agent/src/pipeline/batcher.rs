@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use headwater_proto::bundle::Stamps;
 use headwater_proto::codec::{BatchHeader, Encoder, Limits, Rows, fit};
+use headwater_proto::refused::{self, Part};
 use headwater_proto::schema::{Column, Schema, Series};
 use headwater_proto::time::{Base, Millis, UnixMicros};
 
-use super::admit::{Refused, Sample};
+use super::admit::{Fault, Sample};
 use super::drift::{Drift, SURE_ROWS};
 use super::record::{Cursor, MAX_SNAPSHOT_SCHEMAS};
 use super::text::TextBatch;
@@ -20,6 +21,10 @@ use super::timekeeper::{Dated, worse};
 
 /// Most shapes a lane remembers; beyond it the one that has rested longest is forgotten.
 pub const MAX_SHAPES: usize = MAX_SNAPSHOT_SCHEMAS / 4;
+
+/// Bytes of a refused part beside its texts.
+const PART_OVERHEAD_BYTES: usize =
+    refused::MAX_PART_BYTES - 2 * refused::MAX_WORDS_BYTES - refused::MAX_BYTES;
 
 /// When a batch closes, whichever comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +117,19 @@ pub enum Content {
     Batch(Vec<u8>),
     /// Log lines.
     Text(Vec<u8>),
+    /// Parts of inputs that could not be read.
+    Refused(Vec<u8>),
+}
+
+/// What a source gives next.
+#[derive(Debug, Clone, Copy)]
+pub enum Next<'a, 's> {
+    /// A row.
+    Row(&'a Sample<'s>),
+    /// A log line.
+    Line,
+    /// A part that could not be read.
+    Refused,
 }
 
 /// The open batches and numbered schemas of one lane.
@@ -121,6 +139,7 @@ pub struct Batcher {
     tags: Vec<(String, String)>,
     shapes: Vec<Shape>,
     texts: Vec<Text>,
+    refused: Vec<RefusedParts>,
     dictionary: Option<Dictionary>,
     next_number: u32,
     clock: u64,
@@ -141,6 +160,26 @@ struct Text {
     times: Times,
     opened: Millis,
     cursor: Option<Cursor>,
+}
+
+#[derive(Debug)]
+struct RefusedParts {
+    source: usize,
+    name: String,
+    parts: Vec<OwnedPart>,
+    /// Of all parts, as they will be written at most.
+    bytes: usize,
+    times: Times,
+    opened: Millis,
+    cursor: Option<Cursor>,
+}
+
+#[derive(Debug)]
+struct OwnedPart {
+    at_us: i64,
+    place: String,
+    cause: String,
+    bytes: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -177,33 +216,42 @@ impl Batcher {
             tags,
             shapes: Vec::new(),
             texts: Vec::new(),
+            refused: Vec::new(),
             dictionary,
             next_number: 0,
             clock: 0,
         }
     }
 
-    /// Whether a reading must wait until `source`'s other open batch is closed, because its cursor
-    /// would otherwise pass rows that are not in a record yet.
+    /// Whether what `source` gives next must wait until its other open batch is closed, because its
+    /// cursor would otherwise pass what is not in a record yet.
     #[must_use]
-    pub fn must_close_first(&self, source: usize, sample: Option<&Sample<'_>>, base: Base) -> bool {
-        let text = self.texts.iter().any(|text| {
-            text.source == source
-                && !text.batch.is_empty()
-                && (sample.is_some() || text.times.base != base)
-        });
-        let rows = self.shapes.iter().any(|shape| {
-            shape.source == source
-                && !shape.rows.is_empty()
-                && sample.is_none_or(|sample| !shape.fits(sample, base))
-        });
-        rows || text
+    pub fn must_close_first(&self, source: usize, next: Next<'_, '_>, base: Base) -> bool {
+        let shapes = self.shapes.iter().filter(|shape| !shape.rows.is_empty());
+        let mut shapes = shapes.filter(|shape| shape.source == source);
+        let texts = self.texts.iter().filter(|text| !text.batch.is_empty());
+        let mut texts = texts.filter(|text| text.source == source);
+        let mut refused = self.refused.iter().filter(|open| open.source == source);
+        match next {
+            Next::Row(sample) => {
+                shapes.any(|shape| !shape.fits(sample, base))
+                    || texts.next().is_some()
+                    || refused.next().is_some()
+            }
+            Next::Line => {
+                texts.any(|text| text.times.base != base)
+                    || shapes.next().is_some()
+                    || refused.next().is_some()
+            }
+            Next::Refused => {
+                refused.any(|open| open.times.base != base)
+                    || shapes.next().is_some()
+                    || texts.next().is_some()
+            }
+        }
     }
 
-    /// Adds a reading that was admitted. Says whether the batch is now full.
-    ///
-    /// # Errors
-    /// [`Refused`] if no schema can hold it.
+    /// Adds a row that was admitted and has a value. Returns whether the batch is now full.
     pub fn push(
         &mut self,
         source: usize,
@@ -211,7 +259,7 @@ impl Batcher {
         dated: Dated,
         cursor: Option<Cursor>,
         now: Millis,
-    ) -> Result<bool, Refused> {
+    ) -> bool {
         self.clock += 1;
         let at = match self
             .shapes
@@ -232,20 +280,20 @@ impl Batcher {
         shape
             .rows
             .push_row(dated.us, series, &values)
-            .map_err(|_| Refused::Empty)?;
+            .expect("an admitted row fits the shape that was made for it");
         if shape.rows.len() == 1 {
             shape.opened = now;
             shape.times = Times::of(dated);
         }
         shape.times.add(dated);
         shape.cursor = cursor.or(shape.cursor);
-        Ok(shape.rows.len() >= self.limits.rows || shape.rows.approx_bytes() >= self.limits.bytes)
+        shape.is_full(self.limits)
     }
 
-    /// Adds a log line. Says whether the batch is now full.
+    /// Adds a log line. Returns whether the batch is now full.
     ///
     /// # Errors
-    /// [`Refused::Line`] if it is longer than a batch.
+    /// [`Fault::Line`] if it is longer than a batch.
     pub fn push_line(
         &mut self,
         source: usize,
@@ -254,9 +302,9 @@ impl Batcher {
         line: &[u8],
         cursor: Option<Cursor>,
         now: Millis,
-    ) -> Result<bool, Refused> {
+    ) -> Result<bool, Fault> {
         if line.len() > self.limits.bytes {
-            return Err(Refused::Line(line.len()));
+            return Err(Fault::Line(line.len(), self.limits.bytes));
         }
         let of_source = |text: &Text| text.source == source && text.times.base == dated.base;
         let at = match self.texts.iter().position(of_source) {
@@ -281,7 +329,45 @@ impl Batcher {
         text.times.add(dated);
         text.batch.push(UnixMicros(dated.us), line);
         text.cursor = cursor.or(text.cursor);
-        Ok(text.batch.lines() >= self.limits.rows || text.batch.bytes() >= self.limits.bytes)
+        Ok(text.is_full(self.limits))
+    }
+
+    /// Adds a part that could not be read, cut to its bounds. Returns whether the batch is now full.
+    pub fn push_refused(
+        &mut self,
+        source: usize,
+        name: &str,
+        dated: Dated,
+        part: &Part<'_>,
+        cursor: Option<Cursor>,
+        now: Millis,
+    ) -> bool {
+        let of_source =
+            |open: &RefusedParts| open.source == source && open.times.base == dated.base;
+        let at = self.refused.iter().position(of_source).unwrap_or_else(|| {
+            self.refused.push(RefusedParts {
+                source,
+                name: name.to_owned(),
+                parts: Vec::new(),
+                bytes: 0,
+                times: Times::of(dated),
+                opened: now,
+                cursor: None,
+            });
+            self.refused.len() - 1
+        });
+        let open = &mut self.refused[at];
+        let part = part.cut();
+        open.bytes += part.place.len() + part.cause.len() + part.bytes.len() + PART_OVERHEAD_BYTES;
+        open.parts.push(OwnedPart {
+            at_us: dated.us,
+            place: part.place.to_owned(),
+            cause: part.cause.to_owned(),
+            bytes: part.bytes.to_vec(),
+        });
+        open.times.add(dated);
+        open.cursor = cursor.or(open.cursor);
+        open.is_full(self.limits)
     }
 
     /// Closes a batch that `which` asks for, first those of the lane's base, then the oldest; `None` if
@@ -295,21 +381,22 @@ impl Batcher {
             Which::Due => turn.due(base, opened.plus(limits.age_ms)) <= now,
         };
         let texts = self.texts.iter().enumerate().filter_map(|(at, text)| {
-            let full = text.batch.lines() >= limits.rows || text.batch.bytes() >= limits.bytes;
-            let base = text.times.base;
+            let (base, full) = (text.times.base, text.is_full(limits));
             let asked = !text.batch.is_empty() && wanted(text.source, base, text.opened, full);
             asked.then_some((base != turn.base, text.opened, Open::Text(at)))
         });
         let shapes = self.shapes.iter().enumerate().filter_map(|(at, shape)| {
-            let (rows, base) = (&shape.rows, shape.times.base);
-            let full = rows.len() >= limits.rows || rows.approx_bytes() >= limits.bytes;
-            let asked = !rows.is_empty() && wanted(shape.source, base, shape.opened, full);
+            let (base, full) = (shape.times.base, shape.is_full(limits));
+            let asked = !shape.rows.is_empty() && wanted(shape.source, base, shape.opened, full);
             asked.then_some((base != turn.base, shape.opened, Open::Rows(at)))
         });
-        let first = texts
-            .chain(shapes)
-            .min_by_key(|(other, opened, _)| (*other, *opened));
-        let (_, _, open) = first?;
+        let refused = self.refused.iter().enumerate().filter_map(|(at, open)| {
+            let (base, full) = (open.times.base, open.is_full(limits));
+            let asked = wanted(open.source, base, open.opened, full);
+            asked.then_some((base != turn.base, open.opened, Open::Refused(at)))
+        });
+        let all = texts.chain(shapes).chain(refused);
+        let (_, _, open) = all.min_by_key(|(other, opened, _)| (*other, *opened))?;
         match open {
             Open::Text(at) => {
                 let dictionary = self.dictionary.as_mut();
@@ -320,6 +407,7 @@ impl Batcher {
                 self.forget_shapes();
                 Some(closed)
             }
+            Open::Refused(at) => Some(self.refused.swap_remove(at).close()),
         }
     }
 
@@ -336,7 +424,9 @@ impl Batcher {
             .iter()
             .filter(|t| !t.batch.is_empty())
             .map(|t| (t.times.base, t.opened));
+        let refused = self.refused.iter().map(|r| (r.times.base, r.opened));
         rows.chain(texts)
+            .chain(refused)
             .map(|(base, opened)| turn.due(base, opened.plus(self.limits.age_ms)))
             .min()
     }
@@ -349,11 +439,9 @@ impl Batcher {
             .iter()
             .map(|shape| shape.rows.approx_bytes())
             .sum();
-        rows + self
-            .texts
-            .iter()
-            .map(|text| text.batch.bytes())
-            .sum::<usize>()
+        let texts = self.texts.iter().map(|text| text.batch.bytes());
+        let refused = self.refused.iter().map(|open| open.bytes);
+        rows + texts.chain(refused).sum::<usize>()
     }
 
     /// Whether any row or line waits for its record.
@@ -361,6 +449,7 @@ impl Batcher {
     pub fn is_empty(&self) -> bool {
         self.shapes.iter().all(|shape| shape.rows.is_empty())
             && self.texts.iter().all(|text| text.batch.is_empty())
+            && self.refused.is_empty()
     }
 
     /// The schemas in use, by number.
@@ -395,6 +484,7 @@ impl Batcher {
 enum Open {
     Text(usize),
     Rows(usize),
+    Refused(usize),
 }
 
 /// Which batches to close.
@@ -410,7 +500,39 @@ pub enum Which {
     Due,
 }
 
+impl RefusedParts {
+    const fn is_full(&self, limits: BatchLimits) -> bool {
+        self.parts.len() >= refused::MAX_PARTS || self.bytes >= limits.bytes
+    }
+
+    fn close(self) -> Closed {
+        let parts: Vec<Part<'_>> = self
+            .parts
+            .iter()
+            .map(|part| Part {
+                at_us: part.at_us,
+                place: &part.place,
+                cause: &part.cause,
+                bytes: &part.bytes,
+            })
+            .collect();
+        Closed {
+            source: self.source,
+            new_schema: None,
+            content: Content::Refused(
+                refused::to_vec(&self.name, &parts).expect("the parts were counted and cut"),
+            ),
+            times: self.times,
+            cursor: self.cursor,
+        }
+    }
+}
+
 impl Text {
+    fn is_full(&self, limits: BatchLimits) -> bool {
+        self.batch.lines() >= limits.rows || self.batch.bytes() >= limits.bytes
+    }
+
     fn close(&mut self, dictionary: Option<&mut Dictionary>, next_number: &mut u32) -> Closed {
         let mut new_schema = None;
         let dictionary = dictionary.map(|known| {
@@ -458,6 +580,10 @@ impl Shape {
             cursor: None,
             used: 0,
         }
+    }
+
+    fn is_full(&self, limits: BatchLimits) -> bool {
+        self.rows.len() >= limits.rows || self.rows.approx_bytes() >= limits.bytes
     }
 
     /// Whether the shape's columns are those of `sample`, whose time counts from `base`, and it has

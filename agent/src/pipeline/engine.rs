@@ -25,6 +25,7 @@ mod epochs;
 mod lane;
 mod lives;
 mod open;
+mod quarantine;
 mod ram;
 mod refused;
 mod room;
@@ -39,13 +40,14 @@ pub use room::MAX_GAPS;
 pub use send::{MAX_DOWN_BYTES, UNREADABLE_MS};
 pub use store::GROUP_BYTES;
 pub use types::{
-    Counters, EngineError, Event, LaneStatus, Lost, OfferError, Output, Settings, SourceSettings,
-    SpoolSettings,
+    Counters, EngineError, Event, LaneStatus, Lost, OfferError, Offered, Output, Settings,
+    SourceSettings, SpoolSettings,
 };
 
-use super::admit::{Refused, Sample, admit};
-use super::batcher::{Closed, Content, Which};
+use super::admit::{Admitted, OtherLane, Sample, admit};
+use super::batcher::{Closed, Content, Next, Which};
 use super::record::{Cursor, Envelope, Life, Unclean};
+use super::refusals::Refusals;
 use super::timekeeper::{Dated, Timekeeper};
 use lane::{LaneState, Overflow};
 
@@ -76,6 +78,8 @@ pub struct Engine<D: Disk> {
     lanes: Vec<LaneState>,
     /// The lane of each source that resumes, from its first reading on.
     bound: Vec<Option<usize>>,
+    /// What each source had refused.
+    refusals: Vec<Refusals>,
     sender: Box<AgentSender>,
     /// Epochs that the sender had no room for, oldest first.
     waiting: VecDeque<HeldEpoch>,
@@ -128,6 +132,7 @@ impl<D: Disk> Engine<D> {
         let clock = Timekeeper::new(settings.clock, now);
         let mut engine = Self {
             bound: vec![None; settings.sources.len()],
+            refusals: vec![Refusals::default(); settings.sources.len()],
             settings,
             base: clock.base(),
             clock,
@@ -196,7 +201,7 @@ impl<D: Disk> Engine<D> {
 
     /// Takes a reading. A source that resumes gives the cursor after it, and keeps to the lane of its
     /// first reading; a reading that its durable cursor covers is dropped silently, since it is on
-    /// disk already, or was.
+    /// disk already, or was. Values that no collector would take go to quarantine, the others are taken.
     ///
     /// # Errors
     /// [`OfferError`].
@@ -210,31 +215,38 @@ impl<D: Disk> Engine<D> {
         sample: &Sample<'_>,
         cursor: Option<Cursor>,
         now: Now,
-    ) -> Result<(), OfferError> {
+    ) -> Result<Offered, OfferError> {
         let at = self.index_of(lane);
         self.follow_the_clock(now);
-        if let Err(refused) = admit(sample) {
-            self.counters.refused += 1;
-            return Err(refused.into());
+        let (fields, refused) = match admit(sample) {
+            Admitted::Whole => (None, Vec::new()),
+            Admitted::Part { fields, refused } => (Some(fields), refused),
+        };
+        let row = Sample {
+            fields: fields.as_deref().unwrap_or(sample.fields),
+            ..*sample
+        };
+        let samples = row.samples();
+        let dated = self.clock.date(row.time, now);
+        if !self.may_take(at, source, cursor, sample.samples(), dated, now)? {
+            return Ok(Offered::default());
         }
-        let samples = sample
-            .fields
-            .iter()
-            .filter(|field| field.value.is_some())
-            .count() as u64;
-        let dated = self.clock.date(sample.time, now);
-        if !self.may_take(at, source, cursor, samples, dated, now)? {
-            return Ok(());
+        // The cursor goes with the last that is stored of the row.
+        let rest = cursor.filter(|_| samples == 0);
+        self.set_aside(at, source, sample, &refused, rest, now);
+        if samples == 0 {
+            self.counters.empty += u64::from(refused.is_empty());
+            return Ok(Offered { refused });
         }
         let resumes = self.settings.sources[source].resumes;
         let batcher = &self.lanes[at].batcher;
-        if resumes && batcher.must_close_first(source, Some(sample), dated.base) {
+        if resumes && batcher.must_close_first(source, Next::Row(&row), dated.base) {
             self.close(at, Which::Of(source), now);
         }
         let batcher = &mut self.lanes[at].batcher;
-        let full = batcher.push(source, sample, dated, cursor, now.mono)?;
+        let full = batcher.push(source, &row, dated, cursor, now.mono);
         self.took(at, samples, full, now);
-        Ok(())
+        Ok(Offered { refused })
     }
 
     /// Takes a log line, as [`Engine::offer`].
@@ -252,23 +264,32 @@ impl<D: Disk> Engine<D> {
         line: &[u8],
         cursor: Option<Cursor>,
         now: Now,
-    ) -> Result<(), OfferError> {
+    ) -> Result<Offered, OfferError> {
         let at = self.index_of(lane);
         self.follow_the_clock(now);
         let dated = self.clock.date(time, now);
         if !self.may_take(at, source, cursor, 1, dated, now)? {
-            return Ok(());
+            return Ok(Offered::default());
         }
         let SourceSettings { name, resumes } = &self.settings.sources[source];
         let (name, resumes) = (name.clone(), *resumes);
         let batcher = &self.lanes[at].batcher;
-        if resumes && batcher.must_close_first(source, None, dated.base) {
+        if resumes && batcher.must_close_first(source, Next::Line, dated.base) {
             self.close(at, Which::Of(source), now);
         }
         let batcher = &mut self.lanes[at].batcher;
-        let full = batcher.push_line(source, &name, dated, line, cursor, now.mono)?;
-        self.took(at, 1, full, now);
-        Ok(())
+        match batcher.push_line(source, &name, dated, line, cursor, now.mono) {
+            Ok(full) => {
+                self.took(at, 1, full, now);
+                Ok(Offered::default())
+            }
+            Err(fault) => {
+                self.set_line_aside(at, source, line, fault, cursor, now);
+                Ok(Offered {
+                    refused: vec![(0, fault)],
+                })
+            }
+        }
     }
 
     /// Whether a reading is to be taken; `false` if it is in the lane already.
@@ -284,9 +305,8 @@ impl<D: Disk> Engine<D> {
         let SourceSettings { name, resumes } = &self.settings.sources[source];
         let resumes = *resumes;
         if resumes && *self.bound[source].get_or_insert(at) != at {
-            self.counters.refused += 1;
             let bound = self.bound[source].unwrap_or(at);
-            return Err(Refused::Lane(self.lanes[bound].lane).into());
+            return Err(OtherLane(self.lanes[bound].lane).into());
         }
         let durable = self.resume_at(name);
         if cursor
@@ -375,6 +395,7 @@ impl<D: Disk> Engine<D> {
         let (kind, payload) = match &closed.content {
             Content::Batch(payload) => (Kind::Batch, payload),
             Content::Text(payload) => (Kind::Text, payload),
+            Content::Refused(payload) => (Kind::Refused, payload),
         };
         let mut bytes = Vec::with_capacity(frame::encoded_len(payload.len()));
         frame::append(kind, payload, &mut bytes).expect("a batch is far below a frame's limit");
@@ -507,6 +528,7 @@ impl<D: Disk> Engine<D> {
                         self.sync_lane(at, now);
                     }
                 }
+                self.name_beyond(now);
                 self.name_what_is_owed(now);
                 self.announce_waiting();
                 Input::Tick
@@ -550,6 +572,7 @@ impl<D: Disk> Engine<D> {
             .chain(self.sender.next_wakeup())
             .chain(self.unreadable.map(|known| known.retry_at))
             .chain([self.clock.next_measure()])
+            .chain(self.refusals.iter().filter_map(Refusals::next_due))
             .min()
     }
 
@@ -567,6 +590,7 @@ impl<D: Disk> Engine<D> {
     pub fn stop(&mut self, now: Now) {
         self.flush(now);
         self.date_boot(now);
+        self.name_rest(now);
         for at in 0..self.lanes.len() {
             for overflow in std::mem::take(&mut self.lanes[at].overflow) {
                 self.name_overflow(at, overflow, now);

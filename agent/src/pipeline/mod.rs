@@ -7,5 +7,6 @@ pub mod batcher;
 pub mod drift;
 pub mod engine;
 pub mod record;
+pub mod refusals;
 pub mod text;
 pub mod timekeeper;

@@ -12,7 +12,7 @@ const MINUTE_MS: u64 = 60_000;
 
 /// Parts that were counted alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Uncounted {
+pub struct Beyond {
     /// How many.
     pub parts: u64,
     /// Wall time of the first and the last, if a clock knew it.
@@ -32,7 +32,7 @@ struct Minute {
     began: Millis,
     parts: u32,
     bytes: usize,
-    beyond: Option<Uncounted>,
+    beyond: Option<Beyond>,
 }
 
 impl Refusals {
@@ -55,8 +55,8 @@ impl Refusals {
             bytes: 0,
             beyond: None,
         });
-        let fits = minute.parts < MAX_PARTS_PER_MINUTE
-            && minute.bytes + bytes <= MAX_BYTES_PER_MINUTE;
+        let fits =
+            minute.parts < MAX_PARTS_PER_MINUTE && minute.bytes + bytes <= MAX_BYTES_PER_MINUTE;
         if fits {
             minute.parts += 1;
             minute.bytes += bytes;
@@ -65,7 +65,7 @@ impl Refusals {
             let both = beyond.span.zip(wall);
             beyond.span = both.map(|((first, last), time)| (first.min(time), last.max(time)));
         } else {
-            minute.beyond = Some(Uncounted {
+            minute.beyond = Some(Beyond {
                 parts: 1,
                 span: wall.zip(wall),
             });
@@ -74,14 +74,14 @@ impl Refusals {
     }
 
     /// What is to be named of a minute that is over.
-    pub fn due(&mut self, now: Millis) -> Option<Uncounted> {
+    pub fn due(&mut self, now: Millis) -> Option<Beyond> {
         self.minute
             .take_if(|minute| minute.began.plus(MINUTE_MS) <= now)?
             .beyond
     }
 
     /// What is to be named of a minute that is not over, at a stop.
-    pub fn rest(&mut self) -> Option<Uncounted> {
+    pub fn rest(&mut self) -> Option<Beyond> {
         self.minute.as_mut()?.beyond.take()
     }
 
@@ -110,13 +110,16 @@ mod tests {
         }
         assert_eq!(refusals.next_due(), Some(Millis(MINUTE_MS)));
         assert_eq!(refusals.due(Millis(MINUTE_MS - 1)), None);
-        let expected = Uncounted {
+        let expected = Beyond {
             parts: 2,
             span: Some((UnixMicros(700), UnixMicros(800))),
         };
         assert_eq!(refusals.due(Millis(MINUTE_MS)), Some(expected));
         assert_eq!(refusals.due(Millis(MINUTE_MS)), None);
-        assert!(refusals.keeps(1, None, Millis(MINUTE_MS)), "the next minute");
+        assert!(
+            refusals.keeps(1, None, Millis(MINUTE_MS)),
+            "the next minute"
+        );
         assert_eq!(refusals.total(), u64::from(MAX_PARTS_PER_MINUTE) + 3);
     }
 
@@ -127,7 +130,7 @@ mod tests {
         assert!(!refusals.keeps(2, Some(UnixMicros(1)), Millis(0)));
         assert!(refusals.keeps(1, None, Millis(0)));
         assert!(!refusals.keeps(1, None, Millis(0)), "one without a time");
-        let expected = Uncounted {
+        let expected = Beyond {
             parts: 2,
             span: None,
         };

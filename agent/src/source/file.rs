@@ -11,7 +11,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Outlet, Stop, Stopped};
+use headwater_proto::refused::MAX_BYTES;
+
+use super::lines::TooLong;
+use super::refusals::Refusals;
+use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Outlet, RefusedPart, Stop, Stopped};
 use crate::clock::wall;
 use crate::config::FileSource;
 use crate::pipeline::record::Cursor;
@@ -28,20 +32,39 @@ pub fn run(
     resume: Option<Cursor>,
     outlet: &Outlet,
     stop: &Stop,
+    refusals: &Refusals,
 ) -> Result<(), Stopped> {
     let mut tail = Tail::new(&config.path, resume, config.from_start);
     while !stop.is_stopped() {
-        let mut lines = Vec::new();
+        let mut found = Vec::new();
         // A file that is missing or unreadable may come back: it is looked for again.
-        let more = tail.read(&mut lines).unwrap_or(false);
-        for (line, cursor) in lines {
-            outlet.give_blocking(Feed::Line(wall(), line, Some(cursor)))?;
+        let more = tail.read(&mut found).unwrap_or(false);
+        for (found, cursor) in found {
+            let feed = match found {
+                Found::Line(line) => Feed::Line(wall(), line, Some(cursor)),
+                Found::TooLong(bytes) => {
+                    let place = format!("line that ends at byte {}", cursor.minor);
+                    let cause = TooLong(MAX_LINE_BYTES);
+                    refusals.note(&place, &cause, &bytes);
+                    Feed::Refused(RefusedPart::new(&place, &cause, &bytes), Some(cursor))
+                }
+            };
+            outlet.give_blocking(feed)?;
         }
         if !more && !stop.wait(POLL) {
             return Ok(());
         }
     }
     Ok(())
+}
+
+/// What stood between two newlines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// A line.
+    Line(Vec<u8>),
+    /// The beginning of one that is longer than [`MAX_LINE_BYTES`].
+    TooLong(Vec<u8>),
 }
 
 /// A place in a file that may change under it.
@@ -54,12 +77,10 @@ pub struct Tail<'a> {
     inode: u64,
     /// Bytes after the last newline.
     rest: Vec<u8>,
-    /// The line is too long and is passed over up to its end.
-    skipping: bool,
+    /// The beginning of a line that is too long and is passed over up to its end.
+    skipped: Option<Vec<u8>>,
     known: bool,
     from_start: bool,
-    /// Lines that were longer than [`MAX_LINE_BYTES`].
-    pub skipped: u64,
 }
 
 impl<'a> Tail<'a> {
@@ -74,10 +95,9 @@ impl<'a> Tail<'a> {
             offset: minor,
             inode: tag,
             rest: Vec::new(),
-            skipping: false,
+            skipped: None,
             known: resume.is_some(),
             from_start,
-            skipped: 0,
         }
     }
 
@@ -85,7 +105,7 @@ impl<'a> Tail<'a> {
     ///
     /// # Errors
     /// The disk's; the place is kept.
-    pub fn read(&mut self, lines: &mut Vec<(Vec<u8>, Cursor)>) -> io::Result<bool> {
+    pub fn read(&mut self, found: &mut Vec<(Found, Cursor)>) -> io::Result<bool> {
         if self.open.is_none() {
             self.enter()?;
         }
@@ -105,7 +125,7 @@ impl<'a> Tail<'a> {
         if len == 0 {
             return self.follow_rotation();
         }
-        self.take(&chunk[..len], lines);
+        self.take(&chunk[..len], found);
         Ok(true)
     }
 
@@ -148,40 +168,44 @@ impl<'a> Tail<'a> {
         self.rotations = self.rotations.saturating_add(1);
         self.offset = 0;
         self.rest.clear();
-        self.skipping = false;
+        self.skipped = None;
     }
 
-    fn take(&mut self, mut chunk: &[u8], lines: &mut Vec<(Vec<u8>, Cursor)>) {
+    fn take(&mut self, mut chunk: &[u8], found: &mut Vec<(Found, Cursor)>) {
         while let Some(end) = chunk.iter().position(|byte| *byte == b'\n') {
             let (part, after) = (&chunk[..end], &chunk[end + 1..]);
             let whole = self.rest.len() + part.len();
             self.offset += whole as u64 + 1;
-            if self.skipping || whole > MAX_LINE_BYTES {
-                self.skipped += 1;
-                self.skipping = false;
-                self.rest.clear();
-            } else {
-                let mut line = std::mem::take(&mut self.rest);
-                line.extend_from_slice(part);
-                if line.last() == Some(&b'\r') {
-                    line.pop();
+            let mut line = std::mem::take(&mut self.rest);
+            line.extend_from_slice(part);
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+            let line = match self.skipped.take() {
+                Some(beginning) => Found::TooLong(beginning),
+                None if whole > MAX_LINE_BYTES => {
+                    line.truncate(MAX_BYTES);
+                    Found::TooLong(line)
                 }
-                let cursor = Cursor {
-                    major: self.rotations,
-                    minor: self.offset,
-                    tag: self.inode,
-                };
-                if !line.is_empty() {
-                    lines.push((line, cursor));
-                }
+                None => Found::Line(line),
+            };
+            let cursor = Cursor {
+                major: self.rotations,
+                minor: self.offset,
+                tag: self.inode,
+            };
+            if line != Found::Line(Vec::new()) {
+                found.push((line, cursor));
             }
             chunk = after;
         }
-        if self.skipping || self.rest.len() + chunk.len() > MAX_LINE_BYTES {
+        if self.skipped.is_some() || self.rest.len() + chunk.len() > MAX_LINE_BYTES {
             // The bytes are passed over now: a cursor after them is as good as one before.
             self.offset += (self.rest.len() + chunk.len()) as u64;
-            self.rest.clear();
-            self.skipping = true;
+            let mut beginning = std::mem::take(&mut self.rest);
+            beginning.extend_from_slice(chunk);
+            beginning.truncate(MAX_BYTES);
+            self.skipped.get_or_insert(beginning);
         } else {
             self.rest.extend_from_slice(chunk);
         }
@@ -221,13 +245,17 @@ mod tests {
         }
     }
 
+    fn text(found: Found) -> String {
+        match found {
+            Found::Line(line) => String::from_utf8(line).unwrap(),
+            Found::TooLong(line) => format!("{} bytes of a long line", line.len()),
+        }
+    }
+
     fn all(tail: &mut Tail<'_>) -> Vec<String> {
         let mut lines = Vec::new();
         while tail.read(&mut lines).unwrap() {}
-        lines
-            .into_iter()
-            .map(|(line, _)| String::from_utf8(line).unwrap())
-            .collect()
+        lines.into_iter().map(|(line, _)| text(line)).collect()
     }
 
     #[test]
@@ -294,17 +322,19 @@ mod tests {
         let mut lines = Vec::new();
         let mut resumed = Tail::new(&path, Some(after_one), true);
         while resumed.read(&mut lines).unwrap() {}
-        assert_eq!(lines[0].0, b"four");
+        assert_eq!(lines[0].0, Found::Line(b"four".to_vec()));
         assert!(lines[0].1.covers(after_one) && !after_one.covers(lines[0].1));
     }
 
     #[test]
-    fn a_line_beyond_its_bound_is_passed_over_and_counted() {
-        let log = Log::new();
-        log.write(&format!("{}\nshort\n", "x".repeat(3 * MAX_LINE_BYTES)));
-        let path = log.path();
-        let mut tail = Tail::new(&path, None, true);
-        assert_eq!(all(&mut tail), ["short"]);
-        assert_eq!(tail.skipped, 1);
+    fn a_line_beyond_its_bound_is_passed_over_and_told_with_its_beginning() {
+        let long = format!("{MAX_BYTES} bytes of a long line");
+        for bytes in [MAX_LINE_BYTES + 1, 3 * MAX_LINE_BYTES] {
+            let log = Log::new();
+            log.write(&format!("{}\nshort\n", "x".repeat(bytes)));
+            let path = log.path();
+            let mut tail = Tail::new(&path, None, true);
+            assert_eq!(all(&mut tail), [long.as_str(), "short"]);
+        }
     }
 }

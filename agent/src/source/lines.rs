@@ -483,7 +483,9 @@ mod tests {
                     match inlet.recv().await.unwrap() {
                         Feed::Reading(..) => readings += 1,
                         Feed::Lost(told) => lost = Some(told),
-                        other @ (Feed::Line(..) | Feed::Flush(_)) => panic!("{other:?}"),
+                        other @ (Feed::Line(..) | Feed::Refused(..) | Feed::Flush(_)) => {
+                            panic!("{other:?}")
+                        }
                     }
                 }
                 (readings, lost.unwrap())

@@ -1,12 +1,14 @@
-//! Refused parts of a source: every one is counted, the last is shown in the status, and the log tells
-//! of them at most once a minute.
+//! Refused parts of a source: every one is counted and handed over for quarantine, the last is shown in
+//! the status, and the log tells of them at most once a minute.
 
 use std::fmt::{Display, Write as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use headwater_proto::time::Millis;
 
+use super::{Feed, Outlet, RefusedPart, WeakOutlet};
 use crate::clock::Clock;
+use crate::pipeline::engine::Lost;
 
 /// Milliseconds between two lines in the log about one source: a flood of bad input must not become
 /// a flood of logs.
@@ -21,6 +23,8 @@ pub struct Refusals {
     source: String,
     clock: Clock,
     notes: Mutex<Notes>,
+    /// The way to the engine.
+    outlet: OnceLock<WeakOutlet>,
 }
 
 impl Refusals {
@@ -31,23 +35,55 @@ impl Refusals {
             source: source.to_owned(),
             clock,
             notes: Mutex::default(),
+            outlet: OnceLock::new(),
         }
     }
 
-    /// Takes a refused part.
+    /// Refused parts go this way from now on, until the source ends.
+    pub fn attach(&self, outlet: &Outlet) {
+        // A source has one way to the engine.
+        let _ = self.outlet.set(outlet.weak());
+    }
+
+    /// Takes a refused part, and hands it over for quarantine. It waits for nobody: what finds no room is
+    /// told to the engine as lost when there is some.
     ///
     /// - `place`: where it stood, in words.
     /// - `cause`: why it is refused.
     /// - `bytes`: the part as it came, or names that tell which it was.
     pub fn refuse(&self, place: &dyn Display, cause: &dyn Display, bytes: &[u8]) {
+        self.note(place, cause, bytes);
+        let Some(outlet) = self.outlet() else {
+            return;
+        };
+        let now = self.clock.now().wall;
+        let mut notes = self.notes();
+        notes.hand_over(&outlet);
+        let part = RefusedPart::new(place, cause, bytes);
+        if notes.unsent.is_some() || !outlet.try_give(Feed::Refused(part, None)) {
+            let one = Lost::one(1, now);
+            notes.unsent = Some(notes.unsent.map_or(one, |lost| lost.and(one)));
+        }
+    }
+
+    /// Takes note of a refused part that goes its own way to the engine, or came from there. Arguments
+    /// are those of [`Refusals::refuse`].
+    pub fn note(&self, place: &dyn Display, cause: &dyn Display, bytes: &[u8]) {
         let text = format!("{place}: {cause}: {}", beginning(bytes));
         let notice = self.notes().refuse(text, self.clock.now().mono);
         self.tell(notice);
     }
 
-    /// Tells of those that came since the last notice, if a minute has passed since then.
+    /// Tells of those that came since the last notice, if a minute has passed since then; and the engine
+    /// of those that found no room.
     pub fn tell_rest(&self) {
-        let notice = self.notes().rest(self.clock.now().mono);
+        let notice = {
+            let mut notes = self.notes();
+            if let Some(outlet) = self.outlet() {
+                notes.hand_over(&outlet);
+            }
+            notes.rest(self.clock.now().mono)
+        };
         self.tell(notice);
     }
 
@@ -56,6 +92,10 @@ impl Refusals {
     pub fn count(&self) -> (u64, Option<String>) {
         let notes = self.notes();
         (notes.count, notes.last.clone())
+    }
+
+    fn outlet(&self) -> Option<Outlet> {
+        self.outlet.get()?.upgrade()
     }
 
     fn notes(&self) -> std::sync::MutexGuard<'_, Notes> {
@@ -82,6 +122,8 @@ struct Notes {
     told: u64,
     last: Option<String>,
     told_at: Option<Millis>,
+    /// Those that found no room on their way to the engine.
+    unsent: Option<Lost>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -97,6 +139,14 @@ impl Notes {
         self.count += 1;
         self.last = Some(text);
         self.rest(now)
+    }
+
+    fn hand_over(&mut self, outlet: &Outlet) {
+        if let Some(lost) = self.unsent
+            && outlet.try_give(Feed::Lost(lost))
+        {
+            self.unsent = None;
+        }
     }
 
     fn rest(&mut self, now: Millis) -> Option<Notice> {
@@ -144,6 +194,8 @@ pub fn beginning(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::QUEUE_READINGS;
+    use std::sync::Arc;
 
     fn notice(fresh: u64, last: &str) -> Option<Notice> {
         Some(Notice {
@@ -177,6 +229,29 @@ mod tests {
         refusals.refuse(&"line 2", &"not a number", b"m v=\"\x1b[31m\xff\n");
         let last = r#"line 2: not a number: "m v=\"\u{1b}[31m\xff\n""#;
         assert_eq!(refusals.count(), (2, Some(last.to_owned())));
+    }
+
+    #[test]
+    fn refused_parts_are_handed_over_and_those_that_find_no_room_are_told_as_lost() {
+        let refusals = Refusals::new("x", Clock::start());
+        let (outlet, mut inlet) = Outlet::new(Arc::default());
+        refusals.attach(&outlet);
+        let given = QUEUE_READINGS as u64;
+        for number in 0..given + 5 {
+            refusals.refuse(&format_args!("line {number}"), &"not a number", b"a");
+        }
+        for number in 0..given {
+            let Ok(Feed::Refused(part, None)) = inlet.try_recv() else {
+                panic!("part {number} is missing");
+            };
+            assert_eq!(part.borrowed().place, format!("line {number}"));
+        }
+        refusals.tell_rest();
+        let Ok(Feed::Lost(lost)) = inlet.try_recv() else {
+            panic!("nobody told of those that were lost");
+        };
+        assert_eq!(lost.samples, 5);
+        assert_eq!(refusals.count().0, given + 5);
     }
 
     #[test]

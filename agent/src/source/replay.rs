@@ -16,7 +16,7 @@ use super::lines::TooLong;
 use super::records::{Record, Records};
 use super::refusals::Refusals;
 use super::rows::{RULES, Read, RowReader};
-use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Outlet, Reading, Stop, Stopped};
+use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Outlet, RefusedPart, Stop, Stopped};
 use crate::clock::Clock;
 use crate::config::ReplaySource;
 use crate::pipeline::record::Cursor;
@@ -95,16 +95,16 @@ pub fn run(
         }
         file.consume(len);
         replay.check_header(&path, ended)?;
-        for (minor, reading) in replay.found.drain(..) {
-            if !pace.wait(reading.time, stop) || stop.is_stopped() {
+        for feed in replay.found.drain(..) {
+            if let Feed::Reading(reading, _) = &feed
+                && !pace.wait(reading.time, stop)
+            {
                 return Ok(());
             }
-            let cursor = Cursor {
-                major: 0,
-                minor,
-                tag: 0,
-            };
-            outlet.give_blocking(Feed::Reading(reading, Some(cursor)))?;
+            if stop.is_stopped() {
+                return Ok(());
+            }
+            outlet.give_blocking(feed)?;
         }
         if ended {
             return Ok(());
@@ -119,8 +119,8 @@ struct Replay<'r> {
     /// Known once the header was read.
     rows: Option<RowReader>,
     header: Option<Result<(), HeaderError>>,
-    /// Rows that wait for their moment, each with the cursor behind it.
-    found: Vec<(u64, Reading)>,
+    /// Rows that wait for their moment, each with the cursor behind it, and parts that were refused.
+    found: Vec<Feed>,
     refusals: &'r Refusals,
 }
 
@@ -133,10 +133,13 @@ impl Replay<'_> {
                 if self.rows.is_none() {
                     self.header.get_or_insert(Ok(()));
                 }
-                let cause = TooLong(MAX_LINE_BYTES);
-                return self
-                    .refusals
-                    .refuse(&format_args!("line {line}"), &cause, bytes);
+                let (place, cause) = (format!("line {line}"), TooLong(MAX_LINE_BYTES));
+                if line > self.skip + 1 {
+                    self.refusals.note(&place, &cause, bytes);
+                    let part = RefusedPart::new(&place, &cause, bytes);
+                    self.found.push(Feed::Refused(part, Some(after(line))));
+                }
+                return;
             }
         };
         let Some(rows) = &mut self.rows else {
@@ -156,11 +159,23 @@ impl Replay<'_> {
         if last <= given {
             return;
         }
+        let (before, mut is_row) = (self.found.len(), false);
         rows.read(line, bytes, UnixMicros(0), &mut |part| match part {
-            Read::Row(line, reading) if line > given => self.found.push((line - 1, reading)),
+            Read::Row(line, reading) if line > given => {
+                is_row = true;
+                self.found.push(Feed::Reading(reading, Some(after(line))));
+            }
             Read::Row(..) => {}
-            Read::Refused(place, cause, bytes) => self.refusals.refuse(place, cause, bytes),
+            Read::Refused(place, cause, bytes) => {
+                self.refusals.note(place, cause, bytes);
+                let part = RefusedPart::new(place, cause, bytes);
+                self.found.push(Feed::Refused(part, None));
+            }
         });
+        // A row would be taken for known if a part of its own line had that cursor already.
+        if !is_row && let Some(Feed::Refused(_, cursor)) = self.found[before..].last_mut() {
+            *cursor = Some(after(line));
+        }
     }
 
     /// Whether the header, if it was read, describes a table with times.
@@ -176,6 +191,15 @@ impl Replay<'_> {
             None if ended && self.rows.is_none() => Err(ReplayError::NoTime { path: path() }),
             None => Ok(()),
         }
+    }
+}
+
+/// The cursor after a row that begins on a line, counted from 1 with the header.
+const fn after(line: u64) -> Cursor {
+    Cursor {
+        major: 0,
+        minor: line - 1,
+        tag: 0,
     }
 }
 
@@ -209,6 +233,7 @@ fn open(path: &Path) -> std::io::Result<std::io::BufReader<std::fs::File>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::Reading;
     use headwater_proto::sample::OwnedValue;
     use std::sync::Arc;
 
@@ -230,8 +255,10 @@ mod tests {
         let refusals = Refusals::new("x", clock);
         run(&config, resume, &outlet, &Stop::default(), clock, &refusals).unwrap();
         let mut seen = Vec::new();
-        while let Ok(Feed::Reading(reading, cursor)) = inlet.try_recv() {
-            seen.push((reading, cursor.unwrap().minor));
+        while let Ok(feed) = inlet.try_recv() {
+            if let Feed::Reading(reading, cursor) = feed {
+                seen.push((reading, cursor.unwrap().minor));
+            }
         }
         (seen, refusals.count())
     }

@@ -11,11 +11,11 @@ use headwater_payload::csv::{Role, Table};
 use headwater_payload::{Format, Part, Reader, Rules, Sample, Splitter};
 use headwater_proto::codec::Limits;
 use headwater_proto::sample::{OwnedValue, Value};
-use headwater_proto::schema::{ColumnKind, MAX_TEXT_BYTES};
+use headwater_proto::schema::{ColumnKind, MAX_VALUE_TEXT_BYTES};
 use headwater_proto::time::UnixMicros;
 
 use super::{ColumnDef, Reading};
-use crate::pipeline::admit::{Refused, kind_of};
+use crate::pipeline::admit::{Fault, kind_of};
 
 /// The rules of the agent's sources: an object called `tags` becomes labels.
 pub const RULES: Rules<'static> = Rules {
@@ -142,9 +142,11 @@ fn column(column: &headwater_payload::csv::Column) -> Option<ColumnDef> {
 }
 
 /// Why no batch can hold a sample.
-fn refusal(sample: &Sample<'_>) -> Option<Refused> {
-    let is_long = matches!(sample.value, Value::Str(text) if text.len() > MAX_TEXT_BYTES);
-    is_long.then_some(Refused::Text("text value"))
+fn refusal(sample: &Sample<'_>) -> Option<Fault> {
+    match sample.value {
+        Value::Str(text) if text.len() > MAX_VALUE_TEXT_BYTES => Some(Fault::Text(text.len())),
+        Value::Str(_) | Value::Bool(_) | Value::I64(_) | Value::F32(_) | Value::F64(_) => None,
+    }
 }
 
 fn text_of<'a>(sample: &Sample<'a>) -> &'a [u8] {
@@ -345,10 +347,10 @@ mod tests {
 
     #[test]
     fn a_text_that_no_batch_holds_costs_itself_alone() {
-        let long = "x".repeat(MAX_TEXT_BYTES + 1);
+        let long = "x".repeat(MAX_VALUE_TEXT_BYTES + 1);
         let seen = json(&format!("{{\"t\":1,\"s\":\"{long}\"}}"));
         assert!(
-            seen[0].starts_with("refused line 1, s: a text value of the reading is"),
+            seen[0].starts_with("refused line 1, s: the text has 16385 bytes; at most"),
             "{seen:?}"
         );
         assert_eq!(seen[1], "1 @77 {} t F64(1.0)");

@@ -237,6 +237,7 @@ mod tests {
             boot: 1,
             base: Base::Wall,
             end_named_in: None,
+            dated_by: None,
         });
         held.open();
         held

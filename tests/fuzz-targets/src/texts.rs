@@ -6,7 +6,7 @@ use std::io::Write as _;
 use headwater_agent::config::Config as AgentConfig;
 use headwater_agent::pipeline::record::Cursor;
 use headwater_agent::source::MAX_LINE_BYTES;
-use headwater_agent::source::file::Tail;
+use headwater_agent::source::file::{Found, Tail};
 use headwater_agent::source::records::{Record, Records};
 use headwater_agent::source::rows::{RULES, Read, RowReader};
 use headwater_collector::config::Config as CollectorConfig;
@@ -19,6 +19,7 @@ use headwater_payload::{
     Format, MAX_METRIC_BYTES, MAX_VALUES, Part, Rules, TimeFormat, TimeRule, Unit, Zone,
 };
 use headwater_proto::ids::{DeviceId, JournalId};
+use headwater_proto::refused::MAX_BYTES;
 use headwater_proto::sample::Value;
 use headwater_proto::time::UnixMicros;
 
@@ -163,8 +164,11 @@ pub fn followed_file(input: &[u8]) {
             assert!(reads <= text.len() + 1, "reading ends");
         }
         let mut before = start;
-        for (line, cursor) in read {
-            assert!(line.len() <= MAX_LINE_BYTES);
+        for (found, cursor) in read {
+            match found {
+                Found::Line(line) => assert!(line.len() <= MAX_LINE_BYTES),
+                Found::TooLong(beginning) => assert!(beginning.len() <= MAX_BYTES),
+            }
             assert!(cursor.covers(before));
             before = cursor;
         }

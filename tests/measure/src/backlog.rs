@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use headwater_agent::config::Config;
 use headwater_agent::pipeline::engine::{Event, OfferError};
 use headwater_agent::run::open_engine;
@@ -72,9 +72,9 @@ fn fill(config: &Path, spool: &Path, bytes: u64) -> Result<()> {
             }
             let now = clock.now();
             match engine.offer_line(0, Lane::Normal, now.wall, &line, None, now) {
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(OfferError::Busy) => engine.handle(Event::Tick, now),
-                Err(OfferError::Refused(refused)) => return Err(refused).context("a log line"),
+                Err(OfferError::Lane(error)) => return Err(error.into()),
             }
         }
         engine.handle(Event::Tick, clock.now());

@@ -7,6 +7,7 @@ use headwater_agent::pipeline::engine::{
 use headwater_agent::pipeline::record::Cursor;
 use headwater_program::clock::WallError;
 use headwater_proto::ids::DeviceId;
+use headwater_proto::refused::Part;
 use headwater_proto::time::{Millis, Now, UnixMicros};
 use headwater_spool::FakeDisk;
 
@@ -16,6 +17,9 @@ use super::run::Seen;
 
 /// What the kernel says of a clock that its time service holds.
 const SYNCED: WallError = WallError::Synced { error_ms: 20 };
+
+/// Every so many rows, something beside one cannot be read.
+const REFUSED_EVERY: u64 = 13;
 
 /// How a process ends against its will.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,6 +255,16 @@ impl Device {
                     engine.offer_line(source, spec.lane, row.time, line, cursor, now)
                 }
             };
+            if taken.is_ok() && number.is_multiple_of(REFUSED_EVERY) {
+                // What stood beside it could not be read: it goes to quarantine, or is lost.
+                let part = Part {
+                    at_us: 0,
+                    place: "beside it",
+                    cause: "not a number",
+                    bytes: b"oops",
+                };
+                let _ = engine.refuse(source, spec.lane, &part, None, now);
+            }
             if taken.is_err() {
                 // One that cannot wait is lost, and the engine names it.
                 if !spec.resumes {

@@ -7,6 +7,7 @@ use headwater_proto::codec::BatchHeader;
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::{Epoch, Lane, SeqRange};
 use headwater_proto::message::{self, EpochEnd, Gap, GapReason, Stage, TimeBase};
+use headwater_proto::refused::Refused;
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::text::TextHeader;
 use headwater_proto::time::{Base, Now, UnixMicros};
@@ -408,6 +409,10 @@ pub(super) fn extent(frame: &frame::Frame<'_>) -> Option<(u64, i64, i64)> {
             header.first_time_us,
             header.last_time_us,
         ))
+    } else if frame.kind == Kind::Refused {
+        let parts = Refused::decode(frame.payload)?;
+        let (first, last) = parts.span_us();
+        Some((u64::from(parts.count), first, last))
     } else {
         None
     }

@@ -5,6 +5,7 @@ mod faults;
 mod loss;
 mod memory;
 mod outgoing;
+mod quarantine;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 pub(crate) mod world;

@@ -8,7 +8,7 @@ use headwater_proto::ids::{DeviceId, Epoch, Lane};
 use headwater_proto::time::UnixMicros;
 use headwater_spool::OpenError;
 
-use crate::pipeline::admit::Refused;
+use crate::pipeline::admit::{Fault, OtherLane};
 use crate::pipeline::batcher::BatchLimits;
 use crate::pipeline::record::{Cursor, MAX_SOURCES, SNAPSHOT_VERSION};
 
@@ -135,7 +135,14 @@ pub enum OfferError {
     Busy,
     /// Never, whatever the room.
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Lane(#[from] OtherLane),
+}
+
+/// What became of a reading that was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Offered {
+    /// Places of the fields that were refused, and why: they went to quarantine.
+    pub refused: Vec<(usize, Fault)>,
 }
 
 /// Readings that a source dropped.
@@ -211,8 +218,10 @@ pub struct Counters {
     pub samples_durable: u64,
     /// Readings that a cursor covered already.
     pub covered: u64,
-    /// Readings refused for good.
+    /// Parts that sources could not read, and values that were refused at the door.
     pub refused: u64,
+    /// Rows without any value: nothing was to be stored.
+    pub empty: u64,
     /// Readings that found no room.
     pub busy: u64,
     /// Samples of sources that cannot wait, dropped for want of room; each is in a gap.

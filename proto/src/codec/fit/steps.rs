@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::values::{Sample, sixteenths};
+use crate::schema::MAX_TEXT_BYTES;
 use crate::schema::params::Params;
 
 /// Most texts of a fitted dictionary. A schema stands at the head of each segment of a spool, so it
@@ -53,7 +54,7 @@ fn fit_steps(sample: &Sample<'_>, number: impl Fn(u64) -> i64) -> Params {
     params
 }
 
-/// The texts that come more than once, most frequent first.
+/// The texts that come more than once and that a schema may hold, most frequent first.
 fn dictionary(sample: &Sample<'_>) -> Vec<String> {
     let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
     for (_, bits) in sample.values() {
@@ -65,8 +66,10 @@ fn dictionary(sample: &Sample<'_>) -> Vec<String> {
     let pool = &sample.cells.pool;
     places
         .iter()
+        .filter_map(|&(place, _)| pool.get(usize::try_from(place).ok()?))
+        .filter(|text| text.len() <= MAX_TEXT_BYTES)
         .take(MAX_DICTIONARY)
-        .filter_map(|&(place, _)| pool.get(usize::try_from(place).ok()?).cloned())
+        .cloned()
         .collect()
 }
 

@@ -362,7 +362,9 @@ impl World {
             tag: 0,
         });
         let now = self.now();
-        self.engine.offer(source, lane, &sample, cursor, now)
+        self.engine
+            .offer(source, lane, &sample, cursor, now)
+            .map(drop)
     }
 
     /// Offers row `k` as read at this moment.
@@ -384,7 +386,9 @@ impl World {
             minor: k + 1,
             tag: 0,
         });
-        self.engine.offer(source, lane, &sample, cursor, now)
+        self.engine
+            .offer(source, lane, &sample, cursor, now)
+            .map(drop)
     }
 
     /// Lets `ms` pass in small steps; publishes go to nobody.
