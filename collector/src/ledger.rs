@@ -75,6 +75,15 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// Knows no stream, and when boots began.
+    #[must_use]
+    pub fn with_time_bases(time_bases: TimeBases) -> Self {
+        Self {
+            time_bases,
+            ..Self::default()
+        }
+    }
+
     /// The track of a stream.
     #[must_use]
     pub fn track(&self, stream: &Stream) -> Option<&Track> {
@@ -156,8 +165,10 @@ impl Ledger {
     }
 
     /// Notes what a Hello says of a known stream; nothing that must survive a restart.
-    pub fn claim(&mut self, stream: &Stream, next: u64, at: UnixMicros) {
+    /// A stream that a gateway ever listed stays relayed: the gateway may hold what its origin does not.
+    pub fn claim(&mut self, stream: &Stream, next: u64, relayed: bool, at: UnixMicros) {
         if let Some(track) = self.tracks.get_mut(stream) {
+            track.relayed |= relayed;
             track.claimed = track.claimed.max(next);
             track.listed_at = track.listed_at.max(at);
         }

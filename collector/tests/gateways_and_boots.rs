@@ -215,6 +215,42 @@ fn a_time_base_outlives_restarts_and_the_segment_that_it_stood_in() {
 }
 
 #[test]
+fn what_waits_for_room_is_dated_by_its_receipt_and_not_by_the_moment_it_is_taken() {
+    let mut small = settings();
+    small.log.quota_bytes = 96 << 10;
+    let disk = headwater_spool::FakeDisk::new();
+    let mut rig = Rig::start(disk, headwater_lake::MemStore::default(), small, 10).unwrap();
+    rig.connect("dev");
+    rig.up(hello(&[listed(3, 0, 4_000), counting(1, 3)]), 0);
+    let mut seq = 0;
+    while !rig.custody.is_stalled() {
+        rig.up(bundle(3, seq, seq + 1), seq);
+        rig.sync();
+        seq += 1;
+    }
+    let received_ms = rig.ms;
+    rig.up(of_boot(1, 3, Some(2_000)), 9_999);
+    for _ in 0..300 {
+        rig.ms += 1_000;
+        rig.handle(headwater_collector::pipeline::custody::Event::Tick);
+        rig.sync();
+    }
+    rig.flush().unwrap();
+    for _ in 0..8 {
+        rig.handle(headwater_collector::pipeline::custody::Event::Tick);
+        rig.sync();
+    }
+    assert!(!rig.custody.is_stalled(), "the lake made room");
+    let clock = dating(&mut rig, 1);
+    let began_us = common::START_US + i64::try_from(received_ms).unwrap() * 1_000 - 2_000_000;
+    assert!(
+        clock.offset_us <= began_us,
+        "dated {} us too late",
+        clock.offset_us - began_us
+    );
+}
+
+#[test]
 fn the_boot_of_an_epoch_is_the_one_that_wrote_it() {
     let mut rig = Rig::new();
     rig.connect("dev");

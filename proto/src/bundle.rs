@@ -217,7 +217,12 @@ impl<'a> Bundle<'a> {
         let body = publish.get(len..).unwrap_or_default();
         let (mut found, mut schemas, mut end) = (0u16, 0u16, 0);
         for item in Frames::new(body) {
-            let (frame, bytes) = item.map_err(BundleError::Frame)?;
+            let (frame, bytes) = match item {
+                Ok(read) => read,
+                // It may be the next bundle's head: this one is whole.
+                Err(_) if found == promised => break,
+                Err(error) => return Err(BundleError::Frame(error)),
+            };
             if frame.kind == Kind::BundleHead {
                 break;
             }
@@ -254,10 +259,10 @@ impl<'a> Bundle<'a> {
     /// [`BundleError`]; nothing of the publish may then be used.
     pub fn open(publish: &'a [u8]) -> Result<Self, BundleError> {
         let (bundle, rest) = Self::first(publish)?;
-        if rest.is_empty() {
-            Ok(bundle)
-        } else {
-            Err(BundleError::Kind(Kind::BundleHead))
+        match Frames::new(rest).next() {
+            None => Ok(bundle),
+            Some(Ok((frame, _))) => Err(BundleError::Kind(frame.kind)),
+            Some(Err(error)) => Err(BundleError::Frame(error)),
         }
     }
 
@@ -344,6 +349,12 @@ mod tests {
             Bundle::open(&publish).err(),
             Some(BundleError::Kind(Kind::BundleHead))
         );
+
+        let mut damaged = publish.clone();
+        damaged[one.len() + 6] ^= 1;
+        let (bundle, rest) = Bundle::first(&damaged).unwrap();
+        assert_eq!((bundle.count, rest.len()), (1, two.len() + one.len()));
+        assert!(matches!(Bundle::first(rest), Err(BundleError::Frame(_))));
 
         let mut damaged = publish;
         *damaged.last_mut().unwrap() ^= 1;

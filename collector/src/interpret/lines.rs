@@ -87,9 +87,10 @@ impl<'a> LogLines<'a> {
         let mut walk = Lines::new(all.body, all.first_us);
         (0..all.lines).map_while(move |line| {
             let (ts_us, text) = walk.next()?;
-            let ts_us = match all.clock.class {
-                TimeClass::Undated => all.at.0,
-                _ => dated(ts_us.saturating_add(all.clock.offset_us), all.at),
+            let ts_us = if all.clock.class == TimeClass::Undated {
+                all.at.0
+            } else {
+                dated(ts_us.saturating_add(all.clock.offset_us), all.at)
             };
             Some(Line {
                 line,

@@ -8,7 +8,7 @@ use headwater_proto::codec::BatchHeader;
 use headwater_proto::delivery::End;
 use headwater_proto::frame::{self, Frame, Kind};
 use headwater_proto::ids::{SeqRange, Stream};
-use headwater_proto::message::{self, EpochEnd, GapReason, Stage};
+use headwater_proto::message::{self, EpochEnd, GapReason, Stage, TimeBase};
 use headwater_proto::refused;
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::text::TextHeader;
@@ -301,10 +301,13 @@ impl Interpreter {
                 None => self.lost(head, Reason::Undecodable, "its parts are damaged", None),
             },
             // It was taken in at the gate, which dated with it what came later.
-            Kind::TimeBase => {
-                self.empty(head.stream.clone(), head.seq, head.at);
-                Rest::Nothing
-            }
+            Kind::TimeBase => match message::decode::<TimeBase>(frame.payload) {
+                Ok(_) => {
+                    self.empty(head.stream.clone(), head.seq, head.at);
+                    Rest::Nothing
+                }
+                Err(error) => self.lost(head, Reason::Undecodable, &error.to_string(), None),
+            },
             Kind::Blob
             | Kind::Summary
             | Kind::Schema

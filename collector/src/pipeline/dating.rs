@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | wall, and no receipt speaks against the sender's word | the sender | the sender's, or unknown |
 //! | wall, and its clock is off by more than it says | the sender | how far the clock is off; for one ahead [`ALLOWANCE_MS`] more, since the way hides as much |
-//! | uptime of the boot that runs | the sender's clock if it is good, else the receipt with the least delay | the clock's, or [`DATED_ERROR_MS`] |
+//! | uptime of the boot that runs | the sender's clock if it is good, else the receipt with the least delay | the clock's, else [`DATED_ERROR_MS`], or unknown after a single receipt |
 //! | uptime of an earlier boot | the time base that was learnt of that boot | the time base's |
 //! | uptime of an earlier boot without a time base | nobody: quarantine, with the reason `undated` | |
 
@@ -23,7 +23,8 @@ use super::time_bases::KnownBase;
 /// How much later than sent a publish may arrive before its sender's clock is doubted; the same stands
 /// for the collector's own error.
 pub const ALLOWANCE_MS: u32 = 2_000;
-/// Error of a boot that receipts alone date: the least delay of the way is not known.
+/// Error of a boot that receipts alone date, from the second on: the least delay of several is small. Of a
+/// single one nobody knows.
 pub const DATED_ERROR_MS: u32 = 1_000;
 /// A delay is the least of one to two such stretches, so that a drifting clock is followed.
 const STRETCH_MS: u64 = 60_000;
@@ -74,6 +75,8 @@ pub struct Sightings {
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     boot: u64,
+    /// How many receipts: the delay of a single one is not known.
+    count: u64,
     /// Receipt minus uptime: when the boot began, plus the delay.
     began_us: Least,
     /// The sender's wall time minus its uptime, and receipt minus wall time: how far it is behind,
@@ -92,7 +95,8 @@ impl Sightings {
             (wall.time.0.saturating_sub(uptime_us), behind_us)
         });
         match &mut self.seen {
-            Some(seen) if seen.boot == boot => {
+            Some(seen) if seen.boot == boot && boot != 0 => {
+                seen.count += 1;
                 seen.began_us.add(began_us, now.mono);
                 seen.wall = match (seen.wall, told) {
                     (Some((zero_us, mut least)), Some((told_us, behind_us)))
@@ -110,6 +114,7 @@ impl Sightings {
             _ => {
                 self.seen = Some(Seen {
                     boot,
+                    count: 1,
                     began_us: Least::new(began_us, now.mono),
                     wall: told
                         .map(|(told_us, behind_us)| (told_us, Least::new(behind_us, now.mono))),
@@ -184,7 +189,7 @@ fn running_boot(head: &BundleHead, uptime_ms: u64, sightings: &Sightings, now: N
     let dated = |offset_us, error_ms| Clock {
         class: TimeClass::Dated,
         offset_us,
-        error_ms: Some(error_ms),
+        error_ms,
     };
     let uptime_us = micros(uptime_ms);
     if let Some(WallClock {
@@ -195,14 +200,15 @@ fn running_boot(head: &BundleHead, uptime_ms: u64, sightings: &Sightings, now: N
         let told = now.wall.0.saturating_sub(time.0);
         let off_ms = whole_millis(sightings.behind_us().unwrap_or(told));
         if off_ms <= error_ms.saturating_add(ALLOWANCE_MS) {
-            return dated(time.0.saturating_sub(uptime_us), error_ms);
+            return dated(time.0.saturating_sub(uptime_us), Some(error_ms));
         }
     }
     let seen = sightings.seen.filter(|seen| seen.boot == head.boot);
     let began_us = seen.map_or(now.wall.0.saturating_sub(uptime_us), |seen| {
         seen.began_us.get()
     });
-    dated(began_us, DATED_ERROR_MS)
+    let is_confirmed = seen.is_some_and(|seen| seen.count > 1);
+    dated(began_us, is_confirmed.then_some(DATED_ERROR_MS))
 }
 
 fn micros(ms: u64) -> i64 {
@@ -340,6 +346,10 @@ mod tests {
         (head.base, head.wall) = (Base::Uptime, None);
         let clock = received(&head, &mut sightings, now(700));
         assert_eq!(clock.offset_us, TRUE_US + 700_000 - 5_000_000);
+        assert_eq!(
+            clock.error_ms, None,
+            "nobody knows how long it was on the way"
+        );
         head.uptime_ms = Some(6_000);
         let clock = received(&head, &mut sightings, now(1_010));
         assert_eq!(clock.offset_us, TRUE_US + 10_000 - 5_000_000);
@@ -366,6 +376,19 @@ mod tests {
         });
         let clock = received(&head, &mut sightings, now(2_900));
         assert_eq!(clock.error_ms, Some(DATED_ERROR_MS));
+    }
+
+    #[test]
+    fn a_boot_without_a_number_is_never_taken_for_the_one_before() {
+        let mut sightings = Sightings::default();
+        let mut head = head(0, Stamps::default(), 0);
+        (head.boot, head.base, head.wall) = (0, Base::Uptime, None);
+        received(&head, &mut sightings, now(0));
+        // It began again: its uptime is small once more.
+        head.uptime_ms = Some(100);
+        let clock = received(&head, &mut sightings, now(30_000));
+        assert_eq!(clock.offset_us, TRUE_US + 30_000_000 - 100_000);
+        assert_eq!(clock.error_ms, None);
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl KnownBase {
 /// Most boots of one device whose base is kept.
 pub const MAX_BOOTS_PER_DEVICE: usize = 16;
 /// Most boots of all devices whose base is kept; each stands in every segment's snapshot.
-pub const MAX_BOOTS: usize = 4_096;
+pub const MAX_BOOTS: usize = 16_384;
 /// Most bytes of one of them in a snapshot.
 pub(crate) const BASE_BYTES: usize = 2 + MAX_DEVICE_ID_BYTES + 10 + 10 + 10 + 6;
 
@@ -62,10 +62,14 @@ impl TimeBases {
             .map(|(_, base)| base)
     }
 
-    /// Takes in a base, unless a better one of that boot is known. The oldest of its device, or of all,
-    /// gives way at the bound.
+    /// Takes in a base, unless a better one of that boot is known. At the bound of a device its oldest gives
+    /// way; at that of all, the oldest of the device that has most, and no device's only one. Boot 0 is no
+    /// boot but one that nobody knows: it has no base.
     pub fn insert(&mut self, device: &DeviceId, boot: u64, base: KnownBase) {
         let key = (device.clone(), boot);
+        if boot == 0 {
+            return;
+        }
         if self
             .known
             .get(&key)
@@ -83,13 +87,30 @@ impl TimeBases {
                 let oldest = oldest.map(|(key, _)| key.clone());
                 oldest.map(|key| self.known.remove(&key));
             } else if self.known.len() >= MAX_BOOTS {
-                let oldest = self.known.iter().min_by_key(|(_, (order, _))| *order);
+                let Some(crowded) = self.most_boots() else {
+                    return;
+                };
+                let of_device = (crowded.clone(), 0)..=(crowded, u64::MAX);
+                let oldest = self
+                    .known
+                    .range(of_device)
+                    .min_by_key(|(_, (order, _))| *order);
                 let oldest = oldest.map(|(key, _)| key.clone());
                 oldest.map(|key| self.known.remove(&key));
             }
         }
         self.count += 1;
         self.known.insert(key, (self.count, base));
+    }
+
+    /// The device with most bases, if any has more than one.
+    fn most_boots(&self) -> Option<DeviceId> {
+        let mut counts: BTreeMap<&DeviceId, usize> = BTreeMap::new();
+        for (device, _) in self.known.keys() {
+            *counts.entry(device).or_default() += 1;
+        }
+        let (device, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+        (count > 1).then(|| device.clone())
     }
 
     /// All bases, oldest first: inserted in this order they give the same state.
@@ -115,20 +136,26 @@ mod tests {
             error_ms,
         };
         let mut bases = TimeBases::default();
-        for boot in 0..=MAX_BOOTS_PER_DEVICE as u64 {
+        for boot in 1..=MAX_BOOTS_PER_DEVICE as u64 + 1 {
             bases.insert(&device, boot, base(None));
         }
         assert_eq!(bases.all().len(), MAX_BOOTS_PER_DEVICE);
-        assert!(bases.get(&device, 0).is_none() && bases.get(&device, 1).is_some());
-        bases.insert(&device, 1, base(Some(5)));
-        bases.insert(&device, 1, base(Some(9)));
-        assert_eq!(bases.get(&device, 1).unwrap().error_ms, Some(5));
+        assert!(bases.get(&device, 1).is_none() && bases.get(&device, 2).is_some());
+        bases.insert(&device, 2, base(Some(5)));
+        bases.insert(&device, 2, base(Some(9)));
+        assert_eq!(bases.get(&device, 2).unwrap().error_ms, Some(5));
+        bases.insert(&device, 0, base(Some(1)));
+        assert_eq!(bases.get(&device, 0), None);
         for number in 0..MAX_BOOTS {
             let other = DeviceId::new(&format!("n{number}")).unwrap();
             bases.insert(&other, 1, base(None));
         }
         assert_eq!(bases.all().len(), MAX_BOOTS);
-        assert!(bases.get(&device, 2).is_none());
+        assert!(bases.get(&device, 3).is_none(), "it had the most");
+        let last = DeviceId::new(&format!("n{}", MAX_BOOTS - 1)).unwrap();
+        assert!(bases.get(&last, 1).is_none(), "every device has one by now");
+        let first = DeviceId::new("n0").unwrap();
+        assert!(bases.get(&first, 1).is_some());
         let mut again = TimeBases::default();
         for (device, boot, base) in bases.all() {
             again.insert(device, boot, base);

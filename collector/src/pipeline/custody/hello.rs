@@ -20,6 +20,8 @@ use crate::pipeline::snapshot::{NEW_BYTES, STREAM_BYTES};
 const MAX_ORIGINS: usize = 256;
 /// Time between two looks for relayed epochs that nobody lists.
 const RELAYED_LOOK_MS: u64 = 60_000;
+/// Time after a start before the first such look.
+const RELAYED_GRACE_MS: u64 = 3_600_000;
 
 /// What a connection said about one origin.
 #[derive(Debug, Default)]
@@ -169,8 +171,12 @@ impl<D: Disk> Custody<D> {
             self.append(&Record::Mark(head), Leaves::Two)?;
             self.grown_bytes += STREAM_BYTES;
         }
-        self.ledger.claim(&stream, listed.next, now.wall);
-        if relayed {
+        self.ledger.claim(&stream, listed.next, relayed, now.wall);
+        if self
+            .ledger
+            .track(&stream)
+            .is_some_and(|track| track.relayed)
+        {
             return Ok(());
         }
         let missing: Vec<SeqRange> = self
@@ -291,11 +297,16 @@ impl<D: Disk> Custody<D> {
 
     /// Closes relayed epochs that no gateway has listed for long: looked for once a minute.
     fn abandon_relayed(&mut self, now: Now) {
-        if now.mono < self.next_relayed {
+        let after_ms = self.settings.relayed_abandon_after_ms;
+        let Some(next) = self.next_relayed else {
+            // After a start every gateway gets the time to connect and list what it holds.
+            self.next_relayed = Some(now.mono.plus(after_ms.min(RELAYED_GRACE_MS)));
+            return;
+        };
+        if now.mono < next {
             return;
         }
-        self.next_relayed = now.mono.plus(RELAYED_LOOK_MS);
-        let after_ms = self.settings.relayed_abandon_after_ms;
+        self.next_relayed = Some(now.mono.plus(RELAYED_LOOK_MS));
         let after_us = i64::try_from(after_ms.saturating_mul(1_000)).unwrap_or(i64::MAX);
         let due: Vec<Stream> = self
             .ledger
@@ -373,9 +384,10 @@ impl<D: Disk> Custody<D> {
             .keys()
             .filter_map(|(lane, epoch)| self.mark(conn, origin, *lane, *epoch))
             .collect();
-        // At most 2,048 streams in a Hello; what passes the pages of a Welcome comes with the next Ack.
         let mut pages = self.pages(conn, origin, marks);
-        pages.truncate(usize::from(headwater_proto::message::MAX_PAGES));
+        // What passes the pages of a Welcome follows as Acks.
+        let most = usize::from(headwater_proto::message::MAX_PAGES);
+        let rest = pages.split_off(pages.len().min(most));
         let count = u8::try_from(pages.len()).unwrap_or(u8::MAX);
         let credit = u32::try_from(self.credit).unwrap_or(u32::MAX);
         for (page, marks) in (0u8..).zip(pages) {
@@ -392,6 +404,9 @@ impl<D: Disk> Custody<D> {
                 marks,
             };
             self.send(conn, &welcome);
+        }
+        for marks in rest {
+            self.ack(conn, origin, &marks, now);
         }
     }
 }

@@ -110,14 +110,15 @@ pub struct Custody<D: Disk> {
     watch_again: bool,
     /// What of it was settled in the running group.
     settled: Vec<loss::Item>,
-    withheld: VecDeque<Event>,
+    /// With the clocks at their receipt, by which they are dated whenever they are taken.
+    withheld: VecDeque<(Event, Now)>,
     withheld_bytes: usize,
     group: Group,
     outputs: VecDeque<Output>,
     credit: u64,
     next_expiry: Millis,
     /// When to look for relayed epochs that nobody lists.
-    next_relayed: Millis,
+    next_relayed: Option<Millis>,
     counters: Counters,
     scratch: Vec<u8>,
     /// Bytes of the newest snapshot.
@@ -376,11 +377,11 @@ impl<D: Disk> Custody<D> {
             .get(&conn)
             .is_some_and(|state| state.withheld_bytes > 0)
         {
-            self.withhold(conn, event);
+            self.withhold(conn, event, now);
             return;
         }
         if !self.take(&event, now) {
-            self.withhold(conn, event);
+            self.withhold(conn, event, now);
         }
     }
 
@@ -408,7 +409,7 @@ impl<D: Disk> Custody<D> {
         true
     }
 
-    fn withhold(&mut self, conn: ConnId, event: Event) {
+    fn withhold(&mut self, conn: ConnId, event: Event, now: Now) {
         // One more than the payload, so that an empty one keeps its place too.
         let bytes = event.payload_len() + 1;
         let Some(state) = self.conns.get_mut(&conn) else {
@@ -423,16 +424,16 @@ impl<D: Disk> Custody<D> {
         }
         state.withheld_bytes += bytes;
         self.withheld_bytes += bytes;
-        self.withheld.push_back(event);
+        self.withheld.push_back((event, now));
     }
 
     /// Tries what was withheld, oldest first, until the journal is full again.
-    fn retry_withheld(&mut self, now: Now) {
-        while let Some(event) = self.withheld.pop_front() {
+    fn retry_withheld(&mut self) {
+        while let Some((event, received)) = self.withheld.pop_front() {
             let Some(conn) = event.conn() else { continue };
             let bytes = event.payload_len() + 1;
-            if !self.take(&event, now) {
-                self.withheld.push_front(event);
+            if !self.take(&event, received) {
+                self.withheld.push_front((event, received));
                 return;
             }
             self.withheld_bytes -= bytes.min(self.withheld_bytes);
@@ -444,7 +445,7 @@ impl<D: Disk> Custody<D> {
 
     fn tick(&mut self, now: Now) {
         self.make_room(now);
-        self.retry_withheld(now);
+        self.retry_withheld();
         self.abandon_absent(now);
         self.settle_watch(now);
         self.expire(now);
@@ -470,7 +471,8 @@ impl<D: Disk> Custody<D> {
             }
         }
         if state.withheld_bytes > 0 {
-            self.withheld.retain(|event| event.conn() != Some(conn));
+            self.withheld
+                .retain(|(event, _)| event.conn() != Some(conn));
             self.withheld_bytes -= state.withheld_bytes.min(self.withheld_bytes);
         }
     }

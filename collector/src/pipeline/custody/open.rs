@@ -153,7 +153,7 @@ impl<D: Disk> Custody<D> {
             outputs: VecDeque::new(),
             credit: 0,
             next_expiry: Millis(0),
-            next_relayed: Millis(0),
+            next_relayed: None,
             counters: Counters::default(),
             scratch: Vec::new(),
             snapshot_bytes: 0,
@@ -184,7 +184,8 @@ impl<D: Disk> Custody<D> {
     pub fn rename(&mut self, journal: JournalId) {
         let position = self.log.next();
         self.journal = journal;
-        self.ledger = Ledger::default();
+        // When a boot began is true whatever the journal is called.
+        self.ledger = Ledger::with_time_bases(self.ledger.time_bases().clone());
         self.plan = None;
         self.durable_cursors.clear();
         for cursor in &mut self.cursors {

@@ -59,8 +59,9 @@ impl<D: Disk> Custody<D> {
         let mut records = 0;
         while !rest.is_empty() {
             let opened = Bundle::first(rest).ok().filter(|(bundle, _)| {
-                records += u32::from(bundle.count);
-                records <= u32::from(MAX_RECORDS)
+                // A bundle is work too, if it holds nothing.
+                records += 1 + u32::from(bundle.count);
+                records <= u32::from(MAX_RECORDS) + 1
             });
             let Some((bundle, after)) = opened else {
                 // Nothing from here on can be trusted, not even whose it is: its sender sends again
@@ -429,6 +430,9 @@ impl<D: Disk> Custody<D> {
     }
 
     fn reject(&mut self, conn: ConnId, head: &BundleHead, range: SeqRange, reason: RejectReason) {
+        if range.is_empty() {
+            return;
+        }
         self.counters.rejects_total += 1;
         let (origin, lane, epoch) = (head.origin.clone(), head.lane, head.epoch);
         self.send(
