@@ -1,6 +1,8 @@
 //! Nodes behind a gateway, records of earlier boots, several bundles in one publish, inputs that could
 //! not be read: what custody makes of them, down to the lake.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
+
 mod common;
 
 use common::{

@@ -71,7 +71,7 @@ struct Case {
 
 const TO_1970: i64 = -TRUE_US;
 const TO_2040: i64 = 2_210_000_000 * SECOND_US - TRUE_US;
-const ANSWER: i64 = 1_024;
+const ANSWER_MS: u32 = 1_024;
 
 #[rustfmt::skip]
 const CASES: &[Case] = &[
@@ -86,7 +86,7 @@ const CASES: &[Case] = &[
     Case { name: "40 minutes ahead, not synchronised", off_us: 40 * 60 * SECOND_US, kernel: UNSYNCED, seconds: 60,
         events: &[(5, Do::Connect)], classes: &[TimeClass::Wall], most_error_ms: None },
     Case { name: "1970 for ever, connected", off_us: TO_1970, kernel: UNSYNCED, seconds: 120,
-        events: &[(5, Do::Connect)], classes: &[TimeClass::Dated], most_error_ms: Some(ANSWER as u32) },
+        events: &[(5, Do::Connect)], classes: &[TimeClass::Dated], most_error_ms: Some(ANSWER_MS) },
     Case { name: "1970, synchronised after 30 s, then connected", off_us: TO_1970, kernel: UNSYNCED, seconds: 120,
         events: &[(30, Do::Set(0, SYNCED)), (60, Do::Connect)],
         classes: &[TimeClass::Dated, TimeClass::Synced], most_error_ms: Some(64) },
@@ -95,12 +95,12 @@ const CASES: &[Case] = &[
         classes: &[TimeClass::Dated, TimeClass::Synced], most_error_ms: Some(64) },
     Case { name: "1970, known by the collector alone, rebooted with a backlog", off_us: TO_1970, kernel: UNSYNCED, seconds: 180,
         events: &[(10, Do::Connect), (20, Do::Disconnect), (60, Do::Reboot(TO_1970, UNSYNCED)), (90, Do::Connect)],
-        classes: &[TimeClass::Dated], most_error_ms: Some(ANSWER as u32) },
+        classes: &[TimeClass::Dated], most_error_ms: Some(ANSWER_MS) },
     Case { name: "1970, rebooted before anybody knew the time", off_us: TO_1970, kernel: UNSYNCED, seconds: 120,
         events: &[(30, Do::Reboot(0, SYNCED)), (60, Do::Connect)],
         classes: &[TimeClass::Undated, TimeClass::Synced], most_error_ms: Some(16) },
     Case { name: "1970, the agent killed and begun again in the same boot", off_us: TO_1970, kernel: UNSYNCED, seconds: 120,
-        events: &[(30, Do::Kill), (60, Do::Connect)], classes: &[TimeClass::Dated], most_error_ms: Some(ANSWER as u32) },
+        events: &[(30, Do::Kill), (60, Do::Connect)], classes: &[TimeClass::Dated], most_error_ms: Some(ANSWER_MS) },
     Case { name: "2040, not synchronised, set right after 30 s", off_us: TO_2040, kernel: UNSYNCED, seconds: 120,
         events: &[(5, Do::Connect), (30, Do::Set(0, SYNCED))],
         classes: &[TimeClass::Wall, TimeClass::Synced], most_error_ms: None },

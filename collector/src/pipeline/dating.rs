@@ -161,6 +161,37 @@ pub fn date(
     }
 }
 
+/// Most that a device's uptime drifts against true time, as parts of a million: what a kernel assumes of a
+/// clock that nothing disciplines.
+const DRIFT_PPM: u64 = 500;
+
+/// The uptime, in microseconds, at which a bundle's boot is dated; `None` with wall times.
+#[must_use]
+pub fn dated_at_us(head: &BundleHead, time_base: Option<&KnownBase>) -> Option<i64> {
+    match (head.base, head.uptime_ms) {
+        (Base::Wall, _) => None,
+        (Base::Uptime, Some(uptime_ms)) => Some(micros(uptime_ms)),
+        (Base::Uptime, None) => time_base.map(|known| known.uptime_us),
+    }
+}
+
+/// The clock of a record with uptimes from `first_us` to `last_us`: its error grows with the distance from
+/// the uptime at which its boot is dated.
+#[must_use]
+pub fn drifted(clock: Clock, dated_at_us: i64, (first_us, last_us): (i64, i64)) -> Clock {
+    let far_us = dated_at_us
+        .abs_diff(first_us)
+        .max(dated_at_us.abs_diff(last_us));
+    let drift_ms = (far_us / 1_000).saturating_mul(DRIFT_PPM) / 1_000_000;
+    let drift_ms = u32::try_from(drift_ms).unwrap_or(u32::MAX);
+    Clock {
+        error_ms: clock
+            .error_ms
+            .map(|error_ms| error_ms.saturating_add(drift_ms)),
+        ..clock
+    }
+}
+
 fn wall_clock(head: &BundleHead, sightings: &Sightings, now: Now) -> Clock {
     let stated = head.stamps;
     let told = head.wall.map(|wall| now.wall.0.saturating_sub(wall.time.0));
@@ -376,6 +407,17 @@ mod tests {
         });
         let clock = received(&head, &mut sightings, now(2_900));
         assert_eq!(clock.error_ms, Some(DATED_ERROR_MS));
+    }
+
+    #[test]
+    fn the_error_of_an_uptime_grows_with_the_distance_from_where_it_was_dated() {
+        let day_us = 24 * 3_600 * 1_000_000i64;
+        let error = |times| drifted(Clock::SYNCED, day_us, times).error_ms;
+        assert_eq!(error((day_us, day_us)), Some(1));
+        assert_eq!(error((day_us, 11 * day_us)), Some(1 + 432_000));
+        assert_eq!(error((0, day_us)), Some(1 + 43_200));
+        assert_eq!(error((i64::MIN, i64::MAX)), Some(u32::MAX));
+        assert_eq!(drifted(Clock::UNDATED, 0, (0, day_us)).error_ms, None);
     }
 
     #[test]

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub struct KnownBase {
     /// Unix time of the boot, in microseconds.
     pub began_us: i64,
+    /// Microseconds since the boot at which that was learnt: clocks drift from there on, both ways.
+    pub uptime_us: i64,
     /// Most that it may be wrong by, in milliseconds; `None`: nobody knows.
     pub error_ms: Option<u32>,
 }
@@ -23,6 +25,7 @@ impl KnownBase {
         let uptime_us = i64::try_from(said.uptime_us).unwrap_or(i64::MAX);
         Self {
             began_us: said.wall.0.saturating_sub(uptime_us),
+            uptime_us,
             error_ms: said.error_ms,
         }
     }
@@ -42,7 +45,7 @@ pub const MAX_BOOTS_PER_DEVICE: usize = 16;
 /// Most boots of all devices whose base is kept; each stands in every segment's snapshot.
 pub const MAX_BOOTS: usize = 16_384;
 /// Most bytes of one of them in a snapshot.
-pub(crate) const BASE_BYTES: usize = 2 + MAX_DEVICE_ID_BYTES + 10 + 10 + 10 + 6;
+pub(crate) const BASE_BYTES: usize = 2 + MAX_DEVICE_ID_BYTES + 10 + 10 + 10 + 10 + 6;
 
 /// The time bases that devices told, by device and boot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -133,6 +136,7 @@ mod tests {
         let device = DeviceId::new("d").unwrap();
         let base = |error_ms| KnownBase {
             began_us: 1,
+            uptime_us: 0,
             error_ms,
         };
         let mut bases = TimeBases::default();
@@ -168,6 +172,7 @@ mod tests {
             u64::MAX,
             KnownBase {
                 began_us: i64::MIN,
+                uptime_us: i64::MIN,
                 error_ms: Some(u32::MAX),
             },
         );

@@ -146,12 +146,12 @@ impl<D: Disk> Custody<D> {
             return Ok(());
         }
         let via = (*device != head.origin).then(|| device.clone());
-        let clock = self.clock_of(conn, head, now);
+        let dating = self.dating_of(conn, head, now);
         for record in bundle.records() {
             match record.seq {
                 None => self.schema(conn, head, &record.frame)?,
                 Some(seq) => {
-                    self.numbered(conn, head, via.as_ref(), clock, seq, &record, now)?;
+                    self.numbered(conn, head, via.as_ref(), dating, seq, &record, now)?;
                 }
             }
         }
@@ -246,7 +246,7 @@ impl<D: Disk> Custody<D> {
         conn: ConnId,
         head: &BundleHead,
         via: Option<&DeviceId>,
-        clock: Clock,
+        (clock, dated_at_us): (Clock, Option<i64>),
         seq: u64,
         record: &BundleRecord<'_>,
         now: Now,
@@ -255,6 +255,10 @@ impl<D: Disk> Custody<D> {
             device: head.origin.clone(),
             lane: head.lane,
             epoch: head.epoch,
+        };
+        let clock = match (dated_at_us, times_of(&record.frame)) {
+            (Some(dated_at_us), Some(times)) => dating::drifted(clock, dated_at_us, times),
+            _ => clock,
         };
         let one = SeqRange::new(seq, seq + 1);
         let mut needs = Needs::default();
@@ -390,20 +394,21 @@ impl<D: Disk> Custody<D> {
         Ok(Admitted::Later)
     }
 
-    /// How the times of a bundle's records become Unix time.
-    fn clock_of(&mut self, conn: ConnId, head: &BundleHead, now: Now) -> Clock {
+    /// How the times of a bundle's records become Unix time, and the uptime at which its boot is dated.
+    fn dating_of(&mut self, conn: ConnId, head: &BundleHead, now: Now) -> (Clock, Option<i64>) {
         let origin = self
             .conns
             .get_mut(&conn)
             .and_then(|state| state.origins.get_mut(&head.origin));
         let Some(hello::Origin { sightings, .. }) = origin else {
-            return Clock::UNDATED;
+            return (Clock::UNDATED, None);
         };
         if let Some(uptime_ms) = head.uptime_ms {
             sightings.note(head.boot, uptime_ms, head.wall, now);
         }
         let time_base = self.ledger.time_bases().get(&head.origin, head.boot);
-        dating::date(head, sightings, time_base, now).unwrap_or(Clock::UNDATED)
+        let clock = dating::date(head, sightings, time_base, now).unwrap_or(Clock::UNDATED);
+        (clock, dating::dated_at_us(head, time_base))
     }
 
     /// Asks for a schema: once, not for each of its batches, and again should no answer come.
@@ -492,6 +497,21 @@ fn needs(frame: &Frame<'_>) -> Needs {
         };
     }
     Needs::default()
+}
+
+/// Earliest and latest time of a record, as its maker counts.
+fn times_of(frame: &Frame<'_>) -> Option<(i64, i64)> {
+    if frame.kind == Kind::Batch {
+        let header = BatchHeader::peek(frame.payload).ok()?;
+        Some((header.first_time_us, header.last_time_us))
+    } else if frame.kind == Kind::Text {
+        let (header, _) = TextHeader::read(frame.payload)?;
+        Some((header.first_time_us, header.last_time_us))
+    } else if frame.kind == Kind::Refused {
+        Some(refused::Refused::decode(frame.payload)?.span_us())
+    } else {
+        None
+    }
 }
 
 /// Whether a record's own times need its bundle's clock.
