@@ -250,7 +250,10 @@ mod tests {
     }
 
     /// What is refused of `fields`, and the names that are left.
-    fn refused<'a>(fields: &'a [Field<'a>]) -> (Vec<(usize, Fault)>, Vec<(&'a str, bool)>) {
+    /// Places and faults of the values that are refused, and names of those that are kept.
+    type Judged<'a> = (Vec<(usize, Fault)>, Vec<(&'a str, bool)>);
+
+    fn refused<'a>(fields: &'a [Field<'a>]) -> Judged<'a> {
         match admit(&sample(fields)) {
             Admitted::Whole => (Vec::new(), Vec::new()),
             Admitted::Part { fields, refused } => {

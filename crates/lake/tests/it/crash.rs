@@ -249,6 +249,6 @@ fn a_sweep_names_orphans_up_to_its_bound_and_counts_the_rest() {
     let mut lake = Lake::open(store, Settings::default(), &takeover(journal)).unwrap();
     lake.recover(journal, None).unwrap();
     let swept = lake.sweep().unwrap();
-    assert_eq!(swept.orphans as u64, flushes * tables);
+    assert_eq!(swept.orphans, flushes * tables);
     assert_eq!(swept.set_aside.len(), MAX_SWEPT);
 }
