@@ -16,7 +16,6 @@ pub(crate) const CIRCLES: &[&str] = &[
     "collector : ledger pipeline",
     "collector : metrics owner sink",
     "collector pipeline: envelope schemas snapshot",
-    "crates/lake : checkpoint delta",
     "tests world: collector device plain run",
 ];
 
