@@ -9,6 +9,7 @@ use common::{
     Rig, batch, bundle, bundle_of, device, hello, hello_of, listed, schema_frame, settings,
 };
 use headwater_proto::bundle::BundleHead;
+use headwater_proto::codec::{Encoder, Rows};
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, Lane};
 use headwater_proto::message::{
@@ -16,6 +17,7 @@ use headwater_proto::message::{
 };
 use headwater_proto::refused;
 
+use headwater_proto::sample::Value;
 use headwater_proto::time::{Base, UnixMicros};
 
 fn node() -> DeviceId {
@@ -102,9 +104,15 @@ fn a_relayed_epoch_that_nobody_lists_for_long_is_abandoned_with_a_gap() {
     assert_eq!(audit.totals.counts.samples, 5 * common::SAMPLES);
 }
 
-/// A bundle of one record whose times count from `boot`.
+/// A bundle of one record whose times count from `boot`, with a row one second after it.
 fn of_boot(epoch: u64, boot: u64, uptime_ms: Option<u64>) -> Vec<u8> {
-    let frames = [(Kind::Schema, schema_frame()), (Kind::Batch, batch(0))];
+    let schema = common::schema();
+    let mut rows = Rows::new(&schema);
+    let values = [Some(Value::F64(20.0)), Some(Value::I64(1))];
+    rows.push_row(1_000_000, 0, &values).unwrap();
+    let mut coded = Vec::new();
+    Encoder::new(&schema).encode(0, &rows, &mut coded).unwrap();
+    let frames = [(Kind::Schema, schema_frame()), (Kind::Batch, coded)];
     let bytes = bundle_of(&device(), epoch, 0, &frames);
     let (head, len) = frame::decode(&bytes).unwrap();
     let (mut head, count) = <BundleHead>::decode(head.payload).unwrap();
