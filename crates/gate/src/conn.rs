@@ -319,6 +319,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Ready when the timer's time has come; it never fires later than the earliest deadline.
     fn poll_timer(&mut self, now: Now, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = self.deadline();
+        // A timer that is set to the present moment is not ready at once: set again and again, never.
+        if deadline <= now.mono {
+            return Poll::Ready(());
+        }
         // A deadline that moved later waits for the timer to fire and be set again: most never do.
         if deadline < self.timer_at || self.timer_at <= now.mono {
             self.timer_at = deadline.min(now.mono.plus(MAX_TIMER_MS));
