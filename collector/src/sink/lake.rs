@@ -15,7 +15,7 @@ use headwater_lake::{
     Claim, EpochRow, EpochState, Flush, Lake, LakeError, Plan, PlanError, RowError, Rows, Store,
 };
 use headwater_proto::delivery::{End, Ranges};
-use headwater_proto::ids::{JournalId, SeqRange, Stream};
+use headwater_proto::ids::{JournalId, Lane, SeqRange, Stream};
 use headwater_proto::time::{Millis, Now, UnixMicros};
 
 use super::rows::{RowCounters, RowMaker, boot_of};
@@ -381,7 +381,10 @@ impl<S: Store> LakeSink<S> {
                 lane: origin.lane,
                 epoch: origin.epoch,
             };
-            !item.covers.is_empty() && self.there.has(position, &stream, origin.seq)
+            // A plain device counts under each journal anew: its numbers prove nothing.
+            origin.lane != Lane::Plain
+                && !item.covers.is_empty()
+                && self.there.has(position, &stream, origin.seq)
         })
     }
 
