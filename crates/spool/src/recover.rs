@@ -22,6 +22,9 @@ pub struct Recovery {
     pub trouble: Vec<String>,
     /// Segments among them whose records are hidden from this start, and may be there at the next.
     pub hidden: Vec<String>,
+    /// Segments among them whose last records are read now and may be gone after a power cut: they
+    /// could not be synced. Nobody may be told that these are durable.
+    pub unsynced: Vec<String>,
 }
 
 /// A tail that was cut.

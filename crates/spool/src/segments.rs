@@ -182,7 +182,7 @@ impl Inventory {
         }
     }
 
-    /// A footer may have been written by a start that died before it could sync: what is taken for
+    /// The records of a file without a header may have been written and not synced: what is taken for
     /// durable from now on is made so.
     fn sync_newest<D: Disk>(&mut self, disk: &D, log: &str) {
         let Some(newest) = self.segments.last().filter(|newest| newest.info.readable) else {
@@ -191,6 +191,7 @@ impl Inventory {
         let name = Name::Segment(newest.info.id).file(log);
         if let Err(error) = disk.open(&name).and_then(|file| file.sync_data()) {
             self.trouble(&name, "sync", &error);
+            self.recovery.unsynced.push(name);
         }
     }
 
@@ -261,6 +262,7 @@ impl Inventory {
             Err(error) => {
                 segment.unsealed_end = Some(end);
                 self.trouble(name, "cut", &error);
+                self.recovery.unsynced.push(name.to_owned());
             }
         }
         self.segments.push(segment);
@@ -290,6 +292,10 @@ impl Inventory {
             ),
             None => (walk.position(), walk.offset()),
         };
+        if found.footer.is_none() {
+            // Nothing says that they were synced: `sync_newest` does it, where nothing newer does.
+            rewrite(walk.file(), end)?;
+        }
         let why = format!("its header is damaged; records from position {first} on are read");
         self.recovery.unreadable.push(Unreadable {
             file: name.to_owned(),
@@ -382,10 +388,13 @@ fn rewrite<F: DiskFile>(file: &F, end: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Cuts a file after its last good record, writes its footer there and syncs; returns its length.
+/// Cuts a file after its last good record, syncs it, and then writes its footer there and syncs that;
+/// returns its length. In this order a footer that a start finds says that what stands before it was
+/// synced, even where the system still shows what a failed sync never brought to the disk.
 pub(crate) fn seal_file<F: DiskFile>(file: &F, id: u64, next: u64, end: u64) -> io::Result<u64> {
     let len = end + FOOTER_BYTES as u64;
     file.truncate(len)?;
+    file.sync_data()?;
     file.write_at(&Footer { id, next, end }.encode(), end)?;
     file.sync_data()?;
     Ok(len)

@@ -19,6 +19,8 @@ enum Op {
     Release(usize),
     Reopen,
     Kill,
+    /// A kill, and a start of which this sync fails, before the one that goes on.
+    KillAndFail(u64),
     Cut(u64),
     CrashAfter(u64),
     FailSync(u64),
@@ -96,6 +98,12 @@ impl Model {
                 self.reopen()
             }
             Op::Kill => self.restart(self.disk.process_killed()),
+            Op::KillAndFail(sync) => {
+                let disk = self.disk.process_killed();
+                disk.fail_sync(sync);
+                drop(Log::open(disk.clone(), config()));
+                self.restart(disk.process_killed())
+            }
             Op::Cut(seed) => {
                 self.cuts += 1;
                 self.restart(self.disk.power_cut(seed))
@@ -292,6 +300,7 @@ fn drawn(seed: u64, count: usize) -> Vec<Op> {
             80..83 => Op::Roll,
             83..92 => Op::Release(usize::try_from(dice(8)).unwrap()),
             92 => Op::Reopen,
+            93 if dice(2) == 0 => Op::KillAndFail(dice(2)),
             93 => Op::Kill,
             94..96 => Op::Cut(dice(1 << 40)),
             96..98 => Op::CrashAfter(dice(40)),

@@ -45,6 +45,16 @@ pub enum OpenError {
         /// The first such segment.
         file: String,
     },
+    /// Its last records were written before a crash and never synced: a repeat of one of them would
+    /// be answered for a record that a power cut may still take.
+    #[error(
+        "cannot sync {file} of the journal; try again, and if its disk is bad for good, move the \
+         journal away: a new one begins beside the lake, and agents send again what is not in it"
+    )]
+    NotSynced {
+        /// The first such segment.
+        file: String,
+    },
     /// Beginning anew beside such a journal would take again what the lake has.
     #[error(
         "the journal was written by another version of this program ({what}); run that version until \
@@ -102,6 +112,9 @@ impl<D: Disk> Custody<D> {
         let (log, recovery) = Log::open(disk, config)?;
         if let Some(file) = recovery.hidden.first() {
             return Err(OpenError::Hidden { file: file.clone() });
+        }
+        if let Some(file) = recovery.unsynced.first() {
+            return Err(OpenError::NotSynced { file: file.clone() });
         }
         let (restored, from, past) = match newest_snapshot(&log)? {
             Found::Good(first, restored) => (restored, first, Past::Snapshot),
