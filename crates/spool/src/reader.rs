@@ -167,6 +167,11 @@ impl<D: Disk> Reader<D> {
                 });
             }
         };
+        if place.position() > from {
+            // Damage that begins before `from` reaches beyond it.
+            chunk.next = place.position();
+            self.note_damage(id, from..chunk.next, chunk);
+        }
         let flow = loop {
             match place.step().map_err(|source| ReadError {
                 file: file(),
