@@ -3,6 +3,7 @@
 mod audit;
 mod dictionary;
 mod lake;
+mod map;
 mod run;
 mod status;
 
@@ -26,6 +27,10 @@ pub enum Command {
     ///
     /// Exit code 1: it is not ready.
     Status(status::StatusArgs),
+    /// Show what the collector would make of a publish of a plain device.
+    ///
+    /// Exit code 1: part of it is refused.
+    Map(map::MapArgs),
     /// Look after a lake.
     #[command(subcommand)]
     Lake(lake::LakeCommand),
@@ -49,6 +54,7 @@ pub fn run(command: Command) -> Result<bool> {
         Command::Demo(args) => demo::run(&args, &clock),
         Command::Audit(args) => audit::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Map(args) => map::run(&args, &clock),
         Command::Lake(command) => lake::run(&command, &clock),
         Command::Ddl(args) => lake::ddl(&args),
         Command::Dictionary(args) => dictionary::run(&args),
