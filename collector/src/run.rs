@@ -28,7 +28,7 @@ use crate::interpret::{Depth, Feed};
 use crate::metrics::Board;
 use crate::owner::{Command, JournalSessions, Mailbox, Owner};
 use crate::pipeline::custody::{Custody, Past};
-use crate::sink::hot::{HotStore, HotView};
+use crate::sink::hot::{HotRead, HotStore, HotView};
 use crate::sink::lake::{LakeSink, NAME};
 use crate::sink::{self, worker};
 
@@ -262,7 +262,7 @@ fn shown(
     let (page, ready) = (Arc::clone(board), Arc::clone(board));
     let counted = Arc::clone(gate);
     Arc::new(http::Shared {
-        hot,
+        hot: hot.map(|view| Box::new(view) as Box<dyn HotRead>),
         metrics: Box::new(move || page.render(counted.metrics())),
         not_ready: Box::new(move || ready.not_ready()),
         now_us: Box::new(move || clock.now().wall.0),

@@ -5,7 +5,7 @@ use headwater_collector::pipeline::envelope::{
     BatchHead, Clock, RawHead, Record, SchemaHead, Verdict,
 };
 use headwater_collector::pipeline::rules::{Decoder, PlainRule, RuleSet, RulesId, TimeWindow};
-use headwater_collector::sink::hot::{HotSettings, HotStore};
+use headwater_collector::sink::hot::{HotRead, HotSettings, HotStore, Point};
 use headwater_lake::{
     Claim, Flush, Lake, LocalStore, Rows as LakeRows, SampleRow, Settings, TimeClass,
 };
@@ -118,18 +118,25 @@ impl Rig {
         let series = self
             .hot
             .view()
-            .series("pump", "level", from, to, limit)
+            .series("pump", "level", from..to, None, limit)
             .expect("a series");
 
         (
             series
-                .points
+                .items
                 .iter()
                 .map(|point| as_f64(&point.value))
                 .collect(),
-            series.truncated,
+            series.next.is_some(),
         )
     }
+}
+
+fn latest(hot: &HotStore, device: &str) -> Vec<Point> {
+    hot.view()
+        .latest(device, None, 1_000)
+        .expect("latest")
+        .items
 }
 
 fn as_f64(value: &OwnedValue) -> f64 {
@@ -157,9 +164,9 @@ fn a_series_has_the_rows_of_its_span_even_from_the_middle_of_a_batch() {
     assert!(
         rig.hot
             .view()
-            .series("pump", "other", 0, i64::MAX, 9)
+            .series("pump", "other", 0..i64::MAX, None, 9)
             .expect("none")
-            .points
+            .items
             .is_empty()
     );
 }
@@ -182,7 +189,7 @@ fn the_latest_value_is_the_newest_by_time_whichever_came_last() {
     rig.hot.commit(JOURNAL, 1).expect("committed");
     rig.batch(0, 0, 10);
     rig.hot.commit(JOURNAL, 2).expect("committed");
-    let latest = rig.hot.view().latest("pump").expect("latest");
+    let latest = latest(&rig.hot, "pump");
     assert_eq!(latest.len(), 1);
     assert_eq!(latest[0].value, OwnedValue::F64(19.0));
     assert_eq!(latest[0].time_us, START_US + 19_000_000);
@@ -265,7 +272,7 @@ fn latest_of(
         }
     }
     rig.hot.commit(JOURNAL, 100).expect("committed");
-    let latest = rig.hot.view().latest("pump").expect("latest");
+    let latest = latest(&rig.hot, "pump");
     latest
         .into_iter()
         .map(|point| {
@@ -294,7 +301,7 @@ fn a_plain_devices_payload_is_there_too() {
     };
     rig.apply(&Record::Raw(head, br#"{"a": 1.5, "b": "on"}"#));
     rig.hot.commit(JOURNAL, 1).expect("committed");
-    let latest = rig.hot.view().latest("plain").expect("latest");
+    let latest = latest(&rig.hot, "plain");
     let names: Vec<&str> = latest.iter().map(|point| point.metric.as_str()).collect();
     assert_eq!(names, ["a", "b"]);
 }
@@ -374,11 +381,55 @@ fn an_empty_store_is_filled_from_the_lake_with_what_it_would_keep() {
     assert_eq!(taken, 500);
     let view = rig.hot.view();
     let series = view
-        .series("from-lake", "level", 0, i64::MAX, 9_999)
+        .series("from-lake", "level", 0..i64::MAX, None, 9_999)
         .expect("a series");
-    assert_eq!(series.points.len(), 500);
+    assert_eq!(series.items.len(), 500);
     assert_eq!(
-        view.latest("from-lake").expect("latest")[0].value,
+        latest(&rig.hot, "from-lake")[0].value,
         OwnedValue::I64(1_499)
     );
+}
+
+#[test]
+fn devices_and_newest_values_come_in_pages() {
+    let mut rig = rig();
+    for (number, device) in ["a", "ab", "b"].into_iter().enumerate() {
+        let body = br#"{"x":1,"y":2,"z":3}"#;
+        let head = RawHead {
+            device: DeviceId::new(device).expect("a device id"),
+            journal: JOURNAL,
+            seq: 0,
+            verdict: Verdict::Store,
+            at: UnixMicros(START_US),
+            rules: rig.rules,
+            rule: 0,
+            metric: "",
+            topic: "t",
+            client: "c",
+            packet_id: 1,
+            hash: number as u64,
+        };
+        rig.apply(&Record::Raw(head, body));
+    }
+    rig.hot.commit(JOURNAL, 9).expect("committed");
+    let view = rig.hot.view();
+    let (mut devices, mut pages, mut after) = (Vec::new(), 0, None);
+    loop {
+        let page = view.devices(after.as_ref(), 2).expect("a page");
+        devices.extend(page.items.into_iter().map(|(name, _)| name));
+        pages += 1;
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(
+        (devices, pages),
+        (vec!["a".into(), "ab".into(), "b".into()], 2)
+    );
+    let page = view.latest("a", None, 2).expect("a page");
+    let names = |points: &[Point]| points.iter().map(|p| p.metric.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&page.items), ["x", "y"]);
+    let rest = view.latest("a", page.next.as_ref(), 2).expect("a page");
+    assert_eq!((names(&rest.items), rest.next), (vec!["z".into()], None));
 }

@@ -14,7 +14,7 @@ use headwater_collector::interpret::{Depth, Feed, Taken};
 use headwater_collector::pipeline::custody::{Event, Settings};
 use headwater_collector::pipeline::pattern::Pattern;
 use headwater_collector::pipeline::rules::{Decoder, TimeWindow};
-use headwater_collector::sink::hot::{HotSettings, HotStore};
+use headwater_collector::sink::hot::{HotRead, HotSettings, HotStore, MAX_PAGE};
 use headwater_lake::scan;
 use headwater_proto::codec::{Encoder, Rows};
 use headwater_proto::frame::Kind;
@@ -87,7 +87,7 @@ fn a_clock_in_2099_does_not_freeze_the_latest_value() {
     let mut rig = greeted(settings());
     let latest = |rig: &Rig| {
         let (_folder, hot) = hot_of(rig);
-        let latest = hot.view().latest("dev").unwrap();
+        let latest = hot.view().latest("dev", None, MAX_PAGE).unwrap().items;
         assert_eq!(latest.len(), 1);
         (latest[0].time_us, latest[0].value.clone())
     };
@@ -449,7 +449,7 @@ fn rows_in_hot(hot: &HotStore, lake: &Found) -> Found {
     let mut found = Found::new();
     let view = hot.view();
     let mut asked: Vec<(String, String)> = Vec::new();
-    for (device, _) in view.devices().unwrap() {
+    for (device, _) in view.devices(None, MAX_PAGE).unwrap().items {
         for metric in ["temp", "n", "temp.t", "temp.a.b", "m.v", "m.w"] {
             asked.push((device.clone(), metric.to_owned()));
         }
@@ -459,9 +459,10 @@ fn rows_in_hot(hot: &HotStore, lake: &Found) -> Found {
     asked.dedup();
     for (device, metric) in asked {
         let series = view
-            .series(&device, &metric, i64::MIN, i64::MAX, usize::MAX / 2)
+            .series(&device, &metric, i64::MIN..i64::MAX, None, MAX_PAGE)
             .unwrap();
-        for point in series.points {
+        assert_eq!(series.next, None);
+        for point in series.items {
             let key = (device.clone(), point.metric, point.labels, point.time_us);
             found
                 .entry(key)
@@ -527,8 +528,8 @@ proptest! {
             // In order of time.
             newest.insert((device, metric, labels), (time, values));
         }
-        for (device, _) in hot.view().devices().unwrap() {
-            for point in hot.view().latest(&device).unwrap() {
+        for (device, _) in hot.view().devices(None, MAX_PAGE).unwrap().items {
+            for point in hot.view().latest(&device, None, MAX_PAGE).unwrap().items {
                 let value = format!("{:?}", point.value.borrowed());
                 let key = (device.clone(), point.metric, point.labels);
                 let (time, values) = newest.remove(&key).expect("a row of the lake");

@@ -13,11 +13,12 @@ use serde::Deserialize;
 use serde_json::{Value as Json_, json};
 
 use super::{Shared, time};
-use crate::sink::hot::{DeviceInfo, HotView, Point};
-use crate::state::StateError;
+use crate::sink::hot::{Cursor, DeviceInfo, HotError, HotRead, MAX_PAGE, Point};
 
-/// Most points of one answer; `truncated` says that there were more.
-const MAX_POINTS: usize = 100_000;
+/// Items of a page when `limit` is not given.
+const DEFAULT_PAGE: usize = 1_000;
+/// The same for the points of a series.
+const DEFAULT_POINTS: usize = MAX_PAGE;
 /// Span of a series when `from` is not given.
 const DEFAULT_SPAN_US: i64 = 3_600_000_000;
 
@@ -26,14 +27,59 @@ pub(super) fn error(status: StatusCode, text: &str) -> Response {
     (status, Json(json!({ "error": text }))).into_response()
 }
 
-pub(super) async fn devices(State(shared): State<Arc<Shared>>) -> Response {
-    read(shared, |hot, _| {
-        let devices: Vec<Json_> = hot
-            .devices()?
-            .iter()
+/// Which page of an answer is wanted.
+#[derive(Debug, Deserialize)]
+pub(super) struct PageQuery {
+    after: Option<String>,
+    limit: Option<String>,
+}
+
+impl PageQuery {
+    /// Cursor and size, or what is wrong with them.
+    fn read(&self, default: usize, problems: &mut Vec<String>) -> (Option<Cursor>, usize) {
+        let after = self.after.as_ref().and_then(|text| {
+            let read = text.parse::<Cursor>();
+            read.inspect_err(|error| problems.push(format!("after={text}: {error}")))
+                .ok()
+        });
+        let limit = self.limit.as_ref().and_then(|text| {
+            let limit = text.parse().ok().filter(|n| (1..=MAX_PAGE).contains(n));
+            if limit.is_none() {
+                problems.push(format!(
+                    "limit={text}: must be a number from 1 to {MAX_PAGE}"
+                ));
+            }
+            limit
+        });
+        (after, limit.unwrap_or(default))
+    }
+}
+
+fn bad_request(problems: &[String]) -> Response {
+    error(StatusCode::BAD_REQUEST, &problems.join("; "))
+}
+
+fn next_json(next: Option<&Cursor>) -> Json_ {
+    next.map_or(Json_::Null, |cursor| cursor.to_string().into())
+}
+
+pub(super) async fn devices(
+    State(shared): State<Arc<Shared>>,
+    Query(query): Query<PageQuery>,
+) -> Response {
+    read(shared, move |hot, _| {
+        let mut problems = Vec::new();
+        let (after, most) = query.read(DEFAULT_PAGE, &mut problems);
+        if !problems.is_empty() {
+            return Ok(bad_request(&problems));
+        }
+        let page = hot.devices(after.as_ref(), most)?;
+        let devices = page.items.iter();
+        let devices: Vec<Json_> = devices
             .map(|(name, info)| device_json(name, info))
             .collect();
-        Ok(Json(json!({ "devices": devices })).into_response())
+        let next = next_json(page.next.as_ref());
+        Ok(Json(json!({ "devices": devices, "next": next })).into_response())
     })
     .await
 }
@@ -41,14 +87,21 @@ pub(super) async fn devices(State(shared): State<Arc<Shared>>) -> Response {
 pub(super) async fn latest(
     State(shared): State<Arc<Shared>>,
     Path(device): Path<String>,
+    Query(query): Query<PageQuery>,
 ) -> Response {
     read(shared, move |hot, _| {
+        let mut problems = Vec::new();
+        let (after, most) = query.read(DEFAULT_PAGE, &mut problems);
+        if !problems.is_empty() {
+            return Ok(bad_request(&problems));
+        }
         let Some(info) = known(hot, &device)? else {
             return Ok(unknown(&device));
         };
-        let values: Vec<Json_> = hot.latest(&device)?.iter().map(point_json).collect();
+        let page = hot.latest(&device, after.as_ref(), most)?;
         let mut answer = device_json(&device, &info);
-        answer["latest"] = values.into();
+        answer["latest"] = page.items.iter().map(point_json).collect();
+        answer["next"] = next_json(page.next.as_ref());
         Ok(Json(answer).into_response())
     })
     .await
@@ -59,6 +112,8 @@ pub(super) struct SeriesQuery {
     metric: Option<String>,
     from: Option<String>,
     to: Option<String>,
+    after: Option<String>,
+    limit: Option<String>,
 }
 
 pub(super) async fn series(
@@ -87,20 +142,26 @@ pub(super) async fn series(
         if problems.is_empty() && from >= to {
             problems.push("from must lie before to".into());
         }
+        let pages = PageQuery {
+            after: query.after,
+            limit: query.limit,
+        };
+        let (after, most) = pages.read(DEFAULT_POINTS, &mut problems);
         if !problems.is_empty() {
-            return Ok(error(StatusCode::BAD_REQUEST, &problems.join("; ")));
+            return Ok(bad_request(&problems));
         }
         if known(hot, &device)?.is_none() {
             return Ok(unknown(&device));
         }
-        let series = hot.series(&device, &metric, from, to, MAX_POINTS)?;
-        let points: Vec<Json_> = series.points.iter().map(point_json).collect();
+        let page = hot.series(&device, &metric, from..to, after.as_ref(), most)?;
+        let points: Vec<Json_> = page.items.iter().map(point_json).collect();
         Ok(Json(json!({
             "device": device,
             "metric": metric,
             "from": instant_text(from),
             "to": instant_text(to),
-            "truncated": series.truncated,
+            "truncated": page.next.is_some(),
+            "next": next_json(page.next.as_ref()),
             "points": points,
         }))
         .into_response())
@@ -111,21 +172,28 @@ pub(super) async fn series(
 /// Runs a read of the hot store off the runtime's threads: sled blocks.
 async fn read(
     shared: Arc<Shared>,
-    work: impl FnOnce(&HotView, i64) -> Result<Response, StateError> + Send + 'static,
+    work: impl FnOnce(&dyn HotRead, i64) -> Result<Response, HotError> + Send + 'static,
 ) -> Response {
     let done = tokio::task::spawn_blocking(move || {
         let Some(hot) = &shared.hot else {
             let text = "the hot store is switched off in the configuration";
             return error(StatusCode::NOT_FOUND, text);
         };
-        work(hot, (shared.now_us)())
-            .unwrap_or_else(|e| error(StatusCode::SERVICE_UNAVAILABLE, &e.to_string()))
+        work(hot.as_ref(), (shared.now_us)()).unwrap_or_else(|e| refusal(&e))
     })
     .await;
     done.unwrap_or_else(|_| error(StatusCode::INTERNAL_SERVER_ERROR, "the read was cut short"))
 }
 
-fn known(hot: &HotView, device: &str) -> Result<Option<DeviceInfo>, StateError> {
+fn refusal(why: &HotError) -> Response {
+    let status = match why {
+        HotError::Cursor(_) => StatusCode::BAD_REQUEST,
+        HotError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    error(status, &why.to_string())
+}
+
+fn known(hot: &dyn HotRead, device: &str) -> Result<Option<DeviceInfo>, HotError> {
     // A text that is no device id cannot be a key: another device's keys begin with it.
     if <DeviceId>::new(device).is_err() {
         return Ok(None);

@@ -9,6 +9,9 @@
 //! | `/v1/devices/{id}/latest` | the newest value of each metric |
 //! | `/v1/devices/{id}/series?metric=&from=&to=` | recent readings of one metric |
 //!
+//! The last three come in pages: `limit=` items at most, and `after=` the field `next` of the page
+//! before. The first page of a series holds its newest points.
+//!
 //! Times in queries are Unix milliseconds or RFC 3339 in UTC (`2026-11-22T08:00:00Z`).
 
 mod api;
@@ -23,12 +26,12 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::sink::hot::HotView;
+use crate::sink::hot::HotRead;
 
 /// What the interface shows; shared with the parts that know it.
 pub struct Shared {
     /// The hot store, if it is on.
-    pub hot: Option<HotView>,
+    pub hot: Option<Box<dyn HotRead>>,
     /// Counters in Prometheus text.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Why the collector does not take data now; empty when it does.

@@ -67,6 +67,17 @@ fn expect_newest_row(site: &Site, signals: &Signals) -> Result<()> {
     );
     let answer = site.json("/v1/devices/pump-7/latest")?;
     let latest = answer["latest"].as_array().context("no list")?;
+    let mut paged = Vec::new();
+    let mut query = "limit=1".to_owned();
+    while paged.len() <= latest.len() {
+        let page = site.json(&format!("/v1/devices/pump-7/latest?{query}"))?;
+        paged.extend(page["latest"].as_array().context("no list")?.clone());
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        query = format!("limit=1&after={next}");
+    }
+    ensure!(&paged == latest, "by pages {paged:?}, at once {latest:?}");
     let device = signals.device();
     for (column, metric) in METRICS.iter().enumerate() {
         // A value that is missing in the last row is the newest of an earlier one.
@@ -113,6 +124,8 @@ fn expect_refusals(site: &Site) -> Result<()> {
             "/v1/devices/pump-7/series?metric=temperature&from=yesterday",
             400,
         ),
+        ("/v1/devices?limit=0", 400),
+        ("/v1/devices?after=x", 400),
         ("/v2", 404),
     ] {
         let (told, body) = site.http(path)?;

@@ -18,11 +18,13 @@
 mod chunk;
 mod maps;
 mod query;
+mod read;
 mod refill;
 mod store;
 
 pub use chunk::Point;
 pub use maps::DeviceInfo;
-pub use query::{HotView, Series};
+pub use query::HotView;
+pub use read::{Cursor, HotError, HotRead, MAX_PAGE, NoCursor, Page};
 pub use refill::RefillError;
 pub use store::{HotSettings, HotStore};
