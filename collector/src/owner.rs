@@ -1,7 +1,7 @@
 //! The thread that owns custody: drains the gate's queue, appends all, syncs once, answers all.
 
 use std::collections::HashSet;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,12 +11,13 @@ use headwater_gate::ingest::{ArrivalsWaker, Waited};
 use headwater_gate::session::Admission;
 use headwater_gate::store::{Opening, SessionStore, StoreError};
 use headwater_gate::{Arrivals, Body, GateEvent, GateHandle};
+use headwater_proto::ids::DeviceId;
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::Disk;
 use tokio::sync::oneshot;
 
 use crate::metrics::{Board, CustodyLook};
-use crate::pipeline::custody::{Custody, Event, Output, PlainPublish};
+use crate::pipeline::custody::{Custody, Event, Forgotten, Output, PlainPublish};
 use crate::sink::lake::Committed;
 
 /// Longest time without a tick: what was withheld is tried again, absent epochs are looked at.
@@ -44,6 +45,11 @@ pub(crate) enum Command {
         client: Arc<str>,
         present: bool,
         reply: oneshot::Sender<Result<(), StoreError>>,
+    },
+    /// A device will not come back: abandon its open epochs, then answer.
+    Forget {
+        device: DeviceId,
+        reply: SyncSender<Result<Forgotten, String>>,
     },
     /// Answer when all that came before is durable.
     Barrier { reply: SyncSender<()> },
@@ -83,6 +89,19 @@ impl Mailbox {
         }
         sent
     }
+
+    /// Has the open epochs of a device abandoned, and waits until that is durable.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(crate) fn forget(&self, device: DeviceId) -> Result<Forgotten, String> {
+        let (reply, answer) = sync_channel(1);
+        let sent = self.send(Command::Forget { device, reply });
+        match answer.recv() {
+            Ok(result) if sent => result,
+            Ok(_) | Err(_) => Err("the collector is stopping".to_owned()),
+        }
+    }
 }
 
 /// The owner's parts.
@@ -102,6 +121,7 @@ pub(crate) struct Owner<D: Disk> {
 struct Due {
     plans: Vec<SyncSender<Result<(), String>>>,
     sessions: Vec<oneshot::Sender<Result<(), StoreError>>>,
+    forgotten: Vec<(SyncSender<Result<Forgotten, String>>, Forgotten)>,
     barriers: Vec<SyncSender<()>>,
 }
 
@@ -184,6 +204,11 @@ impl<D: Disk> Owner<D> {
                     drop(reply.send(Err(StoreError { cause })));
                 }
             }
+            Command::Forget { device, reply } => match self.custody.forget_device(&device, now) {
+                Ok(forgotten) => due.forgotten.push((reply, forgotten)),
+                // Whoever asked may be gone.
+                Err(error) => drop(reply.send(Err(error.to_string()))),
+            },
             Command::Barrier { reply } => due.barriers.push(reply),
             Command::Stop => return true,
         }
@@ -199,6 +224,11 @@ impl<D: Disk> Owner<D> {
         for reply in due.plans {
             // A sink that is gone needs no answer.
             drop(reply.send(result.as_ref().map(|_| ()).map_err(ToString::to_string)));
+        }
+        for (reply, forgotten) in due.forgotten {
+            let told = result.as_ref().map(|_| forgotten);
+            // Whoever asked may be gone.
+            drop(reply.send(told.map_err(ToString::to_string)));
         }
         for reply in due.barriers {
             // Whoever asked may be gone.

@@ -178,7 +178,7 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
 
     let http_stop = CancellationToken::new();
     if let Some(listener) = http_listener {
-        let shared = shown(view, &board, &gate, clock);
+        let shared = shown(view, &board, &gate, &mailbox, clock);
         let stop = http_stop.clone();
         parts.spawn(async move {
             let served = http::serve(listener, shared, stop).await;
@@ -257,14 +257,17 @@ fn shown(
     hot: Option<HotView>,
     board: &Arc<Board>,
     gate: &Arc<Gate>,
+    mailbox: &Mailbox,
     clock: Clock,
 ) -> Arc<http::Shared> {
+    let mailbox = mailbox.clone();
     let (page, ready) = (Arc::clone(board), Arc::clone(board));
     let counted = Arc::clone(gate);
     Arc::new(http::Shared {
         hot: hot.map(|view| Box::new(view) as Box<dyn HotRead>),
         metrics: Box::new(move || page.render(counted.metrics())),
         not_ready: Box::new(move || ready.not_ready()),
+        forget: Box::new(move |device| mailbox.forget(device)),
         now_us: Box::new(move || clock.now().wall.0),
     })
 }

@@ -104,6 +104,34 @@ fn a_relayed_epoch_that_nobody_lists_for_long_is_abandoned_with_a_gap() {
     assert_eq!(audit.totals.counts.samples, 5 * common::SAMPLES);
 }
 
+#[test]
+fn a_device_that_is_forgotten_is_abandoned_unless_somebody_lists_it() {
+    let mut rig = Rig::new();
+    with_node(&mut rig);
+    let now = rig.now();
+    let forgotten = rig.custody.forget_device(&node(), now).unwrap();
+    assert!(forgotten.abandoned.is_empty() && forgotten.listed.len() == 1);
+    rig.up_for(&gateway(), hello_of(&node(), &[]), 2);
+    rig.sync();
+    let forgotten = rig.custody.forget_device(&node(), now).unwrap();
+    assert_eq!((forgotten.abandoned.len(), named(&rig)), (1, 1));
+    assert!(rig.sync());
+    let again = rig.custody.forget_device(&node(), now).unwrap();
+    assert_eq!(again, Default::default(), "nothing is open any more");
+    rig.flush().unwrap();
+    let audit = rig.audit();
+    assert!(audit.totals.is_good(), "{audit:?}");
+    assert_eq!(audit.totals.counts.samples, 3 * common::SAMPLES);
+    // What comes all the same wins over the gap.
+    rig.up_for(&gateway(), hello_of(&node(), &[listed(1, 3, 5)]), 3);
+    let frames = [(Kind::Batch, batch(3)), (Kind::Batch, batch(4))];
+    rig.up_for(&gateway(), bundle_of(&node(), 1, 3, &frames), 4);
+    rig.sync();
+    rig.flush().unwrap();
+    assert_eq!(rig.audit().totals.counts.samples, 5 * common::SAMPLES);
+    assert!(rig.audit().totals.is_good());
+}
+
 /// A bundle of one record whose times count from `boot`, with a row one second after it.
 fn of_boot(epoch: u64, boot: u64, uptime_ms: Option<u64>) -> Vec<u8> {
     let schema = common::schema();

@@ -235,6 +235,21 @@ impl Site {
         http_get(SocketAddr::from(([127, 0, 0, 1], self.http_port)), path)
     }
 
+    /// Runs the collector's program against the one that runs: its exit code and what it prints.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn ask(&self, args: &[&str]) -> Result<(Option<i32>, String)> {
+        let http = format!("127.0.0.1:{}", self.http_port);
+        let mut command = Command::new(program("headwater-collector")?);
+        let output = command.args(args).args(["--http", &http]).output()?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((
+            output.status.code(),
+            String::from_utf8_lossy(&text).into_owned(),
+        ))
+    }
+
     /// The JSON of a GET that succeeds.
     ///
     /// # Errors

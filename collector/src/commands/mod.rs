@@ -1,6 +1,7 @@
 //! What the program can be asked to do.
 
 mod audit;
+mod devices;
 mod dictionary;
 mod lake;
 mod map;
@@ -31,6 +32,9 @@ pub enum Command {
     ///
     /// Exit code 1: part of it is refused.
     Map(map::MapArgs),
+    /// Decide about devices.
+    #[command(subcommand)]
+    Devices(devices::DevicesCommand),
     /// Look after a lake.
     #[command(subcommand)]
     Lake(lake::LakeCommand),
@@ -54,6 +58,7 @@ pub fn run(command: Command) -> Result<bool> {
         Command::Demo(args) => demo::run(&args, &clock),
         Command::Audit(args) => audit::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Devices(command) => devices::run(&command),
         Command::Map(args) => map::run(&args, &clock),
         Command::Lake(command) => lake::run(&command, &clock),
         Command::Ddl(args) => lake::ddl(&args),

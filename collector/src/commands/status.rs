@@ -58,11 +58,33 @@ pub(super) fn run(args: &StatusArgs) -> Result<bool> {
 }
 
 fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+    let request = Request {
+        method: "GET",
+        path,
+        header: None,
+    };
+    ask(address, &request)
+}
+
+/// What a running collector is asked over HTTP.
+pub(super) struct Request<'a> {
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    pub(super) header: Option<(&'a str, &'a str)>,
+}
+
+/// Status and body of its answer.
+pub(super) fn ask(address: SocketAddr, request: &Request<'_>) -> Result<(u16, String)> {
     let nobody =
         || format!("no collector answers on {address}; is it running, with this http.listen?");
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).with_context(nobody)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let Request { method, path, .. } = request;
+    let mut text = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n");
+    if let Some((name, value)) = request.header {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    stream.write_all(format!("{text}\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).with_context(nobody)?;
     let Some((head, body)) = answer.split_once("\r\n\r\n") else {

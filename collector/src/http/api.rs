@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use headwater_lake::date::instant_text;
-use headwater_proto::ids::DeviceId;
+use headwater_proto::ids::{DeviceId, Stream};
 use headwater_proto::sample::OwnedValue;
 use serde::Deserialize;
 use serde_json::{Value as Json_, json};
 
-use super::{Shared, time};
+use super::{FORGET_HEADER, Shared, time};
 use crate::sink::hot::{Cursor, DeviceInfo, HotError, HotRead, MAX_PAGE, Point};
 
 /// Items of a page when `limit` is not given.
@@ -167,6 +167,41 @@ pub(super) async fn series(
         .into_response())
     })
     .await
+}
+
+pub(super) async fn forget(
+    State(shared): State<Arc<Shared>>,
+    Path(device): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    if headers
+        .get(FORGET_HEADER)
+        .is_none_or(|value| value != "forget")
+    {
+        let text = format!("add the header {FORGET_HEADER}: forget");
+        return error(StatusCode::FORBIDDEN, &text);
+    }
+    let Ok(id) = DeviceId::new(&device) else {
+        return error(StatusCode::BAD_REQUEST, "the path names no device id");
+    };
+    // The owner of the journal answers after its next sync.
+    let done = tokio::task::spawn_blocking(move || (shared.forget)(id)).await;
+    match done {
+        Ok(Ok(forgotten)) => Json(json!({
+            "device": device,
+            "abandoned": epochs_json(&forgotten.abandoned),
+            "listed": epochs_json(&forgotten.listed),
+        }))
+        .into_response(),
+        Ok(Err(why)) => error(StatusCode::SERVICE_UNAVAILABLE, &why),
+        Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "it was cut short"),
+    }
+}
+
+fn epochs_json(streams: &[Stream]) -> Json_ {
+    let one =
+        |stream: &Stream| json!({ "lane": stream.lane.name(), "epoch": stream.epoch.to_string() });
+    streams.iter().map(one).collect()
 }
 
 /// Runs a read of the hot store off the runtime's threads: sled blocks.

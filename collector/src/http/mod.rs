@@ -9,7 +9,9 @@
 //! | `/v1/devices/{id}/latest` | the newest value of each metric |
 //! | `/v1/devices/{id}/series?metric=&from=&to=` | recent readings of one metric |
 //!
-//! The last three come in pages: `limit=` items at most, and `after=` the field `next` of the page
+//! | POST `/v1/devices/{id}/forget` | abandons its open epochs; needs the header `x-headwater-confirm: forget` |
+//!
+//! The answers about devices come in pages: `limit=` items at most, and `after=` the field `next` of the page
 //! before. The first page of a series holds its newest points.
 //!
 //! Times in queries are Unix milliseconds or RFC 3339 in UTC (`2026-11-22T08:00:00Z`).
@@ -22,11 +24,16 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use headwater_proto::ids::DeviceId;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::pipeline::custody::Forgotten;
 use crate::sink::hot::HotRead;
+
+/// Header that a request must carry which changes something: a page in a browser cannot set it.
+pub(crate) const FORGET_HEADER: &str = "x-headwater-confirm";
 
 /// What the interface shows; shared with the parts that know it.
 pub struct Shared {
@@ -36,6 +43,8 @@ pub struct Shared {
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Why the collector does not take data now; empty when it does.
     pub not_ready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Abandons the open epochs of a device; may block until that is durable.
+    pub forget: Box<dyn Fn(DeviceId) -> Result<Forgotten, String> + Send + Sync>,
     /// Wall time, for the default span of a series.
     pub now_us: Box<dyn Fn() -> i64 + Send + Sync>,
 }
@@ -70,6 +79,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/devices", get(api::devices))
         .route("/v1/devices/{id}/latest", get(api::latest))
         .route("/v1/devices/{id}/series", get(api::series))
+        .route("/v1/devices/{id}/forget", post(api::forget))
         .fallback(|| async { api::error(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .with_state(shared)
 }

@@ -53,6 +53,7 @@ fn a_fleet_is_read_over_http_while_it_runs() {
         .or_else(|_| expect_newest_row(site, &signals))?;
         expect_series(site, &signals)?;
         expect_refusals(site)?;
+        expect_nothing_forgotten(site)?;
         site.finish_complete(&mut [agent], &[signals])?;
         Ok(())
     });
@@ -133,6 +134,23 @@ fn expect_refusals(site: &Site) -> Result<()> {
         let body: Json = serde_json::from_str(&body)?;
         ensure!(body["error"].is_string(), "GET {path}: {body}");
     }
+    Ok(())
+}
+
+/// A device that is connected is not forgotten, whatever an operator says.
+fn expect_nothing_forgotten(site: &Site) -> Result<()> {
+    let (code, text) = site.ask(&["devices", "forget", "pump-7", "--json"])?;
+    let told: Json = serde_json::from_str(&text).context(text)?;
+    let listed = told["listed"].as_array().map_or(0, Vec::len);
+    ensure!(code == Some(1) && listed > 0, "{code:?} {told}");
+    ensure!(told["abandoned"] == json!([]), "{told}");
+    let (code, text) = site.ask(&["devices", "forget", "nobody"])?;
+    ensure!(code == Some(1) && text.starts_with("no epoch"), "{text}");
+    let (code, text) = site.ask(&["devices", "forget", ""])?;
+    ensure!(
+        code == Some(2) && text.contains("no device id"),
+        "{code:?} {text}"
+    );
     Ok(())
 }
 

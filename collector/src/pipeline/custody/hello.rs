@@ -327,7 +327,7 @@ impl<D: Disk> Custody<D> {
         }
     }
 
-    fn is_listed(&self, stream: &Stream) -> bool {
+    pub(super) fn is_listed(&self, stream: &Stream) -> bool {
         self.by_origin.get(&stream.device).is_some_and(|conns| {
             conns.iter().any(|conn| {
                 self.conns
@@ -338,7 +338,7 @@ impl<D: Disk> Custody<D> {
         })
     }
 
-    fn abandon(&mut self, stream: &Stream, now: Now) -> Result<(), Refused> {
+    pub(super) fn abandon(&mut self, stream: &Stream, now: Now) -> Result<(), Refused> {
         let Some(track) = self.ledger.track(stream) else {
             return Ok(());
         };

@@ -15,6 +15,7 @@
 
 mod append;
 mod budget;
+mod forget;
 mod hello;
 mod loss;
 mod open;
@@ -43,6 +44,7 @@ use crate::done::DoneEpochs;
 use crate::ledger::Ledger;
 use crate::pipeline::rules::RulesId;
 
+pub use forget::{ForgetError, Forgotten};
 pub use open::{OpenError, Opened, Past};
 pub use sinks::PlanError;
 pub use types::{Counters, Event, Gateway, Mode, Output, PlainPublish, Settings, SinkSpec};
