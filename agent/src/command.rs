@@ -13,8 +13,9 @@ use headwater_spool::{RealDisk, fsck};
 use crate::clock::{Clock, wall};
 use crate::config::Config;
 use crate::pipeline::engine::{Engine, OfferError, Offered};
+use crate::pipeline::receipts::Settled;
 use crate::run::open_engine;
-use crate::source::lines::TooLong;
+use crate::source::lines::{Answer, TooLong};
 use crate::source::records::{Record, Records};
 use crate::source::refusals::beginning;
 use crate::source::rows::{self, RowReader};
@@ -159,7 +160,7 @@ pub fn check_spool(config: &Config, json: bool) -> anyhow::Result<(bool, String)
 /// good ones are handed over whatever the others are. Returns when they are durable.
 ///
 /// # Errors
-/// If a part of a line is refused, or neither way works.
+/// If a part of a line is refused, a row is not durable, or neither way works.
 pub fn send(config: &Config, input: &mut dyn Read) -> anyhow::Result<u64> {
     let mut way = Way::open(config)?;
     let mut rows = RowReader::new(Format::Line);
@@ -263,7 +264,9 @@ impl Way {
         };
         let now = clock.now();
         match row.with_sample(|sample| engine.offer(*source, Lane::Normal, sample, None, now)) {
-            Ok(Offered { refused: faults }) => {
+            Ok(Offered {
+                refused: faults, ..
+            }) => {
                 *stored += 1;
                 for (at, fault) in faults {
                     let name = row.columns.get(at).map_or("", |column| &column.name);
@@ -291,20 +294,33 @@ impl Way {
                 stream.shutdown(std::net::Shutdown::Write)?;
                 let mut answer = String::new();
                 stream.read_to_string(&mut answer)?;
-                let taken = answer
-                    .strip_prefix("ok ")
-                    .and_then(|rest| rest.trim().parse().ok());
-                taken.context("the agent did not take the lines")
+                let Answer { rows, lost } = Answer::parse(&answer).context(
+                    "the agent stopped before it said that the lines are durable; send them again",
+                )?;
+                if lost > 0 {
+                    bail!(
+                        "{lost} of {rows} rows are not durable: the agent's disk is full or fails; it \
+                         holds them in memory, and they are lost if it stops before they are sent"
+                    );
+                }
+                Ok(rows)
             }
             Self::Spool {
                 mut engine,
                 clock,
+                source,
                 stored,
-                ..
             } => {
                 engine.stop(clock.now());
-                if engine.lanes().any(|lane| lane.in_ram) {
-                    bail!("the spool takes nothing: its disk is full or fails");
+                let mut settled = Settled::default();
+                engine.tell_settled(source, &mut settled);
+                let open = stored.saturating_sub(settled.durable);
+                let lost = open + settled.missing(&(0..settled.durable));
+                if lost > 0 {
+                    bail!(
+                        "{lost} of {stored} rows are not durable and are lost: the spool's disk is full \
+                         or fails"
+                    );
                 }
                 Ok(stored)
             }
@@ -345,6 +361,38 @@ mod tests {
             engine.sender().backlog_records()
         };
         assert!(stored > 0, "rows wait in the spool");
+    }
+
+    /// `send` to an agent that answers so.
+    fn send_to(answer: &'static str) -> anyhow::Result<u64> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(&folder);
+        let path = folder.path().join("send.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        config.status.socket = Some(path);
+        let agent = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut lines = String::new();
+            stream.read_to_string(&mut lines).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+            lines
+        });
+        let sent = send(&config, &mut b"m v=1\nm v=2\n".as_slice());
+        assert_eq!(agent.join().unwrap(), "m v=1\nm v=2\n");
+        sent
+    }
+
+    #[test]
+    fn send_fails_with_the_cause_where_a_row_is_not_durable() {
+        assert_eq!(send_to("durable 2 lost 0\n").unwrap(), 2);
+        let told = send_to("durable 1 lost 1\n").unwrap_err().to_string();
+        assert!(
+            told.starts_with("1 of 2 rows are not durable: the agent's disk is full or fails"),
+            "{told}"
+        );
+        // It stopped before it knew.
+        let told = send_to("").unwrap_err().to_string();
+        assert!(told.contains("the agent stopped before"), "{told}");
     }
 
     #[test]

@@ -13,9 +13,9 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::clock::{Clock, wall_error};
 use crate::pipeline::admit::as_text;
-use crate::pipeline::engine::{Engine, Event, OfferError, Offered, Output};
-use crate::source::Feed;
+use crate::pipeline::engine::{Engine, Event, OfferError, Offered};
 use crate::source::refusals::{NOTICE_MS, Refusals};
+use crate::source::{Feed, PortEnd};
 use crate::status::{Pace, Status};
 use crate::uplink::LinkEvent;
 
@@ -34,8 +34,8 @@ pub struct Inlet {
     pub lane: Lane,
     /// Whether its readings can wait.
     pub resumes: bool,
-    /// What it gives.
-    pub queue: mpsc::Receiver<Feed>,
+    /// Its end of the source's port.
+    pub end: PortEnd,
     /// What was taken from the queue and not yet by the engine.
     pub waiting: VecDeque<Feed>,
     /// It has given its last.
@@ -78,6 +78,7 @@ impl<D: Disk> Desk<D> {
                 self.take_event(&event, now);
             }
             self.engine.handle(Event::Tick, now);
+            self.tell_settled();
             let blocked = self.publish(now);
             self.tell_status(now);
             in_ram = self.tell_disk(in_ram);
@@ -127,6 +128,7 @@ impl<D: Disk> Desk<D> {
         self.send_rest().await;
         let now = self.look_at_clocks();
         self.engine.stop(now);
+        self.tell_settled();
         if let Some((path, _)) = &self.status {
             write_status(path, &crate::status::of(&self.engine, &self.refusals, now));
         }
@@ -188,7 +190,7 @@ impl<D: Disk> Desk<D> {
         for at in 0..self.inlets.len() {
             let inlet = &mut self.inlets[at];
             while inlet.waiting.len() < TURN_READINGS {
-                match inlet.queue.try_recv() {
+                match inlet.end.queue.try_recv() {
                     Ok(feed) => inlet.waiting.push_back(feed),
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => {
@@ -228,16 +230,21 @@ impl<D: Disk> Desk<D> {
     /// Hands publishes to the link while it has room. Says whether it had not.
     fn publish(&mut self, now: Now) -> bool {
         loop {
-            // Durable marks are for sources that could forget; those of the agent keep nothing.
-            while self.engine.next_durable().is_some() {}
             let Ok(permit) = self.up.try_reserve() else {
                 return true;
             };
-            match self.engine.next_output(now) {
-                Some(Output::Publish(bytes)) => permit.send(bytes),
-                Some(Output::Durable { .. }) => {}
+            match self.engine.next_publish(now) {
+                Some(bytes) => permit.send(bytes),
                 None => return false,
             }
+        }
+    }
+
+    /// Tells sources what is settled of what they gave.
+    fn tell_settled(&self) {
+        for inlet in &self.inlets {
+            let tell = |settled: &mut _| self.engine.tell_settled(inlet.source, settled);
+            inlet.end.settled.send_if_modified(tell);
         }
     }
 
@@ -294,19 +301,9 @@ fn offer<D: Disk>(
         Feed::Line(time, line, cursor) => {
             engine.offer_line(source, lane, *time, line, *cursor, now)
         }
-        Feed::Refused(part, cursor) => engine
-            .refuse(source, lane, &part.borrowed(), *cursor, now)
-            .map(|()| Offered::default()),
+        Feed::Refused(part, cursor) => engine.refuse(source, lane, &part.borrowed(), *cursor, now),
         Feed::Lost(lost) => {
             engine.lost(source, lane, *lost, now);
-            return None;
-        }
-        Feed::Flush(_) => {
-            engine.flush(now);
-            if let Feed::Flush(done) = feed {
-                // The client may have gone meanwhile.
-                let _ = done.send(());
-            }
             return None;
         }
     };
@@ -318,7 +315,7 @@ fn offer<D: Disk>(
             tracing::error!(source, "a reading is lost: {error}");
             None
         }
-        Ok(Offered { refused }) => {
+        Ok(Offered { refused, .. }) => {
             for (at, fault) in refused {
                 let Some(refusals) = refusals else { break };
                 match &feed {
@@ -331,7 +328,7 @@ fn offer<D: Disk>(
                         refusals.note(&format_args!("value of {name}"), &fault, shown.as_bytes());
                     }
                     Feed::Line(_, line, _) => refusals.note(&"a line", &fault, line),
-                    Feed::Refused(..) | Feed::Lost(_) | Feed::Flush(_) => {}
+                    Feed::Refused(..) | Feed::Lost(_) => {}
                 }
             }
             None
@@ -357,7 +354,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::run::open_engine;
-    use crate::source::{ColumnDef, Outlet, Reading};
+    use crate::source::{ColumnDef, Port, Reading};
     use headwater_proto::sample::OwnedValue;
     use headwater_proto::schema::{ColumnKind, MAX_VALUE_TEXT_BYTES};
     use headwater_proto::time::UnixMicros;
@@ -369,12 +366,12 @@ mod tests {
         let config = Config::parse(&text, "host").unwrap();
         let clock = Clock::of_boot();
         let mut engine = open_engine(&config, clock).unwrap();
-        let (_, queue) = Outlet::new(Arc::default());
+        let (_, end) = Port::new(Arc::default());
         let inlet = Inlet {
             source: 0,
             lane: Lane::Normal,
             resumes: false,
-            queue,
+            end,
             waiting: VecDeque::new(),
             ended: false,
         };

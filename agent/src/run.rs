@@ -26,12 +26,14 @@ use crate::pipeline::batcher::BatchLimits;
 use crate::pipeline::engine::{Engine, Settings, SourceSettings, SpoolSettings};
 use crate::pipeline::record::Cursor;
 use crate::source::refusals::Refusals;
-use crate::source::{Outlet, Stop, exec, file, generator, host, lines, replay};
+use crate::source::{Port, Stop, exec, file, generator, host, lines, replay};
 use crate::status::Pace;
 use crate::uplink::{LINK_EVENTS, mqtt::Link};
 
 /// Largest bundle an agent makes: below a quarter of the default credit, so that several fly.
 const MAX_BUNDLE_BYTES: u32 = 128 * 1024;
+/// Milliseconds within which what `send` hands over is durable: its user waits for it.
+const SEND_DURABLE_MS: u64 = 50;
 /// How long sources have to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -48,10 +50,12 @@ pub fn settings(config: &Config, boot: u64) -> Settings {
     let source = |source: &Source| SourceSettings {
         name: source.name.clone(),
         resumes: source.resumes(),
+        durable_within_ms: None,
     };
     let send = SourceSettings {
         name: SEND_SOURCE.to_owned(),
         resumes: false,
+        durable_within_ms: Some(SEND_DURABLE_MS),
     };
     Settings {
         tags: config.tags.clone(),
@@ -206,7 +210,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
 /// The surroundings of a source.
 struct Start {
     resume: Option<Cursor>,
-    outlet: Outlet,
+    port: Port,
     stop: Stop,
     clock: Clock,
     refusals: Arc<Refusals>,
@@ -234,13 +238,13 @@ impl Sources {
         };
         // The last are those of `send`.
         for (at, (source, refusals)) in config.sources.iter().zip(refusals).enumerate() {
-            let outlet = all.inlet(at, source.lane, source.resumes(), wake);
-            refusals.attach(&outlet);
+            let port = all.inlet(at, source.lane, source.resumes(), wake);
+            refusals.attach(&port);
             let resume = cursors.get(at).copied().flatten();
             let refusals = Arc::clone(refusals);
             let start = Start {
                 resume,
-                outlet,
+                port,
                 stop: stop.clone(),
                 clock,
                 refusals,
@@ -249,16 +253,16 @@ impl Sources {
         }
         if let (Some(path), Some(refusals)) = (config.status.socket.clone(), refusals.last()) {
             let refusals = Arc::clone(refusals);
-            let outlet = all.inlet(
+            let port = all.inlet(
                 config.sources.len(),
                 headwater_proto::ids::Lane::Normal,
                 false,
                 wake,
             );
-            refusals.attach(&outlet);
+            refusals.attach(&port);
             let stop = stop.clone();
             all.tasks.spawn(async move {
-                if let Err(error) = lines::serve_send(&path, outlet, stop, refusals).await {
+                if let Err(error) = lines::serve_send(&path, port, stop, refusals).await {
                     tracing::warn!("`send` will not reach this agent: {}", chain(&error));
                 }
                 Ok(())
@@ -273,50 +277,50 @@ impl Sources {
         lane: headwater_proto::ids::Lane,
         resumes: bool,
         wake: &Arc<Notify>,
-    ) -> Outlet {
-        let (outlet, queue) = Outlet::new(Arc::clone(wake));
+    ) -> Port {
+        let (port, end) = Port::new(Arc::clone(wake));
         self.inlets.push(Inlet {
             source,
             lane,
             resumes,
-            queue,
+            end,
             waiting: VecDeque::new(),
             ended: false,
         });
-        outlet
+        port
     }
 
     fn start_one(&mut self, config: &Config, source: &Source, start: Start) -> anyhow::Result<()> {
         let Start {
             resume,
-            outlet,
+            port,
             stop,
             clock,
             refusals,
         } = start;
         let name = source.name.clone();
         match source.kind.clone() {
-            SourceKind::Host(host) => self.thread(&name, move || host::run(&host, &outlet, &stop)),
+            SourceKind::Host(host) => self.thread(&name, move || host::run(&host, &port, &stop)),
             SourceKind::File(file) => {
                 self.thread(&name, move || {
                     // It ends early only because the agent does.
-                    let _ = file::run(&file, resume, &outlet, &stop, &refusals);
+                    let _ = file::run(&file, resume, &port, &stop, &refusals);
                 })
             }
             SourceKind::Replay(replay) => self.thread(&name.clone(), move || {
-                if let Err(error) = replay::run(&replay, resume, &outlet, &stop, clock, &refusals) {
+                if let Err(error) = replay::run(&replay, resume, &port, &stop, clock, &refusals) {
                     tracing::error!(source = name, "{}", chain(&error));
                 }
             }),
             SourceKind::Generator(signals) => {
                 let device = config.device.as_str().to_owned();
                 self.thread(&name, move || {
-                    let _ = generator::run(&signals, &device, resume, &outlet, &stop, clock);
+                    let _ = generator::run(&signals, &device, resume, &port, &stop, clock);
                 })
             }
             SourceKind::Lines(lines) => {
                 self.tasks.spawn(async move {
-                    if let Err(error) = lines::run(&lines, outlet, stop, refusals).await {
+                    if let Err(error) = lines::run(&lines, port, stop, refusals).await {
                         tracing::error!(source = name, "{}", chain(&error));
                     }
                     Ok(())
@@ -324,9 +328,8 @@ impl Sources {
                 Ok(())
             }
             SourceKind::Exec(exec) => {
-                self.tasks.spawn(async move {
-                    Ok(exec::run(&name, &exec, outlet, stop, refusals).await?)
-                });
+                self.tasks
+                    .spawn(async move { Ok(exec::run(&name, &exec, port, stop, refusals).await?) });
                 Ok(())
             }
         }

@@ -13,7 +13,7 @@ use headwater_proto::refused::Part;
 use headwater_proto::sample::OwnedValue;
 use headwater_proto::schema::ColumnKind;
 use headwater_proto::time::UnixMicros;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::Notify;
 
 use crate::pipeline::admit::{Field, Sample};
 use crate::pipeline::engine::Lost;
@@ -24,10 +24,13 @@ pub mod file;
 pub mod generator;
 pub mod host;
 pub mod lines;
+pub mod port;
 pub mod records;
 pub mod refusals;
 pub mod replay;
 pub mod rows;
+
+pub use port::{Port, PortEnd, WeakPort};
 
 /// Readings between a source and the engine.
 pub const QUEUE_READINGS: usize = 128;
@@ -156,86 +159,12 @@ pub enum Feed {
     Refused(RefusedPart, Option<Cursor>),
     /// Readings that the source had to drop, since its queue was full.
     Lost(Lost),
-    /// Everything before it is to be durable; then the answer.
-    Flush(oneshot::Sender<()>),
 }
 
 /// The agent stops, or the engine is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the agent stops")]
 pub struct Stopped;
-
-/// A source's way to the engine.
-#[derive(Debug, Clone)]
-pub struct Outlet {
-    queue: mpsc::Sender<Feed>,
-    wake: Arc<Notify>,
-}
-
-impl Outlet {
-    /// An outlet, and the engine's end of it. `wake` is told of everything that comes.
-    #[must_use]
-    pub fn new(wake: Arc<Notify>) -> (Self, mpsc::Receiver<Feed>) {
-        let (queue, inlet) = mpsc::channel(QUEUE_READINGS);
-        (Self { queue, wake }, inlet)
-    }
-
-    /// The same way, as long as the source itself holds it: a source that has ended is not kept waiting
-    /// for.
-    #[must_use]
-    pub fn weak(&self) -> WeakOutlet {
-        WeakOutlet {
-            queue: self.queue.downgrade(),
-            wake: Arc::clone(&self.wake),
-        }
-    }
-
-    /// Hands over from a thread; waits for room.
-    ///
-    /// # Errors
-    /// [`Stopped`].
-    pub fn give_blocking(&self, feed: Feed) -> Result<(), Stopped> {
-        let given = self.queue.blocking_send(feed).map_err(|_| Stopped);
-        self.wake.notify_one();
-        given
-    }
-
-    /// Hands over from a task; waits for room.
-    ///
-    /// # Errors
-    /// [`Stopped`].
-    pub async fn give(&self, feed: Feed) -> Result<(), Stopped> {
-        let given = self.queue.send(feed).await.map_err(|_| Stopped);
-        self.wake.notify_one();
-        given
-    }
-
-    /// Hands over if there is room; says whether there was.
-    #[must_use]
-    pub fn try_give(&self, feed: Feed) -> bool {
-        let given = self.queue.try_send(feed).is_ok();
-        self.wake.notify_one();
-        given
-    }
-}
-
-/// A source's way to the engine that lasts as long as the source.
-#[derive(Debug, Clone)]
-pub struct WeakOutlet {
-    queue: mpsc::WeakSender<Feed>,
-    wake: Arc<Notify>,
-}
-
-impl WeakOutlet {
-    /// The way, if the source has not ended.
-    #[must_use]
-    pub fn upgrade(&self) -> Option<Outlet> {
-        Some(Outlet {
-            queue: self.queue.upgrade()?,
-            wake: Arc::clone(&self.wake),
-        })
-    }
-}
 
 /// Tells threads to stop, and wakes them for it.
 #[derive(Debug, Clone, Default)]

@@ -333,7 +333,7 @@ mod tests {
         for ms in (0..3_600_000).step_by(usize::try_from(STEP_MS).unwrap()) {
             let now = at(ms);
             engine.handle(Event::Tick, now);
-            while engine.next_output(now).is_some() {}
+            while engine.next_publish(now).is_some() {}
             if pace.look_at() <= now.mono {
                 let mut status = of(&engine, &[], now);
                 change(&mut status, ms);

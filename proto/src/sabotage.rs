@@ -33,6 +33,8 @@ pub enum Bug {
     InterpretedByPresent,
     /// The hot store takes a batch whole, whatever the interpreter refused of it.
     TwoVerdicts,
+    /// The agent tells a source that its rows are durable once they are written, before they are synced.
+    ReceiptWithoutSync,
 }
 
 #[cfg(feature = "sabotage")]

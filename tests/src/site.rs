@@ -304,11 +304,12 @@ impl Site {
         let text = format!(
             "device = {name:?}\ntags = {{ site = \"test\" }}\n\n[collector]\naddress = \
              \"{}\"\n\n[spool]\ndir = {spool:?}\nmax_mib = {}\n{}\n\n[status]\nfile = \
-             {:?}\ninterval_s = 1\nsocket = \"\"\n\n{}\n{sources}",
+             {:?}\ninterval_s = 1\nsocket = {:?}\n\n{}\n{sources}",
             self.mqtt(),
             settings.spool_mib,
             settings.spool_more,
             home.join("status.json"),
+            home.join("send.sock"),
             settings.more
         );
         std::fs::write(&config, text)?;

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use headwater_agent::pipeline::admit::{Field, Sample};
-use headwater_agent::pipeline::engine::{Engine, Event, Output, Settings, SourceSettings};
+use headwater_agent::pipeline::engine::{Engine, Event, Settings, SourceSettings};
 use headwater_collector::pipeline::dating::{Sightings, date};
 use headwater_collector::pipeline::envelope::{Clock, TimeClass};
 use headwater_collector::pipeline::time_bases::KnownBase;
@@ -298,6 +298,7 @@ fn settings(boot: u64, clock: WallError) -> Settings {
     let source = SourceSettings {
         name: "host".into(),
         resumes: false,
+        durable_within_ms: None,
     };
     Settings {
         sources: vec![source],
@@ -436,11 +437,9 @@ impl Site {
         }
         self.engine.handle(Event::Tick, now);
         while self.connected
-            && let Some(output) = self.engine.next_output(now)
+            && let Some(bytes) = self.engine.next_publish(now)
         {
-            if let Output::Publish(bytes) = output {
-                self.up.push_back((self.ms + WAY_MS, bytes));
-            }
+            self.up.push_back((self.ms + WAY_MS, bytes));
         }
         while self.up.front().is_some_and(|(at, _)| *at <= self.ms) {
             let (_, bytes) = self.up.pop_front().unwrap();

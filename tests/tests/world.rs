@@ -104,6 +104,11 @@ mod bugs {
     }
 
     #[test]
+    fn a_receipt_without_a_sync_is_noticed() {
+        is_noticed(Bug::ReceiptWithoutSync);
+    }
+
+    #[test]
     fn a_release_before_the_ack_is_noticed() {
         is_noticed(Bug::ReleaseBeforeAck);
     }

@@ -15,6 +15,7 @@ use headwater_proto::time::{Base, Millis, UnixMicros};
 
 use super::admit::{Fault, Sample};
 use super::drift::{Drift, SURE_ROWS};
+use super::receipts::Owed;
 use super::record::{Cursor, MAX_SNAPSHOT_SCHEMAS};
 use super::text::TextBatch;
 use super::timekeeper::{Dated, worse};
@@ -40,8 +41,6 @@ pub struct BatchLimits {
 /// A batch that is ready for its record.
 #[derive(Debug)]
 pub struct Closed {
-    /// The source, by its place in the settings.
-    pub source: usize,
     /// A schema that was numbered for this batch.
     pub new_schema: Option<(u32, Vec<u8>)>,
     /// What the frame holds.
@@ -50,6 +49,28 @@ pub struct Closed {
     pub times: Times,
     /// Where the source resumes after it.
     pub cursor: Option<Cursor>,
+    /// The receipts that wait for it.
+    pub owed: Owed,
+}
+
+/// What a source says of an item beside its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Given {
+    /// Where the source resumes after it.
+    pub cursor: Option<Cursor>,
+    /// The item's number among those of the source.
+    pub receipt: u64,
+    /// When it is to be durable, if the source says so.
+    pub by: Option<Millis>,
+}
+
+/// What became of an item that was added to a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pushed {
+    /// The batch begins with it.
+    pub began: bool,
+    /// The batch is full.
+    pub full: bool,
 }
 
 /// The times of a batch's rows.
@@ -101,12 +122,14 @@ pub struct Turn {
 }
 
 impl Turn {
-    fn due(self, base: Base, due: Millis) -> Millis {
-        if base == self.base {
+    /// When a batch closes whose time has come at `due`, at the latest `by`.
+    fn due(self, base: Base, due: Millis, by: Option<Millis>) -> Millis {
+        let turn = if base == self.base {
             due
         } else {
             due.max(self.others_from)
-        }
+        };
+        by.map_or(turn, |by| turn.min(by))
     }
 }
 
@@ -155,16 +178,15 @@ struct Dictionary {
 
 #[derive(Debug)]
 struct Text {
-    source: usize,
     batch: TextBatch,
     times: Times,
     opened: Millis,
     cursor: Option<Cursor>,
+    owed: Owed,
 }
 
 #[derive(Debug)]
 struct RefusedParts {
-    source: usize,
     name: String,
     parts: Vec<OwnedPart>,
     /// Of all parts, as they will be written at most.
@@ -172,6 +194,7 @@ struct RefusedParts {
     times: Times,
     opened: Millis,
     cursor: Option<Cursor>,
+    owed: Owed,
 }
 
 #[derive(Debug)]
@@ -184,7 +207,6 @@ struct OwnedPart {
 
 #[derive(Debug)]
 struct Shape {
-    source: usize,
     schema: Schema,
     rows: Rows,
     encoder: Encoder,
@@ -196,6 +218,7 @@ struct Shape {
     opened: Millis,
     times: Times,
     cursor: Option<Cursor>,
+    owed: Owed,
     used: u64,
 }
 
@@ -228,10 +251,13 @@ impl Batcher {
     #[must_use]
     pub fn must_close_first(&self, source: usize, next: Next<'_, '_>, base: Base) -> bool {
         let shapes = self.shapes.iter().filter(|shape| !shape.rows.is_empty());
-        let mut shapes = shapes.filter(|shape| shape.source == source);
+        let mut shapes = shapes.filter(|shape| shape.owed.source == source);
         let texts = self.texts.iter().filter(|text| !text.batch.is_empty());
-        let mut texts = texts.filter(|text| text.source == source);
-        let mut refused = self.refused.iter().filter(|open| open.source == source);
+        let mut texts = texts.filter(|text| text.owed.source == source);
+        let mut refused = self
+            .refused
+            .iter()
+            .filter(|open| open.owed.source == source);
         match next {
             Next::Row(sample) => {
                 shapes.any(|shape| !shape.fits(sample, base))
@@ -251,24 +277,25 @@ impl Batcher {
         }
     }
 
-    /// Adds a row that was admitted and has a value. Returns whether the batch is now full.
+    /// Adds a row that was admitted and has a value.
     pub fn push(
         &mut self,
         source: usize,
         sample: &Sample<'_>,
         dated: Dated,
-        cursor: Option<Cursor>,
+        given: Given,
         now: Millis,
-    ) -> bool {
+    ) -> Pushed {
         self.clock += 1;
         let at = match self
             .shapes
             .iter()
-            .position(|s| s.source == source && s.fits(sample, dated.base))
+            .position(|s| s.owed.source == source && s.fits(sample, dated.base))
         {
             Some(at) => at,
             None => {
-                let shape = Shape::new(source, sample, Times::of(dated), &self.tags);
+                let owed = Owed::one(source, given.receipt, given.by);
+                let shape = Shape::new(sample, Times::of(dated), &self.tags, owed);
                 self.shapes.push(shape);
                 self.shapes.len() - 1
             }
@@ -281,16 +308,20 @@ impl Batcher {
             .rows
             .push_row(dated.us, series, &values)
             .expect("an admitted row fits the shape that was made for it");
-        if shape.rows.len() == 1 {
+        let began = shape.rows.len() == 1;
+        if began {
             shape.opened = now;
             shape.times = Times::of(dated);
+            shape.owed = Owed::one(source, given.receipt, given.by);
         }
         shape.times.add(dated);
-        shape.cursor = cursor.or(shape.cursor);
-        shape.is_full(self.limits)
+        shape.cursor = given.cursor.or(shape.cursor);
+        shape.owed = shape.owed.and(given.receipt);
+        let full = shape.is_full(self.limits);
+        Pushed { began, full }
     }
 
-    /// Adds a log line. Returns whether the batch is now full.
+    /// Adds a log line.
     ///
     /// # Errors
     /// [`Fault::Line`] if it is longer than a batch.
@@ -300,63 +331,68 @@ impl Batcher {
         name: &str,
         dated: Dated,
         line: &[u8],
-        cursor: Option<Cursor>,
+        given: Given,
         now: Millis,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Pushed, Fault> {
         if line.len() > self.limits.bytes {
             return Err(Fault::Line(line.len(), self.limits.bytes));
         }
-        let of_source = |text: &Text| text.source == source && text.times.base == dated.base;
+        let of_source = |text: &Text| text.owed.source == source && text.times.base == dated.base;
         let at = match self.texts.iter().position(of_source) {
             Some(at) => at,
             None => {
                 let batch = TextBatch::new(name);
                 self.texts.push(Text {
-                    source,
                     batch,
                     times: Times::of(dated),
                     opened: now,
                     cursor: None,
+                    owed: Owed::one(source, given.receipt, given.by),
                 });
                 self.texts.len() - 1
             }
         };
         let text = &mut self.texts[at];
-        if text.batch.is_empty() {
+        let began = text.batch.is_empty();
+        if began {
             text.opened = now;
             text.times = Times::of(dated);
+            text.owed = Owed::one(source, given.receipt, given.by);
         }
         text.times.add(dated);
         text.batch.push(UnixMicros(dated.us), line);
-        text.cursor = cursor.or(text.cursor);
-        Ok(text.is_full(self.limits))
+        text.cursor = given.cursor.or(text.cursor);
+        text.owed = text.owed.and(given.receipt);
+        let full = text.is_full(self.limits);
+        Ok(Pushed { began, full })
     }
 
-    /// Adds a part that could not be read, cut to its bounds. Returns whether the batch is now full.
+    /// Adds a part that could not be read, cut to its bounds.
     pub fn push_refused(
         &mut self,
         source: usize,
         name: &str,
         dated: Dated,
         part: &Part<'_>,
-        cursor: Option<Cursor>,
+        given: Given,
         now: Millis,
-    ) -> bool {
+    ) -> Pushed {
         let of_source =
-            |open: &RefusedParts| open.source == source && open.times.base == dated.base;
+            |open: &RefusedParts| open.owed.source == source && open.times.base == dated.base;
         let at = self.refused.iter().position(of_source).unwrap_or_else(|| {
             self.refused.push(RefusedParts {
-                source,
                 name: name.to_owned(),
                 parts: Vec::new(),
                 bytes: 0,
                 times: Times::of(dated),
                 opened: now,
                 cursor: None,
+                owed: Owed::one(source, given.receipt, given.by),
             });
             self.refused.len() - 1
         });
         let open = &mut self.refused[at];
+        let began = open.parts.is_empty();
         let part = part.cut();
         open.bytes += part.place.len() + part.cause.len() + part.bytes.len() + PART_OVERHEAD_BYTES;
         open.parts.push(OwnedPart {
@@ -366,33 +402,35 @@ impl Batcher {
             bytes: part.bytes.to_vec(),
         });
         open.times.add(dated);
-        open.cursor = cursor.or(open.cursor);
-        open.is_full(self.limits)
+        open.cursor = given.cursor.or(open.cursor);
+        open.owed = open.owed.and(given.receipt);
+        let full = open.is_full(self.limits);
+        Pushed { began, full }
     }
 
     /// Closes a batch that `which` asks for, first those of the lane's base, then the oldest; `None` if
     /// there is none.
     pub fn close(&mut self, which: Which, turn: Turn, now: Millis) -> Option<Closed> {
         let limits = self.limits;
-        let wanted = |source: usize, base: Base, opened: Millis, full: bool| match which {
+        let wanted = |owed: Owed, base: Base, opened: Millis, full: bool| match which {
             Which::All => true,
-            Which::Of(wanted) => wanted == source,
+            Which::Of(wanted) => wanted == owed.source,
             Which::Full => full,
-            Which::Due => turn.due(base, opened.plus(limits.age_ms)) <= now,
+            Which::Due => turn.due(base, opened.plus(limits.age_ms), owed.by) <= now,
         };
         let texts = self.texts.iter().enumerate().filter_map(|(at, text)| {
             let (base, full) = (text.times.base, text.is_full(limits));
-            let asked = !text.batch.is_empty() && wanted(text.source, base, text.opened, full);
+            let asked = !text.batch.is_empty() && wanted(text.owed, base, text.opened, full);
             asked.then_some((base != turn.base, text.opened, Open::Text(at)))
         });
         let shapes = self.shapes.iter().enumerate().filter_map(|(at, shape)| {
             let (base, full) = (shape.times.base, shape.is_full(limits));
-            let asked = !shape.rows.is_empty() && wanted(shape.source, base, shape.opened, full);
+            let asked = !shape.rows.is_empty() && wanted(shape.owed, base, shape.opened, full);
             asked.then_some((base != turn.base, shape.opened, Open::Rows(at)))
         });
         let refused = self.refused.iter().enumerate().filter_map(|(at, open)| {
             let (base, full) = (open.times.base, open.is_full(limits));
-            let asked = wanted(open.source, base, open.opened, full);
+            let asked = wanted(open.owed, base, open.opened, full);
             asked.then_some((base != turn.base, open.opened, Open::Refused(at)))
         });
         let all = texts.chain(shapes).chain(refused);
@@ -418,16 +456,17 @@ impl Batcher {
             .shapes
             .iter()
             .filter(|s| !s.rows.is_empty())
-            .map(|s| (s.times.base, s.opened));
+            .map(|s| (s.times.base, s.opened, s.owed.by));
         let texts = self
             .texts
             .iter()
             .filter(|t| !t.batch.is_empty())
-            .map(|t| (t.times.base, t.opened));
-        let refused = self.refused.iter().map(|r| (r.times.base, r.opened));
+            .map(|t| (t.times.base, t.opened, t.owed.by));
+        let refused = self.refused.iter();
+        let refused = refused.map(|r| (r.times.base, r.opened, r.owed.by));
         rows.chain(texts)
             .chain(refused)
-            .map(|(base, opened)| turn.due(base, opened.plus(self.limits.age_ms)))
+            .map(|(base, opened, by)| turn.due(base, opened.plus(self.limits.age_ms), by))
             .min()
     }
 
@@ -517,13 +556,13 @@ impl RefusedParts {
             })
             .collect();
         Closed {
-            source: self.source,
             new_schema: None,
             content: Content::Refused(
                 refused::to_vec(&self.name, &parts).expect("the parts were counted and cut"),
             ),
             times: self.times,
             cursor: self.cursor,
+            owed: self.owed,
         }
     }
 }
@@ -545,17 +584,17 @@ impl Text {
             (number, &*known.bytes)
         });
         Closed {
-            source: self.source,
             content: Content::Text(self.batch.close(dictionary)),
             new_schema,
             times: self.times,
             cursor: self.cursor,
+            owed: self.owed,
         }
     }
 }
 
 impl Shape {
-    fn new(source: usize, sample: &Sample<'_>, times: Times, tags: &[(String, String)]) -> Self {
+    fn new(sample: &Sample<'_>, times: Times, tags: &[(String, String)], owed: Owed) -> Self {
         let columns = sample
             .fields
             .iter()
@@ -568,7 +607,6 @@ impl Shape {
         schema.series = vec![series(sample)];
         schema.tags = tags.to_vec();
         Self {
-            source,
             rows: Rows::new(&schema),
             seen: Rows::new(&schema),
             encoder: Encoder::new(&schema),
@@ -578,6 +616,7 @@ impl Shape {
             opened: Millis(0),
             times,
             cursor: None,
+            owed,
             used: 0,
         }
     }
@@ -674,11 +713,11 @@ impl Shape {
         self.drift.note(payload.len(), header.samples, header.rows);
         self.rows.clear();
         Closed {
-            source: self.source,
             new_schema,
             content: Content::Batch(payload),
             times: self.times,
             cursor: self.cursor,
+            owed: self.owed,
         }
     }
 }

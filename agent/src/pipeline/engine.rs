@@ -39,13 +39,15 @@ pub use refused::DEAD_LETTER;
 pub use room::MAX_GAPS;
 pub use send::{MAX_DOWN_BYTES, UNREADABLE_MS};
 pub use store::GROUP_BYTES;
+use types::Taken;
 pub use types::{
-    Counters, EngineError, Event, LaneStatus, Lost, OfferError, Offered, Output, Settings,
-    SourceSettings, SpoolSettings,
+    Counters, EngineError, Event, LaneStatus, Lost, OfferError, Offered, Settings, SourceSettings,
+    SpoolSettings,
 };
 
 use super::admit::{Admitted, OtherLane, Sample, admit};
-use super::batcher::{Closed, Content, Next, Which};
+use super::batcher::{Closed, Content, Given, Next, Pushed, Which};
+use super::receipts::{Receipts, Settled};
 use super::record::{Cursor, Envelope, Life, Unclean};
 use super::refusals::Refusals;
 use super::timekeeper::{Dated, Timekeeper};
@@ -80,6 +82,8 @@ pub struct Engine<D: Disk> {
     bound: Vec<Option<usize>>,
     /// What each source had refused.
     refusals: Vec<Refusals>,
+    /// What each source was told of what it gave.
+    receipts: Vec<Receipts>,
     sender: Box<AgentSender>,
     /// Epochs that the sender had no room for, oldest first.
     waiting: VecDeque<HeldEpoch>,
@@ -87,7 +91,7 @@ pub struct Engine<D: Disk> {
     gaps: Vec<room::Named>,
     /// What was in segments that went before their gap was written.
     released: Vec<(usize, Epoch, room::Contents)>,
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<Vec<u8>>,
     scratch: Vec<u8>,
     counters: Counters,
     random: (u64, u64),
@@ -133,6 +137,7 @@ impl<D: Disk> Engine<D> {
         let mut engine = Self {
             bound: vec![None; settings.sources.len()],
             refusals: vec![Refusals::default(); settings.sources.len()],
+            receipts: vec![Receipts::default(); settings.sources.len()],
             settings,
             base: clock.base(),
             clock,
@@ -203,6 +208,9 @@ impl<D: Disk> Engine<D> {
     /// first reading; a reading that its durable cursor covers is dropped silently, since it is on
     /// disk already, or was. Values that no collector would take go to quarantine, the others are taken.
     ///
+    /// Every item takes the source's next receipt, beginning with 0, but one that is to be offered again:
+    /// that of a source that resumes, for [`OfferError::Busy`].
+    ///
     /// # Errors
     /// [`OfferError`].
     ///
@@ -228,15 +236,20 @@ impl<D: Disk> Engine<D> {
         };
         let samples = row.samples();
         let dated = self.clock.date(row.time, now);
-        if !self.may_take(at, source, cursor, sample.samples(), dated, now)? {
-            return Ok(Offered::default());
-        }
+        let taken = self.take(at, source, cursor, sample.samples(), dated, now)?;
+        let (receipt, given) = match taken {
+            Taken::Known(receipt) => return Ok(Offered::of(receipt)),
+            Taken::New(given) => (given.receipt, given),
+        };
         // The cursor goes with the last that is stored of the row.
-        let rest = cursor.filter(|_| samples == 0);
+        let rest = Given {
+            cursor: cursor.filter(|_| samples == 0),
+            ..given
+        };
         self.set_aside(at, source, sample, &refused, rest, now);
         if samples == 0 {
             self.counters.empty += u64::from(refused.is_empty());
-            return Ok(Offered { refused });
+            return Ok(Offered { receipt, refused });
         }
         let resumes = self.settings.sources[source].resumes;
         let batcher = &self.lanes[at].batcher;
@@ -244,9 +257,10 @@ impl<D: Disk> Engine<D> {
             self.close(at, Which::Of(source), now);
         }
         let batcher = &mut self.lanes[at].batcher;
-        let full = batcher.push(source, &row, dated, cursor, now.mono);
-        self.took(at, samples, full, now);
-        Ok(Offered { refused })
+        let pushed = batcher.push(source, &row, dated, given, now.mono);
+        self.counters.readings += 1;
+        self.took(at, source, samples, receipt, pushed, now);
+        Ok(Offered { receipt, refused })
     }
 
     /// Takes a log line, as [`Engine::offer`].
@@ -268,26 +282,65 @@ impl<D: Disk> Engine<D> {
         let at = self.index_of(lane);
         self.follow_the_clock(now);
         let dated = self.clock.date(time, now);
-        if !self.may_take(at, source, cursor, 1, dated, now)? {
-            return Ok(Offered::default());
-        }
-        let SourceSettings { name, resumes } = &self.settings.sources[source];
+        let given = match self.take(at, source, cursor, 1, dated, now)? {
+            Taken::Known(receipt) => return Ok(Offered::of(receipt)),
+            Taken::New(given) => given,
+        };
+        let receipt = given.receipt;
+        let SourceSettings { name, resumes, .. } = &self.settings.sources[source];
         let (name, resumes) = (name.clone(), *resumes);
         let batcher = &self.lanes[at].batcher;
         if resumes && batcher.must_close_first(source, Next::Line, dated.base) {
             self.close(at, Which::Of(source), now);
         }
         let batcher = &mut self.lanes[at].batcher;
-        match batcher.push_line(source, &name, dated, line, cursor, now.mono) {
-            Ok(full) => {
-                self.took(at, 1, full, now);
-                Ok(Offered::default())
+        match batcher.push_line(source, &name, dated, line, given, now.mono) {
+            Ok(pushed) => {
+                self.counters.readings += 1;
+                self.took(at, source, 1, receipt, pushed, now);
+                Ok(Offered::of(receipt))
             }
             Err(fault) => {
-                self.set_line_aside(at, source, line, fault, cursor, now);
+                self.set_line_aside(at, source, line, fault, given, now);
                 Ok(Offered {
+                    receipt,
                     refused: vec![(0, fault)],
                 })
+            }
+        }
+    }
+
+    /// Gives an item its receipt, unless it is to be offered again.
+    fn take(
+        &mut self,
+        at: usize,
+        source: usize,
+        cursor: Option<Cursor>,
+        samples: u64,
+        dated: Dated,
+        now: Now,
+    ) -> Result<Taken, OfferError> {
+        let is_new = self.may_take(at, source, cursor, samples, dated, now);
+        let SourceSettings {
+            resumes,
+            durable_within_ms,
+            ..
+        } = self.settings.sources[source];
+        if is_new == Err(OfferError::Busy) && resumes {
+            return Err(OfferError::Busy);
+        }
+        let receipts = &mut self.receipts[source];
+        let receipt = receipts.take();
+        match is_new {
+            Ok(false) => Ok(Taken::Known(receipt)),
+            Ok(true) => Ok(Taken::New(Given {
+                cursor,
+                receipt,
+                by: durable_within_ms.map(|ms| now.mono.plus(ms)),
+            })),
+            Err(error) => {
+                receipts.lose(receipt);
+                Err(error)
             }
         }
     }
@@ -302,7 +355,7 @@ impl<D: Disk> Engine<D> {
         dated: Dated,
         now: Now,
     ) -> Result<bool, OfferError> {
-        let SourceSettings { name, resumes } = &self.settings.sources[source];
+        let SourceSettings { name, resumes, .. } = &self.settings.sources[source];
         let resumes = *resumes;
         if resumes && *self.bound[source].get_or_insert(at) != at {
             let bound = self.bound[source].unwrap_or(at);
@@ -369,9 +422,20 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    fn took(&mut self, at: usize, samples: u64, full: bool, now: Now) {
-        self.counters.readings += 1;
+    /// An open batch has taken what has this receipt.
+    fn took(
+        &mut self,
+        at: usize,
+        source: usize,
+        samples: u64,
+        receipt: u64,
+        Pushed { began, full }: Pushed,
+        now: Now,
+    ) {
         self.counters.samples += samples;
+        if began {
+            self.receipts[source].hold(receipt);
+        }
         if full {
             self.close(at, Which::Full, now);
         }
@@ -390,7 +454,8 @@ impl<D: Disk> Engine<D> {
     }
 
     fn store(&mut self, at: usize, closed: &Closed, now: Now) {
-        let SourceSettings { name, resumes } = self.settings.sources[closed.source].clone();
+        let SourceSettings { name, resumes, .. } =
+            self.settings.sources[closed.owed.source].clone();
         self.name_lost_readings(at, closed, &name, now);
         let (kind, payload) = match &closed.content {
             Content::Batch(payload) => (Kind::Batch, payload),
@@ -416,7 +481,7 @@ impl<D: Disk> Engine<D> {
             frame: &bytes,
         };
         self.counters.records += 1;
-        self.put(at, kind, &record, now);
+        self.put(at, kind, &record, Some(closed.owed), now);
     }
 
     /// Before the first batch after an unclean stop, or after readings found no room, a gap says
@@ -429,7 +494,7 @@ impl<D: Disk> Engine<D> {
         let overflow = lane
             .overflow
             .iter()
-            .position(|known| known.source == closed.source);
+            .position(|known| known.source == closed.owed.source);
         let overflow = overflow.map(|known| lane.overflow.swap_remove(known));
         let unclean = lane.marks.source(name).and_then(|mark| mark.unclean);
         if let Some(Unclean { since }) = unclean.or(unnamed) {
@@ -464,7 +529,7 @@ impl<D: Disk> Engine<D> {
     }
 
     /// Takes note of readings that a source had to drop before it could offer them: a gap names them
-    /// in the group of its next batch, or at the stop.
+    /// in the group of its next batch, or at the stop. Their receipt is not durable.
     ///
     /// # Panics
     /// As [`Engine::offer`].
@@ -478,6 +543,16 @@ impl<D: Disk> Engine<D> {
         };
         let span = wall(lost.first).zip(wall(lost.last));
         self.note_overflow(at, source, lost.samples, span);
+        let receipt = self.receipts[source].take();
+        self.receipts[source].lose(receipt);
+    }
+
+    /// Brings what a source knows of its receipts up to date; says whether it was not.
+    ///
+    /// # Panics
+    /// If `source` is not a place in the settings.
+    pub fn tell_settled(&self, source: usize, settled: &mut Settled) -> bool {
+        self.receipts[source].tell(settled)
     }
 
     /// Whether to ask the kernel about the wall clock, and to hand over its answer with
@@ -520,11 +595,7 @@ impl<D: Disk> Engine<D> {
                 for at in 0..self.lanes.len() {
                     self.probe_disk(at, now);
                     self.close(at, Which::Due, now);
-                    let lane = &self.lanes[at];
-                    if lane
-                        .held_since
-                        .is_some_and(|since| since.plus(lane.group_ms) <= now.mono)
-                    {
+                    if self.lanes[at].sync_at().is_some_and(|at| at <= now.mono) {
                         self.sync_lane(at, now);
                     }
                 }
@@ -538,30 +609,12 @@ impl<D: Disk> Engine<D> {
         let _ = self.sender.handle(input, now.mono);
     }
 
-    /// What to do next; `None` until something happens or [`Engine::next_wakeup`] comes. Call it
-    /// only while a publish can be handed over: it counts as sent.
-    pub fn next_output(&mut self, now: Now) -> Option<Output> {
-        if let Some(output) = self.outputs.pop_front() {
-            return Some(output);
-        }
-        let publish = self.next_publish(now);
-        // A refused or damaged record may have made something durable meanwhile.
-        match (publish, self.outputs.pop_front()) {
-            (Some(publish), Some(earlier)) => {
-                self.outputs.push_back(publish);
-                Some(earlier)
-            }
-            (publish, earlier) => earlier.or(publish),
-        }
-    }
-
-    /// The next word to a source, if there is one: may be asked while nothing can be published.
-    pub fn next_durable(&mut self) -> Option<Output> {
-        let at = self
-            .outputs
-            .iter()
-            .position(|o| matches!(o, Output::Durable { .. }))?;
-        self.outputs.remove(at)
+    /// What to publish next on the up topic, at QoS 1; `None` until something happens or
+    /// [`Engine::next_wakeup`] comes. Call it only while a publish can be handed over: it counts as
+    /// sent.
+    pub fn next_publish(&mut self, now: Now) -> Option<Vec<u8>> {
+        let answer = self.outputs.pop_front();
+        answer.or_else(|| self.next_command(now))
     }
 
     /// When to call with [`Event::Tick`] at the latest.

@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::lines::Intake;
 use super::refusals::Refusals;
-use super::{MAX_DOCUMENT_BYTES, Outlet, Stop, Stopped};
+use super::{MAX_DOCUMENT_BYTES, Port, Stop, Stopped};
 use crate::config::ExecSource;
 
 /// Runs the command until told to stop.
@@ -20,11 +20,11 @@ use crate::config::ExecSource;
 pub async fn run(
     name: &str,
     config: &ExecSource,
-    outlet: Outlet,
+    port: Port,
     stop: Stop,
     refusals: Arc<Refusals>,
 ) -> Result<(), Stopped> {
-    let intake = intake(config, outlet, refusals);
+    let intake = intake(config, port, refusals);
     let mut every = interval(Duration::from_millis(config.interval_ms));
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -54,11 +54,11 @@ pub async fn run(
 
 /// A command may take its time within a document: its end is the document's end, and both come by the
 /// timeout.
-fn intake(config: &ExecSource, outlet: Outlet, refusals: Arc<Refusals>) -> Intake {
+fn intake(config: &ExecSource, port: Port, refusals: Arc<Refusals>) -> Intake {
     Intake {
         record_bytes: MAX_DOCUMENT_BYTES,
         patience: None,
-        ..Intake::new(config.format.into(), outlet, refusals)
+        ..Intake::new(config.format.into(), port, refusals)
     }
 }
 
@@ -123,13 +123,13 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let (outlet, mut inlet) = Outlet::new(Arc::default());
+            let (port, mut inlet) = Port::new(Arc::default());
             let stop = Stop::default();
             let config = config(r#"echo '{"t": 1}'"#);
-            let running = run("x", &config, outlet, stop.clone(), refusals());
+            let running = run("x", &config, port, stop.clone(), refusals());
             let seen = async {
                 for _ in 0..2 {
-                    assert!(matches!(inlet.recv().await, Some(Feed::Reading(..))));
+                    assert!(matches!(inlet.queue.recv().await, Some(Feed::Reading(..))));
                 }
                 stop.stop();
             };
@@ -145,17 +145,17 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let (outlet, mut inlet) = Outlet::new(Arc::default());
+            let (port, mut inlet) = Port::new(Arc::default());
             let script = r#"printf '{\n  "cpu": {\n "Package id 0": { "temp1_input": 48.000 }'; sleep 0.05; printf '}}\n'"#;
             let (config, refusals) = (config(script), refusals());
-            let intake = intake(&config, outlet, Arc::clone(&refusals));
+            let intake = intake(&config, port, Arc::clone(&refusals));
             once(&config, &intake).await.unwrap();
-            let Ok(Feed::Reading(reading, None)) = inlet.try_recv() else {
+            let Ok(Feed::Reading(reading, None)) = inlet.queue.try_recv() else {
                 panic!("{:?}", refusals.count());
             };
             assert_eq!(reading.columns[0].name, "cpu.Package id 0.temp1_input");
             assert_eq!(reading.values, [Some(OwnedValue::F64(48.0))]);
-            assert!(inlet.try_recv().is_err());
+            assert!(inlet.queue.try_recv().is_err());
             assert_eq!(refusals.count(), (0, None));
         });
     }
@@ -167,8 +167,8 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let (outlet, _inlet) = Outlet::new(Arc::default());
-            let intake = intake(&config(""), outlet, refusals());
+            let (port, _inlet) = Port::new(Arc::default());
+            let intake = intake(&config(""), port, refusals());
             let failed = once(&config("exit 3"), &intake)
                 .await
                 .unwrap_err()

@@ -15,7 +15,7 @@ use headwater_proto::refused::MAX_BYTES;
 
 use super::lines::TooLong;
 use super::refusals::Refusals;
-use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Outlet, RefusedPart, Stop, Stopped};
+use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Port, RefusedPart, Stop, Stopped};
 use crate::clock::wall;
 use crate::config::FileSource;
 use crate::pipeline::record::Cursor;
@@ -30,7 +30,7 @@ const POLL: Duration = Duration::from_millis(250);
 pub fn run(
     config: &FileSource,
     resume: Option<Cursor>,
-    outlet: &Outlet,
+    port: &Port,
     stop: &Stop,
     refusals: &Refusals,
 ) -> Result<(), Stopped> {
@@ -49,7 +49,7 @@ pub fn run(
                     Feed::Refused(RefusedPart::new(&place, &cause, &bytes), Some(cursor))
                 }
             };
-            outlet.give_blocking(feed)?;
+            port.give_blocking(feed)?;
         }
         if !more && !stop.wait(POLL) {
             return Ok(());

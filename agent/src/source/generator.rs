@@ -8,7 +8,7 @@ use headwater_proto::schema::ColumnKind;
 use headwater_proto::time::UnixMicros;
 use headwater_signals::{Device, Kind, METRICS, Row};
 
-use super::{ColumnDef, Feed, Outlet, Reading, Stop, Stopped};
+use super::{ColumnDef, Feed, Port, Reading, Stop, Stopped};
 use crate::clock::Clock;
 use crate::config::GeneratorSource;
 use crate::pipeline::record::Cursor;
@@ -70,7 +70,7 @@ pub fn run(
     config: &GeneratorSource,
     name: &str,
     resume: Option<Cursor>,
-    outlet: &Outlet,
+    port: &Port,
     stop: &Stop,
     clock: Clock,
 ) -> Result<(), Stopped> {
@@ -98,7 +98,7 @@ pub fn run(
             minor: k + 1,
             tag: 0,
         };
-        outlet.give_blocking(Feed::Reading(
+        port.give_blocking(Feed::Reading(
             reading(&device.row(k), &columns, &labels),
             Some(cursor),
         ))?;

@@ -2,6 +2,7 @@
 //! record length. A refused part costs no other; it is counted and told.
 
 use std::net::ToSocketAddrs;
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,16 +12,17 @@ use headwater_payload::Format;
 use headwater_program::listen::{Protocol, holder};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UdpSocket, UnixListener};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::records::{Record, Records};
 use super::refusals::Refusals;
 use super::rows::{Read, RowReader};
-use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Outlet, Reading, Stop, Stopped};
+use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Port, Reading, Stop, Stopped};
 use crate::clock::wall;
 use crate::config::{Endpoint, LinesSource};
 use crate::pipeline::engine::Lost;
+use crate::pipeline::receipts;
 
 /// Most connections at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 32;
@@ -63,14 +65,39 @@ pub enum LinesError {
 /// [`LinesError`].
 pub async fn run(
     config: &LinesSource,
-    outlet: Outlet,
+    port: Port,
     stop: Stop,
     refusals: Arc<Refusals>,
 ) -> Result<(), LinesError> {
-    let intake = Intake::new(config.format.into(), outlet, refusals);
+    let intake = Intake::new(config.format.into(), port, refusals);
     tokio::select! {
         () = stop.stopped() => Ok(()),
         ended = intake.listen(&config.listen) => ended,
+    }
+}
+
+/// Rows of one stream, as they were handed on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HandedOn {
+    /// How many.
+    pub rows: u64,
+    /// Their receipts, lowest first: at most [`MAX_RANGES`](crate::pipeline::receipts::MAX_RANGES)
+    /// ranges, which may then hold those of other streams too.
+    pub receipts: Vec<Range<u64>>,
+}
+
+impl HandedOn {
+    fn add(&mut self, receipt: u64) {
+        self.rows += 1;
+        receipts::add(&mut self.receipts, receipt..receipt + 1);
+    }
+
+    /// Waits until all rows are settled; how many are not durable.
+    async fn lost(&self, port: &Port) -> Result<u64, Stopped> {
+        let end = self.receipts.last().map_or(0, |range| range.end);
+        let settled = port.settled(end).await?;
+        let lost = self.receipts.iter().map(|range| settled.missing(range));
+        Ok(lost.sum::<u64>().min(self.rows))
     }
 }
 
@@ -84,7 +111,7 @@ pub struct Intake {
     /// How long a record that spans lines may take to come, if that is bounded.
     pub patience: Option<Duration>,
     /// The way to the engine.
-    pub outlet: Outlet,
+    pub port: Port,
     /// Readings that came.
     pub counters: Arc<LineCounters>,
     /// The way of refused parts.
@@ -94,12 +121,12 @@ pub struct Intake {
 impl Intake {
     /// A way in for lines.
     #[must_use]
-    pub fn new(format: Format, outlet: Outlet, refusals: Arc<Refusals>) -> Self {
+    pub fn new(format: Format, port: Port, refusals: Arc<Refusals>) -> Self {
         Self {
             format,
             record_bytes: MAX_LINE_BYTES,
             patience: Some(PATIENCE),
-            outlet,
+            port,
             counters: Arc::default(),
             refusals,
         }
@@ -162,17 +189,17 @@ impl Intake {
         }
     }
 
-    /// Takes the records of one stream to its end; returns how many rows were handed on.
+    /// Takes the records of one stream to its end; returns which rows were handed on.
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn stream(&self, stream: impl AsyncRead + Unpin) -> Result<u64, Stopped> {
+    pub async fn stream(&self, stream: impl AsyncRead + Unpin) -> Result<HandedOn, Stopped> {
         let mut input = BufReader::with_capacity(CHUNK_BYTES, stream);
         let mut rows = RowReader::new(self.format);
         let mut records = Records::new(self.format, rows.splitter(), self.record_bytes);
         let mut patience = pin!(sleep(Duration::ZERO));
         let mut waits_for = None;
-        let mut taken = 0;
+        let mut handed_on = HandedOn::default();
         loop {
             let mut read = Vec::new();
             let mut take = |line, record: Record<'_>| self.read(&mut rows, line, record, &mut read);
@@ -193,11 +220,10 @@ impl Intake {
                 },
             }
             for reading in read {
-                self.outlet.give(Feed::Reading(reading, None)).await?;
-                taken += 1;
+                handed_on.add(self.port.give(Feed::Reading(reading, None)).await?);
             }
             if ended {
-                return Ok(taken);
+                return Ok(handed_on);
             }
             let waited_for = waits_for;
             waits_for = self.patience.and(records.spans_from());
@@ -253,7 +279,7 @@ impl Intake {
                     self.counters.taken.fetch_add(1, Ordering::Relaxed);
                     let dropped = reading.as_lost();
                     // Those that were dropped are told before the next that are not.
-                    if lost.is_some() || !self.outlet.try_give(Feed::Reading(reading, None)) {
+                    if lost.is_some() || !self.port.try_give(Feed::Reading(reading, None)) {
                         self.counters.dropped.fetch_add(1, Ordering::Relaxed);
                         lost = Some(lost.map_or(dropped, |lost| lost.and(dropped)));
                     }
@@ -265,7 +291,7 @@ impl Intake {
     /// Tells the engine what was dropped, once there is room for it.
     async fn tell(&self, lost: Option<Lost>) -> Result<(), Stopped> {
         match lost {
-            Some(lost) => self.outlet.give(Feed::Lost(lost)).await,
+            Some(lost) => self.port.give(Feed::Lost(lost)).await.map(drop),
             None => Ok(()),
         }
     }
@@ -297,14 +323,41 @@ fn resolve(host: &str, port: u16) -> std::io::Result<std::net::SocketAddr> {
 #[error("the record is longer than {0} bytes")]
 pub struct TooLong(pub usize);
 
-/// Serves `send`: takes lines up to the end of the client's side, makes them durable, answers
-/// `ok N` with the number of readings.
+/// What `send` is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// Rows that were handed on.
+    pub rows: u64,
+    /// Of these, those that are not durable.
+    pub lost: u64,
+}
+
+impl Answer {
+    /// Reads an answer.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (durable, lost) = text.strip_prefix("durable ")?.trim().split_once(" lost ")?;
+        let (durable, lost): (u64, u64) = (durable.parse().ok()?, lost.parse().ok()?);
+        let rows = durable.checked_add(lost)?;
+        Some(Self { rows, lost })
+    }
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { rows, lost } = self;
+        write!(f, "durable {} lost {lost}", rows.saturating_sub(*lost))
+    }
+}
+
+/// Serves `send`: takes lines up to the end of the client's side, waits until each row is settled, and
+/// answers how many are durable and how many are not.
 ///
 /// # Errors
 /// [`LinesError`].
 pub async fn serve_send(
     path: &std::path::Path,
-    outlet: Outlet,
+    port: Port,
     stop: Stop,
     refusals: Arc<Refusals>,
 ) -> Result<(), LinesError> {
@@ -314,7 +367,7 @@ pub async fn serve_send(
     };
     let _ = std::fs::remove_file(path);
     let listener = UnixListener::bind(path).map_err(failed)?;
-    let intake = Intake::new(Format::Line, outlet, refusals);
+    let intake = Intake::new(Format::Line, port, refusals);
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -328,12 +381,15 @@ pub async fn serve_send(
         let intake = intake.clone();
         tokio::spawn(async move {
             let (from, mut to) = stream.split();
-            let Ok(taken) = intake.stream(from).await else {
+            let Ok(handed_on) = intake.stream(from).await else {
                 return;
             };
-            let (done, durable) = oneshot::channel();
-            if intake.outlet.give(Feed::Flush(done)).await.is_ok() && durable.await.is_ok() {
-                let _ = to.write_all(format!("ok {taken}\n").as_bytes()).await;
+            // Without an answer the client knows that the agent stopped.
+            if let Ok(lost) = handed_on.lost(&intake.port).await {
+                let rows = handed_on.rows;
+                let _ = to
+                    .write_all(format!("{}\n", Answer { rows, lost }).as_bytes())
+                    .await;
             }
             drop(place);
         });
@@ -344,13 +400,15 @@ pub async fn serve_send(
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::pipeline::receipts::Settled;
+    use crate::source::PortEnd;
     use headwater_proto::time::UnixMicros;
-    use tokio::sync::mpsc;
+    use tokio::io::AsyncReadExt;
 
-    fn intake() -> (Intake, mpsc::Receiver<Feed>) {
-        let (outlet, inlet) = Outlet::new(Arc::default());
+    fn intake() -> (Intake, PortEnd) {
+        let (port, inlet) = Port::new(Arc::default());
         let refusals = Arc::new(Refusals::new("x", Clock::start()));
-        (Intake::new(Format::Line, outlet, refusals), inlet)
+        (Intake::new(Format::Line, port, refusals), inlet)
     }
 
     fn refused(intake: &Intake) -> u64 {
@@ -391,10 +449,10 @@ mod tests {
         let long = format!("m f={}\n", "1".repeat(2 * MAX_LINE_BYTES));
         let bytes = [b"m f=1\nbad\n\xff\n", long.as_bytes(), b"# x\nm f=2\nm f=3"].concat();
         let taken = block_on(intake.stream(bytes.as_slice())).unwrap();
-        assert_eq!(taken, 3);
+        assert_eq!((taken.rows, taken.receipts.first()), (3, Some(&(0..3))));
         assert_eq!(refused(&intake), 3);
         let mut seen = 0;
-        while inlet.try_recv().is_ok() {
+        while inlet.queue.try_recv().is_ok() {
             seen += 1;
         }
         assert_eq!(seen, 3);
@@ -404,9 +462,9 @@ mod tests {
     fn good_parts_come_through_beside_refused_ones() {
         let (intake, mut inlet) = intake();
         let bytes = b"m a=1,b=oops,c=3\nm s=\"two\nlines\"\nm s=\"open\nm v=4\n";
-        assert_eq!(block_on(intake.stream(bytes.as_slice())).unwrap(), 3);
+        assert_eq!(block_on(intake.stream(bytes.as_slice())).unwrap().rows, 3);
         let mut columns = Vec::new();
-        while let Ok(Feed::Reading(reading, _)) = inlet.try_recv() {
+        while let Ok(Feed::Reading(reading, _)) = inlet.queue.try_recv() {
             columns.push(
                 reading
                     .columns
@@ -433,7 +491,7 @@ mod tests {
                 let started = tokio::time::Instant::now();
                 let lines = async {
                     client.write_all(b"m s=\"open\nm v=1\n").await.unwrap();
-                    let first = tokio::time::timeout(2 * PATIENCE, inlet.recv()).await;
+                    let first = tokio::time::timeout(2 * PATIENCE, inlet.queue.recv()).await;
                     assert!(matches!(first, Ok(Some(Feed::Reading(..)))), "{first:?}");
                     assert_eq!(started.elapsed(), PATIENCE);
                 };
@@ -446,6 +504,60 @@ mod tests {
     }
 
     #[test]
+    fn send_is_answered_when_its_rows_are_settled_with_those_that_are_not_durable() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("send.sock");
+        let (intake, mut end) = intake();
+        let (stop, port) = (Stop::default(), intake.port.clone());
+        block_on(async {
+            let serving = serve_send(&path, port, stop.clone(), Arc::clone(&intake.refusals));
+            let sending = async {
+                // One of another client comes first.
+                intake
+                    .port
+                    .give(Feed::Lost(Lost::one(1, UnixMicros(0))))
+                    .await
+                    .unwrap();
+                let mut client = loop {
+                    match tokio::net::UnixStream::connect(&path).await {
+                        Ok(client) => break client,
+                        Err(_) => tokio::task::yield_now().await,
+                    }
+                };
+                client.write_all(b"m v=1\nm v=2\nm v=3\n").await.unwrap();
+                client.shutdown().await.unwrap();
+                for _ in 0..4 {
+                    assert!(end.queue.recv().await.is_some());
+                }
+                let not_durable = vec![0..1, 2..3];
+                for durable in [3, 4] {
+                    let not_durable = not_durable.clone();
+                    end.settled.send_replace(Settled {
+                        durable,
+                        not_durable,
+                    });
+                }
+                let mut answer = String::new();
+                client.read_to_string(&mut answer).await.unwrap();
+                stop.stop();
+                answer
+            };
+            let (served, answer) = tokio::join!(serving, sending);
+            served.unwrap();
+            assert_eq!(Answer::parse(&answer), Some(Answer { rows: 3, lost: 1 }));
+        });
+        for text in [
+            "",
+            "durable 1",
+            "durable x lost 1",
+            "ok 3",
+            "durable -1 lost 2",
+        ] {
+            assert_eq!(Answer::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
     fn a_datagram_may_hold_several_lines() {
         let (intake, mut inlet) = intake();
         block_on(async {
@@ -455,9 +567,9 @@ mod tests {
             client.send_to(b"m f=1\nm f=2\n", to).await.unwrap();
             tokio::select! {
                 _ = intake.datagrams(&socket) => unreachable!("it never ends"),
-                first = inlet.recv() => assert!(first.is_some()),
+                first = inlet.queue.recv() => assert!(first.is_some()),
             }
-            assert!(inlet.recv().await.is_some());
+            assert!(inlet.queue.recv().await.is_some());
         });
     }
 
@@ -480,12 +592,10 @@ mod tests {
                 }
                 let (mut readings, mut lost) = (0, None);
                 while lost.is_none() {
-                    match inlet.recv().await.unwrap() {
+                    match inlet.queue.recv().await.unwrap() {
                         Feed::Reading(..) => readings += 1,
                         Feed::Lost(told) => lost = Some(told),
-                        other @ (Feed::Line(..) | Feed::Refused(..) | Feed::Flush(_)) => {
-                            panic!("{other:?}")
-                        }
+                        other @ (Feed::Line(..) | Feed::Refused(..)) => panic!("{other:?}"),
                     }
                 }
                 (readings, lost.unwrap())

@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use headwater_proto::time::Millis;
 
-use super::{Feed, Outlet, RefusedPart, WeakOutlet};
+use super::{Feed, Port, RefusedPart, WeakPort};
 use crate::clock::Clock;
 use crate::pipeline::engine::Lost;
 
@@ -24,7 +24,7 @@ pub struct Refusals {
     clock: Clock,
     notes: Mutex<Notes>,
     /// The way to the engine.
-    outlet: OnceLock<WeakOutlet>,
+    port: OnceLock<WeakPort>,
 }
 
 impl Refusals {
@@ -35,14 +35,14 @@ impl Refusals {
             source: source.to_owned(),
             clock,
             notes: Mutex::default(),
-            outlet: OnceLock::new(),
+            port: OnceLock::new(),
         }
     }
 
     /// Refused parts go this way from now on, until the source ends.
-    pub fn attach(&self, outlet: &Outlet) {
+    pub fn attach(&self, port: &Port) {
         // A source has one way to the engine.
-        let _ = self.outlet.set(outlet.weak());
+        let _ = self.port.set(port.weak());
     }
 
     /// Takes a refused part, and hands it over for quarantine. It waits for nobody: what finds no room is
@@ -53,14 +53,14 @@ impl Refusals {
     /// - `bytes`: the part as it came, or names that tell which it was.
     pub fn refuse(&self, place: &dyn Display, cause: &dyn Display, bytes: &[u8]) {
         self.note(place, cause, bytes);
-        let Some(outlet) = self.outlet() else {
+        let Some(port) = self.port() else {
             return;
         };
         let now = self.clock.now().wall;
         let mut notes = self.notes();
-        notes.hand_over(&outlet);
+        notes.hand_over(&port);
         let part = RefusedPart::new(place, cause, bytes);
-        if notes.unsent.is_some() || !outlet.try_give(Feed::Refused(part, None)) {
+        if notes.unsent.is_some() || !port.try_give(Feed::Refused(part, None)) {
             let one = Lost::one(1, now);
             notes.unsent = Some(notes.unsent.map_or(one, |lost| lost.and(one)));
         }
@@ -79,8 +79,8 @@ impl Refusals {
     pub fn tell_rest(&self) {
         let notice = {
             let mut notes = self.notes();
-            if let Some(outlet) = self.outlet() {
-                notes.hand_over(&outlet);
+            if let Some(port) = self.port() {
+                notes.hand_over(&port);
             }
             notes.rest(self.clock.now().mono)
         };
@@ -94,8 +94,8 @@ impl Refusals {
         (notes.count, notes.last.clone())
     }
 
-    fn outlet(&self) -> Option<Outlet> {
-        self.outlet.get()?.upgrade()
+    fn port(&self) -> Option<Port> {
+        self.port.get()?.upgrade()
     }
 
     fn notes(&self) -> std::sync::MutexGuard<'_, Notes> {
@@ -141,9 +141,9 @@ impl Notes {
         self.rest(now)
     }
 
-    fn hand_over(&mut self, outlet: &Outlet) {
+    fn hand_over(&mut self, port: &Port) {
         if let Some(lost) = self.unsent
-            && outlet.try_give(Feed::Lost(lost))
+            && port.try_give(Feed::Lost(lost))
         {
             self.unsent = None;
         }
@@ -234,20 +234,20 @@ mod tests {
     #[test]
     fn refused_parts_are_handed_over_and_those_that_find_no_room_are_told_as_lost() {
         let refusals = Refusals::new("x", Clock::start());
-        let (outlet, mut inlet) = Outlet::new(Arc::default());
-        refusals.attach(&outlet);
+        let (port, mut inlet) = Port::new(Arc::default());
+        refusals.attach(&port);
         let given = QUEUE_READINGS as u64;
         for number in 0..given + 5 {
             refusals.refuse(&format_args!("line {number}"), &"not a number", b"a");
         }
         for number in 0..given {
-            let Ok(Feed::Refused(part, None)) = inlet.try_recv() else {
+            let Ok(Feed::Refused(part, None)) = inlet.queue.try_recv() else {
                 panic!("part {number} is missing");
             };
             assert_eq!(part.borrowed().place, format!("line {number}"));
         }
         refusals.tell_rest();
-        let Ok(Feed::Lost(lost)) = inlet.try_recv() else {
+        let Ok(Feed::Lost(lost)) = inlet.queue.try_recv() else {
             panic!("nobody told of those that were lost");
         };
         assert_eq!(lost.samples, 5);

@@ -16,7 +16,7 @@ use super::lines::TooLong;
 use super::records::{Record, Records};
 use super::refusals::Refusals;
 use super::rows::{RULES, Read, RowReader};
-use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Outlet, RefusedPart, Stop, Stopped};
+use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Port, RefusedPart, Stop, Stopped};
 use crate::clock::Clock;
 use crate::config::ReplaySource;
 use crate::pipeline::record::Cursor;
@@ -59,7 +59,7 @@ pub enum ReplayError {
 pub fn run(
     config: &ReplaySource,
     resume: Option<Cursor>,
-    outlet: &Outlet,
+    port: &Port,
     stop: &Stop,
     clock: Clock,
     refusals: &Refusals,
@@ -104,7 +104,7 @@ pub fn run(
             if stop.is_stopped() {
                 return Ok(());
             }
-            outlet.give_blocking(feed)?;
+            port.give_blocking(feed)?;
         }
         if ended {
             return Ok(());
@@ -245,7 +245,7 @@ mod tests {
         let path = folder.path().join("a.csv");
         std::fs::write(&path, text).unwrap();
         let config = ReplaySource { path, speed: 0.0 };
-        let (outlet, mut inlet) = Outlet::new(Arc::default());
+        let (port, mut inlet) = Port::new(Arc::default());
         let resume = resume.map(|minor| Cursor {
             major: 0,
             minor,
@@ -253,9 +253,9 @@ mod tests {
         });
         let clock = Clock::start();
         let refusals = Refusals::new("x", clock);
-        run(&config, resume, &outlet, &Stop::default(), clock, &refusals).unwrap();
+        run(&config, resume, &port, &Stop::default(), clock, &refusals).unwrap();
         let mut seen = Vec::new();
-        while let Ok(feed) = inlet.try_recv() {
+        while let Ok(feed) = inlet.queue.try_recv() {
             if let Feed::Reading(reading, cursor) = feed {
                 seen.push((reading, cursor.unwrap().minor));
             }
@@ -334,8 +334,8 @@ mod tests {
                 path: path.clone(),
                 speed: 0.0,
             };
-            let (outlet, _inlet) = Outlet::new(Arc::default());
-            let error = run(&config, None, &outlet, &Stop::default(), clock, &refusals);
+            let (port, _inlet) = Port::new(Arc::default());
+            let error = run(&config, None, &port, &Stop::default(), clock, &refusals);
             let error = error.unwrap_err().to_string();
             assert!(error.contains("a.csv") && error.contains(fault), "{error}");
         }

@@ -263,6 +263,27 @@ pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Fa
     }
 }
 
+/// Holds the lake against what sources were told is durable. Readings of a source that can begin again
+/// are read again where they are not; of one that cannot they are there, or gave way later.
+pub fn check_durable<'a>(
+    found: &Found,
+    durable: impl Iterator<Item = &'a Key>,
+    device: &Known,
+    faults: &mut Faults,
+) {
+    if device.disturbed || device.unnamed {
+        return;
+    }
+    let slack_us = if device.stepped { 2 * MAX_STEP_US } else { 0 };
+    for key in durable.filter(|key| !found.readings.contains_key(*key)) {
+        if !(device.evicted && found.is_named(&key.0, key.2, slack_us)) {
+            faults.push(format!(
+                "{key:?} was called durable and is missing, and did not give way"
+            ));
+        }
+    }
+}
+
 /// Holds the lake against what plain devices were told. With the collector's disk goes its memory of
 /// what it acknowledged and of what is a repeat.
 pub fn check_plain(

@@ -1,9 +1,7 @@
 //! Core: a device of the world: its disk, its sources, and the agent's engine while it runs.
 
 use headwater_agent::pipeline::batcher::BatchLimits;
-use headwater_agent::pipeline::engine::{
-    Engine, Event, Output, Settings, SourceSettings, SpoolSettings,
-};
+use headwater_agent::pipeline::engine::{Engine, Event, Settings, SourceSettings, SpoolSettings};
 use headwater_agent::pipeline::record::Cursor;
 use headwater_program::clock::WallError;
 use headwater_proto::ids::DeviceId;
@@ -12,7 +10,8 @@ use headwater_proto::time::{Millis, Now, UnixMicros};
 use headwater_spool::FakeDisk;
 
 use super::dice::Dice;
-use super::generator::{Made, SOURCES, Says, dictionary, line};
+use super::generator::{Key, Made, SOURCES, Says, dictionary, line};
+use super::receipts::Receipts;
 use super::run::Seen;
 
 /// What the kernel says of a clock that its time service holds.
@@ -62,10 +61,14 @@ pub struct Device {
     pub forgotten: bool,
     /// Its wall clock was set: spans that it names may be off by so much.
     pub stepped: bool,
+    /// What was promised and did not hold.
+    pub broken: Vec<String>,
     /// Speaks to the collector through the gateway.
     pub is_node: bool,
     /// Records it evicted over all lives.
     pub evicted: u64,
+    /// Per source: what was called durable.
+    receipts: [Receipts; SOURCES.len()],
 }
 
 impl Device {
@@ -88,8 +91,10 @@ impl Device {
             disturbed: false,
             forgotten: false,
             stepped: false,
+            broken: Vec::new(),
             is_node: false,
             evicted: 0,
+            receipts: Default::default(),
         }
     }
 
@@ -112,8 +117,10 @@ impl Device {
             disturbed: true,
             forgotten: false,
             stepped: self.stepped,
+            broken: Vec::new(),
             is_node: self.is_node,
             evicted: 0,
+            receipts: Default::default(),
         }
     }
 
@@ -121,6 +128,7 @@ impl Device {
         let sources = SOURCES.iter().map(|source| SourceSettings {
             name: source.name.to_owned(),
             resumes: source.resumes,
+            durable_within_ms: source.durable_within_ms,
         });
         Settings {
             sources: sources.collect(),
@@ -175,6 +183,16 @@ impl Device {
         self.disturbed |= !engine.trouble().is_empty();
         self.forgotten |= !engine.trouble().is_empty();
         for (at, cursor) in engine.cursors().into_iter().enumerate() {
+            let resumes_at = cursor.map_or(0, |cursor| cursor.major);
+            let promised = self.receipts[at].rows;
+            // One that dies while it starts has read nothing.
+            let is_told = !self.disturbed && !self.disk.has_crashed();
+            if SOURCES[at].resumes && resumes_at < promised && is_told {
+                let (id, name) = (&self.id, SOURCES[at].name);
+                self.broken.push(format!(
+                    "{id}: source {name} was told that {promised} rows are durable and begins again at {resumes_at}"
+                ));
+            }
             self.next[at] = match cursor {
                 Some(cursor) => cursor.major,
                 None if SOURCES[at].resumes => 0,
@@ -189,6 +207,7 @@ impl Device {
     pub fn die(&mut self, death: Death, dice: &mut Dice, seen: &mut Seen, now: Now) {
         self.note_counters(seen);
         self.engine = None;
+        self.receipts.iter_mut().for_each(Receipts::end_life);
         self.disk = match death {
             Death::Killed => self.disk.process_killed(),
             Death::PowerCut => {
@@ -239,7 +258,7 @@ impl Device {
         while self.next[source] < end {
             let number = self.next[source];
             let time = UnixMicros(now.wall.0 + self.clock_offset_us);
-            let row = made.row(self.id.as_str(), spec, number, time);
+            let (row, keys) = made.row(self.id.as_str(), spec, number, time);
             let cursor = spec.resumes.then_some(Cursor {
                 major: number + 1,
                 minor: 0,
@@ -255,6 +274,10 @@ impl Device {
                     engine.offer_line(source, spec.lane, row.time, line, cursor, now)
                 }
             };
+            if let Ok(offered) = &taken {
+                let rows = if spec.resumes { number + 1 } else { 0 };
+                self.receipts[source].gave(offered.receipt, rows, keys);
+            }
             if taken.is_ok() && number.is_multiple_of(REFUSED_EVERY) {
                 // What stood beside it could not be read: it goes to quarantine, or is lost.
                 let part = Part {
@@ -309,15 +332,30 @@ impl Device {
         }
     }
 
-    /// What it says next, to the link or to its sources.
-    pub fn next_output(&mut self, linked: bool, now: Now) -> Option<Output> {
+    /// What it publishes next, if it has a link.
+    pub fn next_publish(&mut self, linked: bool, now: Now) -> Option<Vec<u8>> {
         let now = self.clock(now);
-        let engine = self.engine.as_mut()?;
-        if linked {
-            engine.next_output(now)
-        } else {
-            engine.next_durable()
+        let engine = self.engine.as_mut().filter(|_| linked)?;
+        engine.next_publish(now)
+    }
+
+    /// Its sources hear what is settled of what they gave.
+    pub fn hear_settled(&mut self) {
+        let Some(engine) = &self.engine else { return };
+        for (source, receipts) in self.receipts.iter_mut().enumerate() {
+            receipts.hear(|settled| engine.tell_settled(source, settled));
         }
+    }
+
+    /// How many receipts were not durable.
+    #[must_use]
+    pub fn not_durable(&self) -> u64 {
+        self.receipts.iter().map(|receipts| receipts.refused).sum()
+    }
+
+    /// Every reading that a source was told is durable, and cannot give again.
+    pub fn durable(&self) -> impl Iterator<Item = &Key> {
+        self.receipts.iter().flat_map(|receipts| &receipts.durable)
     }
 
     /// Whether its disk has begun to fail for good: the process is as good as dead.

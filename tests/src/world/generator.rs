@@ -34,6 +34,8 @@ pub struct Source {
     pub lane: Lane,
     /// It keeps its readings and can begin again from a cursor.
     pub resumes: bool,
+    /// Milliseconds within which its rows are to be durable.
+    pub durable_within_ms: Option<u64>,
     /// What its rows are.
     pub says: Says,
 }
@@ -44,24 +46,28 @@ pub const SOURCES: [Source; 4] = [
         name: "file",
         lane: Lane::Normal,
         resumes: true,
+        durable_within_ms: None,
         says: Says::Numbers(["file.level", "file.count"]),
     },
     Source {
         name: "live",
         lane: Lane::Normal,
         resumes: false,
+        durable_within_ms: Some(300),
         says: Says::Numbers(["live.level", "live.count"]),
     },
     Source {
         name: "bell",
         lane: Lane::Alarm,
         resumes: true,
+        durable_within_ms: None,
         says: Says::Numbers(["bell.level", "bell.count"]),
     },
     Source {
         name: LOG,
         lane: Lane::Bulk,
         resumes: true,
+        durable_within_ms: None,
         says: Says::Lines,
     },
 ];
@@ -138,9 +144,15 @@ impl Made {
         }
     }
 
-    /// Row `number` of a device's source. One that cannot make it again makes it at `time`, or right
+    /// Row `number` of a device's source, and its readings. One that cannot make it again makes it at `time`, or right
     /// after the rows of this device that its clock has shown then before.
-    pub fn row(&mut self, device: &str, source: &Source, number: u64, time: UnixMicros) -> Row {
+    pub fn row(
+        &mut self,
+        device: &str,
+        source: &Source,
+        number: u64,
+        time: UnixMicros,
+    ) -> (Row, Vec<Key>) {
         let time = if source.resumes {
             UnixMicros(START_US + i64::try_from(number).unwrap_or(0) * 250_000)
         } else {
@@ -156,9 +168,11 @@ impl Made {
             level,
             count: i64::try_from(number).unwrap_or(0) * 3,
         };
+        let mut keys = Vec::new();
         let mut note = |metric: &str, bits| {
-            self.readings
-                .insert((device.to_owned(), metric.to_owned(), time.0), bits);
+            let key = (device.to_owned(), metric.to_owned(), time.0);
+            self.readings.insert(key.clone(), bits);
+            keys.push(key);
         };
         match source.says {
             Says::Numbers([level, count]) => {
@@ -169,7 +183,7 @@ impl Made {
             }
             Says::Lines => note(LOG, Bits::Line(number.cast_signed())),
         }
-        row
+        (row, keys)
     }
 
     fn live_time(&mut self, device: &str, time: UnixMicros) -> UnixMicros {

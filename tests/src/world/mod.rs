@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! generator → device (Engine on a FakeDisk) → link → collector (Custody on a FakeDisk → LakeSink on
-//! a MemStore) → check: audit, rows against the generator, PUBACKs against the lake
+//! a MemStore) → check: audit, rows against the generator, receipts and PUBACKs against the lake
 //! ```
 //!
 //! | fault | where |
@@ -36,6 +36,7 @@ pub mod generator;
 pub mod link;
 pub mod plain;
 pub mod plan;
+mod receipts;
 pub mod run;
 mod steps;
 

@@ -91,12 +91,14 @@ pub struct Seen {
     pub asked_again: u64,
     /// Epochs that came back after the collector had let go of them.
     pub recalled: u64,
+    /// Receipts that were not durable.
+    pub not_durable: u64,
 }
 
 impl Seen {
     /// Names and counts.
     #[must_use]
-    pub const fn all(&self) -> [(&'static str, u64); 25] {
+    pub const fn all(&self) -> [(&'static str, u64); 26] {
         [
             ("evicted", self.evicted),
             ("fell_to_memory", self.fell_to_memory),
@@ -123,6 +125,7 @@ impl Seen {
             ("journals_rebuilt", self.journals_rebuilt),
             ("asked_again", self.asked_again),
             ("recalled", self.recalled),
+            ("not_durable", self.not_durable),
         ]
     }
 
@@ -173,6 +176,7 @@ impl Seen {
         self.journals_rebuilt += other.journals_rebuilt;
         self.asked_again += other.asked_again;
         self.recalled += other.recalled;
+        self.not_durable += other.not_durable;
     }
 }
 
@@ -330,6 +334,14 @@ impl World {
                     known.iter_mut().for_each(|known| known.unnamed = true);
                 }
                 check::check_rows(&found, &self.made, &known, &mut self.faults);
+                for device in &mut self.devices {
+                    self.faults.append(&mut device.broken);
+                    summary.seen.not_durable += device.not_durable();
+                    let name = device.id.as_str();
+                    if let Some(known) = known.iter().find(|known| known.name == name) {
+                        check::check_durable(&found, device.durable(), known, &mut self.faults);
+                    }
+                }
                 for plain in &self.plain {
                     let (made, had) = (plain.made(), &plain.acknowledged);
                     let (lost, faults) = (self.lost_disk || rotten, &mut self.faults);

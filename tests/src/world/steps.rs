@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use headwater_agent::pipeline::engine::{Event as AgentEvent, Output as AgentOutput};
+use headwater_agent::pipeline::engine::Event as AgentEvent;
 use headwater_collector::pipeline::custody::{Event, Output};
 use headwater_gate::ConnId;
 use headwater_proto::time::UnixMicros;
@@ -64,8 +64,9 @@ impl World {
                 self.kill_device(place);
                 return;
             }
+            self.devices[place].hear_settled();
             let linked = self.links[place].is_some();
-            let Some(output) = self.devices[place].next_output(linked, self.now) else {
+            let Some(bytes) = self.devices[place].next_publish(linked, self.now) else {
                 break;
             };
             if self.devices[place].is_crashed() {
@@ -73,13 +74,8 @@ impl World {
                 self.kill_device(place);
                 return;
             }
-            match output {
-                AgentOutput::Publish(bytes) => {
-                    if let Some(link) = &mut self.links[place] {
-                        link.send_up(bytes);
-                    }
-                }
-                AgentOutput::Durable { .. } => {}
+            if let Some(link) = &mut self.links[place] {
+                link.send_up(bytes);
             }
             if self.dice.one_in(self.plan.deaths_between_commands) {
                 self.kill_device(place);

@@ -79,6 +79,12 @@ fn on_a_full_disk(site: &mut Site, wrapper: Vec<String>) -> Result<()> {
         log.contains("disk takes nothing: it is full"),
         "the log does not say it: {log}"
     );
+    // Its memory takes the row, which is no promise.
+    let (sent, told) = send(&agent)?;
+    ensure!(
+        !sent && told.contains("1 of 1 rows are not durable"),
+        "`send` says {told:?}"
+    );
     std::fs::remove_file(&filler).context("the filler is gone")?;
     site.start_collector()?;
     agent.wait_until_drained(signals.rows)?;
@@ -90,19 +96,38 @@ fn on_a_full_disk(site: &mut Site, wrapper: Vec<String>) -> Result<()> {
         let lanes = status["lanes"].as_array();
         lanes.is_some_and(|lanes| lanes.iter().all(|lane| lane["in_ram"] == false))
     })?;
-    finish_explained(site, agent, &signals)?;
+    let (sent, told) = send(&agent)?;
+    ensure!(sent, "`send` fails: {told:?}");
+    finish_explained(site, agent, &signals, 2)?;
     Ok(())
 }
 
-/// Stops both: every reading is there, or counted in a gap; gives how many are in gaps.
-fn finish_explained(site: &mut Site, mut agent: Agent, signals: &Signals) -> Result<u64> {
+/// Hands a row to the agent: whether it says that it is durable, and what else it says.
+fn send(agent: &Agent) -> Result<(bool, String)> {
+    let mut command = Command::new(headwater_tests::process::program("headwater-agent")?);
+    let command = command
+        .args(["send", "door open=1", "--config"])
+        .arg(agent.config());
+    let output = command.output()?;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ok((output.status.success(), told))
+}
+
+/// Stops both: every reading is there, with `others` beside the signals, or counted in a gap; gives how
+/// many are in gaps.
+fn finish_explained(
+    site: &mut Site,
+    mut agent: Agent,
+    signals: &Signals,
+    others: u64,
+) -> Result<u64> {
     agent.stop()?;
     site.stop_collector()?;
     let audit = headwater_tests::lake::Audit::of(&site.lake())?;
     audit.expect_good()?;
     let (there, named) = (audit.total("samples")?, audit.total("gap_samples")?);
     ensure!(
-        there + named == signals.samples(),
+        there + named == signals.samples() + others,
         "{there} there, {named} in gaps"
     );
     Ok(named)
@@ -136,7 +161,7 @@ fn within_a_quota(site: &mut Site) -> Result<()> {
     })?;
     site.start_collector()?;
     agent.wait_until_drained(signals.rows)?;
-    let named = finish_explained(site, agent, &signals)?;
+    let named = finish_explained(site, agent, &signals, 0)?;
     ensure!(named > 0, "nothing was evicted: the quota was not reached");
     Ok(())
 }

@@ -107,7 +107,7 @@ impl<D: Disk> Engine<D> {
         let frame = frame_of(&self.epoch_end(at, over));
         let mut payload = Vec::new();
         self.own(&frame).encode(&mut payload);
-        self.put_ram(at, headwater_proto::frame::Kind::EpochEnd, &payload);
+        self.put_ram(at, headwater_proto::frame::Kind::EpochEnd, &payload, None);
         self.tell_ended(at, over.epoch);
     }
 

@@ -9,6 +9,7 @@ use headwater_proto::time::{Base, Millis, UnixMicros};
 
 use super::ram::Ram;
 use crate::pipeline::batcher::{Batcher, Turn};
+use crate::pipeline::receipts::Owed;
 use crate::pipeline::record::{
     BootBase, Ended, Envelope, Life, MAX_BASES, MAX_ENDED, MAX_SNAPSHOT_SCHEMAS, MAX_SOURCES,
     Snapshot, SourceMark,
@@ -163,6 +164,8 @@ pub(super) struct Held {
     pub(super) seq: u64,
     pub(super) kind: Kind,
     pub(super) payload: Vec<u8>,
+    /// The receipts that wait for it.
+    pub(super) owed: Option<Owed>,
 }
 
 /// One lane of the engine.
@@ -297,6 +300,13 @@ impl LaneState {
     pub(super) fn ram_bytes(&self) -> usize {
         let rams = self.ram.iter().chain(&self.old_rams);
         rams.map(|ram| ram.bytes + ram.limbo_bytes).sum()
+    }
+
+    /// When the open group is to be synced.
+    pub(super) fn sync_at(&self) -> Option<Millis> {
+        let group = self.held_since.map(|since| since.plus(self.group_ms));
+        let asked = self.held.iter().filter_map(|held| held.owed?.by);
+        group.into_iter().chain(asked).min()
     }
 
     /// Takes the open group out.

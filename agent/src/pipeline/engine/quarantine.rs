@@ -7,9 +7,10 @@ use headwater_proto::refused::{MAX_BYTES, MAX_WORDS_BYTES, Part};
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
-use super::{Engine, OfferError};
+use super::types::Taken;
+use super::{Engine, OfferError, Offered};
 use crate::pipeline::admit::{Fault, Sample, as_text};
-use crate::pipeline::batcher::{Next, Which};
+use crate::pipeline::batcher::{Given, Next, Which};
 use crate::pipeline::record::Cursor;
 use crate::pipeline::refusals::Beyond;
 
@@ -30,24 +31,27 @@ impl<D: Disk> Engine<D> {
         part: &Part<'_>,
         cursor: Option<Cursor>,
         now: Now,
-    ) -> Result<(), OfferError> {
+    ) -> Result<Offered, OfferError> {
         let at = self.index_of(lane);
         self.follow_the_clock(now);
         let dated = self.clock.date_now(now);
-        if self.may_take(at, source, cursor, 1, dated, now)? {
-            self.keep_refused(at, source, part, cursor, now);
+        match self.take(at, source, cursor, 1, dated, now)? {
+            Taken::Known(receipt) => Ok(Offered::of(receipt)),
+            Taken::New(given) => {
+                self.keep_refused(at, source, part, given, now);
+                Ok(Offered::of(given.receipt))
+            }
         }
-        Ok(())
     }
 
-    /// Puts the refused values of a row aside; `cursor` goes with the last.
+    /// Puts the refused values of a row aside; the cursor goes with the last.
     pub(super) fn set_aside(
         &mut self,
         at: usize,
         source: usize,
         sample: &Sample<'_>,
         refused: &[(usize, Fault)],
-        cursor: Option<Cursor>,
+        given: Given,
         now: Now,
     ) {
         let count = refused.len();
@@ -60,8 +64,11 @@ impl<D: Disk> Engine<D> {
                 cause: &fault.to_string(),
                 bytes: shown.as_bytes(),
             };
-            let cursor = cursor.filter(|_| turn == count);
-            self.keep_refused(at, source, &part, cursor, now);
+            let given = Given {
+                cursor: given.cursor.filter(|_| turn == count),
+                ..given
+            };
+            self.keep_refused(at, source, &part, given, now);
         }
     }
 
@@ -72,7 +79,7 @@ impl<D: Disk> Engine<D> {
         source: usize,
         line: &[u8],
         fault: Fault,
-        cursor: Option<Cursor>,
+        given: Given,
         now: Now,
     ) {
         let part = Part {
@@ -81,19 +88,12 @@ impl<D: Disk> Engine<D> {
             cause: &fault.to_string(),
             bytes: line,
         };
-        self.keep_refused(at, source, &part, cursor, now);
+        self.keep_refused(at, source, &part, given, now);
     }
 
     /// Keeps a part in the lane of its source, if that resumes, so that its cursor stands there; else in
     /// lane normal.
-    fn keep_refused(
-        &mut self,
-        at: usize,
-        source: usize,
-        part: &Part<'_>,
-        cursor: Option<Cursor>,
-        now: Now,
-    ) {
+    fn keep_refused(&mut self, at: usize, source: usize, part: &Part<'_>, given: Given, now: Now) {
         self.counters.refused += 1;
         let resumes = self.settings.sources[source].resumes;
         let at = if resumes {
@@ -108,6 +108,7 @@ impl<D: Disk> Engine<D> {
         let bytes = words + part.bytes.len().min(MAX_BYTES);
         let wall = self.clock.known_wall(now);
         if !self.refusals[source].keeps(bytes, wall, now.mono) {
+            self.receipts[source].lose(given.receipt);
             return;
         }
         let dated = self.clock.date_now(now);
@@ -117,11 +118,8 @@ impl<D: Disk> Engine<D> {
         }
         let batcher = &mut self.lanes[at].batcher;
         let name = &self.settings.sources[source].name;
-        let full = batcher.push_refused(source, name, dated, part, cursor, now.mono);
-        self.counters.samples += 1;
-        if full {
-            self.close(at, Which::Full, now);
-        }
+        let pushed = batcher.push_refused(source, name, dated, part, given, now.mono);
+        self.took(at, source, 1, given.receipt, pushed, now);
     }
 
     /// Names what passed the bounds of a minute that is over.

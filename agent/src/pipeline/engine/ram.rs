@@ -13,6 +13,7 @@ use headwater_spool::Disk;
 use super::Engine;
 use super::epochs::held_epoch;
 use super::lane::{Held, Over};
+use crate::pipeline::receipts::Owed;
 use crate::pipeline::record::{self, Envelope, Life};
 
 /// How often to try the disk again.
@@ -59,6 +60,7 @@ impl Ram {
             seq: self.next_seq,
             kind,
             payload,
+            owed: None,
         });
         self.next_seq += 1;
     }
@@ -81,13 +83,15 @@ impl<D: Disk> Engine<D> {
         lane.marks = lane.durable.clone();
         self.counters.disk_failures += 1;
         for record in held {
-            self.put_ram(at, record.kind, &record.payload);
+            self.put_ram(at, record.kind, &record.payload, record.owed);
         }
     }
 
     /// Keeps a record in memory. In the RAM epoch go what cannot wait and what the agent itself
     /// says: a disk that never comes back must not silence it. The rest is put aside.
-    pub(super) fn put_ram(&mut self, at: usize, kind: Kind, payload: &[u8]) {
+    ///
+    /// - `owed`: the receipts that wait for it; memory settles them as not durable.
+    pub(super) fn put_ram(&mut self, at: usize, kind: Kind, payload: &[u8], owed: Option<Owed>) {
         let Ok(envelope) = record::decode(payload) else {
             return;
         };
@@ -99,8 +103,12 @@ impl<D: Disk> Engine<D> {
                 seq: 0,
                 kind,
                 payload: payload.to_vec(),
+                owed,
             });
             return;
+        }
+        if let Some(owed) = owed {
+            self.receipts[owed.source].fail(owed.span);
         }
         let envelope = Envelope {
             seq: ram.next_seq,

@@ -14,7 +14,7 @@ use headwater_proto::time::{Millis, Now};
 use headwater_spool::{Disk, Log};
 use sha2::{Digest as _, Sha256};
 
-use super::{Engine, Output};
+use super::Engine;
 use crate::pipeline::record::{self, Envelope, Snapshot};
 
 /// Most schemas kept in memory for sending; more are read again from the spool.
@@ -216,7 +216,7 @@ impl<D: Disk> Engine<D> {
             self.schemas.answered.clear();
         }
         self.schemas.answered.insert(name, now.mono);
-        self.outputs.push_back(Output::Publish(out));
+        self.outputs.push_back(out);
         true
     }
 }

@@ -12,9 +12,9 @@ use headwater_proto::message::{
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::{Chunk, Disk};
 
+use super::Engine;
 use super::ram::schema_of;
 use super::schemas::{SchemaName, Schemas, announced, schema_payload};
-use super::{Engine, Output};
 use crate::pipeline::record::{self, Envelope};
 
 /// Largest down publish that is taken.
@@ -55,7 +55,7 @@ struct Packed {
 
 impl<D: Disk> Engine<D> {
     /// Carries out the sender's commands until one gives something to publish.
-    pub(super) fn next_publish(&mut self, now: Now) -> Option<Output> {
+    pub(super) fn next_command(&mut self, now: Now) -> Option<Vec<u8>> {
         while let Some(command) = self.sender.next_command(now.mono) {
             let bytes = match command {
                 Command::SendHello { page } => Some(self.hello(page, now)),
@@ -94,8 +94,8 @@ impl<D: Disk> Engine<D> {
                     None
                 }
             };
-            if let Some(bytes) = bytes {
-                return Some(Output::Publish(bytes));
+            if bytes.is_some() {
+                return bytes;
             }
         }
         None

@@ -7,12 +7,14 @@ use headwater_proto::delivery::HeldEpoch;
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::SeqRange;
 use headwater_proto::message::{self, EpochEnd, Gap};
+use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::{Base, Millis, Now};
 use headwater_spool::{AppendError, Disk, FullCause, SyncError};
 
+use super::Engine;
 use super::epochs::held_epoch;
 use super::lane::{Held, Over, Stored};
-use super::{Engine, Output};
+use crate::pipeline::receipts::Owed;
 use crate::pipeline::record::{self, Envelope, Life};
 
 /// Bytes at which a group is synced, however young it is.
@@ -27,11 +29,22 @@ pub(super) struct Unwritable;
 impl<D: Disk> Engine<D> {
     /// Stores a record of the lane: on disk, or in memory while that cannot be written. Rows whose
     /// times count from another base than the lane's begin an epoch.
-    pub(super) fn put(&mut self, at: usize, kind: Kind, record: &Envelope<'_>, now: Now) {
+    ///
+    /// - `owed`: the receipts that wait for it.
+    pub(super) fn put(
+        &mut self,
+        at: usize,
+        kind: Kind,
+        record: &Envelope<'_>,
+        owed: Option<Owed>,
+        now: Now,
+    ) {
         if !record.source.is_empty() {
             self.turn_to(at, record.life.base, now);
         }
-        if self.lanes[at].ram.is_none() && self.try_append(at, kind, record, false, now).is_ok() {
+        if self.lanes[at].ram.is_none()
+            && self.try_append(at, kind, record, owed, false, now).is_ok()
+        {
             if self.lanes[at].held_bytes >= GROUP_BYTES {
                 self.sync_lane(at, now);
             }
@@ -40,7 +53,7 @@ impl<D: Disk> Engine<D> {
         self.fall_back(at, now);
         let mut payload = Vec::new();
         record.encode(&mut payload);
-        self.put_ram(at, kind, &payload);
+        self.put_ram(at, kind, &payload, owed);
     }
 
     /// Appends a record, making room where it may.
@@ -49,12 +62,13 @@ impl<D: Disk> Engine<D> {
         at: usize,
         kind: Kind,
         record: &Envelope<'_>,
+        owed: Option<Owed>,
         reserved: bool,
         now: Now,
     ) -> Result<(), Unwritable> {
         let mut failed = 0;
         loop {
-            match self.append_once(at, kind, record, reserved, now) {
+            match self.append_once(at, kind, record, owed, reserved, now) {
                 Ok(()) => {
                     self.name_released(at, now);
                     return Ok(());
@@ -96,6 +110,7 @@ impl<D: Disk> Engine<D> {
         at: usize,
         kind: Kind,
         record: &Envelope<'_>,
+        owed: Option<Owed>,
         reserved: bool,
         now: Now,
     ) -> Result<(), AppendError> {
@@ -121,10 +136,18 @@ impl<D: Disk> Engine<D> {
         lane.next_seq += 1;
         lane.held_since.get_or_insert(now.mono);
         lane.held_bytes += payload.len();
+        let owed = owed.filter(|owed| {
+            let at_once = sabotage::is(Bug::ReceiptWithoutSync);
+            if at_once {
+                self.receipts[owed.source].settle(owed.span);
+            }
+            !at_once
+        });
         lane.held.push_back(Held {
             seq: record.seq,
             kind,
             payload,
+            owed,
         });
         // A new segment syncs the group before it.
         let durable = self.spool.log(at).map_or(0, headwater_spool::Log::durable);
@@ -138,12 +161,11 @@ impl<D: Disk> Engine<D> {
         let Some(base) = lane.base else { return };
         let durable = position.saturating_sub(base).min(lane.next_seq);
         #[cfg(feature = "sabotage")]
-        let visible =
-            if headwater_proto::sabotage::is(headwater_proto::sabotage::Bug::PublishBeforeSync) {
-                lane.next_seq
-            } else {
-                durable
-            };
+        let visible = if sabotage::is(Bug::PublishBeforeSync) {
+            lane.next_seq
+        } else {
+            durable
+        };
         #[cfg(not(feature = "sabotage"))]
         let visible = durable;
         if durable <= lane.durable_seq && visible <= lane.visible_seq {
@@ -151,13 +173,15 @@ impl<D: Disk> Engine<D> {
         }
         lane.visible_seq = visible;
         let (lane_id, epoch, life) = (lane.lane, lane.epoch, lane.life);
-        let mut cursors = Vec::new();
         let mut ended = Vec::new();
         while lane.held.front().is_some_and(|held| held.seq < durable) {
             let Some(held) = lane.held.pop_front() else {
                 break;
             };
             lane.held_bytes -= held.payload.len();
+            if let Some(owed) = held.owed {
+                self.receipts[owed.source].settle(owed.span);
+            }
             if let Ok(envelope) = record::decode(&held.payload) {
                 lane.durable
                     .apply(&self.settings.device, lane_id, epoch, &envelope);
@@ -167,9 +191,6 @@ impl<D: Disk> Engine<D> {
                 if held.kind == Kind::EpochEnd {
                     let newest = lane.durable.ended.last();
                     ended.extend(newest.map(|end| end.epoch).filter(|end| *end != epoch));
-                }
-                if envelope.cursor.is_some() {
-                    cursors.push(envelope.source.to_owned());
                 }
             }
         }
@@ -199,20 +220,6 @@ impl<D: Disk> Engine<D> {
         }
         for epoch in ended {
             self.tell_ended(at, epoch);
-        }
-        cursors.dedup();
-        for name in cursors {
-            self.say_durable(&name);
-        }
-    }
-
-    /// Tells a source how far all its lanes have made it durable.
-    fn say_durable(&mut self, name: &str) {
-        let Some(source) = self.settings.sources.iter().position(|s| s.name == name) else {
-            return;
-        };
-        if let Some(cursor) = self.resume_at(name) {
-            self.outputs.push_back(Output::Durable { source, cursor });
         }
     }
 
@@ -276,7 +283,7 @@ impl<D: Disk> Engine<D> {
                 if self.lanes[at].marks.end_of(over.epoch).is_none() {
                     let frame = frame_of(&self.epoch_end(at, over));
                     let own = self.own(&frame);
-                    let _ = self.try_append(at, Kind::EpochEnd, &own, false, now);
+                    let _ = self.try_append(at, Kind::EpochEnd, &own, None, false, now);
                     self.sync_lane(at, now);
                 }
             }
@@ -356,14 +363,14 @@ impl<D: Disk> Engine<D> {
     ) -> Result<(), AppendError> {
         let frame = frame_of(body);
         let own = self.own(&frame);
-        self.append_once(at, kind, &own, true, now)
+        self.append_once(at, kind, &own, None, true, now)
     }
 
     /// Stores records of a lost group, or of a time without a disk, under new numbers.
     pub(super) fn put_again(&mut self, at: usize, records: VecDeque<Held>, now: Now) {
         for held in records {
             if let Ok(envelope) = record::decode(&held.payload) {
-                self.put(at, held.kind, &envelope, now);
+                self.put(at, held.kind, &envelope, held.owed, now);
             }
         }
     }
@@ -388,7 +395,7 @@ impl<D: Disk> Engine<D> {
     pub(super) fn put_own<M: message::Body>(&mut self, at: usize, body: &M, now: Now) {
         let frame = frame_of(body);
         let own = self.own(&frame);
-        self.put(at, M::KIND, &own, now);
+        self.put(at, M::KIND, &own, None, now);
     }
 
     /// Appends a record that makes room, with the reserve.
@@ -400,7 +407,7 @@ impl<D: Disk> Engine<D> {
     ) -> Result<(), Unwritable> {
         let frame = frame_of(body);
         let own = self.own(&frame);
-        self.try_append(at, M::KIND, &own, true, now)
+        self.try_append(at, M::KIND, &own, None, true, now)
     }
 
     /// The envelope of a record that the agent itself made.
@@ -457,8 +464,7 @@ impl<D: Disk> Engine<D> {
     /// When the open groups must be synced or batches closed.
     pub(super) fn next_group(&self) -> Option<Millis> {
         let groups = self.lanes.iter().flat_map(|lane| {
-            let group = lane.held_since.filter(|_| lane.ram.is_none());
-            let group = group.map(|since| since.plus(lane.group_ms));
+            let group = lane.sync_at().filter(|_| lane.ram.is_none());
             let probe = lane.ram.as_ref().map(|ram| ram.probe_at);
             [group, probe, lane.batcher.next_due(lane.turn())]
         });

@@ -9,8 +9,8 @@ use headwater_proto::time::UnixMicros;
 use headwater_spool::OpenError;
 
 use crate::pipeline::admit::{Fault, OtherLane};
-use crate::pipeline::batcher::BatchLimits;
-use crate::pipeline::record::{Cursor, MAX_SOURCES, SNAPSHOT_VERSION};
+use crate::pipeline::batcher::{BatchLimits, Given};
+use crate::pipeline::record::{MAX_SOURCES, SNAPSHOT_VERSION};
 
 /// A source as the engine knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,9 @@ pub struct SourceSettings {
     pub name: String,
     /// It gives a cursor with every reading and can begin again from one.
     pub resumes: bool,
+    /// Milliseconds within which what it gives is to be durable: its batches close, and their group is
+    /// synced, by then. Without it, whatever comes first of the limits of batch and group.
+    pub durable_within_ms: Option<u64>,
 }
 
 /// Room of the spool, in bytes.
@@ -139,10 +142,31 @@ pub enum OfferError {
 }
 
 /// What became of a reading that was taken.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offered {
+    /// Its number among those of its source.
+    pub receipt: u64,
     /// Places of the fields that were refused, and why: they went to quarantine.
     pub refused: Vec<(usize, Fault)>,
+}
+
+impl Offered {
+    /// Taken as a whole.
+    pub(super) const fn of(receipt: u64) -> Self {
+        Self {
+            receipt,
+            refused: Vec::new(),
+        }
+    }
+}
+
+/// What an item is that was let in.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Taken {
+    /// It is on disk already, or was.
+    Known(u64),
+    /// It is to be stored.
+    New(Given),
 }
 
 /// Readings that a source dropped.
@@ -191,20 +215,6 @@ pub enum Event<'a> {
     Clock(WallError),
     /// Time passed; at the latest at [`super::Engine::next_wakeup`].
     Tick,
-}
-
-/// What the shell must do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// Publish these bytes on the up topic, at QoS 1.
-    Publish(Vec<u8>),
-    /// All readings of the source up to the cursor are durable: it may forget them.
-    Durable {
-        /// The source, by its place in the settings.
-        source: usize,
-        /// Where it would resume.
-        cursor: Cursor,
-    },
 }
 
 /// Counters since the engine was opened.

@@ -188,10 +188,7 @@ fn an_epoch_stays_in_the_hello_until_its_end_has_arrived_wherever_that_stands() 
         world.ms += 250;
         let now = world.now();
         world.engine.handle(super::Event::Tick, now);
-        while let Some(output) = world.engine.next_output(now) {
-            let super::Output::Publish(bytes) = output else {
-                continue;
-            };
+        while let Some(bytes) = world.engine.next_publish(now) {
             let hellos = world.collector.hellos.len();
             let answers = world.collector.take(&bytes);
             if world.collector.hellos.len() > hellos {

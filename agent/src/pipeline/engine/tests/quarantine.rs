@@ -269,7 +269,8 @@ fn a_line_longer_than_a_batch_goes_to_quarantine_with_its_cursor() {
     world.connect();
     world.run(7_000);
     assert_eq!(parts(&world).len(), 1);
-    assert_eq!(world.durable, after(0));
+    assert_eq!(world.engine.cursors()[REPLAY], after(0));
+    assert_eq!(world.settled(REPLAY).durable, 1);
 }
 
 #[test]

@@ -15,8 +15,9 @@ use headwater_proto::schema::Schema;
 use headwater_proto::time::{Millis, Now, UnixMicros};
 use headwater_spool::FakeDisk;
 
-use super::super::{Engine, Event, Output, Settings, SourceSettings};
+use super::super::{Engine, Event, Settings, SourceSettings};
 use crate::pipeline::admit::{Field, Sample};
+use crate::pipeline::receipts::Settled;
 use crate::pipeline::record::Cursor;
 use crate::pipeline::timekeeper::FLOOR;
 
@@ -238,7 +239,6 @@ pub(super) struct World {
     pub(super) collector: Collector,
     pub(super) settings: Settings,
     pub(super) ms: u64,
-    pub(super) durable: Option<Cursor>,
     /// What the wall clock shows beyond the true time.
     pub(super) off_us: i64,
     /// When this boot began.
@@ -252,10 +252,12 @@ pub(super) fn settings() -> Settings {
         SourceSettings {
             name: "replay".into(),
             resumes: true,
+            durable_within_ms: None,
         },
         SourceSettings {
             name: "host".into(),
             resumes: false,
+            durable_within_ms: None,
         },
     ];
     settings.spool.segment_bytes = 4096;
@@ -285,7 +287,6 @@ impl World {
             collector,
             settings,
             ms: 0,
-            durable: None,
             off_us: 0,
             boot_ms: 0,
             entropy,
@@ -410,19 +411,18 @@ impl World {
         let now = self.now();
         self.collector.time = at(self.ms).wall;
         self.engine.handle(Event::Tick, now);
-        while let Some(output) = self.engine.next_output(now) {
-            match output {
-                Output::Publish(bytes) => {
-                    for answer in self.collector.take(&bytes) {
-                        self.engine.handle(Event::Message(&answer), now);
-                    }
-                }
-                Output::Durable { source, cursor } => {
-                    assert_eq!(source, REPLAY);
-                    self.durable = Some(cursor);
-                }
+        while let Some(bytes) = self.engine.next_publish(now) {
+            for answer in self.collector.take(&bytes) {
+                self.engine.handle(Event::Message(&answer), now);
             }
         }
+    }
+
+    /// What a source knows of its receipts.
+    pub(super) fn settled(&self, source: usize) -> Settled {
+        let mut settled = Settled::default();
+        self.engine.tell_settled(source, &mut settled);
+        settled
     }
 
     /// Time passes and messages with it.
