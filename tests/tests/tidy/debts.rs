@@ -43,9 +43,6 @@ pub(crate) const UNTESTED_BOUNDS: &[&str] = &[
     "collector MAX_REMEMBERED",
     "collector MAX_SCHEMA_BYTES",
     "collector MAX_STREAMS",
-    "crates/lake MAX_RANGES",
-    "crates/lake MAX_SUSPECTS",
-    "crates/lake MAX_WIDE_COLUMNS",
 ];
 
 /// One list while its test runs.
