@@ -20,7 +20,8 @@ use crate::pipeline::time_bases::{KnownBase, TimeBases};
 pub const MAX_STREAMS: usize = 65_536;
 /// Most streams of one device: years of epochs that end well, for those leave.
 pub const MAX_STREAMS_PER_DEVICE: usize = 4_096;
-/// Most plain devices, each with a counter of about 150 bytes.
+/// Most plain devices that are kept apart, each with a counter of about 150 bytes. What comes of more is
+/// kept in quarantine under one name.
 pub const MAX_PLAIN_DEVICES: usize = 65_536;
 
 /// What is known of one stream.
@@ -131,14 +132,16 @@ impl Ledger {
                 && self.streams_of(&stream.device).count() < MAX_STREAMS_PER_DEVICE)
     }
 
-    /// The number that the next record of a plain device gets; `None` when there are too many
-    /// devices.
+    /// Whether the plain device is known, or another one can be taken.
     #[must_use]
-    pub fn next_plain(&self, device: &DeviceId) -> Option<u64> {
-        match self.plain.get(device) {
-            Some(known) => Some(known.next),
-            None => (self.plain.len() < MAX_PLAIN_DEVICES).then_some(0),
-        }
+    pub fn has_room_for_plain(&self, device: &DeviceId) -> bool {
+        self.plain.contains_key(device) || self.plain.len() < MAX_PLAIN_DEVICES
+    }
+
+    /// The number that the next record of a plain device gets.
+    #[must_use]
+    pub fn next_plain(&self, device: &DeviceId) -> u64 {
+        self.plain.get(device).map_or(0, |known| known.next)
     }
 
     /// The counters of plain devices as they are durable: the number after the last one, and the
@@ -404,22 +407,25 @@ impl Ledger {
         }
     }
 
-    /// Streams that were closed and committed for `after_ms` by `wall`, at most `most`: to be let go
-    /// of with [`Ledger::forget`] once they are kept elsewhere.
-    pub fn expired(&mut self, wall: UnixMicros, after_ms: u64, most: usize) -> Vec<Stream> {
+    /// Visits the streams that were closed and committed for `after_ms` by `wall`: to be let go of
+    /// with [`Ledger::forget`] once they are kept elsewhere.
+    pub fn expired(
+        &mut self,
+        wall: UnixMicros,
+        after_ms: u64,
+        mut visit: impl FnMut(&Stream, &Track),
+    ) {
         let after_us = i64::try_from(after_ms.saturating_mul(1_000)).unwrap_or(i64::MAX);
-        let mut expired = Vec::new();
         for (stream, track) in &mut self.tracks {
             if !track.receiver.is_done() {
                 track.closed_at = None;
                 continue;
             }
             let closed_at = *track.closed_at.get_or_insert(wall);
-            if wall.0.saturating_sub(closed_at.0) >= after_us && expired.len() < most {
-                expired.push(stream.clone());
+            if wall.0.saturating_sub(closed_at.0) >= after_us {
+                visit(stream, track);
             }
         }
-        expired
     }
 
     /// Lets go of a stream.

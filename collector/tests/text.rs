@@ -7,7 +7,7 @@ mod common;
 use common::{
     Rig, START_US, bundle, bundle_of, device, flush_all, hello, hello_of, listed, rot_snapshots,
 };
-use headwater_collector::pipeline::custody::Past;
+use headwater_collector::pipeline::custody::{MAX_ASKED, Past};
 use headwater_collector::pipeline::envelope::SchemaHead;
 use headwater_collector::pipeline::schemas::{Bound, MAX_DICTIONARIES_BYTES};
 use headwater_lake::{MemStore, scan};
@@ -15,6 +15,7 @@ use headwater_proto::frame::Kind;
 use headwater_proto::ids::{DeviceId, Epoch};
 use headwater_proto::message::SchemaRequest;
 use headwater_proto::text::{MAX_HEADER_BYTES, TextHeader, refer, write_line};
+use headwater_proto::varint;
 use sha2::{Digest as _, Sha256};
 
 /// Number of the dictionary in its epoch.
@@ -34,11 +35,23 @@ fn reference(dictionary: &[u8]) -> Vec<u8> {
 }
 
 fn schema_frame(bytes: &[u8]) -> Vec<u8> {
-    [&[u8::try_from(NUMBER).unwrap()][..], bytes].concat()
+    numbered_frame(NUMBER, bytes)
+}
+
+fn numbered_frame(number: u32, bytes: &[u8]) -> Vec<u8> {
+    let (mut out, mut len) = (vec![0; varint::MAX_VARINT_BYTES], 0);
+    varint::put(&mut out, &mut len, number.into()).unwrap();
+    out.truncate(len);
+    out.extend_from_slice(bytes);
+    out
 }
 
 /// Two lines, compressed with `dictionary`.
 fn text(dictionary: &[u8]) -> Vec<u8> {
+    numbered_text(NUMBER, dictionary)
+}
+
+fn numbered_text(number: u32, dictionary: &[u8]) -> Vec<u8> {
     let mut body = vec![0; 1024];
     let mut len = 0;
     for n in [8, 9] {
@@ -46,7 +59,7 @@ fn text(dictionary: &[u8]) -> Vec<u8> {
     }
     body.truncate(len);
     let header = TextHeader {
-        dictionary: Some(NUMBER),
+        dictionary: Some(number),
         lines: 2,
         first_time_us: START_US,
         last_time_us: START_US,
@@ -235,6 +248,67 @@ fn a_dictionary_that_came_from_another_device_meanwhile_is_not_asked_for() {
     assert_eq!(rig.messages::<SchemaRequest>(), []);
     rig.flush().unwrap();
     assert_eq!(lines(&rig.store), [message(8), message(9)]);
+}
+
+#[test]
+fn beyond_the_references_that_are_remembered_a_dictionary_is_asked_for() {
+    let mut rig = Rig::new();
+    let dictionary = dictionary();
+    let gateway = DeviceId::new("gw").unwrap();
+    rig.connect("gw");
+    let nodes = ["node-1", "node-2"].map(|name| DeviceId::new(name).unwrap());
+    for node in &nodes {
+        rig.up_for(&gateway, hello_of(node, &[listed(1, 0, 9)]), 0);
+    }
+    let last = u32::try_from(MAX_ASKED).unwrap();
+    for number in 1..=last + 1 {
+        let told = numbered_frame(number, &reference(&dictionary));
+        let said = bundle_of(&nodes[0], 1, 0, &[(Kind::Schema, told)]);
+        rig.up_for(&gateway, said, 1);
+    }
+    let whole = [(Kind::Schema, schema_frame(&dictionary))];
+    rig.up_for(&gateway, bundle_of(&nodes[1], 1, 0, &whole), 2);
+    assert!(rig.sync());
+    let mut asked_for = |number| {
+        let lines = [(Kind::Text, numbered_text(number, &dictionary))];
+        let seq = u64::from(number == last + 1);
+        rig.sent.clear();
+        rig.up_for(&gateway, bundle_of(&nodes[0], 1, seq, &lines), 3);
+        assert!(rig.sync());
+        let asked: Vec<SchemaRequest> = rig.messages();
+        let asked: Vec<u32> = asked.iter().map(|request| request.schema).collect();
+        (asked, rig.mark(1).unwrap().received)
+    };
+    assert_eq!(asked_for(last), (vec![], 1));
+    assert_eq!(asked_for(last + 1), (vec![last + 1], 1));
+}
+
+#[test]
+fn lines_of_dictionaries_that_were_not_taken_are_refused_for_good_however_many_there_are() {
+    let mut rig = greeted();
+    let dictionary = dictionary();
+    let last = u32::try_from(MAX_ASKED).unwrap();
+    let refused = |rig: &mut Rig, number, told: &[u8]| {
+        rig.sent.clear();
+        let mut said = vec![(Kind::Text, numbered_text(number, &dictionary))];
+        if !told.is_empty() {
+            said.insert(0, (Kind::Schema, numbered_frame(number, told)));
+        }
+        rig.up(bundle_of(&device(), 1, 0, &said), 1);
+        assert!(rig.sync());
+        let is_final = rig.rejects().iter().any(|reject| reject.reason.is_final());
+        (is_final, rig.messages::<SchemaRequest>().len())
+    };
+    let damaged = &dictionary[..24];
+    for number in 1..=last {
+        assert_eq!(refused(&mut rig, number, damaged), (true, 0));
+    }
+    assert_eq!(refused(&mut rig, 1, &[]), (true, 0));
+    // One more: those before are forgotten, asked for again and refused again.
+    assert_eq!(refused(&mut rig, last + 1, damaged), (true, 0));
+    assert_eq!(refused(&mut rig, last + 1, &[]), (true, 0));
+    assert_eq!(refused(&mut rig, 1, &[]), (false, 1));
+    assert_eq!(refused(&mut rig, 1, damaged), (true, 0));
 }
 
 #[test]

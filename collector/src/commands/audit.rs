@@ -117,6 +117,7 @@ fn note(stream: &StreamAudit) -> String {
         (counts.filled, "gaps filled later"),
         (counts.repeated, "rows twice"),
         (counts.conflicting, "contradictions"),
+        (counts.uncompared, "batches twice and not compared"),
     ];
     notes.extend(
         facts

@@ -125,9 +125,10 @@ fn as_text(target: &Target, item: &Interpreted<'_>) -> String {
     let mut out = format!("device  {}\n", target.device);
     for sample in item.samples.iter() {
         let time = instant_text(sample.ts_us);
-        let received = match sample.class {
-            TimeClass::Received => " (of receipt)",
-            _ => "",
+        let received = if sample.class == TimeClass::Received {
+            " (of receipt)"
+        } else {
+            ""
         };
         let Sample { metric, tags, .. } = sample;
         let (kind, value) = value_of(&sample.value);

@@ -157,4 +157,27 @@ mod tests {
         };
         assert_eq!(prepared.news().device, Some(device));
     }
+
+    #[test]
+    fn texts_are_made_anew_once_too_many_schemas_were_used() {
+        let mut cache = Cache::default();
+        let book = SchemaBook::default();
+        let mut id = SchemaId::default();
+        let schema = Arc::new(Schema::new(1, Vec::new()));
+        let mut first = None;
+        for number in 0..MAX_PREPARED {
+            id[..8].copy_from_slice(&number.to_le_bytes());
+            let prepared = cache.get(id, Arc::clone(&schema), &book);
+            first.get_or_insert(prepared);
+        }
+        let first = first.unwrap();
+        let again = cache.get(first.known.id, Arc::clone(&schema), &book);
+        assert!(Arc::ptr_eq(&first, &again));
+        assert_eq!(cache.0.len(), MAX_PREPARED);
+        cache.get([255; 32], Arc::clone(&schema), &book);
+        assert_eq!(cache.0.len(), 1);
+        let anew = cache.get(first.known.id, schema, &book);
+        assert!(!Arc::ptr_eq(&first, &anew));
+        assert_eq!(first.news().known, anew.news().known);
+    }
 }

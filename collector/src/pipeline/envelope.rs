@@ -110,6 +110,8 @@ pub enum Reason {
     Undated,
     /// A part of an input that the device's source could not read.
     RefusedInput,
+    /// A publish of a plain device beyond the most that are kept apart.
+    TooManyDevices,
 }
 
 impl Reason {
@@ -125,6 +127,7 @@ impl Reason {
             Self::ImpossibleTime => "impossible_time",
             Self::Undated => "undated",
             Self::RefusedInput => "refused_input",
+            Self::TooManyDevices => "too_many_devices",
         }
     }
 }

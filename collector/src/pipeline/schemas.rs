@@ -352,4 +352,72 @@ mod tests {
         book.roll_back();
         assert!(!book.knows(&head(1, 0)));
     }
+
+    /// A schema of exactly `len` bytes, which is about from 2,000 to 14,000.
+    fn sized(number: u32, len: usize) -> Vec<u8> {
+        let padded = |pad: usize| {
+            let column = |place: usize| {
+                let mut column = Column::new(&format!("{number:04}-{place:03}"), ColumnKind::F64);
+                let share = pad / COLUMNS + usize::from(place < pad % COLUMNS);
+                column.unit = "u".repeat(share);
+                column
+            };
+            let mut out = Vec::new();
+            Schema::new(1, (0..COLUMNS).map(column).collect())
+                .encode(&mut out)
+                .unwrap();
+            out
+        };
+        let least = padded(0).len();
+        assert!((least..=least + 100 * COLUMNS).contains(&len), "{len}");
+        let out = padded(len - least);
+        assert_eq!(out.len(), len);
+        out
+    }
+
+    const COLUMNS: usize = 128;
+    const MOST_BYTES: usize = 13_000;
+
+    #[test]
+    fn schemas_are_taken_up_to_their_bytes_and_again_when_others_leave() {
+        let book = SchemaBook::default();
+        let mut number = 0;
+        let mut take = |len: usize| {
+            number += 1;
+            let bytes = sized(number, len);
+            assert_eq!(book.judge(&head(1, number), &bytes), Bound::New);
+            assert!(book.bind(&head(1, number), &bytes));
+            len
+        };
+        let mut rest = MAX_SCHEMA_BYTES;
+        while rest >= 2 * MOST_BYTES {
+            rest -= take(MOST_BYTES);
+        }
+        rest -= take(rest / 2);
+        let fits = head(2, 0);
+        assert_eq!(book.judge(&fits, &sized(9_999, rest + 1)), Bound::Full);
+        assert_eq!(book.judge(&fits, &sized(9_999, rest)), Bound::New);
+        assert!(book.bind(&fits, &sized(9_999, rest)));
+        assert_eq!(book.judge(&head(3, 0), &bytes("t")), Bound::Full);
+        // What is kept already takes no more bytes.
+        assert_eq!(book.judge(&head(3, 0), &sized(9_999, rest)), Bound::New);
+        book.forget(&fits.origin, fits.epoch);
+        assert_eq!(book.judge(&head(3, 0), &bytes("t")), Bound::New);
+    }
+
+    #[test]
+    fn numbers_are_bound_up_to_their_bound_and_again_when_others_leave() {
+        let book = SchemaBook::default();
+        let last = u32::try_from(MAX_BOUND).unwrap() - 1;
+        for number in 0..last {
+            book.bind(&head(1, number), &bytes("t"));
+        }
+        assert_eq!(book.judge(&head(2, 0), &bytes("t")), Bound::New);
+        book.bind(&head(2, 0), &bytes("t"));
+        assert_eq!(book.judge(&head(3, 0), &bytes("t")), Bound::Full);
+        assert_eq!(book.judge(&head(2, 0), &bytes("t")), Bound::Same);
+        book.synced();
+        book.forget(&head(2, 0).origin, Epoch::new(2));
+        assert_eq!(book.judge(&head(3, 0), &bytes("t")), Bound::New);
+    }
 }

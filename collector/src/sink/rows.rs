@@ -349,3 +349,67 @@ const fn kind_of(kind: ColumnKind) -> ValueKind {
         ColumnKind::Str => ValueKind::Str,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::envelope::Clock;
+    use headwater_proto::ids::{Epoch, Lane};
+    use headwater_proto::time::UnixMicros;
+
+    fn origin(device: &str) -> Origin {
+        Origin {
+            device: DeviceId::new(device).unwrap(),
+            lane: Lane::Normal,
+            epoch: Epoch::new(1),
+            seq: 0,
+            at: UnixMicros(1),
+            clock: Clock::SYNCED,
+            via: None,
+        }
+    }
+
+    fn metric(name: &str) -> Metric {
+        Metric {
+            name: name.to_owned(),
+            unit: String::new(),
+            kind: ColumnKind::F64,
+        }
+    }
+
+    #[test]
+    fn devices_beyond_those_remembered_cost_a_row_of_each_again() {
+        let mut maker = RowMaker::default();
+        let spare = |n| (DeviceId::new(&format!("spare-{n}")).unwrap(), 0);
+        maker.devices = (1..MAX_REMEMBERED).map(spare).collect();
+        let mut rows_of = |device: &str| {
+            let mut rows = Rows::new();
+            let news = DeviceNews::default();
+            maker.note_device(&origin(device), news, &mut rows).unwrap();
+            (rows.len(), maker.devices.len())
+        };
+        assert_eq!(rows_of("known"), (1, MAX_REMEMBERED));
+        assert_eq!(rows_of("known"), (0, MAX_REMEMBERED));
+        assert_eq!(rows_of("one more"), (1, 1));
+        assert_eq!(rows_of("known"), (1, 2));
+    }
+
+    #[test]
+    fn metrics_beyond_those_remembered_cost_a_row_of_each_again() {
+        let mut maker = RowMaker::default();
+        let spare = |n| (metric(&format!("spare-{n}")), None);
+        maker.metrics = (1..MAX_REMEMBERED).map(spare).collect();
+        let mut rows_of = |name: &str| {
+            let mut rows = Rows::new();
+            let news = DeviceNews::default();
+            maker
+                .note_metrics(&origin("d"), news, &[metric(name)], &mut rows)
+                .unwrap();
+            (rows.len(), maker.metrics.len())
+        };
+        assert_eq!(rows_of("known"), (1, MAX_REMEMBERED));
+        assert_eq!(rows_of("known"), (0, MAX_REMEMBERED));
+        assert_eq!(rows_of("one more"), (1, 1));
+        assert_eq!(rows_of("known"), (1, 2));
+    }
+}

@@ -12,7 +12,8 @@ use crate::read::{Reader, text};
 use crate::schema::{Kind, Table};
 use crate::store::Store;
 
-/// Columns that a wide view has at most; engines refuse far more.
+/// Most metrics that a wide view has columns for; engines refuse far more. The view says how many it
+/// leaves out.
 const MAX_WIDE_COLUMNS: usize = 500;
 
 /// A SQL engine.
@@ -249,6 +250,14 @@ fn wide_view(out: &mut String, dialect: Dialect, device_type: &str, metrics: &[&
         }
     };
     let view: String = device_type.chars().map(plain).collect();
+    let left_out = metrics.len().saturating_sub(MAX_WIDE_COLUMNS);
+    if left_out > 0 {
+        let _ = writeln!(
+            out,
+            "-- wide_{view} leaves out the last {left_out} of {} metrics by name",
+            metrics.len()
+        );
+    }
     let quote = |text: &str| text.replace('\'', "''");
     let samples = samples_of(dialect);
     let _ = write!(
@@ -300,5 +309,23 @@ mod tests {
             assert!(!text.contains("AS \"flow \"in\""), "{text}");
             assert_eq!(Dialect::from_name(dialect.name()), Some(dialect));
         }
+    }
+
+    #[test]
+    fn a_wide_view_says_how_many_metrics_it_leaves_out() {
+        let metrics = |count: usize| -> Vec<TypeMetric> {
+            let metric = |n| TypeMetric {
+                device_type: Some("pump".into()),
+                metric: format!("m{n:04}"),
+                column: "value_f64".into(),
+            };
+            (0..count).map(metric).collect()
+        };
+        let most = ddl(Dialect::Spark, "/lake", &metrics(MAX_WIDE_COLUMNS));
+        assert_eq!(most.matches(" END) AS `m").count(), MAX_WIDE_COLUMNS);
+        assert!(!most.contains("leaves out"));
+        let more = ddl(Dialect::Spark, "/lake", &metrics(MAX_WIDE_COLUMNS + 2));
+        assert_eq!(more.matches(" END) AS `m").count(), MAX_WIDE_COLUMNS);
+        assert!(more.contains("-- wide_pump leaves out the last 2 of 502 metrics by name\n"));
     }
 }

@@ -32,20 +32,6 @@ pub(crate) const UNTESTED_BOUNDS: &[&str] = &[
     "agent MAX_SENT_SCHEMAS",
     "agent MAX_SHAPES",
     "agent MAX_SNAPSHOT_SCHEMAS",
-    "collector MAX_ASKED",
-    "collector MAX_BOUND",
-    "collector MAX_DONE_BYTES",
-    "collector MAX_EXPIRED",
-    "collector MAX_ORIGINS",
-    "collector MAX_PARTS",
-    "collector MAX_PLAIN_DEVICES",
-    "collector MAX_PREPARED",
-    "collector MAX_REMEMBERED",
-    "collector MAX_SCHEMA_BYTES",
-    "collector MAX_STREAMS",
-    "crates/lake MAX_RANGES",
-    "crates/lake MAX_SUSPECTS",
-    "crates/lake MAX_WIDE_COLUMNS",
 ];
 
 /// One list while its test runs.

@@ -16,8 +16,8 @@ use crate::pipeline::dating::Sightings;
 use crate::pipeline::envelope::{Change, GapHead, MarkHead, Record};
 use crate::pipeline::snapshot::{NEW_BYTES, STREAM_BYTES};
 
-/// Most origins of one connection: a gateway speaks for its nodes.
-const MAX_ORIGINS: usize = 256;
+/// Most origins of one connection: a gateway speaks for its nodes. One more ends the connection.
+pub const MAX_ORIGINS: usize = 256;
 /// Time between two looks for relayed epochs that nobody lists.
 const RELAYED_LOOK_MS: u64 = 60_000;
 /// Time after a start before the first such look.
@@ -148,6 +148,7 @@ impl<D: Disk> Custody<D> {
         if self.ledger.track(&stream).is_none() {
             if !self.ledger.has_room(&stream) || !self.has_state_room(STREAM_BYTES, NEW_BYTES) {
                 // The sender keeps what it has and asks again.
+                self.counters.streams_full_total += 1;
                 return Ok(());
             }
             if self.recall(&stream).is_err() {

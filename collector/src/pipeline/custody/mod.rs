@@ -45,9 +45,11 @@ use crate::ledger::Ledger;
 use crate::pipeline::rules::RulesId;
 
 pub use forget::{ForgetError, Forgotten};
+pub use hello::MAX_ORIGINS;
 pub use open::{OpenError, Opened, Past};
 pub use sinks::PlanError;
 pub use types::{Counters, Event, Gateway, Mode, Output, PlainPublish, Settings, SinkSpec};
+pub use up::MAX_ASKED;
 
 /// What one connection said.
 #[derive(Debug)]

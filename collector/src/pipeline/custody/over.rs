@@ -24,21 +24,19 @@ impl<D: Disk> Custody<D> {
         self.next_expiry = now
             .mono
             .plus(EXPIRY_EVERY_MS.min(self.settings.keep_closed_ms));
-        let expired = self
-            .ledger
-            .expired(now.wall, self.settings.keep_closed_ms, MAX_EXPIRED);
         let mut epochs = Vec::new();
-        for stream in expired {
-            let Some(track) = self.ledger.track(&stream) else {
-                continue;
-            };
-            let mut bytes = Vec::new();
-            snapshot::write_track(&stream, track, &mut bytes);
-            // One with so many holes stays where it is.
-            if bytes.len() <= MAX_DONE_BYTES {
-                epochs.push((stream, bytes));
+        let after_ms = self.settings.keep_closed_ms;
+        self.ledger.expired(now.wall, after_ms, |stream, track| {
+            if epochs.len() >= MAX_EXPIRED {
+                return;
             }
-        }
+            let mut bytes = Vec::new();
+            snapshot::write_track(stream, track, &mut bytes);
+            // One with so many holes stays where it is, and keeps none of the others there.
+            if bytes.len() <= MAX_DONE_BYTES {
+                epochs.push((stream.clone(), bytes));
+            }
+        });
         if epochs.is_empty() {
             return;
         }
@@ -112,5 +110,174 @@ impl<D: Disk> Custody<D> {
         self.done.set_whole()?;
         self.index_failed = false;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use headwater_proto::delivery::receiver::Namer;
+    use headwater_proto::ids::{DeviceId, Epoch};
+    use headwater_proto::time::{Millis, UnixMicros};
+    use headwater_spool::FakeDisk;
+
+    use super::super::Settings;
+    use super::*;
+    use crate::done::{DoneEpochs, DoneInMemory};
+
+    /// An index that notes how many epochs it is given at once.
+    #[derive(Debug, Clone, Default)]
+    struct Noting {
+        kept: DoneInMemory,
+        at_once: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl DoneEpochs for Noting {
+        fn keep(&mut self, epochs: &[(Stream, Vec<u8>)]) -> Result<(), DoneError> {
+            self.at_once.lock().unwrap().push(epochs.len());
+            self.kept.keep(epochs)
+        }
+        fn find(&self, stream: &Stream) -> Result<Option<Vec<u8>>, DoneError> {
+            self.kept.find(stream)
+        }
+        fn is_whole(&self) -> bool {
+            self.kept.is_whole()
+        }
+        fn clear(&mut self) -> Result<(), DoneError> {
+            self.kept.clear()
+        }
+        fn set_whole(&mut self) -> Result<(), DoneError> {
+            self.kept.set_whole()
+        }
+    }
+
+    impl Noting {
+        fn at_once(&self) -> Vec<usize> {
+            std::mem::take(&mut self.at_once.lock().unwrap())
+        }
+    }
+
+    fn custody() -> (Custody<FakeDisk>, Noting) {
+        let settings = Settings {
+            log: headwater_spool::Config {
+                segment_bytes: 8 << 10,
+                quota_bytes: 1 << 20,
+                reserve_bytes: 32 << 10,
+                ..headwater_spool::Config::default()
+            },
+            keep_closed_ms: 0,
+            ..Settings::default()
+        };
+        let index = Noting::default();
+        let done = Box::new(index.clone());
+        let opened = Custody::open(FakeDisk::new(), settings, done, &mut || 7);
+        (opened.unwrap().0, index)
+    }
+
+    fn now(ms: u64) -> Now {
+        Now {
+            mono: Millis(ms),
+            wall: UnixMicros(1),
+        }
+    }
+
+    fn stream(device: &str, epoch: u64) -> Stream {
+        Stream {
+            device: DeviceId::new(device).unwrap(),
+            lane: Lane::Normal,
+            epoch: Epoch::new(epoch),
+        }
+    }
+
+    const END: End = End {
+        first: 0,
+        next: 1,
+        clean: true,
+    };
+
+    #[test]
+    fn streams_are_let_go_of_a_bounded_number_at_a_time() {
+        let (mut custody, index) = custody();
+        let count = MAX_EXPIRED as u64 + 1;
+        for epoch in 0..count {
+            let whole = [SeqRange::new(0, END.next)];
+            custody.seed(stream("d", epoch), &whole, &[], Some(END));
+        }
+        custody.expire(now(1));
+        assert_eq!(
+            (custody.ledger().len(), index.at_once()),
+            (1, vec![MAX_EXPIRED])
+        );
+        custody.expire(now(2));
+        assert_eq!((custody.ledger().len(), index.at_once()), (0, vec![1]));
+    }
+
+    #[test]
+    fn an_index_is_filled_a_bounded_number_at_a_time() {
+        let (mut custody, index) = custody();
+        let count = MAX_EXPIRED as u64 + 1;
+        let over = (0..count).map(|epoch| (stream("d", epoch), END));
+        custody.fill_index(over).unwrap();
+        assert_eq!(index.at_once(), [MAX_EXPIRED, 1]);
+        assert_eq!(index.kept.len(), MAX_EXPIRED + 1);
+    }
+
+    /// A stream that is over, with so many holes so far apart that what is kept of it takes exactly
+    /// `bytes`.
+    fn holey(letter: &str, bytes: usize) -> (Stream, Track) {
+        const HOLES: u64 = 62;
+        const FAR: u64 = 1 << 42;
+        let mut track = Track {
+            closed_at: Some(now(0).wall),
+            ..Track::default()
+        };
+        let receiver = &mut track.receiver;
+        for hole in 0..HOLES {
+            let at = hole * 3 * FAR;
+            receiver.seed(SeqRange::new(at, at + FAR)).unwrap();
+            let named = [
+                (Namer::Sender, SeqRange::new(at + FAR, at + 2 * FAR)),
+                (Namer::Receiver, SeqRange::new(at + 2 * FAR, at + 3 * FAR)),
+            ];
+            for (namer, range) in named {
+                receiver.cover(range, namer).unwrap();
+            }
+        }
+        let next = HOLES * 3 * FAR;
+        receiver.end(End { next, ..END });
+        receiver.synced();
+        assert!(receiver.is_done());
+        let len = |stream: &Stream| {
+            let mut out = Vec::new();
+            snapshot::write_track(stream, &track, &mut out);
+            out.len()
+        };
+        let name = |letters: usize| stream(&letter.repeat(letters), 0);
+        let letters = 1 + bytes - len(&name(1));
+        assert_eq!(len(&name(letters)), bytes);
+        (name(letters), track)
+    }
+
+    #[test]
+    fn a_stream_too_large_for_the_index_stays_and_keeps_none_of_the_others() {
+        let (mut custody, index) = custody();
+        let (largest, track) = holey("b", MAX_DONE_BYTES);
+        custody.ledger.restore(largest.clone(), track);
+        let (too_large, track) = holey("a", MAX_DONE_BYTES + 1);
+        for epoch in 0..MAX_EXPIRED as u64 {
+            let stream = Stream {
+                epoch: Epoch::new(epoch),
+                ..too_large.clone()
+            };
+            custody.ledger.restore(stream, track.clone());
+        }
+        custody.expire(now(1));
+        assert_eq!(index.at_once(), [1]);
+        assert!(custody.ledger().track(&largest).is_none());
+        assert_eq!(custody.ledger().len(), MAX_EXPIRED);
+        custody.recall(&largest).unwrap();
+        let known = custody.ledger().track(&largest);
+        assert!(known.is_some_and(|track| track.receiver.is_done()));
     }
 }

@@ -14,7 +14,7 @@ use crate::pipeline::envelope::{RawHead, Reason, Record, Verdict};
 use crate::pipeline::pattern::{self, Target};
 use crate::pipeline::snapshot::{NEW_BYTES, NUMBER_BYTES};
 
-/// Whose quarantine holds what no pattern maps to a device.
+/// Whose quarantine holds what no pattern maps to a device, and what comes of more devices than are kept apart.
 const NOBODY: &str = "unknown";
 
 impl<D: Disk> Custody<D> {
@@ -47,16 +47,16 @@ impl<D: Disk> Custody<D> {
         }
         let found = pattern::find(&self.settings.patterns, &publish.topic);
         let (target, verdict) = match found {
-            Some(target) => (target, Verdict::Store),
+            Some(target) if self.can_number(&target.device) => (target, Verdict::Store),
+            // It cannot wait: nothing need ever make room for it, and others would wait with it.
+            Some(_) => {
+                self.counters.plain_devices_full_total += 1;
+                (nobody(), Verdict::Quarantine(Reason::TooManyDevices))
+            }
             None => (nobody(), Verdict::Quarantine(Reason::UnknownTopic)),
         };
-        let Some(seq) = self.ledger.next_plain(&target.device) else {
-            return Err(Refused::Full);
-        };
+        let seq = self.ledger.next_plain(&target.device);
         let more = if seq == 0 { NUMBER_BYTES } else { 0 };
-        if seq == 0 && !self.has_state_room(more, NEW_BYTES) {
-            return Err(Refused::Full);
-        }
         let head = RawHead {
             device: target.device,
             journal: self.journal,
@@ -92,9 +92,16 @@ impl<D: Disk> Custody<D> {
         self.owe(publish.conn, publish.token);
         Ok(())
     }
+
+    /// Whether a plain device is known or finds room, in the ledger and in snapshots.
+    fn can_number(&mut self, device: &DeviceId) -> bool {
+        self.ledger.plain_track(device).is_some()
+            || (self.ledger.has_room_for_plain(device)
+                && self.has_state_room(NUMBER_BYTES, NEW_BYTES))
+    }
 }
 
-/// What a publish that no pattern knows is kept under.
+/// What a publish that belongs to no device is kept under. It has room beyond that of devices.
 pub(super) fn nobody() -> Target {
     let device = DeviceId::new(NOBODY).expect("a constant that is a device id");
     Target {

@@ -234,6 +234,12 @@ counters! {
     malformed_total,
     /// Records whose times count from a boot that nothing dates.
     undated_total,
+    /// Streams in Hellos that were new and found no room: their senders keep them and ask again.
+    streams_full_total,
+    /// Schemas and dictionaries that found no room.
+    schemas_full_total,
+    /// Publishes of plain devices that found no room of their own: they are in quarantine.
+    plain_devices_full_total,
     /// Hellos of senders that speak no protocol version of this build.
     versions_refused_total,
     /// Records refused before custody.

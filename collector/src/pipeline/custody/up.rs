@@ -23,8 +23,9 @@ use crate::pipeline::schemas::Bound;
 use crate::pipeline::snapshot::{HOLE_BYTES, NEW_BYTES, NUMBER_BYTES, RANGE_BYTES, STREAM_BYTES};
 use crate::pipeline::time_bases::BASE_BYTES;
 
-/// Schemas of a connection that are remembered as asked for.
-const MAX_ASKED: usize = 256;
+/// Most schemas of a connection that are remembered as asked for, as referred to, as not taken. Where more
+/// come, one is asked for again that need not be.
+pub const MAX_ASKED: usize = 256;
 /// How long an answer to a request may take before it is made again: the request may be lost.
 const ASK_AGAIN_MS: u64 = 5_000;
 
@@ -187,6 +188,7 @@ impl<D: Disk> Custody<D> {
                     self.append_schema(schema, bytes)?;
                     self.grown_bytes += more;
                 } else {
+                    self.counters.schemas_full_total += 1;
                     self.not_taken(conn, schema, bytes);
                 }
             }
@@ -200,7 +202,14 @@ impl<D: Disk> Custody<D> {
                 }
             }
             // Its batches are then refused as unknown or decoded by what the number first meant.
-            Bound::Conflict | Bound::Invalid | Bound::Full => self.not_taken(conn, schema, bytes),
+            Bound::Conflict | Bound::Invalid => {
+                self.counters.malformed_total += 1;
+                self.not_taken(conn, schema, bytes);
+            }
+            Bound::Full => {
+                self.counters.schemas_full_total += 1;
+                self.not_taken(conn, schema, bytes);
+            }
         }
         Ok(())
     }
@@ -208,11 +217,13 @@ impl<D: Disk> Custody<D> {
     /// A schema is wrong or finds no room. A dictionary is not asked for again: it is large, and its
     /// lines need not hold up what comes after them.
     fn not_taken(&mut self, conn: ConnId, schema: SchemaHead, bytes: &[u8]) {
-        self.counters.malformed_total += 1;
         if let Some(state) = self.conns.get_mut(&conn)
             && text::is_dictionary(bytes)
-            && state.untaken.len() < MAX_ASKED
         {
+            // Those before are asked for again, and refused again; this one must not wait for ever.
+            if state.untaken.len() >= MAX_ASKED {
+                state.untaken.clear();
+            }
             state.untaken.insert(schema);
         }
     }

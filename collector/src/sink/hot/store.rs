@@ -435,3 +435,57 @@ fn stored(point: &Point) -> StoredRow {
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_allocvec(value).expect("plain values serialise")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headwater_proto::ids::{DeviceId, Lane};
+
+    /// A row whose chunk has exactly `len` bytes.
+    fn row_of(len: usize) -> StoredRow {
+        let row = |text_bytes: usize| StoredRow {
+            metric: "m".to_owned(),
+            labels: String::new(),
+            time_us: 7,
+            value: StoredValue::Str("x".repeat(text_bytes)),
+        };
+        let bytes = |row: &StoredRow| {
+            chunk::parts(Format::Rows, 0, &encode(&std::slice::from_ref(row)))
+                .concat()
+                .len()
+        };
+        let found = row(2 * len - bytes(&row(len)));
+        assert_eq!(bytes(&found), len);
+        found
+    }
+
+    #[test]
+    fn a_chunk_of_the_most_parts_is_shown_and_a_larger_one_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = HotSettings {
+            keep_us: i64::MAX,
+            max_bytes: 16 << 20,
+            cache_bytes: 1 << 20,
+        };
+        let (mut hot, _) = HotStore::open(folder.path(), settings).unwrap();
+        let most = MAX_PARTS * MAX_VALUE_BYTES;
+        let mut shown = |device: &str, len: usize| {
+            let stream = Stream {
+                device: DeviceId::new(device).unwrap(),
+                lane: Lane::Plain,
+                epoch: Epoch::new(1),
+            };
+            let row = row_of(len);
+            hot.rows(&stream, 0, std::slice::from_ref(&row), UnixMicros(7))
+                .unwrap();
+            hot.commit(JournalId(1), 1).unwrap();
+            let series = hot.view().series(device, "m", 0, 10, 10).unwrap();
+            let whole = series.points.first().map(|point| &point.value);
+            let is_whole =
+                whole.is_some_and(|value| StoredValue::from(value.borrowed()) == row.value);
+            (is_whole, hot.skipped())
+        };
+        assert_eq!(shown("fits", most), (true, 0));
+        assert_eq!(shown("one-more", most + 1), (false, 1));
+    }
+}

@@ -28,6 +28,7 @@ use serde::Serialize;
 
 pub(crate) use marks::{EpochMark, Holding, Holdings};
 pub use marks::{StreamMark, marks};
+pub use scan::MAX_SUSPECTS;
 pub(crate) use scan::{Key, Scan};
 
 use crate::delta::LogError;
@@ -44,7 +45,7 @@ pub const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
 const STREAM_BYTES: u64 = 1_024;
 
 /// Missing ranges that a report names per stream; more are counted.
-const MAX_RANGES: usize = 16;
+pub const MAX_RANGES: usize = 16;
 
 /// Why a lake could not be audited.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +136,9 @@ pub struct Counts {
     pub repeated: u64,
     /// Rows or numbers that contradict.
     pub conflicting: u64,
+    /// Batches with rows that are there once more, of which nobody knows whether the values differ:
+    /// a pass compares no more than [`MAX_SUSPECTS`].
+    pub uncompared: u64,
 }
 
 impl Counts {
@@ -151,6 +155,7 @@ impl Counts {
         self.unexplained += other.unexplained;
         self.repeated += other.repeated;
         self.conflicting += other.conflicting;
+        self.uncompared += other.uncompared;
     }
 }
 
@@ -313,6 +318,7 @@ fn judge(key: &Key, state: &State) -> StreamAudit {
         unexplained: unexplained.len(),
         repeated: state.repeated,
         conflicting: state.conflicting + doubly_used + beyond,
+        uncompared: state.uncompared,
     };
     let is_unknown = state.epoch.is_none() && !there.is_empty();
     let ranges = unexplained

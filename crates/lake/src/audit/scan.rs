@@ -21,8 +21,9 @@ use crate::rows::{EpochState, PRUNED};
 use crate::schema::Table;
 use crate::store::Store;
 
-/// Batches that are looked at twice, to tell repeated rows from conflicting ones, at most.
-const MAX_SUSPECTS: usize = 1_000;
+/// Most batches that one pass looks at twice, to tell repeated rows from conflicting ones: their values
+/// are held in memory. More are counted.
+pub const MAX_SUSPECTS: usize = 1_000;
 
 /// A stream as the lake names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,6 +76,8 @@ pub(crate) struct State {
     pub(crate) quarantined: u64,
     pub(crate) repeated: u64,
     pub(crate) conflicting: u64,
+    /// Batches with repeated rows that were not looked at twice.
+    pub(crate) uncompared: u64,
     pub(crate) epoch: Option<Merged>,
 }
 
@@ -333,8 +336,12 @@ impl Scan {
             }
         }
         state.repeated += repeated;
-        if repeated > 0 && self.suspects.len() < MAX_SUSPECTS {
-            self.suspects.insert((key, seq));
+        if repeated > 0 && !self.suspects.contains(&(key.clone(), seq)) {
+            if self.suspects.len() < MAX_SUSPECTS {
+                self.suspects.insert((key, seq));
+            } else {
+                state.uncompared += 1;
+            }
         }
     }
 

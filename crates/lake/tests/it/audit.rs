@@ -1,6 +1,6 @@
 //! Every verdict is reached, marks are read back, and pruned data stays explained.
 
-use headwater_lake::audit::{Verdict, audit, audit_each, marks};
+use headwater_lake::audit::{MAX_RANGES, MAX_SUSPECTS, Verdict, audit, audit_each, marks};
 use headwater_lake::prune::prune;
 use headwater_lake::{
     EpochRow, EpochState, GapRow, MemStore, QuarantineRow, Record, Rows, Store, Table,
@@ -165,6 +165,52 @@ fn the_same_rows_twice_are_repeated_and_other_values_conflict() {
     };
     let (found, counts) = verdict(&[&data(0..2), &other, &state(2, EpochState::Closed)]);
     assert_eq!((found, counts.conflicting), (Verdict::Conflicting, 1));
+}
+
+#[test]
+fn beyond_the_ranges_that_a_report_names_holes_are_counted() {
+    let holes = |count: u64| {
+        let store = MemStore::new();
+        let mut rows = Rows::new();
+        // Every second batch is there, from the second on.
+        (0..count).for_each(|n| push_batches(&mut rows, "d", 2 * n + 1..2 * n + 2));
+        let end = epoch(&stream("d"), 2 * count, EpochState::Closed);
+        rows.push_epoch(end).unwrap();
+        flush(&mut open(&store), (0, 0), &rows);
+        audit(&store).unwrap().streams.remove(0)
+    };
+    let most = MAX_RANGES as u64;
+    for count in [most, most + 1] {
+        let found = holes(count);
+        assert_eq!(found.verdict, Verdict::Unexplained);
+        assert_eq!(found.counts.unexplained, count);
+        let named: Vec<_> = (0..most).map(|n| (2 * n, 2 * n + 1)).collect();
+        assert_eq!(found.unexplained_ranges, named);
+    }
+}
+
+#[test]
+fn batches_that_are_there_twice_are_compared_up_to_the_bound_and_the_others_counted() {
+    let twice = |count: u64| {
+        // Of the last one, the values differ.
+        let other = move |rows: &mut Rows| {
+            push_batches(rows, "d", 0..count - 1);
+            for row in 0..2 {
+                let value = Value::F64(-1.0);
+                rows.push_sample(&sample("d", count - 1, row, value))
+                    .unwrap();
+            }
+        };
+        verdict(&[&data(0..count), &other, &state(count, EpochState::Closed)])
+    };
+    let most = MAX_SUSPECTS as u64;
+    let (found, counts) = twice(most);
+    assert_eq!(found, Verdict::Conflicting);
+    assert_eq!((counts.conflicting, counts.uncompared), (2, 0));
+    let (found, counts) = twice(most + 1);
+    assert_eq!(found, Verdict::Repeated);
+    assert_eq!((counts.conflicting, counts.uncompared), (0, 1));
+    assert_eq!(counts.repeated, 2 * (most + 1));
 }
 
 #[test]

@@ -1,0 +1,185 @@
+//! What custody does where one more finds no room.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+mod common;
+
+use common::{
+    CONN, Rig, START_US, bundle, bundle_of, device, hello, hello_of, listed, schema, schema_frame,
+};
+use headwater_collector::interpret::{Depth, Feed, Taken};
+use headwater_collector::ledger::{MAX_PLAIN_DEVICES, MAX_STREAMS, MAX_STREAMS_PER_DEVICE};
+use headwater_collector::pipeline::custody::{MAX_ASKED, MAX_ORIGINS, Output};
+use headwater_collector::pipeline::envelope::{Reason, SchemaHead};
+use headwater_collector::pipeline::schemas::MAX_BOUND;
+use headwater_gate::CloseReason;
+use headwater_proto::codec::{Encoder, Rows};
+use headwater_proto::frame::Kind;
+use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
+use headwater_proto::message::{RejectReason, SchemaRequest};
+use headwater_proto::sample::Value;
+
+fn named(name: &str) -> DeviceId {
+    DeviceId::new(name).unwrap()
+}
+
+fn greeted() -> Rig {
+    let mut rig = Rig::new();
+    rig.connect("dev");
+    rig.up(hello(&[listed(1, 0, 100)]), 0);
+    assert!(rig.sync());
+    rig.sent.clear();
+    rig
+}
+
+#[test]
+fn a_gateway_that_speaks_for_too_many_nodes_is_cut_off() {
+    let mut rig = Rig::new();
+    rig.connect("gw");
+    let gateway = named("gw");
+    let node = |n: usize| named(&format!("node-{n}"));
+    for n in (0..MAX_ORIGINS).chain([0]) {
+        rig.up_for(&gateway, hello_of(&node(n), &[]), 0);
+    }
+    assert!(rig.sync());
+    let closes = |rig: &Rig| -> Vec<_> {
+        let closes = rig.sent.iter().filter_map(|output| match output {
+            Output::Close { conn, reason } => Some((*conn, *reason)),
+            Output::Send { .. } | Output::PubAck { .. } => None,
+        });
+        closes.collect()
+    };
+    assert_eq!(closes(&rig), []);
+    rig.up_for(&gateway, hello_of(&node(MAX_ORIGINS), &[]), 0);
+    assert!(rig.sync());
+    assert_eq!(closes(&rig), [(CONN, CloseReason::Protocol)]);
+}
+
+/// A bundle of one batch that needs schema `number`.
+fn needing(number: u32) -> Vec<u8> {
+    let schema = schema();
+    let mut rows = Rows::new(&schema);
+    let values = [Some(Value::F64(20.0)), Some(Value::I64(1))];
+    rows.push_row(START_US, 0, &values).unwrap();
+    let mut batch = Vec::new();
+    Encoder::new(&schema)
+        .encode(number, &rows, &mut batch)
+        .unwrap();
+    bundle_of(&device(), 1, 0, &[(Kind::Batch, batch)])
+}
+
+#[test]
+fn a_schema_is_asked_for_once_until_too_many_others_were() {
+    let mut rig = greeted();
+    let most = u32::try_from(MAX_ASKED).unwrap();
+    let mut asked_for = |numbers: std::ops::Range<u32>| {
+        rig.sent.clear();
+        numbers.for_each(|number| rig.up(needing(number), 0));
+        assert!(rig.sync());
+        rig.messages::<SchemaRequest>().len()
+    };
+    assert_eq!(asked_for(0..most), MAX_ASKED);
+    assert_eq!(asked_for(0..most), 0);
+    assert_eq!(asked_for(most..most + 1), 1);
+    assert_eq!(asked_for(most..most + 1), 0);
+    // Those before were forgotten, so they are asked for again.
+    assert_eq!(asked_for(0..2), 2);
+}
+
+#[test]
+fn a_schema_for_which_there_is_no_room_is_counted_and_its_batch_waits_at_its_sender() {
+    let mut rig = greeted();
+    let book = rig.custody.schemas().clone();
+    let head = |number| SchemaHead {
+        origin: named("other"),
+        epoch: Epoch::new(1),
+        number,
+    };
+    for number in 0..u32::try_from(MAX_BOUND).unwrap() {
+        assert!(book.bind(&head(number), &schema_frame()[1..]));
+    }
+    book.synced();
+    rig.up(bundle(1, 0, 1), 1);
+    assert!(rig.sync());
+    let counters = *rig.custody.counters();
+    assert_eq!(
+        (counters.schemas_full_total, counters.malformed_total),
+        (1, 0)
+    );
+    assert_eq!(rig.mark(1).unwrap().received, 0);
+    assert_eq!(rig.rejects(), []);
+    book.forget(&named("other"), Epoch::new(1));
+    rig.up(bundle(1, 0, 1), 2);
+    assert!(rig.sync());
+    assert_eq!(rig.mark(1).unwrap().received, 1);
+}
+
+#[test]
+fn a_stream_for_which_there_is_no_room_is_counted_and_stays_with_its_sender() {
+    let mut rig = greeted();
+    let epochs = 1..=MAX_STREAMS_PER_DEVICE as u64;
+    let others = (0..MAX_STREAMS / MAX_STREAMS_PER_DEVICE).flat_map(|n| {
+        let device = named(&format!("other-{n}"));
+        epochs.clone().map(move |epoch| Stream {
+            device: device.clone(),
+            lane: Lane::Normal,
+            epoch: Epoch::new(epoch),
+        })
+    });
+    // The device has one already.
+    for stream in others.skip(2) {
+        rig.custody.seed(stream, &[SeqRange::new(0, 1)], &[], None);
+    }
+    rig.up(hello(&[listed(1, 0, 100), listed(2, 0, 100)]), 1);
+    assert!(rig.sync());
+    assert_eq!(rig.custody.ledger().len(), MAX_STREAMS);
+    assert_eq!(rig.custody.counters().streams_full_total, 0);
+    let streams = [listed(1, 0, 100), listed(2, 0, 100), listed(3, 0, 100)];
+    rig.up(hello(&streams), 2);
+    assert!(rig.sync());
+    assert_eq!(rig.custody.ledger().len(), MAX_STREAMS);
+    assert_eq!(rig.custody.counters().streams_full_total, 1);
+    assert_eq!((rig.mark(2).is_some(), rig.mark(3)), (true, None));
+    rig.up(bundle(3, 0, 1), 3);
+    assert!(rig.sync());
+    let rejects = rig.rejects();
+    assert_eq!(rejects.len(), 1);
+    assert_eq!(rejects[0].reason, RejectReason::NotDurable);
+    assert!(!rejects[0].reason.is_final());
+    rig.up(bundle(2, 0, 1), 4);
+    assert!(rig.sync());
+    assert_eq!(rig.mark(2).unwrap().received, 1);
+}
+
+#[test]
+fn publishes_of_more_plain_devices_than_are_kept_apart_go_to_quarantine_and_hold_up_nobody() {
+    let mut rig = Rig::new();
+    rig.connect("meter");
+    // The journal's first segment begins with what was known before.
+    rig.plain("plain/first/temp", "20", 9, false, 0);
+    assert!(rig.sync());
+    for n in 2..MAX_PLAIN_DEVICES {
+        rig.custody.seed_plain(named(&format!("m{n}")), &[], 1);
+    }
+    rig.plain("plain/last/temp", "20", 1, false, 1);
+    rig.plain("plain/one-more/temp", "20", 2, false, 2);
+    rig.plain("plain/one-more/temp", "21", 3, false, 3);
+    rig.plain("plain/last/temp", "21", 4, false, 4);
+    assert!(rig.sync());
+    assert!(!rig.custody.is_stalled());
+    assert_eq!(rig.pubacks(), [0, 1, 2, 3, 4]);
+    assert_eq!(rig.custody.counters().plain_devices_full_total, 2);
+    // The name of the quarantine comes on top, and no other.
+    assert_eq!(rig.custody.ledger().plain().count(), MAX_PLAIN_DEVICES + 1);
+    let mut reasons = Vec::new();
+    Feed::new(rig.custody.reader(), 0, Depth::Samples)
+        .read(1 << 16, |item| {
+            reasons.extend(item.refused().map(|refused| refused.reason));
+            Taken::More
+        })
+        .unwrap();
+    assert_eq!(reasons, [Reason::TooManyDevices; 2]);
+    rig.flush().unwrap();
+    let counts = rig.audit().totals.counts;
+    assert_eq!((counts.samples, counts.quarantined), (3, 2));
+}
