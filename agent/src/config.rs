@@ -69,6 +69,8 @@ pub struct Spool {
     pub dir: PathBuf,
     /// Disk of each lane, in the order of [`Lane::AGENT`].
     pub lane_bytes: [u64; 3],
+    /// Milliseconds that a record of lane normal waits for others, to share one sync.
+    pub group_ms: u64,
     /// Size of a segment.
     pub segment_bytes: u64,
     /// Disk for dead letters.
@@ -232,6 +234,17 @@ mod tests {
     }
 
     #[test]
+    fn a_reading_of_the_normal_lane_waits_a_quarter_of_a_second_at_most() {
+        let config = Config::parse("", "host").unwrap();
+        assert!(config.batch.age_ms + config.spool.group_ms <= 250);
+        let settings = crate::run::settings(&config, 1);
+        assert_eq!(
+            (settings.batch.age_ms, settings.group_ms),
+            (config.batch.age_ms, config.spool.group_ms)
+        );
+    }
+
+    #[test]
     fn all_faults_are_told_at_once() {
         let text = r#"
             device = "a\u0007b"
@@ -241,6 +254,7 @@ mod tests {
             user = "me"
             [spool]
             segment_mib = 9
+            group_ms = 60001
             alarm_percent = 50
             bulk_percent = 50
             [batch]
@@ -262,6 +276,7 @@ mod tests {
             "collector.keep_alive_s = 1: must be from 5 to 600",
             "give both or neither",
             "spool.segment_mib = 9: must be from 1 to 4",
+            "spool.group_ms = 60001: must be from 0 to 60000",
             "spool.alarm_percent + spool.bulk_percent = 100: at most 90",
             "spool: a lane has",
             "batch.rows = 0: must be from 1 to 10000",
@@ -276,7 +291,7 @@ mod tests {
                 "{expected:?} is not told in:\n{faults}"
             );
         }
-        assert_eq!(faults.lines().count(), 13, "{faults}");
+        assert_eq!(faults.lines().count(), 14, "{faults}");
     }
 
     #[test]

@@ -72,6 +72,7 @@ pub fn settings(config: &Config, boot: u64) -> Settings {
             bytes: config.batch.bytes,
             age_ms: config.batch.age_ms,
         },
+        group_ms: config.spool.group_ms,
         readings_bytes: config.memory.readings_bytes,
         fallback_bytes: config.memory.fallback_bytes,
         boot,

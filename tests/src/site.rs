@@ -38,6 +38,8 @@ pub struct AgentSettings {
     pub spool_mib: u32,
     /// More keys of `[spool]`.
     pub spool_more: &'static str,
+    /// What it takes for the collector; `None`: the collector.
+    pub collector: Option<SocketAddr>,
     /// Where the spool lies; `None`: in the agent's home.
     pub spool_dir: Option<PathBuf>,
     /// Program and arguments that start the agent, the agent's command appended.
@@ -51,6 +53,7 @@ impl Default for AgentSettings {
         Self {
             spool_mib: 256,
             spool_more: "",
+            collector: None,
             spool_dir: None,
             wrapper: Vec::new(),
             more: String::new(),
@@ -305,7 +308,7 @@ impl Site {
             "device = {name:?}\ntags = {{ site = \"test\" }}\n\n[collector]\naddress = \
              \"{}\"\n\n[spool]\ndir = {spool:?}\nmax_mib = {}\n{}\n\n[status]\nfile = \
              {:?}\ninterval_s = 1\nsocket = {:?}\n\n{}\n{sources}",
-            self.mqtt(),
+            settings.collector.unwrap_or(self.mqtt()),
             settings.spool_mib,
             settings.spool_more,
             home.join("status.json"),

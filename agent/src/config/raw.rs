@@ -63,6 +63,7 @@ struct RawSpool {
     segment_mib: u64,
     alarm_percent: u64,
     bulk_percent: u64,
+    group_ms: u64,
     dead_letters_mib: u64,
 }
 
@@ -74,6 +75,7 @@ impl Default for RawSpool {
             segment_mib: 2,
             alarm_percent: 10,
             bulk_percent: 30,
+            group_ms: 50,
             dead_letters_mib: 16,
         }
     }
@@ -92,7 +94,7 @@ impl Default for RawBatch {
         Self {
             rows: 1000,
             kib: 32,
-            age_ms: 1000,
+            age_ms: 200,
         }
     }
 }
@@ -242,6 +244,7 @@ impl RawSpool {
             segment_mib,
             alarm_percent,
             bulk_percent,
+            group_ms,
             dead_letters_mib,
         } = self;
         let why = "so that giving one segment back frees little and writing one costs little";
@@ -291,8 +294,11 @@ impl RawSpool {
                 small / 1024
             ));
         }
+        let why = "milliseconds that a batch waits for others before it is synced";
+        let group_ms = within("spool.group_ms", group_ms, 0..=60_000, why, problems);
         Spool {
             dir,
+            group_ms,
             lane_bytes,
             segment_bytes: segment_mib * MIB,
             dead_letter_bytes: dead * MIB,

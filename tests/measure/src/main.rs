@@ -3,8 +3,8 @@
 //! ```text
 //! cargo run --release -p headwater-measure -- [--json] [--quick] [NAME...]
 //! ```
-//! Names choose some of `chain`, `puback`, `agent-memory`, `idle-connections`, `backlog`; without
-//! any all run, in about two minutes after the build. `--quick` takes a quarter of the time and a
+//! Names choose some of `chain`, `puback`, `agent-memory`, `idle-connections`, `latency`, `backlog`; without
+//! any all run, in about four minutes after the build. `--quick` takes a quarter of the time and a
 //! quarter of the backlog. The folder for temporary files must be on a disk if the syncs are to mean
 //! anything. The programs are built in release first, unless `HEADWATER_BIN` names their folder (with
 //! the gate's example `gate_load` in it). Both processes of the chain share the machine with whatever else runs on it.
@@ -12,6 +12,7 @@
 mod backlog;
 mod build;
 mod chain;
+mod latency;
 mod memory;
 mod puback;
 mod table;
@@ -28,6 +29,8 @@ struct Effort {
     chain: Duration,
     /// Each run of the load.
     puback: Duration,
+    /// Each run of `latency`.
+    latency: Duration,
     /// How long the agent runs before its memory is read.
     settle: Duration,
     /// Bytes of the backlog.
@@ -37,23 +40,26 @@ struct Effort {
 const WHOLE: Effort = Effort {
     chain: Duration::from_secs(20),
     puback: Duration::from_secs(5),
+    latency: Duration::from_secs(30),
     settle: Duration::from_secs(12),
     backlog_bytes: 2_000_000_000,
 };
 const QUICK: Effort = Effort {
     chain: Duration::from_secs(5),
     puback: Duration::from_secs(2),
+    latency: Duration::from_secs(8),
     settle: Duration::from_secs(4),
     backlog_bytes: 500_000_000,
 };
 
 type Measure = fn(Effort) -> Result<Vec<Figure>>;
 
-const MEASURES: [(&str, Measure); 5] = [
+const MEASURES: [(&str, Measure); 6] = [
     ("chain", chain::run),
     ("puback", puback::run),
     ("agent-memory", memory::agent),
     ("idle-connections", memory::idle_connections),
+    ("latency", latency::run),
     ("backlog", backlog::run),
 ];
 

@@ -15,6 +15,9 @@ use super::{Engine, EngineError, Settings};
 use crate::pipeline::batcher::{BatchLimits, Batcher};
 use crate::pipeline::record::{self, Life, SNAPSHOT_VERSION, Snapshot, Unclean};
 
+/// Least age at which a batch of the bulk lane closes: its group waits for seconds anyway, and larger
+/// batches take fewer bytes a row.
+const BULK_AGE_MS: u64 = 1_000;
 /// Bytes read at once while the newest segment is replayed.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -173,12 +176,13 @@ impl<D: Disk> Engine<D> {
                 mark.unclean.get_or_insert(Unclean { since });
             }
         }
-        let at_once = lane == Lane::Alarm;
         let batch = self.settings.batch;
-        let limits = BatchLimits {
-            age_ms: if at_once { 0 } else { batch.age_ms },
-            ..batch
+        let age_ms = match lane {
+            Lane::Alarm => 0,
+            Lane::Bulk => batch.age_ms.max(BULK_AGE_MS),
+            Lane::Normal | Lane::Plain => batch.age_ms,
         };
+        let limits = BatchLimits { age_ms, ..batch };
         let group_ms = match lane {
             Lane::Alarm => 0,
             Lane::Bulk => self.settings.bulk_group_ms,

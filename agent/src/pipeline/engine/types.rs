@@ -89,10 +89,10 @@ impl Settings {
             batch: BatchLimits {
                 rows: 1000,
                 bytes: 32 * 1024,
-                age_ms: 1000,
+                age_ms: 200,
             },
             dictionary: None,
-            group_ms: 1000,
+            group_ms: 50,
             bulk_group_ms: 5000,
             readings_bytes: 1 << 20,
             fallback_bytes: 1 << 20,

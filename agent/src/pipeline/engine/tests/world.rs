@@ -266,6 +266,8 @@ pub(super) fn settings() -> Settings {
     settings.spool.fs_reserve_percent = 0;
     settings.spool.fs_reserve_bytes = 0;
     settings.batch.rows = 10;
+    settings.batch.age_ms = 1_000;
+    settings.group_ms = 1_000;
     settings
 }
 
