@@ -19,10 +19,12 @@ mod chunk;
 mod maps;
 mod query;
 mod refill;
+mod seam;
 mod store;
 
 pub use chunk::Point;
 pub use maps::DeviceInfo;
 pub use query::{HotView, Series};
 pub use refill::RefillError;
+pub use seam::HotSink;
 pub use store::{HotSettings, HotStore};
