@@ -3,14 +3,16 @@
 //! Counters live where they are counted; their owners post a copy here from time to time, so that
 //! a reader never waits for custody.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use headwater_gate::{CloseReason, Metrics as GateMetrics};
+use headwater_proto::time::UnixMicros;
 
 use crate::pipeline::custody::Counters;
 use crate::pipeline::snapshot::SinkCursor;
-use crate::sink::rows::RowCounters;
 
 /// Custody at one moment.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +25,12 @@ pub struct CustodyLook {
     pub journal_quota_bytes: u64,
     /// The first position that is not durable.
     pub journal_durable: u64,
+    /// Positions and bytes of the journal's segments, oldest first.
+    pub segments: Vec<(Range<u64>, u64)>,
+    /// Sinks that the journal waits for.
+    pub required: Vec<String>,
+    /// When it was posted.
+    pub at: UnixMicros,
     /// How far each sink is.
     pub cursors: Vec<SinkCursor>,
     /// Streams known.
@@ -33,44 +41,83 @@ pub struct CustodyLook {
     pub is_stalled: bool,
 }
 
-/// The lake sink at one moment.
-#[derive(Debug, Clone, Default)]
-pub struct LakeLook {
-    /// What became of records.
-    pub rows: RowCounters,
-    /// Readings committed.
-    pub samples_committed: u64,
-    /// Files published.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Flushes committed.
-    pub flushes: u64,
-    /// Memory of waiting rows.
-    pub waiting_bytes: u64,
-    /// Failures since the start.
-    pub failures: u64,
-    /// Why the last flush failed; `None` when the last one worked.
-    pub trouble: Option<String>,
+impl CustodyLook {
+    /// Bytes of the journal from a position on; of a segment that it cuts, the part by records.
+    fn bytes_from(&self, position: u64) -> u64 {
+        let of = |(positions, bytes): &(Range<u64>, u64)| {
+            let all = positions.end - positions.start;
+            let left = positions.end.saturating_sub(position.max(positions.start));
+            u64::try_from(u128::from(*bytes) * u128::from(left) / u128::from(all.max(1)))
+                .unwrap_or(u64::MAX)
+        };
+        self.segments.iter().map(of).sum()
+    }
 }
 
-/// The hot store at one moment.
+/// Whether a sink takes what it is given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SinkState {
+    /// It does.
+    #[default]
+    Up,
+    /// Not now.
+    Busy,
+    /// It may not; an operator has to let it.
+    Denied,
+    /// It is not in order; an operator has to look.
+    Broken,
+}
+
+impl SinkState {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Busy => "busy",
+            Self::Denied => "denied",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// A sink at one moment.
 #[derive(Debug, Clone, Default)]
-pub struct HotLook {
-    /// The next position it reads.
-    pub position: u64,
-    /// Records that it had no room for.
-    pub skipped: u64,
-    /// Failures since the start.
-    pub failures: u64,
+pub struct SinkLook {
+    /// Whether it takes what it is given.
+    pub state: SinkState,
+    /// Why not.
+    pub why: Option<String>,
+    /// The first position that it does not have.
+    pub cursor: u64,
+    /// Receipt of the oldest record that waits for it.
+    pub oldest: Option<UnixMicros>,
+    /// Deliveries that came to rest.
+    pub deliveries: u64,
+    /// Deliveries that were tried.
+    pub calls: u64,
+    /// Failures by their code.
+    pub failures: BTreeMap<&'static str, u64>,
+    /// Numbers that it refused for good.
+    pub refused: u64,
+    /// Records that the journal could not give it.
+    pub damaged: u64,
+    /// Its own counters and gauges; a counter's name ends in `_total`.
+    pub counts: Vec<(&'static str, u64)>,
+}
+
+impl SinkLook {
+    /// Counts a failure.
+    pub fn failed(&mut self, code: &'static str) {
+        *self.failures.entry(code).or_default() += 1;
+    }
 }
 
 /// Where everybody posts and readers look.
 #[derive(Debug, Default)]
 pub struct Board {
     custody: Mutex<CustodyLook>,
-    lake: Mutex<LakeLook>,
-    hot: Mutex<HotLook>,
+    sinks: Mutex<BTreeMap<&'static str, SinkLook>>,
 }
 
 fn locked<T>(look: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -90,25 +137,24 @@ impl Board {
         locked(&self.custody).clone()
     }
 
-    /// Changes the lake sink's state.
-    pub fn lake(&self, change: impl FnOnce(&mut LakeLook)) {
-        change(&mut locked(&self.lake));
-    }
-
-    /// Changes the hot store's state.
-    pub fn hot(&self, change: impl FnOnce(&mut HotLook)) {
-        change(&mut locked(&self.hot));
+    /// Posts a sink's state.
+    pub fn post_sink(&self, name: &'static str, look: SinkLook) {
+        locked(&self.sinks).insert(name, look);
     }
 
     /// Why no data is taken now; empty when it is.
     #[must_use]
     pub fn not_ready(&self) -> Vec<String> {
         let mut reasons = Vec::new();
-        if locked(&self.custody).is_stalled {
+        let custody = self.custody();
+        if custody.is_stalled {
             reasons.push("the journal is full: a required sink is behind".to_owned());
         }
-        if let Some(trouble) = &locked(&self.lake).trouble {
-            reasons.push(format!("the lake cannot be written: {trouble}"));
+        let required = |name: &str| custody.required.iter().any(|required| required == name);
+        for (name, look) in locked(&self.sinks).iter() {
+            if let Some(why) = look.why.as_ref().filter(|_| required(name)) {
+                reasons.push(format!("sink {name} is {}: {why}", look.state.name()));
+            }
         }
         reasons
     }
@@ -140,29 +186,69 @@ impl Board {
                 cursor.position,
             );
         }
-        self.render_sinks(&mut page);
+        self.render_sinks(&custody, &mut page);
         render_gate(gate, &mut page);
         page.text
     }
 
-    fn render_sinks(&self, page: &mut Page) {
-        let lake = locked(&self.lake).clone();
-        page.counter("lake_samples_total", lake.rows.samples);
-        page.counter("lake_gaps_total", lake.rows.gaps);
-        page.counter("lake_quarantined_total", lake.rows.quarantined);
-        page.counter("lake_log_lines_total", lake.rows.log_lines);
-        page.counter("lake_samples_committed_total", lake.samples_committed);
-        page.counter("lake_files_total", lake.files);
-        page.counter("lake_bytes_total", lake.bytes);
-        page.counter("lake_flushes_total", lake.flushes);
-        page.counter("lake_failures_total", lake.failures);
-        page.gauge("lake_waiting_bytes", lake.waiting_bytes);
-        let hot = locked(&self.hot).clone();
-        page.gauge("hot_position", hot.position);
-        page.counter("hot_skipped_total", hot.skipped);
-        page.counter("hot_failures_total", hot.failures);
+    fn render_sinks(&self, custody: &CustodyLook, page: &mut Page) {
+        let sinks = locked(&self.sinks).clone();
+        let figures: [Figure; 8] = [
+            ("sink_up", "gauge", |_, look| {
+                u64::from(look.state == SinkState::Up)
+            }),
+            ("sink_lag_records", "gauge", |custody, look| {
+                custody.journal_durable.saturating_sub(look.cursor)
+            }),
+            ("sink_lag_bytes", "gauge", |custody, look| {
+                custody.bytes_from(look.cursor)
+            }),
+            ("sink_lag_seconds", "gauge", |custody, look| {
+                let waited_us = look.oldest.map_or(0, |oldest| custody.at.0 - oldest.0);
+                waited_us.max(0).cast_unsigned() / 1_000_000
+            }),
+            ("sink_deliveries_total", "counter", |_, look| {
+                look.deliveries
+            }),
+            ("sink_calls_total", "counter", |_, look| look.calls),
+            ("sink_refused_total", "counter", |_, look| look.refused),
+            ("sink_damaged_total", "counter", |_, look| look.damaged),
+        ];
+        for (name, kind, of) in figures {
+            page.head(name, kind);
+            for (sink, look) in &sinks {
+                page.line(name, &format!("sink=\"{sink}\""), of(custody, look));
+            }
+        }
+        page.head("sink_failures_total", "counter");
+        for (sink, look) in &sinks {
+            for (code, times) in &look.failures {
+                let labels = format!("sink=\"{sink}\",code=\"{code}\"");
+                page.line("sink_failures_total", &labels, *times);
+            }
+        }
+        let mut own: BTreeMap<&str, Vec<(&str, u64)>> = BTreeMap::new();
+        for (sink, look) in &sinks {
+            for (name, value) in &look.counts {
+                own.entry(name).or_default().push((sink, *value));
+            }
+        }
+        for (name, values) in own {
+            let is_counter = name.ends_with("_total");
+            page.head(name, if is_counter { "counter" } else { "gauge" });
+            for (sink, value) in values {
+                page.line(name, &format!("sink=\"{sink}\""), value);
+            }
+        }
     }
 }
+
+/// A series that every sink has: its name, kind and value.
+type Figure = (
+    &'static str,
+    &'static str,
+    fn(&CustodyLook, &SinkLook) -> u64,
+);
 
 fn render_gate(gate: &GateMetrics, page: &mut Page) {
     page.gauge("connections", gate.connections_now.get());
@@ -227,5 +313,42 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), all);
         assert!(page.contains("headwater_samples_received_total 0\n"));
+    }
+
+    #[test]
+    fn a_sink_that_is_behind_shows_its_lag_and_why() {
+        let board = Board::default();
+        board.post_custody(CustodyLook {
+            journal_durable: 30,
+            segments: vec![(0..10, 4_000), (10..30, 8_000)],
+            required: vec!["lake".to_owned()],
+            at: UnixMicros(9_000_000),
+            ..CustodyLook::default()
+        });
+        let mut look = SinkLook {
+            state: SinkState::Denied,
+            why: Some("the folder is not writable".to_owned()),
+            cursor: 5,
+            oldest: Some(UnixMicros(2_000_000)),
+            counts: vec![("lake_files_total", 3)],
+            ..SinkLook::default()
+        };
+        look.failed("denied");
+        board.post_sink("hot", look.clone());
+        board.post_sink("lake", look);
+        let page = board.render(&GateMetrics::default());
+        for line in [
+            "headwater_sink_up{sink=\"lake\"} 0\n",
+            "headwater_sink_lag_records{sink=\"lake\"} 25\n",
+            "headwater_sink_lag_bytes{sink=\"lake\"} 10000\n",
+            "headwater_sink_lag_seconds{sink=\"lake\"} 7\n",
+            "headwater_sink_failures_total{sink=\"lake\",code=\"denied\"} 1\n",
+            "headwater_lake_files_total{sink=\"lake\"} 3\n",
+        ] {
+            assert!(page.contains(line), "{line} in {page}");
+        }
+        // The journal does not wait for the hot store.
+        let told = board.not_ready();
+        assert_eq!(told, ["sink lake is denied: the folder is not writable"]);
     }
 }

@@ -18,7 +18,6 @@ use tokio::sync::oneshot;
 
 use crate::metrics::{Board, CustodyLook};
 use crate::pipeline::custody::{Custody, Event, Forgotten, Output, PlainPublish};
-use crate::sink::lake::Committed;
 
 /// Longest time without a tick: what was withheld is tried again, absent epochs are looked at.
 const TICK_MS: u64 = 100;
@@ -35,11 +34,8 @@ pub(crate) enum Command {
         bytes: Vec<u8>,
         reply: SyncSender<Result<(), String>>,
     },
-    /// A sink has come further.
-    Committed {
-        sink: &'static str,
-        committed: Committed,
-    },
+    /// Something happened that custody takes in.
+    Event(Event),
     /// Make a change to the sessions durable, then answer.
     Session {
         client: Arc<str>,
@@ -177,21 +173,7 @@ impl<D: Disk> Owner<D> {
                     Err(error) => drop(reply.send(Err(error.to_string()))),
                 }
             }
-            Command::Committed { sink, committed } => {
-                let Committed {
-                    through,
-                    streams,
-                    damaged,
-                    ..
-                } = committed;
-                let event = Event::Committed {
-                    sink: sink.to_owned(),
-                    through,
-                    streams,
-                    damaged,
-                };
-                self.custody.handle(event, now);
-            }
+            Command::Event(event) => self.custody.handle(event, now),
             Command::Session {
                 client,
                 present,
@@ -272,6 +254,12 @@ impl<D: Disk> Owner<D> {
             journal_used_bytes: log.used_bytes(),
             journal_quota_bytes: log.config().quota_bytes,
             journal_durable: log.durable(),
+            segments: log
+                .segments()
+                .map(|segment| (segment.positions(), segment.bytes_allocated))
+                .collect(),
+            required: self.custody.required_sinks(),
+            at: self.clock.now().wall,
             cursors: self.custody.cursors().to_vec(),
             streams: self.custody.ledger().len() as u64,
             credit_bytes: self.custody.credit_bytes(),

@@ -18,6 +18,7 @@ use headwater_proto::ids::JournalId;
 use headwater_proto::time::UnixMicros;
 use headwater_spool::RealDisk;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -28,9 +29,10 @@ use crate::interpret::{Depth, Feed};
 use crate::metrics::Board;
 use crate::owner::{Command, JournalSessions, Mailbox, Owner};
 use crate::pipeline::custody::{Custody, Past};
-use crate::sink::hot::{HotRead, HotStore, HotView};
+use crate::sink::hot::{HotRead, HotSink, HotStore, HotView};
 use crate::sink::lake::{LakeSink, NAME};
-use crate::sink::{self, worker};
+use crate::sink::worker::{self, Worker};
+use crate::sink::{self, Sink};
 
 /// A part that runs: its name and how it ended.
 type Ended = (&'static str, Result<()>);
@@ -92,6 +94,9 @@ fn open_cores(config: &Config, clock: Clock) -> Result<(Custody<RealDisk>, LakeS
     Ok((custody, lake))
 }
 
+/// The hot store's name as a sink.
+const HOT_NAME: &str = "hot";
+
 /// Threads of the runtime: the gate's connections and the HTTP interface. Custody, the lake and the
 /// hot store have threads of their own.
 const RUNTIME_THREADS: usize = 2;
@@ -121,42 +126,36 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     mailbox.wake_with(arrivals.waker());
     let mut parts: JoinSet<Ended> = JoinSet::new();
     let sinks_stop = CancellationToken::new();
-    let context = |durable| worker::Context {
-        mailbox: mailbox.clone(),
-        durable,
-        board: Arc::clone(&board),
-        clock,
-        stop: sinks_stop.clone(),
-    };
     let mut readers = Vec::new();
-
-    let (wake_lake, lake_durable) = sync_channel(1);
-    readers.push(wake_lake);
-    let lake_feed = Feed::new(custody.reader(), lake.position(), Depth::Samples);
-    let lake_context = context(lake_durable);
-    parts.spawn_blocking(move || {
-        (
-            "the lake sink",
-            worker::run_lake(lake, lake_feed, &lake_context).map_err(Into::into),
-        )
-    });
+    let mut context = |name| {
+        let (wake, durable) = sync_channel(1);
+        readers.push(wake);
+        worker::Context {
+            name,
+            mailbox: mailbox.clone(),
+            durable,
+            board: Arc::clone(&board),
+            clock,
+            runtime: Handle::current(),
+            stop: sinks_stop.clone(),
+        }
+    };
+    let feed = Feed::new(custody.reader(), lake.position(), Depth::Samples);
+    start_sink(&mut parts, context(NAME), move || Worker::new(lake, feed));
 
     let mut view = None;
     if let Some((mut hot, freshness_ms, is_empty)) = open_hot(&config, journal) {
         view = Some(hot.view());
         let lake_dir = config.lake_dir.clone();
         let begin = custody.cursor(NAME).unwrap_or_default();
-        let (wake_hot, hot_durable) = sync_channel(1);
-        readers.push(wake_hot);
-        let (reader, context) = (custody.reader(), context(hot_durable));
-        parts.spawn_blocking(move || {
+        let reader = custody.reader();
+        start_sink(&mut parts, context(HOT_NAME), move || {
             if is_empty && let Err(error) = refill(&mut hot, &lake_dir, journal, begin, clock) {
                 tracing::warn!(%error, "the hot store begins with what comes from now on");
             }
             let from = hot.cursor(journal).ok().flatten().unwrap_or_default();
             let feed = Feed::new(reader, from, Depth::Blocks);
-            worker::run_hot(hot, feed, journal, freshness_ms, &context);
-            ("the hot store", Ok(()))
+            Worker::new(HotSink::new(hot, journal, from, freshness_ms), feed)
         });
     }
 
@@ -206,6 +205,18 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     };
     tracing::info!("stopped");
     result
+}
+
+/// Starts the thread of a sink, which `worker` is made on.
+fn start_sink<S: Sink>(
+    parts: &mut JoinSet<Ended>,
+    context: worker::Context,
+    worker: impl FnOnce() -> Worker<S, RealDisk> + Send + 'static,
+) {
+    parts.spawn_blocking(move || {
+        let ended = worker::run(worker(), &context);
+        (context.name, ended.map_err(Into::into))
+    });
 }
 
 /// Waits for the end of all parts; the first error stays.

@@ -12,7 +12,7 @@ use common::{
 };
 use headwater_collector::done::DoneInMemory;
 use headwater_collector::pipeline::custody::{Custody, Event};
-use headwater_collector::sink::lake::{LakeSettings, LakeSink, SinkError};
+use headwater_collector::sink::lake::{LakeSettings, LakeSink, LakeSinkError};
 use headwater_collector::sink::{JoinError, join};
 use headwater_lake::owner::LEASE_US;
 use headwater_lake::{Call, LakeError, MemStore};
@@ -122,7 +122,7 @@ fn a_second_collector_beside_a_live_one_is_told_who_owns_the_lake_and_how_to_tak
     let error = rig.sink.publish().unwrap_err();
     assert!(matches!(
         error,
-        SinkError::Lake(LakeError::Fenced { term: 2, .. })
+        LakeSinkError::Lake(LakeError::Fenced { term: 2, .. })
     ));
     assert!(!error.is_transient());
     assert!(!rig.sink.keep(at(1).wall).unwrap_err().is_transient());

@@ -121,9 +121,9 @@ impl Watch {
         let value = |name: &str| {
             let line = text.lines().find(|line| {
                 line.strip_prefix(name)
-                    .is_some_and(|rest| rest.starts_with(' '))
+                    .is_some_and(|rest| rest.starts_with([' ', '{']))
             });
-            line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+            line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
                 .unwrap_or(0)
         };
         self.present = Counters {

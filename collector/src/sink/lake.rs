@@ -18,6 +18,8 @@ use headwater_proto::delivery::{End, Ranges};
 use headwater_proto::ids::{JournalId, Lane, SeqRange, Stream};
 use headwater_proto::time::{Millis, Now, UnixMicros};
 
+mod seam;
+
 use super::rows::{RowCounters, RowMaker, boot_of};
 use super::there::There;
 use crate::interpret::{EpochChange, EpochNews, Interpreted};
@@ -55,7 +57,7 @@ impl Default for LakeSettings {
 
 /// Why the sink could not go on. The same step may be tried again unless it says otherwise.
 #[derive(Debug, thiserror::Error)]
-pub enum SinkError {
+pub enum LakeSinkError {
     /// The lake.
     #[error(transparent)]
     Lake(#[from] LakeError),
@@ -72,7 +74,7 @@ pub enum SinkError {
     },
 }
 
-impl SinkError {
+impl LakeSinkError {
     /// Whether trying again can help without an operator.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
@@ -96,8 +98,6 @@ pub struct Committed {
     pub bytes: u64,
     /// Rows of `samples` among them.
     pub samples: u64,
-    /// Records before `through` that the journal could not give back.
-    pub damaged: u64,
 }
 
 /// What a flush has to do next.
@@ -123,6 +123,15 @@ struct Track {
     abandoned: bool,
 }
 
+/// What was committed since the start.
+#[derive(Debug, Default)]
+struct Totals {
+    flushes: u64,
+    files: u64,
+    bytes: u64,
+    samples: u64,
+}
+
 #[derive(Debug)]
 struct Pending {
     plan: Option<Plan>,
@@ -141,8 +150,6 @@ pub struct LakeSink<S: Store> {
     /// The first position not yet committed.
     cursor: u64,
     first_at: Option<Millis>,
-    /// Records passed over since the last flush, because they could not be read.
-    damaged: u64,
     tracks: BTreeMap<Stream, Track>,
     touched: BTreeMap<Stream, Held>,
     changed: BTreeSet<Stream>,
@@ -150,6 +157,9 @@ pub struct LakeSink<S: Store> {
     /// Whether the journal's name outlives this process, so that a lease is worth having.
     is_lasting: bool,
     there: There,
+    totals: Totals,
+    /// When the catalog was last written.
+    catalog_at: Option<Millis>,
 }
 
 impl<S: Store> LakeSink<S> {
@@ -160,7 +170,7 @@ impl<S: Store> LakeSink<S> {
     /// - `known`: the first position that the journal does not know to be in the lake.
     ///
     /// # Errors
-    /// [`SinkError`] if the lake cannot be read, belongs to another collector, or the plan cannot be
+    /// [`LakeSinkError`] if the lake cannot be read, belongs to another collector, or the plan cannot be
     /// carried out.
     pub fn open(
         store: S,
@@ -168,7 +178,7 @@ impl<S: Store> LakeSink<S> {
         claim: &Claim,
         plan: Option<&[u8]>,
         known: u64,
-    ) -> Result<Self, SinkError> {
+    ) -> Result<Self, LakeSinkError> {
         let journal = claim.owner;
         let mut lake = Lake::open(store, settings.lake, claim)?;
         let plan = plan
@@ -192,13 +202,14 @@ impl<S: Store> LakeSink<S> {
             position: cursor,
             cursor,
             first_at: None,
-            damaged: 0,
             tracks: BTreeMap::new(),
             touched: BTreeMap::new(),
             changed: BTreeSet::new(),
             pending: None,
             is_lasting: true,
             there: There::default(),
+            totals: Totals::default(),
+            catalog_at: None,
         })
     }
 
@@ -206,13 +217,13 @@ impl<S: Store> LakeSink<S> {
     /// To be called right after [`LakeSink::open`].
     ///
     /// # Errors
-    /// [`SinkError`] if the lake cannot be taken over under the new name.
+    /// [`LakeSinkError`] if the lake cannot be taken over under the new name.
     pub fn begin_anew(
         &mut self,
         journal: JournalId,
         position: u64,
         now: UnixMicros,
-    ) -> Result<(), SinkError> {
+    ) -> Result<(), LakeSinkError> {
         self.lake.rename(journal, now.0)?;
         self.journal = journal;
         (self.position, self.cursor) = (position, position);
@@ -223,8 +234,8 @@ impl<S: Store> LakeSink<S> {
     /// next start must not wait for the lease of a name that nobody bears.
     ///
     /// # Errors
-    /// [`SinkError`].
-    pub fn begin_without_lease(&mut self, now: UnixMicros) -> Result<(), SinkError> {
+    /// [`LakeSinkError`].
+    pub fn begin_without_lease(&mut self, now: UnixMicros) -> Result<(), LakeSinkError> {
         self.is_lasting = false;
         Ok(self.lake.release(now.0)?)
     }
@@ -239,8 +250,8 @@ impl<S: Store> LakeSink<S> {
     /// Renews the lease on the lake when it is due; to be called every few seconds.
     ///
     /// # Errors
-    /// [`SinkError`]; a lasting one says that another collector has taken over.
-    pub fn keep(&mut self, now: UnixMicros) -> Result<(), SinkError> {
+    /// [`LakeSinkError`]; a lasting one says that another collector has taken over.
+    pub fn keep(&mut self, now: UnixMicros) -> Result<(), LakeSinkError> {
         if self.is_lasting {
             self.lake.keep(now.0)?;
         }
@@ -330,25 +341,20 @@ impl<S: Store> LakeSink<S> {
             .map(|at| at.plus(self.settings.flush_after_ms))
     }
 
-    /// Passes over positions that hold nothing: a released stretch, a failed group.
-    pub fn skip_to(&mut self, position: u64) {
-        self.position = self.position.max(position);
-    }
-
-    /// Records that the journal cannot give back were passed over: told with the next flush, which
-    /// is due as if a row waited.
-    pub fn note_damage(&mut self, records: u64, now: Millis) {
-        self.damaged += records;
-        if records > 0 && self.first_at.is_none() {
-            self.first_at = Some(now);
+    /// Every position below `next` was handed out, or holds nothing: a released stretch, a failed
+    /// group, damage. The next flush tells custody, and is due as if a row waited.
+    pub fn passed(&mut self, next: u64, now: Millis) {
+        if next > self.position {
+            self.position = next;
+            self.first_at.get_or_insert(now);
         }
     }
 
     /// Takes in a record, which is not below [`LakeSink::position`].
     ///
     /// # Errors
-    /// [`SinkError::Row`] for a row that the lake cannot hold.
-    pub fn take(&mut self, item: &Interpreted<'_>, now: Now) -> Result<(), SinkError> {
+    /// [`LakeSinkError::Row`] for a row that the lake cannot hold.
+    pub fn take(&mut self, item: &Interpreted<'_>, now: Now) -> Result<(), LakeSinkError> {
         let position = item.position;
         if position < self.position {
             return Ok(());
@@ -356,7 +362,7 @@ impl<S: Store> LakeSink<S> {
         if !self.is_there(position, item) {
             self.maker
                 .push(item, &mut self.rows)
-                .map_err(|source| SinkError::Row { position, source })?;
+                .map_err(|source| LakeSinkError::Row { position, source })?;
         }
         let named = item.gaps.iter().filter(|gap| !gap.carried);
         self.changed.extend(named.map(|gap| gap.stream.clone()));
@@ -430,8 +436,8 @@ impl<S: Store> LakeSink<S> {
     /// Encodes what waits to staged files. Called again after a failure, it gives the same plan.
     ///
     /// # Errors
-    /// [`SinkError::Lake`]; nothing is published then.
-    pub fn stage(&mut self, now: Now) -> Result<Staged, SinkError> {
+    /// [`LakeSinkError::Lake`]; nothing is published then.
+    pub fn stage(&mut self, now: Now) -> Result<Staged, LakeSinkError> {
         if let Some(pending) = &self.pending {
             let bytes = pending.plan.as_ref().map(Plan::encode);
             return Ok(bytes.map_or(Staged::Empty, Staged::Plan));
@@ -478,7 +484,6 @@ impl<S: Store> LakeSink<S> {
             committed.samples = self.rows.samples() as u64;
             Some(plan)
         };
-        committed.damaged = std::mem::take(&mut self.damaged);
         // The staged files hold the rows now.
         self.rows.clear();
         self.touched.clear();
@@ -494,8 +499,8 @@ impl<S: Store> LakeSink<S> {
     /// failure.
     ///
     /// # Errors
-    /// [`SinkError::Lake`].
-    pub fn publish(&mut self) -> Result<Option<Committed>, SinkError> {
+    /// [`LakeSinkError::Lake`].
+    pub fn publish(&mut self) -> Result<Option<Committed>, LakeSinkError> {
         let Some(pending) = &self.pending else {
             return Ok(None);
         };
@@ -507,8 +512,13 @@ impl<S: Store> LakeSink<S> {
         let Some(pending) = self.pending.take() else {
             return Ok(None);
         };
-        self.cursor = pending.committed.through;
-        Ok(Some(pending.committed))
+        let committed = pending.committed;
+        self.cursor = committed.through;
+        self.totals.flushes += u64::from(committed.files > 0);
+        self.totals.files += committed.files as u64;
+        self.totals.bytes += committed.bytes;
+        self.totals.samples += committed.samples;
+        Ok(Some(committed))
     }
 
     /// What the lake may now say of an epoch: nothing that it was not handed.

@@ -1,170 +1,153 @@
-//! Where records come to rest. Each sink reads the journal at its own pace, with its own cursor.
+//! Core: where records come to rest. Each sink reads the journal at its own pace, with its own cursor.
 //!
 //! ```text
-//! journal ──interpret──► sink buffers ──stage──► plan ──► journal, synced ──publish──► committed
+//! journal ──interpret──► take … take ──due──► plan ──► journal, synced ──► deliver ──► commit
 //! ```
+//! A [`Sink`] knows its destination and nothing else. Reading, waiting after a failure, lag, metrics and
+//! custody are the [`worker`]'s, the same for every sink.
 
 pub mod hot;
+mod join;
 pub mod lake;
 pub mod rows;
 mod there;
-pub(crate) mod worker;
+pub mod worker;
 
-use headwater_lake::audit::StreamMark;
-use headwater_lake::{Claim, EpochState, Found, Store};
-use headwater_proto::delivery::End;
-use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, SeqRange, Stream};
-use headwater_proto::time::UnixMicros;
-use headwater_spool::Disk;
+use std::future::Future;
+use std::time::Duration;
 
-use crate::done::DoneError;
-use crate::pipeline::custody::{Custody, OpenError, Opened, Past};
-use lake::{LakeSettings, LakeSink, NAME, SinkError};
+use headwater_proto::ids::{SeqRange, Stream};
+use headwater_proto::time::{Millis, Now};
 
-/// Why journal and lake could not be brought to agree.
-#[derive(Debug, thiserror::Error)]
-pub enum JoinError {
-    /// The lake.
-    #[error(transparent)]
-    Sink(#[from] SinkError),
-    /// The journal.
-    #[error(transparent)]
-    Journal(#[from] OpenError),
-}
+pub use join::{JoinError, join};
 
-/// Opens the lake beside a journal that was just opened, and makes both agree on what is committed;
-/// before the first Welcome. `entropy` names a journal that has to begin anew, `now` begins the lease
-/// on the lake.
+use crate::interpret::Interpreted;
+
+/// A destination of the journal's records, driven by one [`worker::Worker`].
 ///
-/// # Errors
-/// [`JoinError`].
-pub fn join<D: Disk, S: Store>(
-    custody: &mut Custody<D>,
-    opened: &Opened,
-    store: S,
-    settings: LakeSettings,
-    now: UnixMicros,
-    entropy: &mut dyn FnMut() -> u64,
-) -> Result<LakeSink<S>, JoinError> {
-    let plan = custody
-        .plan()
-        .filter(|plan| plan.sink == NAME)
-        .map(|plan| plan.bytes.clone());
-    let known = custody.cursor(NAME).unwrap_or_default();
-    let plan = plan.as_deref();
-    let claim = Claim {
-        take_over: settings.take_over,
-        ..Claim::new(custody.journal(), now.0)
-    };
-    let mut sink = LakeSink::open(store, settings, &claim, plan, known)?;
-    // An old copy may also be from before another journal's time.
-    let is_alone = sink.lake().opened().went_on;
-    let end = custody.log().next();
-    let mut past = opened.past;
-    if sink.cursor() > end {
-        // Somebody brought back an old copy of the journal. Its positions and the numbers of plain
-        // devices were used for other records since.
-        custody.rename(JournalId(entropy()));
-        sink.begin_anew(custody.journal(), end, now)?;
-        past = Past::Nothing;
-    }
-    if past == Past::Nothing {
-        sink.begin_without_lease(now)?;
-    }
-    let start = sink.lake().opened();
-    if !start.went_on && start.found != Found::New {
-        // Readers that list folders would see them beside what devices send again.
-        let swept = sink.lake_mut().sweep().map_err(SinkError::from)?;
-        if swept.orphans > 0 {
-            let (orphans, left) = (swept.orphans, swept.left.len());
-            tracing::warn!(
-                orphans,
-                left,
-                "files that an earlier collector published and did not commit are set aside, as far \
-                 as the store can"
-            );
-        }
-    }
-    let missing = custody.resume(NAME, sink.cursor())?;
-    let is_sure = past == Past::Snapshot && opened.damaged + missing == 0 && is_alone;
-    if !is_sure || !custody.index_is_whole() {
-        let marks = sink.lake_mut().marks().map_err(SinkError::from)?;
-        if !is_alone {
-            sink.leave_out(&marks, end);
-        }
-        let indexed = fill_index(custody, &marks);
-        if let Err(error) = &indexed {
-            tracing::error!(%error, "the index of finished epochs cannot be filled; the journal keeps them");
-        }
-        seed(custody, past, &marks, indexed.is_ok());
-        custody.seeded();
-    }
-    if opened.damaged_to > sink.cursor() {
-        custody.doubt_plain_devices();
-    }
-    custody.watch();
-    sink.restore(custody.ledger());
-    Ok(sink)
-}
+/// Whatever fails is tried again, for as long as it takes. So every method may be called again after an
+/// error, and the future of [`Sink::deliver`] may be dropped at any await: what it sent may have arrived.
+pub trait Sink: Send + 'static {
+    /// Takes in one record; memory only. Records come in the order of their positions, from the sink's
+    /// cursor on. It is called until [`Sink::due`] says [`Due::Full`], also while a delivery is under
+    /// way or waits to be repeated.
+    ///
+    /// # Errors
+    /// [`SinkError::Refused`] if the record will never be taken: it is passed over. After any other
+    /// error the same record comes again.
+    fn take(&mut self, item: &Interpreted<'_>, now: Now) -> Result<(), SinkError>;
 
-/// Whether an epoch is over, and the lake has all of it or names it: such a one is in the index.
-fn is_whole(mark: &StreamMark) -> bool {
-    let over = matches!(mark.state, Some(EpochState::Closed | EpochState::Abandoned));
-    let holds = |range: &SeqRange| range.first <= mark.first && range.next >= mark.next;
-    over && mark.partial.is_empty() && mark.held.iter().any(holds)
-}
+    /// Every position below `next` was handed out, or holds nothing that can be read.
+    fn passed(&mut self, next: u64, now: Now);
 
-fn end_of(mark: &StreamMark) -> End {
-    End {
-        first: mark.first,
-        next: mark.next,
-        clean: false,
+    /// When what was taken is to be delivered.
+    fn due(&self, now: Millis) -> Due;
+
+    /// Cuts the next delivery and returns a plan of it, if the destination needs one to be durable
+    /// before anything is sent. Called again after a failure, it gives the same plan.
+    ///
+    /// # Errors
+    /// [`SinkError`]; nothing was sent then.
+    fn plan(&mut self, now: Now) -> Result<Option<Plan>, SinkError> {
+        let _ = now;
+        Ok(None)
+    }
+
+    /// Sends what was cut. With a plan it is called only once that is durable.
+    ///
+    /// # Errors
+    /// [`SinkError::Refused`] if the destination refuses a part for good: the sink has left that part
+    /// out, and delivers the rest when it is called again.
+    fn deliver(&mut self, now: Now) -> impl Future<Output = Result<Delivered, SinkError>> + Send;
+
+    /// Looks after the destination; called about once a second, whether or not anything is due.
+    ///
+    /// # Errors
+    /// [`SinkError`]; deliveries go on.
+    fn keep(&mut self, now: Now) -> Result<(), SinkError> {
+        let _ = now;
+        Ok(())
+    }
+
+    /// An orderly end: nothing is called after this.
+    fn close(&mut self, now: Now) {
+        let _ = now;
+    }
+
+    /// Its own counters and gauges, for the metrics page; a counter's name ends in `_total`.
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
     }
 }
 
-/// Puts every epoch that the lake shows to be over into the index.
-fn fill_index<D: Disk>(custody: &mut Custody<D>, marks: &[StreamMark]) -> Result<(), DoneError> {
-    let whole = marks.iter().filter(|mark| is_whole(mark));
-    custody.fill_index(whole.filter_map(|mark| Some((stream_of(mark)?, end_of(mark)))))
+/// When a sink has something to deliver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Now, and no more can be taken before.
+    Full,
+    /// From this time on.
+    At(Millis),
+    /// Not at all: nothing was taken since the last delivery.
+    Never,
 }
 
-/// Gives custody the marks that the lake proves. Epochs that are over, and new to it, are left to the
-/// index where it has them.
-fn seed<D: Disk>(custody: &mut Custody<D>, past: Past, marks: &[StreamMark], is_indexed: bool) {
-    let own = Epoch::new(custody.journal().0);
-    for mark in marks {
-        let Some(stream) = stream_of(mark) else {
-            continue;
-        };
-        let is_new = custody.ledger().track(&stream).is_none();
-        if stream.lane == Lane::Plain {
-            // A plain device counts under each journal anew.
-            if stream.epoch == own {
-                custody.seed_plain(stream.device, &mark.held, mark.next);
-            }
-            continue;
+/// What a sink is about to send, in its own bytes; kept in the journal until it has been delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan(pub Vec<u8>);
+
+/// What a delivery brought to rest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Delivered {
+    /// The first position that the sink does not have.
+    pub through: u64,
+    /// Numbers of each stream that it has by that.
+    pub streams: Vec<(Stream, Vec<SeqRange>)>,
+}
+
+/// Why a sink could not go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SinkError {
+    /// It cannot now.
+    #[error("{cause}")]
+    Busy {
+        /// How long it asks to be left alone.
+        retry_after: Option<Duration>,
+        /// Why.
+        cause: String,
+    },
+    /// It will never take these.
+    #[error("refused for good: {cause}")]
+    Refused {
+        /// Their numbers; from [`Sink::take`] those of the record are meant, whatever is named here.
+        items: Vec<(Stream, SeqRange)>,
+        /// Why.
+        cause: String,
+    },
+    /// It may not: an operator has to let it.
+    #[error("{cause}; {remedy}")]
+    Denied {
+        /// Why.
+        cause: String,
+        /// What the operator has to do.
+        remedy: String,
+    },
+    /// It is not in order: an operator has to look.
+    #[error("{cause}")]
+    Broken {
+        /// Why.
+        cause: String,
+    },
+}
+
+impl SinkError {
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Busy { .. } => "busy",
+            Self::Refused { .. } => "refused",
+            Self::Denied { .. } => "denied",
+            Self::Broken { .. } => "broken",
         }
-        let ended = match mark.state {
-            Some(EpochState::Ended | EpochState::Closed | EpochState::Abandoned) => true,
-            Some(EpochState::Open) | None => false,
-        };
-        // What the index has is found there when it comes back.
-        if is_indexed && is_new && is_whole(mark) {
-            continue;
-        }
-        // Under the same name nothing was cut off between two tables: its last plan was carried out.
-        let partial = match past {
-            Past::Nothing => mark.partial.as_slice(),
-            Past::Snapshot | Past::Records => &[],
-        };
-        custody.seed(stream, &mark.held, partial, ended.then(|| end_of(mark)));
     }
-}
-
-fn stream_of(mark: &StreamMark) -> Option<Stream> {
-    Some(Stream {
-        device: DeviceId::new(&mark.device_id).ok()?,
-        lane: Lane::from_name(&mark.lane)?,
-        epoch: Epoch::new(mark.epoch),
-    })
 }

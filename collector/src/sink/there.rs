@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use headwater_lake::audit::StreamMark;
 use headwater_proto::delivery::Ranges;
-use headwater_proto::ids::{SeqRange, Stream};
+use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
 
 /// What the lake holds of each stream, for the records before a position. Its memory goes once that
 /// is passed.
@@ -19,7 +19,7 @@ impl There {
     pub(super) fn new(marks: &[StreamMark], until: u64) -> Self {
         let mut streams = BTreeMap::new();
         for mark in marks {
-            let Some(stream) = super::stream_of(mark) else {
+            let Some(stream) = stream_of(mark) else {
                 continue;
             };
             let mut held = Ranges::new();
@@ -40,4 +40,13 @@ impl There {
         let held = self.streams.get(stream);
         held.is_some_and(|held| held.covers(SeqRange::new(seq, seq + 1)))
     }
+}
+
+/// The stream of a mark, unless no collector wrote it.
+pub(super) fn stream_of(mark: &StreamMark) -> Option<Stream> {
+    Some(Stream {
+        device: DeviceId::new(&mark.device_id).ok()?,
+        lane: Lane::from_name(&mark.lane)?,
+        epoch: Epoch::new(mark.epoch),
+    })
 }

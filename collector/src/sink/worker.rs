@@ -1,48 +1,50 @@
-//! The threads of the sinks: read what is durable, bring it to rest, say so.
+//! The thread of a sink: carries out what the [`Worker`] decides.
+
+mod machine;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use headwater_gate::clock::Clock;
-use headwater_lake::Store;
-use headwater_proto::ids::JournalId;
-use headwater_proto::time::Millis;
+use headwater_program::entropy::random;
+use headwater_proto::time::{Millis, Now};
 use headwater_spool::Disk;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::hot::HotStore;
-use super::lake::{LakeSink, NAME, SinkError, Staged};
-use crate::interpret::{Feed, Taken};
+pub use machine::{Commit, Step, Worker};
+
+use super::{Plan, Sink};
 use crate::metrics::Board;
 use crate::owner::{Command, Mailbox};
+use crate::pipeline::custody::Event;
 
 /// Bytes read from the journal at once.
 const READ_BYTES: usize = 1 << 20;
 /// Longest wait for more records.
 const IDLE_MS: u64 = 100;
-/// Waits after failures: doubled each time, up to the second.
-const BACK_OFF_MS: (u64, u64) = (100, 10_000);
-/// Wait after a lease on the lake that could not be renewed: a small part of it.
-const LEASE_RETRY_MS: u64 = 5_000;
-/// Time between two catalogs.
-const CATALOG_MS: u64 = 60_000;
-/// How often the hot store drops old readings.
-const HOT_EXPIRE_MS: u64 = 60_000;
+/// Time between two lines about a sink that goes on failing.
+const SAY_AGAIN_MS: u64 = 60_000;
 
-/// What both workers need.
+/// What every worker needs.
 pub(crate) struct Context {
+    /// The sink's name in custody, metrics and the log.
+    pub(crate) name: &'static str,
     pub(crate) mailbox: Mailbox,
     pub(crate) durable: Receiver<()>,
     pub(crate) board: Arc<Board>,
     pub(crate) clock: Clock,
+    /// Where the futures of deliveries run.
+    pub(crate) runtime: Handle,
     /// Nothing more arrives: bring the rest to rest and end.
     pub(crate) stop: CancellationToken,
 }
 
 impl Context {
-    /// Waits until something became durable, for a short time at most.
-    fn wait(&self, most_ms: u64) {
+    /// Waits until something became durable, `until` at most and for a short time.
+    fn wait(&self, until: Option<Millis>, now: Now) {
+        let most_ms = until.map_or(IDLE_MS, |at| at.since(now.mono).clamp(1, IDLE_MS));
         match self.durable.recv_timeout(Duration::from_millis(most_ms)) {
             Ok(()) | Err(RecvTimeoutError::Timeout) => {}
             // The owner is gone; the stop that follows ends the loop.
@@ -51,247 +53,120 @@ impl Context {
             }
         }
     }
+
+    fn make_durable(&self, plan: Plan) -> Result<Result<(), String>, OwnerGone> {
+        let (reply, answer) = sync_channel(1);
+        let plan = Command::Plan {
+            sink: self.name,
+            bytes: plan.0,
+            reply,
+        };
+        if !self.mailbox.send(plan) {
+            return Err(OwnerGone);
+        }
+        answer.recv().map_err(|_| OwnerGone)
+    }
 }
 
-/// Why a sink gave up for good.
+/// Nobody keeps the journal any more.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum WorkerError {
-    #[error("the lake sink stopped: {0}")]
-    Lake(#[from] SinkError),
-    #[error("the owner of the journal is gone")]
-    OwnerGone,
-}
+#[error("the owner of the journal is gone")]
+pub(crate) struct OwnerGone;
 
-/// Runs the lake sink until it is told to stop and has flushed everything.
+/// Runs a sink until it is told to stop and has delivered what it can. Whatever the sink fails at is
+/// tried again.
 ///
 /// # Errors
-/// [`WorkerError`] when trying again cannot help.
-pub(crate) fn run_lake<S: Store, D: Disk>(
-    mut sink: LakeSink<S>,
-    mut feed: Feed<D>,
+/// [`OwnerGone`].
+pub(crate) fn run<S: Sink, D: Disk>(
+    mut worker: Worker<S, D>,
     context: &Context,
-) -> Result<(), WorkerError> {
-    let (mut catalog_at, mut lease_at) = (Millis(0), Millis(0));
-    let mut back_off = BACK_OFF_MS.0;
+) -> Result<(), OwnerGone> {
+    let mut voice = Voice::default();
     loop {
-        // Asked before reading: what was durable by then is read and flushed below.
-        let stopping = context.stop.is_cancelled();
-        let idle = read_lake(&mut sink, &mut feed, context)?;
         let now = context.clock.now();
-        if now.mono >= lease_at {
-            match sink.keep(now.wall) {
-                Err(error) if !error.is_transient() => return Err(error.into()),
-                Err(error) => {
-                    lease_at = now.mono.plus(LEASE_RETRY_MS);
-                    tracing::warn!(%error, "the lease on the lake could not be renewed");
-                }
-                Ok(()) => {}
-            }
-        }
-        if sink.is_due(now.mono) || (stopping && idle) {
-            match flush(&mut sink, context) {
-                Ok(()) => back_off = BACK_OFF_MS.0,
-                Err(WorkerError::Lake(error)) if error.is_transient() => {
-                    tracing::error!(%error, cause = cause(&error), "the lake cannot be written");
-                    context.board.lake(|look| {
-                        look.failures += 1;
-                        look.trouble = Some(error.to_string());
-                    });
-                    if stopping {
-                        return Err(error.into());
+        let mut wait = None;
+        match worker.next(now, context.stop.is_cancelled(), random()) {
+            Step::Read => match worker.read(READ_BYTES, now, random()) {
+                Ok(damages) => {
+                    for damage in damages {
+                        tracing::error!(
+                            sink = context.name,
+                            ?damage,
+                            "journal records can no longer be read; they are asked for again or named"
+                        );
                     }
-                    std::thread::sleep(Duration::from_millis(back_off));
-                    back_off = (back_off * 2).min(BACK_OFF_MS.1);
-                    continue;
                 }
-                Err(error) => return Err(error),
-            }
-            if now.mono.since(catalog_at) >= CATALOG_MS || catalog_at == Millis(0) || stopping {
-                catalog_at = now.mono;
-                if let Err(error) = sink.lake_mut().write_catalog() {
-                    tracing::warn!(%error, "the catalog could not be written");
-                }
-            }
-        }
-        if let Some(error) = sink.lake_mut().take_trouble() {
-            tracing::warn!(%error, "the marks of the lake could not be made; a new journal reads all files");
-        }
-        if stopping && idle {
-            if let Err(error) = sink.lake_mut().release(now.wall.0) {
-                tracing::warn!(%error, "the lease on the lake could not be ended; it ends by itself");
-            }
-            return Ok(());
-        }
-        if idle {
-            let due = sink
-                .due_at()
-                .map_or(IDLE_MS, |at| at.since(now.mono).clamp(1, IDLE_MS));
-            context.wait(due);
-        }
-    }
-}
-
-/// Reads until rows are due or nothing is left; true in the latter case.
-fn read_lake<S: Store, D: Disk>(
-    sink: &mut LakeSink<S>,
-    feed: &mut Feed<D>,
-    context: &Context,
-) -> Result<bool, WorkerError> {
-    loop {
-        let now = context.clock.now();
-        if sink.is_due(now.mono) {
-            return Ok(false);
-        }
-        let from = feed.position();
-        let mut failed = None;
-        let read = feed.read(READ_BYTES, |item| match sink.take(item, now) {
-            Err(error) => {
-                failed = Some(error);
-                Taken::Not
-            }
-            Ok(()) if sink.is_full() => Taken::Enough,
-            Ok(()) => Taken::More,
-        });
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
-        match read {
-            Ok(chunk) => {
-                for damage in &chunk.damage {
+                Err(error) => {
+                    let cause = headwater_program::chain::chain(&error);
                     tracing::error!(
-                        ?damage,
-                        "journal records can no longer be read; they are asked for again or named"
+                        sink = context.name,
+                        cause,
+                        "trying again to read the journal"
                     );
-                    let positions = &damage.positions;
-                    sink.note_damage(positions.end - positions.start, now.mono);
                 }
-                sink.skip_to(chunk.next);
-                let waiting = sink.waiting_bytes() as u64;
-                let rows = sink.counters();
-                context.board.lake(|look| {
-                    look.waiting_bytes = waiting;
-                    look.rows = rows;
-                });
-                if chunk.next == from {
-                    return Ok(true);
+            },
+            Step::Plan(plan) => {
+                let result = context.make_durable(plan)?;
+                worker.planned(result, context.clock.now(), random());
+            }
+            Step::Deliver => {
+                let result = context.runtime.block_on(worker.deliver(now));
+                worker.delivered(result, context.clock.now(), random());
+            }
+            Step::Commit(commit) => {
+                if !commit.refused.is_empty() {
+                    let streams = commit.refused.len();
+                    tracing::warn!(sink = context.name, streams, "records are refused for good");
+                }
+                let event = Event::Committed {
+                    sink: context.name.to_owned(),
+                    through: commit.through,
+                    streams: commit.streams,
+                    damaged: commit.damaged,
+                };
+                if !context.mailbox.send(Command::Event(event)) {
+                    return Err(OwnerGone);
                 }
             }
-            Err(error) => {
-                tracing::error!(%error, "the journal cannot be read; trying again");
-                return Ok(true);
+            Step::Wait(until) => wait = Some(until),
+            Step::Done => {
+                worker.close(now);
+                context.board.post_sink(context.name, worker.look());
+                return Ok(());
             }
+        }
+        context.board.post_sink(context.name, worker.look());
+        let trouble = worker
+            .trouble()
+            .map(|error| (error.code(), error.to_string()));
+        voice.say(context.name, trouble, now.mono);
+        if let Some(until) = wait {
+            context.wait(until, now);
         }
     }
 }
 
-fn flush<S: Store>(sink: &mut LakeSink<S>, context: &Context) -> Result<(), WorkerError> {
-    match sink.stage(context.clock.now())? {
-        Staged::Nothing => return Ok(()),
-        Staged::Empty => {}
-        Staged::Plan(bytes) => loop {
-            let (reply, answer) = sync_channel(1);
-            let plan = Command::Plan {
-                sink: NAME,
-                bytes: bytes.clone(),
-                reply,
-            };
-            if !context.mailbox.send(plan) {
-                return Err(WorkerError::OwnerGone);
-            }
-            match answer.recv() {
-                Ok(Ok(())) => break,
-                Ok(Err(error)) => {
-                    tracing::warn!(error, "the lake's plan is not durable yet; trying again");
-                    std::thread::sleep(Duration::from_millis(BACK_OFF_MS.0));
-                }
-                Err(_) => return Err(WorkerError::OwnerGone),
-            }
-        },
-    }
-    let Some(committed) = sink.publish()? else {
-        return Ok(());
-    };
-    context.board.lake(|look| {
-        look.samples_committed += committed.samples;
-        look.files += committed.files as u64;
-        look.bytes += committed.bytes;
-        look.flushes += u64::from(committed.files > 0);
-        look.trouble = None;
-    });
-    if context.mailbox.send(Command::Committed {
-        sink: NAME,
-        committed,
-    }) {
-        Ok(())
-    } else {
-        Err(WorkerError::OwnerGone)
-    }
+/// Says once that a sink fails, once a minute that it still does, and once that it no longer does.
+#[derive(Default)]
+struct Voice {
+    said: Option<(String, Millis)>,
 }
 
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut text = String::new();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text = error.to_string();
-        next = error.source();
-    }
-    text
-}
-
-/// Runs the hot store until it is told to stop. Its failures never stop the collector: it is an
-/// index that can be filled again.
-pub(crate) fn run_hot<D: Disk>(
-    mut hot: HotStore,
-    mut feed: Feed<D>,
-    journal: JournalId,
-    freshness_ms: u64,
-    context: &Context,
-) {
-    let (mut committed_at, mut expired_at) = (Millis(0), Millis(0));
-    let mut dirty = false;
-    loop {
-        let stopping = context.stop.is_cancelled();
-        let mut refused = None;
-        let before = feed.position();
-        let read = feed.read(READ_BYTES, |item| {
-            refused = hot.take(item).err().or(refused.take());
-            Taken::More
-        });
-        if let Err(error) = read {
-            tracing::error!(%error, "the journal cannot be read; trying again");
-        }
-        let position = feed.position();
-        let idle = position == before;
-        dirty |= !idle;
-        let now = context.clock.now();
-        let mut failed = refused;
-        if dirty && (now.mono.since(committed_at) >= freshness_ms || stopping) {
-            committed_at = now.mono;
-            match hot.commit(journal, position) {
-                Ok(()) => dirty = false,
-                Err(error) => failed = Some(error),
+impl Voice {
+    fn say(&mut self, sink: &str, trouble: Option<(&'static str, String)>, now: Millis) {
+        match (&self.said, trouble) {
+            (None, None) => {}
+            (Some(_), None) => {
+                self.said = None;
+                tracing::info!(sink, "the sink goes on");
             }
-        }
-        if now.mono.since(expired_at) >= HOT_EXPIRE_MS {
-            expired_at = now.mono;
-            if let Err(error) = hot.expire(now.wall) {
-                failed = Some(error);
+            (Some((said, at)), Some((_, cause)))
+                if *said == cause && now.since(*at) < SAY_AGAIN_MS => {}
+            (_, Some((code, cause))) => {
+                tracing::error!(sink, code, cause, "the sink does not take what it is given");
+                self.said = Some((cause, now));
             }
-        }
-        if let Some(error) = &failed {
-            tracing::warn!(%error, "the hot store refused something");
-        }
-        let skipped = hot.skipped();
-        context.board.hot(|look| {
-            look.position = position;
-            look.skipped = skipped;
-            look.failures += u64::from(failed.is_some());
-        });
-        if stopping && idle {
-            return;
-        }
-        if idle {
-            context.wait(IDLE_MS);
         }
     }
 }

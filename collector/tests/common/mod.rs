@@ -206,6 +206,7 @@ impl Rig {
     /// Lets the sink read all that is durable, and flushes it.
     pub fn flush(&mut self) -> Result<(), String> {
         let now = self.now();
+        let mut damaged = 0;
         loop {
             let from = self.feed.position();
             let sink = &mut self.sink;
@@ -225,10 +226,9 @@ impl Rig {
             }
             for damage in &chunk.damage {
                 let positions = &damage.positions;
-                let records = positions.end - positions.start;
-                self.sink.note_damage(records, now.mono);
+                damaged += positions.end - positions.start;
             }
-            self.sink.skip_to(chunk.next);
+            self.sink.passed(chunk.next, now.mono);
             if chunk.next == from {
                 break;
             }
@@ -254,7 +254,7 @@ impl Rig {
             sink: NAME.into(),
             through: committed.through,
             streams: committed.streams,
-            damaged: committed.damaged,
+            damaged,
         });
         Ok(())
     }

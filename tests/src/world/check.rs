@@ -1,15 +1,17 @@
 //! Core: what must hold of the lake after a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
 use headwater_lake::delta::{Log, LogError};
 use headwater_lake::{MemStore, Store, Table, audit};
+use headwater_proto::ids::{DeviceId, Epoch, Lane, Stream};
 use headwater_proto::text::is_dictionary;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+use super::copy::{Number, Row, Shelf};
 use super::generator::{Bits, CLOCK_STEP_US, Key, LOG, Made, line_number};
 use super::plan::MAX_STEP_US;
 
@@ -23,6 +25,8 @@ pub struct Found {
     pub readings: BTreeMap<Key, Vec<Bits>>,
     /// Per device: the time spans of its gaps; `None`: a gap without times.
     pub gaps: BTreeMap<String, Vec<Option<(i64, i64)>>>,
+    /// Rows of each numbered record.
+    pub numbers: BTreeMap<Number, BTreeSet<Row>>,
     /// Log lines.
     pub lines: u64,
     /// Dictionaries that it took to read them.
@@ -104,6 +108,10 @@ impl Found {
             } else {
                 Bits::I64(whole.value(row))
             };
+            if let Some(number) = number_of(batch, row, ["device_id", "lane", "epoch", "seq"]) {
+                let of = (key.1.clone(), key.2, bits);
+                self.numbers.entry(number).or_default().insert(of);
+            }
             self.readings.entry(key).or_default().push(bits);
         }
         Some(())
@@ -119,6 +127,11 @@ impl Found {
             let name = device.value(row);
             // A line of any other text is one that was never made.
             let number = line_number(name, text.value(row)).unwrap_or(-1);
+            let record = ["rec_device", "rec_lane", "rec_epoch", "rec_seq"];
+            if let Some(carrier) = number_of(batch, row, record) {
+                let of = (LOG.to_owned(), time.value(row), Bits::Line(number));
+                self.numbers.entry(carrier).or_default().insert(of);
+            }
             let key = (name.to_owned(), LOG.to_owned(), time.value(row));
             let lines = self.readings.entry(key).or_default();
             lines.push(Bits::Line(number));
@@ -169,6 +182,37 @@ impl Found {
         };
         let gaps = self.gaps.get(device);
         gaps.is_some_and(|gaps| gaps.iter().any(names))
+    }
+}
+
+/// The numbered record of a row, by the columns that name it.
+fn number_of(batch: &RecordBatch, row: usize, columns: [&str; 4]) -> Option<Number> {
+    let [device, lane, epoch, seq] = columns;
+    let text = |name| Some(batch.column_by_name(name)?.as_string::<i32>().value(row));
+    let whole = |name| {
+        let column = batch.column_by_name(name)?.as_primitive::<Int64Type>();
+        Some(column.value(row).cast_unsigned())
+    };
+    let stream = Stream {
+        device: DeviceId::new(text(device)?).ok()?,
+        lane: Lane::from_name(text(lane)?)?,
+        epoch: Epoch::new(whole(epoch)?),
+    };
+    Some((stream, whole(seq)?))
+}
+
+/// Holds the second sink against the lake: it has each record as the lake has it, or refused it.
+pub fn check_copy(found: &Found, shelf: &Shelf, faults: &mut Faults) {
+    for ((stream, seq), rows) in &found.numbers {
+        let refused = shelf.refused.get(stream);
+        match shelf.rows.get(&(stream.clone(), *seq)) {
+            Some(copied) if copied == rows => {}
+            Some(copied) => faults.push(format!(
+                "record {seq} of {stream:?} is {copied:?} in the copy and {rows:?} in the lake"
+            )),
+            None if refused.is_some_and(|refused| refused.contains(*seq)) => {}
+            None => faults.push(format!("the copy lacks record {seq} of {stream:?}")),
+        }
     }
 }
 

@@ -1,22 +1,27 @@
 //! Core: the collector of the world: custody and the lake sink, on a disk and a store that fail.
 
+use std::future::Future;
 use std::ops::ControlFlow;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use headwater_collector::done::DoneInMemory;
-use headwater_collector::interpret::{Depth, Feed, Taken};
+use headwater_collector::interpret::{Depth, Feed};
 use headwater_collector::pipeline::credit::CreditLimits;
 use headwater_collector::pipeline::custody::{
     Custody, Event, Gateway, Mode, Output, Past, Settings, SinkSpec,
 };
 use headwater_collector::pipeline::pattern::Pattern;
 use headwater_collector::pipeline::rules::Decoder;
-use headwater_collector::sink::join;
-use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, Staged};
+use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME};
+use headwater_collector::sink::worker::{Commit, Step, Worker};
+use headwater_collector::sink::{Sink, join};
 use headwater_lake::MemStore;
 use headwater_proto::ids::DeviceId;
 use headwater_proto::time::{Now, UnixMicros};
 use headwater_spool::{Config, Disk, DiskFile, FakeDisk};
 
+use super::copy::{COPY, CopyFaults, CopySink, Destination};
 use super::device::Death;
 use super::dice::Dice;
 use super::plan::Plan;
@@ -31,8 +36,6 @@ pub fn gateway_id() -> DeviceId {
     DeviceId::new(GATEWAY).expect("a plain name")
 }
 
-/// Name of the second sink.
-const COPY: &str = "copy";
 /// Where a segment's snapshot begins.
 const SNAPSHOT_AT: u64 = 64;
 
@@ -45,9 +48,28 @@ pub fn plain_topic(device: &str) -> String {
 /// The collector while it runs.
 struct Running {
     custody: Custody<FakeDisk>,
-    sink: LakeSink<MemStore>,
-    /// What the sink reads.
-    feed: Feed<FakeDisk>,
+    lake: Worker<LakeSink<MemStore>, FakeDisk>,
+    copy: Option<Worker<CopySink, FakeDisk>>,
+}
+
+/// A sink of the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// The lake.
+    Lake,
+    /// The copy.
+    Copy,
+}
+
+/// What a sink did in one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Did {
+    /// It took in records.
+    Read,
+    /// It sent, or its plan was made durable, or custody was told.
+    Moved,
+    /// Nothing.
+    Nothing,
 }
 
 /// The collector's machine.
@@ -62,8 +84,10 @@ pub struct Collector {
     plan: Plan,
     /// What its wall clock shows beyond the world's.
     step_us: i64,
-    /// Records that the second sink took.
-    pub copied: u64,
+    /// What the second sink delivers to.
+    pub copies: Destination,
+    /// How that treats it.
+    pub copy_faults: CopyFaults,
     /// Starts without a readable snapshot.
     rebuilt: u64,
     /// What the last start found.
@@ -81,7 +105,8 @@ impl Collector {
             running: None,
             plan,
             step_us: 0,
-            copied: 0,
+            copies: Destination::default(),
+            copy_faults: plan.copy_faults,
             rebuilt: 0,
             found: String::new(),
         }
@@ -176,21 +201,27 @@ impl Collector {
             ..LakeSettings::default()
         };
         let store = self.store.clone();
-        let now = self.clock(now).wall;
+        let now = self.clock(now);
         let joined = join(
             &mut custody,
             &opened,
             store,
             lake_settings,
-            now,
+            now.wall,
             &mut entropy,
         );
-        let sink = joined.ok()?;
-        let feed = Feed::new(custody.reader(), sink.position(), Depth::Samples);
+        let lake = joined.ok()?;
+        let feed = |from| Feed::new(custody.reader(), from, Depth::Samples);
+        let copy = custody.cursor(COPY).map(|from| {
+            let (to, faults) = (self.copies.clone(), self.copy_faults);
+            let sink = CopySink::new(to, from, faults, Dice::new(dice.bits()), now);
+            Worker::new(sink, feed(from))
+        });
+        let feed = feed(lake.position());
         Some(Running {
+            lake: Worker::new(lake, feed),
+            copy,
             custody,
-            sink,
-            feed,
         })
     }
 
@@ -280,107 +311,30 @@ impl Collector {
         self.running.as_mut()?.custody.next_output()
     }
 
-    /// Lets the sink read what is durable, at most `most_bytes` of it.
-    pub fn read_journal(&mut self, most_bytes: usize, now: Now) {
+    /// One step of a sink; of the journal it reads `most_bytes`, or nothing if there are none.
+    pub fn step_sink(&mut self, which: Which, most_bytes: usize, now: Now, dice: &mut Dice) -> Did {
         let now = self.clock(now);
-        let Some(Running { sink, feed, .. }) = &mut self.running else {
-            return;
+        let Some(Running {
+            custody,
+            lake,
+            copy,
+        }) = &mut self.running
+        else {
+            return Did::Nothing;
         };
-        // A row that the lake cannot hold stays in the journal, and is tried again.
-        let read = feed.read(most_bytes, |item| match sink.take(item, now) {
-            Ok(()) => Taken::More,
-            Err(_) => Taken::Not,
-        });
-        if let Ok(chunk) = read {
-            for damage in &chunk.damage {
-                let positions = &damage.positions;
-                sink.note_damage(positions.end - positions.start, now.mono);
-            }
-            sink.skip_to(chunk.next);
+        match (which, copy) {
+            (Which::Lake, _) => step(lake, NAME, custody, most_bytes, now, dice),
+            (Which::Copy, Some(copy)) => step(copy, COPY, custody, most_bytes, now, dice),
+            (Which::Copy, None) => Did::Nothing,
         }
     }
 
-    /// Lets the second sink read what is durable, at most `most_bytes` of it. It keeps what it reads,
-    /// and says so at once.
-    pub fn copy(&mut self, most_bytes: usize, now: Now) {
-        let now = self.clock(now);
-        let Some(Running { custody, .. }) = &mut self.running else {
-            return;
-        };
-        let Some(from) = custody.cursor(COPY) else {
-            return;
-        };
-        let mut reader = custody.reader();
-        if from >= reader.durable() {
-            return;
-        }
-        let mut copied = 0;
-        let read = reader.read(from, most_bytes, |_, _, _| {
-            copied += 1;
-            ControlFlow::Continue(())
-        });
-        if let Ok(chunk) = read {
-            self.copied += copied;
-            let positions = chunk.damage.iter().map(|damage| &damage.positions);
-            let event = Event::Committed {
-                sink: COPY.to_owned(),
-                through: chunk.next,
-                streams: Vec::new(),
-                damaged: positions.map(|range| range.end - range.start).sum(),
-            };
-            custody.handle(event, now);
-        }
-    }
-
-    /// The first half of a flush: files are staged and the plan is appended.
-    /// `false`: there is nothing to publish.
-    pub fn stage(&mut self, now: Now) -> bool {
-        let now = self.clock(now);
-        let Some(Running { custody, sink, .. }) = &mut self.running else {
-            return false;
-        };
-        match sink.stage(now) {
-            Ok(Staged::Plan(plan)) => {
-                custody.append_plan(NAME, &plan).is_ok() && custody.sync(now).is_ok()
-            }
-            Ok(Staged::Empty) => true,
-            Ok(Staged::Nothing) | Err(_) => false,
-        }
-    }
-
-    /// The second half: what was staged becomes part of the lake.
-    pub fn publish(&mut self, now: Now) {
-        let now = self.clock(now);
-        let Some(Running { custody, sink, .. }) = &mut self.running else {
-            return;
-        };
-        if let Ok(Some(done)) = sink.publish() {
-            let event = Event::Committed {
-                sink: NAME.to_owned(),
-                through: done.through,
-                streams: done.streams,
-                damaged: done.damaged,
-            };
-            custody.handle(event, now);
-        }
-    }
-
-    /// Whether rows are due to be flushed.
+    /// Whether every sink has everything that the journal holds.
     #[must_use]
-    pub fn is_flush_due(&self, now: Now) -> bool {
-        self.running
-            .as_ref()
-            .is_some_and(|running| running.sink.is_due(now.mono))
-    }
-
-    /// Whether the lake has everything that the journal holds.
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
+    pub fn is_drained(&self, now: Now) -> bool {
         self.running.as_ref().is_some_and(|running| {
-            let (sink, custody) = (&running.sink, &running.custody);
-            let durable = custody.reader().durable();
-            let copied = self.plan.copy.is_none() || custody.cursor(COPY) >= Some(durable);
-            copied && sink.position() >= durable && sink.due_at().is_none()
+            let copy = running.copy.as_ref();
+            running.lake.is_drained(now.mono) && copy.is_none_or(|copy| copy.is_drained(now.mono))
         })
     }
 
@@ -390,7 +344,7 @@ impl Collector {
         let Some(running) = &self.running else {
             return "down".to_owned();
         };
-        let (custody, sink) = (&running.custody, &running.sink);
+        let (custody, lake) = (&running.custody, &running.lake);
         let segments: Vec<String> = custody
             .log()
             .segments()
@@ -420,10 +374,11 @@ impl Collector {
             })
             .collect();
         format!(
-            "{open:#?} {:?}; cursors {:?}; sink at {} of {}; {} B in {segments:?}",
+            "{open:#?} {:?}; cursors {:?}; lake {:?}; copy {:?}; durable {}; {} B in {segments:?}",
             custody.counters(),
             custody.cursors(),
-            sink.position(),
+            lake.look(),
+            running.copy.as_ref().map(Worker::look),
             custody.reader().durable(),
             custody.log().used_bytes(),
         )
@@ -457,4 +412,58 @@ impl Collector {
         }
         lines
     }
+}
+
+/// Carries out what a worker decides, as the thread of a sink does.
+fn step<S: Sink>(
+    worker: &mut Worker<S, FakeDisk>,
+    name: &str,
+    custody: &mut Custody<FakeDisk>,
+    most_bytes: usize,
+    now: Now,
+    dice: &mut Dice,
+) -> Did {
+    match worker.next(now, false, dice.bits()) {
+        Step::Read if most_bytes == 0 => return Did::Nothing,
+        Step::Read => {
+            // What cannot be read is tried again.
+            let _ = worker.read(most_bytes, now, dice.bits());
+            return Did::Read;
+        }
+        Step::Plan(plan) => {
+            let appended = custody.append_plan(name, &plan.0);
+            let durable = appended.map_err(|error| error.to_string()).and_then(|_| {
+                let synced = custody.sync(now);
+                synced.map_err(|error| error.to_string())
+            });
+            worker.planned(durable, now, dice.bits());
+        }
+        Step::Deliver => {
+            // One that waits is given up, as when a thread stops waiting for an answer.
+            let polled = {
+                let delivery = pin!(worker.deliver(now));
+                delivery.poll(&mut Context::from_waker(Waker::noop()))
+            };
+            if let Poll::Ready(result) = polled {
+                worker.delivered(result, now, dice.bits());
+            }
+        }
+        Step::Commit(commit) => {
+            let Commit {
+                through,
+                streams,
+                damaged,
+                ..
+            } = commit;
+            let event = Event::Committed {
+                sink: name.to_owned(),
+                through,
+                streams,
+                damaged,
+            };
+            custody.handle(event, now);
+        }
+        Step::Wait(_) | Step::Done => return Did::Nothing,
+    }
+    Did::Moved
 }

@@ -1,6 +1,7 @@
 //! Core: the end of a run. Faults stop, everybody comes back, everything is sent and committed, the
 //! writers stop in order, and what was abandoned is closed.
 
+use super::copy::CopyFaults;
 use super::device::Device;
 use super::link::Weather;
 use super::run::World;
@@ -45,6 +46,10 @@ impl World {
     /// No more faults.
     fn calm(&mut self) {
         self.plan.deaths_between_commands = 0;
+        self.collector.copy_faults = CopyFaults {
+            refuses: self.plan.copy_faults.refuses,
+            ..CopyFaults::default()
+        };
         if self.collector.is_up() {
             // Faults that wait for a later operation go with the process.
             self.kill_collector();
@@ -107,7 +112,7 @@ impl World {
             }
         }
         self.sync_collector();
-        self.run_sink(false);
+        self.run_sinks();
         for place in 0..self.devices.len() {
             while self.links[place]
                 .as_ref()
@@ -157,7 +162,7 @@ impl World {
         self.devices.iter().all(drained)
             && self.links.iter().flatten().all(super::link::Link::is_idle)
             && self.plain.iter().all(super::plain::Plain::is_idle)
-            && self.collector.is_drained()
+            && self.collector.is_drained(self.now)
     }
 
     fn describe(&self) -> String {

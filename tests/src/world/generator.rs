@@ -76,7 +76,7 @@ pub const SOURCES: [Source; 4] = [
 pub const LOG: &str = "log";
 
 /// One value as the lake holds it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bits {
     /// Of a float.
     F64(u64),

@@ -2,8 +2,9 @@
 //! thread, with the very cores that the programs run; every choice comes from a seed.
 //!
 //! ```text
-//! generator → device (Engine on a FakeDisk) → link → collector (Custody on a FakeDisk → LakeSink on
-//! a MemStore) → check: audit, rows against the generator, receipts and PUBACKs against the lake
+//! generator → device (Engine on a FakeDisk) → link → collector (Custody on a FakeDisk → sinks'
+//! workers → a MemStore, a destination in memory) → check: audit, rows against the generator,
+//! receipts and PUBACKs against the lake
 //! ```
 //!
 //! | fault | where |
@@ -16,6 +17,7 @@
 //! | a cloned SD card, a restored backup, a new disk in an old device | `steps.rs` |
 //! | the collector's disk is lost, the lake remains | `steps.rs` |
 //! | bits of the journal flip, an old copy of it is brought back | `steps.rs` |
+//! | the second sink is busy, away, refuses records, or its answers are lost | `copy.rs` |
 //! | wall clocks set forward and back, of devices and of the collector | `steps.rs` |
 //!
 //! Some devices reach the collector through a gateway, some log lines as well as numbers; in some
@@ -29,6 +31,7 @@
 pub mod bugs;
 pub mod check;
 pub mod collector;
+pub mod copy;
 pub mod device;
 pub mod dice;
 mod drain;

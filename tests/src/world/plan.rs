@@ -1,5 +1,6 @@
 //! Core: what a seed decides before the run begins.
 
+use super::copy::CopyFaults;
 use super::dice::Dice;
 use super::link::Weather;
 
@@ -18,6 +19,8 @@ pub struct Plan {
     pub plain: usize,
     /// A second sink beside the lake; whether the journal waits for it.
     pub copy: Option<bool>,
+    /// How the second sink's destination treats it.
+    pub copy_faults: CopyFaults,
     /// Steps before the drain.
     pub steps: u64,
     /// How the links treat messages.
@@ -85,11 +88,19 @@ impl Plan {
         } else {
             7 * 24 * 3_600 * 1_000
         };
+        let mut maybe = |n: u64| if dice.one_in(2) { n } else { 0 };
+        let copy_faults = CopyFaults {
+            busy: maybe(4),
+            lost: maybe(4),
+            refuses: maybe(12),
+            away_ms: maybe(8_000),
+        };
         Self {
             devices: 1 + dice.index(3),
             nodes,
             plain: dice.index(2),
             copy,
+            copy_faults,
             clock_steps,
             checkpoint_versions: if dice.one_in(2) { 4 } else { 100 },
             steps: 100 + dice.below(250),

@@ -75,6 +75,10 @@ pub struct Seen {
     pub via_gateway: u64,
     /// Records that a second sink took.
     pub copied: u64,
+    /// Calls of the second sink that failed.
+    pub copies_failed: u64,
+    /// Streams of which it refused records.
+    pub copies_refused: u64,
     /// Wall clocks of devices that were set.
     pub device_clock_steps: u64,
     /// Times that the collector's wall clock was set.
@@ -98,7 +102,7 @@ pub struct Seen {
 impl Seen {
     /// Names and counts.
     #[must_use]
-    pub const fn all(&self) -> [(&'static str, u64); 26] {
+    pub const fn all(&self) -> [(&'static str, u64); 28] {
         [
             ("evicted", self.evicted),
             ("fell_to_memory", self.fell_to_memory),
@@ -117,6 +121,8 @@ impl Seen {
             ("dictionaries", self.dictionaries),
             ("via_gateway", self.via_gateway),
             ("copied", self.copied),
+            ("copies_failed", self.copies_failed),
+            ("copies_refused", self.copies_refused),
             ("device_clock_steps", self.device_clock_steps),
             ("collector_clock_steps", self.collector_clock_steps),
             ("checkpoints", self.checkpoints),
@@ -168,6 +174,8 @@ impl Seen {
         self.dictionaries += other.dictionaries;
         self.via_gateway += other.via_gateway;
         self.copied += other.copied;
+        self.copies_failed += other.copies_failed;
+        self.copies_refused += other.copies_refused;
         self.device_clock_steps += other.device_clock_steps;
         self.collector_clock_steps += other.collector_clock_steps;
         self.checkpoints += other.checkpoints;
@@ -301,7 +309,10 @@ impl World {
             elapsed_ms: self.now.mono.0,
             ..Summary::default()
         };
-        summary.seen.copied += self.collector.copied;
+        let shelf = self.collector.copies.shelf();
+        summary.seen.copied += shelf.taken;
+        summary.seen.copies_failed += shelf.failed;
+        summary.seen.copies_refused += shelf.refused.len() as u64;
         match check::read(&store) {
             Ok(found) => {
                 summary.seen.lines += found.lines;
@@ -341,6 +352,9 @@ impl World {
                     if let Some(known) = known.iter().find(|known| known.name == name) {
                         check::check_durable(&found, device.durable(), known, &mut self.faults);
                     }
+                }
+                if self.plan.copy == Some(true) && !self.lost_disk && !rotten {
+                    check::check_copy(&found, &shelf, &mut self.faults);
                 }
                 for plain in &self.plain {
                     let (made, had) = (plain.made(), &plain.acknowledged);

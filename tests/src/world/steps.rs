@@ -9,7 +9,7 @@ use headwater_gate::ConnId;
 use headwater_proto::time::UnixMicros;
 use headwater_spool::FakeDisk;
 
-use super::collector::{GATEWAY, gateway_id};
+use super::collector::{Did, GATEWAY, Which, gateway_id};
 use super::device::{Death, Device};
 use super::generator::{SOURCES, START_US};
 use super::link::{Link, Weather};
@@ -18,6 +18,8 @@ use super::run::World;
 
 /// Messages that pass in one step, at most.
 const MESSAGES_PER_STEP: u64 = 6;
+/// Steps of a sink in one step of the world: a read, a delivery, and a retry of it.
+const STEPS_OF_A_SINK: u64 = 8;
 /// Devices of one run, clones counted.
 const MAX_DEVICES: usize = 6;
 
@@ -42,7 +44,7 @@ impl World {
                 let ms = self.dice.below(1_500);
                 self.pass(ms);
             }
-            77..=86 => self.run_sink(false),
+            77..=86 => self.run_sinks(),
             87..=92 => self.come_back(place),
             _ => self.publish_plain(),
         }
@@ -205,24 +207,26 @@ impl World {
         }
     }
 
-    /// The sink reads on and, when its time has come, flushes.
-    pub(super) fn run_sink(&mut self, now_at_all_costs: bool) {
+    /// The sinks read on and, when their time has come, deliver.
+    pub(super) fn run_sinks(&mut self) {
         let most = 1 + self.dice.index(20_000);
-        self.collector.read_journal(most, self.now);
-        self.collector.copy(most / 2, self.now);
-        if now_at_all_costs || self.collector.is_flush_due(self.now) {
-            if self.collector.stage(self.now) {
-                self.pump_collector();
-                if self.dice.one_in(self.plan.deaths_between_commands) {
-                    self.kill_collector();
-                    return;
+        for (which, most) in [(Which::Lake, most), (Which::Copy, 1 + most / 2)] {
+            let mut most = most;
+            for _ in 0..STEPS_OF_A_SINK {
+                let (now, dice) = (self.now, &mut self.dice);
+                match self.collector.step_sink(which, most, now, dice) {
+                    Did::Read => most = 0,
+                    Did::Moved => {
+                        self.pump_collector();
+                        if self.dice.one_in(self.plan.deaths_between_commands) {
+                            self.kill_collector();
+                        }
+                    }
+                    Did::Nothing => break,
                 }
-                self.collector.publish(self.now);
             }
-            self.pump_collector();
             self.sync_collector();
         }
-        self.pump_collector();
     }
 
     /// Whoever is down comes back; whoever is not connected connects.

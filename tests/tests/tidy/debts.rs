@@ -14,7 +14,6 @@ pub(crate) const CIRCLES: &[&str] = &[
     "agent pipeline::engine: lane ram",
     "agent pipeline::engine: room store",
     "collector : ledger pipeline",
-    "collector : metrics owner sink",
     "collector pipeline: envelope schemas snapshot",
     "tests world: collector device plain run",
 ];

@@ -59,6 +59,13 @@ impl<D: Disk> Custody<D> {
         position(&self.cursors, sink)
     }
 
+    /// The sinks that the journal waits for.
+    #[must_use]
+    pub fn required_sinks(&self) -> Vec<String> {
+        let required = self.settings.sinks.iter().filter(|sink| sink.required);
+        required.map(|sink| sink.name.clone()).collect()
+    }
+
     /// The first position that some required sink has not committed.
     pub(super) fn required_position(&self) -> u64 {
         self.least(&self.cursors)

@@ -20,6 +20,7 @@ mod maps;
 mod query;
 mod read;
 mod refill;
+mod seam;
 mod store;
 
 pub use chunk::Point;
@@ -27,4 +28,5 @@ pub use maps::DeviceInfo;
 pub use query::HotView;
 pub use read::{Cursor, HotError, HotRead, MAX_PAGE, NoCursor, Page};
 pub use refill::RefillError;
+pub use seam::HotSink;
 pub use store::{HotSettings, HotStore};

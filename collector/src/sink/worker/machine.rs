@@ -1,0 +1,453 @@
+//! Core: the steps of one sink, the same for each.
+//!
+//! ```text
+//!            ┌──────────── Read ◄───────────┐
+//! Gathering ─┤                              │ also while a call waits to be repeated,
+//!            └─ due ─► plan ─► Planned ─ Plan durable ─► Delivering ─ Deliver ─► Commit ─► Gathering
+//! ```
+//! A failure changes nothing but when the same step comes again: after a random part of a time that
+//! doubles, however often. A sink that may not, or is not in order, is tried slowly.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+
+use headwater_proto::delivery::Ranges;
+use headwater_proto::ids::{SeqRange, Stream};
+use headwater_proto::time::{Millis, Now, UnixMicros};
+use headwater_spool::{Chunk, Damage, Disk, ReadError};
+
+use crate::interpret::{Feed, Taken};
+use crate::metrics::{SinkLook, SinkState};
+use crate::sink::{Delivered, Due, Plan, Sink, SinkError};
+
+/// Time after the first failure, in milliseconds; doubled each time.
+const FIRST_WAIT_MS: u64 = 100;
+/// Longest time between two tries of a sink that is busy.
+const MAX_WAIT_MS: u64 = 10_000;
+/// Time between two tries of a sink that an operator has to let.
+const SLOW_WAIT_MS: u64 = 60_000;
+/// Longest time that a sink may ask to be left alone.
+const MAX_RETRY_AFTER_MS: u64 = 600_000;
+/// Time between two calls of [`Sink::keep`], and after one that failed.
+const KEEP_MS: (u64, u64) = (1_000, 5_000);
+/// Stretches of damage that are counted apart until the sink has passed them.
+const MAX_STRETCHES: usize = 64;
+
+/// What the shell has to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Call [`Worker::read`].
+    Read,
+    /// Make the plan durable in the journal, then call [`Worker::planned`].
+    Plan(Plan),
+    /// Carry out [`Worker::deliver`], then call [`Worker::delivered`]. A future that was dropped is
+    /// carried out anew.
+    Deliver,
+    /// Tell custody.
+    Commit(Commit),
+    /// Wait until then, or until more is durable.
+    Wait(Option<Millis>),
+    /// Nothing more comes, and all that can be delivered is.
+    Done,
+}
+
+/// What custody learns of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Commit {
+    /// The first position that the sink does not have.
+    pub through: u64,
+    /// Numbers of each stream that it has by that.
+    pub streams: Vec<(Stream, Vec<SeqRange>)>,
+    /// Numbers that it refused for good.
+    pub refused: Vec<(Stream, Vec<SeqRange>)>,
+    /// Records before `through` that the journal could not give back.
+    pub damaged: u64,
+}
+
+/// How far the present delivery is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    Gathering,
+    Planned(Plan),
+    Delivering,
+}
+
+/// When something that failed is tried again.
+#[derive(Debug, Default)]
+struct BackOff {
+    failures: u32,
+    until: Option<Millis>,
+}
+
+impl BackOff {
+    fn is_held(&self, now: Millis) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
+    /// - `random`: 64 random bits.
+    fn failed(&mut self, error: &SinkError, now: Millis, random: u64) {
+        let doubled = FIRST_WAIT_MS.saturating_mul(1 << self.failures.min(16));
+        let most = doubled.min(MAX_WAIT_MS);
+        let wait = match error {
+            SinkError::Busy { retry_after, .. } => {
+                let asked = retry_after.map_or(0, |asked| {
+                    u64::try_from(asked.as_millis()).unwrap_or(u64::MAX)
+                });
+                asked.min(MAX_RETRY_AFTER_MS) + 1 + random % most
+            }
+            SinkError::Refused { .. } => 1 + random % most,
+            SinkError::Denied { .. } | SinkError::Broken { .. } => {
+                SLOW_WAIT_MS / 2 + random % (SLOW_WAIT_MS / 2)
+            }
+        };
+        self.failures = self.failures.saturating_add(1);
+        self.until = Some(now.plus(wait));
+    }
+}
+
+/// A place in the journal, and when its record was received.
+type Place = (u64, UnixMicros);
+
+/// The worker of one sink. See the module's page.
+pub struct Worker<S: Sink, D: Disk> {
+    sink: S,
+    feed: Feed<D>,
+    phase: Phase,
+    commit: Option<Commit>,
+    /// The last read gave nothing more.
+    is_idle: bool,
+    is_stopping: bool,
+    calls: BackOff,
+    reads: BackOff,
+    keep_at: Millis,
+    /// The first position that the sink does not have.
+    cursor: u64,
+    /// The oldest record that waits.
+    oldest: Option<Place>,
+    /// The oldest one after the present delivery was cut.
+    next_oldest: Option<Place>,
+    /// Ends of unreadable stretches, and the records in them.
+    damage: Vec<(u64, u64)>,
+    refused: BTreeMap<Stream, Ranges<{ usize::MAX }>>,
+    call_trouble: Option<SinkError>,
+    read_trouble: Option<SinkError>,
+    keep_trouble: Option<SinkError>,
+    look: SinkLook,
+}
+
+impl<S: Sink, D: Disk> Worker<S, D> {
+    /// Brings to `sink` what `feed` hands out.
+    #[must_use]
+    pub fn new(sink: S, feed: Feed<D>) -> Self {
+        Self {
+            cursor: feed.position(),
+            sink,
+            feed,
+            phase: Phase::Gathering,
+            commit: None,
+            is_idle: false,
+            is_stopping: false,
+            calls: BackOff::default(),
+            reads: BackOff::default(),
+            keep_at: Millis(0),
+            oldest: None,
+            next_oldest: None,
+            damage: Vec::new(),
+            refused: BTreeMap::new(),
+            call_trouble: None,
+            read_trouble: None,
+            keep_trouble: None,
+            look: SinkLook::default(),
+        }
+    }
+
+    /// What to do next. `is_stopping`: nothing more becomes durable. `random`: 64 random bits.
+    pub fn next(&mut self, now: Now, is_stopping: bool, random: u64) -> Step {
+        if let Some(commit) = self.commit.take() {
+            return Step::Commit(commit);
+        }
+        if is_stopping && !self.is_stopping {
+            // What became durable before the end was asked for is still read, and all is tried once.
+            self.is_stopping = true;
+            self.is_idle = false;
+            (self.calls.until, self.reads.until) = (None, None);
+        }
+        self.keep(now);
+        if !self.calls.is_held(now.mono) {
+            match &self.phase {
+                Phase::Planned(plan) => return Step::Plan(plan.clone()),
+                Phase::Delivering => return Step::Deliver,
+                Phase::Gathering => {
+                    if self.is_due(now.mono)
+                        && let Some(step) = self.cut(now, random)
+                    {
+                        return step;
+                    }
+                }
+            }
+        }
+        let reads = !self.is_idle && !self.reads.is_held(now.mono);
+        let due = self.sink.due(now.mono);
+        if reads && due != Due::Full {
+            return Step::Read;
+        }
+        if self.is_stopping {
+            // What fails now is in the journal, and the next start tries it again.
+            return Step::Done;
+        }
+        self.is_idle = false;
+        let due = match (due, self.calls.until) {
+            (_, Some(until)) if now.mono < until => Some(until),
+            (Due::At(at), _) => Some(at),
+            (Due::Full | Due::Never, _) => None,
+        };
+        let reads = self.reads.until.filter(|until| now.mono < *until);
+        Step::Wait(due.into_iter().chain(reads).min())
+    }
+
+    fn is_due(&self, now: Millis) -> bool {
+        match self.sink.due(now) {
+            Due::Full => true,
+            Due::At(at) => at <= now || (self.is_stopping && self.is_idle),
+            Due::Never => false,
+        }
+    }
+
+    /// Cuts a delivery; `None` if the sink could not.
+    fn cut(&mut self, now: Now, random: u64) -> Option<Step> {
+        match self.sink.plan(now) {
+            Ok(plan) => {
+                let (phase, step) = match plan {
+                    Some(plan) => (Phase::Planned(plan.clone()), Step::Plan(plan)),
+                    None => (Phase::Delivering, Step::Deliver),
+                };
+                self.phase = phase;
+                Some(step)
+            }
+            Err(error) => {
+                self.failed(error, now, random);
+                None
+            }
+        }
+    }
+
+    fn keep(&mut self, now: Now) {
+        if now.mono < self.keep_at {
+            return;
+        }
+        self.keep_trouble = self.sink.keep(now).err();
+        if let Some(error) = &self.keep_trouble {
+            self.look.failed(error.code());
+        }
+        let wait = if self.keep_trouble.is_none() {
+            KEEP_MS.0
+        } else {
+            KEEP_MS.1
+        };
+        self.keep_at = now.mono.plus(wait);
+    }
+
+    /// Hands the sink what is durable, up to `most_bytes` of it. Returns what could not be read.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the journal cannot be read now.
+    pub fn read(
+        &mut self,
+        most_bytes: usize,
+        now: Now,
+        random: u64,
+    ) -> Result<Vec<Damage>, ReadError> {
+        let Self { sink, feed, .. } = self;
+        let (mut trouble, mut refusals, mut oldest) = (None, Vec::new(), None);
+        let before = feed.position();
+        let read = feed.read(most_bytes, |item| {
+            let _ = oldest.get_or_insert((item.position, item.at));
+            match sink.take(item, now) {
+                Ok(()) => {}
+                Err(SinkError::Refused { cause, .. }) => {
+                    refusals.extend(item.covers.iter().cloned());
+                    tracing::debug!(position = item.position, cause, "a record is refused");
+                }
+                Err(error) => {
+                    trouble = Some(error);
+                    return Taken::Not;
+                }
+            }
+            match sink.due(now.mono) {
+                Due::Full => Taken::Enough,
+                Due::At(_) | Due::Never => Taken::More,
+            }
+        });
+        let oldest_slot = match self.phase {
+            Phase::Gathering => &mut self.oldest,
+            Phase::Planned(_) | Phase::Delivering => &mut self.next_oldest,
+        };
+        *oldest_slot = oldest_slot.or(oldest);
+        self.refuse(&refusals);
+        match trouble {
+            None => (self.reads, self.read_trouble) = (BackOff::default(), None),
+            Some(error) => {
+                self.look.failed(error.code());
+                self.reads.failed(&error, now.mono, random);
+                self.read_trouble = Some(error);
+            }
+        }
+        match read {
+            Ok(chunk) => Ok(self.passed(before, chunk, now)),
+            Err(error) => {
+                self.look.failed("journal");
+                self.is_idle = true;
+                Err(error)
+            }
+        }
+    }
+
+    fn passed(&mut self, before: u64, chunk: Chunk, now: Now) -> Vec<Damage> {
+        for damage in &chunk.damage {
+            let positions = &damage.positions;
+            let records = positions.end - positions.start;
+            self.look.damaged += records;
+            let is_full = self.damage.len() >= MAX_STRETCHES;
+            match self.damage.last_mut().filter(|_| is_full) {
+                Some(last) => *last = (positions.end, last.1 + records),
+                None => self.damage.push((positions.end, records)),
+            }
+        }
+        self.sink.passed(chunk.next, now);
+        self.is_idle = chunk.next == before;
+        chunk.damage
+    }
+
+    fn refuse(&mut self, items: &[(Stream, SeqRange)]) {
+        for (stream, range) in items {
+            self.look.refused += range.len();
+            // Without a bound on ranges nothing is refused.
+            let _ = self
+                .refused
+                .entry(stream.clone())
+                .or_default()
+                .insert(*range);
+        }
+    }
+
+    /// Whether the plan of the last [`Step::Plan`] is durable; if not, why.
+    pub fn planned(&mut self, result: Result<(), String>, now: Now, random: u64) {
+        match result {
+            Ok(()) => {
+                if matches!(self.phase, Phase::Planned(_)) {
+                    self.phase = Phase::Delivering;
+                }
+            }
+            Err(cause) => {
+                let error = SinkError::Busy {
+                    retry_after: None,
+                    cause,
+                };
+                self.look.failed("plan");
+                self.calls.failed(&error, now.mono, random);
+                self.call_trouble = Some(error);
+            }
+        }
+    }
+
+    /// Sends what was cut.
+    pub fn deliver(
+        &mut self,
+        now: Now,
+    ) -> impl Future<Output = Result<Delivered, SinkError>> + Send {
+        self.look.calls += 1;
+        self.sink.deliver(now)
+    }
+
+    /// What came of the last [`Step::Deliver`].
+    pub fn delivered(&mut self, result: Result<Delivered, SinkError>, now: Now, random: u64) {
+        match result {
+            Ok(delivered) => self.commit(delivered),
+            Err(SinkError::Refused { items, cause }) if !items.is_empty() => {
+                self.look.failed("refused");
+                tracing::debug!(cause, "a part of a delivery is refused");
+                self.refuse(&items);
+            }
+            Err(error) => self.failed(error, now, random),
+        }
+    }
+
+    fn failed(&mut self, error: SinkError, now: Now, random: u64) {
+        self.look.failed(error.code());
+        self.calls.failed(&error, now.mono, random);
+        self.call_trouble = Some(error);
+    }
+
+    fn commit(&mut self, delivered: Delivered) {
+        let Delivered { through, streams } = delivered;
+        (self.calls, self.call_trouble) = (BackOff::default(), None);
+        self.phase = Phase::Gathering;
+        self.cursor = through;
+        self.look.deliveries += 1;
+        self.oldest = self.next_oldest.take();
+        self.oldest = self.oldest.filter(|(position, _)| *position >= through);
+        let mut damaged = 0;
+        self.damage.retain(|(end, records)| {
+            let is_passed = *end <= through;
+            damaged += if is_passed { *records } else { 0 };
+            !is_passed
+        });
+        let refused = std::mem::take(&mut self.refused).into_iter();
+        let refused = refused.map(|(stream, ranges)| (stream, ranges.as_slice().to_vec()));
+        self.commit = Some(Commit {
+            through,
+            streams,
+            refused: refused.collect(),
+            damaged,
+        });
+    }
+
+    /// Whether the sink has all that is durable, and custody was told.
+    #[must_use]
+    pub fn is_drained(&self, now: Millis) -> bool {
+        self.phase == Phase::Gathering
+            && self.commit.is_none()
+            && self.feed.position() >= self.feed.durable()
+            && self.sink.due(now) == Due::Never
+    }
+
+    /// The sink ends in order; nothing more is called.
+    pub fn close(&mut self, now: Now) {
+        self.sink.close(now);
+    }
+
+    /// The sink.
+    pub const fn sink(&self) -> &S {
+        &self.sink
+    }
+
+    /// What stands in the way now, if anything does.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&SinkError> {
+        self.call_trouble
+            .as_ref()
+            .or(self.read_trouble.as_ref())
+            .or(self.keep_trouble.as_ref())
+    }
+
+    /// The sink at this moment.
+    #[must_use]
+    pub fn look(&self) -> SinkLook {
+        let trouble = self.trouble();
+        SinkLook {
+            state: trouble.map_or(SinkState::Up, |error| match error {
+                SinkError::Busy { .. } | SinkError::Refused { .. } => SinkState::Busy,
+                SinkError::Denied { .. } => SinkState::Denied,
+                SinkError::Broken { .. } => SinkState::Broken,
+            }),
+            why: trouble.map(ToString::to_string),
+            cursor: self.cursor,
+            oldest: self.oldest.map(|(_, at)| at),
+            counts: self.sink.counts(),
+            ..self.look.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
