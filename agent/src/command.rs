@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::pipeline::engine::{Engine, OfferError, Offered};
 use crate::pipeline::receipts::Settled;
 use crate::run::open_engine;
+use crate::source::health::State;
 use crate::source::lines::{Answer, TooLong};
 use crate::source::records::{Record, Records};
 use crate::source::refusals::beginning;
@@ -104,8 +105,18 @@ fn told(
         }
     }
     for source in &status.sources {
+        let (name, health) = (&source.name, &source.health);
+        let for_s = (now.0 - health.since_us) / 1_000_000;
+        match health.state {
+            State::Failing => {
+                let cause = health.last_error.as_deref().unwrap_or_default();
+                writeln!(out, "  {name}: failing for {for_s} s: {cause}")?;
+            }
+            State::Ended => writeln!(out, "  {name}: its input ended {for_s} s ago")?,
+            State::Starting | State::Up => {}
+        }
         if let Some(last) = &source.last_refused {
-            let (count, name) = (source.refused, &source.name);
+            let count = source.refused;
             writeln!(out, "  {name}: {count} refused, the last {last}")?;
         }
     }
@@ -396,18 +407,23 @@ mod tests {
     }
 
     #[test]
-    fn the_status_shows_the_refused_parts_of_each_source() {
+    fn the_status_shows_the_health_and_the_refused_parts_of_each_source() {
         let folder = tempfile::tempdir().unwrap();
         let config = config(&folder);
         let clock = Clock::of_boot();
         let engine = open_engine(&config, clock).unwrap();
         let refusals = [Arc::new(Refusals::new("send", clock))];
         refusals[0].refuse(&"line 2, column 3", &"not a number", b"v=oops");
-        let status = crate::status::of(&engine, &refusals, clock.now());
+        let mut status = crate::status::of(&engine, &refusals, clock.now());
+        let health = &mut status.sources[0].health;
+        (health.state, health.since_us) = (State::Failing, wall().0 - 3_500_000);
+        health.last_error = Some("cannot listen".into());
         let text = serde_json::to_string(&status).unwrap();
         std::fs::write(config.status.file.as_ref().unwrap(), text).unwrap();
         let (_, shown) = super::status(&config, false).unwrap();
         let line = "  send: 1 refused, the last line 2, column 3: not a number: \"v=oops\"";
+        assert!(shown.lines().any(|known| known == line), "{shown}");
+        let line = "  send: failing for 3 s: cannot listen";
         assert!(shown.lines().any(|known| known == line), "{shown}");
     }
 

@@ -40,6 +40,19 @@ pub struct Inlet {
     pub waiting: VecDeque<Feed>,
     /// It has given its last.
     pub ended: bool,
+    /// Nothing is drained before it has.
+    pub awaited: bool,
+}
+
+/// Why the engine's thread ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It was told to.
+    Stopped,
+    /// Every source has ended, and all is committed.
+    Drained,
+    /// The link's task is gone: nothing can be sent any more.
+    Unlinked,
 }
 
 /// What the engine's thread works with.
@@ -68,10 +81,10 @@ pub struct Desk<D: Disk> {
 
 impl<D: Disk> Desk<D> {
     /// Works until told to stop, then stores the rest, ends the epochs and syncs.
-    pub async fn run(mut self) {
+    pub async fn run(mut self) -> End {
         let mut refusals_due = self.clock.now().mono;
         let mut in_ram = false;
-        loop {
+        let end = loop {
             let more = self.take_readings();
             let now = self.look_at_clocks();
             while let Ok(event) = self.events.try_recv() {
@@ -89,7 +102,7 @@ impl<D: Disk> Desk<D> {
                     .for_each(|refusals| refusals.tell_rest());
             }
             if self.until_drained && !more && self.is_done() {
-                break;
+                break End::Drained;
             }
             if more {
                 // The link's tasks run on another thread: nobody starves while this one is busy.
@@ -103,14 +116,15 @@ impl<D: Disk> Desk<D> {
             let due = due.unwrap_or(now.mono.plus(60_000));
             let (stop, wake) = (Arc::clone(&self.stop), Arc::clone(&self.wake));
             tokio::select! {
-                () = stop.notified() => break,
+                () = stop.notified() => break End::Stopped,
                 () = wake.notified() => {}
                 open = self.listen(due, blocked) => if !open {
-                    break;
+                    break End::Unlinked;
                 },
             }
-        }
+        };
         self.finish().await;
+        end
     }
 
     /// The sources have stopped: what they gave is stored and sent as far as the link goes along,
@@ -130,7 +144,7 @@ impl<D: Disk> Desk<D> {
         self.engine.stop(now);
         self.tell_settled();
         if let Some((path, _)) = &self.status {
-            write_status(path, &crate::status::of(&self.engine, &self.refusals, now));
+            write_status(path, &self.status_now(now));
         }
     }
 
@@ -250,20 +264,33 @@ impl<D: Disk> Desk<D> {
 
     /// Writes the status where its time has come.
     fn tell_status(&mut self, now: Now) {
+        let due = |(_, pace): &(PathBuf, Pace)| pace.look_at() <= now.mono;
+        if !self.status.as_ref().is_some_and(due) {
+            return;
+        }
+        let status = self.status_now(now);
         if let Some((path, pace)) = &mut self.status
-            && pace.look_at() <= now.mono
+            && pace.take(status.clone(), now.mono)
         {
-            let status = crate::status::of(&self.engine, &self.refusals, now);
-            if pace.take(status.clone(), now.mono) {
-                write_status(path, &status);
+            write_status(path, &status);
+        }
+    }
+
+    fn status_now(&self, now: Now) -> Status {
+        let mut status = crate::status::of(&self.engine, &self.refusals, now);
+        for inlet in &self.inlets {
+            if let Some(source) = status.sources.get_mut(inlet.source) {
+                source.health = inlet.end.report();
             }
         }
+        status
     }
 
     fn is_done(&self) -> bool {
         let ended = self
             .inlets
             .iter()
+            .filter(|inlet| inlet.awaited)
             .all(|inlet| inlet.ended && inlet.waiting.is_empty());
         ended
             && self.engine.lanes().all(|lane| lane.memory_bytes == 0)
@@ -354,10 +381,77 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::run::open_engine;
+    use crate::source::health::State;
     use crate::source::{ColumnDef, Port, Reading};
     use headwater_proto::sample::OwnedValue;
     use headwater_proto::schema::{ColumnKind, MAX_VALUE_TEXT_BYTES};
     use headwater_proto::time::UnixMicros;
+    use headwater_spool::RealDisk;
+
+    /// A desk with one source, what that gives by, and the ends of the link.
+    fn desk(
+        folder: &tempfile::TempDir,
+        awaited: bool,
+    ) -> (Desk<RealDisk>, crate::source::Port, mpsc::Sender<LinkEvent>) {
+        let text = format!("[spool]\ndir = {:?}", folder.path().join("spool"));
+        let config = Config::parse(&text, "host").unwrap();
+        let clock = Clock::of_boot();
+        let (port, end) = Port::new("x", Arc::default());
+        let inlet = Inlet {
+            source: 0,
+            lane: Lane::Normal,
+            resumes: false,
+            end,
+            waiting: VecDeque::new(),
+            ended: false,
+            awaited,
+        };
+        let (up, _publishes) = mpsc::channel(1);
+        let (tell, events) = mpsc::channel(1);
+        let desk = Desk {
+            engine: open_engine(&config, clock).unwrap(),
+            inlets: vec![inlet],
+            refusals: Vec::new(),
+            up,
+            events,
+            wake: Arc::default(),
+            stop: Arc::default(),
+            clock,
+            status: Some((folder.path().join("status.json"), Pace::new(1_000))),
+            until_drained: true,
+        };
+        (desk, port, tell)
+    }
+
+    fn ends_with(desk: Desk<RealDisk>) -> End {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap()
+            .block_on(desk.run())
+    }
+
+    #[test]
+    fn an_engine_without_a_link_ends_and_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let (desk, _port, tell) = desk(&folder, true);
+        drop(tell);
+        assert_eq!(ends_with(desk), End::Unlinked);
+    }
+
+    #[test]
+    fn all_is_drained_when_every_source_has_ended_but_the_one_that_never_does() {
+        let folder = tempfile::tempdir().unwrap();
+        // That of `send` is there as long as the agent.
+        let (desk, port, _tell) = desk(&folder, false);
+        port.failing("no luck");
+        assert_eq!(ends_with(desk), End::Drained);
+        let text = std::fs::read_to_string(folder.path().join("status.json")).unwrap();
+        let status: Status = serde_json::from_str(&text).unwrap();
+        let health = &status.sources[0].health;
+        assert_eq!(health.state, State::Failing);
+        assert_eq!(health.last_error.as_deref(), Some("no luck"));
+    }
 
     #[test]
     fn a_value_that_the_engine_refuses_is_told_from_the_first_on_and_the_row_is_taken() {
@@ -366,7 +460,7 @@ mod tests {
         let config = Config::parse(&text, "host").unwrap();
         let clock = Clock::of_boot();
         let mut engine = open_engine(&config, clock).unwrap();
-        let (_, end) = Port::new(Arc::default());
+        let (_, end) = Port::new("x", Arc::default());
         let inlet = Inlet {
             source: 0,
             lane: Lane::Normal,
@@ -374,6 +468,7 @@ mod tests {
             end,
             waiting: VecDeque::new(),
             ended: false,
+            awaited: true,
         };
         let column = |name: &str| ColumnDef {
             name: name.to_owned(),

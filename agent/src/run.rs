@@ -6,26 +6,26 @@
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Context;
-use headwater_program::chain::chain;
+use anyhow::{Context, bail};
 use headwater_program::entropy::random;
 use headwater_program::shutdown::Shutdown;
 use headwater_proto::delivery::SenderLimits;
+use headwater_proto::ids::Lane;
 use headwater_spool::RealDisk;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::clock::{Clock, boot_id, wall_error};
 use crate::config::{Config, SEND_SOURCE, Source, SourceKind};
-use crate::desk::{Desk, Inlet};
+use crate::desk::{Desk, End, Inlet};
 use crate::doctor;
 use crate::pipeline::batcher::BatchLimits;
 use crate::pipeline::engine::{Engine, Settings, SourceSettings, SpoolSettings};
 use crate::pipeline::record::Cursor;
 use crate::source::refusals::Refusals;
+use crate::source::supervisor::{GivenUp, SourceError, on_thread, supervise};
 use crate::source::{Port, Stop, exec, file, generator, host, lines, replay};
 use crate::status::Pace;
 use crate::uplink::{LINK_EVENTS, mqtt::Link};
@@ -149,7 +149,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
         .source_names()
         .map(|name| Arc::new(Refusals::new(name, clock)))
         .collect();
-    let mut sources = Sources::start(&config, &engine.cursors(), &refusals, &wake, &stop, clock)?;
+    let mut sources = Sources::start(&config, &engine.cursors(), &refusals, &wake, &stop, options)?;
     let desk = Desk {
         engine,
         inlets: std::mem::take(&mut sources.inlets),
@@ -166,61 +166,59 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
             .map(|path| (path, Pace::new(config.status.interval_ms))),
         until_drained: options.until_drained,
     };
-    let (ended, mut engine_ended) = tokio::sync::oneshot::channel();
+    let (ended, mut engine_ended) = oneshot::channel();
     let thread = std::thread::Builder::new()
         .name("engine".into())
         .spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_time()
                 .build();
-            if let Ok(runtime) = runtime {
-                runtime.block_on(desk.run());
-            }
-            let _ = ended.send(());
+            let end = runtime.map(|runtime| runtime.block_on(desk.run()));
+            let _ = ended.send(end);
         })?;
     let link = tokio::spawn(link.run(publishes, link_events, random()));
     tracing::info!(device = %config.device, "the agent runs");
 
-    let mut early = false;
-    tokio::select! {
-        () = shutdown.requested() => {}
-        _ = &mut engine_ended => early = true,
-        Some(ended) = sources.tasks.join_next() => {
-            ended.context("a source's task failed")??;
-            // A source that ended is no reason to stop the others.
-            tokio::select! {
-                () = shutdown.requested() => {}
-                _ = &mut engine_ended => early = true,
-            }
-        }
-    }
+    let early = tokio::select! {
+        () = shutdown.requested() => None,
+        ended = &mut engine_ended => Some(ended),
+    };
     tracing::info!("the agent stops");
     stop.stop();
-    let _ = tokio::time::timeout(GRACE, sources.stopped()).await;
-    if !early {
-        stop_engine.notify_one();
-        let _ = engine_ended.await;
-    }
+    let given_up = tokio::time::timeout(GRACE, sources.stopped()).await;
+    let ended = match early {
+        Some(ended) => ended,
+        None => {
+            stop_engine.notify_one();
+            engine_ended.await
+        }
+    };
     link.abort();
-    thread
-        .join()
-        .map_err(|_| anyhow::anyhow!("the engine's thread failed"))?;
-    Ok(())
+    if thread.join().is_err() {
+        bail!("the engine's thread panicked; what it says stands above");
+    }
+    outcome(
+        ended.context("the engine's thread says nothing")??,
+        given_up.unwrap_or_default(),
+    )
 }
 
-/// The surroundings of a source.
-struct Start {
-    resume: Option<Cursor>,
-    port: Port,
-    stop: Stop,
-    clock: Clock,
-    refusals: Arc<Refusals>,
+/// What the program returns: an engine that ended early, or a source that was given up, is a failure.
+fn outcome(end: End, given_up: Vec<String>) -> anyhow::Result<()> {
+    if end == End::Unlinked {
+        bail!(
+            "the link's task ended early; what was read is on disk, and waits for the next start"
+        );
+    }
+    if !given_up.is_empty() {
+        bail!("{}", given_up.join("; "));
+    }
+    Ok(())
 }
 
 struct Sources {
     inlets: Vec<Inlet>,
-    tasks: JoinSet<anyhow::Result<()>>,
-    threads: Vec<JoinHandle<()>>,
+    tasks: JoinSet<Result<(), GivenUp>>,
 }
 
 impl Sources {
@@ -230,44 +228,55 @@ impl Sources {
         refusals: &[Arc<Refusals>],
         wake: &Arc<Notify>,
         stop: &Stop,
-        clock: Clock,
+        options: Options,
     ) -> anyhow::Result<Self> {
         let mut all = Self {
             inlets: Vec::new(),
             tasks: JoinSet::new(),
-            threads: Vec::new(),
         };
         // The last are those of `send`.
         for (at, (source, refusals)) in config.sources.iter().zip(refusals).enumerate() {
-            let port = all.inlet(at, source.lane, source.resumes(), wake);
+            let port = all.inlet(at, &source.name, source.lane, source.resumes(), wake);
+            let port = port.resuming_at(cursors.get(at).copied().flatten());
             refusals.attach(&port);
-            let resume = cursors.get(at).copied().flatten();
+            let (name, kind) = (source.name.clone(), source.kind.clone());
+            let (device, stop) = (config.device.as_str().to_owned(), stop.clone());
             let refusals = Arc::clone(refusals);
-            let start = Start {
-                resume,
-                port,
-                stop: stop.clone(),
-                clock,
-                refusals,
+            let (told, retries) = (stop.clone(), !options.until_drained);
+            let start = move |port| {
+                let (name, kind, device) = (name.clone(), kind.clone(), device.clone());
+                run_source(
+                    name,
+                    kind,
+                    device,
+                    port,
+                    told.clone(),
+                    Arc::clone(&refusals),
+                )
             };
-            all.start_one(config, source, start)?;
+            let name = source.name.clone();
+            let running = supervise(name, port, stop, retries, random(), start);
+            all.tasks.spawn(running);
         }
         if let (Some(path), Some(refusals)) = (config.status.socket.clone(), refusals.last()) {
             let refusals = Arc::clone(refusals);
-            let port = all.inlet(
-                config.sources.len(),
-                headwater_proto::ids::Lane::Normal,
-                false,
-                wake,
-            );
+            let at = config.sources.len();
+            let port = all.inlet(at, SEND_SOURCE, Lane::Normal, false, wake);
             refusals.attach(&port);
-            let stop = stop.clone();
-            all.tasks.spawn(async move {
-                if let Err(error) = lines::serve_send(&path, port, stop, refusals).await {
-                    tracing::warn!("`send` will not reach this agent: {}", chain(&error));
-                }
-                Ok(())
-            });
+            let told = stop.clone();
+            let start = move |port| {
+                let (path, stop, refusals) = (path.clone(), told.clone(), Arc::clone(&refusals));
+                async move { Ok(lines::serve_send(&path, port, stop, refusals).await?) }
+            };
+            let running = supervise(
+                SEND_SOURCE.to_owned(),
+                port,
+                stop.clone(),
+                true,
+                random(),
+                start,
+            );
+            all.tasks.spawn(running);
         }
         Ok(all)
     }
@@ -275,11 +284,12 @@ impl Sources {
     fn inlet(
         &mut self,
         source: usize,
-        lane: headwater_proto::ids::Lane,
+        name: &str,
+        lane: Lane,
         resumes: bool,
         wake: &Arc<Notify>,
     ) -> Port {
-        let (port, end) = Port::new(Arc::clone(wake));
+        let (port, end) = Port::new(name, Arc::clone(wake));
         self.inlets.push(Inlet {
             source,
             lane,
@@ -287,70 +297,62 @@ impl Sources {
             end,
             waiting: VecDeque::new(),
             ended: false,
+            // Who may come with `send` is never known.
+            awaited: name != SEND_SOURCE,
         });
         port
     }
 
-    fn start_one(&mut self, config: &Config, source: &Source, start: Start) -> anyhow::Result<()> {
-        let Start {
-            resume,
-            port,
-            stop,
-            clock,
-            refusals,
-        } = start;
-        let name = source.name.clone();
-        match source.kind.clone() {
-            SourceKind::Host(host) => self.thread(&name, move || host::run(&host, &port, &stop)),
-            SourceKind::File(file) => {
-                self.thread(&name, move || {
-                    // It ends early only because the agent does.
-                    let _ = file::run(&file, resume, &port, &stop, &refusals);
-                })
-            }
-            SourceKind::Replay(replay) => self.thread(&name.clone(), move || {
-                if let Err(error) = replay::run(&replay, resume, &port, &stop, clock, &refusals) {
-                    tracing::error!(source = name, "{}", chain(&error));
-                }
-            }),
-            SourceKind::Generator(signals) => {
-                let device = config.device.as_str().to_owned();
-                self.thread(&name, move || {
-                    let _ = generator::run(&signals, &device, resume, &port, &stop, clock);
-                })
-            }
-            SourceKind::Lines(lines) => {
-                self.tasks.spawn(async move {
-                    if let Err(error) = lines::run(&lines, port, stop, refusals).await {
-                        tracing::error!(source = name, "{}", chain(&error));
-                    }
-                    Ok(())
-                });
-                Ok(())
-            }
-            SourceKind::Exec(exec) => {
-                self.tasks
-                    .spawn(async move { Ok(exec::run(&name, &exec, port, stop, refusals).await?) });
-                Ok(())
+    /// Waits for all of them; those that were given up, and why.
+    async fn stopped(&mut self) -> Vec<String> {
+        let mut given_up = Vec::new();
+        while let Some(ended) = self.tasks.join_next().await {
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => given_up.push(error.to_string()),
+                Err(error) => given_up.push(format!("the task of a source failed: {error}")),
             }
         }
+        given_up
     }
+}
 
-    fn thread(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
-        let thread = std::thread::Builder::new()
-            .name(name.chars().take(15).collect())
-            .stack_size(256 * 1024)
-            .spawn(work)
-            .with_context(|| format!("cannot start a thread for source {name}"))?;
-        self.threads.push(thread);
-        Ok(())
-    }
-
-    async fn stopped(&mut self) {
-        while self.tasks.join_next().await.is_some() {}
-        while self.threads.iter().any(|thread| !thread.is_finished()) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+/// Runs a source once.
+async fn run_source(
+    name: String,
+    kind: SourceKind,
+    device: String,
+    port: Port,
+    stop: Stop,
+    refusals: Arc<Refusals>,
+) -> Result<(), SourceError> {
+    let (resume, clock) = (port.resume(), Clock::start());
+    match kind {
+        SourceKind::Host(host) => {
+            on_thread(&name, move || Ok(host::run(&host, &port, &stop)?)).await
         }
+        SourceKind::File(file) => {
+            let run = move || Ok(file::run(&file, resume, &port, &stop, &refusals)?);
+            on_thread(&name, run).await
+        }
+        SourceKind::Replay(replay) => {
+            let run = move || {
+                Ok(replay::run(
+                    &replay, resume, &port, &stop, clock, &refusals,
+                )?)
+            };
+            on_thread(&name, run).await
+        }
+        SourceKind::Generator(signals) => {
+            let run = move || {
+                Ok(generator::run(
+                    &signals, &device, resume, &port, &stop, clock,
+                )?)
+            };
+            on_thread(&name, run).await
+        }
+        SourceKind::Lines(lines) => Ok(lines::run(&lines, port, stop, refusals).await?),
+        SourceKind::Exec(exec) => Ok(exec::run(&exec, port, stop, refusals).await?),
     }
 }
 
@@ -358,4 +360,46 @@ impl Sources {
 #[must_use]
 pub fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_ends_early_and_a_source_that_is_given_up_are_failures() {
+        assert!(outcome(End::Stopped, Vec::new()).is_ok());
+        assert!(outcome(End::Drained, Vec::new()).is_ok());
+        assert!(outcome(End::Unlinked, Vec::new()).is_err());
+        let told = outcome(End::Drained, vec!["source a: no file".into()]).unwrap_err();
+        assert_eq!(told.to_string(), "source a: no file");
+    }
+
+    #[test]
+    fn a_replay_without_its_file_is_given_up_where_all_is_to_be_drained() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("a.csv");
+        let text = format!("[[replay]]\nname = \"r\"\npath = {missing:?}\n[status]\nsocket = \"\"");
+        let config = Config::parse(&text, "host").unwrap();
+        let refusals = [Arc::new(Refusals::new("r", Clock::start()))];
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let given_up = runtime.block_on(async {
+            let options = Options {
+                until_drained: true,
+            };
+            let (wake, stop) = (Arc::default(), Stop::default());
+            let sources = Sources::start(&config, &[None], &refusals, &wake, &stop, options);
+            sources.unwrap().stopped().await
+        });
+        let [told] = &*given_up else {
+            panic!("{given_up:?}")
+        };
+        assert!(
+            told.starts_with(&format!("source r: cannot read {}: ", missing.display())),
+            "{told}"
+        );
+    }
 }

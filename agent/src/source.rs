@@ -22,6 +22,7 @@ use crate::pipeline::record::Cursor;
 pub mod exec;
 pub mod file;
 pub mod generator;
+pub mod health;
 pub mod host;
 pub mod lines;
 pub mod port;
@@ -29,6 +30,7 @@ pub mod records;
 pub mod refusals;
 pub mod replay;
 pub mod rows;
+pub mod supervisor;
 
 pub use port::{Port, PortEnd, WeakPort};
 
@@ -159,6 +161,19 @@ pub enum Feed {
     Refused(RefusedPart, Option<Cursor>),
     /// Readings that the source had to drop, since its queue was full.
     Lost(Lost),
+}
+
+impl Feed {
+    /// Where the source resumes after it.
+    #[must_use]
+    pub const fn cursor(&self) -> Option<Cursor> {
+        match self {
+            Self::Reading(_, cursor) | Self::Line(_, _, cursor) | Self::Refused(_, cursor) => {
+                *cursor
+            }
+            Self::Lost(_) => None,
+        }
+    }
 }
 
 /// The agent stops, or the engine is gone.

@@ -7,6 +7,7 @@ use headwater_spool::Disk;
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::engine::Engine;
+use crate::source::health::{self, State};
 use crate::source::refusals::Refusals;
 
 /// Version of the file's fields; a new field does not raise it, a changed meaning does.
@@ -121,7 +122,8 @@ impl Status {
             self.failed_syncs,
             self.disk_failures,
         ];
-        (self.connected, in_ram, losses, self.trouble.clone())
+        let states: Vec<State> = self.sources.iter().map(|s| s.health.state).collect();
+        (self.connected, in_ram, losses, states, self.trouble.clone())
     }
 }
 
@@ -130,7 +132,7 @@ impl Status {
 ///
 /// | since the last one | written after |
 /// |---|---|
-/// | link, disk or a loss changed | [`Pace::URGENT_MS`], or the interval if that is shorter |
+/// | link, disk, a source's state or a loss changed | [`Pace::URGENT_MS`], or the interval if that is shorter |
 /// | counters moved | the interval |
 /// | nothing changed | [`Pace::IDLE_MS`] |
 #[derive(Debug)]
@@ -198,6 +200,9 @@ pub struct Source {
     /// The last of them: its place, the cause and its beginning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_refused: Option<String>,
+    /// Whether it reads, since when, and why it failed last.
+    #[serde(default)]
+    pub health: health::Report,
 }
 
 /// One lane.
@@ -276,6 +281,7 @@ pub fn of<D: Disk>(engine: &Engine<D>, refusals: &[Arc<Refusals>], now: Now) -> 
                     cursor: cursor.map(|cursor| cursor.minor),
                     refused,
                     last_refused,
+                    health: health::Report::default(),
                 }
             })
             .collect(),
@@ -354,6 +360,7 @@ mod tests {
             cursor: Some(u64::MAX),
             refused: 0,
             last_refused: None,
+            health: health::Report::default(),
         };
         for count in [0, MAX_SOURCES] {
             let sources = vec![source.clone(); count];

@@ -18,7 +18,6 @@ use crate::config::ExecSource;
 /// # Errors
 /// [`Stopped`] if the engine is gone.
 pub async fn run(
-    name: &str,
     config: &ExecSource,
     port: Port,
     stop: Stop,
@@ -38,15 +37,13 @@ pub async fn run(
             ran = timeout(Duration::from_millis(config.timeout_ms), once(config, &intake)) => ran,
         };
         match ran {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => intake.port.up(),
             Ok(Err(ExecError::Stopped(stopped))) => return Err(stopped),
-            Ok(Err(error)) => tracing::warn!(source = name, "{error}"),
+            Ok(Err(error)) => intake.port.failing(&error.to_string()),
             Err(_) => {
-                tracing::warn!(
-                    source = name,
-                    "the command ran for {} ms and was killed",
-                    config.timeout_ms
-                );
+                let most_ms = config.timeout_ms;
+                let cause = format!("the command ran for {most_ms} ms and was killed");
+                intake.port.failing(&cause);
             }
         }
     }
@@ -123,10 +120,10 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let (port, mut inlet) = Port::new(Arc::default());
+            let (port, mut inlet) = Port::new("x", Arc::default());
             let stop = Stop::default();
             let config = config(r#"echo '{"t": 1}'"#);
-            let running = run("x", &config, port, stop.clone(), refusals());
+            let running = run(&config, port, stop.clone(), refusals());
             let seen = async {
                 for _ in 0..2 {
                     assert!(matches!(inlet.queue.recv().await, Some(Feed::Reading(..))));
@@ -145,7 +142,7 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let (port, mut inlet) = Port::new(Arc::default());
+            let (port, mut inlet) = Port::new("x", Arc::default());
             let script = r#"printf '{\n  "cpu": {\n "Package id 0": { "temp1_input": 48.000 }'; sleep 0.05; printf '}}\n'"#;
             let (config, refusals) = (config(script), refusals());
             let intake = intake(&config, port, Arc::clone(&refusals));
@@ -167,7 +164,7 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let (port, _inlet) = Port::new(Arc::default());
+            let (port, _inlet) = Port::new("x", Arc::default());
             let intake = intake(&config(""), port, refusals());
             let failed = once(&config("exit 3"), &intake)
                 .await

@@ -38,7 +38,16 @@ pub fn run(
     while !stop.is_stopped() {
         let mut found = Vec::new();
         // A file that is missing or unreadable may come back: it is looked for again.
-        let more = tail.read(&mut found).unwrap_or(false);
+        let more = match tail.read(&mut found) {
+            Ok(more) => {
+                port.up();
+                more
+            }
+            Err(error) => {
+                port.failing(&format!("cannot read {}: {error}", config.path.display()));
+                false
+            }
+        };
         for (found, cursor) in found {
             let feed = match found {
                 Found::Line(line) => Feed::Line(wall(), line, Some(cursor)),

@@ -79,6 +79,7 @@ pub fn run(
     let first = resume.map_or(0, |cursor| cursor.minor);
     let last = config.rows.unwrap_or(u64::MAX);
     let started = clock.now().mono;
+    port.up();
     for k in first..last {
         if config.speed > 0.0 {
             let rows = (k - first) as f64;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use headwater_proto::sample::OwnedValue;
 use headwater_proto::time::UnixMicros;
 
-use super::{ColumnDef, Feed, Port, Reading, Stop};
+use super::{ColumnDef, Feed, Port, Reading, Stop, Stopped};
 use crate::clock::wall;
 use crate::config::HostSource;
 use crate::pipeline::admit::kind_of;
@@ -22,16 +22,18 @@ const SECTOR_BYTES: i64 = 512;
 
 /// Reads the machine every interval until told to stop. What finds no room is left to the engine
 /// to name.
-pub fn run(config: &HostSource, port: &Port, stop: &Stop) {
+///
+/// # Errors
+/// [`Stopped`] if the engine is gone.
+pub fn run(config: &HostSource, port: &Port, stop: &Stop) -> Result<(), Stopped> {
     let mut cpu = CpuTimes::default();
     loop {
         for reading in readings(Path::new("/"), &mut cpu, wall()) {
-            if port.give_blocking(Feed::Reading(reading, None)).is_err() {
-                return;
-            }
+            port.give_blocking(Feed::Reading(reading, None))?;
         }
+        port.up();
         if !stop.wait(Duration::from_millis(config.interval_ms)) {
-            return;
+            return Ok(());
         }
     }
 }

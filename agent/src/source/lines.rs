@@ -138,16 +138,16 @@ impl Intake {
             source,
         };
         match endpoint {
-            Endpoint::Stdin => self
-                .stream(tokio::io::stdin())
-                .await
-                .map(|_| ())
-                .map_err(Into::into),
+            Endpoint::Stdin => {
+                self.port.up();
+                self.stream(tokio::io::stdin()).await?;
+                Ok(())
+            }
             Endpoint::Udp(host, port) => {
                 let socket = UdpSocket::bind(resolve(host, *port).map_err(failed)?).await;
-                self.datagrams(&socket.map_err(failed)?)
-                    .await
-                    .map_err(failed)
+                let socket = socket.map_err(failed)?;
+                self.port.up();
+                self.datagrams(&socket).await.map_err(failed)
             }
             Endpoint::Tcp(host, port) => {
                 let listener = TcpListener::bind(resolve(host, *port).map_err(failed)?).await;
@@ -171,6 +171,7 @@ impl Intake {
         F: Future<Output = std::io::Result<S>>,
         A: Fn() -> F,
     {
+        self.port.up();
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             let Ok(place) = Arc::clone(&room).acquire_owned().await else {
@@ -367,6 +368,7 @@ pub async fn serve_send(
     };
     let _ = std::fs::remove_file(path);
     let listener = UnixListener::bind(path).map_err(failed)?;
+    port.up();
     let intake = Intake::new(Format::Line, port, refusals);
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
@@ -406,7 +408,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     fn intake() -> (Intake, PortEnd) {
-        let (port, inlet) = Port::new(Arc::default());
+        let (port, inlet) = Port::new("x", Arc::default());
         let refusals = Arc::new(Refusals::new("x", Clock::start()));
         (Intake::new(Format::Line, port, refusals), inlet)
     }

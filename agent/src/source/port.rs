@@ -1,23 +1,43 @@
 //! A source's way to the engine, and the engine's word back: which of its items are durable.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake};
 use std::thread::Thread;
 
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::health::{Health, Notice, Report};
 use super::{Feed, QUEUE_READINGS, Stopped};
+use crate::clock::Clock;
 use crate::pipeline::receipts::Settled;
+use crate::pipeline::record::Cursor;
 
 /// A source's way to the engine. Whatever goes this way has a receipt, rising by one from 0.
 #[derive(Debug, Clone)]
 pub struct Port {
     queue: mpsc::Sender<Feed>,
-    /// The next receipt. It is given while the item enters the queue: receipts and items have one order.
-    next: Arc<Mutex<u64>>,
+    shared: Arc<Shared>,
     settled: watch::Receiver<Settled>,
     wake: Arc<Notify>,
+}
+
+/// What both ends of a port know of its source.
+#[derive(Debug)]
+struct Shared {
+    name: String,
+    clock: Clock,
+    given: Mutex<Given>,
+    health: Mutex<Health>,
+}
+
+/// Both change while the item enters the queue: receipts and items have one order.
+#[derive(Debug, Default)]
+struct Given {
+    /// The next receipt.
+    next: u64,
+    /// Where the source goes on.
+    resume: Option<Cursor>,
 }
 
 /// The engine's end of a port.
@@ -27,23 +47,39 @@ pub struct PortEnd {
     pub queue: mpsc::Receiver<Feed>,
     /// How far that is settled.
     pub settled: watch::Sender<Settled>,
+    shared: Arc<Shared>,
+}
+
+impl PortEnd {
+    /// How the source is doing.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        lock(&self.shared.health).report().clone()
+    }
 }
 
 impl Port {
-    /// A port, and the engine's end of it. `wake` is told of everything that comes.
+    /// The port of the source `name`, and the engine's end of it. `wake` is told of everything that comes.
     #[must_use]
-    pub fn new(wake: Arc<Notify>) -> (Self, PortEnd) {
+    pub fn new(name: &str, wake: Arc<Notify>) -> (Self, PortEnd) {
+        let shared = Arc::new(Shared {
+            name: name.to_owned(),
+            clock: Clock::start(),
+            given: Mutex::default(),
+            health: Mutex::default(),
+        });
         let (queue, inlet) = mpsc::channel(QUEUE_READINGS);
         let (tell, settled) = watch::channel(Settled::default());
         let port = Self {
             queue,
-            next: Arc::default(),
+            shared: Arc::clone(&shared),
             settled,
             wake,
         };
         let end = PortEnd {
             queue: inlet,
             settled: tell,
+            shared,
         };
         (port, end)
     }
@@ -54,7 +90,7 @@ impl Port {
     pub fn weak(&self) -> WeakPort {
         WeakPort {
             queue: self.queue.downgrade(),
-            next: Arc::clone(&self.next),
+            shared: Arc::clone(&self.shared),
             settled: self.settled.clone(),
             wake: Arc::clone(&self.wake),
         }
@@ -86,14 +122,57 @@ impl Port {
 
     fn enter(&self, room: mpsc::Permit<'_, Feed>, feed: Feed) -> u64 {
         let receipt = {
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut given = lock(&self.shared.given);
+            given.resume = feed.cursor().or(given.resume);
             room.send(feed);
-            let receipt = *next;
-            *next += 1;
+            let receipt = given.next;
+            given.next += 1;
             receipt
         };
         self.wake.notify_one();
         receipt
+    }
+
+    /// Where the source goes on: after what it gave last.
+    #[must_use]
+    pub fn resume(&self) -> Option<Cursor> {
+        lock(&self.shared.given).resume
+    }
+
+    /// Sets where the source goes on, before it has given anything.
+    #[must_use]
+    pub fn resuming_at(self, resume: Option<Cursor>) -> Self {
+        lock(&self.shared.given).resume = resume;
+        self
+    }
+
+    /// The source reads.
+    pub fn up(&self) {
+        self.say(|health, shared| health.up(shared.clock.now()));
+    }
+
+    /// The source cannot read, for this cause; it goes on trying, or is started again.
+    pub fn failing(&self, cause: &str) {
+        self.say(|health, shared| health.failing(cause, shared.clock.now()));
+    }
+
+    /// The source's input has ended.
+    pub fn ended(&self) {
+        self.say(|health, shared| health.ended(shared.clock.now()));
+    }
+
+    fn say(&self, take: impl FnOnce(&mut Health, &Shared) -> Option<Notice>) {
+        let mut health = lock(&self.shared.health);
+        let Some(notice) = take(&mut health, &self.shared) else {
+            return;
+        };
+        let source = &*self.shared.name;
+        let cause = health.report().last_error.as_deref().unwrap_or_default();
+        match notice {
+            Notice::Fails => tracing::warn!(source, "the source fails: {cause}"),
+            Notice::Recovered => tracing::info!(source, "the source reads again"),
+            Notice::Ended => tracing::info!(source, "the source's input has ended"),
+        }
     }
 
     /// Waits until all receipts below `end` are settled, and says how.
@@ -111,7 +190,7 @@ impl Port {
 #[derive(Debug, Clone)]
 pub struct WeakPort {
     queue: mpsc::WeakSender<Feed>,
-    next: Arc<Mutex<u64>>,
+    shared: Arc<Shared>,
     settled: watch::Receiver<Settled>,
     wake: Arc<Notify>,
 }
@@ -122,11 +201,15 @@ impl WeakPort {
     pub fn upgrade(&self) -> Option<Port> {
         Some(Port {
             queue: self.queue.upgrade()?,
-            next: Arc::clone(&self.next),
+            shared: Arc::clone(&self.shared),
             settled: self.settled.clone(),
             wake: Arc::clone(&self.wake),
         })
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits for a future that needs no runtime, on a thread that has none.
@@ -158,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_thread_waits_for_room_and_every_item_has_the_next_receipt() {
-        let (port, mut end) = Port::new(Arc::default());
+        let (port, mut end) = Port::new("x", Arc::default());
         let given = QUEUE_READINGS as u64;
         let giving = std::thread::spawn(move || {
             let receipts: Vec<_> = (0..2 * given)
@@ -184,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_source_hears_what_is_settled_and_that_nobody_is_left_to_say_so() {
-        let (port, end) = Port::new(Arc::default());
+        let (port, end) = Port::new("x", Arc::default());
         let settled = Settled {
             durable: 3,
             not_durable: vec![0..1, 2..3],

@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn refused_parts_are_handed_over_and_those_that_find_no_room_are_told_as_lost() {
         let refusals = Refusals::new("x", Clock::start());
-        let (port, mut inlet) = Port::new(Arc::default());
+        let (port, mut inlet) = Port::new("x", Arc::default());
         refusals.attach(&port);
         let given = QUEUE_READINGS as u64;
         for number in 0..given + 5 {

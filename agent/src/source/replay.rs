@@ -95,6 +95,9 @@ pub fn run(
         }
         file.consume(len);
         replay.check_header(&path, ended)?;
+        if replay.rows.is_some() {
+            port.up();
+        }
         for feed in replay.found.drain(..) {
             if let Feed::Reading(reading, _) = &feed
                 && !pace.wait(reading.time, stop)
@@ -245,7 +248,7 @@ mod tests {
         let path = folder.path().join("a.csv");
         std::fs::write(&path, text).unwrap();
         let config = ReplaySource { path, speed: 0.0 };
-        let (port, mut inlet) = Port::new(Arc::default());
+        let (port, mut inlet) = Port::new("x", Arc::default());
         let resume = resume.map(|minor| Cursor {
             major: 0,
             minor,
@@ -334,7 +337,7 @@ mod tests {
                 path: path.clone(),
                 speed: 0.0,
             };
-            let (port, _inlet) = Port::new(Arc::default());
+            let (port, _inlet) = Port::new("x", Arc::default());
             let error = run(&config, None, &port, &Stop::default(), clock, &refusals);
             let error = error.unwrap_err().to_string();
             assert!(error.contains("a.csv") && error.contains(fault), "{error}");
