@@ -329,8 +329,8 @@ fn offer<D: Disk>(
             engine.offer_line(source, lane, *time, line, *cursor, now)
         }
         Feed::Refused(part, cursor) => engine.refuse(source, lane, &part.borrowed(), *cursor, now),
-        Feed::Lost(lost) => {
-            engine.lost(source, lane, *lost, now);
+        Feed::Lost(lost, cursor) => {
+            engine.lost(source, lane, *lost, *cursor, now);
             return None;
         }
     };
@@ -355,7 +355,7 @@ fn offer<D: Disk>(
                         refusals.note(&format_args!("value of {name}"), &fault, shown.as_bytes());
                     }
                     Feed::Line(_, line, _) => refusals.note(&"a line", &fault, line),
-                    Feed::Refused(..) | Feed::Lost(_) => {}
+                    Feed::Refused(..) | Feed::Lost(..) => {}
                 }
             }
             None

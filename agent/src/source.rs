@@ -159,8 +159,8 @@ pub enum Feed {
     /// A part of the input that could not be read, and where the source resumes after it: `None` if a
     /// row comes of the same place, since that cursor would cover it.
     Refused(RefusedPart, Option<Cursor>),
-    /// Readings that the source had to drop, since its queue was full.
-    Lost(Lost),
+    /// Readings that the source had to drop, since its queue was full, and where it resumes after them.
+    Lost(Lost, Option<Cursor>),
 }
 
 impl Feed {
@@ -168,10 +168,10 @@ impl Feed {
     #[must_use]
     pub const fn cursor(&self) -> Option<Cursor> {
         match self {
-            Self::Reading(_, cursor) | Self::Line(_, _, cursor) | Self::Refused(_, cursor) => {
-                *cursor
-            }
-            Self::Lost(_) => None,
+            Self::Reading(_, cursor)
+            | Self::Line(_, _, cursor)
+            | Self::Refused(_, cursor)
+            | Self::Lost(_, cursor) => *cursor,
         }
     }
 }

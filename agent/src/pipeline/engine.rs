@@ -382,7 +382,16 @@ impl<D: Disk> Engine<D> {
         self.counters.busy += 1;
         if !resumes {
             let time = (dated.base == Base::Wall).then_some(UnixMicros(dated.us));
-            self.note_overflow(at, source, samples, time.zip(time));
+            let (span, cursor) = (time.zip(time), None);
+            self.note_overflow(
+                Overflow {
+                    source,
+                    samples,
+                    span,
+                    cursor,
+                },
+                at,
+            );
         }
         Err(OfferError::Busy)
     }
@@ -400,25 +409,19 @@ impl<D: Disk> Engine<D> {
         !resumes && in_ram < self.settings.fallback_bytes
     }
 
-    fn note_overflow(
-        &mut self,
-        at: usize,
-        source: usize,
-        samples: u64,
-        span: Option<(UnixMicros, UnixMicros)>,
-    ) {
-        self.counters.lost_samples += samples;
+    fn note_overflow(&mut self, lost: Overflow, at: usize) {
+        self.counters.lost_samples += lost.samples;
         let overflow = &mut self.lanes[at].overflow;
-        if let Some(known) = overflow.iter_mut().find(|known| known.source == source) {
-            known.samples += samples;
-            let both = known.span.zip(span);
+        if let Some(known) = overflow
+            .iter_mut()
+            .find(|known| known.source == lost.source)
+        {
+            known.samples += lost.samples;
+            known.cursor = lost.cursor.or(known.cursor);
+            let both = known.span.zip(lost.span);
             known.span = both.map(|((a, b), (c, d))| (a.min(c), b.max(d)));
         } else {
-            overflow.push(Overflow {
-                source,
-                samples,
-                span,
-            });
+            overflow.push(lost);
         }
     }
 
@@ -491,11 +494,7 @@ impl<D: Disk> Engine<D> {
         let lane = &mut self.lanes[at];
         let (lane_id, epoch) = (lane.lane, lane.epoch);
         let previous = lane.previous.unwrap_or(epoch);
-        let overflow = lane
-            .overflow
-            .iter()
-            .position(|known| known.source == closed.owed.source);
-        let overflow = overflow.map(|known| lane.overflow.swap_remove(known));
+        let overflow = lane.take_overflow(closed.owed.source);
         let unclean = lane.marks.source(name).and_then(|mark| mark.unclean);
         if let Some(Unclean { since }) = unclean.or(unnamed) {
             let until = match closed.times.span() {
@@ -525,24 +524,45 @@ impl<D: Disk> Engine<D> {
             part: self.settings.sources[overflow.source].name.parse().ok(),
             ..self.gap(lane.lane, lane.epoch, GapReason::Overflow, now)
         };
-        self.put_gap(at, &gap, now);
+        self.put_gap_of(at, overflow.source, &gap, overflow.cursor, now);
     }
 
     /// Takes note of readings that a source had to drop before it could offer them: a gap names them
-    /// in the group of its next batch, or at the stop. Their receipt is not durable.
+    /// in the group of its next batch, or at the stop. Their receipt is not durable. A source that resumes
+    /// gives the cursor after them, and does once that gap is durable.
     ///
     /// # Panics
     /// As [`Engine::offer`].
-    pub fn lost(&mut self, source: usize, lane: Lane, lost: Lost, now: Now) {
+    pub fn lost(
+        &mut self,
+        source: usize,
+        lane: Lane,
+        lost: Lost,
+        cursor: Option<Cursor>,
+        now: Now,
+    ) {
         let at = self.index_of(lane);
         self.follow_the_clock(now);
+        if cursor.is_some() {
+            // The gap comes before the next batch: what the cursor covers is in records before it.
+            self.close(at, Which::Of(source), now);
+        }
         self.counters.busy += 1;
         let wall = |time| {
             let Dated { base, us, .. } = self.clock.date(time, now);
             (base == Base::Wall).then_some(UnixMicros(us))
         };
         let span = wall(lost.first).zip(wall(lost.last));
-        self.note_overflow(at, source, lost.samples, span);
+        let samples = lost.samples;
+        self.note_overflow(
+            Overflow {
+                source,
+                samples,
+                span,
+                cursor,
+            },
+            at,
+        );
         let receipt = self.receipts[source].take();
         self.receipts[source].lose(receipt);
     }

@@ -4,6 +4,8 @@
 
 use headwater_proto::time::{Millis, UnixMicros};
 
+use super::record::Cursor;
+
 /// Most parts of one source that are kept in a minute: enough to see what is wrong.
 pub const MAX_PARTS_PER_MINUTE: u32 = 600;
 /// Most bytes of one source's parts that are kept in a minute; place and cause counted.
@@ -17,6 +19,8 @@ pub struct Beyond {
     pub parts: u64,
     /// Wall time of the first and the last, if a clock knew it.
     pub span: Option<(UnixMicros, UnixMicros)>,
+    /// Where the source resumes after the last of them that said so.
+    pub cursor: Option<Cursor>,
 }
 
 /// What one source had refused.
@@ -45,9 +49,16 @@ impl Refusals {
     /// Whether a part of so many bytes is kept; otherwise it is counted.
     ///
     /// - `wall`: when it was refused, if a clock knows.
+    /// - `cursor`: where the source resumes after it.
     ///
     /// Call [`Refusals::due`] first: the minute may be over.
-    pub fn keeps(&mut self, bytes: usize, wall: Option<UnixMicros>, now: Millis) -> bool {
+    pub fn keeps(
+        &mut self,
+        bytes: usize,
+        wall: Option<UnixMicros>,
+        cursor: Option<Cursor>,
+        now: Millis,
+    ) -> bool {
         self.total += 1;
         let minute = self.minute.get_or_insert(Minute {
             began: now,
@@ -62,12 +73,14 @@ impl Refusals {
             minute.bytes += bytes;
         } else if let Some(beyond) = &mut minute.beyond {
             beyond.parts += 1;
+            beyond.cursor = cursor.or(beyond.cursor);
             let both = beyond.span.zip(wall);
             beyond.span = both.map(|((first, last), time)| (first.min(time), last.max(time)));
         } else {
             minute.beyond = Some(Beyond {
                 parts: 1,
                 span: wall.zip(wall),
+                cursor,
             });
         }
         fits
@@ -101,23 +114,26 @@ mod tests {
     fn parts_are_kept_up_to_their_number_and_the_rest_is_named_when_the_minute_is_over() {
         let mut refusals = Refusals::default();
         for at in 0..u64::from(MAX_PARTS_PER_MINUTE) {
-            assert!(refusals.keeps(1, None, Millis(at)));
+            assert!(refusals.keeps(1, None, None, Millis(at)));
         }
         assert_eq!(refusals.next_due(), None);
+        // The last that says where the source resumes; a part beside a row says nothing.
+        let mut cursor = Some(Cursor::default());
         for at in [700, 800] {
             let wall = Some(UnixMicros(at));
-            assert!(!refusals.keeps(1, wall, Millis(700)));
+            assert!(!refusals.keeps(1, wall, cursor.take(), Millis(700)));
         }
         assert_eq!(refusals.next_due(), Some(Millis(MINUTE_MS)));
         assert_eq!(refusals.due(Millis(MINUTE_MS - 1)), None);
         let expected = Beyond {
             parts: 2,
             span: Some((UnixMicros(700), UnixMicros(800))),
+            cursor: Some(Cursor::default()),
         };
         assert_eq!(refusals.due(Millis(MINUTE_MS)), Some(expected));
         assert_eq!(refusals.due(Millis(MINUTE_MS)), None);
         assert!(
-            refusals.keeps(1, None, Millis(MINUTE_MS)),
+            refusals.keeps(1, None, None, Millis(MINUTE_MS)),
             "the next minute"
         );
         assert_eq!(refusals.total(), u64::from(MAX_PARTS_PER_MINUTE) + 3);
@@ -126,13 +142,17 @@ mod tests {
     #[test]
     fn parts_are_kept_up_to_their_bytes_and_a_stop_names_the_rest_at_once() {
         let mut refusals = Refusals::default();
-        assert!(refusals.keeps(MAX_BYTES_PER_MINUTE - 1, None, Millis(0)));
-        assert!(!refusals.keeps(2, Some(UnixMicros(1)), Millis(0)));
-        assert!(refusals.keeps(1, None, Millis(0)));
-        assert!(!refusals.keeps(1, None, Millis(0)), "one without a time");
+        assert!(refusals.keeps(MAX_BYTES_PER_MINUTE - 1, None, None, Millis(0)));
+        assert!(!refusals.keeps(2, Some(UnixMicros(1)), None, Millis(0)));
+        assert!(refusals.keeps(1, None, None, Millis(0)));
+        assert!(
+            !refusals.keeps(1, None, None, Millis(0)),
+            "one without a time"
+        );
         let expected = Beyond {
             parts: 2,
             span: None,
+            cursor: None,
         };
         assert_eq!(refusals.rest(), Some(expected));
         assert_eq!(refusals.rest(), None);

@@ -292,7 +292,7 @@ impl Intake {
     /// Tells the engine what was dropped, once there is room for it.
     async fn tell(&self, lost: Option<Lost>) -> Result<(), Stopped> {
         match lost {
-            Some(lost) => self.port.give(Feed::Lost(lost)).await.map(drop),
+            Some(lost) => self.port.give(Feed::Lost(lost, None)).await.map(drop),
             None => Ok(()),
         }
     }
@@ -517,7 +517,7 @@ mod tests {
                 // One of another client comes first.
                 intake
                     .port
-                    .give(Feed::Lost(Lost::one(1, UnixMicros(0))))
+                    .give(Feed::Lost(Lost::one(1, UnixMicros(0)), None))
                     .await
                     .unwrap();
                 let mut client = loop {
@@ -596,7 +596,7 @@ mod tests {
                 while lost.is_none() {
                     match inlet.queue.recv().await.unwrap() {
                         Feed::Reading(..) => readings += 1,
-                        Feed::Lost(told) => lost = Some(told),
+                        Feed::Lost(told, _) => lost = Some(told),
                         other @ (Feed::Line(..) | Feed::Refused(..)) => panic!("{other:?}"),
                     }
                 }

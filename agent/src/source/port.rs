@@ -237,7 +237,7 @@ mod tests {
     use crate::pipeline::engine::Lost;
     use headwater_proto::time::UnixMicros;
 
-    const FEED: Feed = Feed::Lost(Lost::one(1, UnixMicros(0)));
+    const FEED: Feed = Feed::Lost(Lost::one(1, UnixMicros(0)), None);
 
     #[test]
     fn a_thread_waits_for_room_and_every_item_has_the_next_receipt() {

@@ -143,7 +143,7 @@ impl Notes {
 
     fn hand_over(&mut self, port: &Port) {
         if let Some(lost) = self.unsent
-            && port.try_give(Feed::Lost(lost))
+            && port.try_give(Feed::Lost(lost, None))
         {
             self.unsent = None;
         }
@@ -247,7 +247,7 @@ mod tests {
             assert_eq!(part.borrowed().place, format!("line {number}"));
         }
         refusals.tell_rest();
-        let Ok(Feed::Lost(lost)) = inlet.queue.try_recv() else {
+        let Ok(Feed::Lost(lost, None)) = inlet.queue.try_recv() else {
             panic!("nobody told of those that were lost");
         };
         assert_eq!(lost.samples, 5);

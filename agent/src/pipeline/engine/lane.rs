@@ -11,8 +11,8 @@ use super::ram::Ram;
 use crate::pipeline::batcher::{Batcher, Turn};
 use crate::pipeline::receipts::Owed;
 use crate::pipeline::record::{
-    BootBase, Ended, Envelope, Life, MAX_BASES, MAX_ENDED, MAX_SNAPSHOT_SCHEMAS, MAX_SOURCES,
-    Snapshot, SourceMark,
+    BootBase, Cursor, Ended, Envelope, Life, MAX_BASES, MAX_ENDED, MAX_SNAPSHOT_SCHEMAS,
+    MAX_SOURCES, Snapshot, SourceMark,
 };
 
 /// How long a lane stays with a base of times before rows of the other one make it begin an epoch:
@@ -212,6 +212,8 @@ pub(super) struct Overflow {
     pub(super) samples: u64,
     /// Wall time of the first and the last, if all have one.
     pub(super) span: Option<(UnixMicros, UnixMicros)>,
+    /// Where the source resumes after them, if it can.
+    pub(super) cursor: Option<Cursor>,
 }
 
 impl LaneState {
@@ -300,6 +302,15 @@ impl LaneState {
     pub(super) fn ram_bytes(&self) -> usize {
         let rams = self.ram.iter().chain(&self.old_rams);
         rams.map(|ram| ram.bytes + ram.limbo_bytes).sum()
+    }
+
+    /// Takes out what is to be named of a source.
+    pub(super) fn take_overflow(&mut self, source: usize) -> Option<Overflow> {
+        let known = self
+            .overflow
+            .iter()
+            .position(|known| known.source == source)?;
+        Some(self.overflow.swap_remove(known))
     }
 
     /// When the open group is to be synced.

@@ -107,7 +107,7 @@ impl<D: Disk> Engine<D> {
         let words = part.place.len().min(MAX_WORDS_BYTES) + part.cause.len().min(MAX_WORDS_BYTES);
         let bytes = words + part.bytes.len().min(MAX_BYTES);
         let wall = self.clock.known_wall(now);
-        if !self.refusals[source].keeps(bytes, wall, now.mono) {
+        if !self.refusals[source].keeps(bytes, wall, given.cursor, now.mono) {
             self.receipts[source].lose(given.receipt);
             return;
         }
@@ -146,6 +146,10 @@ impl<D: Disk> Engine<D> {
     }
 
     fn name_refused(&mut self, at: usize, source: usize, beyond: Beyond, now: Now) {
+        if beyond.cursor.is_some() {
+            // The cursor would pass what is in no record yet.
+            self.close(at, Which::Of(source), now);
+        }
         let lane = &self.lanes[at];
         let gap = Gap {
             samples: Some(beyond.parts),
@@ -155,6 +159,6 @@ impl<D: Disk> Engine<D> {
             part: self.settings.sources[source].name.parse().ok(),
             ..self.gap(lane.lane, lane.epoch, GapReason::Refused, now)
         };
-        self.put_gap(at, &gap, now);
+        self.put_gap_of(at, source, &gap, beyond.cursor, now);
     }
 }

@@ -11,11 +11,11 @@ use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::{Base, Millis, Now};
 use headwater_spool::{AppendError, Disk, FullCause, SyncError};
 
-use super::Engine;
 use super::epochs::held_epoch;
 use super::lane::{Held, Over, Stored};
+use super::{Engine, SourceSettings};
 use crate::pipeline::receipts::Owed;
-use crate::pipeline::record::{self, Envelope, Life};
+use crate::pipeline::record::{self, Cursor, Envelope, Life};
 
 /// Bytes at which a group is synced, however young it is.
 pub const GROUP_BYTES: usize = 64 * 1024;
@@ -389,6 +389,33 @@ impl<D: Disk> Engine<D> {
     /// Appends a gap to a lane, as any record.
     pub(super) fn put_gap(&mut self, at: usize, gap: &Gap, now: Now) {
         self.put_own(at, gap, now);
+    }
+
+    /// Appends a gap in what a source gave. Where it covers more than the records before it, the source
+    /// resumes after it.
+    pub(super) fn put_gap_of(
+        &mut self,
+        at: usize,
+        source: usize,
+        gap: &Gap,
+        cursor: Option<Cursor>,
+        now: Now,
+    ) {
+        let SourceSettings { name, resumes, .. } = self.settings.sources[source].clone();
+        let known = self.lanes[at].marks.source(&name);
+        let known = known.and_then(|mark| mark.cursor);
+        let is_further = |cursor: &Cursor| !known.is_some_and(|known| known.covers(*cursor));
+        let Some(cursor) = cursor.filter(|cursor| resumes && is_further(cursor)) else {
+            return self.put_gap(at, gap, now);
+        };
+        let frame = frame_of(gap);
+        let record = Envelope {
+            source: &name,
+            cursor: Some(cursor),
+            life: self.lanes[at].present_life(),
+            ..self.own(&frame)
+        };
+        self.put(at, Kind::Gap, &record, None, now);
     }
 
     /// Appends what the agent itself says.

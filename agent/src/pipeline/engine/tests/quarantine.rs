@@ -308,3 +308,70 @@ fn refused_parts_count_in_the_gap_of_an_evicted_segment() {
         .sum();
     assert_eq!(arrived + of(GapReason::Evicted) + beyond, 9_000);
 }
+
+#[test]
+fn parts_beyond_the_bounds_are_not_read_again_once_their_gap_is_durable() {
+    let mut world = World::new();
+    let most = u64::from(MAX_PARTS_PER_MINUTE);
+    for k in 0..most + 5 {
+        refuse(&mut world, REPLAY, Lane::Normal, b"x", after(k));
+    }
+    world.pass(3_000);
+    assert_eq!(resume(&world), most, "nothing names the others yet");
+    // A row that comes later is in the open batch when the minute is over.
+    world.pass(56_900);
+    world.offer(REPLAY, Lane::Normal, most + 5).unwrap();
+    world.pass(1_500);
+    world.kill();
+    assert_eq!(resume(&world), most + 6);
+    for k in 0..most + 6 {
+        refuse(&mut world, REPLAY, Lane::Normal, b"x", after(k));
+    }
+    world.connect();
+    world.run(70_000);
+    let gaps: Vec<_> = world.collector.gaps();
+    let named = gaps
+        .iter()
+        .filter(|(_, _, gap)| gap.reason == GapReason::Refused);
+    assert_eq!(named.filter_map(|(_, _, gap)| gap.samples).sum::<u64>(), 5);
+    assert_eq!(world.collector.rows(), [most as i64 + 5]);
+}
+
+#[test]
+fn a_gap_that_says_where_its_source_resumes_covers_no_row_that_is_on_no_disk() {
+    for crash in 0..40 {
+        let mut world = World::new();
+        world.disk.crash_after(crash);
+        let mut lost = 0;
+        for k in 0..60 {
+            if k % 7 == 3 {
+                let now = world.now();
+                let one = super::super::Lost::one(1, now.wall);
+                world.engine.lost(REPLAY, Lane::Normal, one, after(k), now);
+                lost += 1;
+            } else if world.offer(REPLAY, Lane::Normal, k).is_err() {
+                break;
+            }
+            world.pass(250);
+        }
+        assert!(lost > 0);
+        let disk = world.disk.power_cut(crash);
+        world.restart_on(disk);
+        let from = resume(&world);
+        world.connect();
+        world.run(5_000);
+        let rows = world.collector.rows();
+        let expected: Vec<i64> = (0..from as i64).filter(|k| k % 7 != 3).collect();
+        assert_eq!(rows, expected, "crash {crash}");
+        let gaps = world.collector.gaps();
+        let named = gaps
+            .iter()
+            .filter(|(_, _, gap)| gap.reason == GapReason::Overflow);
+        let named = named.filter_map(|(_, _, gap)| gap.samples).sum::<u64>();
+        let passed = (0..from).filter(|k| k % 7 == 3).count() as u64;
+        assert!(
+            named >= passed,
+            "crash {crash}: {named} of {passed} are named"
+        );
+    }
+}

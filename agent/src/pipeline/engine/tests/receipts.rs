@@ -118,7 +118,7 @@ fn what_found_no_room_and_what_the_source_lost_is_not_durable() {
     }
     let now = world.now();
     let lost = Lost::one(1, now.wall);
-    world.engine.lost(HOST, Lane::Normal, lost, now);
+    world.engine.lost(HOST, Lane::Normal, lost, None, now);
     // No disk at all: nothing is.
     assert_eq!(world.settled(HOST), settled(given + 1, 0..given + 1));
     // One that waits and is offered again takes no receipt meanwhile.
