@@ -284,7 +284,8 @@ impl Ledger {
             | Record::Park(..)
             | Record::Begin(_)
             | Record::Rules(_)
-            | Record::DecoderState(_) => {}
+            | Record::DecoderState(_)
+            | Record::Lacks(_) => {}
         }
     }
 
@@ -511,7 +512,8 @@ pub fn committed_by(record: &Record<'_>, visit: &mut dyn FnMut(&Stream, SeqRange
         | Record::Park(..)
         | Record::Begin(_)
         | Record::Rules(_)
-        | Record::DecoderState(_) => {}
+        | Record::DecoderState(_)
+        | Record::Lacks(_) => {}
     }
 }
 
@@ -537,6 +539,7 @@ pub fn streams_in(record: &Record<'_>) -> Vec<Stream> {
         | Record::Park(..)
         | Record::Begin(_)
         | Record::Rules(_)
-        | Record::DecoderState(_) => Vec::new(),
+        | Record::DecoderState(_)
+        | Record::Lacks(_) => Vec::new(),
     }
 }

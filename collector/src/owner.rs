@@ -167,7 +167,10 @@ impl<D: Disk> Owner<D> {
                 }
             }
             Command::Barrier { reply } => due.barriers.push(reply),
-            Command::Stop => return true,
+            Command::Stop => {
+                self.custody.note_cursors(now, true);
+                return true;
+            }
         }
         false
     }

@@ -26,5 +26,5 @@ pub use chunk::Point;
 pub use maps::DeviceInfo;
 pub use query::{HotView, Series};
 pub use refill::RefillError;
-pub use seam::HotSink;
+pub use seam::{HotSink, NAME};
 pub use store::{HotSettings, HotStore};
