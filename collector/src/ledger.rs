@@ -287,7 +287,8 @@ impl Ledger {
             | Record::Park(..)
             | Record::Begin(_)
             | Record::Rules(_)
-            | Record::DecoderState(_) => {}
+            | Record::DecoderState(_)
+            | Record::Lacks(_) => {}
         }
     }
 
@@ -517,7 +518,8 @@ pub fn committed_by(record: &Record<'_>, visit: &mut dyn FnMut(&Stream, SeqRange
         | Record::Park(..)
         | Record::Begin(_)
         | Record::Rules(_)
-        | Record::DecoderState(_) => {}
+        | Record::DecoderState(_)
+        | Record::Lacks(_) => {}
     }
 }
 
@@ -543,6 +545,7 @@ pub fn streams_in(record: &Record<'_>) -> Vec<Stream> {
         | Record::Park(..)
         | Record::Begin(_)
         | Record::Rules(_)
-        | Record::DecoderState(_) => Vec::new(),
+        | Record::DecoderState(_)
+        | Record::Lacks(_) => Vec::new(),
     }
 }

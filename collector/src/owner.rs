@@ -192,7 +192,10 @@ impl<D: Disk> Owner<D> {
                 Err(error) => drop(reply.send(Err(error.to_string()))),
             },
             Command::Barrier { reply } => due.barriers.push(reply),
-            Command::Stop => return true,
+            Command::Stop => {
+                self.custody.note_cursors(now, true);
+                return true;
+            }
         }
         false
     }

@@ -29,7 +29,7 @@ use crate::interpret::{Depth, Feed};
 use crate::metrics::Board;
 use crate::owner::{Command, JournalSessions, Mailbox, Owner};
 use crate::pipeline::custody::{Custody, Past};
-use crate::sink::hot::{HotRead, HotSink, HotStore, HotView};
+use crate::sink::hot::{self, HotRead, HotSink, HotStore, HotView};
 use crate::sink::lake::{LakeSink, NAME};
 use crate::sink::worker::{self, Worker};
 use crate::sink::{self, Sink};
@@ -94,9 +94,6 @@ fn open_cores(config: &Config, clock: Clock) -> Result<(Custody<RealDisk>, LakeS
     Ok((custody, lake))
 }
 
-/// The hot store's name as a sink.
-const HOT_NAME: &str = "hot";
-
 /// Threads of the runtime: the gate's connections and the HTTP interface. Custody, the lake and the
 /// hot store have threads of their own.
 const RUNTIME_THREADS: usize = 2;
@@ -118,7 +115,7 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     // Nothing runs yet that an address which is taken would leave behind.
     let (gate_listener, http_listener) = listen(&config).await?;
     let board = Arc::new(Board::default());
-    let (custody, lake) = open_cores(&config, clock)?;
+    let (mut custody, lake) = open_cores(&config, clock)?;
     let journal = custody.journal();
     let (mailbox, commands) = Mailbox::new();
     let sessions = JournalSessions::new(mailbox.clone(), custody.sessions().iter().cloned());
@@ -146,10 +143,13 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     let mut view = None;
     if let Some((mut hot, freshness_ms, is_empty)) = open_hot(&config, journal) {
         view = Some(hot.view());
+        if let Ok(Some(position)) = hot.cursor(journal) {
+            custody.resume(hot::NAME, position)?;
+        }
         let lake_dir = config.lake_dir.clone();
         let begin = custody.cursor(NAME).unwrap_or_default();
         let reader = custody.reader();
-        start_sink(&mut parts, context(HOT_NAME), move || {
+        start_sink(&mut parts, context(hot::NAME), move || {
             if is_empty && let Err(error) = refill(&mut hot, &lake_dir, journal, begin, clock) {
                 tracing::warn!(%error, "the hot store begins with what comes from now on");
             }

@@ -127,13 +127,13 @@ fn a_journal_that_filled_up_during_an_outage_of_the_lake_empties_after_it() {
     assert!(rig.sync());
     // The lake goes away when the plan is in the journal and nothing is published yet.
     let mut after = 0;
-    while rig.custody.plan().is_none() {
+    while rig.custody.plan(NAME).is_none() {
         rig.store.restart();
         rig.store.crash_after(after);
         assert!(rig.flush().is_err());
         after += 1;
     }
-    let plan = rig.custody.plan().unwrap().bytes.clone();
+    let plan = rig.custody.plan(NAME).unwrap().bytes.clone();
     let (mut seq, mut sent) = (5, 0);
     while sent < 300 {
         rig.ms += 100;
@@ -210,6 +210,7 @@ fn a_stretch_that_cannot_be_read_when_all_sinks_have_it_is_committed_later() {
             sink: sink.into(),
             through,
             streams: Vec::new(),
+            refused: Vec::new(),
             damaged: 0,
         });
         rig.sync();

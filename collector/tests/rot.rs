@@ -247,6 +247,7 @@ fn a_record_that_rots_between_two_required_sinks_is_named_and_not_taken_again() 
             sink: second.name.clone(),
             through: rig.custody.log().durable(),
             streams: Vec::new(),
+            refused: Vec::new(),
             damaged: 0,
         };
         rig.handle(event);

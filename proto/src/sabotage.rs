@@ -31,6 +31,12 @@ pub enum Bug {
     CommitAfterTakeover,
     /// The time of a journal record is judged by the present, not by its receipt.
     InterpretedByPresent,
+    /// A sink's cursor passes what it never answered for.
+    CursorPastUnanswered,
+    /// A segment goes although nothing names what a sink lacks of it.
+    SegmentBeforeSinkGap,
+    /// A sink publishes what it planned before the plan is durable.
+    PlanNotDurable,
     /// The hot store takes a batch whole, whatever the interpreter refused of it.
     TwoVerdicts,
     /// The agent tells a source that its rows are durable once they are written, before they are synced.

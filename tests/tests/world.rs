@@ -109,6 +109,21 @@ mod bugs {
     }
 
     #[test]
+    fn a_sinks_cursor_past_what_it_never_answered_for_is_noticed() {
+        is_noticed(Bug::CursorPastUnanswered);
+    }
+
+    #[test]
+    fn a_segment_that_goes_before_what_a_sink_lacks_of_it_is_named_is_noticed() {
+        is_noticed(Bug::SegmentBeforeSinkGap);
+    }
+
+    #[test]
+    fn a_publish_before_its_plan_is_durable_is_noticed() {
+        is_noticed(Bug::PlanNotDurable);
+    }
+
+    #[test]
     fn a_release_before_the_ack_is_noticed() {
         is_noticed(Bug::ReleaseBeforeAck);
     }

@@ -206,7 +206,8 @@ impl RawConfig {
         let (limits, credit) = self.gate.check(problems);
         let lake_dir = folder("lake.dir", &self.lake.dir, problems);
         let (lake, window) = self.lake.check(problems);
-        let custody = custody::Settings {
+        let hot = self.hot.check(problems);
+        let mut custody = custody::Settings {
             log,
             credit,
             mode,
@@ -215,7 +216,12 @@ impl RawConfig {
             gateways: gateways.clone(),
             ..custody::Settings::default()
         };
-        let hot = self.hot.check(problems);
+        custody
+            .sinks
+            .extend(hot.is_some().then(|| custody::SinkSpec {
+                name: crate::sink::hot::NAME.to_owned(),
+                required: false,
+            }));
         Some(Config {
             journal_dir: data.join("journal"),
             state_dir: data.join("state"),

@@ -23,7 +23,8 @@ use super::{
 };
 use crate::ledger;
 use crate::pipeline::envelope::{
-    self, BatchHead, Change, EnvelopeError, GapHead, MarkHead, Reason, Record, TimeClass, Verdict,
+    self, BatchHead, Change, EnvelopeError, GapHead, LacksHead, MarkHead, Reason, Record,
+    TimeClass, Verdict,
 };
 use crate::pipeline::rules::{RuleSet, RulesId};
 use crate::pipeline::schemas::SchemaBook;
@@ -182,6 +183,10 @@ impl Interpreter {
             Record::Mark(head) => {
                 at = head.at;
                 self.mark(head);
+            }
+            Record::Lacks(head) => {
+                at = head.at;
+                self.lacks(&head);
             }
             Record::Plan(..)
             | Record::Cursor(_)
@@ -446,6 +451,24 @@ impl Interpreter {
             at: a_date(head.at),
             carried: false,
         });
+    }
+
+    /// What another sink lacks, as a gap of its own stage.
+    fn lacks(&mut self, head: &LacksHead<'_>) {
+        for range in head.ranges.iter().filter(|range| !range.is_empty()) {
+            self.gaps.push(Gap {
+                stream: head.stream.clone(),
+                range: Some(*range),
+                samples: None,
+                first: None,
+                last: None,
+                reason: head.reason,
+                stage: Stage::Sink,
+                part: Some(head.sink.to_owned()),
+                at: a_date(head.at),
+                carried: false,
+            });
+        }
     }
 
     fn mark(&mut self, head: MarkHead) {

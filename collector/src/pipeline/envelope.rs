@@ -23,7 +23,7 @@ use super::rules::RulesId;
 use super::snapshot::SinkCursor;
 
 /// The envelope version this build writes and reads.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Most bytes of a record of decoder states: it stands in each segment, and is memory of each reader.
 pub const MAX_DECODER_STATE_BYTES: usize = 1 << 20;
@@ -58,11 +58,13 @@ pub enum RecordKind {
     Rules = 12,
     /// What decoders remember of devices from one record to the next; one in each segment's preamble.
     DecoderState = 13,
+    /// What one sink lacks.
+    Lacks = 14,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Batch,
         Self::Raw,
         Self::Plan,
@@ -76,6 +78,7 @@ impl RecordKind {
         Self::Begin,
         Self::Rules,
         Self::DecoderState,
+        Self::Lacks,
     ];
 
     /// Its number on disk.
@@ -319,6 +322,23 @@ pub struct GapHead {
     pub at: UnixMicros,
 }
 
+/// Head of [`RecordKind::Lacks`]; no body. It is appended before the sink's cursor passes the numbers,
+/// and so before their segment goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LacksHead<'a> {
+    /// The sink.
+    #[serde(borrow)]
+    pub sink: &'a str,
+    /// The stream.
+    pub stream: Stream,
+    /// The numbers. It may have some of them all the same, if its answer never came.
+    pub ranges: Vec<SeqRange>,
+    /// Why.
+    pub reason: GapReason,
+    /// When it was found.
+    pub at: UnixMicros,
+}
+
 /// Head of [`RecordKind::Begin`]; no body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BeginHead {
@@ -378,6 +398,8 @@ pub enum Record<'a> {
     Rules(&'a [u8]),
     /// What decoders remember.
     DecoderState(DecoderStates),
+    /// Numbers of a stream that a sink lacks.
+    Lacks(LacksHead<'a>),
 }
 
 /// Why a journal record cannot be read.
@@ -433,6 +455,7 @@ impl Record<'_> {
             Self::Begin(_) => RecordKind::Begin,
             Self::Rules(_) => RecordKind::Rules,
             Self::DecoderState(_) => RecordKind::DecoderState,
+            Self::Lacks(_) => RecordKind::Lacks,
         }
     }
 
@@ -450,6 +473,7 @@ impl Record<'_> {
             Self::Gap(head) => write(head, &[], out),
             Self::Begin(head) => write(head, &[], out),
             Self::DecoderState(head) => write(head, &[], out),
+            Self::Lacks(head) => write(head, &[], out),
         }
     }
 }
@@ -484,6 +508,7 @@ pub fn decode(kind: u8, payload: &[u8]) -> Result<Record<'_>, EnvelopeError> {
             return Err(EnvelopeError::Head);
         }
         RecordKind::DecoderState => head(bytes).map(|(head, _)| Record::DecoderState(head))?,
+        RecordKind::Lacks => head(bytes).map(|(head, _)| Record::Lacks(head))?,
     })
 }
 

@@ -1,9 +1,9 @@
-//! Core: what a journal segment begins with, so that all before it may go. Version 2:
+//! Core: what a journal segment begins with, so that all before it may go. Version 3:
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 1 | version |
-//! | n | `Head`, postcard: journal id, rule set, sinks' cursors, plan, sessions, plain counters, schemas, time bases |
+//! | n | `Head`, postcard: journal id, term of the lake that the marks agree with, the position that they are exact to, rule set, sinks' cursors and plans, sessions, plain counters, schemas, time bases |
 //! | 4 | number of streams, little-endian |
 //! | each | `TrackHead`, postcard, then the receiver's own bytes |
 //! | rest | open entries of plain devices, in the gate's format: the newest that the log's bound leaves room for |
@@ -11,6 +11,7 @@
 //! The log refuses a snapshot above its bound, and could then begin no segment ever again. So what
 //! grows is admitted by what it may add here (`NEW_BYTES`, `HOLE_BYTES`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use headwater_gate::repeat::OpenEntries;
@@ -27,7 +28,7 @@ use super::time_bases::KnownBase;
 use crate::ledger::{Ledger, PlainTrack, Track};
 
 /// The snapshot version this build writes and reads.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Up to here a new stream, device, session or schema is taken; the rest is for what is known.
 pub(crate) const NEW_BYTES: usize = MAX_SNAPSHOT_BYTES - (4 << 20);
@@ -60,13 +61,18 @@ pub struct PendingPlan {
     pub bytes: Vec<u8>,
 }
 
+/// By sink.
+pub(crate) type Plans = BTreeMap<String, PendingPlan>;
+
 /// The small things, as they are written.
 #[derive(Debug, Serialize)]
 struct Head<'a> {
     journal: JournalId,
+    lake_term: u64,
+    committed_to: u64,
     rules: &'a [u8],
     sinks: &'a [SinkCursor],
-    plan: Option<&'a PendingPlan>,
+    plans: Vec<&'a PendingPlan>,
     sessions: Vec<&'a str>,
     plain: Vec<(&'a DeviceId, u64, &'a [SeqRange])>,
     schemas: Vec<&'a [u8]>,
@@ -78,10 +84,12 @@ struct Head<'a> {
 #[derive(Debug, Deserialize)]
 struct ReadHead<'a> {
     journal: JournalId,
+    lake_term: u64,
+    committed_to: u64,
     #[serde(borrow)]
     rules: &'a [u8],
     sinks: Vec<SinkCursor>,
-    plan: Option<PendingPlan>,
+    plans: Vec<PendingPlan>,
     sessions: Vec<String>,
     plain: Vec<(DeviceId, u64, Vec<SeqRange>)>,
     #[serde(borrow)]
@@ -107,9 +115,11 @@ struct TrackHead {
 #[derive(Debug)]
 pub(crate) struct Parts<'a> {
     pub(crate) journal: JournalId,
+    pub(crate) lake_term: u64,
+    pub(crate) committed_to: u64,
     pub(crate) rules: &'a [u8],
     pub(crate) sinks: &'a [SinkCursor],
-    pub(crate) plan: Option<&'a PendingPlan>,
+    pub(crate) plans: &'a Plans,
     pub(crate) sessions: &'a std::collections::BTreeSet<Arc<str>>,
     pub(crate) ledger: &'a Ledger,
     pub(crate) schemas: &'a SchemaBook,
@@ -120,10 +130,14 @@ pub(crate) struct Parts<'a> {
 #[derive(Debug)]
 pub(crate) struct Restored {
     pub(crate) journal: JournalId,
+    /// Term of the lake that the marks agree with.
+    pub(crate) lake_term: u64,
+    /// Marks of all records below it say what was committed.
+    pub(crate) committed_to: u64,
     /// The rule set of the time before.
     pub(crate) rules: Vec<u8>,
     pub(crate) sinks: Vec<SinkCursor>,
-    pub(crate) plan: Option<PendingPlan>,
+    pub(crate) plans: Plans,
     pub(crate) sessions: std::collections::BTreeSet<Arc<str>>,
     pub(crate) ledger: Ledger,
     pub(crate) schemas: SchemaBook,
@@ -134,9 +148,11 @@ impl Restored {
     const fn parts(&self) -> Parts<'_> {
         Parts {
             journal: self.journal,
+            lake_term: self.lake_term,
+            committed_to: self.committed_to,
             rules: self.rules.as_slice(),
             sinks: self.sinks.as_slice(),
-            plan: self.plan.as_ref(),
+            plans: &self.plans,
             sessions: &self.sessions,
             ledger: &self.ledger,
             schemas: &self.schemas,
@@ -152,9 +168,11 @@ pub(crate) fn write(parts: &Parts<'_>, out: &mut Vec<u8>) -> usize {
     let (schemas, numbers) = parts.schemas.dump();
     let head = Head {
         journal: parts.journal,
+        lake_term: parts.lake_term,
+        committed_to: parts.committed_to,
         rules: parts.rules,
         sinks: parts.sinks,
-        plan: parts.plan,
+        plans: parts.plans.values().collect(),
         sessions: parts.sessions.iter().map(|client| &**client).collect(),
         plain: parts
             .ledger
@@ -268,12 +286,16 @@ fn read_present(rest: &[u8]) -> Option<Restored> {
     }
     let (open, _) = OpenEntries::decode(rest).ok()?;
     let sessions = head.sessions.into_iter().map(Arc::from).collect();
-    let (journal, sinks, plan) = (head.journal, head.sinks, head.plan);
+    let (journal, sinks) = (head.journal, head.sinks);
+    let by_sink = |plan: PendingPlan| (plan.sink.clone(), plan);
+    let plans = head.plans.into_iter().map(by_sink).collect();
     Some(Restored {
         journal,
+        lake_term: head.lake_term,
+        committed_to: head.committed_to,
         rules: head.rules.to_vec(),
         sinks,
-        plan,
+        plans,
         sessions,
         ledger,
         schemas,
@@ -303,6 +325,15 @@ mod tests {
     use headwater_proto::time::Base;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    fn plan_of(sink: &str) -> (String, PendingPlan) {
+        let plan = PendingPlan {
+            sink: sink.to_owned(),
+            position: 10,
+            bytes: vec![1, 2],
+        };
+        (sink.to_owned(), plan)
+    }
 
     fn bytes() -> Vec<u8> {
         let device = DeviceId::new("dev").unwrap();
@@ -379,16 +410,14 @@ mod tests {
         );
         let parts = Parts {
             journal: JournalId(7),
+            lake_term: 3,
+            committed_to: 8,
             rules: b"rules",
             sinks: &[SinkCursor {
                 name: "lake".into(),
                 position: 8,
             }],
-            plan: Some(&PendingPlan {
-                sink: "lake".into(),
-                position: 10,
-                bytes: vec![1, 2],
-            }),
+            plans: &["hot", "lake"].map(plan_of).into(),
             sessions: &BTreeSet::from(["c".into()]),
             ledger: &ledger,
             schemas: &schemas,
@@ -400,9 +429,9 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_version_2_are_frozen() {
+    fn the_bytes_of_version_3_are_frozen() {
         let hex: String = bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        let golden = include_str!("../../tests/golden/snapshot-2.txt");
+        let golden = include_str!("../../tests/golden/snapshot-3.txt");
         assert_eq!(
             hex,
             golden.trim_end(),

@@ -37,10 +37,7 @@ pub fn join<D: Disk, S: Store>(
     now: UnixMicros,
     entropy: &mut dyn FnMut() -> u64,
 ) -> Result<LakeSink<S>, JoinError> {
-    let plan = custody
-        .plan()
-        .filter(|plan| plan.sink == NAME)
-        .map(|plan| plan.bytes.clone());
+    let plan = custody.plan(NAME).map(|plan| plan.bytes.clone());
     let known = custody.cursor(NAME).unwrap_or_default();
     let plan = plan.as_deref();
     let claim = Claim {
@@ -49,7 +46,8 @@ pub fn join<D: Disk, S: Store>(
     };
     let mut sink = LakeSink::open(store, settings, &claim, plan, known)?;
     // An old copy may also be from before another journal's time.
-    let is_alone = sink.lake().opened().went_on;
+    // Nor does a snapshot of before know what another journal has brought.
+    let is_alone = sink.lake().opened().went_on && custody.lake_term() == sink.lake().owner().term;
     let end = custody.log().next();
     let mut past = opened.past;
     if sink.cursor() > end {
@@ -88,8 +86,8 @@ pub fn join<D: Disk, S: Store>(
             tracing::error!(%error, "the index of finished epochs cannot be filled; the journal keeps them");
         }
         seed(custody, past, &marks, indexed.is_ok());
-        custody.seeded();
     }
+    custody.seeded(sink.lake().owner().term);
     if opened.damaged_to > sink.cursor() {
         custody.doubt_plain_devices();
     }

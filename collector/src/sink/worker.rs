@@ -123,6 +123,7 @@ pub(crate) fn run<S: Sink, D: Disk>(
                     sink: context.name.to_owned(),
                     through: commit.through,
                     streams: commit.streams,
+                    refused: commit.refused,
                     damaged: commit.damaged,
                 };
                 if !context.mailbox.send(Command::Event(event)) {

@@ -254,6 +254,7 @@ impl Rig {
             sink: NAME.into(),
             through: committed.through,
             streams: committed.streams,
+            refused: Vec::new(),
             damaged,
         });
         Ok(())

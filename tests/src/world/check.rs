@@ -7,11 +7,12 @@ use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
 use headwater_lake::delta::{Log, LogError};
 use headwater_lake::{MemStore, Store, Table, audit};
-use headwater_proto::ids::{DeviceId, Epoch, Lane, Stream};
+use headwater_proto::delivery::Ranges;
+use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
 use headwater_proto::text::is_dictionary;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::copy::{Number, Row, Shelf};
+use super::copy::{Arrived, COPY, Number, Row, Shelf};
 use super::generator::{Bits, CLOCK_STEP_US, Key, LOG, Made, line_number};
 use super::plan::MAX_STEP_US;
 
@@ -25,6 +26,10 @@ pub struct Found {
     pub readings: BTreeMap<Key, Vec<Bits>>,
     /// Per device: the time spans of its gaps; `None`: a gap without times.
     pub gaps: BTreeMap<String, Vec<Option<(i64, i64)>>>,
+    /// By stream the numbers that the second sink is said to lack.
+    pub lacks: BTreeMap<Stream, Ranges<{ usize::MAX }>>,
+    /// Numbers among them that it lacks because it was left behind.
+    pub left_behind: u64,
     /// Rows of each numbered record.
     pub numbers: BTreeMap<Number, BTreeSet<Row>>,
     /// Log lines.
@@ -148,7 +153,12 @@ impl Found {
         let last = batch
             .column_by_name("t_last")?
             .as_primitive::<TimestampMicrosecondType>();
+        let sink = batch.column_by_name("sink")?.as_string::<i32>();
         for row in 0..batch.num_rows() {
+            if sink.is_valid(row) {
+                self.take_lacks(batch, row, sink.value(row))?;
+                continue;
+            }
             let known = first.is_valid(row) && last.is_valid(row);
             let span = known.then(|| (first.value(row), last.value(row)));
             self.gaps
@@ -157,6 +167,24 @@ impl Found {
                 .push(span);
         }
         Some(())
+    }
+
+    /// What another sink lacks: for the lake it is no gap.
+    fn take_lacks(&mut self, batch: &RecordBatch, row: usize, sink: &str) -> Option<()> {
+        let columns = ["device_id", "lane", "epoch", "seq_first"];
+        let (stream, first) = number_of(batch, row, columns)?;
+        let columns = ["device_id", "lane", "epoch", "seq_last"];
+        let (_, last) = number_of(batch, row, columns)?;
+        let stage = batch.column_by_name("stage")?.as_string::<i32>();
+        if sink != COPY || stage.value(row) != "sink" {
+            return None;
+        }
+        let reason = batch.column_by_name("reason")?.as_string::<i32>();
+        if reason.value(row) != "refused" {
+            self.left_behind += last - first + 1;
+        }
+        let lacks = self.lacks.entry(stream).or_default();
+        lacks.insert(SeqRange::new(first, last + 1)).ok()
     }
 
     /// Turn of the first reading in the lake that came from the same source of the same physical
@@ -201,17 +229,24 @@ fn number_of(batch: &RecordBatch, row: usize, columns: [&str; 4]) -> Option<Numb
     Some((stream, whole(seq)?))
 }
 
-/// Holds the second sink against the lake: it has each record as the lake has it, or refused it.
-pub fn check_copy(found: &Found, shelf: &Shelf, faults: &mut Faults) {
+/// Holds the second sink against the lake: it has each record as the lake has it, or the lake names it
+/// as lacking. Of records that came after it was taken out only those `until` then count.
+pub fn check_copy(found: &Found, shelf: &Shelf, until: Option<&Arrived>, faults: &mut Faults) {
     for ((stream, seq), rows) in &found.numbers {
-        let refused = shelf.refused.get(stream);
+        let had_arrived = |until: &Arrived| until.get(stream).is_some_and(|all| all.contains(*seq));
+        if until.is_some_and(|until| !had_arrived(until)) {
+            continue;
+        }
+        let lacks = found.lacks.get(stream);
         match shelf.rows.get(&(stream.clone(), *seq)) {
             Some(copied) if copied == rows => {}
             Some(copied) => faults.push(format!(
                 "record {seq} of {stream:?} is {copied:?} in the copy and {rows:?} in the lake"
             )),
-            None if refused.is_some_and(|refused| refused.contains(*seq)) => {}
-            None => faults.push(format!("the copy lacks record {seq} of {stream:?}")),
+            None if lacks.is_some_and(|lacks| lacks.contains(*seq)) => {}
+            None => faults.push(format!(
+                "the copy lacks record {seq} of {stream:?}, and no gap names it"
+            )),
         }
     }
 }

@@ -17,11 +17,12 @@ use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME};
 use headwater_collector::sink::worker::{Commit, Step, Worker};
 use headwater_collector::sink::{Sink, join};
 use headwater_lake::MemStore;
-use headwater_proto::ids::DeviceId;
+use headwater_proto::delivery::Ranges;
+use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
 use headwater_proto::time::{Now, UnixMicros};
 use headwater_spool::{Config, Disk, DiskFile, FakeDisk};
 
-use super::copy::{COPY, CopyFaults, CopySink, Destination};
+use super::copy::{Arrived, COPY, CopyFaults, CopySink, Destination};
 use super::device::Death;
 use super::dice::Dice;
 use super::plan::Plan;
@@ -82,6 +83,12 @@ pub struct Collector {
     pub done: DoneInMemory,
     running: Option<Running>,
     plan: Plan,
+    /// Numbers that had arrived when the second sink was taken out, if it was.
+    pub taken_out: Option<Arrived>,
+    /// Its journal once had no room for a publish: its quota was used, or its disk was full.
+    pub was_stalled: bool,
+    /// Most bytes that the journal ever took.
+    pub most_bytes: u64,
     /// What its wall clock shows beyond the world's.
     step_us: i64,
     /// What the second sink delivers to.
@@ -107,6 +114,9 @@ impl Collector {
             step_us: 0,
             copies: Destination::default(),
             copy_faults: plan.copy_faults,
+            taken_out: None,
+            was_stalled: false,
+            most_bytes: 0,
             rebuilt: 0,
             found: String::new(),
         }
@@ -130,7 +140,8 @@ impl Collector {
             required,
         };
         let mut sinks = vec![sink(NAME, true)];
-        sinks.extend(self.plan.copy.map(|required| sink(COPY, required)));
+        let copy = self.plan.copy.filter(|_| self.taken_out.is_none());
+        sinks.extend(copy.map(|required| sink(COPY, required)));
         Settings {
             log: Config {
                 name: "journal".to_owned(),
@@ -164,6 +175,40 @@ impl Collector {
             max_bundle_bytes: 16 << 10,
             ..Settings::default()
         }
+    }
+
+    /// Takes the second sink out of the configuration, from the next start on.
+    pub fn take_copy_out(&mut self) {
+        let Some(running) = self.running.take() else {
+            return;
+        };
+        let ledger = running.custody.ledger();
+        let mut arrived = Arrived::new();
+        for (stream, track) in ledger.streams() {
+            let mut all = Ranges::new();
+            for range in track.receiver.data().iter() {
+                // Without a bound on ranges nothing is refused.
+                let _ = all.insert(range);
+            }
+            arrived.insert(stream.clone(), all);
+        }
+        let epoch = Epoch::new(running.custody.journal().0);
+        for (device, track) in ledger.plain() {
+            let (device, lane) = (device.clone(), Lane::Plain);
+            let mut all = Ranges::new();
+            // Without a bound on ranges nothing is refused.
+            let _ = all.insert(SeqRange::new(0, track.next));
+            arrived.insert(
+                Stream {
+                    device,
+                    lane,
+                    epoch,
+                },
+                all,
+            );
+        }
+        self.taken_out = Some(arrived);
+        self.running = Some(running);
     }
 
     /// Whether it runs.
@@ -294,6 +339,7 @@ impl Collector {
         let now = self.clock(now);
         if let Some(running) = &mut self.running {
             running.custody.handle(event, now);
+            self.was_stalled |= running.custody.is_stalled();
         }
     }
 
@@ -301,6 +347,7 @@ impl Collector {
     pub fn sync(&mut self, now: Now) {
         let now = self.clock(now);
         if let Some(running) = &mut self.running {
+            self.most_bytes = self.most_bytes.max(running.custody.log().used_bytes());
             // A failed sync shows in the outputs: connections are closed.
             let _ = running.custody.sync(now);
         }
@@ -452,13 +499,14 @@ fn step<S: Sink>(
             let Commit {
                 through,
                 streams,
+                refused,
                 damaged,
-                ..
             } = commit;
             let event = Event::Committed {
                 sink: name.to_owned(),
                 through,
                 streams,
+                refused,
                 damaged,
             };
             custody.handle(event, now);

@@ -39,6 +39,8 @@ pub struct CopyFaults {
 
 /// A numbered record.
 pub type Number = (Stream, u64);
+/// Numbers of streams.
+pub type Arrived = BTreeMap<Stream, Ranges<{ usize::MAX }>>;
 /// Metric, time and value.
 pub type Row = (String, i64, Bits);
 

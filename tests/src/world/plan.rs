@@ -21,6 +21,8 @@ pub struct Plan {
     pub copy: Option<bool>,
     /// How the second sink's destination treats it.
     pub copy_faults: CopyFaults,
+    /// Steps before the second sink is taken out.
+    pub copy_leaves: u64,
     /// Steps before the drain.
     pub steps: u64,
     /// How the links treat messages.
@@ -93,14 +95,16 @@ impl Plan {
             busy: maybe(4),
             lost: maybe(4),
             refuses: maybe(12),
-            away_ms: maybe(8_000),
+            away_ms: maybe(30_000),
         };
+        let copy_leaves = if dice.one_in(4) { 100 } else { 0 };
         Self {
             devices: 1 + dice.index(3),
             nodes,
             plain: dice.index(2),
             copy,
             copy_faults,
+            copy_leaves,
             clock_steps,
             checkpoint_versions: if dice.one_in(2) { 4 } else { 100 },
             steps: 100 + dice.below(250),

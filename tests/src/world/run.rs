@@ -79,6 +79,10 @@ pub struct Seen {
     pub copies_failed: u64,
     /// Streams of which it refused records.
     pub copies_refused: u64,
+    /// Records that it was left behind by.
+    pub left_behind: u64,
+    /// Times that it was taken out.
+    pub copies_taken_out: u64,
     /// Wall clocks of devices that were set.
     pub device_clock_steps: u64,
     /// Times that the collector's wall clock was set.
@@ -102,7 +106,7 @@ pub struct Seen {
 impl Seen {
     /// Names and counts.
     #[must_use]
-    pub const fn all(&self) -> [(&'static str, u64); 28] {
+    pub const fn all(&self) -> [(&'static str, u64); 30] {
         [
             ("evicted", self.evicted),
             ("fell_to_memory", self.fell_to_memory),
@@ -123,6 +127,8 @@ impl Seen {
             ("copied", self.copied),
             ("copies_failed", self.copies_failed),
             ("copies_refused", self.copies_refused),
+            ("left_behind", self.left_behind),
+            ("copies_taken_out", self.copies_taken_out),
             ("device_clock_steps", self.device_clock_steps),
             ("collector_clock_steps", self.collector_clock_steps),
             ("checkpoints", self.checkpoints),
@@ -176,6 +182,8 @@ impl Seen {
         self.copied += other.copied;
         self.copies_failed += other.copies_failed;
         self.copies_refused += other.copies_refused;
+        self.left_behind += other.left_behind;
+        self.copies_taken_out += other.copies_taken_out;
         self.device_clock_steps += other.device_clock_steps;
         self.collector_clock_steps += other.collector_clock_steps;
         self.checkpoints += other.checkpoints;
@@ -353,8 +361,16 @@ impl World {
                         check::check_durable(&found, device.durable(), known, &mut self.faults);
                     }
                 }
-                if self.plan.copy == Some(true) && !self.lost_disk && !rotten {
-                    check::check_copy(&found, &shelf, &mut self.faults);
+                let until = self.collector.taken_out.as_ref();
+                if self.plan.copy.is_some() && !self.lost_disk && !rotten {
+                    check::check_copy(&found, &shelf, until, &mut self.faults);
+                }
+                summary.seen.left_behind += found.left_behind;
+                let had_room = self.collector.most_bytes <= self.plan.journal_bytes / 2
+                    && !self.collector.was_stalled;
+                if found.left_behind > 0 && until.is_none() && had_room {
+                    let fault = "the copy was left behind, though the journal had room";
+                    self.faults.push(fault.to_owned());
                 }
                 for plain in &self.plain {
                     let (made, had) = (plain.made(), &plain.acknowledged);

@@ -435,6 +435,9 @@ impl World {
         if self.dice.one_in(plan.clock_steps) {
             self.set_a_clock(place);
         }
+        if self.dice.one_in(plan.copy_leaves) && self.collector.taken_out.is_none() {
+            self.take_copy_out();
+        }
         if self.dice.one_in(plan.disk_losses) {
             self.note(|_| "the collector's disk is lost".to_owned());
             self.lost_disk = true;
@@ -452,6 +455,20 @@ impl World {
         }
         if self.dice.one_in(plan.old_journals) {
             self.copy_journal();
+        }
+    }
+
+    /// Somebody takes the second sink out of the configuration and starts the collector anew.
+    fn take_copy_out(&mut self) {
+        if self.plan.copy.is_none() || !self.collector.is_up() {
+            return;
+        }
+        self.sync_collector();
+        self.collector.take_copy_out();
+        if self.collector.taken_out.is_some() {
+            self.note(|_| "the copy is taken out".to_owned());
+            self.seen.copies_taken_out += 1;
+            self.kill_collector();
         }
     }
 

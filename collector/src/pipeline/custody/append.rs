@@ -45,6 +45,9 @@ impl<D: Disk> Custody<D> {
         let put = self.put(schema, record.kind(), &payload, leaves);
         self.scratch = payload;
         let position = put?;
+        if !matches!(record, Record::Plan(..) | Record::Cursor(_)) {
+            self.worth_noting = position + 1;
+        }
         self.apply(position, record);
         if let Record::Schema(head, bytes) = record {
             self.stands_here(head, bytes);
@@ -148,7 +151,7 @@ impl<D: Disk> Custody<D> {
     }
 
     /// Whether records with payloads of `lens` bytes may be appended.
-    fn has_room(&self, lens: &[usize], leaves: Leaves) -> bool {
+    pub(super) fn has_room(&self, lens: &[usize], leaves: Leaves) -> bool {
         let len: usize = lens.iter().sum();
         let segment = self
             .log
@@ -165,9 +168,11 @@ impl<D: Disk> Custody<D> {
         let durable = self.log.durable();
         let parts = Parts {
             journal: self.journal,
+            lake_term: self.lake_term,
+            committed_to: self.committed_to,
             rules: &self.rules.bytes,
             sinks: &self.cursors,
-            plan: self.plan.as_ref(),
+            plans: &self.plans,
             sessions: &self.sessions,
             ledger: &self.ledger,
             schemas: &self.schemas,

@@ -27,9 +27,11 @@ impl<D: Disk> Custody<D> {
         let none = OpenEntries::default();
         let parts = Parts {
             journal: self.journal,
+            lake_term: self.lake_term,
+            committed_to: self.committed_to,
             rules: &self.rules.bytes,
             sinks: &self.cursors,
-            plan: self.plan.as_ref(),
+            plans: &self.plans,
             sessions: &self.sessions,
             ledger: &self.ledger,
             schemas: &self.schemas,

@@ -17,6 +17,7 @@ mod append;
 mod budget;
 mod forget;
 mod hello;
+mod lacks;
 mod loss;
 mod open;
 mod over;
@@ -39,13 +40,14 @@ use headwater_spool::{Disk, Log, Reader, SyncError};
 use super::credit::{JournalLevel, credit};
 use super::envelope::{Record, SchemaHead, SessionHead};
 use super::schemas::{SchemaBook, SchemaId};
-use super::snapshot::{NEW_BYTES, PendingPlan, SinkCursor};
+use super::snapshot::{NEW_BYTES, Plans, SinkCursor};
 use crate::done::DoneEpochs;
 use crate::ledger::Ledger;
 use crate::pipeline::rules::RulesId;
 
 pub use forget::{ForgetError, Forgotten};
 pub use hello::MAX_ORIGINS;
+use lacks::Held;
 pub use open::{OpenError, Opened, Past};
 pub use sinks::PlanError;
 pub use types::{Counters, Event, Gateway, Mode, Output, PlainPublish, Settings, SinkSpec};
@@ -105,7 +107,21 @@ pub struct Custody<D: Disk> {
     durable_cursors: Vec<SinkCursor>,
     /// The cursors in a snapshot whose segment has no durable record yet.
     pending_cursors: Option<Vec<SinkCursor>>,
-    plan: Option<PendingPlan>,
+    plans: Plans,
+    /// Term of the lake that the marks agree with; 0 before they were made to.
+    lake_term: u64,
+    /// Marks of all records below this position say what was committed.
+    committed_to: u64,
+    /// How far each sink's cursor stands in the journal, and since when.
+    noted: BTreeMap<String, (u64, Millis)>,
+    /// The position after the last record that is more than a sink's progress.
+    worth_noting: u64,
+    /// What sinks said and the journal has not taken yet.
+    held: Vec<lacks::Held>,
+    /// Cursors that were moved by records of the running group.
+    moved: Vec<lacks::Moved>,
+    /// The first position that sinks which were taken out never had to have.
+    began_at: u64,
     conns: BTreeMap<ConnId, Conn>,
     by_origin: BTreeMap<DeviceId, BTreeSet<ConnId>>,
     absent: BTreeMap<Stream, (ConnId, Millis)>,
@@ -201,11 +217,18 @@ impl<D: Disk> Custody<D> {
                 sink,
                 through,
                 streams,
+                refused,
                 damaged,
-            } => {
-                self.committed(&sink, through, &streams);
-                self.damaged(&sink, damaged);
-            }
+            } => self.said(
+                Held {
+                    sink,
+                    through,
+                    streams,
+                    refused,
+                    damaged,
+                },
+                now,
+            ),
             Event::Tick => self.tick(now),
         }
     }
@@ -342,6 +365,7 @@ impl<D: Disk> Custody<D> {
         self.ledger.synced();
         self.schemas.synced();
         self.settled.clear();
+        self.moved.clear();
     }
 
     /// The group from `first` on failed: nothing of it happened.
@@ -354,13 +378,8 @@ impl<D: Disk> Custody<D> {
         self.dictionaries_in_segment.clear();
         self.unsettle();
         self.pending_cursors = None;
-        if self
-            .plan
-            .as_ref()
-            .is_some_and(|plan| plan.position >= first)
-        {
-            self.plan = None;
-        }
+        self.plans.retain(|_, plan| plan.position < first);
+        self.move_back();
         let group = std::mem::take(&mut self.group);
         let mut conns: BTreeSet<ConnId> = group.pubacks.iter().map(|(conn, _)| *conn).collect();
         conns.extend(group.acks.iter().map(|(conn, ..)| *conn));
@@ -448,7 +467,10 @@ impl<D: Disk> Custody<D> {
     }
 
     fn tick(&mut self, now: Now) {
+        self.say_again(now);
+        self.name_leavers(now);
         self.make_room(now);
+        self.note_cursors(now, false);
         self.retry_withheld();
         self.abandon_absent(now);
         self.settle_watch(now);

@@ -21,7 +21,7 @@ use crate::pipeline::envelope::{self, EnvelopeError, Record, RecordKind};
 use crate::pipeline::pattern::rules_of;
 use crate::pipeline::rules::{RuleSet, RulesError, RulesId};
 use crate::pipeline::schemas::SchemaBook;
-use crate::pipeline::snapshot::{self, NotRead, Restored, SinkCursor};
+use crate::pipeline::snapshot::{self, NotRead, Plans, Restored, SinkCursor};
 
 /// Bytes read at once when the journal is read again.
 const READ_BYTES: usize = 4 << 20;
@@ -151,7 +151,14 @@ impl<D: Disk> Custody<D> {
             durable_cursors: restored.sinks.clone(),
             cursors: restored.sinks,
             pending_cursors: None,
-            plan: restored.plan,
+            plans: restored.plans,
+            lake_term: restored.lake_term,
+            committed_to: restored.committed_to,
+            noted: BTreeMap::new(),
+            worth_noting: 0,
+            held: Vec::new(),
+            moved: Vec::new(),
+            began_at: 0,
             log,
             settings,
             conns: BTreeMap::new(),
@@ -182,14 +189,32 @@ impl<D: Disk> Custody<D> {
             damaged_to: 0,
         };
         custody.replay(from, &mut opened)?;
-        if past == Past::Records {
-            // Sinks were at least there; what they had of the records that are left is exact again.
-            custody.commit_stretch(from, custody.required_position())?;
-            custody.ledger.doubt_ends();
-        }
+        custody.catch_up(from, past, &mut opened)?;
         custody.measure();
         custody.credit = custody.present_credit();
         Ok((custody, opened))
+    }
+
+    /// Marks what sinks had by the records that were read again.
+    fn catch_up(&mut self, from: u64, past: Past, opened: &mut Opened) -> Result<(), OpenError> {
+        // One that left and came back begins as a new one.
+        self.add_sinks(from, past);
+        self.began_at = self.log.next();
+        self.worth_noting = self.began_at;
+        let known = match past {
+            Past::Snapshot => self.committed_to,
+            // Sinks were at least there; what they had of the records that are left is exact again.
+            Past::Records | Past::Nothing => from,
+        };
+        let now = self.required_position();
+        let unread = self.commit_stretch(known, now)?;
+        self.committed_to = now;
+        if past == Past::Records {
+            self.ledger.doubt_ends();
+        } else {
+            opened.damaged += unread;
+        }
+        Ok(())
     }
 
     /// Goes on under a new name: the lake has come further under the old one than this journal, so
@@ -199,7 +224,10 @@ impl<D: Disk> Custody<D> {
         self.journal = journal;
         // When a boot began is true whatever the journal is called.
         self.ledger = Ledger::with_time_bases(self.ledger.time_bases().clone());
-        self.plan = None;
+        self.plans.clear();
+        self.held.clear();
+        self.lake_term = 0;
+        self.committed_to = position;
         self.durable_cursors.clear();
         for cursor in &mut self.cursors {
             cursor.position = position;
@@ -223,9 +251,6 @@ impl<D: Disk> Custody<D> {
                 });
             }
         }
-        let specs = &self.settings.sinks;
-        self.cursors
-            .retain(|cursor| specs.iter().any(|spec| spec.name == cursor.name));
     }
 
     fn replay(&mut self, from: u64, opened: &mut Opened) -> Result<(), OpenError> {
@@ -303,12 +328,14 @@ impl<D: Disk> Custody<D> {
                 self.schemas.bind(head, bytes);
             }
             Record::Plan(head, bytes) => {
-                self.plan = Some(snapshot::PendingPlan {
+                let plan = snapshot::PendingPlan {
                     sink: head.sink.to_owned(),
                     position,
                     bytes: bytes.to_vec(),
-                });
+                };
+                self.plans.insert(head.sink.to_owned(), plan);
             }
+            Record::Cursor(head) => self.cursor_noted(head.sink, head.position),
             Record::Session(head) => {
                 if head.present {
                     self.sessions.insert(head.client.into());
@@ -318,14 +345,14 @@ impl<D: Disk> Custody<D> {
             }
             Record::Batch(..)
             | Record::Raw(..)
-            | Record::Cursor(_)
             | Record::Mark(_)
             | Record::Registry(_)
             | Record::Gap(_)
             | Record::Park(..)
             | Record::Begin(_)
             | Record::Rules(_)
-            | Record::DecoderState(_) => {}
+            | Record::DecoderState(_)
+            | Record::Lacks(_) => {}
         }
     }
 
@@ -341,7 +368,9 @@ impl<D: Disk> Custody<D> {
             cursor.position = cursor.position.max(position);
         }
         let now = self.required_position();
-        Ok(self.commit_stretch(known, now)?)
+        let unread = self.commit_stretch(known, now)?;
+        self.committed_to = now;
+        Ok(unread)
     }
 
     /// Reads `from..to` again and marks what it holds as committed. Returns how many records could
@@ -384,9 +413,18 @@ impl<D: Disk> Custody<D> {
         self.ledger.seed(stream, held, partial, end);
     }
 
-    /// All is seeded: what it takes in a snapshot counts from now on.
-    pub fn seeded(&mut self) {
+    /// The marks agree with the lake, whose term is `term`. What they take in a snapshot counts from
+    /// now on.
+    pub fn seeded(&mut self, term: u64) {
+        self.lake_term = term;
         self.measure();
+    }
+
+    /// The term of the lake with which the marks were made to agree, as the last snapshot says; 0 if
+    /// never. In another term another journal may have brought what the marks do not know.
+    #[must_use]
+    pub const fn lake_term(&self) -> u64 {
+        self.lake_term
     }
 
     /// What a lake proves of a plain device under this journal's id.
@@ -406,7 +444,9 @@ fn begin(journal: JournalId) -> Restored {
         journal,
         rules: Vec::new(),
         sinks: Vec::new(),
-        plan: None,
+        plans: Plans::new(),
+        lake_term: 0,
+        committed_to: 0,
         sessions: BTreeSet::new(),
         ledger: Ledger::default(),
         schemas: SchemaBook::default(),

@@ -27,8 +27,7 @@ impl<D: Disk> Custody<D> {
     /// [`PlanError`].
     pub fn append_plan(&mut self, sink: &str, bytes: &[u8]) -> Result<u64, PlanError> {
         // A sink that could not publish comes again with the plan that is there.
-        if let Some(plan) = &self.plan
-            && plan.sink == sink
+        if let Some(plan) = self.plans.get(sink)
             && plan.bytes == bytes
         {
             return Ok(plan.position);
@@ -41,10 +40,10 @@ impl<D: Disk> Custody<D> {
             })
     }
 
-    /// The last plan in the journal, if it may not be carried out yet.
+    /// The last plan of a sink in the journal, if it may not be carried out yet.
     #[must_use]
-    pub const fn plan(&self) -> Option<&PendingPlan> {
-        self.plan.as_ref()
+    pub fn plan(&self, sink: &str) -> Option<&PendingPlan> {
+        self.plans.get(sink)
     }
 
     /// How far each sink is.
@@ -79,6 +78,15 @@ impl<D: Disk> Custody<D> {
             .unwrap_or(0)
     }
 
+    /// The first position that some sink has not committed: of those that are required, those that
+    /// are not, and those that were taken out and are not named yet.
+    pub(super) fn least_of_all(&self, cursors: &[SinkCursor]) -> u64 {
+        let configured = self.settings.sinks.iter();
+        let configured = configured.map(|sink| position(cursors, &sink.name).unwrap_or(0));
+        let all = cursors.iter().map(|cursor| cursor.position);
+        configured.chain(all).min().unwrap_or(0)
+    }
+
     pub(super) fn committed(
         &mut self,
         sink: &str,
@@ -86,9 +94,7 @@ impl<D: Disk> Custody<D> {
         streams: &[(Stream, Vec<SeqRange>)],
     ) {
         // A sink has one plan at a time; what it says it has, it carried out.
-        if self.plan.as_ref().is_some_and(|plan| plan.sink == sink) {
-            self.plan = None;
-        }
+        self.plans.remove(sink);
         let before = self.required_position();
         let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.name == sink) else {
             return;
@@ -99,6 +105,7 @@ impl<D: Disk> Custody<D> {
         if after <= before {
             return;
         }
+        self.committed_to = self.committed_to.max(after);
         let required = self
             .settings
             .sinks
@@ -124,6 +131,7 @@ impl<D: Disk> Custody<D> {
         } else if let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.name == sink) {
             // What nobody could read is not committed yet: the sink's next word covers it too.
             cursor.position = old;
+            self.committed_to = before;
         }
     }
 
@@ -146,9 +154,10 @@ impl<D: Disk> Custody<D> {
         }
     }
 
-    /// Gives back segments that every required sink has passed, as a later durable snapshot says.
+    /// Gives back segments that every sink has passed, or that one was named as lacking, as a later
+    /// durable snapshot says.
     pub(super) fn release(&mut self) {
-        let passed = self.least(&self.durable_cursors);
+        let passed = self.least_of_all(&self.durable_cursors);
         let done: Vec<u64> = self
             .log
             .segments()
@@ -164,13 +173,17 @@ impl<D: Disk> Custody<D> {
     }
 
     /// When half of the quota is used and a new snapshot would free a segment, begins one.
-    pub(super) fn make_room(&mut self, _now: Now) {
+    pub(super) fn make_room(&mut self, now: Now) {
+        self.leave_behind(now);
         let config = self.log.config();
         let tight = self.log.used_bytes() > config.quota_bytes / 2 || self.is_stalled();
         if !tight {
             return;
         }
-        let (durable, present) = (self.least(&self.durable_cursors), self.required_position());
+        let (durable, present) = (
+            self.least_of_all(&self.durable_cursors),
+            self.least_of_all(&self.cursors),
+        );
         let newest = self.log.segments().next_back().map(|segment| segment.id);
         let waiting = |next: u64| next > present;
         let all = !self
@@ -199,9 +212,10 @@ impl<D: Disk> Custody<D> {
             return;
         };
         let name = sink.name.clone();
+        let required = self.cursor(&name).unwrap_or_default();
         let head = CursorHead {
             sink: &name,
-            position: present,
+            position: required,
         };
         // Without room the next tick tries again.
         let _ = self.append(&Record::Cursor(head), Leaves::None);

@@ -145,6 +145,8 @@ pub enum Event {
         through: u64,
         /// What that covers of each stream.
         streams: Vec<(Stream, Vec<SeqRange>)>,
+        /// Numbers of each stream that it refused for good.
+        refused: Vec<(Stream, Vec<SeqRange>)>,
         /// Records on the way there that it could not read.
         damaged: u64,
     },
@@ -248,6 +250,8 @@ counters! {
     schema_requests_total,
     /// Gaps that the collector named.
     gaps_named_total,
+    /// Numbers that the journal named as lacking in one sink.
+    sink_lacks_total,
     /// Groups synced.
     groups_synced_total,
     /// Groups that failed.

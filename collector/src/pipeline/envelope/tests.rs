@@ -114,6 +114,13 @@ fn one_of_each() -> Vec<Record<'static>> {
         Record::Rules(b"rules"),
         Record::DecoderState(DecoderStates::default()),
         Record::DecoderState(states(3)),
+        Record::Lacks(LacksHead {
+            sink: "hot",
+            stream: stream(),
+            ranges: vec![SeqRange::new(1, 4), SeqRange::new(7, 8)],
+            reason: GapReason::SinkSkipped,
+            at: UnixMicros(5),
+        }),
     ]
 }
 
@@ -138,8 +145,8 @@ fn decoder_states_beyond_their_bound_are_not_read() {
 }
 
 #[test]
-fn the_bytes_of_version_2_are_frozen() {
-    let golden = include_str!("../../../tests/golden/envelope-2.txt");
+fn the_bytes_of_version_3_are_frozen() {
+    let golden = include_str!("../../../tests/golden/envelope-3.txt");
     let mut out = Vec::new();
     let mut text = String::new();
     for record in one_of_each() {

@@ -28,5 +28,5 @@ pub use maps::DeviceInfo;
 pub use query::HotView;
 pub use read::{Cursor, HotError, HotRead, MAX_PAGE, NoCursor, Page};
 pub use refill::RefillError;
-pub use seam::HotSink;
+pub use seam::{HotSink, NAME};
 pub use store::{HotSettings, HotStore};

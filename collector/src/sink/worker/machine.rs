@@ -13,6 +13,7 @@ use std::future::Future;
 
 use headwater_proto::delivery::Ranges;
 use headwater_proto::ids::{SeqRange, Stream};
+use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::{Millis, Now, UnixMicros};
 use headwater_spool::{Chunk, Damage, Disk, ReadError};
 
@@ -217,6 +218,7 @@ impl<S: Sink, D: Disk> Worker<S, D> {
     fn cut(&mut self, now: Now, random: u64) -> Option<Step> {
         match self.sink.plan(now) {
             Ok(plan) => {
+                let plan = plan.filter(|_| !sabotage::is(Bug::PlanNotDurable));
                 let (phase, step) = match plan {
                     Some(plan) => (Phase::Planned(plan.clone()), Step::Plan(plan)),
                     None => (Phase::Delivering, Step::Deliver),
@@ -368,6 +370,10 @@ impl<S: Sink, D: Disk> Worker<S, D> {
                 tracing::debug!(cause, "a part of a delivery is refused");
                 self.refuse(&items);
             }
+            Err(_) if sabotage::is(Bug::CursorPastUnanswered) => self.commit(Delivered {
+                through: self.feed.position(),
+                streams: Vec::new(),
+            }),
             Err(error) => self.failed(error, now, random),
         }
     }
