@@ -44,6 +44,8 @@ pub struct AgentSettings {
     pub spool_dir: Option<PathBuf>,
     /// Program and arguments that start the agent, the agent's command appended.
     pub wrapper: Vec<String>,
+    /// Seconds between two of its statuses.
+    pub status_s: u32,
     /// Whole sections more.
     pub more: String,
 }
@@ -56,6 +58,7 @@ impl Default for AgentSettings {
             collector: None,
             spool_dir: None,
             wrapper: Vec::new(),
+            status_s: 1,
             more: String::new(),
         }
     }
@@ -307,11 +310,12 @@ impl Site {
         let text = format!(
             "device = {name:?}\ntags = {{ site = \"test\" }}\n\n[collector]\naddress = \
              \"{}\"\n\n[spool]\ndir = {spool:?}\nmax_mib = {}\n{}\n\n[status]\nfile = \
-             {:?}\ninterval_s = 1\nsocket = {:?}\n\n{}\n{sources}",
+             {:?}\ninterval_s = {}\nsocket = {:?}\n\n{}\n{sources}",
             settings.collector.unwrap_or(self.mqtt()),
             settings.spool_mib,
             settings.spool_more,
             home.join("status.json"),
+            settings.status_s,
             home.join("send.sock"),
             settings.more
         );

@@ -106,6 +106,8 @@ fn measure(
     let settings = AgentSettings {
         collector: Some(tap),
         spool_more,
+        // The default: what it writes counts too.
+        status_s: 60,
         more: more.to_owned(),
         ..AgentSettings::default()
     };
