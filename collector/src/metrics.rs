@@ -137,6 +137,14 @@ impl Board {
         locked(&self.custody).clone()
     }
 
+    /// A sink runs no more, and why.
+    pub fn sink_ended(&self, name: &'static str, why: &str) {
+        let mut sinks = locked(&self.sinks);
+        let look = sinks.entry(name).or_default();
+        (look.state, look.why) = (SinkState::Broken, Some(why.to_owned()));
+        look.failed("panic");
+    }
+
     /// Posts a sink's state.
     pub fn post_sink(&self, name: &'static str, look: SinkLook) {
         locked(&self.sinks).insert(name, look);

@@ -115,6 +115,8 @@ pub(crate) struct Owner<D: Disk> {
 /// Answers that are due after a sync.
 #[derive(Default)]
 struct Due {
+    /// Groups of the journal that had failed before the first of them.
+    failed_before: u64,
     plans: Vec<SyncSender<Result<(), String>>>,
     sessions: Vec<oneshot::Sender<Result<(), StoreError>>>,
     forgotten: Vec<(SyncSender<Result<Forgotten, String>>, Forgotten)>,
@@ -136,7 +138,10 @@ impl<D: Disk> Owner<D> {
                 self.custody.handle(event, at);
             }
             let now = self.clock.now();
-            let mut due = Due::default();
+            let mut due = Due {
+                failed_before: self.custody.counters().groups_failed_total,
+                ..Due::default()
+            };
             let mut commands = self.commands.try_iter().collect::<Vec<_>>();
             if waited == Waited::Closed && commands.is_empty() {
                 // The gate is gone: only sinks speak, so wait for them.
@@ -206,24 +211,27 @@ impl<D: Disk> Owner<D> {
             let cause = error.source.to_string();
             tracing::error!(%error, cause, "the journal could not be synced; senders repeat");
         }
+        // A group may also have failed before, where a new segment was begun: what it held is gone
+        // then, and this sync has nothing to fail at.
+        let is_durable = self.custody.counters().groups_failed_total == due.failed_before;
+        let durable = || {
+            let lost = "the journal could not be synced";
+            is_durable.then_some(()).ok_or_else(|| lost.to_owned())
+        };
         for reply in due.plans {
             // A sink that is gone needs no answer.
-            drop(reply.send(result.as_ref().map(|_| ()).map_err(ToString::to_string)));
+            drop(reply.send(durable()));
         }
         for (reply, forgotten) in due.forgotten {
-            let told = result.as_ref().map(|_| forgotten);
             // Whoever asked may be gone.
-            drop(reply.send(told.map_err(ToString::to_string)));
+            drop(reply.send(durable().map(|()| forgotten)));
         }
         for reply in due.barriers {
             // Whoever asked may be gone.
             let _ = reply.send(());
         }
         for reply in due.sessions {
-            let cause = || StoreError {
-                cause: "the journal could not be synced".to_owned(),
-            };
-            drop(reply.send(result.as_ref().map(|_| ()).map_err(|_| cause())));
+            drop(reply.send(durable().map_err(|cause| StoreError { cause })));
         }
     }
 
@@ -398,4 +406,71 @@ impl SessionStore for JournalSessions {
     }
 
     fn ended(&self, _client: &str, _expiry_s: u32) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_gate::identity::Loopback;
+    use headwater_gate::{Gate, Settings as GateSettings};
+    use headwater_spool::FakeDisk;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::done::DoneInMemory;
+
+    #[test]
+    fn a_plan_whose_group_failed_before_the_sync_is_not_called_durable() {
+        let config = Config::parse("").unwrap();
+        let clock = Clock::start();
+        let (mailbox, commands) = Mailbox::new();
+        let (gate, arrivals) = Gate::new(GateSettings {
+            limits: config.limits,
+            queue_bytes: GateSettings::QUEUE_BYTES,
+            acl: config.acl.clone(),
+            identity: Box::new(Loopback),
+            store: Arc::new(JournalSessions::new(mailbox, [])),
+            clock,
+        });
+        let mut settings = config.custody;
+        settings.log.segment_bytes = 8_192;
+        settings.log.fs_reserve_percent = 0;
+        let (disk, done) = (FakeDisk::new(), Box::new(DoneInMemory::default()));
+        let (custody, _) = Custody::open(disk.clone(), settings, done, &mut || 7).unwrap();
+        let mut owner = Owner {
+            custody,
+            arrivals,
+            gate: gate.handle(),
+            commands,
+            readers: Vec::new(),
+            board: Arc::default(),
+            clock,
+        };
+        let now = clock.now();
+        let turn = |owner: &mut Owner<FakeDisk>, plans: &[usize]| {
+            let mut due = Due {
+                failed_before: owner.custody.counters().groups_failed_total,
+                ..Due::default()
+            };
+            let answers: Vec<_> = plans
+                .iter()
+                .map(|bytes| {
+                    let (reply, answer) = sync_channel(1);
+                    let bytes = vec![7; *bytes];
+                    let sink = "lake";
+                    owner.obey(Command::Plan { sink, bytes, reply }, now, &mut due);
+                    answer
+                })
+                .collect();
+            owner.sync(now, due);
+            answers
+                .iter()
+                .map(|answer| answer.recv().unwrap().is_ok())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(turn(&mut owner, &[100]), [true]);
+        // The second plan begins a segment, for which the group of the first one is synced.
+        disk.fail_sync(0);
+        assert_eq!(turn(&mut owner, &[101, 8_000]), [false, false]);
+        assert_eq!(turn(&mut owner, &[102]), [true]);
+    }
 }

@@ -207,15 +207,30 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     result
 }
 
-/// Starts the thread of a sink, which `worker` is made on.
+/// Starts the thread of a sink, which `worker` is made on. What panics there ends a required sink, and
+/// with it the collector; an optional one is off until the next start, and its segments wait for it.
 fn start_sink<S: Sink>(
     parts: &mut JoinSet<Ended>,
     context: worker::Context,
     worker: impl FnOnce() -> Worker<S, RealDisk> + Send + 'static,
 ) {
+    let is_required = context.name == NAME;
     parts.spawn_blocking(move || {
-        let ended = worker::run(worker(), &context);
-        (context.name, ended.map_err(Into::into))
+        let name = context.name;
+        let run = || worker::run(worker(), &context).map_err(Into::into);
+        // Nothing of the worker is used after a panic.
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+        let ended = ended.unwrap_or_else(|_| {
+            let why = "a panic ended it; it is off until the collector is started again";
+            tracing::error!(sink = name, why, "the sink ended");
+            if is_required {
+                return Err(anyhow!(why));
+            }
+            context.board.sink_ended(name, why);
+            context.runtime.block_on(context.stop.cancelled());
+            Ok(())
+        });
+        (name, ended)
     });
 }
 

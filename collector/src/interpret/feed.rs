@@ -78,12 +78,20 @@ impl<D: Disk> Feed<D> {
         max_bytes: usize,
         mut take: impl FnMut(&Interpreted<'_>) -> Taken,
     ) -> Result<Chunk, ReadError> {
+        let begun = self.next;
         let mut all = Chunk {
             next: self.next,
             ..Chunk::default()
         };
         while let Some(segment) = self.reader.segment_at(self.next) {
-            self.enter(&segment)?;
+            if let Err(error) = self.enter(&segment) {
+                // What was passed over before is told; the next read meets the error again.
+                return if all.next > begun {
+                    Ok(all)
+                } else {
+                    Err(error)
+                };
+            }
             let (interpreter, next) = (&mut self.interpreter, &mut self.next);
             let mut flow = Taken::More;
             let left = max_bytes.saturating_sub(all.bytes);
@@ -109,7 +117,12 @@ impl<D: Disk> Feed<D> {
                                 ControlFlow::Break(())
                             }
                         }
-                    })?;
+                    });
+            let read = match read {
+                Ok(read) => read,
+                Err(_) if all.next > begun => return Ok(all),
+                Err(error) => return Err(error),
+            };
             if flow != Taken::Not {
                 self.next = read.next;
             }

@@ -137,6 +137,14 @@ pub enum SinkError {
         /// Why.
         cause: String,
     },
+    /// This process can do nothing more for it, however often it tries: another collector owns the
+    /// destination now, or what waits has to be made anew from the journal. To go on taking data
+    /// would promise what nobody delivers, so the collector ends; its next start looks anew.
+    #[error("{cause}")]
+    Fatal {
+        /// Why.
+        cause: String,
+    },
 }
 
 impl SinkError {
@@ -148,6 +156,7 @@ impl SinkError {
             Self::Refused { .. } => "refused",
             Self::Denied { .. } => "denied",
             Self::Broken { .. } => "broken",
+            Self::Fatal { .. } => "fatal",
         }
     }
 }

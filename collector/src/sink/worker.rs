@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use machine::{Commit, Step, Worker};
 
-use super::{Plan, Sink};
+use super::{Plan, Sink, SinkError};
 use crate::metrics::Board;
 use crate::owner::{Command, Mailbox};
 use crate::pipeline::custody::Event;
@@ -73,15 +73,24 @@ impl Context {
 #[error("the owner of the journal is gone")]
 pub(crate) struct OwnerGone;
 
+/// Why a sink ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EndedEarly {
+    #[error(transparent)]
+    Owner(#[from] OwnerGone),
+    #[error(transparent)]
+    Sink(SinkError),
+}
+
 /// Runs a sink until it is told to stop and has delivered what it can. Whatever the sink fails at is
 /// tried again.
 ///
 /// # Errors
-/// [`OwnerGone`].
+/// [`EndedEarly`].
 pub(crate) fn run<S: Sink, D: Disk>(
     mut worker: Worker<S, D>,
     context: &Context,
-) -> Result<(), OwnerGone> {
+) -> Result<(), EndedEarly> {
     let mut voice = Voice::default();
     loop {
         let now = context.clock.now();
@@ -97,14 +106,8 @@ pub(crate) fn run<S: Sink, D: Disk>(
                         );
                     }
                 }
-                Err(error) => {
-                    let cause = headwater_program::chain::chain(&error);
-                    tracing::error!(
-                        sink = context.name,
-                        cause,
-                        "trying again to read the journal"
-                    );
-                }
+                // Told below, as the worker's trouble.
+                Err(_) => {}
             },
             Step::Plan(plan) => {
                 let result = context.make_durable(plan)?;
@@ -127,8 +130,12 @@ pub(crate) fn run<S: Sink, D: Disk>(
                     damaged: commit.damaged,
                 };
                 if !context.mailbox.send(Command::Event(event)) {
-                    return Err(OwnerGone);
+                    return Err(OwnerGone.into());
                 }
+            }
+            Step::Fatal(error) => {
+                context.board.post_sink(context.name, worker.look());
+                return Err(EndedEarly::Sink(error));
             }
             Step::Wait(until) => wait = Some(until),
             Step::Done => {

@@ -105,7 +105,8 @@ impl<D: Disk> Reader<D> {
         let found = index::locate(&locked(&self.shared), from).copied();
         if let Some(segment) = found.filter(|segment| segment.info.id == id) {
             // Whether it ended early is of no interest: the caller reads on from the chunk's end.
-            let _ = self.read_segment(&segment, max_bytes, &mut visit, &mut chunk)?;
+            let read = self.read_segment(&segment, max_bytes, &mut visit, &mut chunk);
+            let _ = failed_at_once(read, from, &chunk)?;
         }
         Ok(chunk)
     }
@@ -132,10 +133,8 @@ impl<D: Disk> Reader<D> {
             let Some(segment) = index::locate(&locked(&self.shared), chunk.next).copied() else {
                 return Ok(chunk);
             };
-            if self
-                .read_segment(&segment, max_bytes, &mut visit, &mut chunk)?
-                .is_break()
-            {
+            let read = self.read_segment(&segment, max_bytes, &mut visit, &mut chunk);
+            if failed_at_once(read, from, &chunk)?.is_break() {
                 return Ok(chunk);
             }
         }
@@ -257,6 +256,19 @@ impl<D: Disk> Reader<D> {
     /// Lets go of a file that was released, so that its blocks come back.
     pub(crate) fn forget(&mut self, id: u64) {
         self.place.take_if(|place| place.id() == id);
+    }
+}
+
+/// An error after something was passed ends the chunk, which names it; the next read meets the error
+/// again, at its beginning.
+fn failed_at_once(
+    read: Result<ControlFlow<()>, ReadError>,
+    from: u64,
+    chunk: &Chunk,
+) -> Result<ControlFlow<()>, ReadError> {
+    match read {
+        Err(_) if chunk.next > from => Ok(ControlFlow::Break(())),
+        other => other,
     }
 }
 

@@ -154,15 +154,32 @@ impl HotStore {
     /// # Errors
     /// When the state refuses.
     pub fn commit(&mut self, journal: JournalId, position: u64) -> Result<(), StateError> {
+        let mut changed = std::mem::take(&mut self.changed);
+        let committed = self.commit_changed(&mut changed, journal, position);
+        if committed.is_err() {
+            // To fold a chunk twice changes nothing: the newest value stays.
+            for (device, chunks) in changed {
+                self.changed.entry(device).or_default().extend(chunks);
+            }
+        }
+        committed
+    }
+
+    fn commit_changed(
+        &mut self,
+        changed: &mut HashMap<String, Vec<Changed>>,
+        journal: JournalId,
+        position: u64,
+    ) -> Result<(), StateError> {
         let view = self.view();
-        for (device, mut chunks) in std::mem::take(&mut self.changed) {
+        for (device, chunks) in changed {
             let mut schemas = SchemaCache::default();
             chunks.sort_by(|a, b| (a.last_us, &a.key).cmp(&(b.last_us, &b.key)));
-            for chunk in not_covered(&view, &device, &chunks, &mut schemas) {
-                let points = view.newest(&device, &chunk.key, &mut schemas)?;
-                self.fold_latest(&device, &points)?;
+            for chunk in not_covered(&view, device, chunks, &mut schemas) {
+                let points = view.newest(device, &chunk.key, &mut schemas)?;
+                self.fold_latest(device, &points)?;
             }
-            if let Some(info) = self.devices.get(&device) {
+            if let Some(info) = self.devices.get(device) {
                 self.maps.devices.put(device.as_bytes(), &encode(info))?;
             }
         }
@@ -439,6 +456,7 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::hot::HotRead;
     use headwater_proto::ids::{DeviceId, Lane};
 
     /// A row whose chunk has exactly `len` bytes.
@@ -479,8 +497,8 @@ mod tests {
             hot.rows(&stream, 0, std::slice::from_ref(&row), UnixMicros(7))
                 .unwrap();
             hot.commit(JournalId(1), 1).unwrap();
-            let series = hot.view().series(device, "m", 0, 10, 10).unwrap();
-            let whole = series.points.first().map(|point| &point.value);
+            let series = hot.view().series(device, "m", 0..10, None, 10).unwrap();
+            let whole = series.items.first().map(|point| &point.value);
             let is_whole =
                 whole.is_some_and(|value| StoredValue::from(value.borrowed()) == row.value);
             (is_whole, hot.skipped())

@@ -117,6 +117,13 @@ impl From<LakeSinkError> for SinkError {
             let remedy = "let the collector's user write the lake".to_owned();
             return Self::Denied { cause, remedy };
         }
+        if matches!(
+            error,
+            LakeSinkError::Lake(LakeError::Fenced { .. } | LakeError::Lost { .. })
+                | LakeSinkError::Row { .. }
+        ) {
+            return Self::Fatal { cause };
+        }
         if error.is_transient() {
             let retry_after = None;
             return Self::Busy { retry_after, cause };

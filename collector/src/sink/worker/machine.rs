@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 
+use headwater_program::chain::chain;
 use headwater_proto::delivery::Ranges;
 use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::sabotage::{self, Bug};
@@ -50,6 +51,8 @@ pub enum Step {
     Wait(Option<Millis>),
     /// Nothing more comes, and all that can be delivered is.
     Done,
+    /// The collector has to end for this.
+    Fatal(SinkError),
 }
 
 /// What custody learns of a delivery.
@@ -97,7 +100,7 @@ impl BackOff {
                 asked.min(MAX_RETRY_AFTER_MS) + 1 + random % most
             }
             SinkError::Refused { .. } => 1 + random % most,
-            SinkError::Denied { .. } | SinkError::Broken { .. } => {
+            SinkError::Denied { .. } | SinkError::Broken { .. } | SinkError::Fatal { .. } => {
                 SLOW_WAIT_MS / 2 + random % (SLOW_WAIT_MS / 2)
             }
         };
@@ -167,6 +170,9 @@ impl<S: Sink, D: Disk> Worker<S, D> {
         if let Some(commit) = self.commit.take() {
             return Step::Commit(commit);
         }
+        if let Some(error) = self.fatal() {
+            return Step::Fatal(error.clone());
+        }
         if is_stopping && !self.is_stopping {
             // What became durable before the end was asked for is still read, and all is tried once.
             self.is_stopping = true;
@@ -204,6 +210,13 @@ impl<S: Sink, D: Disk> Worker<S, D> {
         };
         let reads = self.reads.until.filter(|until| now.mono < *until);
         Step::Wait(due.into_iter().chain(reads).min())
+    }
+
+    /// What the collector has to end for.
+    fn fatal(&self) -> Option<&SinkError> {
+        let troubles = [&self.call_trouble, &self.read_trouble, &self.keep_trouble];
+        let mut troubles = troubles.into_iter().flatten();
+        troubles.find(|error| matches!(error, SinkError::Fatal { .. }))
     }
 
     fn is_due(&self, now: Millis) -> bool {
@@ -286,10 +299,15 @@ impl<S: Sink, D: Disk> Worker<S, D> {
         };
         *oldest_slot = oldest_slot.or(oldest);
         self.refuse(&refusals);
-        match trouble {
+        let code = trouble.as_ref().map_or("journal", SinkError::code);
+        let unread = read.as_ref().err().map(|error| SinkError::Busy {
+            retry_after: None,
+            cause: format!("the journal cannot be read: {}", chain(error)),
+        });
+        match trouble.or(unread) {
             None => (self.reads, self.read_trouble) = (BackOff::default(), None),
             Some(error) => {
-                self.look.failed(error.code());
+                self.look.failed(code);
                 self.reads.failed(&error, now.mono, random);
                 self.read_trouble = Some(error);
             }
@@ -297,7 +315,6 @@ impl<S: Sink, D: Disk> Worker<S, D> {
         match read {
             Ok(chunk) => Ok(self.passed(before, chunk, now)),
             Err(error) => {
-                self.look.failed("journal");
                 self.is_idle = true;
                 Err(error)
             }
@@ -444,7 +461,7 @@ impl<S: Sink, D: Disk> Worker<S, D> {
             state: trouble.map_or(SinkState::Up, |error| match error {
                 SinkError::Busy { .. } | SinkError::Refused { .. } => SinkState::Busy,
                 SinkError::Denied { .. } => SinkState::Denied,
-                SinkError::Broken { .. } => SinkState::Broken,
+                SinkError::Broken { .. } | SinkError::Fatal { .. } => SinkState::Broken,
             }),
             why: trouble.map(ToString::to_string),
             cursor: self.cursor,

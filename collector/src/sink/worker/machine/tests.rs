@@ -133,7 +133,7 @@ impl Rig {
                 };
                 self.worker.delivered(result, now, random);
             }
-            Step::Commit(_) | Step::Wait(_) | Step::Done => {}
+            Step::Commit(_) | Step::Wait(_) | Step::Done | Step::Fatal(_) => {}
         }
         step
     }
@@ -144,6 +144,7 @@ impl Rig {
             match self.step(false) {
                 Step::Commit(commit) => return commit,
                 Step::Wait(Some(until)) => self.ms = until.0,
+                Step::Fatal(error) => panic!("{error}"),
                 Step::Read | Step::Plan(_) | Step::Deliver | Step::Wait(None) | Step::Done => {}
             }
         }
@@ -195,6 +196,7 @@ fn a_sink_that_fails_is_tried_again_without_end_at_random_times_that_are_bounded
                 rig.ms = until.0;
             }
             Step::Commit(commit) => break commit,
+            Step::Fatal(error) => panic!("{error}"),
             Step::Read | Step::Plan(_) | Step::Wait(None) | Step::Done => {}
         }
     };
@@ -221,6 +223,29 @@ fn who_may_not_is_tried_slowly_and_says_why() {
     rig.ms += SLOW_WAIT_MS / 2 - 1;
     assert_ne!(rig.next(), Step::Deliver);
     rig.commit();
+}
+
+#[test]
+fn a_sink_for_which_this_process_can_do_nothing_ends_it() {
+    let cause = "another one owns it".to_owned();
+    let fatal = SinkError::Fatal { cause };
+    let mut rig = rig(Scripted {
+        answers: [busy(None), fatal.clone()].into(),
+        ..Scripted::default()
+    });
+    for _ in 0..20 {
+        match rig.step(false) {
+            Step::Wait(Some(until)) => rig.ms = until.0,
+            Step::Fatal(error) => {
+                assert_eq!(error, fatal);
+                assert_eq!(rig.worker.look().cursor, 0, "nothing was delivered");
+                return;
+            }
+            Step::Commit(commit) => panic!("{commit:?}"),
+            Step::Read | Step::Plan(_) | Step::Deliver | Step::Wait(None) | Step::Done => {}
+        }
+    }
+    panic!("it goes on");
 }
 
 #[test]
