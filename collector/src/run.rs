@@ -270,12 +270,13 @@ fn shown(
     gate: &Arc<Gate>,
     clock: Clock,
 ) -> Arc<http::Shared> {
-    let (page, ready) = (Arc::clone(board), Arc::clone(board));
+    let (page, ready, noted) = (Arc::clone(board), Arc::clone(board), Arc::clone(board));
     let counted = Arc::clone(gate);
     Arc::new(http::Shared {
         hot,
         metrics: Box::new(move || page.render(counted.metrics())),
         not_ready: Box::new(move || ready.not_ready()),
+        notes: Box::new(move || noted.notes()),
         now_us: Box::new(move || clock.now().wall.0),
     })
 }

@@ -255,7 +255,13 @@ impl Collector {
             now.wall,
             &mut entropy,
         );
-        let lake = joined.ok()?;
+        let lake = match joined {
+            Ok(lake) => lake,
+            Err(error) => {
+                self.found = format!("{}; {error}", self.found);
+                return None;
+            }
+        };
         let feed = |from| Feed::new(custody.reader(), from, Depth::Samples);
         let copy = custody.cursor(COPY).map(|from| {
             let (to, faults) = (self.copies.clone(), self.copy_faults);
