@@ -19,12 +19,44 @@ use crate::sink::hot::HotSettings;
 use crate::sink::lake::LakeSettings;
 
 mod raw;
+mod sinks;
 
 /// Every setting with its default and what it means, as `--print-config` shows it.
 pub const DEFAULTS: &str = include_str!("default.toml");
 
 /// Keys that settings had in earlier versions.
-const RENAMED: &[Renamed] = &[];
+const RENAMED: &[Renamed] = &[
+    in_sink("lake.dir", "dir in [[sink]] with kind = \"lake\""),
+    in_sink("lake.flush_s", "flush_s in [[sink]] with kind = \"lake\""),
+    in_sink(
+        "lake.flush_mib",
+        "flush_mib in [[sink]] with kind = \"lake\"",
+    ),
+    in_sink(
+        "lake.flush_rows",
+        "flush_rows in [[sink]] with kind = \"lake\"",
+    ),
+    in_sink("lake.encoding", "encoding in [[sink]] with kind = \"lake\""),
+    in_sink("lake.max_late_days", "time.max_late_days"),
+    in_sink("lake.max_future_s", "time.max_future_s"),
+    in_sink(
+        "hot.enabled",
+        "[[sink]] with kind = \"hot\", or sinks without it",
+    ),
+    in_sink(
+        "hot.keep_hours",
+        "keep_hours in [[sink]] with kind = \"hot\"",
+    ),
+    in_sink("hot.max_mib", "max_mib in [[sink]] with kind = \"hot\""),
+    in_sink(
+        "hot.freshness_s",
+        "freshness_s in [[sink]] with kind = \"hot\"",
+    ),
+];
+
+const fn in_sink(old: &'static str, new: &'static str) -> Renamed {
+    Renamed { old, new }
+}
 
 const MIB: u64 = 1 << 20;
 
@@ -111,18 +143,70 @@ mod tests {
     #[test]
     fn all_faults_come_at_once_and_say_what_to_do() {
         let text = "custody = \"maybe\"\n[gate]\nlisten = \"0.0.0.0:1883\"\n[journal]\nsegment_mib = \
-                    4096\n[lake]\nflush_s = 0\n[[plain]]\ntopic = \"a/b\"\ndecoder = \"json\"\n";
+                    4096\n[[sink]]\nkind = \"lake\"\nflush_s = 0\n[[plain]]\ntopic = \"a/b\"\ndecoder = \"json\"\n";
         let faults = Config::parse(text).unwrap_err();
         assert_eq!(faults.0.len(), 5, "{faults}");
         for part in [
             "custody",
             "loopback",
             "journal.segment_mib",
-            "lake.flush_s",
+            "sink lake: flush_s",
             "{device}",
         ] {
             assert!(faults.to_string().contains(part), "{part} in:\n{faults}");
         }
+    }
+
+    #[test]
+    fn each_key_of_before_names_the_one_that_took_its_place() {
+        let text =
+            "[lake]\ndir = \"x\"\nmax_late_days = 3\n[hot]\nenabled = false\nfreshness_s = 2\n";
+        let told = Config::parse(text).unwrap_err().to_string();
+        for line in [
+            "lake.dir is now dir in [[sink]] with kind = \"lake\"",
+            "lake.max_late_days is now time.max_late_days",
+            "hot.enabled is now [[sink]] with kind = \"hot\", or sinks without it",
+            "hot.freshness_s is now freshness_s in [[sink]] with kind = \"hot\"",
+        ] {
+            assert!(told.contains(line), "{line} in:\n{told}");
+        }
+    }
+
+    #[test]
+    fn sinks_that_are_written_replace_the_default_ones() {
+        let names = |config: &Config| -> Vec<(String, bool)> {
+            let sinks = config.custody.sinks.iter();
+            sinks
+                .map(|sink| (sink.name.clone(), sink.required))
+                .collect()
+        };
+        let both = [("lake".to_owned(), true), ("hot".to_owned(), false)];
+        assert_eq!(names(&Config::parse("").unwrap()), both);
+        let config = Config::parse("[[sink]]\nkind = \"lake\"\ndir = \"here\"\n").unwrap();
+        assert_eq!(names(&config), both[..1]);
+        assert!(config.hot.is_none());
+        assert_eq!(config.lake_dir, PathBuf::from("here"));
+    }
+
+    #[test]
+    fn every_fault_of_a_sink_is_told_with_the_sink() {
+        let text = "[[sink]]\nkind = \"hot\"\nrequired = true\ndir = \"x\"\n[[sink]]\nkind = \
+                    \"hot\"\n[[sink]]\nkind = \"cold\"\n[[sink]]\nkind = \"lake\"\nname = \
+                    \"archive\"\nrequired = false\n[[sink]]\nkind = \"lake\"\nencoding = \"small\"\n";
+        let told = Config::parse(text).unwrap_err();
+        for part in [
+            "sink hot: required must be false",
+            "sink hot: dir is no setting",
+            "2 sinks with kind = \"hot\"",
+            "sink cold: kind = \"cold\"",
+            "sink archive: name must be \"lake\"",
+            "sink lake: required must be true",
+            "sink lake: encoding = \"small\"",
+            "2 sinks with kind = \"lake\"",
+        ] {
+            assert!(told.to_string().contains(part), "{part} in:\n{told}");
+        }
+        assert_eq!(told.0.len(), 8, "{told}");
     }
 
     #[test]

@@ -154,17 +154,34 @@ impl Board {
     #[must_use]
     pub fn not_ready(&self) -> Vec<String> {
         let mut reasons = Vec::new();
-        let custody = self.custody();
-        if custody.is_stalled {
+        if self.custody().is_stalled {
             reasons.push("the journal is full: a required sink is behind".to_owned());
         }
-        let required = |name: &str| custody.required.iter().any(|required| required == name);
-        for (name, look) in locked(&self.sinks).iter() {
-            if let Some(why) = look.why.as_ref().filter(|_| required(name)) {
-                reasons.push(format!("sink {name} is {}: {why}", look.state.name()));
-            }
-        }
+        reasons.extend(self.troubles(true));
         reasons
+    }
+
+    /// What is wrong with sinks that the journal does not wait for: data is taken all the same.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.troubles(false)
+    }
+
+    fn troubles(&self, required: bool) -> Vec<String> {
+        let custody = self.custody();
+        let is_required = |name: &str| custody.required.iter().any(|required| required == name);
+        let sinks = locked(&self.sinks);
+        let troubled = sinks
+            .iter()
+            .filter(|(name, _)| is_required(name) == required);
+        let line = |(name, look): (&&str, &SinkLook)| {
+            let (why, state) = (look.why.as_ref()?, look.state.name());
+            let lag = custody.journal_durable.saturating_sub(look.cursor);
+            Some(format!(
+                "sink {name} is {state}, {lag} records behind: {why}"
+            ))
+        };
+        troubled.filter_map(line).collect()
     }
 
     /// Everything as Prometheus text.
@@ -356,7 +373,8 @@ mod tests {
             assert!(page.contains(line), "{line} in {page}");
         }
         // The journal does not wait for the hot store.
-        let told = board.not_ready();
-        assert_eq!(told, ["sink lake is denied: the folder is not writable"]);
+        let why = "is denied, 25 records behind: the folder is not writable";
+        assert_eq!(board.not_ready(), [format!("sink lake {why}")]);
+        assert_eq!(board.notes(), [format!("sink hot {why}")]);
     }
 }

@@ -287,13 +287,14 @@ fn shown(
     clock: Clock,
 ) -> Arc<http::Shared> {
     let mailbox = mailbox.clone();
-    let (page, ready) = (Arc::clone(board), Arc::clone(board));
+    let (page, ready, noted) = (Arc::clone(board), Arc::clone(board), Arc::clone(board));
     let counted = Arc::clone(gate);
     Arc::new(http::Shared {
         hot: hot.map(|view| Box::new(view) as Box<dyn HotRead>),
         metrics: Box::new(move || page.render(counted.metrics())),
         not_ready: Box::new(move || ready.not_ready()),
         forget: Box::new(move |device| mailbox.forget(device)),
+        notes: Box::new(move || noted.notes()),
         now_us: Box::new(move || clock.now().wall.0),
     })
 }

@@ -162,6 +162,23 @@ fn a_journal_that_comes_back_brings_nothing_that_another_one_has_brought_meanwhi
 }
 
 #[test]
+fn a_journal_that_comes_back_and_dies_before_it_flushes_brings_nothing_twice_either() {
+    let mut rig = Rig::new();
+    brings(&mut rig, 0, 4);
+    rig.up(bundle(1, 4, 9), 1);
+    assert!(rig.sync());
+    let store = rig.store.clone();
+    let mut other = Rig::start(FakeDisk::new(), store, settings(), 10).unwrap();
+    brings(&mut other, 4, 7);
+    let rig = comes_back(&rig, rig.done.clone());
+    let mut rig = comes_back(&rig, rig.done.clone());
+    rig.flush().unwrap();
+    let audit = rig.audit();
+    assert!(audit.totals.is_good(), "{audit:#?}");
+    assert_eq!(audit.totals.counts.samples, 9 * SAMPLES);
+}
+
+#[test]
 fn a_journal_without_a_durable_record_holds_no_lease() {
     let store = MemStore::new();
     let mut rig = Rig::start(FakeDisk::new(), store.clone(), settings(), 0).unwrap();

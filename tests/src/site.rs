@@ -183,7 +183,8 @@ impl Site {
     fn collector_config(&self) -> String {
         format!(
             "data_dir = {:?}\n\n[gate]\nlisten = \"127.0.0.1:{}\"\n\n[http]\nlisten = \
-             \"127.0.0.1:{}\"\n\n[lake]\ndir = {:?}\nflush_s = 1\n{}",
+             \"127.0.0.1:{}\"\n\n[[sink]]\nkind = \"lake\"\ndir = \
+             {:?}\nflush_s = 1\n\n[[sink]]\nkind = \"hot\"\n{}",
             self.data(),
             self.mqtt_port,
             self.http_port,

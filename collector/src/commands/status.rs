@@ -21,7 +21,7 @@ pub struct StatusArgs {
 }
 
 pub(super) fn run(args: &StatusArgs) -> Result<bool> {
-    let (code, reasons) = get(args.http, "/readyz")?;
+    let (code, said) = get(args.http, "/readyz")?;
     let ready = code == 200;
     let (_, metrics) = get(args.http, "/metrics")?;
     let counters: serde_json::Map<String, serde_json::Value> = metrics
@@ -35,16 +35,14 @@ pub(super) fn run(args: &StatusArgs) -> Result<bool> {
             ))
         })
         .collect();
-    let reasons: Vec<&str> = if ready {
-        Vec::new()
-    } else {
-        reasons.lines().collect()
-    };
+    // The first line of one that is ready says just that.
+    let reasons: Vec<&str> = said.lines().skip(usize::from(ready)).collect();
     let text = if args.json {
         serde_json::json!({ "ready": ready, "reasons": reasons, "metrics": counters }).to_string()
     } else {
         let mut text = if ready {
-            "ready".to_owned()
+            let notes = reasons.iter().map(|note| format!("\n{note}"));
+            format!("ready{}", notes.collect::<String>())
         } else {
             format!("NOT READY: {}", reasons.join("; "))
         };

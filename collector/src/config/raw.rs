@@ -4,10 +4,11 @@ use headwater_payload::Zone;
 use headwater_program::log::RawLog;
 use serde::Deserialize;
 
+use super::sinks::{self, RawSink, Sinks};
 use super::{
-    Acl, Config, CreditLimits, Decoder, Encoding, Gateway, Hot, HotSettings, LakeSettings, Limits,
-    MAX_PATTERNS, MAX_RULES_BYTES, MIB, Mode, Pattern, PlainRule, PlainTime, PlainTimeFormat,
-    PlainUnit, RuleSet, TimeWindow, TopicPattern, custody, folder, loopback, rules_of, within,
+    Acl, Config, CreditLimits, Decoder, Gateway, Limits, MAX_PATTERNS, MAX_RULES_BYTES, MIB, Mode,
+    Pattern, PlainRule, PlainTime, PlainTimeFormat, PlainUnit, RuleSet, TimeWindow, TopicPattern,
+    custody, folder, loopback, rules_of, within,
 };
 
 const DAY_US: i64 = 86_400_000_000;
@@ -20,8 +21,8 @@ pub(super) struct RawConfig {
     gate: RawGate,
     plain: Vec<RawPlain>,
     journal: RawJournal,
-    lake: RawLake,
-    hot: RawHot,
+    sink: Vec<RawSink>,
+    time: RawTime,
     http: RawHttp,
     log: RawLog,
 }
@@ -49,8 +50,8 @@ impl Default for RawConfig {
                 plain("devices/{device}/{metric#}", "auto"),
             ],
             journal: RawJournal::default(),
-            lake: RawLake::default(),
-            hot: RawHot::default(),
+            sink: sinks::defaults(),
+            time: RawTime::default(),
             http: RawHttp::default(),
             log: RawLog::default(),
         }
@@ -124,46 +125,16 @@ impl Default for RawJournal {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct RawLake {
-    dir: String,
-    flush_s: u64,
-    flush_mib: u64,
-    flush_rows: u64,
-    encoding: String,
+struct RawTime {
     max_late_days: u64,
     max_future_s: u64,
 }
 
-impl Default for RawLake {
+impl Default for RawTime {
     fn default() -> Self {
         Self {
-            dir: "/var/lib/headwater-collector/lake".into(),
-            flush_s: 60,
-            flush_mib: 64,
-            flush_rows: 4_000_000,
-            encoding: "compact".into(),
             max_late_days: 30,
             max_future_s: 3600,
-        }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawHot {
-    enabled: bool,
-    keep_hours: u64,
-    max_mib: u64,
-    freshness_s: u64,
-}
-
-impl Default for RawHot {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            keep_hours: 24,
-            max_mib: 256,
-            freshness_s: 1,
         }
     }
 }
@@ -204,24 +175,23 @@ impl RawConfig {
         let log = self.journal.check(problems);
         let gateways = self.gate.gateways(problems);
         let (limits, credit) = self.gate.check(problems);
-        let lake_dir = folder("lake.dir", &self.lake.dir, problems);
-        let (lake, window) = self.lake.check(problems);
-        let hot = self.hot.check(problems);
-        let mut custody = custody::Settings {
+        let window = self.time.check(problems);
+        let Sinks {
+            lake_dir,
+            lake,
+            hot,
+            specs,
+        } = sinks::check(&self.sink, problems);
+        let custody = custody::Settings {
             log,
             credit,
             mode,
             patterns,
             window,
+            sinks: specs,
             gateways: gateways.clone(),
             ..custody::Settings::default()
         };
-        custody
-            .sinks
-            .extend(hot.is_some().then(|| custody::SinkSpec {
-                name: crate::sink::hot::NAME.to_owned(),
-                required: false,
-            }));
         Some(Config {
             journal_dir: data.join("journal"),
             state_dir: data.join("state"),
@@ -407,23 +377,11 @@ impl RawJournal {
     }
 }
 
-impl RawLake {
-    fn check(&self, problems: &mut Vec<String>) -> (LakeSettings, TimeWindow) {
-        let why = "small files are slow to read, late ones hold up the devices' disks";
-        let flush_s = within("lake.flush_s", self.flush_s, 1..=3_600, why, problems);
-        let why = "this is memory";
-        let flush_mib = within("lake.flush_mib", self.flush_mib, 1..=4_096, why, problems);
-        let why = "each takes about 57 bytes of memory";
-        let rows = within(
-            "lake.flush_rows",
-            self.flush_rows,
-            1_000..=64_000_000,
-            why,
-            problems,
-        );
+impl RawTime {
+    fn check(&self, problems: &mut Vec<String>) -> TimeWindow {
         let why = "longer than any device sleeps";
         let late = within(
-            "lake.max_late_days",
+            "time.max_late_days",
             self.max_late_days,
             0..=36_500,
             why,
@@ -431,64 +389,17 @@ impl RawLake {
         );
         let why = "a clock that is further ahead is wrong";
         let future = within(
-            "lake.max_future_s",
+            "time.max_future_s",
             self.max_future_s,
             0..=31_536_000,
             why,
             problems,
         );
-        let encoding = match self.encoding.as_str() {
-            "compact" => Encoding::Compact,
-            "compat" => Encoding::Compat,
-            other => {
-                problems.push(format!(
-                    "lake.encoding = {other:?}: must be \"compact\" or \"compat\""
-                ));
-                Encoding::Compact
-            }
-        };
         let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let window = TimeWindow {
+        TimeWindow {
             max_late_us: (late > 0).then(|| signed(late).saturating_mul(DAY_US)),
             max_ahead_us: signed(future).saturating_mul(1_000_000),
-        };
-        let settings = LakeSettings {
-            lake: headwater_lake::Settings {
-                encoding,
-                ..headwater_lake::Settings::default()
-            },
-            take_over: false,
-            flush_after_ms: flush_s * 1_000,
-            flush_bytes: usize::try_from(flush_mib * MIB).unwrap_or(usize::MAX),
-            flush_rows: usize::try_from(rows).unwrap_or(usize::MAX),
-        };
-        (settings, window)
-    }
-}
-
-impl RawHot {
-    fn check(&self, problems: &mut Vec<String>) -> Option<Hot> {
-        let why = "the lake keeps the rest";
-        let hours = within("hot.keep_hours", self.keep_hours, 1..=8_760, why, problems);
-        let max = within("hot.max_mib", self.max_mib, 16..=65_536, why, problems);
-        let why = "each update is a sync of the disk";
-        let freshness = within(
-            "hot.freshness_s",
-            self.freshness_s,
-            1..=3_600,
-            why,
-            problems,
-        );
-        let hours = i64::try_from(hours).unwrap_or(i64::MAX);
-        self.enabled.then_some(Hot {
-            settings: HotSettings {
-                keep_us: hours.saturating_mul(3_600_000_000),
-                max_bytes: max * MIB,
-                // The floor of sled's own memory is higher than a small cache would save.
-                cache_bytes: (max * MIB / 16).clamp(8 * MIB, 64 * MIB),
-            },
-            freshness_ms: freshness * 1_000,
-        })
+        }
     }
 }
 

@@ -224,7 +224,8 @@ impl Drop for Program {
 fn collector_config(dir: &Path, mqtt_port: u16, http_port: u16) -> String {
     format!(
         "data_dir = {:?}\n\n[gate]\nlisten = \"127.0.0.1:{mqtt_port}\"\n\n[http]\nlisten = \
-         \"127.0.0.1:{http_port}\"\n\n[lake]\ndir = {:?}\nflush_s = 2\n",
+         \"127.0.0.1:{http_port}\"\n\n[[sink]]\nkind = \"lake\"\ndir = \
+         {:?}\nflush_s = 2\n\n[[sink]]\nkind = \"hot\"\n",
         dir.join("collector"),
         dir.join("lake")
     )

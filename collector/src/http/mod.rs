@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/healthz` | 200 while the process works |
-//! | `/readyz` | 200 when it takes data; 503 and the reasons when it does not |
+//! | `/readyz` | 200 when it takes data; 503 and the reasons when it does not; either way a line for each sink in trouble |
 //! | `/metrics` | counters in Prometheus text |
 //! | `/v1/devices` | every device with what is known about it |
 //! | `/v1/devices/{id}/latest` | the newest value of each metric |
@@ -45,6 +45,8 @@ pub struct Shared {
     pub not_ready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Abandons the open epochs of a device; may block until that is durable.
     pub forget: Box<dyn Fn(DeviceId) -> Result<Forgotten, String> + Send + Sync>,
+    /// What is wrong without keeping data out.
+    pub notes: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Wall time, for the default span of a series.
     pub now_us: Box<dyn Fn() -> i64 + Send + Sync>,
 }
@@ -85,11 +87,14 @@ fn router(shared: Arc<Shared>) -> Router {
 }
 
 async fn ready(state: axum::extract::State<Arc<Shared>>) -> Response {
-    let reasons = (state.not_ready)();
-    if reasons.is_empty() {
-        return "ready\n".into_response();
-    }
-    (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n").into_response()
+    let (reasons, notes) = ((state.not_ready)(), (state.notes)());
+    let (code, first) = if reasons.is_empty() {
+        (StatusCode::OK, vec!["ready".to_owned()])
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, reasons)
+    };
+    let lines = [first, notes].concat();
+    (code, lines.join("\n") + "\n").into_response()
 }
 
 async fn metrics(state: axum::extract::State<Arc<Shared>>) -> Response {

@@ -71,6 +71,8 @@ pub enum Did {
     Moved,
     /// Nothing.
     Nothing,
+    /// It ends its process.
+    Ended,
 }
 
 /// The collector's machine.
@@ -255,7 +257,13 @@ impl Collector {
             now.wall,
             &mut entropy,
         );
-        let lake = joined.ok()?;
+        let lake = match joined {
+            Ok(lake) => lake,
+            Err(error) => {
+                self.found = format!("{}; {error}", self.found);
+                return None;
+            }
+        };
         let feed = |from| Feed::new(custody.reader(), from, Depth::Samples);
         let copy = custody.cursor(COPY).map(|from| {
             let (to, faults) = (self.copies.clone(), self.copy_faults);
@@ -512,6 +520,7 @@ fn step<S: Sink>(
             custody.handle(event, now);
         }
         Step::Wait(_) | Step::Done => return Did::Nothing,
+        Step::Fatal(_) => return Did::Ended,
     }
     Did::Moved
 }

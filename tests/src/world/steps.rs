@@ -222,6 +222,10 @@ impl World {
                             self.kill_collector();
                         }
                     }
+                    Did::Ended => {
+                        self.kill_collector();
+                        break;
+                    }
                     Did::Nothing => break,
                 }
             }

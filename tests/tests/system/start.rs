@@ -27,7 +27,7 @@ fn a_collector_whose_port_is_taken_says_who_holds_it_and_ends() {
             let free = |name: &str| if name == section { taken.port() } else { 0 };
             let text = format!(
                 "data_dir = {:?}\n[gate]\nlisten = \"127.0.0.1:{}\"\n[http]\nlisten = \
-                 \"127.0.0.1:{}\"\n[lake]\ndir = {:?}\n",
+                 \"127.0.0.1:{}\"\n[[sink]]\nkind = \"lake\"\ndir = {:?}\n",
                 site.data(),
                 free("gate"),
                 free("http"),

@@ -95,7 +95,7 @@ fn a_second_collector_beside_a_live_one_is_refused_and_takes_the_lake_when_told_
         let config = site.folder().join("second.toml");
         let text = format!(
             "data_dir = {:?}\n\n[gate]\nlisten = \"127.0.0.1:{}\"\n\n[http]\nlisten = \
-             \"127.0.0.1:{}\"\n\n[lake]\ndir = {:?}\n",
+             \"127.0.0.1:{}\"\n\n[[sink]]\nkind = \"lake\"\ndir = {:?}\n",
             site.folder().join("second"),
             free_port()?,
             free_port()?,
