@@ -348,6 +348,13 @@ impl World {
                 // What the journal cannot give back is named, or asked for again.
                 let rotten = self.rotten;
                 known.iter_mut().for_each(|known| known.evicted |= rotten);
+                // But of a device that held readings in memory alone, the journal's word that it did may
+                // be what rotted: then nobody knows of them.
+                for device in self.devices.iter().filter(|d| rotten && d.not_durable() > 0) {
+                    let name = device.id.as_str();
+                    let known = known.iter_mut().filter(|known| known.name == name);
+                    known.for_each(|known| known.forgotten = true);
+                }
                 if self.plan.ends_at_journal && (self.lost_disk || rotten) {
                     // What agents were told to forget went with the journal.
                     known.iter_mut().for_each(|known| known.unnamed = true);
