@@ -113,6 +113,14 @@ impl Port {
         Ok(self.enter(room, feed))
     }
 
+    /// Waits until there is room. Another may take it first. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn room(&self) -> Result<(), Stopped> {
+        self.queue.reserve().await.map(drop).map_err(|_| Stopped)
+    }
+
     /// Hands over if there is room; says whether there was.
     #[must_use]
     pub fn try_give(&self, feed: Feed) -> bool {
