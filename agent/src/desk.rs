@@ -364,7 +364,10 @@ fn offer<D: Disk>(
             tracing::error!(source, "a reading is lost: {error}");
             None
         }
-        Ok(Offered { refused, .. }) => {
+        Ok(Offered { receipt, refused }) => {
+            if !refused.is_empty() {
+                inlet.end.refused(receipt, refused.len() as u64);
+            }
             for (at, fault) in refused {
                 let Some(refusals) = refusals else { break };
                 match &feed {

@@ -106,6 +106,7 @@ impl HandedOn {
         Ok(Answer {
             rows: self.rows,
             lost: lost.sum::<u64>().min(self.rows),
+            refused: port.refused(&self.receipts),
         })
     }
 }
@@ -376,28 +377,41 @@ pub struct Answer {
     pub rows: u64,
     /// Of these, those that are not durable.
     pub lost: u64,
+    /// Values of these that the engine refused: its reasons are others than those of who reads lines.
+    pub refused: u64,
 }
 
 impl Answer {
     /// Reads an answer.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let (durable, lost) = text.strip_prefix("durable ")?.trim().split_once(" lost ")?;
+        let words: Vec<_> = text.split_whitespace().collect();
+        let ["durable", durable, "lost", lost, "refused", refused] = *words else {
+            return None;
+        };
         let (durable, lost): (u64, u64) = (durable.parse().ok()?, lost.parse().ok()?);
-        let rows = durable.checked_add(lost)?;
-        Some(Self { rows, lost })
+        Some(Self {
+            rows: durable.checked_add(lost)?,
+            lost,
+            refused: refused.parse().ok()?,
+        })
     }
 }
 
 impl std::fmt::Display for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { rows, lost } = self;
-        write!(f, "durable {} lost {lost}", rows.saturating_sub(*lost))
+        let Self {
+            rows,
+            lost,
+            refused,
+        } = self;
+        let durable = rows.saturating_sub(*lost);
+        write!(f, "durable {durable} lost {lost} refused {refused}")
     }
 }
 
 /// Serves `send`: takes lines up to the end of the client's side, waits until each row is settled, and
-/// answers how many are durable and how many are not.
+/// answers how many are durable, how many are not, and how many values were refused.
 ///
 /// # Errors
 /// [`LinesError`].

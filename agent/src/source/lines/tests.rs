@@ -137,6 +137,9 @@ fn send_is_answered_when_its_rows_are_settled_with_those_that_are_not_durable() 
                 assert!(end.queue.recv().await.is_some());
             }
             let not_durable = vec![0..1, 2..3];
+            // That of the other client is nobody else's.
+            end.refused(0, 1);
+            end.refused(3, 2);
             for durable in [3, 4] {
                 let not_durable = not_durable.clone();
                 end.settled.send_replace(Settled {
@@ -151,14 +154,22 @@ fn send_is_answered_when_its_rows_are_settled_with_those_that_are_not_durable() 
         };
         let (served, answer) = tokio::join!(serving, sending);
         served.unwrap();
-        assert_eq!(Answer::parse(&answer), Some(Answer { rows: 3, lost: 1 }));
+        assert_eq!(
+            Answer::parse(&answer),
+            Some(Answer {
+                rows: 3,
+                lost: 1,
+                refused: 2
+            })
+        );
     });
     for text in [
         "",
         "durable 1",
-        "durable x lost 1",
+        "durable 1 lost 0",
+        "durable x lost 1 refused 0",
         "ok 3",
-        "durable -1 lost 2",
+        "durable -1 lost 2 refused 0",
     ] {
         assert_eq!(Answer::parse(text), None, "{text:?}");
     }
