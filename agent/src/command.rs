@@ -208,7 +208,7 @@ pub fn send(config: &Config, input: &mut dyn Read) -> anyhow::Result<u64> {
             break;
         }
     }
-    let durable = way.close()?;
+    let durable = way.close(&mut refused)?;
     match refused.first {
         None => Ok(durable),
         Some(first) => bail!(
@@ -230,6 +230,16 @@ impl Refused {
         self.count += 1;
         let text = || format!("{place}: {cause}: {}", beginning(bytes));
         self.first.get_or_insert_with(text);
+    }
+
+    /// Adds values that the agent refused and this program would have taken.
+    fn add_of_agent(&mut self, values: u64) {
+        if values > 0 {
+            self.count += values;
+            let text =
+                || "a value that the agent does not take; its status names the last".to_owned();
+            self.first.get_or_insert_with(text);
+        }
     }
 }
 
@@ -298,19 +308,28 @@ impl Way {
         }
     }
 
-    /// Returns how many rows are durable.
-    fn close(self) -> anyhow::Result<u64> {
+    /// Returns how many rows are durable. Adds what a running agent refused.
+    fn close(self, refused: &mut Refused) -> anyhow::Result<u64> {
         match self {
             Self::Agent(mut stream) => {
                 stream.shutdown(std::net::Shutdown::Write)?;
                 let mut answer = String::new();
                 stream.read_to_string(&mut answer)?;
-                let Answer { rows, lost } = Answer::parse(&answer).context(
+                let Answer {
+                    rows,
+                    lost,
+                    refused: values,
+                } = Answer::parse(&answer).context(
                     "the agent stopped before it said that the lines are durable; send them again",
                 )?;
+                refused.add_of_agent(values);
                 if lost > 0 {
+                    let also = match refused.count {
+                        0 => String::new(),
+                        count => format!("{count} refused, and "),
+                    };
                     bail!(
-                        "{lost} of {rows} rows are not durable: the agent's disk is full or fails; it \
+                        "{also}{lost} of {rows} rows are not durable: the agent's disk is full or fails; it \
                          holds them in memory, and they are lost if it stops before they are sent"
                     );
                 }
@@ -342,8 +361,13 @@ impl Way {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::desk::{Desk, Inlet};
+    use crate::source::lines::serve_send;
     use crate::source::refusals::Refusals;
+    use crate::source::{Port, Stop};
+    use std::collections::VecDeque;
     use std::sync::Arc;
+    use tokio::sync::mpsc;
 
     fn config(folder: &tempfile::TempDir) -> Config {
         let path = |name: &str| folder.path().join(name);
@@ -395,8 +419,10 @@ mod tests {
 
     #[test]
     fn send_fails_with_the_cause_where_a_row_is_not_durable() {
-        assert_eq!(send_to("durable 2 lost 0\n").unwrap(), 2);
-        let told = send_to("durable 1 lost 1\n").unwrap_err().to_string();
+        assert_eq!(send_to("durable 2 lost 0 refused 0\n").unwrap(), 2);
+        let told = send_to("durable 1 lost 1 refused 0\n")
+            .unwrap_err()
+            .to_string();
         assert!(
             told.starts_with("1 of 2 rows are not durable: the agent's disk is full or fails"),
             "{told}"
@@ -404,6 +430,73 @@ mod tests {
         // It stopped before it knew.
         let told = send_to("").unwrap_err().to_string();
         assert!(told.contains("the agent stopped before"), "{told}");
+    }
+
+    #[test]
+    fn send_to_a_running_agent_fails_where_the_agent_refuses_a_value() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(&folder);
+        let path = folder.path().join("send.sock");
+        config.status.socket = Some(path.clone());
+        let (clock, stop) = (Clock::of_boot(), Stop::default());
+        let wake = Arc::default();
+        let (port, end) = Port::new("send", Arc::clone(&wake));
+        let (up, _publishes) = mpsc::channel(1);
+        let (_tell, events) = mpsc::channel(1);
+        let refusals = Arc::new(Refusals::new("send", clock));
+        let desk = Desk {
+            engine: open_engine(&config, clock).unwrap(),
+            inlets: vec![Inlet {
+                source: 0,
+                lane: Lane::Normal,
+                resumes: false,
+                end,
+                waiting: VecDeque::new(),
+                ended: false,
+                awaited: false,
+            }],
+            refusals: vec![Arc::clone(&refusals)],
+            up,
+            events,
+            wake,
+            stop: Arc::default(),
+            clock,
+            status: None,
+            until_drained: false,
+        };
+        let (told, stop_desk) = (stop.clone(), Arc::clone(&desk.stop));
+        let socket = path.clone();
+        let agent = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let serving = serve_send(&socket, port, told, refusals);
+                let (served, _) = tokio::join!(serving, desk.run());
+                served.unwrap();
+            });
+        });
+        while UnixStream::connect(&path).is_err() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        // Who reads lines takes so many tags; the engine takes 32.
+        let tags: String = (0..40).map(|k| format!(",t{k}=a")).collect();
+        let lines = format!("m v=1\nm{tags} v=2,w=2\nm v=3\n");
+        let sent = [
+            send(&config, &mut lines.as_bytes()),
+            send(&config, &mut b"m v=4\n".as_slice()),
+        ];
+        stop.stop();
+        stop_desk.notify_one();
+        agent.join().unwrap();
+        let [refused, good] = sent;
+        let refused = refused.unwrap_err().to_string();
+        assert!(
+            refused.starts_with("2 refused, 3 rows are durable"),
+            "{refused}"
+        );
+        assert_eq!(good.unwrap(), 1);
     }
 
     #[test]

@@ -15,12 +15,14 @@ use crate::clock::{Clock, wall_error};
 use crate::pipeline::admit::as_text;
 use crate::pipeline::engine::{Engine, Event, OfferError, Offered};
 use crate::source::refusals::{NOTICE_MS, Refusals};
-use crate::source::{Feed, PortEnd};
+use crate::source::{Feed, PortEnd, QUEUE_READINGS};
 use crate::status::{Pace, Status};
 use crate::uplink::LinkEvent;
 
 /// Readings taken from one source before the others have their turn.
 const TURN_READINGS: usize = 64;
+/// Turns in which a full queue is taken, behind what was taken from it and waits.
+const REST_TURNS: usize = QUEUE_READINGS.div_ceil(TURN_READINGS) + 2;
 /// How long a stop goes on sending. What the collector has not got by then waits on the disk for
 /// the next start.
 const FAREWELL_MS: u64 = 5_000;
@@ -106,7 +108,11 @@ impl<D: Disk> Desk<D> {
             }
             if more {
                 // The link's tasks run on another thread: nobody starves while this one is busy.
-                continue;
+                tokio::select! {
+                    biased;
+                    () = self.stop.notified() => break End::Stopped,
+                    () = std::future::ready(()) => continue,
+                }
             }
             let wakeup = self.engine.next_wakeup().into_iter();
             let status = self.status.as_ref().map(|(_, pace)| pace.look_at());
@@ -133,18 +139,34 @@ impl<D: Disk> Desk<D> {
         for refusals in &self.refusals {
             refusals.tell_rest();
         }
-        loop {
-            let before = self.engine.counters().busy;
-            if !self.take_readings() || self.engine.counters().busy > before {
-                break;
+        self.take_rest();
+        self.send_rest().await;
+        // A source that did not stop in time may have given more meanwhile; now it hears that the agent
+        // stops.
+        for inlet in &mut self.inlets {
+            inlet.end.queue.close();
+        }
+        self.take_rest();
+        let now = self.look_at_clocks();
+        for inlet in &self.inlets {
+            let refusals = self.refusals.get(inlet.source);
+            if let Some(lost) = refusals.and_then(|refusals| refusals.take_owed()) {
+                self.engine.lost(inlet.source, inlet.lane, lost, None, now);
             }
         }
-        self.send_rest().await;
-        let now = self.look_at_clocks();
         self.engine.stop(now);
         self.tell_settled();
         if let Some((path, _)) = &self.status {
             write_status(path, &self.status_now(now));
+        }
+    }
+
+    /// Takes what the sources' queues hold, and no more than these can hold at once.
+    fn take_rest(&mut self) {
+        for _ in 0..REST_TURNS {
+            if !self.take_readings() {
+                break;
+            }
         }
     }
 
@@ -342,7 +364,10 @@ fn offer<D: Disk>(
             tracing::error!(source, "a reading is lost: {error}");
             None
         }
-        Ok(Offered { refused, .. }) => {
+        Ok(Offered { receipt, refused }) => {
+            if !refused.is_empty() {
+                inlet.end.refused(receipt, refused.len() as u64);
+            }
             for (at, fault) in refused {
                 let Some(refusals) = refusals else { break };
                 match &feed {
@@ -379,10 +404,10 @@ fn write_status(path: &Path, status: &Status) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, Endpoint, LineFormat, LinesSource};
     use crate::run::open_engine;
     use crate::source::health::State;
-    use crate::source::{ColumnDef, Port, Reading};
+    use crate::source::{ColumnDef, Port, Reading, Stop, lines};
     use headwater_proto::sample::OwnedValue;
     use headwater_proto::schema::{ColumnKind, MAX_VALUE_TEXT_BYTES};
     use headwater_proto::time::UnixMicros;
@@ -493,5 +518,96 @@ mod tests {
         assert_eq!((count, engine.counters().samples), (1, 2));
         let expected = "value of a: the text has 16385 bytes; at most 16384 are taken: \"xxx";
         assert!(last.unwrap().starts_with(expected));
+    }
+
+    /// The desk's last status, once it has been told to stop and has ended.
+    fn status_at_the_end(folder: &tempfile::TempDir, desk: Desk<RealDisk>) -> Status {
+        desk.stop.notify_one();
+        let (told, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || told.send(ends_with(desk)));
+        let end = ended.recv_timeout(std::time::Duration::from_secs(30));
+        assert_eq!(end, Ok(End::Stopped));
+        let text = std::fs::read_to_string(folder.path().join("status.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn a_source_that_never_ceases_to_give_does_not_hold_up_a_stop_and_all_it_gave_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let (desk, port, _tell) = desk(&folder, true);
+        let giving = (0..3).map(|_| {
+            let port = port.clone();
+            std::thread::spawn(move || {
+                let mut given = 0;
+                while port.give_blocking(Feed::Reading(reading(), None)).is_ok() {
+                    given += 1;
+                }
+                given
+            })
+        });
+        let giving: Vec<_> = giving.collect();
+        let status = status_at_the_end(&folder, desk);
+        let given = giving.into_iter().map(|thread| thread.join().unwrap());
+        assert_eq!(status.readings, given.sum::<u64>());
+    }
+
+    #[test]
+    fn datagrams_that_found_no_room_before_a_stop_are_named_though_their_source_has_ended() {
+        const SENT: u64 = 1_000;
+        let folder = tempfile::tempdir().unwrap();
+        let (mut desk, port, _tell) = desk(&folder, true);
+        let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = free.local_addr().unwrap();
+        drop(free);
+        let config = LinesSource {
+            listen: Endpoint::Udp("127.0.0.1".to_owned(), to.port()),
+            format: LineFormat::Influx,
+        };
+        let refusals = Arc::new(Refusals::new("x", desk.clock));
+        refusals.attach(&port);
+        desk.refusals = vec![Arc::clone(&refusals)];
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let stop = Stop::default();
+            let sending = async {
+                let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+                client.connect(to).await.unwrap();
+                let lines = "m f=1\n".repeat(SENT as usize);
+                // Nobody may listen yet.
+                while client.send(lines.as_bytes()).await.is_err() || port_is_idle(&desk) {
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+                stop.stop();
+            };
+            let running = lines::run(&config, port, stop.clone(), refusals);
+            let (ran, ()) = tokio::join!(running, sending);
+            ran.unwrap();
+        });
+        let status = status_at_the_end(&folder, desk);
+        let all = status.readings + status.lost_samples;
+        assert!(
+            status.lost_samples > 0 && all.is_multiple_of(SENT),
+            "{status:?}"
+        );
+    }
+
+    fn port_is_idle(desk: &Desk<RealDisk>) -> bool {
+        desk.inlets[0].end.queue.is_empty()
+    }
+
+    fn reading() -> Reading {
+        Reading {
+            time: UnixMicros(0),
+            labels: Arc::default(),
+            columns: Arc::from([ColumnDef {
+                name: "a".to_owned(),
+                unit: String::new(),
+                kind: ColumnKind::F64,
+            }]),
+            values: vec![Some(OwnedValue::F64(1.0))],
+        }
     }
 }

@@ -101,12 +101,13 @@ pub struct Engine<D: Disk> {
     waiting_for_room: bool,
     unreadable: Option<send::Unreadable>,
     trouble: Vec<String>,
+    hidden: Vec<String>,
 }
 
 impl<D: Disk> Engine<D> {
     /// Opens the spool. Every lane begins a new epoch; where the one before has no end on record,
     /// that is the first thing appended and synced. A disk that cannot be written is no reason to
-    /// refuse: the lane then begins in memory.
+    /// refuse, unless records are on it that were never synced: the lane then begins in memory.
     ///
     /// - `entropy`: 64 random bits at each call, from the operating system.
     ///
@@ -124,13 +125,10 @@ impl<D: Disk> Engine<D> {
         let open::Logs {
             lanes: spool,
             dead: dead_letters,
-            recoveries,
+            trouble,
+            hidden,
         } = open::open_logs(&disk, &settings)?;
         let lives = lives::Lives::open(&disk)?;
-        let trouble = recoveries
-            .into_iter()
-            .flat_map(|recovery| recovery.trouble)
-            .collect();
         let random = (entropy(), entropy());
         let sender = AgentSender::new(settings.device.clone(), settings.sender, entropy());
         let clock = Timekeeper::new(settings.clock, now);
@@ -162,6 +160,7 @@ impl<D: Disk> Engine<D> {
             waiting_for_room: false,
             unreadable: None,
             trouble,
+            hidden,
         };
         for at in 0..Lane::AGENT.len() {
             engine.add_lane(at)?;
@@ -735,6 +734,13 @@ impl<D: Disk> Engine<D> {
     #[must_use]
     pub fn trouble(&self) -> &[String] {
         &self.trouble
+    }
+
+    /// Segments of the lanes whose records this start could not see, or not all of them: they may be
+    /// back at the next.
+    #[must_use]
+    pub fn hidden(&self) -> &[String] {
+        &self.hidden
     }
 
     fn index_of(&self, lane: Lane) -> usize {

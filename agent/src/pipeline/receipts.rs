@@ -5,13 +5,15 @@
 //! receipts of what is in them. Whatever nobody holds any more is settled, so a holder that is
 //! forgotten by mistake stops the count and never moves it too far.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 use headwater_proto::time::Millis;
 
 /// Most ranges of receipts that are kept apart; beyond it the two lowest become one.
 pub const MAX_RANGES: usize = 64;
+/// Most items whose refused values are kept apart; beyond it the two lowest become one.
+pub const MAX_REFUSED: usize = 1_024;
 
 /// How far the items of a source are settled.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,6 +36,38 @@ impl Settled {
             end.saturating_sub(lost.start.max(range.start))
         })
         .sum()
+    }
+}
+
+/// How many values were refused of the items with which receipts.
+#[derive(Debug, Clone, Default)]
+pub struct RefusedValues {
+    /// In the order of receipts.
+    counts: VecDeque<(Range<u64>, u64)>,
+}
+
+impl RefusedValues {
+    /// Takes note of `values` of an item; receipts come in order.
+    pub fn add(&mut self, receipt: u64, values: u64) {
+        self.counts.push_back((receipt..receipt + 1, values));
+        if self.counts.len() > MAX_REFUSED
+            && let Some((lowest, count)) = self.counts.pop_front()
+            && let Some((range, more)) = self.counts.front_mut()
+        {
+            (range.start, *more) = (lowest.start, *more + count);
+        }
+    }
+
+    /// How many of the items in these ranges. Never too few; with more than [`MAX_REFUSED`] items it may
+    /// hold those of others.
+    #[must_use]
+    pub fn of(&self, ranges: &[Range<u64>]) -> u64 {
+        let touches = |range: &Range<u64>| {
+            let mut known = ranges.iter();
+            known.any(|it| it.start < range.end && range.start < it.end)
+        };
+        let counts = self.counts.iter().filter(|(range, _)| touches(range));
+        counts.map(|(_, count)| count).sum()
     }
 }
 
@@ -231,6 +265,21 @@ mod tests {
         let settled = told(&receipts);
         assert_eq!(settled.not_durable.len(), MAX_RANGES);
         assert_eq!(settled.not_durable[..2], [0..3, 4..5]);
+    }
+
+    #[test]
+    fn refused_values_are_counted_by_item_and_beyond_the_bound_never_too_few() {
+        let mut refused = RefusedValues::default();
+        refused.add(3, 2);
+        refused.add(7, 1);
+        assert_eq!(refused.of(&[0..3, 4..7]), 0);
+        assert_eq!(refused.of(&[0..4, 5..6]), 2);
+        assert_eq!(refused.of(&[3..4, 7..8]), 3);
+        let most = MAX_REFUSED as u64;
+        (10..10 + most).for_each(|receipt| refused.add(receipt, 1));
+        assert_eq!(refused.counts.len(), MAX_REFUSED);
+        assert_eq!(refused.of(&[7..8]), 4);
+        assert_eq!(refused.of(&[11..11 + most]), most - 1);
     }
 
     proptest! {

@@ -11,9 +11,9 @@ use std::time::Duration;
 use headwater_payload::Format;
 use headwater_program::listen::{Protocol, holder};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, UdpSocket, UnixListener};
+use tokio::net::{TcpListener, UdpSocket, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::records::{Record, Records};
 use super::refusals::Refusals;
@@ -21,11 +21,17 @@ use super::rows::{Read, RowReader};
 use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Port, Reading, Stop, Stopped};
 use crate::clock::wall;
 use crate::config::{Endpoint, LinesSource};
-use crate::pipeline::engine::Lost;
 use crate::pipeline::receipts;
 
 /// Most connections at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 32;
+/// How long a way in waits after the system could give it no connection: out of descriptors, most
+/// likely, and others must close first.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long nothing may come, once the agent stops, before a connection or socket is taken for read.
+const LAST_QUIET: Duration = Duration::from_millis(50);
+/// How long one is read at most once the agent stops, whatever still comes.
+const LAST_READS: Duration = Duration::from_secs(1);
 /// Largest datagram.
 const DATAGRAM_BYTES: usize = 64 * 1024;
 
@@ -59,7 +65,7 @@ pub enum LinesError {
     Stopped(#[from] Stopped),
 }
 
-/// Takes lines until told to stop.
+/// Takes lines until told to stop, and what was on its way by then.
 ///
 /// # Errors
 /// [`LinesError`].
@@ -69,11 +75,11 @@ pub async fn run(
     stop: Stop,
     refusals: Arc<Refusals>,
 ) -> Result<(), LinesError> {
-    let intake = Intake::new(config.format.into(), port, refusals);
-    tokio::select! {
-        () = stop.stopped() => Ok(()),
-        ended = intake.listen(&config.listen) => ended,
-    }
+    let intake = Intake {
+        stop,
+        ..Intake::new(config.format.into(), port, refusals)
+    };
+    intake.listen(&config.listen).await
 }
 
 /// Rows of one stream, as they were handed on.
@@ -92,12 +98,16 @@ impl HandedOn {
         receipts::add(&mut self.receipts, receipt..receipt + 1);
     }
 
-    /// Waits until all rows are settled; how many are not durable.
-    async fn lost(&self, port: &Port) -> Result<u64, Stopped> {
+    /// Waits until all rows are settled, and says how.
+    async fn settled(&self, port: &Port) -> Result<Answer, Stopped> {
         let end = self.receipts.last().map_or(0, |range| range.end);
         let settled = port.settled(end).await?;
         let lost = self.receipts.iter().map(|range| settled.missing(range));
-        Ok(lost.sum::<u64>().min(self.rows))
+        Ok(Answer {
+            rows: self.rows,
+            lost: lost.sum::<u64>().min(self.rows),
+            refused: port.refused(&self.receipts),
+        })
     }
 }
 
@@ -116,6 +126,8 @@ pub struct Intake {
     pub counters: Arc<LineCounters>,
     /// The way of refused parts.
     pub refusals: Arc<Refusals>,
+    /// Ends its connections.
+    pub stop: Stop,
 }
 
 impl Intake {
@@ -129,6 +141,7 @@ impl Intake {
             port,
             counters: Arc::default(),
             refusals,
+            stop: Stop::default(),
         }
     }
 
@@ -152,45 +165,62 @@ impl Intake {
             Endpoint::Tcp(host, port) => {
                 let listener = TcpListener::bind(resolve(host, *port).map_err(failed)?).await;
                 let listener = listener.map_err(failed)?;
-                self.accept(|| async { listener.accept().await.map(|(stream, _)| stream) })
-                    .await
+                let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
+                self.accept(accept, take_all).await
             }
             Endpoint::Unix(path) => {
                 // One that a killed agent left stands in the way.
                 let _ = std::fs::remove_file(path);
                 let listener = UnixListener::bind(path).map_err(failed)?;
-                self.accept(|| async { listener.accept().await.map(|(stream, _)| stream) })
-                    .await
+                let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
+                self.accept(accept, take_all).await
             }
         }
     }
 
-    async fn accept<S, F, A>(&self, accept: A) -> Result<(), LinesError>
+    /// Serves connections until told to stop, each in a task of its own, and waits for them.
+    async fn accept<S, F, T>(
+        &self,
+        accept: impl Fn() -> F,
+        serve: impl Fn(Self, S) -> T,
+    ) -> Result<(), LinesError>
     where
-        S: AsyncRead + Send + Unpin + 'static,
         F: Future<Output = std::io::Result<S>>,
-        A: Fn() -> F,
+        T: Future<Output = ()> + Send + 'static,
     {
         self.port.up();
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            let Ok(place) = Arc::clone(&room).acquire_owned().await else {
-                return Ok(());
+            let place = tokio::select! {
+                () = self.stop.stopped() => break,
+                place = Arc::clone(&room).acquire_owned() => place,
             };
-            let Ok(stream) = accept().await else {
-                // Out of descriptors, most likely: others must close first.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                continue;
+            let accepted = tokio::select! {
+                () = self.stop.stopped() => break,
+                accepted = accept() => accepted,
             };
-            let intake = self.clone();
+            let stream = match accepted {
+                Ok(stream) => stream,
+                Err(error) => {
+                    self.port.failing(&format!("cannot accept: {error}"));
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            self.port.up();
+            let served = serve(self.clone(), stream);
             tokio::spawn(async move {
-                let _ = intake.stream(stream).await;
+                served.await;
                 drop(place);
             });
         }
+        let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+        let _ = room.acquire_many(all).await;
+        Ok(())
     }
 
-    /// Takes the records of one stream to its end; returns which rows were handed on.
+    /// Takes the records of one stream to its end; returns which rows were handed on. When told to stop
+    /// it takes what is on its way; a record that has not come to its end by then is nobody's.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -201,12 +231,17 @@ impl Intake {
         let mut patience = pin!(sleep(Duration::ZERO));
         let mut waits_for = None;
         let mut handed_on = HandedOn::default();
+        let mut last = None;
         loop {
             let mut read = Vec::new();
             let mut take = |line, record: Record<'_>| self.read(&mut rows, line, record, &mut read);
-            let mut ended = false;
+            let (mut ended, mut stopped) = (false, false);
             tokio::select! {
                 biased;
+                () = self.read_enough(&mut last) => {
+                    stopped = true;
+                    records.give_up(&mut take);
+                }
                 () = &mut patience, if waits_for.is_some() => records.give_up(&mut take),
                 bytes = input.fill_buf() => match bytes {
                     Ok([]) | Err(_) => {
@@ -223,6 +258,9 @@ impl Intake {
             for reading in read {
                 handed_on.add(self.port.give(Feed::Reading(reading, None)).await?);
             }
+            if stopped {
+                return Err(Stopped);
+            }
             if ended {
                 return Ok(handed_on);
             }
@@ -234,6 +272,15 @@ impl Intake {
                 patience.set(sleep(most));
             }
         }
+    }
+
+    /// Waits until the agent stops and either nothing comes for a moment or the time for what still
+    /// comes is over. `last` is when that is, once it is known. Cancel-safe.
+    async fn read_enough(&self, last: &mut Option<Instant>) {
+        self.stop.stopped().await;
+        let now = Instant::now();
+        let last = *last.get_or_insert(now + LAST_READS);
+        sleep_until(last.min(now + LAST_QUIET)).await;
     }
 
     /// Reads a record; refused parts go their way.
@@ -261,17 +308,18 @@ impl Intake {
     async fn datagrams(&self, socket: &UdpSocket) -> std::io::Result<()> {
         let mut buffer = vec![0; DATAGRAM_BYTES];
         let mut rows = RowReader::new(self.format);
-        let mut lost: Option<Lost> = None;
+        let mut last = None;
         loop {
             let len = tokio::select! {
                 biased;
-                told = self.tell(lost), if lost.is_some() => {
-                    lost = None;
-                    if told.is_err() {
+                room = self.port.room(), if self.refusals.owes() => {
+                    if room.is_err() {
                         return Ok(());
                     }
+                    self.refusals.hand_over(&self.port);
                     continue;
                 }
+                () = self.read_enough(&mut last) => return Ok(()),
                 len = socket.recv(&mut buffer) => len?,
             };
             rows.read(1, &buffer[..len], wall(), &mut |part| match part {
@@ -280,22 +328,20 @@ impl Intake {
                     self.counters.taken.fetch_add(1, Ordering::Relaxed);
                     let dropped = reading.as_lost();
                     // Those that were dropped are told before the next that are not.
-                    if lost.is_some() || !self.port.try_give(Feed::Reading(reading, None)) {
+                    if self.refusals.owes() || !self.port.try_give(Feed::Reading(reading, None)) {
                         self.counters.dropped.fetch_add(1, Ordering::Relaxed);
-                        lost = Some(lost.map_or(dropped, |lost| lost.and(dropped)));
+                        self.refusals.lose(dropped);
                     }
                 }
             });
         }
     }
+}
 
-    /// Tells the engine what was dropped, once there is room for it.
-    async fn tell(&self, lost: Option<Lost>) -> Result<(), Stopped> {
-        match lost {
-            Some(lost) => self.port.give(Feed::Lost(lost, None)).await.map(drop),
-            None => Ok(()),
-        }
-    }
+/// Takes what one connection gives.
+async fn take_all<S: AsyncRead + Unpin>(intake: Intake, stream: S) {
+    // The agent stops, or the client is gone: either way there is nobody to tell.
+    let _ = intake.stream(stream).await;
 }
 
 /// Who holds a taken address, for an error message.
@@ -331,28 +377,41 @@ pub struct Answer {
     pub rows: u64,
     /// Of these, those that are not durable.
     pub lost: u64,
+    /// Values of these that the engine refused: its reasons are others than those of who reads lines.
+    pub refused: u64,
 }
 
 impl Answer {
     /// Reads an answer.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let (durable, lost) = text.strip_prefix("durable ")?.trim().split_once(" lost ")?;
+        let words: Vec<_> = text.split_whitespace().collect();
+        let ["durable", durable, "lost", lost, "refused", refused] = *words else {
+            return None;
+        };
         let (durable, lost): (u64, u64) = (durable.parse().ok()?, lost.parse().ok()?);
-        let rows = durable.checked_add(lost)?;
-        Some(Self { rows, lost })
+        Some(Self {
+            rows: durable.checked_add(lost)?,
+            lost,
+            refused: refused.parse().ok()?,
+        })
     }
 }
 
 impl std::fmt::Display for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { rows, lost } = self;
-        write!(f, "durable {} lost {lost}", rows.saturating_sub(*lost))
+        let Self {
+            rows,
+            lost,
+            refused,
+        } = self;
+        let durable = rows.saturating_sub(*lost);
+        write!(f, "durable {durable} lost {lost} refused {refused}")
     }
 }
 
 /// Serves `send`: takes lines up to the end of the client's side, waits until each row is settled, and
-/// answers how many are durable and how many are not.
+/// answers how many are durable, how many are not, and how many values were refused.
 ///
 /// # Errors
 /// [`LinesError`].
@@ -368,249 +427,24 @@ pub async fn serve_send(
     };
     let _ = std::fs::remove_file(path);
     let listener = UnixListener::bind(path).map_err(failed)?;
-    port.up();
-    let intake = Intake::new(Format::Line, port, refusals);
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let accepted = tokio::select! {
-            () = stop.stopped() => return Ok(()),
-            accepted = listener.accept() => accepted,
-        };
-        let (Ok((mut stream, _)), Ok(place)) = (accepted, Arc::clone(&room).try_acquire_owned())
-        else {
-            continue;
-        };
-        let intake = intake.clone();
-        tokio::spawn(async move {
-            let (from, mut to) = stream.split();
-            let Ok(handed_on) = intake.stream(from).await else {
-                return;
-            };
-            // Without an answer the client knows that the agent stopped.
-            if let Ok(lost) = handed_on.lost(&intake.port).await {
-                let rows = handed_on.rows;
-                let _ = to
-                    .write_all(format!("{}\n", Answer { rows, lost }).as_bytes())
-                    .await;
-            }
-            drop(place);
-        });
+    let intake = Intake {
+        stop,
+        ..Intake::new(Format::Line, port, refusals)
+    };
+    let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
+    intake.accept(accept, answer).await
+}
+
+/// Takes what one client sends, and answers it. Without an answer it knows that the agent stopped.
+async fn answer(intake: Intake, mut stream: UnixStream) {
+    let (from, mut to) = stream.split();
+    let Ok(handed_on) = intake.stream(from).await else {
+        return;
+    };
+    if let Ok(answer) = handed_on.settled(&intake.port).await {
+        let _ = to.write_all(format!("{answer}\n").as_bytes()).await;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Clock;
-    use crate::pipeline::receipts::Settled;
-    use crate::source::PortEnd;
-    use headwater_proto::time::UnixMicros;
-    use tokio::io::AsyncReadExt;
-
-    fn intake() -> (Intake, PortEnd) {
-        let (port, inlet) = Port::new("x", Arc::default());
-        let refusals = Arc::new(Refusals::new("x", Clock::start()));
-        (Intake::new(Format::Line, port, refusals), inlet)
-    }
-
-    fn refused(intake: &Intake) -> u64 {
-        intake.refusals.count().0
-    }
-
-    fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(future)
-    }
-
-    #[test]
-    fn a_taken_address_is_told_with_its_holder() {
-        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let host = || "127.0.0.1".to_owned();
-        for endpoint in [
-            Endpoint::Tcp(host(), tcp.local_addr().unwrap().port()),
-            Endpoint::Udp(host(), udp.local_addr().unwrap().port()),
-        ] {
-            let (intake, _inlet) = intake();
-            let told = block_on(intake.listen(&endpoint)).unwrap_err().to_string();
-            let me = format!("(process {}) holds", std::process::id());
-            assert!(
-                told.starts_with(&format!("cannot listen on {endpoint}, which "))
-                    && told.ends_with(&me),
-                "{told}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_stream_gives_its_lines_and_survives_bad_and_endless_ones() {
-        let (intake, mut inlet) = intake();
-        let long = format!("m f={}\n", "1".repeat(2 * MAX_LINE_BYTES));
-        let bytes = [b"m f=1\nbad\n\xff\n", long.as_bytes(), b"# x\nm f=2\nm f=3"].concat();
-        let taken = block_on(intake.stream(bytes.as_slice())).unwrap();
-        assert_eq!((taken.rows, taken.receipts.first()), (3, Some(&(0..3))));
-        assert_eq!(refused(&intake), 3);
-        let mut seen = 0;
-        while inlet.queue.try_recv().is_ok() {
-            seen += 1;
-        }
-        assert_eq!(seen, 3);
-    }
-
-    #[test]
-    fn good_parts_come_through_beside_refused_ones() {
-        let (intake, mut inlet) = intake();
-        let bytes = b"m a=1,b=oops,c=3\nm s=\"two\nlines\"\nm s=\"open\nm v=4\n";
-        assert_eq!(block_on(intake.stream(bytes.as_slice())).unwrap().rows, 3);
-        let mut columns = Vec::new();
-        while let Ok(Feed::Reading(reading, _)) = inlet.queue.try_recv() {
-            columns.push(
-                reading
-                    .columns
-                    .iter()
-                    .map(|c| c.name.clone())
-                    .collect::<Vec<_>>(),
-            );
-        }
-        assert_eq!(columns, [vec!["m.a", "m.c"], vec!["m.s"], vec!["m.v"]]);
-        let last = "line 4, column 5: the closing quote is missing: \"m s=\\\"open\"";
-        assert_eq!(intake.refusals.count(), (2, Some(last.to_owned())));
-    }
-
-    #[test]
-    fn a_quote_that_nobody_closes_holds_lines_back_for_a_moment_only() {
-        let (intake, mut inlet) = intake();
-        tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap()
-            .block_on(async {
-                let (mut client, server) = tokio::io::duplex(64);
-                let started = tokio::time::Instant::now();
-                let lines = async {
-                    client.write_all(b"m s=\"open\nm v=1\n").await.unwrap();
-                    let first = tokio::time::timeout(2 * PATIENCE, inlet.queue.recv()).await;
-                    assert!(matches!(first, Ok(Some(Feed::Reading(..)))), "{first:?}");
-                    assert_eq!(started.elapsed(), PATIENCE);
-                };
-                tokio::select! {
-                    _ = intake.stream(server) => unreachable!("the client is still there"),
-                    () = lines => {}
-                }
-            });
-        assert_eq!(refused(&intake), 1);
-    }
-
-    #[test]
-    fn send_is_answered_when_its_rows_are_settled_with_those_that_are_not_durable() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("send.sock");
-        let (intake, mut end) = intake();
-        let (stop, port) = (Stop::default(), intake.port.clone());
-        block_on(async {
-            let serving = serve_send(&path, port, stop.clone(), Arc::clone(&intake.refusals));
-            let sending = async {
-                // One of another client comes first.
-                intake
-                    .port
-                    .give(Feed::Lost(Lost::one(1, UnixMicros(0)), None))
-                    .await
-                    .unwrap();
-                let mut client = loop {
-                    match tokio::net::UnixStream::connect(&path).await {
-                        Ok(client) => break client,
-                        Err(_) => tokio::task::yield_now().await,
-                    }
-                };
-                client.write_all(b"m v=1\nm v=2\nm v=3\n").await.unwrap();
-                client.shutdown().await.unwrap();
-                for _ in 0..4 {
-                    assert!(end.queue.recv().await.is_some());
-                }
-                let not_durable = vec![0..1, 2..3];
-                for durable in [3, 4] {
-                    let not_durable = not_durable.clone();
-                    end.settled.send_replace(Settled {
-                        durable,
-                        not_durable,
-                    });
-                }
-                let mut answer = String::new();
-                client.read_to_string(&mut answer).await.unwrap();
-                stop.stop();
-                answer
-            };
-            let (served, answer) = tokio::join!(serving, sending);
-            served.unwrap();
-            assert_eq!(Answer::parse(&answer), Some(Answer { rows: 3, lost: 1 }));
-        });
-        for text in [
-            "",
-            "durable 1",
-            "durable x lost 1",
-            "ok 3",
-            "durable -1 lost 2",
-        ] {
-            assert_eq!(Answer::parse(text), None, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_datagram_may_hold_several_lines() {
-        let (intake, mut inlet) = intake();
-        block_on(async {
-            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-            let to = socket.local_addr().unwrap();
-            let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-            client.send_to(b"m f=1\nm f=2\n", to).await.unwrap();
-            tokio::select! {
-                _ = intake.datagrams(&socket) => unreachable!("it never ends"),
-                first = inlet.queue.recv() => assert!(first.is_some()),
-            }
-            assert!(inlet.queue.recv().await.is_some());
-        });
-    }
-
-    #[test]
-    fn datagrams_that_find_no_room_are_told_with_their_samples_and_times() {
-        let (intake, mut inlet) = intake();
-        let sent = 2 * crate::source::QUEUE_READINGS as u64;
-        block_on(async {
-            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-            let to = socket.local_addr().unwrap();
-            let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-            let lines: String = (0..sent)
-                .map(|k| format!("m a=1,b=2 {}\n", 1_700_000_000_000_000 + k))
-                .collect();
-            client.send_to(lines.as_bytes(), to).await.unwrap();
-            let count = async {
-                // Nothing is taken before all of the datagram was read.
-                while intake.counters.taken.load(Ordering::Relaxed) < sent {
-                    tokio::task::yield_now().await;
-                }
-                let (mut readings, mut lost) = (0, None);
-                while lost.is_none() {
-                    match inlet.queue.recv().await.unwrap() {
-                        Feed::Reading(..) => readings += 1,
-                        Feed::Lost(told, _) => lost = Some(told),
-                        other @ (Feed::Line(..) | Feed::Refused(..)) => panic!("{other:?}"),
-                    }
-                }
-                (readings, lost.unwrap())
-            };
-            tokio::select! {
-                _ = intake.datagrams(&socket) => unreachable!("it never ends"),
-                (readings, lost) = count => {
-                    assert_eq!(readings, crate::source::QUEUE_READINGS as u64);
-                    assert_eq!(lost.samples, 2 * (sent - readings));
-                    let at = |k: u64| UnixMicros(1_700_000_000_000_000 + k as i64);
-                    assert_eq!((lost.first, lost.last), (at(readings), at(sent - 1)));
-                }
-            }
-        });
-    }
-}
+mod tests;

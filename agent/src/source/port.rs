@@ -1,5 +1,6 @@
 //! A source's way to the engine, and the engine's word back: which of its items are durable.
 
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake};
@@ -10,7 +11,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::health::{Health, Notice, Report};
 use super::{Feed, QUEUE_READINGS, Stopped};
 use crate::clock::Clock;
-use crate::pipeline::receipts::Settled;
+use crate::pipeline::receipts::{RefusedValues, Settled};
 use crate::pipeline::record::Cursor;
 
 /// A source's way to the engine. Whatever goes this way has a receipt, rising by one from 0.
@@ -28,6 +29,7 @@ struct Shared {
     name: String,
     clock: Clock,
     given: Mutex<Given>,
+    refused: Mutex<RefusedValues>,
     health: Mutex<Health>,
 }
 
@@ -56,6 +58,12 @@ impl PortEnd {
     pub fn report(&self) -> Report {
         lock(&self.shared.health).report().clone()
     }
+
+    /// The engine refused so many values of the item with this receipt: known to the source before the
+    /// item is settled.
+    pub fn refused(&self, receipt: u64, values: u64) {
+        lock(&self.shared.refused).add(receipt, values);
+    }
 }
 
 impl Port {
@@ -66,6 +74,7 @@ impl Port {
             name: name.to_owned(),
             clock: Clock::start(),
             given: Mutex::default(),
+            refused: Mutex::default(),
             health: Mutex::default(),
         });
         let (queue, inlet) = mpsc::channel(QUEUE_READINGS);
@@ -111,6 +120,14 @@ impl Port {
     pub async fn give(&self, feed: Feed) -> Result<u64, Stopped> {
         let room = self.queue.reserve().await.map_err(|_| Stopped)?;
         Ok(self.enter(room, feed))
+    }
+
+    /// Waits until there is room. Another may take it first. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn room(&self) -> Result<(), Stopped> {
+        self.queue.reserve().await.map(drop).map_err(|_| Stopped)
     }
 
     /// Hands over if there is room; says whether there was.
@@ -183,6 +200,13 @@ impl Port {
         let mut settled = self.settled.clone();
         let told = settled.wait_for(|settled| settled.durable >= end).await;
         told.map(|told| told.clone()).map_err(|_| Stopped)
+    }
+
+    /// How many values the engine refused of items that are [settled](Self::settled), as
+    /// [`RefusedValues::of`].
+    #[must_use]
+    pub fn refused(&self, receipts: &[Range<u64>]) -> u64 {
+        lock(&self.shared.refused).of(receipts)
     }
 }
 

@@ -61,8 +61,7 @@ impl Refusals {
         notes.hand_over(&port);
         let part = RefusedPart::new(place, cause, bytes);
         if notes.unsent.is_some() || !port.try_give(Feed::Refused(part, None)) {
-            let one = Lost::one(1, now);
-            notes.unsent = Some(notes.unsent.map_or(one, |lost| lost.and(one)));
+            notes.lose(Lost::one(1, now));
         }
     }
 
@@ -85,6 +84,29 @@ impl Refusals {
             notes.rest(self.clock.now().mono)
         };
         self.tell(notice);
+    }
+
+    /// Takes note of readings that found no room on their way to the engine; it is told of them as of
+    /// refused parts that found none.
+    pub fn lose(&self, lost: Lost) {
+        self.notes().lose(lost);
+    }
+
+    /// Whether the engine is to be told of some that found no room.
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        self.notes().unsent.is_some()
+    }
+
+    /// Tells the engine of those that found no room, if there is some now.
+    pub fn hand_over(&self, port: &Port) {
+        self.notes().hand_over(port);
+    }
+
+    /// Those that found no room, for who tells the engine when the source has ended.
+    #[must_use]
+    pub fn take_owed(&self) -> Option<Lost> {
+        self.notes().unsent.take()
     }
 
     /// How many there were, and the last of them in words.
@@ -122,7 +144,7 @@ struct Notes {
     told: u64,
     last: Option<String>,
     told_at: Option<Millis>,
-    /// Those that found no room on their way to the engine.
+    /// Those that found no room on their way to the engine, and readings that found none.
     unsent: Option<Lost>,
 }
 
@@ -139,6 +161,10 @@ impl Notes {
         self.count += 1;
         self.last = Some(text);
         self.rest(now)
+    }
+
+    fn lose(&mut self, more: Lost) {
+        self.unsent = Some(self.unsent.map_or(more, |lost| lost.and(more)));
     }
 
     fn hand_over(&mut self, port: &Port) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use headwater_program::chain::chain;
 use headwater_proto::delivery::Jitter;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::health::BackOff;
@@ -81,12 +82,12 @@ pub async fn supervise<F>(
     mut start: impl FnMut(Port) -> F,
 ) -> Result<(), GivenUp>
 where
-    F: Future<Output = Result<(), SourceError>>,
+    F: Future<Output = Result<(), SourceError>> + Send + 'static,
 {
     let (mut back_off, mut jitter) = (BackOff::default(), Jitter::new(seed));
     loop {
         let began = Instant::now();
-        match start(port.clone()).await {
+        match in_task(start(port.clone())).await {
             Ok(()) => {
                 if !stop.is_stopped() {
                     port.ended();
@@ -108,6 +109,17 @@ where
             () = sleep(Duration::from_millis(pause_ms)) => {}
         }
     }
+}
+
+/// Runs a source in a task of its own; one that panics has failed. It goes with the future.
+async fn in_task(
+    work: impl Future<Output = Result<(), SourceError>> + Send + 'static,
+) -> Result<(), SourceError> {
+    let mut task = JoinSet::new();
+    task.spawn(work);
+    let panicked = || SourceError::Failed("its task panicked; see the log".to_owned());
+    let ended = task.join_next().await.ok_or_else(panicked)?;
+    ended.map_err(|_| panicked())?
 }
 
 /// Runs a source that blocks on a thread of its own; one that panics has failed.
@@ -204,6 +216,24 @@ mod tests {
         let told = ran.unwrap_err().to_string();
         assert_eq!(told, "source x: its thread panicked; see the log");
         assert_eq!(end.report().state, State::Failing);
+    }
+
+    #[test]
+    fn a_task_that_panics_has_failed_and_is_started_again() {
+        let (port, end) = Port::new("x", Arc::default());
+        let starts = Cell::new(0);
+        let start = |_| {
+            let turn = starts.replace(starts.get() + 1);
+            async move {
+                assert!(turn > 0, "for the test");
+                Ok(())
+            }
+        };
+        let ran = supervise("x".into(), port, Stop::default(), true, 7, start);
+        assert!(block_on(ran).is_ok());
+        assert_eq!(starts.get(), 2);
+        let told = end.report().last_error;
+        assert_eq!(told.as_deref(), Some("its task panicked; see the log"));
     }
 
     #[test]

@@ -173,17 +173,18 @@ impl Device {
         }
     }
 
-    /// Switches it on. Stays off if the disk fails meanwhile.
+    /// Switches it on. Stays off if the disk fails meanwhile, or could not keep what it holds.
     pub fn start(&mut self, dice: &mut Dice, now: Now) {
         let now = self.clock(now);
         self.starts += 1;
         let settings = self.settings();
         let opened = Engine::open(self.disk.clone(), settings, &mut || dice.bits(), now);
+        // It is tried again when the device comes back.
         let Ok(engine) = opened else { return };
         // A segment that could not be read at this start may be back at the next: what it held of
         // cursors and ends was not known meanwhile.
-        self.disturbed |= !engine.trouble().is_empty();
-        self.forgotten |= !engine.trouble().is_empty();
+        self.disturbed |= !engine.hidden().is_empty();
+        self.forgotten |= !engine.hidden().is_empty();
         for (at, cursor) in engine.cursors().into_iter().enumerate() {
             let resumes_at = cursor.map_or(0, |cursor| cursor.major);
             let promised = self.receipts[at].rows;

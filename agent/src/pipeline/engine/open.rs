@@ -307,14 +307,18 @@ impl<D: Disk> Engine<D> {
 pub(super) struct Logs<D: Disk> {
     pub(super) lanes: Lanes<D>,
     pub(super) dead: Log<D>,
-    pub(super) recoveries: Vec<headwater_spool::Recovery>,
+    /// What the start could not do with files it found, for the operator.
+    pub(super) trouble: Vec<String>,
+    /// Segments of the lanes whose records are not seen, or not all of them.
+    pub(super) hidden: Vec<String>,
 }
 
 /// Opens the lanes' logs and the dead letters.
-pub(super) fn open_logs<D: Disk>(
-    disk: &D,
-    settings: &Settings,
-) -> Result<Logs<D>, headwater_spool::OpenError> {
+///
+/// # Errors
+/// [`EngineError::NotSynced`]: what a source or the collector hears of the spool from now on must
+/// outlive a power cut. Of the dead letters nobody hears.
+pub(super) fn open_logs<D: Disk>(disk: &D, settings: &Settings) -> Result<Logs<D>, EngineError> {
     use headwater_spool::{Config, LaneConfig, LanesConfig};
     let spool = &settings.spool;
     let [alarm, normal, bulk] = spool.lane_bytes;
@@ -340,6 +344,9 @@ pub(super) fn open_logs<D: Disk>(
         ],
     };
     let (lanes, recoveries) = Lanes::open(disk, &config)?;
+    if let Some(file) = recoveries.iter().find_map(|lane| lane.unsynced.first()) {
+        return Err(EngineError::NotSynced { file: file.clone() });
+    }
     let dead = Config {
         name: "dead".to_owned(),
         quota_bytes: spool.dead_letter_bytes,
@@ -347,10 +354,22 @@ pub(super) fn open_logs<D: Disk>(
         spares: 0,
         ..each
     };
-    let (dead, _) = Log::open(disk.clone(), dead)?;
+    let (dead, of_dead) = Log::open(disk.clone(), dead)?;
+    let mut hidden = Vec::new();
+    for lane in &recoveries {
+        hidden.extend(lane.hidden.iter().cloned());
+        hidden.extend(lane.unreadable.iter().map(|it| it.file.clone()));
+    }
+    let mut trouble = Vec::new();
+    for recovery in recoveries.into_iter().chain([of_dead]) {
+        trouble.extend(recovery.trouble);
+        let unreadable = recovery.unreadable.into_iter();
+        trouble.extend(unreadable.map(|it| format!("{}: {}", it.file, it.why)));
+    }
     Ok(Logs {
         lanes,
         dead,
-        recoveries,
+        trouble,
+        hidden,
     })
 }

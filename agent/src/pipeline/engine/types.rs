@@ -106,12 +106,24 @@ impl Settings {
     }
 }
 
-/// Why an engine cannot be opened. What the spool's files hold is never a reason.
+/// Why an engine cannot be opened. What the spool's files hold is no reason,
+/// as long as this version reads it and the disk keeps it.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The spool's folder cannot be listed.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// Records written before a crash and never synced: a source would go on behind them, and a power
+    /// cut may still take them.
+    #[error(
+        "cannot sync {file} of the spool, whose last records a power cut may still take: start again; \
+         if the disk is full, make room; if it is bad for good, move the spool's folder away: sources \
+         that can begin again do, and what only the spool held is lost"
+    )]
+    NotSynced {
+        /// The first such segment.
+        file: String,
+    },
     /// More sources than a snapshot names.
     #[error("{0} sources; at most {max} are taken", max = MAX_SOURCES)]
     Sources(usize),

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use headwater_proto::frame::Kind;
 use headwater_proto::ids::Lane;
 use headwater_proto::message::GapReason;
 use headwater_spool::FakeDisk;
 
-use super::world::{HOST, REPLAY, World, settings};
+use super::world::{Collector, HOST, REPLAY, World, settings};
 use super::{OfferError, feed, ks, resume};
-use crate::pipeline::engine::PROBE_MS;
+use crate::pipeline::engine::{Engine, PROBE_MS};
 
 #[test]
 fn a_power_cut_at_any_disk_operation_loses_and_doubles_no_row_of_a_source_that_resumes() {
@@ -166,6 +167,67 @@ fn a_start_on_a_full_disk_is_no_reason_to_refuse() {
 }
 
 #[test]
+fn what_a_start_calls_stored_outlives_a_power_cut_though_the_sync_of_the_start_fails() {
+    let mut refused = 0;
+    let turns = (0..4).flat_map(|dies| (0..4).map(move |failing| (dies, failing)));
+    for (dies, failing) in turns {
+        let mut world = World::new();
+        feed(&mut world, 0..20);
+        world.pass(2000);
+        // In one of the turns the last group is written, and not synced when the process is killed.
+        feed(&mut world, 20..40);
+        world.disk.crash_after(dies);
+        world.pass(2000);
+        let disk = world.disk.process_killed();
+        disk.fail_sync(failing);
+        let now = world.now();
+        let promised = match Engine::open(disk.clone(), settings(), &mut || 7, now) {
+            Ok(engine) => engine.cursors()[REPLAY].map_or(0, |cursor| cursor.minor),
+            Err(error) => {
+                refused += 1;
+                let told = error.to_string();
+                assert!(told.starts_with("cannot sync normal-"), "{told}");
+                assert!(told.contains("start again"), "{told}");
+                // As a supervisor of the process does.
+                let engine = Engine::open(disk.clone(), settings(), &mut || 8, now).unwrap();
+                engine.cursors()[REPLAY].map_or(0, |cursor| cursor.minor)
+            }
+        };
+        for seed in 0..8 {
+            world.restart_on(disk.power_cut(seed));
+            world.collector = Collector::default();
+            world.connect();
+            world.run(3000);
+            let rows = world.collector.rows();
+            let turn = format!("dies {dies}, sync {failing}, seed {seed}");
+            assert_eq!(rows, ks(0..promised.cast_signed()), "{turn}");
+            assert_eq!(resume(&world), promised, "{turn}");
+        }
+    }
+    assert!(refused > 0, "the sync of the tail never failed");
+}
+
+#[test]
+fn what_a_start_cannot_do_with_the_dead_letters_is_told_and_no_reason_to_refuse() {
+    let mut world = World::new();
+    world.collector.refuses = Some(Kind::Batch);
+    feed(&mut world, 0..20);
+    world.pass(2000);
+    world.connect();
+    world.run(1000);
+    assert!(world.engine.dead_letter_records() > 0);
+    let mut told = Vec::new();
+    for failing in 0..12 {
+        let disk = world.disk.process_killed();
+        disk.fail_sync(failing);
+        if let Ok(engine) = Engine::open(disk, settings(), &mut || 7, world.now()) {
+            told.extend(engine.trouble().to_vec());
+        }
+    }
+    assert!(told.iter().any(|it| it.contains("dead-")), "{told:?}");
+}
+
+#[test]
 fn a_damaged_record_becomes_a_gap_and_is_not_read_forever() {
     let mut world = World::new();
     feed(&mut world, 0..200);
@@ -266,7 +328,7 @@ fn a_foreign_limit_on_the_settings_is_named() {
         mono: headwater_proto::time::Millis(0),
         wall: headwater_proto::time::UnixMicros(0),
     };
-    let opened = crate::pipeline::engine::Engine::open(FakeDisk::new(), settings, &mut || 1, now);
+    let opened = Engine::open(FakeDisk::new(), settings, &mut || 1, now);
     assert_eq!(
         opened.err().unwrap().to_string(),
         "65 sources; at most 64 are taken"
