@@ -280,7 +280,9 @@ fn a_source_that_is_told_to_stop_ends_when_its_connections_have_given_what_they_
             .iter()
             .map(|feed| match feed {
                 Feed::Reading(reading, _) => reading.values[0].clone(),
-                other => panic!("{other:?}"),
+                other @ (Feed::Line(..) | Feed::Refused(..) | Feed::Lost(..)) => {
+                    panic!("{other:?}")
+                }
             })
             .collect();
         let numbers = [2.0, 34.0, 5.0].map(|v| Some(OwnedValue::F64(v)));
