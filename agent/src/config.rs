@@ -1,20 +1,16 @@
 //! Core: the configuration: what is written (`Raw*`), what is valid, and every fault at once.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
-use headwater_program::faults::{self, Faults, Renamed, within};
+use headwater_program::faults::{self, Faults, Renamed};
 use headwater_program::log::Log;
-use headwater_proto::ids::{DeviceId, Lane};
+use headwater_proto::ids::DeviceId;
 
 mod raw;
 mod sources;
 
-pub use sources::{
-    Endpoint, ExecSource, FileSource, GeneratorSource, HostSource, LineFormat, LinesSource,
-    ReplaySource, Source, SourceKind,
-};
+pub use sources::Source;
 
 /// The source of what `send` hands over; no other may have its name.
 pub const SEND_SOURCE: &str = "send";
@@ -67,7 +63,7 @@ pub struct Collector {
 pub struct Spool {
     /// Its folder.
     pub dir: PathBuf,
-    /// Disk of each lane, in the order of [`Lane::AGENT`].
+    /// Disk of each lane, in the order of [`Lane::AGENT`](headwater_proto::ids::Lane::AGENT).
     pub lane_bytes: [u64; 3],
     /// Milliseconds that a record of lane normal waits for others, to share one sync.
     pub group_ms: u64,
@@ -131,46 +127,6 @@ impl Config {
     }
 }
 
-/// A lane by its name, or a line in `problems`.
-fn lane(key: &str, name: &str, problems: &mut Vec<String>) -> Lane {
-    Lane::from_name(name)
-        .filter(|lane| Lane::AGENT.contains(lane))
-        .unwrap_or_else(|| {
-            problems.push(format!(
-                "{key} = {name:?}: must be \"alarm\", \"normal\" or \"bulk\""
-            ));
-            Lane::Normal
-        })
-}
-
-/// `host:port`, or a line in `problems`.
-fn address(key: &str, text: &str, problems: &mut Vec<String>) -> (String, u16) {
-    if let Some((scheme, rest)) = text.split_once("://") {
-        problems.push(format!(
-            "{key} = {text:?}: must be HOST:PORT, so without {scheme}://, for example {}",
-            rest.trim_end_matches('/')
-        ));
-        return (String::new(), 0);
-    }
-    let parts = text.rsplit_once(':').and_then(|(host, port)| {
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        Some((host.to_owned(), port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
-    });
-    parts.unwrap_or_else(|| {
-        problems.push(format!(
-            "{key} = {text:?}: must be HOST:PORT, for example 127.0.0.1:1883"
-        ));
-        (String::new(), 0)
-    })
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost"
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
-}
-
 /// Tags as sorted pairs.
 fn tags(raw: BTreeMap<String, String>, problems: &mut Vec<String>) -> Vec<(String, String)> {
     use headwater_proto::codec::Limits;
@@ -190,11 +146,6 @@ fn tags(raw: BTreeMap<String, String>, problems: &mut Vec<String>) -> Vec<(Strin
         }
     }
     raw.into_iter().collect()
-}
-
-/// An empty text means "none".
-fn path(text: String) -> Option<PathBuf> {
-    (!text.is_empty()).then(|| text.into())
 }
 
 #[cfg(test)]

@@ -4,31 +4,18 @@
 //! A fault cannot work until somebody mends it. A warning may come right by itself: a file that does
 //! not exist yet, an address that the running agent holds.
 
-use std::env;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
 use headwater_program::faults::Faults;
-use headwater_program::listen::{Protocol, holder};
 use headwater_program::output::complain;
 use headwater_proto::text::MAX_DICTIONARY_BYTES;
 
-use crate::config::{Config, Endpoint, FileSource, ReplaySource, SourceKind};
+use crate::config::Config;
+use crate::findings::Findings;
 use crate::pipeline::text;
-
-/// The findings, a line each, beginning with the key that it is about.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Findings {
-    /// Settings that cannot work.
-    pub faults: Vec<String>,
-    /// Settings that do not work now.
-    pub warnings: Vec<String>,
-}
 
 /// Checks a configuration's text, and what it names on this machine. Warnings go to standard error.
 ///
@@ -63,20 +50,7 @@ pub fn examine(config: &Config) -> Findings {
         found.fault("text.dictionary", path.display(), &error);
     }
     for source in &config.sources {
-        let name = &source.name;
-        match &source.kind {
-            SourceKind::File(file) => found.file(name, file),
-            SourceKind::Replay(replay) => found.replay(name, replay),
-            SourceKind::Exec(exec) => {
-                if let Some(program) = exec.command.first().filter(|program| !program.is_empty())
-                    && let Err(why) = executable(program, env::var_os("PATH").as_deref())
-                {
-                    found.fault(&format!("exec.{name}.command"), program, &why);
-                }
-            }
-            SourceKind::Lines(lines) => found.endpoint(name, &lines.listen),
-            SourceKind::Host(_) | SourceKind::Generator(_) => {}
-        }
+        source.kind.examine(&source.name, &mut found);
     }
     found
 }
@@ -119,136 +93,10 @@ pub fn dictionary(path: &Path) -> Result<Arc<[u8]>, DictionaryError> {
     }
 }
 
-impl Findings {
-    fn fault(
-        &mut self,
-        key: &str,
-        value: impl std::fmt::Display,
-        why: &(impl std::fmt::Display + ?Sized),
-    ) {
-        self.faults.push(format!("{key} = \"{value}\": {why}"));
-    }
-
-    fn warn(
-        &mut self,
-        key: &str,
-        value: impl std::fmt::Display,
-        why: &(impl std::fmt::Display + ?Sized),
-    ) {
-        self.warnings.push(format!("{key} = \"{value}\": {why}"));
-    }
-
-    fn file(&mut self, name: &str, source: &FileSource) {
-        let (key, path) = (format!("file.{name}.path"), &source.path);
-        let shown = path.display();
-        match readable_file(path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let is_pattern = path.to_string_lossy().contains(['*', '?', '[']);
-                self.warn(
-                    &key,
-                    shown,
-                    if is_pattern {
-                        "no file has this name; patterns are not expanded, so name each file in a \
-                         source of its own"
-                    } else {
-                        "does not exist yet; it is read when it appears"
-                    },
-                );
-            }
-            Err(error) => self.fault(&key, shown, &error),
-        }
-    }
-
-    fn replay(&mut self, name: &str, source: &ReplaySource) {
-        if let Err(error) = readable_file(&source.path) {
-            let key = format!("replay.{name}.path");
-            self.fault(&key, source.path.display(), &error);
-        }
-    }
-
-    fn endpoint(&mut self, name: &str, endpoint: &Endpoint) {
-        let key = format!("lines.{name}.listen");
-        let (protocol, host, port) = match endpoint {
-            Endpoint::Stdin => return,
-            Endpoint::Unix(path) => return self.socket_path(&key, path, &endpoint.to_string()),
-            Endpoint::Udp(host, port) => (Protocol::Udp, host, *port),
-            Endpoint::Tcp(host, port) => (Protocol::Tcp, host, *port),
-        };
-        let shown = endpoint.to_string();
-        let address = match (host.as_str(), port)
-            .to_socket_addrs()
-            .map(|mut all| all.next())
-        {
-            Ok(Some(address)) => address,
-            // The configuration's own check has named this fault.
-            _ if host.is_empty() => return,
-            Ok(None) => return self.fault(&key, shown, "the name has no address"),
-            Err(error) => return self.fault(&key, shown, &error),
-        };
-        match try_listening(protocol, address) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let who = holder(protocol, address)
-                    .map_or_else(|| "somebody".to_owned(), |holder| holder.to_string());
-                let why = format!("{who} holds it now; an agent cannot listen there meanwhile");
-                self.warn(&key, shown, &why);
-            }
-            Err(error) => self.fault(&key, shown, &error),
-        }
-    }
-
-    fn socket_path(&mut self, key: &str, path: &Path, shown: &str) {
-        let folder = path.parent().filter(|folder| *folder != Path::new(""));
-        if let Some(folder) = folder
-            && !folder.is_dir()
-        {
-            let why = format!("there is no folder {}", folder.display());
-            self.fault(key, shown, &why);
-        }
-        if fs::metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket()) {
-            let why = "something else than a socket stands there, and would be removed";
-            self.fault(key, shown, why);
-        }
-    }
-}
-
-/// Whether `path` leads to a file that this user may read.
-fn readable_file(path: &Path) -> io::Result<()> {
-    if fs::metadata(path)?.is_dir() {
-        return Err(io::Error::other("is a folder; name a file in it"));
-    }
-    File::open(path).map(|_| ())
-}
-
-/// Whether `program` can be started; without a `/` it is looked for in the folders of `search`.
-fn executable(program: &str, search: Option<&OsStr>) -> Result<(), String> {
-    let may_run = |path: &Path| {
-        let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
-        if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 {
-            Ok(())
-        } else {
-            Err("is not a program that may be run".to_owned())
-        }
-    };
-    if program.contains('/') {
-        return may_run(Path::new(program));
-    }
-    env::split_paths(search.unwrap_or_default())
-        .find_map(|folder| may_run(&folder.join(program)).ok())
-        .ok_or_else(|| "no folder of PATH has this program".to_owned())
-}
-
-fn try_listening(protocol: Protocol, address: SocketAddr) -> io::Result<()> {
-    match protocol {
-        Protocol::Tcp => TcpListener::bind(address).map(|_| ()),
-        Protocol::Udp => UdpSocket::bind(address).map(|_| ()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{TcpListener, UdpSocket};
 
     /// The findings in `text`, whose places are below `folder`.
     fn findings(folder: &Path, text: &str) -> Findings {
@@ -313,7 +161,6 @@ mod tests {
         assert!(only_fault(dir, &exec("/no/such/program")).contains("No such file"));
         fs::write(dir.join("notes"), "").unwrap();
         assert!(only_fault(dir, &exec("DIR/notes")).contains("is not a program"));
-        assert!(executable("sh", None).is_err());
     }
 
     #[test]

@@ -13,10 +13,12 @@
 //! one bundle of at most 128 KiB being packed, one on its way to the link and those that the link holds
 //! (32 at most, and no more bytes than the collector's credit).
 
+mod check;
 pub mod command;
 pub mod config;
 pub mod desk;
 pub mod doctor;
+pub mod findings;
 pub mod pipeline;
 pub mod run;
 pub mod source;

@@ -18,15 +18,16 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::clock::{Clock, boot_id, wall_error};
-use crate::config::{Config, SEND_SOURCE, Source, SourceKind};
+use crate::config::{Config, SEND_SOURCE, Source};
 use crate::desk::{Desk, End, Inlet};
 use crate::doctor;
 use crate::pipeline::batcher::BatchLimits;
 use crate::pipeline::engine::{Engine, Settings, SourceSettings, SpoolSettings};
 use crate::pipeline::record::Cursor;
+use crate::source::kind::Start;
 use crate::source::refusals::Refusals;
-use crate::source::supervisor::{GivenUp, SourceError, on_thread, supervise};
-use crate::source::{Port, Stop, exec, file, generator, host, lines, replay};
+use crate::source::supervisor::{GivenUp, supervise};
+use crate::source::{Port, Stop, lines};
 use crate::status::Pace;
 use crate::uplink::{LINK_EVENTS, mqtt::Link};
 
@@ -244,15 +245,13 @@ impl Sources {
             let refusals = Arc::clone(refusals);
             let (told, retries) = (stop.clone(), !options.until_drained);
             let start = move |port| {
-                let (name, kind, device) = (name.clone(), kind.clone(), device.clone());
-                run_source(
-                    name,
-                    kind,
-                    device,
+                kind.clone().run(Start {
+                    name: name.clone(),
+                    device: device.clone(),
                     port,
-                    told.clone(),
-                    Arc::clone(&refusals),
-                )
+                    stop: told.clone(),
+                    refusals: Arc::clone(&refusals),
+                })
             };
             let name = source.name.clone();
             let running = supervise(name, port, stop, retries, random(), start);
@@ -314,45 +313,6 @@ impl Sources {
             }
         }
         given_up
-    }
-}
-
-/// Runs a source once.
-async fn run_source(
-    name: String,
-    kind: SourceKind,
-    device: String,
-    port: Port,
-    stop: Stop,
-    refusals: Arc<Refusals>,
-) -> Result<(), SourceError> {
-    let (resume, clock) = (port.resume(), Clock::start());
-    match kind {
-        SourceKind::Host(host) => {
-            on_thread(&name, move || Ok(host::run(&host, &port, &stop)?)).await
-        }
-        SourceKind::File(file) => {
-            let run = move || Ok(file::run(&file, resume, &port, &stop, &refusals)?);
-            on_thread(&name, run).await
-        }
-        SourceKind::Replay(replay) => {
-            let run = move || {
-                Ok(replay::run(
-                    &replay, resume, &port, &stop, clock, &refusals,
-                )?)
-            };
-            on_thread(&name, run).await
-        }
-        SourceKind::Generator(signals) => {
-            let run = move || {
-                Ok(generator::run(
-                    &signals, &device, resume, &port, &stop, clock,
-                )?)
-            };
-            on_thread(&name, run).await
-        }
-        SourceKind::Lines(lines) => Ok(lines::run(&lines, port, stop, refusals).await?),
-        SourceKind::Exec(exec) => Ok(exec::run(&exec, port, stop, refusals).await?),
     }
 }
 

@@ -1,5 +1,5 @@
 //! Sources: where readings come from. Each has a bounded queue of its own to the engine, so that
-//! one that must wait holds up no other.
+//! one that must wait holds up no other. `kind` says what a kind of source is, `registry` lists them.
 //!
 //! A source that resumes gives a cursor with every reading, and begins again from the one it was
 //! started with. A source that cannot wait hands over what finds room and lets the engine name the
@@ -24,10 +24,12 @@ pub mod file;
 pub mod generator;
 pub mod health;
 pub mod host;
+pub mod kind;
 pub mod lines;
 pub mod port;
 pub mod records;
 pub mod refusals;
+pub mod registry;
 pub mod replay;
 pub mod rows;
 pub mod supervisor;

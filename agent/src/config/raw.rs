@@ -2,36 +2,49 @@
 
 use std::collections::BTreeMap;
 
+use headwater_program::faults::within;
 use headwater_program::log::RawLog;
 use headwater_proto::ids::DeviceId;
 use serde::Deserialize;
 
-use super::sources::RawSources;
-use super::{
-    Batch, Collector, Config, Memory, Spool, Status, address, is_loopback, path, tags, within,
-};
+use super::sources::{Checked, Source};
+use super::{Batch, Collector, Config, Memory, Spool, Status, tags};
+use crate::check::{address, is_loopback, path};
+use crate::source::kind::Kind;
+use crate::source::registry::kinds;
 
 const MIB: u64 = 1 << 20;
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawConfig {
-    device: String,
-    tags: BTreeMap<String, String>,
-    collector: RawCollector,
-    spool: RawSpool,
-    batch: RawBatch,
-    text: RawText,
-    memory: RawMemory,
-    status: RawStatus,
-    log: RawLog,
-    host: Vec<super::sources::RawHost>,
-    lines: Vec<super::sources::RawLines>,
-    exec: Vec<super::sources::RawExec>,
-    file: Vec<super::sources::RawFile>,
-    replay: Vec<super::sources::RawReplay>,
-    generator: Vec<super::sources::RawGenerator>,
+/// Makes [`RawConfig`] with a list of tables for each line of the registry. `flatten` would do so
+/// without a macro, but its faults name neither the line nor the keys there are.
+macro_rules! raw_config {
+    ($($key:ident => $Variant:ident($Settings:ty),)*) => {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub(super) struct RawConfig {
+            device: String,
+            tags: BTreeMap<String, String>,
+            collector: RawCollector,
+            spool: RawSpool,
+            batch: RawBatch,
+            text: RawText,
+            memory: RawMemory,
+            status: RawStatus,
+            log: RawLog,
+            $($key: Vec<<$Settings as Kind>::Raw>,)*
+        }
+
+        impl RawConfig {
+            /// Takes the sources out, and checks them; also the line for each fault.
+            fn take_sources(&mut self) -> (Vec<Source>, Vec<String>) {
+                let mut checked = Checked::default();
+                $(checked.add::<$Settings>(std::mem::take(&mut self.$key));)*
+                checked.finish()
+            }
+        }
+    };
 }
+kinds!(raw_config);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -141,7 +154,8 @@ impl Default for RawStatus {
 
 impl RawConfig {
     /// The checked configuration; adds a line to `problems` for each thing the operator must fix.
-    pub(super) fn check(self, host_name: &str, problems: &mut Vec<String>) -> Option<Config> {
+    pub(super) fn check(mut self, host_name: &str, problems: &mut Vec<String>) -> Option<Config> {
+        let (sources, faults) = self.take_sources();
         let device = device(&self.device, host_name, problems);
         let tags = tags(self.tags, problems);
         let collector = self.collector.check(problems);
@@ -150,15 +164,7 @@ impl RawConfig {
         let memory = self.memory.check(problems);
         let status = self.status.check(problems);
         let log = self.log.check(problems);
-        let raw = RawSources {
-            host: self.host,
-            lines: self.lines,
-            exec: self.exec,
-            file: self.file,
-            replay: self.replay,
-            generator: self.generator,
-        };
-        let sources = raw.check(problems);
+        problems.extend(faults);
         device.map(|device| Config {
             device,
             tags,

@@ -1,9 +1,10 @@
 //! The desk's rules, each as a sentence.
 
 use super::*;
-use crate::config::{Config, Endpoint, LineFormat, LinesSource};
+use crate::config::Config;
 use crate::run::open_engine;
 use crate::source::health::State;
+use crate::source::lines::{Endpoint, LineFormat, LinesSource};
 use crate::source::{ColumnDef, Port, Reading, Stop, lines};
 use headwater_proto::sample::OwnedValue;
 use headwater_proto::schema::{ColumnKind, MAX_VALUE_TEXT_BYTES};

@@ -1,17 +1,105 @@
 //! The output of a command, started at an interval: lines, or a JSON document over several. A command
 //! that runs too long is killed.
 
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::process::Command;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::lines::Intake;
+use super::kind::{Declared, Kind, Start, normal};
+use super::lines::{Intake, LineFormat, influx};
 use super::refusals::Refusals;
+use super::supervisor::SourceError;
 use super::{MAX_DOCUMENT_BYTES, Port, Stop, Stopped};
-use crate::config::ExecSource;
+use crate::check::millis;
+use crate::findings::Findings;
+
+/// A command's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecSource {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Milliseconds between two starts.
+    pub interval_ms: u64,
+    /// Milliseconds after which it is killed.
+    pub timeout_ms: u64,
+    /// How its lines are read.
+    pub format: LineFormat,
+}
+
+/// A source of that kind, as it is written in a configuration.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawExec {
+    name: String,
+    #[serde(default = "normal")]
+    lane: String,
+    command: Vec<String>,
+    #[serde(default = "ten_seconds")]
+    interval_ms: u64,
+    #[serde(default = "five_seconds")]
+    timeout_ms: u64,
+    #[serde(default = "influx")]
+    format: LineFormat,
+}
+
+const fn ten_seconds() -> u64 {
+    10_000
+}
+
+const fn five_seconds() -> u64 {
+    5000
+}
+
+impl Kind for ExecSource {
+    type Raw = RawExec;
+
+    fn check(raw: RawExec, problems: &mut Vec<String>) -> Declared<Self> {
+        let RawExec {
+            name,
+            lane,
+            command,
+            interval_ms,
+            timeout_ms,
+            format,
+        } = raw;
+        if command.first().is_none_or(String::is_empty) {
+            problems.push(format!("exec.{name}.command: must name a program"));
+        }
+        let settings = Self {
+            command,
+            interval_ms: millis(&format!("exec.{name}.interval_ms"), interval_ms, problems),
+            timeout_ms: millis(&format!("exec.{name}.timeout_ms"), timeout_ms, problems),
+            format,
+        };
+        Declared {
+            name,
+            lane,
+            settings,
+        }
+    }
+
+    fn examine(&self, name: &str, found: &mut Findings) {
+        let program = self.command.first().filter(|program| !program.is_empty());
+        if let Some(program) = program
+            && let Err(why) = executable(program, env::var_os("PATH").as_deref())
+        {
+            found.fault(&format!("exec.{name}.command"), program, &why);
+        }
+    }
+
+    async fn run(self, start: Start) -> Result<(), SourceError> {
+        Ok(run(&self, start.port, start.stop, start.refusals).await?)
+    }
+}
 
 /// Runs the command until told to stop.
 ///
@@ -92,11 +180,28 @@ async fn once(config: &ExecSource, intake: &Intake) -> Result<(), ExecError> {
     }
 }
 
+/// Whether `program` can be started; without a `/` it is looked for in the folders of `search`.
+fn executable(program: &str, search: Option<&OsStr>) -> Result<(), String> {
+    let may_run = |path: &Path| {
+        let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
+        if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 {
+            Ok(())
+        } else {
+            Err("is not a program that may be run".to_owned())
+        }
+    };
+    if program.contains('/') {
+        return may_run(Path::new(program));
+    }
+    env::split_paths(search.unwrap_or_default())
+        .find_map(|folder| may_run(&folder.join(program)).ok())
+        .ok_or_else(|| "no folder of PATH has this program".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::Clock;
-    use crate::config::LineFormat;
     use crate::source::Feed;
     use headwater_proto::sample::OwnedValue;
 
@@ -176,5 +281,11 @@ mod tests {
             let failed = once(&missing, &intake).await.unwrap_err().to_string();
             assert!(failed.starts_with("cannot start the command: "), "{failed}");
         });
+    }
+
+    #[test]
+    fn without_folders_to_search_only_a_path_leads_to_a_program() {
+        assert!(executable("sh", None).is_err());
+        assert!(executable("/bin/sh", None).is_ok());
     }
 }

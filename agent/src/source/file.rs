@@ -8,20 +8,115 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use headwater_proto::refused::MAX_BYTES;
+use serde::Deserialize;
 
+use super::kind::{Declared, Kind, Start};
 use super::lines::TooLong;
 use super::refusals::Refusals;
+use super::supervisor::{SourceError, on_thread};
 use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Port, RefusedPart, Stop, Stopped};
+use crate::check::required_path;
 use crate::clock::wall;
-use crate::config::FileSource;
+use crate::findings::{Findings, readable_file};
 use crate::pipeline::record::Cursor;
 
 /// How often to look for more.
 const POLL: Duration = Duration::from_millis(250);
+
+/// A growing file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSource {
+    /// The file.
+    pub path: PathBuf,
+    /// Begin at its start when it is first seen, not at its end.
+    pub from_start: bool,
+}
+
+/// A source of that kind, as it is written in a configuration.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawFile {
+    name: String,
+    #[serde(default = "bulk")]
+    lane: String,
+    path: String,
+    #[serde(default)]
+    from: From,
+}
+
+/// Where a file is begun that was never read before.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum From {
+    Start,
+    #[default]
+    End,
+}
+
+fn bulk() -> String {
+    "bulk".to_owned()
+}
+
+impl Kind for FileSource {
+    type Raw = RawFile;
+    const RESUMES: bool = true;
+
+    fn check(raw: RawFile, problems: &mut Vec<String>) -> Declared<Self> {
+        let RawFile {
+            name,
+            lane,
+            path,
+            from,
+        } = raw;
+        let settings = Self {
+            path: required_path(&format!("file.{name}.path"), path, problems),
+            from_start: matches!(from, From::Start),
+        };
+        Declared {
+            name,
+            lane,
+            settings,
+        }
+    }
+
+    fn examine(&self, name: &str, found: &mut Findings) {
+        let (key, path) = (format!("file.{name}.path"), &self.path);
+        let shown = path.display();
+        match readable_file(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let is_pattern = path.to_string_lossy().contains(['*', '?', '[']);
+                found.warn(
+                    &key,
+                    shown,
+                    if is_pattern {
+                        "no file has this name; patterns are not expanded, so name each file in a \
+                         source of its own"
+                    } else {
+                        "does not exist yet; it is read when it appears"
+                    },
+                );
+            }
+            Err(error) => found.fault(&key, shown, &error),
+        }
+    }
+
+    async fn run(self, start: Start) -> Result<(), SourceError> {
+        let (name, resume) = (start.name, start.port.resume());
+        let Start {
+            port,
+            stop,
+            refusals,
+            ..
+        } = start;
+        let run = move || Ok(run(&self, resume, &port, &stop, &refusals)?);
+        on_thread(&name, run).await
+    }
+}
 
 /// Follows the file until told to stop.
 ///

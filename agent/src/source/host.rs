@@ -9,16 +9,71 @@ use std::time::Duration;
 
 use headwater_proto::sample::OwnedValue;
 use headwater_proto::time::UnixMicros;
+use serde::Deserialize;
 
+use super::kind::{Declared, Kind, Start, normal};
+use super::supervisor::{SourceError, on_thread};
 use super::{ColumnDef, Feed, Port, Reading, Stop, Stopped};
+use crate::check::millis;
 use crate::clock::wall;
-use crate::config::HostSource;
 use crate::pipeline::admit::kind_of;
 
 /// Most disks, interfaces and sensors each: a container host can have thousands.
 const MAX_PARTS: usize = 32;
 /// Bytes of a sector in `/proc/diskstats`, whatever the disk's own.
 const SECTOR_BYTES: i64 = 512;
+
+/// This machine's own readings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostSource {
+    /// Milliseconds between two.
+    pub interval_ms: u64,
+}
+
+/// A source of that kind, as it is written in a configuration.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawHost {
+    #[serde(default = "host")]
+    name: String,
+    #[serde(default = "normal")]
+    lane: String,
+    #[serde(default = "second")]
+    interval_ms: u64,
+}
+
+fn host() -> String {
+    "host".to_owned()
+}
+
+const fn second() -> u64 {
+    1000
+}
+
+impl Kind for HostSource {
+    type Raw = RawHost;
+
+    fn check(raw: RawHost, problems: &mut Vec<String>) -> Declared<Self> {
+        let RawHost {
+            name,
+            lane,
+            interval_ms,
+        } = raw;
+        let interval_ms = millis(&format!("host.{name}.interval_ms"), interval_ms, problems);
+        Declared {
+            name,
+            lane,
+            settings: Self { interval_ms },
+        }
+    }
+
+    async fn run(self, start: Start) -> Result<(), SourceError> {
+        let Start {
+            name, port, stop, ..
+        } = start;
+        on_thread(&name, move || Ok(run(&self, &port, &stop)?)).await
+    }
+}
 
 /// Reads the machine every interval until told to stop. What finds no room is left to the engine
 /// to name.

@@ -20,8 +20,12 @@ use super::refusals::Refusals;
 use super::rows::{Read, RowReader};
 use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Port, Reading, Stop, Stopped};
 use crate::clock::wall;
-use crate::config::{Endpoint, LinesSource};
 use crate::pipeline::receipts;
+
+mod settings;
+
+pub(super) use settings::influx;
+pub use settings::{Endpoint, LineFormat, LinesSource, RawLines};
 
 /// Most connections at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 32;

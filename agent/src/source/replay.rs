@@ -5,21 +5,88 @@
 //! `time,temp` leaves them open. A cell or row that is refused costs no other.
 
 use std::io::BufRead;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use headwater_payload::Format;
 use headwater_payload::csv::{HeaderError, Table};
 use headwater_proto::time::UnixMicros;
+use serde::Deserialize;
 
+use super::kind::{Declared, Kind, Start, normal};
 use super::lines::TooLong;
 use super::records::{Record, Records};
 use super::refusals::Refusals;
 use super::rows::{RULES, Read, RowReader};
+use super::supervisor::{SourceError, on_thread};
 use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Port, RefusedPart, Stop, Stopped};
+use crate::check::{self, required_path};
 use crate::clock::Clock;
-use crate::config::ReplaySource;
+use crate::findings::{Findings, readable_file};
 use crate::pipeline::record::Cursor;
+
+/// A typed CSV file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReplaySource {
+    /// The file.
+    pub path: PathBuf,
+    /// Seconds of the file per second; 0 is as fast as can be.
+    pub speed: f64,
+}
+
+/// A source of that kind, as it is written in a configuration.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawReplay {
+    name: String,
+    #[serde(default = "normal")]
+    lane: String,
+    path: String,
+    #[serde(default)]
+    speed: f64,
+}
+
+impl Kind for ReplaySource {
+    type Raw = RawReplay;
+    const RESUMES: bool = true;
+
+    fn check(raw: RawReplay, problems: &mut Vec<String>) -> Declared<Self> {
+        let RawReplay {
+            name,
+            lane,
+            path,
+            speed,
+        } = raw;
+        let settings = Self {
+            path: required_path(&format!("replay.{name}.path"), path, problems),
+            speed: check::speed(&format!("replay.{name}.speed"), speed, problems),
+        };
+        Declared {
+            name,
+            lane,
+            settings,
+        }
+    }
+
+    fn examine(&self, name: &str, found: &mut Findings) {
+        if let Err(error) = readable_file(&self.path) {
+            let key = format!("replay.{name}.path");
+            found.fault(&key, self.path.display(), &error);
+        }
+    }
+
+    async fn run(self, start: Start) -> Result<(), SourceError> {
+        let (name, resume, clock) = (start.name, start.port.resume(), Clock::start());
+        let Start {
+            port,
+            stop,
+            refusals,
+            ..
+        } = start;
+        let run = move || Ok(run(&self, resume, &port, &stop, clock, &refusals)?);
+        on_thread(&name, run).await
+    }
+}
 
 /// Why a file cannot be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +117,17 @@ pub enum ReplayError {
     /// The agent stops.
     #[error(transparent)]
     Stopped(#[from] Stopped),
+}
+
+impl From<ReplayError> for SourceError {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::Stopped(stopped) => stopped.into(),
+            failed @ (ReplayError::Read { .. }
+            | ReplayError::Header { .. }
+            | ReplayError::NoTime { .. }) => Self::of(&failed),
+        }
+    }
 }
 
 /// Gives the rows of the file from the cursor on.

@@ -9,8 +9,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::health::BackOff;
-use super::lines::LinesError;
-use super::replay::ReplayError;
 use super::{Port, Stop, Stopped};
 
 /// Stack of a source's thread.
@@ -32,26 +30,6 @@ impl SourceError {
     #[must_use]
     pub fn of(error: &(dyn std::error::Error + 'static)) -> Self {
         Self::Failed(chain(error))
-    }
-}
-
-impl From<LinesError> for SourceError {
-    fn from(error: LinesError) -> Self {
-        match error {
-            LinesError::Stopped(stopped) => stopped.into(),
-            failed @ LinesError::Listen { .. } => Self::of(&failed),
-        }
-    }
-}
-
-impl From<ReplayError> for SourceError {
-    fn from(error: ReplayError) -> Self {
-        match error {
-            ReplayError::Stopped(stopped) => stopped.into(),
-            failed @ (ReplayError::Read { .. }
-            | ReplayError::Header { .. }
-            | ReplayError::NoTime { .. }) => Self::of(&failed),
-        }
     }
 }
 

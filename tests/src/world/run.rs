@@ -350,7 +350,11 @@ impl World {
                 known.iter_mut().for_each(|known| known.evicted |= rotten);
                 // But of a device that held readings in memory alone, the journal's word that it did may
                 // be what rotted: then nobody knows of them.
-                for device in self.devices.iter().filter(|d| rotten && d.not_durable() > 0) {
+                for device in self
+                    .devices
+                    .iter()
+                    .filter(|d| rotten && d.not_durable() > 0)
+                {
                     let name = device.id.as_str();
                     let known = known.iter_mut().filter(|known| known.name == name);
                     known.for_each(|known| known.forgotten = true);

@@ -357,7 +357,22 @@ impl World {
         if let Some(event) = self.plain[place].publish(true) {
             self.collector.handle(event, self.now);
         }
+        if self.dice.one_in(8) {
+            // It lost its connection at once, and comes again with what it was not answered for.
+            if let Some(event) = self.plain[place].disconnect() {
+                self.collector.handle(event, self.now);
+            }
+            let event = self.plain[place].connect(ConnId(self.next_conn));
+            self.next_conn += 1;
+            self.collector.handle(event, self.now);
+            if let Some(event) = self.plain[place].publish(false) {
+                self.collector.handle(event, self.now);
+            }
+        }
         self.pump_collector();
+        if self.dice.one_in(self.plan.deaths_between_commands) {
+            self.kill_collector();
+        }
     }
 
     fn a_death(&mut self) -> Death {

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::clock::Clock;
-use crate::config::LineFormat;
 use crate::pipeline::engine::Lost;
 use crate::pipeline::receipts::Settled;
 use crate::source::PortEnd;
