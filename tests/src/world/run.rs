@@ -349,12 +349,10 @@ impl World {
                 let rotten = self.rotten;
                 known.iter_mut().for_each(|known| known.evicted |= rotten);
                 // But of a device that held readings in memory alone, the journal's word that it did may
-                // be what rotted: then nobody knows of them.
-                for device in self
-                    .devices
-                    .iter()
-                    .filter(|d| rotten && d.not_durable() > 0)
-                {
+                // be what rotted or went with its disk: then nobody knows of them.
+                let is_forgetful = rotten || self.lost_disk;
+                let in_memory = self.devices.iter().filter(|d| d.not_durable() > 0);
+                for device in in_memory.filter(|_| is_forgetful) {
                     let name = device.id.as_str();
                     let known = known.iter_mut().filter(|known| known.name == name);
                     known.for_each(|known| known.forgotten = true);
