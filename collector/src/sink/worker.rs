@@ -96,19 +96,16 @@ pub(crate) fn run<S: Sink, D: Disk>(
         let now = context.clock.now();
         let mut wait = None;
         match worker.next(now, context.stop.is_cancelled(), random()) {
-            Step::Read => match worker.read(READ_BYTES, now, random()) {
-                Ok(damages) => {
-                    for damage in damages {
-                        tracing::error!(
-                            sink = context.name,
-                            ?damage,
-                            "journal records can no longer be read; they are asked for again or named"
-                        );
-                    }
+            Step::Read => {
+                // What cannot be read is told below, as the worker's trouble.
+                for damage in worker.read(READ_BYTES, now, random()).unwrap_or_default() {
+                    tracing::error!(
+                        sink = context.name,
+                        ?damage,
+                        "journal records can no longer be read; they are asked for again or named"
+                    );
                 }
-                // Told below, as the worker's trouble.
-                Err(_) => {}
-            },
+            }
             Step::Plan(plan) => {
                 let result = context.make_durable(plan)?;
                 worker.planned(result, context.clock.now(), random());
