@@ -186,8 +186,10 @@ impl<S: Store> LakeSink<S> {
             .transpose()?
             .filter(|plan| plan.journal == journal);
         match lake.recover(journal, plan.as_ref()) {
-            // Its staged files are gone, its records are not: they are staged again.
-            Err(LakeError::Lost { .. }) => lake.recover(journal, None)?,
+            // Its files are gone or not its own, its records are there: they are staged again.
+            Err(LakeError::Lost { .. } | LakeError::Conflict { .. }) => {
+                lake.recover(journal, None)?;
+            }
             other => other?,
         }
         let cursor = lake

@@ -463,15 +463,17 @@ impl<S: Store> Lake<S> {
     /// - `plan`: the last plan in the journal, if there is one; a committed one does no harm.
     ///
     /// # Errors
-    /// [`LakeError`]; [`LakeError::Lost`] if a damaged disk lost staged files. What the plan had
-    /// published and not committed is deleted then.
+    /// [`LakeError`]; [`LakeError::Lost`] if a damaged disk lost staged files, and
+    /// [`LakeError::Conflict`] if other bytes stand under the plan's names: an old copy of the journal
+    /// was brought back, and those are of the time that is undone. What stands under the plan's names
+    /// and is not committed is deleted then, so that the records can be staged again.
     pub fn recover(&mut self, journal: JournalId, plan: Option<&Plan>) -> Result<(), LakeError> {
         if let Some(plan) = plan.filter(|plan| !self.is_committed(plan)) {
             let term = self.ownership.term();
             // Under an earlier term it may have been published under other names.
             self.withdraw(plan, plan.term..term)?;
             match self.publish(plan) {
-                Err(error @ LakeError::Lost { .. }) => {
+                Err(error @ (LakeError::Lost { .. } | LakeError::Conflict { .. })) => {
                     self.withdraw(plan, term..term + 1)?;
                     return Err(error);
                 }

@@ -252,3 +252,25 @@ fn a_sweep_names_orphans_up_to_its_bound_and_counts_the_rest() {
     assert_eq!(swept.orphans, flushes * tables);
     assert_eq!(swept.set_aside.len(), MAX_SWEPT);
 }
+
+#[test]
+fn what_an_undone_time_published_gives_way_to_what_is_staged_again() {
+    let store = MemStore::new();
+    let rows = |device| {
+        let mut rows = Rows::new();
+        push_batches(&mut rows, device, 0..3);
+        rows
+    };
+    let mut lake = open(&store);
+    let undone = lake.stage(&flush_of((0, 2), &rows("a"))).unwrap();
+    lake.publish(&undone).unwrap();
+    // An old copy of the journal is brought back, and takes other records at the same positions.
+    let mut lake = open(&store);
+    let plan = lake.stage(&flush_of((0, 2), &rows("b"))).unwrap();
+    let met = lake.recover(JOURNAL, Some(&plan));
+    assert!(matches!(met, Err(LakeError::Conflict { .. })), "{met:?}");
+    lake.recover(JOURNAL, None).unwrap();
+    flush(&mut lake, (0, 2), &rows("b"));
+    let found = read(&store, Table::Samples);
+    assert!(!found.is_empty() && found.iter().all(|row| row["device_id"] == "b"));
+}
