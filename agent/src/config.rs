@@ -25,7 +25,7 @@ const RENAMED: &[Renamed] = &[];
 pub struct Config {
     /// This device.
     pub device: DeviceId,
-    /// What holds for every reading.
+    /// Tags that every row carries.
     pub tags: Vec<(String, String)>,
     /// Where readings go.
     pub collector: Collector,
@@ -39,9 +39,9 @@ pub struct Config {
     pub memory: Memory,
     /// How the agent says how it is.
     pub status: Status,
-    /// What it logs.
+    /// Level and form of its log.
     pub log: Log,
-    /// What it reads.
+    /// Its sources.
     pub sources: Vec<Source>,
 }
 

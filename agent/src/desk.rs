@@ -38,7 +38,7 @@ pub struct Inlet {
     pub resumes: bool,
     /// Its end of the source's port.
     pub end: PortEnd,
-    /// What was taken from the queue and not yet by the engine.
+    /// Items that left the queue and wait for the engine.
     pub waiting: VecDeque<Feed>,
     /// It has given its last.
     pub ended: bool,
@@ -57,7 +57,7 @@ pub enum End {
     Unlinked,
 }
 
-/// What the engine's thread works with.
+/// The engine's thread: it owns the engine and all that feeds it.
 pub struct Desk<D: Disk> {
     /// The engine.
     pub engine: Engine<D>,

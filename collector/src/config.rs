@@ -26,35 +26,35 @@ pub const DEFAULTS: &str = include_str!("default.toml");
 
 /// Keys that settings had in earlier versions.
 const RENAMED: &[Renamed] = &[
-    in_sink("lake.dir", "dir in [[sink]] with kind = \"lake\""),
-    in_sink("lake.flush_s", "flush_s in [[sink]] with kind = \"lake\""),
-    in_sink(
+    renamed("lake.dir", "dir in [[sink]] with kind = \"lake\""),
+    renamed("lake.flush_s", "flush_s in [[sink]] with kind = \"lake\""),
+    renamed(
         "lake.flush_mib",
         "flush_mib in [[sink]] with kind = \"lake\"",
     ),
-    in_sink(
+    renamed(
         "lake.flush_rows",
         "flush_rows in [[sink]] with kind = \"lake\"",
     ),
-    in_sink("lake.encoding", "encoding in [[sink]] with kind = \"lake\""),
-    in_sink("lake.max_late_days", "time.max_late_days"),
-    in_sink("lake.max_future_s", "time.max_future_s"),
-    in_sink(
+    renamed("lake.encoding", "encoding in [[sink]] with kind = \"lake\""),
+    renamed("lake.max_late_days", "time.max_late_days"),
+    renamed("lake.max_future_s", "time.max_future_s"),
+    renamed(
         "hot.enabled",
         "[[sink]] with kind = \"hot\", or sinks without it",
     ),
-    in_sink(
+    renamed(
         "hot.keep_hours",
         "keep_hours in [[sink]] with kind = \"hot\"",
     ),
-    in_sink("hot.max_mib", "max_mib in [[sink]] with kind = \"hot\""),
-    in_sink(
+    renamed("hot.max_mib", "max_mib in [[sink]] with kind = \"hot\""),
+    renamed(
         "hot.freshness_s",
         "freshness_s in [[sink]] with kind = \"hot\"",
     ),
 ];
 
-const fn in_sink(old: &'static str, new: &'static str) -> Renamed {
+const fn renamed(old: &'static str, new: &'static str) -> Renamed {
     Renamed { old, new }
 }
 

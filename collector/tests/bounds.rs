@@ -5,7 +5,8 @@
 mod common;
 
 use common::{
-    CONN, Rig, START_US, bundle, bundle_of, device, hello, hello_of, listed, schema, schema_frame,
+    CONN, Rig, START_US, bundle, bundle_of, device, greeted, hello, hello_of, listed, schema,
+    schema_frame,
 };
 use headwater_collector::interpret::{Depth, Feed, Taken};
 use headwater_collector::ledger::{MAX_PLAIN_DEVICES, MAX_STREAMS, MAX_STREAMS_PER_DEVICE};
@@ -21,15 +22,6 @@ use headwater_proto::sample::Value;
 
 fn named(name: &str) -> DeviceId {
     DeviceId::new(name).unwrap()
-}
-
-fn greeted() -> Rig {
-    let mut rig = Rig::new();
-    rig.connect("dev");
-    rig.up(hello(&[listed(1, 0, 100)]), 0);
-    assert!(rig.sync());
-    rig.sent.clear();
-    rig
 }
 
 #[test]

@@ -2,22 +2,14 @@
 
 mod common;
 
-use common::{CONN, Rig, SAMPLES, batch, bundle, bundle_of, device, epoch_end, hello, listed};
+use common::{
+    CONN, Rig, SAMPLES, batch, bundle, bundle_of, device, epoch_end, greeted, hello, listed,
+};
 use headwater_collector::pipeline::custody::{Event, Output};
 use headwater_gate::CloseReason;
 use headwater_proto::frame::Kind;
 use headwater_proto::ids::{DeviceId, SeqRange};
 use headwater_proto::message::{RejectReason, SchemaRequest, Welcome};
-
-/// A device that said Hello and was answered.
-fn greeted() -> Rig {
-    let mut rig = Rig::new();
-    rig.connect("dev");
-    rig.up(hello(&[listed(1, 0, 100)]), 0);
-    assert!(rig.sync());
-    rig.sent.clear();
-    rig
-}
 
 #[test]
 fn a_hello_is_answered_with_the_marks_of_its_streams() {

@@ -17,7 +17,7 @@ pub struct Source {
     pub name: String,
     /// Where its readings go.
     pub lane: Lane,
-    /// What it reads.
+    /// Its kind, with the settings of that kind.
     pub kind: SourceKind,
 }
 

@@ -266,7 +266,7 @@ fn point_json(point: &Point) -> Json_ {
 }
 
 /// JSON has no NaN and no infinities: they become texts, so that nothing is lost in silence.
-fn value_json(value: &OwnedValue) -> Json_ {
+pub(crate) fn value_json(value: &OwnedValue) -> Json_ {
     let float = |v: f64| {
         if v.is_finite() {
             json!(v)

@@ -16,7 +16,7 @@
 //!
 //! Times in queries are Unix milliseconds or RFC 3339 in UTC (`2026-11-22T08:00:00Z`).
 
-mod api;
+pub(crate) mod api;
 mod time;
 
 use std::sync::Arc;

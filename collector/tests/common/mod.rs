@@ -323,6 +323,16 @@ impl Rig {
     }
 }
 
+/// A device that said Hello and was answered.
+pub fn greeted() -> Rig {
+    let mut rig = Rig::new();
+    rig.connect("dev");
+    rig.up(hello(&[listed(1, 0, 100)]), 0);
+    assert!(rig.sync());
+    rig.sent.clear();
+    rig
+}
+
 pub fn listed(epoch: u64, oldest: u64, next: u64) -> HelloStream {
     HelloStream {
         lane: Lane::Normal,

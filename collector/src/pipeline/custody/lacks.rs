@@ -17,9 +17,9 @@ use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::Now;
 use headwater_spool::{Disk, ReadError};
 
+use super::open::each_number;
 use super::{Custody, Leaves, Refused};
-use crate::ledger;
-use crate::pipeline::envelope::{self, CursorHead, LacksHead, Record};
+use crate::pipeline::envelope::{CursorHead, LacksHead, Record};
 use crate::pipeline::snapshot::SinkCursor;
 
 /// Ranges in one record: it stays far below what a segment takes.
@@ -28,8 +28,6 @@ const RANGES_PER_RECORD: usize = 256;
 const NOTE_CURSOR_MS: u64 = 1_000;
 /// Position of a sink that is gone: all it lacks is named.
 const GONE: u64 = u64::MAX;
-/// Bytes read at once of a segment that is left behind.
-const READ_BYTES: usize = 4 << 20;
 
 /// What a sink said.
 #[derive(Debug, Clone)]
@@ -224,26 +222,10 @@ impl<D: Disk> Custody<D> {
     /// The numbers that records from `from` to `to` stand for.
     fn numbers_in(&self, from: u64, to: u64) -> Result<Vec<(Stream, Vec<SeqRange>)>, ReadError> {
         let mut numbers = Numbers::new();
-        let mut reader = self.log.reader();
-        let mut at = from;
-        while at < to {
-            let chunk = reader.read(at, READ_BYTES, |position, kind, payload| {
-                if position >= to {
-                    return std::ops::ControlFlow::Break(());
-                }
-                if let Ok(record) = envelope::decode(kind, payload) {
-                    ledger::committed_by(&record, &mut |stream, range| {
-                        // Without a bound on ranges nothing is refused.
-                        let _ = numbers.entry(stream.clone()).or_default().insert(range);
-                    });
-                }
-                std::ops::ControlFlow::Continue(())
-            })?;
-            if chunk.next == at {
-                break;
-            }
-            at = chunk.next;
-        }
+        each_number(&self.log, from, to, &mut |stream, range| {
+            // Without a bound on ranges nothing is refused.
+            let _ = numbers.entry(stream.clone()).or_default().insert(range);
+        })?;
         let listed = |(stream, ranges): (Stream, Ranges<{ usize::MAX }>)| {
             (stream, ranges.as_slice().to_vec())
         };

@@ -376,33 +376,13 @@ impl<D: Disk> Custody<D> {
     /// Reads `from..to` again and marks what it holds as committed. Returns how many records could
     /// not be read.
     pub(super) fn commit_stretch(&mut self, from: u64, to: u64) -> Result<u64, ReadError> {
-        let mut reader = self.log.reader();
-        let (mut at, mut damaged) = (from, 0);
+        let ledger = &mut self.ledger;
+        let mut damaged = each_number(&self.log, from, to, &mut |stream, range| {
+            ledger.commit(stream, range);
+        })?;
         // After an older snapshot than the last one, what that one let go of is missing.
         if let Some(oldest) = self.log.segments().next() {
             damaged += oldest.first.min(to).saturating_sub(from);
-        }
-        while at < to {
-            let ledger = &mut self.ledger;
-            let chunk = reader.read(at, READ_BYTES, |position, kind, payload| {
-                if position >= to {
-                    return ControlFlow::Break(());
-                }
-                if let Ok(record) = envelope::decode(kind, payload) {
-                    ledger::committed_by(&record, &mut |stream, range| {
-                        ledger.commit(stream, range);
-                    });
-                }
-                ControlFlow::Continue(())
-            })?;
-            for damage in &chunk.damage {
-                let lost = damage.positions.start..damage.positions.end.min(to);
-                damaged += lost.end.saturating_sub(lost.start);
-            }
-            if chunk.next == at {
-                break;
-            }
-            at = chunk.next;
         }
         Ok(damaged)
     }
@@ -431,6 +411,41 @@ impl<D: Disk> Custody<D> {
     pub fn seed_plain(&mut self, device: DeviceId, held: &[SeqRange], next: u64) {
         self.ledger.seed_plain(device, held, next);
     }
+}
+
+/// Hands over the numbers that the records of `from..to` stand for. Returns how many records could not
+/// be read.
+///
+/// # Errors
+/// [`ReadError`].
+pub(super) fn each_number<D: Disk>(
+    log: &Log<D>,
+    from: u64,
+    to: u64,
+    visit: &mut impl FnMut(&Stream, SeqRange),
+) -> Result<u64, ReadError> {
+    let mut reader = log.reader();
+    let (mut at, mut damaged) = (from, 0);
+    while at < to {
+        let chunk = reader.read(at, READ_BYTES, |position, kind, payload| {
+            if position >= to {
+                return ControlFlow::Break(());
+            }
+            if let Ok(record) = envelope::decode(kind, payload) {
+                ledger::committed_by(&record, visit);
+            }
+            ControlFlow::Continue(())
+        })?;
+        for damage in &chunk.damage {
+            let lost = damage.positions.start..damage.positions.end.min(to);
+            damaged += lost.end.saturating_sub(lost.start);
+        }
+        if chunk.next == at {
+            break;
+        }
+        at = chunk.next;
+    }
+    Ok(damaged)
 }
 
 fn other_version(error: EnvelopeError) -> OpenError {
