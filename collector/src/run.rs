@@ -148,9 +148,12 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
         }
         let lake_dir = config.lake_dir.clone();
         let begin = custody.cursor(NAME).unwrap_or_default();
-        let reader = custody.reader();
+        let (reader, stop) = (custody.reader(), sinks_stop.clone());
         start_sink(&mut parts, context(hot::NAME), move || {
-            if is_empty && let Err(error) = refill(&mut hot, &lake_dir, journal, begin, clock) {
+            let is_stopping = || stop.is_cancelled();
+            if is_empty
+                && let Err(error) = refill(&mut hot, &lake_dir, journal, begin, clock, &is_stopping)
+            {
                 tracing::warn!(%error, "the hot store begins with what comes from now on");
             }
             let from = hot.cursor(journal).ok().flatten().unwrap_or_default();
@@ -323,10 +326,11 @@ fn refill(
     journal: JournalId,
     begin: u64,
     clock: Clock,
+    is_stopping: &dyn Fn() -> bool,
 ) -> Result<()> {
     let now = clock.now().wall;
     let since = UnixMicros(now.0.saturating_sub(hot.keep_us()));
-    let samples = hot.refill(&LocalStore::new(lake_dir)?, since, now)?;
+    let samples = hot.refill(&LocalStore::new(lake_dir)?, since, now, is_stopping)?;
     hot.commit(journal, begin)?;
     tracing::info!(samples, "hot store filled from the lake");
     Ok(())

@@ -5,7 +5,7 @@ use headwater_collector::pipeline::envelope::{
     BatchHead, Clock, RawHead, Record, SchemaHead, Verdict,
 };
 use headwater_collector::pipeline::rules::{Decoder, PlainRule, RuleSet, RulesId, TimeWindow};
-use headwater_collector::sink::hot::{HotRead, HotSettings, HotStore, Point};
+use headwater_collector::sink::hot::{HotRead, HotSettings, HotStore, Point, RefillError};
 use headwater_lake::{
     Claim, Flush, Lake, LocalStore, Rows as LakeRows, SampleRow, Settings, TimeClass,
 };
@@ -376,7 +376,12 @@ fn an_empty_store_is_filled_from_the_lake_with_what_it_would_keep() {
 
     let lake = LocalStore::new(&rig.folder.path().join("lake")).expect("a lake");
     let since = UnixMicros(START_US + 1_000 * 1_000_000);
-    let taken = rig.hot.refill(&lake, since, since).expect("filled");
+    let stopped = rig.hot.refill(&lake, since, since, &|| true);
+    assert!(matches!(stopped, Err(RefillError::Stopped)), "{stopped:?}");
+    let taken = rig
+        .hot
+        .refill(&lake, since, since, &|| false)
+        .expect("filled");
     rig.hot.commit(JOURNAL, 1).expect("committed");
     assert_eq!(taken, 500);
     let view = rig.hot.view();

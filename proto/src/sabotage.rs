@@ -41,6 +41,8 @@ pub enum Bug {
     TwoVerdicts,
     /// The agent tells a source that its rows are durable once they are written, before they are synced.
     ReceiptWithoutSync,
+    /// The lake commits epochs and gaps before the samples that they speak of.
+    SamplesAfterGaps,
 }
 
 #[cfg(feature = "sabotage")]

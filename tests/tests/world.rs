@@ -124,6 +124,11 @@ mod bugs {
     }
 
     #[test]
+    fn samples_that_are_committed_after_what_tells_of_them_are_noticed() {
+        is_noticed(Bug::SamplesAfterGaps);
+    }
+
+    #[test]
     fn a_release_before_the_ack_is_noticed() {
         is_noticed(Bug::ReleaseBeforeAck);
     }

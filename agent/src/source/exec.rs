@@ -6,13 +6,14 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::pin::pin;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::process::Command;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::kind::{Declared, Kind, Start, normal};
 use super::lines::{Intake, LineFormat, influx};
@@ -119,20 +120,30 @@ pub async fn run(
             () = stop.stopped() => return Ok(()),
             _ = every.tick() => {}
         }
+        // Its own, so that a command which is cut off ends as a connection does: what it wrote is taken.
+        let enough = Stop::default();
+        let intake = Intake {
+            stop: enough.clone(),
+            ..intake.clone()
+        };
+        let mut running = pin!(once(config, &intake));
         let ran = tokio::select! {
-            // Dropping the run kills the command.
-            () = stop.stopped() => return Ok(()),
-            ran = timeout(Duration::from_millis(config.timeout_ms), once(config, &intake)) => ran,
+            ran = &mut running => ran,
+            () = stop.stopped() => {
+                enough.stop();
+                let _ = running.await;
+                return Ok(());
+            }
+            () = sleep(Duration::from_millis(config.timeout_ms)) => {
+                enough.stop();
+                let _ = running.await;
+                Err(ExecError::TooLong(config.timeout_ms))
+            }
         };
         match ran {
-            Ok(Ok(())) => intake.port.up(),
-            Ok(Err(ExecError::Stopped(stopped))) => return Err(stopped),
-            Ok(Err(error)) => intake.port.failing(&error.to_string()),
-            Err(_) => {
-                let most_ms = config.timeout_ms;
-                let cause = format!("the command ran for {most_ms} ms and was killed");
-                intake.port.failing(&cause);
-            }
+            Ok(()) => intake.port.up(),
+            Err(ExecError::Stopped(stopped)) => return Err(stopped),
+            Err(error) => intake.port.failing(&error.to_string()),
         }
     }
 }
@@ -154,10 +165,13 @@ enum ExecError {
     Start(#[from] std::io::Error),
     #[error("the command ended with {0}")]
     Status(std::process::ExitStatus),
+    #[error("the command ran for {0} ms and was killed")]
+    TooLong(u64),
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
 
+/// Starts the command and takes what it writes. It is killed when the intake is told to stop.
 async fn once(config: &ExecSource, intake: &Intake) -> Result<(), ExecError> {
     let [program, arguments @ ..] = config.command.as_slice() else {
         return Ok(());
@@ -172,7 +186,10 @@ async fn once(config: &ExecSource, intake: &Intake) -> Result<(), ExecError> {
     if let Some(output) = child.stdout.take() {
         intake.stream(output).await?;
     }
-    let status = child.wait().await?;
+    let status = tokio::select! {
+        () = intake.stop.stopped() => return Err(ExecError::Stopped(Stopped)),
+        status = child.wait() => status?,
+    };
     if status.success() {
         Ok(())
     } else {
@@ -202,8 +219,9 @@ fn executable(program: &str, search: Option<&OsStr>) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::clock::Clock;
-    use crate::source::Feed;
+    use crate::source::{Feed, QUEUE_READINGS};
     use headwater_proto::sample::OwnedValue;
+    use tokio::time::timeout;
 
     fn refusals() -> Arc<Refusals> {
         Arc::new(Refusals::new("x", Clock::start()))
@@ -238,6 +256,58 @@ mod tests {
             let (ran, ()) = tokio::join!(running, seen);
             ran.unwrap();
         });
+    }
+
+    /// All readings come through of a command that writes more than the queue holds and then goes on
+    /// for long, though none is taken before it is cut off.
+    fn all_are_taken_when_cut_off(timeout_ms: u64, cut_off: impl AsyncFnOnce(&Stop)) {
+        const WRITTEN: usize = 2 * QUEUE_READINGS;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (port, mut inlet) = Port::new("x", Arc::default());
+            let stop = Stop::default();
+            let writes = format!(
+                r#"i=0; while [ $i -lt {WRITTEN} ]; do echo "{{\"t\": $i}}"; i=$((i+1)); done; exec sleep 600"#
+            );
+            let config = ExecSource {
+                timeout_ms,
+                interval_ms: 600_000,
+                ..config(&writes)
+            };
+            let running = run(&config, port, stop.clone(), refusals());
+            let seen = async {
+                while inlet.queue.len() < QUEUE_READINGS {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                cut_off(&stop).await;
+                let mut taken = 0;
+                let all = async {
+                    while taken < WRITTEN && inlet.queue.recv().await.is_some() {
+                        taken += 1;
+                    }
+                };
+                let _ = timeout(Duration::from_secs(30), all).await;
+                stop.stop();
+                taken
+            };
+            let (ran, taken) = tokio::join!(running, seen);
+            ran.unwrap();
+            assert_eq!(taken, WRITTEN);
+        });
+    }
+
+    #[test]
+    fn what_a_command_wrote_is_taken_when_the_agent_stops() {
+        all_are_taken_when_cut_off(600_000, async |stop| stop.stop());
+    }
+
+    #[test]
+    fn what_a_command_wrote_is_taken_when_it_runs_too_long() {
+        // Longer than the command may run, so that it is cut off with readings in hand.
+        all_are_taken_when_cut_off(500, async |_| sleep(Duration::from_millis(1000)).await);
     }
 
     #[test]

@@ -97,27 +97,31 @@ const GAP_COLUMNS: [&str; 10] = [
 ///
 /// # Errors
 /// [`ScanError`] when the log or a file cannot be read.
-pub fn samples(store: &dyn Store, visit: impl FnMut(Reading<'_>)) -> Result<(), ScanError> {
-    samples_of(store, i64::MIN, visit)
+pub fn samples(store: &dyn Store, mut visit: impl FnMut(Reading<'_>)) -> Result<(), ScanError> {
+    samples_of(store, i64::MIN, |reading| {
+        visit(reading);
+        Ok(())
+    })
 }
 
 /// As [`samples`], only of files whose date ends after `since_us`; rows before it may be among them.
+/// An error of `visit` ends the scan.
 ///
 /// # Errors
-/// [`ScanError`] when the log or a file cannot be read.
-pub fn samples_since(
+/// When the log or a file cannot be read, and those of `visit`.
+pub fn samples_since<E: From<LogError> + From<ReadError>>(
     store: &dyn Store,
     since_us: i64,
-    visit: impl FnMut(Reading<'_>),
-) -> Result<(), ScanError> {
+    visit: impl FnMut(Reading<'_>) -> Result<(), E>,
+) -> Result<(), E> {
     samples_of(store, since_us.div_euclid(DAY_US), visit)
 }
 
-fn samples_of(
+fn samples_of<E: From<LogError> + From<ReadError>>(
     store: &dyn Store,
     first_day: i64,
-    mut visit: impl FnMut(Reading<'_>),
-) -> Result<(), ScanError> {
+    mut visit: impl FnMut(Reading<'_>) -> Result<(), E>,
+) -> Result<(), E> {
     batches(store, Table::Samples, first_day, &SAMPLE_COLUMNS, |batch| {
         let (device, metric) = (batch.texts("device_id")?, batch.texts("metric")?);
         let (ts, tags, lane) = (
@@ -152,7 +156,7 @@ fn samples_of(
                 epoch: epoch.value(at),
                 seq: seq.value(at),
                 row: row.value(at),
-            });
+            })?;
         }
         Ok(())
     })
@@ -198,13 +202,13 @@ pub fn messages(store: &dyn Store, mut visit: impl FnMut(&str)) -> Result<(), Sc
     })
 }
 
-fn batches(
+fn batches<E: From<LogError> + From<ReadError>>(
     store: &dyn Store,
     table: Table,
     first_day: i64,
     columns: &[&str],
-    mut visit: impl FnMut(&Columns) -> Result<(), ReadError>,
-) -> Result<(), ScanError> {
+    mut visit: impl FnMut(&Columns) -> Result<(), E>,
+) -> Result<(), E> {
     let log = load_log(store, table)?;
     log.files(store, |add| {
         // A date that nobody can read is no reason to leave rows out.
@@ -216,7 +220,7 @@ fn batches(
         while let Some(batch) = reader.next_batch()? {
             visit(&batch)?;
         }
-        Ok::<(), ScanError>(())
+        Ok::<(), E>(())
     })
 }
 

@@ -9,6 +9,7 @@ use headwater_gate::ConnId;
 use headwater_proto::time::UnixMicros;
 use headwater_spool::FakeDisk;
 
+use super::check;
 use super::collector::{Did, GATEWAY, Which, gateway_id};
 use super::device::{Death, Device};
 use super::generator::{SOURCES, START_US};
@@ -404,7 +405,18 @@ impl World {
         self.note(|_| format!("collector dies: {death:?}"));
         self.deaths += 1;
         self.collector.die(death, &mut self.dice, &mut self.seen);
+        self.look_at_the_lake();
         self.drop_connections();
+    }
+
+    /// What readers find between a crash and the next start must be explained too, half committed as
+    /// it may be.
+    fn look_at_the_lake(&mut self) {
+        let known = self.faults.len();
+        check::check_audit(&self.collector.store, &mut self.faults);
+        for fault in &mut self.faults[known..] {
+            fault.insert_str(0, "after a crash: ");
+        }
     }
 
     fn drop_connections(&mut self) {

@@ -2,8 +2,9 @@
 //!
 //! The store then follows the journal from the lake's cursor, so that nothing comes twice.
 
-use headwater_lake::scan::{self, ScanError};
+use headwater_lake::delta::LogError;
 use headwater_lake::store::Store;
+use headwater_lake::{ReadError, scan};
 use headwater_proto::ids::{DeviceId, Epoch, Lane, Stream};
 use headwater_proto::time::UnixMicros;
 
@@ -17,16 +18,23 @@ const CHUNK_ROWS: usize = 500;
 /// Why the store could not be filled.
 #[derive(Debug, thiserror::Error)]
 pub enum RefillError {
-    /// The lake.
+    /// A log of the lake.
     #[error("the lake cannot be read: {0}")]
-    Lake(#[from] ScanError),
+    Log(#[from] LogError),
+    /// A file of the lake.
+    #[error("the lake cannot be read: {0}")]
+    Read(#[from] ReadError),
     /// The state.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Told to stop; the next start fills it anew.
+    #[error("the collector stops before the lake is read")]
+    Stopped,
 }
 
 impl HotStore {
-    /// Takes in what the lake has since `since`. `at` stands for when the devices were last seen.
+    /// Takes in what the lake has since `since`. `at` stands for when the devices were last seen;
+    /// `is_stopping` is asked before each chunk.
     ///
     /// # Errors
     /// [`RefillError`]; what was taken in stays.
@@ -35,6 +43,7 @@ impl HotStore {
         lake: &dyn Store,
         since: UnixMicros,
         at: UnixMicros,
+        is_stopping: &dyn Fn() -> bool,
     ) -> Result<u64, RefillError> {
         let mut filler = Filler {
             store: self,
@@ -42,22 +51,18 @@ impl HotStore {
             device: None,
             chunks: 0,
             at,
+            is_stopping,
         };
         let mut samples = 0;
-        let mut refused = None;
         scan::samples_since(lake, since.0, |reading| {
-            if reading.ts_us < since.0 || refused.is_some() {
-                return;
+            if reading.ts_us < since.0 {
+                return Ok(());
             }
             samples += 1;
-            if let Err(error) = filler.take(&reading) {
-                refused = Some(error);
-            }
+            filler.take(&reading)
         })?;
-        match refused {
-            Some(error) => Err(error.into()),
-            None => Ok(filler.flush().map(|()| samples)?),
-        }
+        filler.flush()?;
+        Ok(samples)
     }
 }
 
@@ -68,10 +73,11 @@ struct Filler<'a> {
     device: Option<DeviceId>,
     chunks: u64,
     at: UnixMicros,
+    is_stopping: &'a dyn Fn() -> bool,
 }
 
 impl Filler<'_> {
-    fn take(&mut self, reading: &scan::Reading<'_>) -> Result<(), StateError> {
+    fn take(&mut self, reading: &scan::Reading<'_>) -> Result<(), RefillError> {
         let same = self
             .device
             .as_ref()
@@ -93,7 +99,10 @@ impl Filler<'_> {
     }
 
     /// Chunks from the lake are numbered under an epoch of their own: 0 is drawn once in 2^63.
-    fn flush(&mut self) -> Result<(), StateError> {
+    fn flush(&mut self) -> Result<(), RefillError> {
+        if (self.is_stopping)() {
+            return Err(RefillError::Stopped);
+        }
         let rows = std::mem::take(&mut self.rows);
         let Some(device) = self.device.clone() else {
             return Ok(());
@@ -104,6 +113,6 @@ impl Filler<'_> {
             epoch: Epoch::new(0),
         };
         self.chunks += 1;
-        self.store.rows(&stream, self.chunks, &rows, self.at)
+        Ok(self.store.rows(&stream, self.chunks, &rows, self.at)?)
     }
 }

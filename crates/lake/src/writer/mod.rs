@@ -25,6 +25,7 @@ mod sweep;
 use std::collections::BTreeMap;
 
 use headwater_proto::ids::JournalId;
+use headwater_proto::sabotage::{self, Bug};
 
 use crate::audit::StreamMark;
 use crate::catalog;
@@ -383,7 +384,11 @@ impl<S: Store> Lake<S> {
     fn commit_tables(&mut self, plan: &Plan) -> Result<(), LakeError> {
         let app = plan.journal.to_string();
         let term = self.ownership.term();
-        for log in &mut self.logs {
+        let mut logs: Vec<&mut Log> = self.logs.iter_mut().collect();
+        if sabotage::is(Bug::SamplesAfterGaps) {
+            logs.reverse();
+        }
+        for log in logs {
             let files = plan.files.iter().filter(|file| file.table == log.table());
             let adds: Vec<Add> = files.map(|file| add(plan, file, term)).collect();
             if adds.is_empty() {
