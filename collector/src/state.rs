@@ -187,17 +187,17 @@ impl State {
 }
 
 impl Map {
-    /// Sets `key` to `value`.
+    /// Sets `key` to `value`; says whether it had one.
     ///
     /// # Errors
     /// [`StateError::TooLarge`], or when sled refuses.
-    pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), StateError> {
+    pub fn put(&self, key: &[u8], value: &[u8]) -> Result<bool, StateError> {
         if value.len() > MAX_VALUE_BYTES {
             return Err(StateError::TooLarge(value.len()));
         }
         self.0
             .insert(key, value)
-            .map(drop)
+            .map(|old| old.is_some())
             .map_err(StateError::Database)
     }
 

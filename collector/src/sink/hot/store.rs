@@ -21,6 +21,10 @@ const MAX_SCHEMA_BYTES: usize = MAX_PARTS * MAX_VALUE_BYTES;
 /// Schemas that are known to be stored, so that each is written once; about 100 bytes each.
 const MAX_KNOWN_SCHEMAS: usize = 16_384;
 
+/// Bytes of chunks between two looks at the room on disk, of which each takes sled four system calls;
+/// a commit looks again too.
+const ROOM_EVERY_BYTES: u64 = 256 << 10;
+
 /// How long and how much the store keeps.
 #[derive(Debug, Clone, Copy)]
 pub struct HotSettings {
@@ -45,6 +49,34 @@ pub struct HotStore {
     schemas: HashSet<(String, u64, u32)>,
     bytes: u64,
     skipped: u64,
+    room: Room,
+}
+
+/// Whether there was room when it was last looked for.
+#[derive(Debug)]
+struct Room {
+    is_full: bool,
+    /// Bytes offered since then.
+    offered_bytes: u64,
+}
+
+impl Room {
+    /// Nobody has looked yet.
+    const UNKNOWN: Self = Self {
+        is_full: false,
+        offered_bytes: ROOM_EVERY_BYTES,
+    };
+
+    fn has(&mut self, bytes: u64, state: &State) -> bool {
+        self.offered_bytes = self.offered_bytes.saturating_add(bytes);
+        if self.offered_bytes >= ROOM_EVERY_BYTES {
+            *self = Self {
+                is_full: state.room().is_err(),
+                offered_bytes: 0,
+            };
+        }
+        !self.is_full
+    }
 }
 
 /// A chunk whose newest values are not in `latest` yet.
@@ -88,6 +120,7 @@ impl HotStore {
                 schemas: HashSet::new(),
                 bytes,
                 skipped: 0,
+                room: Room::UNKNOWN,
             },
             found,
         ))
@@ -154,6 +187,7 @@ impl HotStore {
     /// # Errors
     /// When the state refuses.
     pub fn commit(&mut self, journal: JournalId, position: u64) -> Result<(), StateError> {
+        self.room = Room::UNKNOWN;
         let mut changed = std::mem::take(&mut self.changed);
         let committed = self.commit_changed(&mut changed, journal, position);
         if committed.is_err() {
@@ -285,14 +319,15 @@ impl HotStore {
         parts: &[Vec<u8>],
         batch: Option<(u64, BatchHeader)>,
     ) -> Result<(), StateError> {
-        if parts.len() > MAX_PARTS || self.state.room().is_err() {
+        let bytes = parts.iter().map(|part| part.len() as u64).sum::<u64>();
+        if parts.len() > MAX_PARTS || !self.room.has(bytes, &self.state) {
             self.skipped += 1;
             return Ok(());
         }
         let key = chunk::key(stream, seq, first_us);
-        let known = self.maps.recent.get(&part_key(&key, 0))?.is_some();
+        let mut known = false;
         for (number, part) in parts.iter().enumerate() {
-            self.maps.recent.put(&part_key(&key, number), part)?;
+            known |= self.maps.recent.put(&part_key(&key, number), part)?;
         }
         let device = stream.device.as_str();
         let info = self
@@ -311,7 +346,6 @@ impl HotStore {
             info.oldest_us.min(first_us)
         };
         if !known {
-            let bytes = parts.iter().map(|part| part.len() as u64).sum::<u64>();
             info.records += 1;
             info.samples += samples;
             info.bytes += bytes;
@@ -475,6 +509,21 @@ mod tests {
         let found = row(2 * len - bytes(&row(len)));
         assert_eq!(bytes(&found), len);
         found
+    }
+
+    #[test]
+    fn room_is_looked_for_at_first_and_after_so_many_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |name: &str, quota| State::open(&folder.path().join(name), 1 << 20, quota);
+        let (full, _) = open("full", 0).unwrap();
+        let (roomy, _) = open("roomy", 64 << 20).unwrap();
+        let mut room = Room::UNKNOWN;
+        assert!(room.has(1, &roomy));
+        // It trusts the last look.
+        assert!(room.has(ROOM_EVERY_BYTES - 1, &full));
+        assert!(!room.has(1, &full));
+        assert!(!room.has(ROOM_EVERY_BYTES - 1, &roomy));
+        assert!(room.has(1, &roomy));
     }
 
     #[test]
