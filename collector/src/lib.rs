@@ -18,6 +18,7 @@
 //! | [`state`] | keyed state on sled: an index, never the authority |
 //! | [`commands`], [`demo`] | the other commands |
 
+mod background;
 pub mod commands;
 pub mod config;
 pub mod demo;

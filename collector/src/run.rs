@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::background;
 use crate::config::Config;
 use crate::done_store::DoneStore;
 use crate::http;
@@ -158,7 +159,8 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
             }
             let from = hot.cursor(journal).ok().flatten().unwrap_or_default();
             let feed = Feed::new(reader, from, Depth::Blocks);
-            Worker::new(HotSink::new(hot, journal, from, freshness_ms), feed)
+            let sink = HotSink::new(hot, journal, from, freshness_ms);
+            Worker::new(sink, feed).leaving_the_rest()
         });
     }
 
@@ -219,6 +221,9 @@ fn start_sink<S: Sink>(
 ) {
     let is_required = context.name == NAME;
     parts.spawn_blocking(move || {
+        if !is_required {
+            background::enter();
+        }
         let name = context.name;
         let run = || worker::run(worker(), &context).map_err(Into::into);
         // Nothing of the worker is used after a panic.
@@ -305,7 +310,13 @@ fn shown(
 /// The hot store, its pace, and whether it is to be filled first.
 fn open_hot(config: &Config, journal: JournalId) -> Option<(HotStore, u64, bool)> {
     let hot = config.hot?;
-    let opened = HotStore::open(&config.state_dir, hot.settings)
+    let open = || {
+        // The database's own threads are started here, and step back with this one.
+        background::enter();
+        HotStore::open(&config.state_dir, hot.settings)
+    };
+    let opened = std::thread::scope(|scope| scope.spawn(open).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         .and_then(|(store, found)| Ok((store.cursor(journal)?.is_none(), store, found)));
     match opened {
         Ok((is_empty, store, found)) => {

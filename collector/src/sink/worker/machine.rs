@@ -121,6 +121,8 @@ pub struct Worker<S: Sink, D: Disk> {
     /// The last read gave nothing more.
     is_idle: bool,
     is_stopping: bool,
+    /// What is not read yet stays in the journal when it ends.
+    leaves_the_rest: bool,
     calls: BackOff,
     reads: BackOff,
     keep_at: Millis,
@@ -151,6 +153,7 @@ impl<S: Sink, D: Disk> Worker<S, D> {
             commit: None,
             is_idle: false,
             is_stopping: false,
+            leaves_the_rest: false,
             calls: BackOff::default(),
             reads: BackOff::default(),
             keep_at: Millis(0),
@@ -165,6 +168,14 @@ impl<S: Sink, D: Disk> Worker<S, D> {
         }
     }
 
+    /// At the end, delivers what the sink has taken and reads no more: the journal keeps the rest for the
+    /// next start.
+    #[must_use]
+    pub fn leaving_the_rest(mut self) -> Self {
+        self.leaves_the_rest = true;
+        self
+    }
+
     /// What to do next. `is_stopping`: nothing more becomes durable. `random`: 64 random bits.
     pub fn next(&mut self, now: Now, is_stopping: bool, random: u64) -> Step {
         if let Some(commit) = self.commit.take() {
@@ -176,7 +187,7 @@ impl<S: Sink, D: Disk> Worker<S, D> {
         if is_stopping && !self.is_stopping {
             // What became durable before the end was asked for is still read, and all is tried once.
             self.is_stopping = true;
-            self.is_idle = false;
+            self.is_idle = self.leaves_the_rest;
             (self.calls.until, self.reads.until) = (None, None);
         }
         self.keep(now);

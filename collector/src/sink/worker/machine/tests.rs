@@ -338,6 +338,22 @@ fn an_end_delivers_what_is_durable_and_waits_for_nobody_who_fails() {
 }
 
 #[test]
+fn who_leaves_the_rest_delivers_at_an_end_what_was_taken_alone() {
+    let mut rig = rig(Scripted::default());
+    rig.worker = rig.worker.leaving_the_rest();
+    assert_eq!(rig.step(false), Step::Read);
+    let taken = rig.durable();
+    rig.write(2);
+    assert_eq!(rig.step(true), Step::Deliver);
+    let Step::Commit(commit) = rig.step(true) else {
+        panic!("what was delivered is not told");
+    };
+    assert_eq!(commit.through, taken);
+    assert!(taken < rig.durable());
+    assert_eq!(rig.step(true), Step::Done);
+}
+
+#[test]
 fn damage_is_told_once_the_sink_has_passed_it() {
     let mut rig = rig(Scripted::default());
     let now = rig.now();
