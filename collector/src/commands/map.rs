@@ -22,8 +22,6 @@ use crate::pipeline::envelope::{RawHead, Record, TimeClass, Verdict};
 use crate::pipeline::pattern::{self, Target};
 use crate::pipeline::rules::{RuleSet, RulesId};
 
-/// Most bytes of a payload: no gate takes a larger publish.
-const MAX_PAYLOAD_BYTES: u64 = 16 << 20;
 /// Most bytes of a refused part that the text shows.
 const MAX_SHOWN_BYTES: usize = 80;
 
@@ -45,7 +43,7 @@ pub struct MapArgs {
 
 pub(super) fn run(args: &MapArgs, clock: &Clock) -> Result<bool> {
     let config = config::load(args.config.as_deref(), Config::parse)?;
-    let payload = payload(args)?;
+    let payload = payload(args, config.limits.packet_bytes)?;
     let patterns = &config.custody.patterns;
     let Some(target) = pattern::find(patterns, &args.topic) else {
         bail!(
@@ -67,9 +65,10 @@ pub(super) fn run(args: &MapArgs, clock: &Clock) -> Result<bool> {
     Ok(said.1)
 }
 
-fn payload(args: &MapArgs) -> Result<Vec<u8>> {
+/// The payload, which the gate would refuse beyond `most_bytes`.
+fn payload(args: &MapArgs, most_bytes: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let most = MAX_PAYLOAD_BYTES + 1;
+    let most = most_bytes as u64 + 1;
     match &args.payload {
         Some(path) => {
             let cannot = || format!("cannot read {}", path.display());
@@ -83,8 +82,8 @@ fn payload(args: &MapArgs) -> Result<Vec<u8>> {
             from.take(most).read_to_end(&mut bytes)?;
         }
     }
-    if bytes.len() as u64 > MAX_PAYLOAD_BYTES {
-        bail!("the payload is larger than {MAX_PAYLOAD_BYTES} bytes: no publish can carry it");
+    if bytes.len() > most_bytes {
+        bail!("the payload is larger than {most_bytes} bytes: the gate takes no such publish");
     }
     Ok(bytes)
 }
