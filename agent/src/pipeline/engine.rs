@@ -38,7 +38,7 @@ pub use ram::PROBE_MS;
 pub use refused::DEAD_LETTER;
 pub use room::MAX_GAPS;
 pub use send::{MAX_DOWN_BYTES, UNREADABLE_MS};
-pub use store::GROUP_BYTES;
+pub use store::{GROUP_BYTES, MAX_FAILED_SYNCS};
 use types::Taken;
 pub use types::{
     Counters, EngineError, Event, LaneStatus, Lost, OfferError, Offered, Settings, SourceSettings,
@@ -54,9 +54,9 @@ use super::timekeeper::{Dated, Timekeeper};
 use lane::{LaneState, Overflow};
 
 /// Most epochs that the sender holds; more wait until older ones are committed.
-const MAX_EPOCHS: usize = 96;
+pub const MAX_EPOCHS: usize = 96;
 /// Most bundles in flight.
-const MAX_FLIGHTS: usize = 16;
+pub const MAX_FLIGHTS: usize = 16;
 
 /// The sender of an agent.
 type AgentSender = Sender<MAX_EPOCHS, MAX_FLIGHTS>;

@@ -640,6 +640,41 @@ mod tests {
         assert_eq!(Snapshot::decode(&out), Err(Malformed { what: "snapshot" }));
     }
 
+    fn of_sizes(ended: usize, schemas: usize) -> Snapshot {
+        let ended = (0..ended as u64).map(|number| Ended {
+            epoch: Epoch::new(number),
+            range: SeqRange::new(0, 1),
+            named_in: (Epoch::new(0), number),
+        });
+        let schemas = (0..).take(schemas).map(|number| (number, Vec::new()));
+        Snapshot {
+            epoch: Epoch::new(1),
+            life: Life {
+                boot: 1,
+                base: Base::Wall,
+            },
+            first_seq: 0,
+            sources: Vec::new(),
+            ended: ended.collect(),
+            bases: Vec::new(),
+            schemas: schemas.collect(),
+        }
+    }
+
+    #[test]
+    fn a_snapshot_that_lists_more_than_its_bounds_is_refused() {
+        let read = |ended, schemas| {
+            let snapshot = of_sizes(ended, schemas);
+            let mut out = Vec::new();
+            snapshot.encode(&mut out);
+            Snapshot::decode(&out).map(|read| assert_eq!(read, snapshot))
+        };
+        let refused = Err(Malformed { what: "snapshot" });
+        assert_eq!(read(MAX_ENDED, MAX_SNAPSHOT_SCHEMAS), Ok(()));
+        assert_eq!(read(MAX_ENDED + 1, 0), refused);
+        assert_eq!(read(0, MAX_SNAPSHOT_SCHEMAS + 1), refused);
+    }
+
     #[test]
     fn an_error_is_kept_as_the_power_of_two_above_it() {
         for (ms, kept) in [

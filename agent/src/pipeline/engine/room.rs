@@ -20,9 +20,6 @@ use crate::pipeline::record;
 
 /// Most gaps kept apart; beyond it neighbours merge with reason `many`.
 pub const MAX_GAPS: usize = 4096;
-/// Most segments released to make the reserve whole: it is a single one, but the quota may have
-/// been lowered since the last start.
-const MAX_RELEASES: usize = 4096;
 /// Bytes of a segment that are looked through at once.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -190,11 +187,18 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// Makes room until the reserve is whole again, while the open segment takes the gaps.
+    /// Makes room until the reserve is whole again, while the open segment takes the gaps. It is a single
+    /// segment, but the quota may have been lowered since the last start: each that is there may have to
+    /// go, and none of those that the gaps themselves begin.
     pub(super) fn restore_reserve(&mut self, at: usize, now: Now) {
         let spool = self.settings.spool;
         let [alarm, normal, bulk] = spool.lane_bytes;
-        for _ in 0..MAX_RELEASES {
+        let lanes = 0..self.spool.len();
+        let segments: usize = lanes
+            .filter_map(|lane| self.spool.log(lane))
+            .map(|log| log.segments().len())
+            .sum();
+        for _ in 0..segments {
             // Spare files are no loss to anybody: the spool gives them up by itself.
             let used = |lane: usize| -> u64 {
                 let log = self.spool.log(lane);

@@ -239,3 +239,56 @@ pub(super) fn schema_payload(number: u32, bytes: &[u8]) -> Vec<u8> {
         .expect("the buffer holds any varint");
     [&head[..len], bytes].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn name(number: u32) -> SchemaName {
+        (Epoch::new(1), number)
+    }
+
+    fn numbers(most: usize) -> std::ops::Range<u32> {
+        0..u32::try_from(most).unwrap()
+    }
+
+    #[test]
+    fn the_schema_that_is_looked_for_finds_room_among_as_many_as_are_kept_and_others_do_not() {
+        let mut schemas = Schemas::default();
+        let all = numbers(MAX_CACHED_SCHEMAS);
+        let (wanted, beside) = (all.end, all.end + 1);
+        for number in all.clone() {
+            schemas.keep(name(number), b"schema", wanted);
+        }
+        assert!(all.clone().all(|it| schemas.cached.contains_key(&name(it))));
+        schemas.keep(name(beside), b"schema", wanted);
+        assert!(!schemas.cached.contains_key(&name(beside)));
+        schemas.keep(name(wanted), b"schema", wanted);
+        assert!(schemas.cached.contains_key(&name(wanted)));
+        assert_eq!(schemas.cached.len(), MAX_CACHED_SCHEMAS);
+    }
+
+    #[test]
+    fn beyond_what_is_remembered_as_sent_schemas_are_sent_again() {
+        let mut schemas = Schemas::default();
+        for number in numbers(MAX_SENT_SCHEMAS) {
+            schemas.note_sent(name(number));
+        }
+        assert_eq!(schemas.sent.len(), MAX_SENT_SCHEMAS);
+        let one_more = name(numbers(MAX_SENT_SCHEMAS).end);
+        schemas.note_sent(one_more);
+        assert_eq!(schemas.sent, [one_more].into());
+    }
+
+    #[test]
+    fn beyond_what_is_remembered_as_not_to_be_found_schemas_are_looked_for_again() {
+        let mut schemas = Schemas::default();
+        for number in numbers(MAX_NOWHERE) {
+            schemas.note_nowhere(name(number));
+        }
+        assert_eq!(schemas.nowhere.len(), MAX_NOWHERE);
+        let one_more = name(numbers(MAX_NOWHERE).end);
+        schemas.note_nowhere(one_more);
+        assert_eq!(schemas.nowhere, [one_more].into());
+    }
+}

@@ -20,7 +20,7 @@ use crate::pipeline::record::{self, Cursor, Envelope, Life};
 /// Bytes at which a group is synced, however young it is.
 pub const GROUP_BYTES: usize = 64 * 1024;
 /// How often one record may see its group fail before its lane gives the disk up for a while.
-const MAX_FAILED_SYNCS: u32 = 3;
+pub const MAX_FAILED_SYNCS: u32 = 3;
 
 /// The disk takes nothing at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
