@@ -37,7 +37,10 @@
 //! | | number · length (varints) · bytes |
 
 use headwater_proto::bundle::Stamps;
+use headwater_proto::codec::BatchHeader;
+use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::{Epoch, SeqRange};
+use headwater_proto::text::TextHeader;
 use headwater_proto::time::{Base, UnixMicros};
 use headwater_proto::varint::{self, MAX_VARINT_BYTES};
 
@@ -238,6 +241,20 @@ fn read_envelope<'a>(from: &mut Reader<'a>) -> Option<Envelope<'a>> {
         schema,
         frame,
     })
+}
+
+/// The number of the schema that a batch's frame needs, or of a text's dictionary.
+#[must_use]
+pub fn schema_of(frame: &[u8]) -> Option<u32> {
+    let (frame, _) = frame::decode(frame).ok()?;
+    if frame.kind == Kind::Text {
+        return TextHeader::read(frame.payload)?.0.dictionary;
+    }
+    if frame.kind != Kind::Batch {
+        return None;
+    }
+    let header = BatchHeader::peek(frame.payload).ok()?;
+    Some(header.schema_no)
 }
 
 /// What a lane knows of one source.

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 
-use headwater_proto::delivery::HeldEpoch;
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::SeqRange;
 use headwater_proto::message::{self, EpochEnd, Gap};
@@ -216,7 +215,8 @@ impl<D: Disk> Engine<D> {
         }
         if visible > 0 {
             let range = SeqRange::new(0, visible);
-            self.tell_stored(held_epoch(lane_id, epoch, range, false, life));
+            self.outbox
+                .stored(held_epoch(lane_id, epoch, range, false, life));
         }
         for epoch in ended {
             self.tell_ended(at, epoch);
@@ -475,16 +475,6 @@ impl<D: Disk> Engine<D> {
             clean,
             boot: lane.life_of(epoch).map_or(0, |life| life.boot),
             last_durable: newest,
-        }
-    }
-
-    /// Tells the sender of records that may go out: all that an epoch of this boot holds.
-    pub(super) fn tell_stored(&mut self, held: HeldEpoch) {
-        let HeldEpoch {
-            lane, epoch, next, ..
-        } = held;
-        if self.sender.stored(lane, epoch, next).is_err() {
-            self.announce(held);
         }
     }
 

@@ -194,7 +194,7 @@ fn more_lives_than_the_sender_holds_do_not_hold_up_what_is_new() {
         // Those of the lives that are over, and the one that names their ends.
         let epochs = k as usize + 2;
         assert_eq!(
-            world.engine.waiting.len(),
+            world.engine.outbox.waiting.len(),
             epochs.saturating_sub(MAX_EPOCHS)
         );
         if (MAX_EPOCHS..=MAX_EPOCHS + 1).contains(&epochs) {
@@ -213,7 +213,7 @@ fn more_lives_than_the_sender_holds_do_not_hold_up_what_is_new() {
     let rows: BTreeSet<_> = world.collector.rows().into_iter().collect();
     assert!(rows.contains(&1000));
     assert_eq!(rows.len() as u64, lives + 1);
-    assert!(world.engine.waiting.is_empty());
+    assert!(world.engine.outbox.waiting.is_empty());
 }
 
 #[test]
