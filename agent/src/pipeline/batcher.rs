@@ -20,7 +20,9 @@ use super::record::{Cursor, MAX_SNAPSHOT_SCHEMAS};
 use super::text::TextBatch;
 use super::timekeeper::{Dated, worse};
 
-/// Most shapes a lane remembers; beyond it the one that has rested longest is forgotten.
+/// Most shapes a lane remembers; beyond it the one that has rested longest is forgotten. As many may have
+/// rows that wait; one more closes the oldest batch, or a source that names its columns anew with every
+/// row would fill the memory with schemas.
 pub const MAX_SHAPES: usize = MAX_SNAPSHOT_SCHEMAS / 4;
 
 /// Bytes of a refused part beside its texts.
@@ -317,8 +319,14 @@ impl Batcher {
         shape.times.add(dated);
         shape.cursor = given.cursor.or(shape.cursor);
         shape.owed = shape.owed.and(given.receipt);
-        let full = shape.is_full(self.limits);
+        let full = shape.is_full(self.limits) || self.is_crowded();
         Pushed { began, full }
+    }
+
+    /// Whether more shapes have rows than are remembered.
+    fn is_crowded(&self) -> bool {
+        let open = self.shapes.iter().filter(|shape| !shape.rows.is_empty());
+        self.shapes.len() > MAX_SHAPES && open.count() > MAX_SHAPES
     }
 
     /// Adds a log line.
@@ -412,6 +420,7 @@ impl Batcher {
     /// there is none.
     pub fn close(&mut self, which: Which, turn: Turn, now: Millis) -> Option<Closed> {
         let limits = self.limits;
+        let crowded = self.is_crowded();
         let wanted = |owed: Owed, base: Base, opened: Millis, full: bool| match which {
             Which::All => true,
             Which::Of(wanted) => wanted == owed.source,
@@ -424,7 +433,7 @@ impl Batcher {
             asked.then_some((base != turn.base, text.opened, Open::Text(at)))
         });
         let shapes = self.shapes.iter().enumerate().filter_map(|(at, shape)| {
-            let (base, full) = (shape.times.base, shape.is_full(limits));
+            let (base, full) = (shape.times.base, crowded || shape.is_full(limits));
             let asked = !shape.rows.is_empty() && wanted(shape.owed, base, shape.opened, full);
             asked.then_some((base != turn.base, shape.opened, Open::Rows(at)))
         });
@@ -757,3 +766,6 @@ fn is_series(series: &Series, sample: &Sample<'_>) -> bool {
             .zip(sample.labels)
             .all(|(a, b)| a.0 == b.0 && a.1 == b.1)
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,14 +9,11 @@
 //! | a failed sync ends its epoch before the group; the group goes to a new one | `store.rs` |
 //! | a disk that takes nothing: a RAM epoch for live sources, waiting for those that resume | `ram.rs` |
 //! | a gap is durable before the segment it names is released | `room.rs` |
-//! | what cannot be read or is refused becomes a gap and is not sent again | `send.rs` |
+//! | what cannot be read or is refused becomes a gap and is not sent again | `outbox.rs`, `refused.rs` |
 
-use std::collections::VecDeque;
-
-use headwater_proto::delivery::{HeldEpoch, Input, Sender};
 use headwater_proto::frame::{self, Kind};
-use headwater_proto::ids::{Epoch, Lane};
-use headwater_proto::message::{Gap, GapReason, Stage};
+use headwater_proto::ids::{Epoch, Lane, SeqRange};
+use headwater_proto::message::{Gap, GapReason, RejectReason, Stage};
 use headwater_proto::time::{Base, Millis, Now, UnixMicros};
 use headwater_spool::{Disk, Lanes, Log};
 
@@ -25,20 +22,20 @@ mod epochs;
 mod lane;
 mod lives;
 mod open;
+mod outbox;
 mod quarantine;
 mod ram;
 mod refused;
 mod room;
-mod schemas;
-mod send;
+mod shelf;
 mod store;
 mod types;
 
+pub use outbox::{AgentSender, MAX_DOWN_BYTES, MAX_EPOCHS, MAX_FLIGHTS, UNREADABLE_MS};
 pub use ram::PROBE_MS;
 pub use refused::DEAD_LETTER;
 pub use room::MAX_GAPS;
-pub use send::{MAX_DOWN_BYTES, UNREADABLE_MS};
-pub use store::GROUP_BYTES;
+pub use store::{GROUP_BYTES, MAX_FAILED_SYNCS};
 use types::Taken;
 pub use types::{
     Counters, EngineError, Event, LaneStatus, Lost, OfferError, Offered, Settings, SourceSettings,
@@ -52,14 +49,8 @@ use super::record::{Cursor, Envelope, Life, Unclean};
 use super::refusals::Refusals;
 use super::timekeeper::{Dated, Timekeeper};
 use lane::{LaneState, Overflow};
-
-/// Most epochs that the sender holds; more wait until older ones are committed.
-const MAX_EPOCHS: usize = 96;
-/// Most bundles in flight.
-const MAX_FLIGHTS: usize = 16;
-
-/// The sender of an agent.
-type AgentSender = Sender<MAX_EPOCHS, MAX_FLIGHTS>;
+use outbox::{Clocks, Out, Outbox};
+use shelf::Shelves;
 
 /// The engine of one agent.
 pub struct Engine<D: Disk> {
@@ -71,8 +62,6 @@ pub struct Engine<D: Disk> {
     counted_since: Option<Millis>,
     /// What was last said of the boot's wall time.
     told: Option<bases::Told>,
-    /// What the collector's answers are measured by.
-    asked: send::Asked,
     opened: Millis,
     spool: Lanes<D>,
     dead_letters: Log<D>,
@@ -84,22 +73,14 @@ pub struct Engine<D: Disk> {
     refusals: Vec<Refusals>,
     /// What each source was told of what it gave.
     receipts: Vec<Receipts>,
-    sender: Box<AgentSender>,
-    /// Epochs that the sender had no room for, oldest first.
-    waiting: VecDeque<HeldEpoch>,
-    schemas: schemas::Schemas,
+    outbox: Outbox,
     gaps: Vec<room::Named>,
     /// What was in segments that went before their gap was written.
     released: Vec<(usize, Epoch, room::Contents)>,
-    outputs: VecDeque<Vec<u8>>,
-    scratch: Vec<u8>,
     counters: Counters,
     random: (u64, u64),
     /// Depth of failed syncs within failed syncs.
     failing: u32,
-    /// The sender's present command waits for room or for the disk.
-    waiting_for_room: bool,
-    unreadable: Option<send::Unreadable>,
     trouble: Vec<String>,
     hidden: Vec<String>,
 }
@@ -130,7 +111,8 @@ impl<D: Disk> Engine<D> {
         } = open::open_logs(&disk, &settings)?;
         let lives = lives::Lives::open(&disk)?;
         let random = (entropy(), entropy());
-        let sender = AgentSender::new(settings.device.clone(), settings.sender, entropy());
+        let device = settings.device.clone();
+        let outbox = Outbox::new(device, settings.boot, settings.sender, entropy());
         let clock = Timekeeper::new(settings.clock, now);
         let mut engine = Self {
             bound: vec![None; settings.sources.len()],
@@ -141,24 +123,17 @@ impl<D: Disk> Engine<D> {
             clock,
             counted_since: None,
             told: None,
-            asked: send::Asked::default(),
             opened: now.mono,
             spool,
             dead_letters,
             lives,
             lanes: Vec::new(),
-            sender: Box::new(sender),
-            waiting: VecDeque::new(),
-            schemas: schemas::Schemas::default(),
+            outbox,
             gaps: Vec::new(),
             released: Vec::new(),
-            outputs: VecDeque::new(),
-            scratch: Vec::new(),
             counters: Counters::default(),
             random,
             failing: 0,
-            waiting_for_room: false,
-            unreadable: None,
             trouble,
             hidden,
         };
@@ -595,19 +570,20 @@ impl<D: Disk> Engine<D> {
 
     /// Takes in what happened.
     pub fn handle(&mut self, event: Event<'_>, now: Now) {
-        let input = match event {
-            Event::LinkUp => {
-                self.asked = send::Asked::default();
-                self.forget_sent_schemas();
-                Input::LinkUp
+        match event {
+            Event::LinkUp => self.outbox.link_up(now.mono),
+            Event::LinkDown => self.outbox.link_down(now.mono),
+            Event::Message(bytes) => {
+                let clocks = self.clocks(now);
+                let mut shelves = Shelves {
+                    lanes: &self.lanes,
+                    spool: &mut self.spool,
+                };
+                for heard in self.outbox.message(bytes, &mut shelves, clocks) {
+                    self.clock.heard(heard.time, heard.sent, now);
+                }
             }
-            Event::LinkDown => {
-                self.asked = send::Asked::default();
-                self.unreadable = None;
-                Input::LinkDown
-            }
-            Event::Message(bytes) => return self.message(bytes, now),
-            Event::Clock(kernel) => return self.clock.measured(kernel, now),
+            Event::Clock(kernel) => self.clock.measured(kernel, now),
             Event::Tick => {
                 self.follow_the_clock(now);
                 self.date_boot(now);
@@ -620,20 +596,65 @@ impl<D: Disk> Engine<D> {
                 }
                 self.name_beyond(now);
                 self.name_what_is_owed(now);
-                self.announce_waiting();
-                Input::Tick
+                self.outbox.tick(now.mono);
             }
-        };
-        // These inputs are never refused.
-        let _ = self.sender.handle(input, now.mono);
+        }
     }
 
     /// What to publish next on the up topic, at QoS 1; `None` until something happens or
     /// [`Engine::next_wakeup`] comes. Call it only while a publish can be handed over: it counts as
     /// sent.
     pub fn next_publish(&mut self, now: Now) -> Option<Vec<u8>> {
-        let answer = self.outputs.pop_front();
-        answer.or_else(|| self.next_command(now))
+        loop {
+            let clocks = self.clocks(now);
+            let mut shelves = Shelves {
+                lanes: &self.lanes,
+                spool: &mut self.spool,
+            };
+            match self.outbox.next(&mut shelves, clocks)? {
+                Out::Publish(bytes) => return Some(bytes),
+                Out::Forget {
+                    lane,
+                    epoch,
+                    through,
+                } => self.forget(lane, epoch, through),
+                Out::Refused {
+                    lane,
+                    epoch,
+                    range,
+                    reason,
+                } => self.refused(lane, epoch, range, reason, now),
+                Out::TooLarge { lane, epoch, seq } => {
+                    let one = SeqRange::new(seq, seq + 1);
+                    self.refused(lane, epoch, one, RejectReason::TooLarge, now);
+                    self.outbox.absent(lane, epoch, one);
+                }
+                Out::Damaged { lane, epoch, range } => {
+                    self.counters.damaged_records += range.len();
+                    let gap = Gap {
+                        seqs: Some(range),
+                        ..self.gap(lane, epoch, GapReason::Damaged, now)
+                    };
+                    self.put_gap(self.index_of(lane), &gap, now);
+                }
+            }
+        }
+    }
+
+    fn clocks(&self, now: Now) -> Clocks {
+        let wall = self.clock.wall(now);
+        Clocks { now, wall }
+    }
+
+    /// The collector has committed all below `through`.
+    fn forget(&mut self, lane: Lane, epoch: Epoch, through: u64) {
+        let at = self.index_of(lane);
+        if let Some(stored) = self.lanes[at].epochs.iter_mut().find(|s| s.epoch == epoch) {
+            stored.released = stored.released.max(through);
+        }
+        self.release_ram(at, epoch, through);
+        self.release_committed(at);
+        self.outbox.announce_waiting();
     }
 
     /// When to call with [`Event::Tick`] at the latest.
@@ -641,8 +662,7 @@ impl<D: Disk> Engine<D> {
     pub fn next_wakeup(&self) -> Option<Millis> {
         self.next_group()
             .into_iter()
-            .chain(self.sender.next_wakeup())
-            .chain(self.unreadable.map(|known| known.retry_at))
+            .chain(self.outbox.next_wakeup())
             .chain([self.clock.next_measure()])
             .chain(self.refusals.iter().filter_map(Refusals::next_due))
             .min()
@@ -690,13 +710,16 @@ impl<D: Disk> Engine<D> {
     /// The counters.
     #[must_use]
     pub const fn counters(&self) -> Counters {
-        self.counters
+        Counters {
+            refused_messages: self.outbox.refused_messages(),
+            ..self.counters
+        }
     }
 
     /// The sender, to look at.
     #[must_use]
-    pub fn sender(&self) -> &Sender<MAX_EPOCHS, MAX_FLIGHTS> {
-        &self.sender
+    pub fn sender(&self) -> &AgentSender {
+        self.outbox.sender()
     }
 
     /// How each lane is doing.

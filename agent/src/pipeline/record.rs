@@ -37,7 +37,10 @@
 //! | | number · length (varints) · bytes |
 
 use headwater_proto::bundle::Stamps;
+use headwater_proto::codec::BatchHeader;
+use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::{Epoch, SeqRange};
+use headwater_proto::text::TextHeader;
 use headwater_proto::time::{Base, UnixMicros};
 use headwater_proto::varint::{self, MAX_VARINT_BYTES};
 
@@ -238,6 +241,20 @@ fn read_envelope<'a>(from: &mut Reader<'a>) -> Option<Envelope<'a>> {
         schema,
         frame,
     })
+}
+
+/// The number of the schema that a batch's frame needs, or of a text's dictionary.
+#[must_use]
+pub fn schema_of(frame: &[u8]) -> Option<u32> {
+    let (frame, _) = frame::decode(frame).ok()?;
+    if frame.kind == Kind::Text {
+        return TextHeader::read(frame.payload)?.0.dictionary;
+    }
+    if frame.kind != Kind::Batch {
+        return None;
+    }
+    let header = BatchHeader::peek(frame.payload).ok()?;
+    Some(header.schema_no)
 }
 
 /// What a lane knows of one source.
@@ -638,6 +655,41 @@ mod tests {
         let mut out = vec![SNAPSHOT_VERSION + 1];
         out.extend_from_slice(&[0; 32]);
         assert_eq!(Snapshot::decode(&out), Err(Malformed { what: "snapshot" }));
+    }
+
+    fn of_sizes(ended: usize, schemas: usize) -> Snapshot {
+        let ended = (0..ended as u64).map(|number| Ended {
+            epoch: Epoch::new(number),
+            range: SeqRange::new(0, 1),
+            named_in: (Epoch::new(0), number),
+        });
+        let schemas = (0..).take(schemas).map(|number| (number, Vec::new()));
+        Snapshot {
+            epoch: Epoch::new(1),
+            life: Life {
+                boot: 1,
+                base: Base::Wall,
+            },
+            first_seq: 0,
+            sources: Vec::new(),
+            ended: ended.collect(),
+            bases: Vec::new(),
+            schemas: schemas.collect(),
+        }
+    }
+
+    #[test]
+    fn a_snapshot_that_lists_more_than_its_bounds_is_refused() {
+        let read = |ended, schemas| {
+            let snapshot = of_sizes(ended, schemas);
+            let mut out = Vec::new();
+            snapshot.encode(&mut out);
+            Snapshot::decode(&out).map(|read| assert_eq!(read, snapshot))
+        };
+        let refused = Err(Malformed { what: "snapshot" });
+        assert_eq!(read(MAX_ENDED, MAX_SNAPSHOT_SCHEMAS), Ok(()));
+        assert_eq!(read(MAX_ENDED + 1, 0), refused);
+        assert_eq!(read(0, MAX_SNAPSHOT_SCHEMAS + 1), refused);
     }
 
     #[test]

@@ -22,7 +22,7 @@ const FIRST_PAUSE_MS: u64 = 500;
 /// Longest pause: a fleet comes back within about a minute.
 const LONGEST_PAUSE_MS: u64 = 60_000;
 /// Bytes of MQTT around a publish's payload: topic, packet id, header.
-const PACKET_OVERHEAD_BYTES: usize = 256;
+pub(super) const PACKET_OVERHEAD_BYTES: usize = 256;
 /// Publishes that wait for their PUBACK at the client; the engine's window is smaller.
 const INFLIGHT: u16 = 32;
 

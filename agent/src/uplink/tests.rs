@@ -9,9 +9,10 @@ use headwater_proto::mqtt::{Packet, Qos, Version, decode};
 use headwater_proto::topic;
 use tokio::sync::mpsc;
 
-use super::mqtt::Link;
+use super::mqtt::{Link, PACKET_OVERHEAD_BYTES};
 use super::{LINK_EVENTS, LinkEvent};
 use crate::config::{self, Config};
+use crate::pipeline::engine::MAX_DOWN_BYTES;
 use crate::pipeline::engine::tests::world;
 
 /// Longest wait for anything: a bound for a test that fails, not a time that one takes.
@@ -182,6 +183,55 @@ fn the_link_subscribes_first_carries_both_ways_and_comes_back_after_a_loss() {
             assert_eq!(events.recv().await, Some(LinkEvent::Down));
         }
         // The link ends with the engine.
+        drop(up);
+        running.await.unwrap();
+    });
+    broker.join().unwrap();
+}
+
+#[test]
+fn a_message_up_to_its_bound_arrives_and_one_beyond_it_ends_the_connection() {
+    let (listener, port) = listen();
+    let device = DeviceId::new("pump-1").unwrap();
+    let down_topic = topic::down(&device).as_str().to_owned();
+    let most = MAX_DOWN_BYTES as usize;
+    let broker = std::thread::spawn(move || {
+        for len in [most, most + PACKET_OVERHEAD_BYTES, 1] {
+            let mut broker = Broker::accept(&listener);
+            while !matches!(broker.next(), Did::Published { .. }) {}
+            broker.publish(&down_topic, &vec![7; len]);
+            // It goes on only with what it could read.
+            let is_read = matches!(broker.next(), Did::Published { .. });
+            assert_eq!(is_read, len <= most);
+        }
+    });
+    block_on(async {
+        let collector = config::Collector {
+            host: "127.0.0.1".into(),
+            port,
+            keep_alive_s: 30,
+            login: None,
+        };
+        let link = Link::new(&collector, None, &device, 4096);
+        let (up, publishes) = mpsc::channel(1);
+        let (told, mut events) = mpsc::channel(LINK_EVENTS);
+        let running = tokio::spawn(link.run(publishes, told, 7));
+        let mut lens = Vec::new();
+        for event in [
+            "up", "message", "down", "up", "down", "up", "message", "down",
+        ] {
+            let (is, len) = match events.recv().await.unwrap() {
+                LinkEvent::Up => ("up", None),
+                LinkEvent::Down => ("down", None),
+                LinkEvent::Message(bytes) => ("message", Some(bytes.len())),
+            };
+            assert_eq!(is, event);
+            lens.extend(len);
+            if is != "down" {
+                up.send(vec![1]).await.unwrap();
+            }
+        }
+        assert_eq!(lens, [most, 1]);
         drop(up);
         running.await.unwrap();
     });

@@ -1,4 +1,4 @@
-//! Core: the names of epochs, and what the sender is told of them.
+//! Core: the names of epochs, and what the outbox is told of them.
 
 use headwater_proto::delivery::{HeldEpoch, RecordRef};
 use headwater_proto::ids::{Epoch, Lane, SeqRange};
@@ -19,39 +19,7 @@ impl<D: Disk> Engine<D> {
         Epoch::new(z ^ (z >> 31))
     }
 
-    /// Tells the sender of an epoch, or keeps it until there is room.
-    pub(super) fn announce(&mut self, epoch: HeldEpoch) {
-        if let Some(known) = self
-            .waiting
-            .iter_mut()
-            .find(|w| w.lane == epoch.lane && w.epoch == epoch.epoch)
-        {
-            known.next = epoch.next;
-            return;
-        }
-        let live = !epoch.ended;
-        if (!live && !self.waiting.is_empty()) || self.sender.add_epoch(epoch).is_err() {
-            // What is stored now goes before a backlog that has waited for long.
-            if live {
-                self.waiting.push_front(epoch);
-            } else {
-                self.waiting.push_back(epoch);
-            }
-            self.sender.set_more_epochs(true);
-        }
-    }
-
-    pub(super) fn announce_waiting(&mut self) {
-        while let Some(epoch) = self.waiting.front() {
-            if self.sender.add_epoch(*epoch).is_err() {
-                return;
-            }
-            self.waiting.pop_front();
-        }
-        self.sender.set_more_epochs(false);
-    }
-
-    /// Tells the sender that an epoch is over, and which record says so: a durable one, or one of the
+    /// Tells the outbox that an epoch is over, and which record says so: a durable one, or one of the
     /// RAM epoch while there is no disk.
     pub(super) fn tell_ended(&mut self, at: usize, epoch: Epoch) {
         let lane = &self.lanes[at];
@@ -65,16 +33,7 @@ impl<D: Disk> Engine<D> {
             epoch,
             seq,
         });
-        let lane = lane.lane;
-        if self.sender.end_epoch(lane, epoch, named).is_err() {
-            for waiting in self
-                .waiting
-                .iter_mut()
-                .filter(|w| w.epoch == epoch && w.lane == lane)
-            {
-                (waiting.ended, waiting.end_named_in) = (true, named);
-            }
-        }
+        self.outbox.ended(lane.lane, epoch, named);
     }
 }
 

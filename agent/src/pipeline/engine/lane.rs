@@ -336,3 +336,33 @@ impl LaneState {
         self.durable.ended.retain(held);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(number: u64) -> Ended {
+        Ended {
+            epoch: Epoch::new(number),
+            range: SeqRange::new(0, 1),
+            named_in: (Epoch::new(0), number),
+        }
+    }
+
+    #[test]
+    fn as_many_ends_as_a_snapshot_lists_are_remembered_and_the_oldest_gives_way() {
+        let mut marks = Marks::default();
+        let all = 0..MAX_ENDED as u64;
+        for number in all.clone() {
+            marks.end(ended(number));
+        }
+        // One that is said again is no other.
+        marks.end(ended(0));
+        assert!(all.clone().all(|it| marks.end_of(Epoch::new(it)).is_some()));
+        marks.end(ended(all.end));
+        assert_eq!(marks.ended.len(), MAX_ENDED);
+        // An epoch whose end is not known counts as one that a kill ended: it is said again.
+        assert_eq!(marks.end_of(Epoch::new(1)), None);
+        assert!(marks.end_of(Epoch::new(0)).is_some());
+    }
+}

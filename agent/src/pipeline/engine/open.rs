@@ -248,7 +248,7 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// Tells the sender what a lane's log holds. All lanes are there by now: one may hold the record
+    /// Tells the outbox what a lane's log holds. All lanes are there by now: one may hold the record
     /// that dates what another one holds.
     pub(super) fn announce_stored(&mut self, at: usize) {
         let lane = &self.lanes[at];
@@ -287,7 +287,7 @@ impl<D: Disk> Engine<D> {
             })
             .collect();
         for epoch in held {
-            self.announce(epoch);
+            self.outbox.announce(epoch);
         }
     }
 

@@ -3,10 +3,8 @@
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
 
-use headwater_proto::codec::BatchHeader;
-use headwater_proto::frame::{self, Kind};
+use headwater_proto::frame::Kind;
 use headwater_proto::ids::{Epoch, SeqRange};
-use headwater_proto::text::TextHeader;
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::Disk;
 
@@ -14,7 +12,7 @@ use super::Engine;
 use super::epochs::held_epoch;
 use super::lane::{Held, Over};
 use crate::pipeline::receipts::Owed;
-use crate::pipeline::record::{self, Envelope, Life};
+use crate::pipeline::record::{self, Envelope, Life, schema_of};
 
 /// How often to try the disk again.
 pub const PROBE_MS: u64 = 5_000;
@@ -143,7 +141,8 @@ impl<D: Disk> Engine<D> {
             lane.durable.apply(device, lane_id, epoch, &envelope);
         }
         let range = SeqRange::new(0, next);
-        self.tell_stored(held_epoch(lane_id, epoch, range, true, life));
+        self.outbox
+            .stored(held_epoch(lane_id, epoch, range, true, life));
     }
 
     /// Tries the disk again where its time has come. On success a new epoch begins, whose first
@@ -199,18 +198,4 @@ impl<D: Disk> Engine<D> {
         }
         lane.old_rams.retain(|ram| !ram.records.is_empty());
     }
-}
-
-/// The number of the schema that a batch's frame needs, or of a text's dictionary.
-pub(super) fn schema_of(bytes: &[u8]) -> Option<u32> {
-    let (frame, _) = frame::decode(bytes).ok()?;
-    if frame.kind == Kind::Text {
-        return TextHeader::read(frame.payload)?.0.dictionary;
-    }
-    if frame.kind != Kind::Batch {
-        return None;
-    }
-    BatchHeader::peek(frame.payload)
-        .ok()
-        .map(|header| header.schema_no)
 }

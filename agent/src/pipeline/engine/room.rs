@@ -13,16 +13,14 @@ use headwater_proto::text::TextHeader;
 use headwater_proto::time::{Base, Now, UnixMicros};
 use headwater_spool::{Disk, SegmentInfo, Victim};
 
+use super::Engine;
 use super::lane::LaneState;
+use super::outbox::Outbox;
 use super::store::Unwritable;
-use super::{AgentSender, Engine};
 use crate::pipeline::record;
 
 /// Most gaps kept apart; beyond it neighbours merge with reason `many`.
 pub const MAX_GAPS: usize = 4096;
-/// Most segments released to make the reserve whole: it is a single one, but the quota may have
-/// been lowered since the last start.
-const MAX_RELEASES: usize = 4096;
 /// Bytes of a segment that are looked through at once.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -46,8 +44,8 @@ pub(super) struct Contents {
     bases: Vec<TimeBase>,
 }
 
-/// Whether the sender may forget all records of a segment.
-pub(super) fn is_committed(sender: &AgentSender, lane: &LaneState, info: &SegmentInfo) -> bool {
+/// Whether all records of a segment may be forgotten.
+pub(super) fn is_committed(outbox: &Outbox, lane: &LaneState, info: &SegmentInfo) -> bool {
     let Some((epoch, first)) = lane.at_position(info.first) else {
         return false;
     };
@@ -55,14 +53,14 @@ pub(super) fn is_committed(sender: &AgentSender, lane: &LaneState, info: &Segmen
     let released = lane
         .stored(epoch)
         .is_some_and(|stored| range.next <= stored.released);
-    released || sender.is_committed(lane.lane, epoch, range)
+    released || outbox.is_committed(lane.lane, epoch, range)
 }
 
 impl<D: Disk> Engine<D> {
     /// Releases one segment so that lane `writer` can go on. False if nothing may give way.
     pub(super) fn make_room(&mut self, writer: usize, now: Now) -> bool {
-        let (sender, lanes) = (&self.sender, &self.lanes);
-        let acked = |lane: usize, info: &SegmentInfo| is_committed(sender, &lanes[lane], info);
+        let (outbox, lanes) = (&self.outbox, &self.lanes);
+        let acked = |lane: usize, info: &SegmentInfo| is_committed(outbox, &lanes[lane], info);
         let Some(victim) = self.spool.victim(writer, &acked) else {
             return false;
         };
@@ -81,7 +79,7 @@ impl<D: Disk> Engine<D> {
         let lane = &self.lanes[at];
         let done: Vec<_> = log
             .segments()
-            .filter(|info| Some(info.id) != newest && is_committed(&self.sender, lane, info))
+            .filter(|info| Some(info.id) != newest && is_committed(&self.outbox, lane, info))
             .map(|info| info.id)
             .collect();
         for id in done {
@@ -141,7 +139,7 @@ impl<D: Disk> Engine<D> {
         let released = self.release_segment(at, info.id);
         if let Some(lost) = lost {
             self.counters.evicted_records += lost.len();
-            let _ = self.sender.absent(self.lanes[at].lane, epoch, lost);
+            self.outbox.absent(self.lanes[at].lane, epoch, lost);
         }
         released
     }
@@ -153,8 +151,8 @@ impl<D: Disk> Engine<D> {
         if self.released.iter().any(|(lane, _, _)| *lane == at) {
             return false;
         }
-        let (sender, lanes) = (&self.sender, &self.lanes);
-        let acked = |lane: usize, info: &SegmentInfo| is_committed(sender, &lanes[lane], info);
+        let (outbox, lanes) = (&self.outbox, &self.lanes);
+        let acked = |lane: usize, info: &SegmentInfo| is_committed(outbox, &lanes[lane], info);
         let Some(victim) = self.spool.victim(at, &acked) else {
             return false;
         };
@@ -165,7 +163,7 @@ impl<D: Disk> Engine<D> {
         let contents = self.look_through(lane, &info);
         if let Some(lost) = contents.lost {
             self.counters.evicted_records += lost.len();
-            let _ = self.sender.absent(self.lanes[lane].lane, epoch, lost);
+            self.outbox.absent(self.lanes[lane].lane, epoch, lost);
         }
         self.released.push((lane, epoch, contents));
         self.release_segment(lane, info.id)
@@ -190,11 +188,18 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// Makes room until the reserve is whole again, while the open segment takes the gaps.
+    /// Makes room until the reserve is whole again, while the open segment takes the gaps. It is a single
+    /// segment, but the quota may have been lowered since the last start: each that is there may have to
+    /// go, and none of those that the gaps themselves begin.
     pub(super) fn restore_reserve(&mut self, at: usize, now: Now) {
         let spool = self.settings.spool;
         let [alarm, normal, bulk] = spool.lane_bytes;
-        for _ in 0..MAX_RELEASES {
+        let lanes = 0..self.spool.len();
+        let segments: usize = lanes
+            .filter_map(|lane| self.spool.log(lane))
+            .map(|log| log.segments().len())
+            .sum();
+        for _ in 0..segments {
             // Spare files are no loss to anybody: the spool gives them up by itself.
             let used = |lane: usize| -> u64 {
                 let log = self.spool.log(lane);
@@ -311,12 +316,12 @@ impl<D: Disk> Engine<D> {
 
     fn look_through(&mut self, at: usize, info: &SegmentInfo) -> Contents {
         let mut contents = Contents::default();
-        let (sender, lane) = (&self.sender, &self.lanes[at]);
+        let (outbox, lane) = (&self.outbox, &self.lanes[at]);
         let Some((epoch, first)) = lane.at_position(info.first) else {
             return contents;
         };
         let (lane_id, end) = (lane.lane, first + (info.next - info.first));
-        let committed = |seq: u64| sender.is_committed(lane_id, epoch, SeqRange::new(seq, seq + 1));
+        let committed = |seq: u64| outbox.is_committed(lane_id, epoch, SeqRange::new(seq, seq + 1));
         // Damaged records are lost with the others, so numbers are counted and not read.
         let open_first = (first..end).find(|&seq| !committed(seq));
         let open_last = (first..end).rev().find(|&seq| !committed(seq));

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 
-use headwater_proto::delivery::HeldEpoch;
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::SeqRange;
 use headwater_proto::message::{self, EpochEnd, Gap};
@@ -20,7 +19,7 @@ use crate::pipeline::record::{self, Cursor, Envelope, Life};
 /// Bytes at which a group is synced, however young it is.
 pub const GROUP_BYTES: usize = 64 * 1024;
 /// How often one record may see its group fail before its lane gives the disk up for a while.
-const MAX_FAILED_SYNCS: u32 = 3;
+pub const MAX_FAILED_SYNCS: u32 = 3;
 
 /// The disk takes nothing at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,7 +215,8 @@ impl<D: Disk> Engine<D> {
         }
         if visible > 0 {
             let range = SeqRange::new(0, visible);
-            self.tell_stored(held_epoch(lane_id, epoch, range, false, life));
+            self.outbox
+                .stored(held_epoch(lane_id, epoch, range, false, life));
         }
         for epoch in ended {
             self.tell_ended(at, epoch);
@@ -475,16 +475,6 @@ impl<D: Disk> Engine<D> {
             clean,
             boot: lane.life_of(epoch).map_or(0, |life| life.boot),
             last_durable: newest,
-        }
-    }
-
-    /// Tells the sender of records that may go out: all that an epoch of this boot holds.
-    pub(super) fn tell_stored(&mut self, held: HeldEpoch) {
-        let HeldEpoch {
-            lane, epoch, next, ..
-        } = held;
-        if self.sender.stored(lane, epoch, next).is_err() {
-            self.announce(held);
         }
     }
 

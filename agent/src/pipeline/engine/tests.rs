@@ -2,6 +2,7 @@
 
 mod clocks;
 mod faults;
+mod flaky;
 mod loss;
 mod memory;
 mod outgoing;

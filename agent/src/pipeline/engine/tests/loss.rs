@@ -58,6 +58,24 @@ fn width(gap: &Gap) -> u64 {
 }
 
 #[test]
+fn a_start_under_a_lower_quota_lets_as_many_segments_go_as_it_takes_and_names_them() {
+    let mut world = World::new();
+    feed(&mut world, 0..400);
+    world.pass(2000);
+    let segments = |world: &World| world.engine.spool.log(1).unwrap().segments().len();
+    assert!(segments(&world) > 4 && world.engine.counters().evicted_records == 0);
+    world.settings.spool.lane_bytes = [5 * 4096, 2 * 4096, 4096];
+    world.kill();
+    // The third is the reserve.
+    assert_eq!(segments(&world), 2);
+    let evicted = world.engine.counters().evicted_records;
+    world.connect();
+    world.run(5000);
+    let (rows, named) = accounted(&world);
+    assert_eq!((rows + named * 10, named), (400, evicted));
+}
+
+#[test]
 fn what_is_committed_is_released_and_never_evicted() {
     let mut world = World::new();
     world.connect();

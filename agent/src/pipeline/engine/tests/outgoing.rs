@@ -10,7 +10,7 @@ use headwater_proto::sample::Value;
 use headwater_proto::time::UnixMicros;
 use headwater_spool::FakeDisk;
 
-use super::super::{Event, UNREADABLE_MS};
+use super::super::{Event, MAX_EPOCHS, MAX_FLIGHTS, UNREADABLE_MS};
 use super::world::{HOST, World, settings};
 use super::{feed, ks};
 use crate::pipeline::admit::{Field, Sample};
@@ -186,16 +186,59 @@ fn more_lives_than_the_sender_holds_do_not_hold_up_what_is_new() {
     let mut settings = settings();
     settings.spool.lane_bytes = [5 * 4096, 400 * 4096, 5 * 4096];
     let mut world = World::with(settings, FakeDisk::new());
-    for k in 0..110 {
+    let lives = MAX_EPOCHS as u64 + 14;
+    for k in 0..lives {
         world.offer(HOST, Lane::Normal, k).unwrap();
         world.pass(3000);
         world.kill();
+        // Those of the lives that are over, and the one that names their ends.
+        let epochs = k as usize + 2;
+        assert_eq!(
+            world.engine.outbox.waiting.len(),
+            epochs.saturating_sub(MAX_EPOCHS)
+        );
+        if (MAX_EPOCHS..=MAX_EPOCHS + 1).contains(&epochs) {
+            // A Hello that leaves some out says so, and none of them counts as abandoned.
+            world.connect();
+            let now = world.now();
+            let hello = world.engine.next_publish(now).unwrap();
+            world.collector.take(&hello);
+            let hello = world.collector.hellos.last().unwrap();
+            assert_eq!(hello.complete, epochs == MAX_EPOCHS);
+        }
     }
     world.connect();
     world.offer(HOST, Lane::Normal, 1000).unwrap();
     world.run(120_000);
     let rows: BTreeSet<_> = world.collector.rows().into_iter().collect();
     assert!(rows.contains(&1000));
-    assert_eq!(rows.len(), 111);
-    assert!(world.engine.waiting.is_empty());
+    assert_eq!(rows.len() as u64, lives + 1);
+    assert!(world.engine.outbox.waiting.is_empty());
+}
+
+#[test]
+fn as_many_bundles_as_the_bound_are_in_flight_and_the_next_goes_when_one_has_landed() {
+    let mut settings = settings();
+    settings.sender.max_bundle = 1_000;
+    let mut world = World::with(settings, FakeDisk::new());
+    feed(&mut world, 0..(2 * MAX_FLIGHTS as u64 + 1) * 10);
+    world.pass(2000);
+    world.connect();
+    let now = world.now();
+    let hello = world.engine.next_publish(now).unwrap();
+    for answer in world.collector.take(&hello) {
+        world.engine.handle(Event::Message(&answer), now);
+    }
+    let mut in_flight = Vec::new();
+    while let Some(bytes) = world.engine.next_publish(now) {
+        in_flight.push(bytes);
+    }
+    assert_eq!(in_flight.len(), MAX_FLIGHTS);
+    for bytes in &in_flight {
+        for answer in world.collector.take(bytes) {
+            world.engine.handle(Event::Message(&answer), now);
+        }
+        assert!(world.engine.next_publish(now).is_some());
+        assert_eq!(world.engine.next_publish(now), None);
+    }
 }
