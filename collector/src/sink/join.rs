@@ -1,15 +1,19 @@
-//! Opens the lake beside a journal, and makes both agree on what is committed.
+//! The lake's half of a meeting with the journal, after which both agree on what is committed; custody's
+//! half is in `pipeline/custody/join.rs`.
+
+use std::sync::Arc;
 
 use headwater_lake::audit::StreamMark;
 use headwater_lake::{Claim, EpochState, Found, Store};
 use headwater_proto::delivery::End;
-use headwater_proto::ids::{Epoch, JournalId, Lane, SeqRange};
+use headwater_proto::ids::{JournalId, SeqRange};
 use headwater_proto::time::UnixMicros;
 use headwater_spool::Disk;
 
 use super::there::stream_of;
-use crate::done::DoneError;
-use crate::pipeline::custody::{Custody, OpenError, Opened, Past};
+use crate::pipeline::custody::{
+    Agreed, Custody, JournalSide, LakeSide, Meeting, OpenError, Opened, Past, Proven,
+};
 use crate::sink::lake::{LakeSettings, LakeSink, LakeSinkError, NAME};
 
 /// Why journal and lake could not be brought to agree.
@@ -21,6 +25,112 @@ pub enum JoinError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] OpenError),
+}
+
+/// A lake that was opened beside a journal and does not agree with it yet: nothing may be taken.
+pub struct Met<S: Store> {
+    sink: LakeSink<S>,
+    is_alone: bool,
+    renamed: Option<JournalId>,
+    marks: Option<Vec<StreamMark>>,
+}
+
+impl<S: Store> Met<S> {
+    /// Opens the lake for the journal and finds out what became of it while the journal was away.
+    /// `entropy` names a journal that has to go on under another name, `now` begins the lease on the
+    /// lake.
+    ///
+    /// # Errors
+    /// [`LakeSinkError`].
+    pub fn open(
+        journal: &JournalSide,
+        store: S,
+        settings: LakeSettings,
+        now: UnixMicros,
+        entropy: &mut dyn FnMut() -> u64,
+    ) -> Result<Self, LakeSinkError> {
+        let claim = Claim {
+            take_over: settings.take_over,
+            ..Claim::new(journal.journal, now.0)
+        };
+        let plan = journal.plan.as_deref();
+        let mut sink = LakeSink::open(store, settings, &claim, plan, journal.known)?;
+        // An old copy may also be from before another journal's time.
+        // Nor does a snapshot of before know what another journal has brought.
+        let (went_on, term) = (sink.lake().opened().went_on, sink.lake().owner().term);
+        let mut is_alone = went_on && journal.lake_term == term;
+        let mut renamed = None;
+        if sink.cursor() > journal.since {
+            // Somebody brought back an old copy of the journal. Its positions and the numbers of plain
+            // devices were used for other records since.
+            let name = JournalId(entropy());
+            sink.begin_anew(name, journal.since, now)?;
+            (renamed, is_alone) = (Some(name), false);
+        }
+        if renamed.is_some() || journal.past == Past::Nothing {
+            sink.begin_without_lease(now)?;
+        }
+        let start = sink.lake().opened();
+        if !start.went_on && start.found != Found::New {
+            // Readers that list folders would see them beside what devices send again.
+            let swept = sink.lake_mut().sweep().map_err(LakeSinkError::from)?;
+            if swept.orphans > 0 {
+                let (orphans, left) = (swept.orphans, swept.left.len());
+                tracing::warn!(
+                    orphans,
+                    left,
+                    "files that an earlier collector published and did not commit are set aside, as far \
+                     as the store can"
+                );
+            }
+        }
+        let mut met = Self {
+            sink,
+            is_alone,
+            renamed,
+            marks: None,
+        };
+        if !met.is_alone || !journal.knows_its_past() {
+            met.read_marks()?;
+        }
+        Ok(met)
+    }
+
+    /// Reads what the lake holds of each stream.
+    ///
+    /// # Errors
+    /// [`LakeSinkError`].
+    pub fn read_marks(&mut self) -> Result<(), LakeSinkError> {
+        let marks = self.sink.lake_mut().marks().map_err(LakeSinkError::from)?;
+        self.marks = Some(marks);
+        Ok(())
+    }
+
+    /// What custody is told.
+    #[must_use]
+    pub fn side(&self) -> LakeSide {
+        let marks = self.marks.as_ref();
+        LakeSide {
+            cursor: self.sink.cursor(),
+            term: self.sink.lake().owner().term,
+            is_alone: self.is_alone,
+            renamed: self.renamed,
+            proven: marks.map(|marks| Arc::from_iter(marks.iter().filter_map(proven))),
+        }
+    }
+
+    /// The sink, now that both agree.
+    #[must_use]
+    pub fn agreed(mut self, agreed: Agreed) -> LakeSink<S> {
+        if let Some(error) = &agreed.index_failure {
+            tracing::error!(%error, "the index of finished epochs cannot be filled; the journal keeps them");
+        }
+        if let (Some(until), Some(marks)) = (agreed.leave_out_until, &self.marks) {
+            self.sink.leave_out(marks, until);
+        }
+        self.sink.restore(agreed.streams);
+        self.sink
+    }
 }
 
 /// Opens the lake beside a journal that was just opened, and makes both agree on what is committed;
@@ -37,63 +147,35 @@ pub fn join<D: Disk, S: Store>(
     now: UnixMicros,
     entropy: &mut dyn FnMut() -> u64,
 ) -> Result<LakeSink<S>, JoinError> {
-    let plan = custody.plan(NAME).map(|plan| plan.bytes.clone());
-    let known = custody.cursor(NAME).unwrap_or_default();
-    let plan = plan.as_deref();
-    let claim = Claim {
-        take_over: settings.take_over,
-        ..Claim::new(custody.journal(), now.0)
+    let journal = JournalSide::of(custody, opened, NAME);
+    let mut met = Met::open(&journal, store, settings, now, entropy)?;
+    loop {
+        match custody.meet_lake(NAME, &journal, &met.side())? {
+            Meeting::Agreed(agreed) => return Ok(met.agreed(agreed)),
+            Meeting::NeedsMarks => met.read_marks()?,
+        }
+    }
+}
+
+/// What a mark proves; nothing if no collector wrote its stream.
+fn proven(mark: &StreamMark) -> Option<Proven> {
+    let is_over = match mark.state {
+        Some(EpochState::Ended | EpochState::Closed | EpochState::Abandoned) => true,
+        Some(EpochState::Open) | None => false,
     };
-    let mut sink = LakeSink::open(store, settings, &claim, plan, known)?;
-    // An old copy may also be from before another journal's time.
-    // Nor does a snapshot of before know what another journal has brought.
-    let is_alone = sink.lake().opened().went_on && custody.lake_term() == sink.lake().owner().term;
-    let end = custody.log().next();
-    let mut past = opened.past;
-    if sink.cursor() > end {
-        // Somebody brought back an old copy of the journal. Its positions and the numbers of plain
-        // devices were used for other records since.
-        custody.rename(JournalId(entropy()));
-        sink.begin_anew(custody.journal(), end, now)?;
-        past = Past::Nothing;
-    }
-    if past == Past::Nothing {
-        sink.begin_without_lease(now)?;
-    }
-    let start = sink.lake().opened();
-    if !start.went_on && start.found != Found::New {
-        // Readers that list folders would see them beside what devices send again.
-        let swept = sink.lake_mut().sweep().map_err(LakeSinkError::from)?;
-        if swept.orphans > 0 {
-            let (orphans, left) = (swept.orphans, swept.left.len());
-            tracing::warn!(
-                orphans,
-                left,
-                "files that an earlier collector published and did not commit are set aside, as far \
-                 as the store can"
-            );
-        }
-    }
-    let missing = custody.resume(NAME, sink.cursor())?;
-    let is_sure = past == Past::Snapshot && opened.damaged + missing == 0 && is_alone;
-    if !is_sure || !custody.index_is_whole() {
-        let marks = sink.lake_mut().marks().map_err(LakeSinkError::from)?;
-        if !is_alone {
-            sink.leave_out(&marks, end);
-        }
-        let indexed = fill_index(custody, &marks);
-        if let Err(error) = &indexed {
-            tracing::error!(%error, "the index of finished epochs cannot be filled; the journal keeps them");
-        }
-        seed(custody, past, &marks, indexed.is_ok());
-    }
-    custody.seeded(sink.lake().owner().term);
-    if opened.damaged_to > sink.cursor() {
-        custody.doubt_plain_devices();
-    }
-    custody.watch();
-    sink.restore(custody.ledger());
-    Ok(sink)
+    let end = End {
+        first: mark.first,
+        next: mark.next,
+        clean: false,
+    };
+    Some(Proven {
+        stream: stream_of(mark)?,
+        held: mark.held.clone(),
+        partial: mark.partial.clone(),
+        next: mark.next,
+        end: is_over.then_some(end),
+        is_whole: is_whole(mark),
+    })
 }
 
 /// Whether an epoch is over, and the lake has all of it or names it: such a one is in the index.
@@ -101,51 +183,4 @@ fn is_whole(mark: &StreamMark) -> bool {
     let over = matches!(mark.state, Some(EpochState::Closed | EpochState::Abandoned));
     let holds = |range: &SeqRange| range.first <= mark.first && range.next >= mark.next;
     over && mark.partial.is_empty() && mark.held.iter().any(holds)
-}
-
-fn end_of(mark: &StreamMark) -> End {
-    End {
-        first: mark.first,
-        next: mark.next,
-        clean: false,
-    }
-}
-
-/// Puts every epoch that the lake shows to be over into the index.
-fn fill_index<D: Disk>(custody: &mut Custody<D>, marks: &[StreamMark]) -> Result<(), DoneError> {
-    let whole = marks.iter().filter(|mark| is_whole(mark));
-    custody.fill_index(whole.filter_map(|mark| Some((stream_of(mark)?, end_of(mark)))))
-}
-
-/// Gives custody the marks that the lake proves. Epochs that are over, and new to it, are left to the
-/// index where it has them.
-fn seed<D: Disk>(custody: &mut Custody<D>, past: Past, marks: &[StreamMark], is_indexed: bool) {
-    let own = Epoch::new(custody.journal().0);
-    for mark in marks {
-        let Some(stream) = stream_of(mark) else {
-            continue;
-        };
-        let is_new = custody.ledger().track(&stream).is_none();
-        if stream.lane == Lane::Plain {
-            // A plain device counts under each journal anew.
-            if stream.epoch == own {
-                custody.seed_plain(stream.device, &mark.held, mark.next);
-            }
-            continue;
-        }
-        let ended = match mark.state {
-            Some(EpochState::Ended | EpochState::Closed | EpochState::Abandoned) => true,
-            Some(EpochState::Open) | None => false,
-        };
-        // What the index has is found there when it comes back.
-        if is_indexed && is_new && is_whole(mark) {
-            continue;
-        }
-        // Under the same name nothing was cut off between two tables: its last plan was carried out.
-        let partial = match past {
-            Past::Nothing => mark.partial.as_slice(),
-            Past::Snapshot | Past::Records => &[],
-        };
-        custody.seed(stream, &mark.held, partial, ended.then(|| end_of(mark)));
-    }
 }

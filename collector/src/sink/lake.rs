@@ -23,7 +23,7 @@ mod seam;
 use super::rows::{RowCounters, RowMaker, boot_of};
 use super::there::There;
 use crate::interpret::{EpochChange, EpochNews, Interpreted};
-use crate::ledger::Ledger;
+use crate::pipeline::custody::Told;
 
 /// The sink's name in the journal and the configuration.
 pub const NAME: &str = "lake";
@@ -260,22 +260,21 @@ impl<S: Store> LakeSink<S> {
         Ok(())
     }
 
-    /// Takes over what the lake holds of each stream, after the journal's marks were made exact by
-    /// [`crate::pipeline::custody::Custody::resume`].
-    pub fn restore(&mut self, ledger: &Ledger) {
-        for (stream, track) in ledger.streams() {
+    /// Takes over what the lake holds of each stream, as custody knows it now that both agree.
+    pub fn restore(&mut self, streams: Vec<Told>) {
+        for told in streams {
             let mut held = Held::new();
-            for range in track.receiver.committed().iter() {
+            for range in told.committed {
                 // Without a bound on ranges nothing is refused.
                 let _ = held.insert(range);
             }
             let known = Track {
                 held,
-                end: track.receiver.ended(),
-                boot: track.boot,
-                abandoned: track.abandoned,
+                end: told.end,
+                boot: told.boot,
+                abandoned: told.is_abandoned,
             };
-            self.tracks.insert(stream.clone(), known);
+            self.tracks.insert(told.stream, known);
         }
     }
 

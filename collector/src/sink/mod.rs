@@ -19,7 +19,7 @@ use std::time::Duration;
 use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::time::{Millis, Now};
 
-pub use join::{JoinError, join};
+pub use join::{JoinError, Met, join};
 
 use crate::interpret::Interpreted;
 

@@ -17,6 +17,7 @@ mod append;
 mod budget;
 mod forget;
 mod hello;
+mod join;
 mod lacks;
 mod loss;
 mod open;
@@ -47,6 +48,7 @@ use crate::pipeline::rules::RulesId;
 
 pub use forget::{ForgetError, Forgotten};
 pub use hello::MAX_ORIGINS;
+pub use join::{Agreed, JournalSide, LakeSide, Meeting, Proven, Told};
 use lacks::Held;
 pub use open::{OpenError, Opened, Past};
 pub use sinks::PlanError;
