@@ -92,7 +92,7 @@ pub fn join<D: Disk, S: Store>(
         custody.doubt_plain_devices();
     }
     custody.watch();
-    sink.restore(custody.ledger());
+    sink.restore(custody.ledger(), custody.beyond_others(NAME));
     Ok(sink)
 }
 
@@ -129,7 +129,8 @@ fn seed<D: Disk>(custody: &mut Custody<D>, past: Past, marks: &[StreamMark], is_
         if stream.lane == Lane::Plain {
             // A plain device counts under each journal anew.
             if stream.epoch == own {
-                custody.seed_plain(stream.device, &mark.held, mark.next);
+                let held = custody.to_be_seeded(NAME, &stream, &mark.held);
+                custody.seed_plain(stream.device, &held, mark.next);
             }
             continue;
         }
@@ -146,6 +147,7 @@ fn seed<D: Disk>(custody: &mut Custody<D>, past: Past, marks: &[StreamMark], is_
             Past::Nothing => mark.partial.as_slice(),
             Past::Snapshot | Past::Records => &[],
         };
-        custody.seed(stream, &mark.held, partial, ended.then(|| end_of(mark)));
+        let held = custody.to_be_seeded(NAME, &stream, &mark.held);
+        custody.seed(stream, &held, partial, ended.then(|| end_of(mark)));
     }
 }

@@ -20,13 +20,12 @@ use headwater_proto::time::{Millis, Now, UnixMicros};
 
 mod seam;
 
-use super::rows::{RowCounters, RowMaker, boot_of};
+use super::rows::{RowCounters, RowMaker, boot_of, is_of_lake};
 use super::there::There;
 use crate::interpret::{EpochChange, EpochNews, Interpreted};
 use crate::ledger::Ledger;
 
-/// The sink's name in the journal and the configuration.
-pub const NAME: &str = "lake";
+pub use super::rows::LAKE as NAME;
 
 /// When rows go out.
 #[derive(Debug, Clone, Copy)]
@@ -262,7 +261,13 @@ impl<S: Store> LakeSink<S> {
 
     /// Takes over what the lake holds of each stream, after the journal's marks were made exact by
     /// [`crate::pipeline::custody::Custody::resume`].
-    pub fn restore(&mut self, ledger: &Ledger) {
+    ///
+    /// - `beyond`: what the lake has and other required sinks do not, so that it is not committed.
+    pub fn restore<'a>(
+        &mut self,
+        ledger: &Ledger,
+        beyond: impl Iterator<Item = (&'a Stream, &'a [SeqRange])>,
+    ) {
         for (stream, track) in ledger.streams() {
             let mut held = Held::new();
             for range in track.receiver.committed().iter() {
@@ -276,6 +281,13 @@ impl<S: Store> LakeSink<S> {
                 abandoned: track.abandoned,
             };
             self.tracks.insert(stream.clone(), known);
+        }
+        for (stream, ranges) in beyond {
+            let track = self.tracks.entry(stream.clone()).or_default();
+            for range in ranges {
+                // Without a bound on ranges nothing is refused.
+                let _ = track.held.insert(*range);
+            }
         }
     }
 
@@ -368,6 +380,12 @@ impl<S: Store> LakeSink<S> {
         }
         let named = item.gaps.iter().filter(|gap| !gap.carried);
         self.changed.extend(named.map(|gap| gap.stream.clone()));
+        for gap in item.gaps.iter().filter(|gap| is_of_lake(gap)) {
+            // Another sink has what the lake lacks: nothing more of it comes.
+            if let Some(range) = gap.range {
+                self.hold(&gap.stream, range);
+            }
+        }
         for news in item.epochs {
             self.learn(news);
         }
