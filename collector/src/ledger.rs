@@ -359,6 +359,44 @@ impl Ledger {
         }
     }
 
+    /// The parts of `range` that are not committed; none of a stream that is not known, since only one
+    /// whose numbers are all committed is let go of.
+    #[must_use]
+    pub fn uncommitted(&self, stream: &Stream, range: SeqRange) -> Vec<SeqRange> {
+        if stream.lane == Lane::Plain {
+            let track = self.plain.get(&stream.device);
+            return track.map_or_else(Vec::new, |track| track.committed.holes(range).collect());
+        }
+        let track = self.tracks.get(stream);
+        track.map_or_else(Vec::new, |track| {
+            track.receiver.committed().holes(range).collect()
+        })
+    }
+
+    /// The parts of `range` that arrived and are not committed.
+    #[must_use]
+    pub fn taken_and_open(&self, stream: &Stream, range: SeqRange) -> Vec<SeqRange> {
+        let open = self.uncommitted(stream, range).into_iter();
+        if stream.lane == Lane::Plain {
+            let next = self.next_plain(&stream.device);
+            let below = |range: SeqRange| SeqRange::new(range.first, range.next.min(next));
+            return open.map(below).filter(|range| !range.is_empty()).collect();
+        }
+        let Some(track) = self.tracks.get(stream) else {
+            return Vec::new();
+        };
+        let data = track.receiver.data();
+        let mut taken = Vec::new();
+        for range in open {
+            let mut from = range.first;
+            while let Some(part) = data.next_in(from).filter(|part| part.first < range.next) {
+                taken.push(SeqRange::new(part.first, part.next.min(range.next)));
+                from = part.next;
+            }
+        }
+        taken
+    }
+
     /// A stream that an existing lake holds; numbers in `partial` are there in part.
     pub fn seed(&mut self, stream: Stream, held: &[SeqRange], partial: &[u64], end: Option<End>) {
         let is_known = self.tracks.contains_key(&stream);

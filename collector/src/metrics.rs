@@ -33,6 +33,10 @@ pub struct CustodyLook {
     pub at: UnixMicros,
     /// How far each sink is.
     pub cursors: Vec<SinkCursor>,
+    /// By required sink the ranges of numbers that it has and not all of them have.
+    pub covered: Vec<(String, usize)>,
+    /// Sinks that wait until their last report is taken in.
+    pub held: Vec<String>,
     /// Streams known.
     pub streams: u64,
     /// Credit of each connection.
@@ -161,10 +165,18 @@ impl Board {
         reasons
     }
 
-    /// What is wrong with sinks that the journal does not wait for: data is taken all the same.
+    /// What is wrong with sinks that the journal does not wait for, and which sinks wait: data is taken
+    /// all the same.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        self.troubles(false)
+        let held = self.custody().held.into_iter();
+        let held = held.map(|sink| {
+            format!(
+                "sink {sink} waits: its last report is taken when the other required sinks come closer, or \
+                 the journal has room"
+            )
+        });
+        held.chain(self.troubles(false)).collect()
     }
 
     fn troubles(&self, required: bool) -> Vec<String> {
@@ -210,6 +222,17 @@ impl Board {
                 &format!("sink=\"{}\"", cursor.name),
                 cursor.position,
             );
+        }
+        page.head("sink_covered_ranges", "gauge");
+        for (sink, ranges) in &custody.covered {
+            let labels = format!("sink=\"{sink}\"");
+            page.line("sink_covered_ranges", &labels, *ranges as u64);
+        }
+        page.head("sink_held", "gauge");
+        for cursor in &custody.cursors {
+            let labels = format!("sink=\"{}\"", cursor.name);
+            let is_held = custody.held.contains(&cursor.name);
+            page.line("sink_held", &labels, u64::from(is_held));
         }
         self.render_sinks(&custody, &mut page);
         render_gate(gate, &mut page);
@@ -348,6 +371,12 @@ mod tests {
             segments: vec![(0..10, 4_000), (10..30, 8_000)],
             required: vec!["lake".to_owned()],
             at: UnixMicros(9_000_000),
+            cursors: vec![SinkCursor {
+                name: "lake".to_owned(),
+                position: 5,
+            }],
+            covered: vec![("lake".to_owned(), 7)],
+            held: vec!["lake".to_owned()],
             ..CustodyLook::default()
         });
         let mut look = SinkLook {
@@ -367,6 +396,8 @@ mod tests {
             "headwater_sink_lag_records{sink=\"lake\"} 25\n",
             "headwater_sink_lag_bytes{sink=\"lake\"} 10000\n",
             "headwater_sink_lag_seconds{sink=\"lake\"} 7\n",
+            "headwater_sink_covered_ranges{sink=\"lake\"} 7\n",
+            "headwater_sink_held{sink=\"lake\"} 1\n",
             "headwater_sink_failures_total{sink=\"lake\",code=\"denied\"} 1\n",
             "headwater_lake_files_total{sink=\"lake\"} 3\n",
         ] {
@@ -375,6 +406,8 @@ mod tests {
         // The journal does not wait for the hot store.
         let why = "is denied, 25 records behind: the folder is not writable";
         assert_eq!(board.not_ready(), [format!("sink lake {why}")]);
-        assert_eq!(board.notes(), [format!("sink hot {why}")]);
+        let notes = board.notes();
+        assert!(notes[0].starts_with("sink lake waits: "), "{notes:?}");
+        assert_eq!(notes[1..], [format!("sink hot {why}")]);
     }
 }

@@ -34,8 +34,12 @@ pub(crate) enum Command {
         bytes: Vec<u8>,
         reply: SyncSender<Result<(), String>>,
     },
-    /// Something happened that custody takes in.
-    Event(Event),
+    /// A sink has come further. Answered with whether custody has taken it in; after a no, once more when
+    /// it has. The sink tells nothing more before.
+    Commit {
+        event: Event,
+        reply: SyncSender<bool>,
+    },
     /// Make a change to the sessions durable, then answer.
     Session {
         client: Arc<str>,
@@ -118,6 +122,7 @@ struct Due {
     /// Groups of the journal that had failed before the first of them.
     failed_before: u64,
     plans: Vec<SyncSender<Result<(), String>>>,
+    commits: Vec<(String, SyncSender<bool>)>,
     sessions: Vec<oneshot::Sender<Result<(), StoreError>>>,
     forgotten: Vec<(SyncSender<Result<Forgotten, String>>, Forgotten)>,
     barriers: Vec<SyncSender<()>>,
@@ -129,6 +134,7 @@ impl<D: Disk> Owner<D> {
         let mut events = Vec::new();
         let (mut last_tick, mut last_post) = (Millis(0), Millis(0));
         let mut stopping = false;
+        let mut held: Vec<(String, SyncSender<bool>)> = Vec::new();
         while !stopping {
             let waited = self
                 .arrivals
@@ -154,7 +160,9 @@ impl<D: Disk> Owner<D> {
                 last_tick = now.mono;
                 self.custody.handle(Event::Tick, now);
             }
+            let commits = std::mem::take(&mut due.commits);
             self.sync(now, due);
+            self.answer_commits(&mut held, commits);
             self.carry_out();
             for reader in &self.readers {
                 match reader.try_send(()) {
@@ -178,7 +186,12 @@ impl<D: Disk> Owner<D> {
                     Err(error) => drop(reply.send(Err(error.to_string()))),
                 }
             }
-            Command::Event(event) => self.custody.handle(event, now),
+            Command::Commit { event, reply } => {
+                if let Event::Committed { sink, .. } = &event {
+                    due.commits.push((sink.clone(), reply));
+                }
+                self.custody.handle(event, now);
+            }
             Command::Session {
                 client,
                 present,
@@ -203,6 +216,36 @@ impl<D: Disk> Owner<D> {
             }
         }
         false
+    }
+
+    /// Answers sinks whose reports were taken in, and tells the others to wait.
+    fn answer_commits(
+        &self,
+        held: &mut Vec<(String, SyncSender<bool>)>,
+        new: Vec<(String, SyncSender<bool>)>,
+    ) {
+        held.retain(|(sink, reply)| {
+            let is_held = self.custody.is_holding(sink);
+            // A sink that is gone needs no answer, and each channel has room for its two.
+            if !is_held {
+                let _ = reply.try_send(true);
+            }
+            is_held
+        });
+        for (sink, reply) in new {
+            let is_held = self.custody.is_holding(&sink);
+            if is_held {
+                tracing::warn!(
+                    sink,
+                    "the sink waits: its report is not taken before the other required sinks come closer, \
+                     or the journal has room"
+                );
+            }
+            let is_there = reply.try_send(!is_held).is_ok();
+            if is_held && is_there {
+                held.push((sink, reply));
+            }
+        }
     }
 
     fn sync(&mut self, now: Now, due: Due) {
@@ -272,6 +315,8 @@ impl<D: Disk> Owner<D> {
             required: self.custody.required_sinks(),
             at: self.clock.now().wall,
             cursors: self.custody.cursors().to_vec(),
+            covered: self.custody.covered_ranges(),
+            held: self.custody.held_sinks(),
             streams: self.custody.ledger().len() as u64,
             credit_bytes: self.custody.credit_bytes(),
             is_stalled: self.custody.is_stalled(),

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Rig, SAMPLES, bundle, bundle_of, device, hello, listed};
 use headwater_collector::ledger::MAX_STREAMS_PER_DEVICE;
-use headwater_collector::pipeline::custody::{Event, Mode, SinkSpec};
+use headwater_collector::pipeline::custody::{Event, Mode};
 use headwater_collector::sink::lake::NAME;
 use headwater_lake::MemStore;
 use headwater_proto::frame::Kind;
@@ -191,34 +191,4 @@ fn what_the_journal_took_stays_committed_over_a_restart_where_custody_ends_there
     assert!(rig.sync());
     let mark = rig.mark(1).unwrap();
     assert_eq!((mark.received, mark.committed), (5, 5));
-}
-
-#[test]
-fn a_stretch_that_cannot_be_read_when_all_sinks_have_it_is_committed_later() {
-    let mut settings = common::settings();
-    settings.sinks.push(SinkSpec {
-        name: "second".into(),
-        required: true,
-    });
-    let mut rig = Rig::start(FakeDisk::new(), MemStore::new(), settings, 0).unwrap();
-    greet(&mut rig);
-    rig.up(bundle(1, 0, 5), 1);
-    assert!(rig.sync());
-    let through = rig.custody.log().durable();
-    let say = |rig: &mut Rig, sink: &str, through| {
-        rig.handle(Event::Committed {
-            sink: sink.into(),
-            through,
-            streams: Vec::new(),
-            refused: Vec::new(),
-            damaged: 0,
-        });
-        rig.sync();
-    };
-    say(&mut rig, NAME, through);
-    rig.disk.fail_operation(0);
-    say(&mut rig, "second", through);
-    assert_eq!(rig.custody.cursor("second"), Some(0));
-    say(&mut rig, "second", through);
-    assert_eq!(rig.mark(1).unwrap().committed, 5);
 }

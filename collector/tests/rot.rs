@@ -9,33 +9,19 @@ mod common;
 
 use common::{
     CONN, HEADER_BYTES, Rig, SAMPLES, batch, bundle, bundle_of, device, flush_all, hello, listed,
-    rot_snapshots, segments, settings,
+    rot_record, rot_snapshots, segments, settings,
 };
 use headwater_collector::done::DoneInMemory;
-use headwater_collector::pipeline::custody::{Custody, Event, Mode, Past, Settings, SinkSpec};
+use headwater_collector::pipeline::custody::{Custody, Event, Mode, Past, Settings};
 use headwater_lake::MemStore;
 use headwater_proto::frame::Kind;
 use headwater_proto::message::{RejectReason, SchemaRequest};
-use headwater_spool::{Disk, DiskFile, FakeDisk, Log};
+use headwater_spool::{Disk, FakeDisk, Log};
 
 fn greet(rig: &mut Rig, next: u64) {
     rig.connect("dev");
     rig.up(hello(&[listed(1, 0, next)]), 0);
     assert!(rig.sync());
-}
-
-/// Flips a bit in the newest record that holds `bytes`.
-fn rot_record(disk: &FakeDisk, bytes: &[u8]) {
-    for name in segments(disk).into_iter().rev() {
-        let mut all = vec![0; 1 << 20];
-        let len = disk.open(&name).unwrap().read_at(&mut all, 0).unwrap();
-        let place = all[..len].windows(bytes.len()).rposition(|at| at == bytes);
-        if let Some(place) = place {
-            assert!(disk.rot(&name, place as u64, 1));
-            return;
-        }
-    }
-    panic!("no segment holds the record");
 }
 
 fn expect_whole(rig: &Rig, samples: u64) {
@@ -226,37 +212,6 @@ fn a_record_that_rots_where_custody_ends_at_the_journal_is_named() {
     flush_all(&mut rig);
     expect_whole(&rig, 5 * SAMPLES);
     assert_eq!(rig.audit().totals.counts.explained, 1);
-}
-
-#[test]
-fn a_record_that_rots_between_two_required_sinks_is_named_and_not_taken_again() {
-    let second = SinkSpec {
-        name: "second".into(),
-        required: true,
-    };
-    let mut two = settings();
-    two.sinks.push(second.clone());
-    let mut rig = Rig::start(FakeDisk::new(), MemStore::new(), two, 0).unwrap();
-    greet(&mut rig, 6);
-    rig.up(bundle(1, 0, 6), 1);
-    assert!(rig.sync());
-    flush_all(&mut rig);
-    rot_record(&rig.disk, &batch(3));
-    for _ in 0..4 {
-        let event = Event::Committed {
-            sink: second.name.clone(),
-            through: rig.custody.log().durable(),
-            streams: Vec::new(),
-            refused: Vec::new(),
-            damaged: 0,
-        };
-        rig.handle(event);
-        flush_all(&mut rig);
-    }
-    assert!(rig.rejects().is_empty());
-    assert_eq!(rig.mark(1).unwrap().committed, 6);
-    expect_whole(&rig, 6 * SAMPLES);
-    assert_eq!(rig.audit().totals.counts.filled, 1);
 }
 
 #[test]

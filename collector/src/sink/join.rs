@@ -128,7 +128,7 @@ impl<S: Store> Met<S> {
         if let (Some(until), Some(marks)) = (agreed.leave_out_until, &self.marks) {
             self.sink.leave_out(marks, until);
         }
-        self.sink.restore(agreed.streams);
+        self.sink.restore(agreed.streams, agreed.beyond);
         self.sink
     }
 }

@@ -20,13 +20,12 @@ use headwater_proto::time::{Millis, Now, UnixMicros};
 
 mod seam;
 
-use super::rows::{RowCounters, RowMaker, boot_of};
+use super::rows::{RowCounters, RowMaker, boot_of, is_of_lake};
 use super::there::There;
 use crate::interpret::{EpochChange, EpochNews, Interpreted};
 use crate::pipeline::custody::Told;
 
-/// The sink's name in the journal and the configuration.
-pub const NAME: &str = "lake";
+pub use super::rows::LAKE as NAME;
 
 /// When rows go out.
 #[derive(Debug, Clone, Copy)]
@@ -261,7 +260,9 @@ impl<S: Store> LakeSink<S> {
     }
 
     /// Takes over what the lake holds of each stream, as custody knows it now that both agree.
-    pub fn restore(&mut self, streams: Vec<Told>) {
+    ///
+    /// - `beyond`: what the lake has and other required sinks do not, so that it is not committed.
+    pub fn restore(&mut self, streams: Vec<Told>, beyond: Vec<(Stream, Vec<SeqRange>)>) {
         for told in streams {
             let mut held = Held::new();
             for range in told.committed {
@@ -275,6 +276,13 @@ impl<S: Store> LakeSink<S> {
                 abandoned: told.is_abandoned,
             };
             self.tracks.insert(told.stream, known);
+        }
+        for (stream, ranges) in beyond {
+            let track = self.tracks.entry(stream).or_default();
+            for range in ranges {
+                // Without a bound on ranges nothing is refused.
+                let _ = track.held.insert(range);
+            }
         }
     }
 
@@ -367,6 +375,12 @@ impl<S: Store> LakeSink<S> {
         }
         let named = item.gaps.iter().filter(|gap| !gap.carried);
         self.changed.extend(named.map(|gap| gap.stream.clone()));
+        for gap in item.gaps.iter().filter(|gap| is_of_lake(gap)) {
+            // Another sink has what the lake lacks: nothing more of it comes.
+            if let Some(range) = gap.range {
+                self.hold(&gap.stream, range);
+            }
+        }
         for news in item.epochs {
             self.learn(news);
         }

@@ -6,6 +6,7 @@
 //! A [`Sink`] knows its destination and nothing else. Reading, waiting after a failure, lag, metrics and
 //! custody are the [`worker`]'s, the same for every sink.
 
+mod covers;
 pub mod hot;
 mod join;
 pub mod lake;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::time::{Millis, Now};
 
+pub use covers::Covers;
 pub use join::{JoinError, Met, join};
 
 use crate::interpret::Interpreted;
@@ -100,7 +102,8 @@ pub struct Plan(pub Vec<u8>);
 pub struct Delivered {
     /// The first position that the sink does not have.
     pub through: u64,
-    /// Numbers of each stream that it has by that.
+    /// Numbers of each stream that it has by that: those that the records covered ([`Covers`] gathers
+    /// them). What a required sink does not tell here is never committed.
     pub streams: Vec<(Stream, Vec<SeqRange>)>,
 }
 

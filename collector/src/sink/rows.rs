@@ -18,6 +18,9 @@ use crate::interpret::{
 use crate::pipeline::envelope::TimeClass;
 use crate::pipeline::schemas::SchemaId;
 
+/// The lake's name in the journal and the configuration.
+pub const LAKE: &str = "lake";
+
 /// Devices and metrics remembered, so that their rows are not written with each batch.
 const MAX_REMEMBERED: usize = 262_144;
 
@@ -215,7 +218,12 @@ impl RowMaker {
             return self.empty(&gap.stream, range, gap.at.0, rows);
         }
         self.counters.gaps += 1;
-        let is_sink = gap.stage == Stage::Sink;
+        let is_sink = gap.stage == Stage::Sink && !is_of_lake(gap);
+        let stage = if is_of_lake(gap) {
+            Stage::Collector
+        } else {
+            gap.stage
+        };
         rows.push_gap(GapRow {
             stream: gap.stream.clone(),
             seqs: gap.range.map(|range| (range.first, range.next - 1)),
@@ -223,11 +231,11 @@ impl RowMaker {
             t_first_us: gap.first.map(|time| time.0),
             t_last_us: gap.last.map(|time| time.0),
             reason: gap.reason.name().to_owned(),
-            stage: gap.stage.name().to_owned(),
+            stage: stage.name().to_owned(),
             sink: gap.part.clone().filter(|_| is_sink),
             at_us: gap.at.0,
             record: item.origin.filter(|_| gap.carried).map(carrier),
-            source: gap.part.clone().filter(|_| !is_sink),
+            source: gap.part.clone().filter(|_| gap.stage != Stage::Sink),
         })
     }
 
@@ -254,6 +262,12 @@ impl RowMaker {
         self.counters.gaps += 1;
         rows.push_gap(before)
     }
+}
+
+/// Whether a gap names what the lake lacks though another sink has it: in the lake it is a loss like any
+/// other.
+pub(super) fn is_of_lake(gap: &Gap) -> bool {
+    gap.stage == Stage::Sink && gap.part.as_deref() == Some(LAKE)
 }
 
 fn empty_row(stream: Stream, range: SeqRange, at_us: i64) -> GapRow {

@@ -92,7 +92,15 @@ pub(crate) fn run<S: Sink, D: Disk>(
     context: &Context,
 ) -> Result<(), EndedEarly> {
     let mut voice = Voice::default();
+    let mut held = None;
     loop {
+        if let Some(answer) = held.take() {
+            if is_taken(&answer) {
+                worker.hold(false);
+            } else {
+                held = Some(answer);
+            }
+        }
         let now = context.clock.now();
         let mut wait = None;
         match worker.next(now, context.stop.is_cancelled(), random()) {
@@ -126,8 +134,13 @@ pub(crate) fn run<S: Sink, D: Disk>(
                     refused: commit.refused,
                     damaged: commit.damaged,
                 };
-                if !context.mailbox.send(Command::Event(event)) {
+                let (reply, answer) = sync_channel(2);
+                if !context.mailbox.send(Command::Commit { event, reply }) {
                     return Err(OwnerGone.into());
+                }
+                if !answer.recv().map_err(|_| OwnerGone)? {
+                    worker.hold(true);
+                    held = Some(answer);
                 }
             }
             Step::Fatal(error) => {
@@ -150,6 +163,11 @@ pub(crate) fn run<S: Sink, D: Disk>(
             context.wait(until, now);
         }
     }
+}
+
+/// Whether custody has taken in by now what it held back.
+fn is_taken(answer: &Receiver<bool>) -> bool {
+    matches!(answer.try_recv(), Ok(true))
 }
 
 /// Says once that a sink fails, once a minute that it still does, and once that it no longer does.

@@ -33,7 +33,7 @@ use headwater_proto::message::{
 use headwater_proto::sample::Value;
 use headwater_proto::schema::{Column, ColumnKind, Schema};
 use headwater_proto::time::{Base, Millis, Now, UnixMicros};
-use headwater_spool::{Disk, FakeDisk};
+use headwater_spool::{Disk, DiskFile, FakeDisk};
 
 pub const CONN: ConnId = ConnId(1);
 pub const START_US: i64 = 1_760_000_000_000_000;
@@ -480,6 +480,20 @@ pub fn segments(disk: &FakeDisk) -> Vec<String> {
     let mut names = disk.list().unwrap();
     names.retain(|name| name.ends_with(".seg"));
     names
+}
+
+/// Flips a bit in the newest record that holds `bytes`.
+pub fn rot_record(disk: &FakeDisk, bytes: &[u8]) {
+    for name in segments(disk).into_iter().rev() {
+        let mut all = vec![0; 1 << 20];
+        let len = disk.open(&name).unwrap().read_at(&mut all, 0).unwrap();
+        let place = all[..len].windows(bytes.len()).rposition(|at| at == bytes);
+        if let Some(place) = place {
+            assert!(disk.rot(&name, place as u64, 1));
+            return;
+        }
+    }
+    panic!("no segment holds the record");
 }
 
 /// Flips a bit in the head of every snapshot.

@@ -180,7 +180,7 @@ impl Found {
             return None;
         }
         let reason = batch.column_by_name("reason")?.as_string::<i32>();
-        if reason.value(row) != "refused" {
+        if reason.value(row) == "sink_skipped" {
             self.left_behind += last - first + 1;
         }
         let lacks = self.lacks.entry(stream).or_default();

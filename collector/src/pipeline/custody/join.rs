@@ -129,6 +129,8 @@ pub enum Meeting {
 pub struct Agreed {
     /// All streams.
     pub streams: Vec<Told>,
+    /// What the sink has of each stream and other required ones do not, so that it is not committed.
+    pub beyond: Vec<(Stream, Vec<SeqRange>)>,
     /// Records before this position may be in the lake though the journal never committed them:
     /// another one brought them.
     pub leave_out_until: Option<u64>,
@@ -165,14 +167,17 @@ impl<D: Disk> Custody<D> {
             let whole = proven.iter().filter(|proven| proven.is_whole);
             let ends = whole.filter_map(|proven| Some((proven.stream.clone(), proven.end?)));
             index_failure = self.fill_index(ends).err();
-            self.seed_all(past, proven, index_failure.is_none());
+            self.seed_all(sink, past, proven, index_failure.is_none());
         }
         self.seeded(lake.term);
         if journal.damaged_to > lake.cursor {
             self.doubt_plain_devices();
         }
         self.watch();
+        let beyond = self.beyond_others(sink);
+        let beyond = beyond.map(|(stream, ranges)| (stream.clone(), ranges.to_vec()));
         Ok(Meeting::Agreed(Agreed {
+            beyond: beyond.collect(),
             streams: self.told(),
             leave_out_until: (!lake.is_alone).then_some(end),
             index_failure,
@@ -181,14 +186,15 @@ impl<D: Disk> Custody<D> {
 
     /// Takes in the marks that the lake proves. Epochs that are over, and new to custody, are left to
     /// the index where it has them.
-    fn seed_all(&mut self, past: Past, all: &[Proven], is_indexed: bool) {
+    fn seed_all(&mut self, sink: &str, past: Past, all: &[Proven], is_indexed: bool) {
         let own = Epoch::new(self.journal.0);
         for proven in all {
             let stream = &proven.stream;
             if stream.lane == Lane::Plain {
                 // A plain device counts under each journal anew.
                 if stream.epoch == own {
-                    self.seed_plain(stream.device.clone(), &proven.held, proven.next);
+                    let held = self.to_be_seeded(sink, stream, &proven.held);
+                    self.seed_plain(stream.device.clone(), &held, proven.next);
                 }
                 continue;
             }
@@ -202,7 +208,8 @@ impl<D: Disk> Custody<D> {
                 Past::Nothing => proven.partial.as_slice(),
                 Past::Snapshot | Past::Records => &[],
             };
-            self.seed(stream.clone(), &proven.held, partial, proven.end);
+            let held = self.to_be_seeded(sink, stream, &proven.held);
+            self.seed(stream.clone(), &held, partial, proven.end);
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! a sink refused it                       ──┐
+//! it rotted, and another sink has it      ──┤
 //! the journal nears its quota, and a sink   ├──► Lacks in the journal ──► the sink's cursor passes it
 //! that it does not wait for is behind     ──┤    (the lake: a gap of       ──► snapshot, durable
 //! a sink was taken out                    ──┘    stage `sink`)                  ──► its segment may go
@@ -64,9 +65,15 @@ impl<D: Disk> Custody<D> {
             held.damaged += said.damaged;
             return;
         }
+        if self.has_too_much(&said.sink) {
+            self.counters.sink_reports_held_total += 1;
+            self.held.push(said);
+            return;
+        }
         if !said.refused.is_empty() {
+            let sink = std::slice::from_ref(&said.sink);
             if self
-                .name_lacks(&said.sink, &said.refused, GapReason::Refused, now)
+                .name_lacks(sink, &said.refused, GapReason::Refused, now)
                 .is_err()
             {
                 self.held.push(said);
@@ -78,16 +85,31 @@ impl<D: Disk> Custody<D> {
                 said,
             });
         }
-        self.committed(&said.sink, said.through, &said.streams);
+        self.committed(&said);
         self.damaged(&said.sink, said.damaged);
         self.note_cursors(now, false);
     }
 
-    /// Takes in once more what found no room.
+    /// Whether what a sink said last is not taken in yet: until then it must not go on.
+    #[must_use]
+    pub fn is_holding(&self, sink: &str) -> bool {
+        self.held.iter().any(|held| held.sink == sink)
+    }
+
+    /// The sinks whose last report is not taken in yet.
+    #[must_use]
+    pub fn held_sinks(&self) -> Vec<String> {
+        self.held.iter().map(|held| held.sink.clone()).collect()
+    }
+
+    /// Takes in once more what found no room, or came from a sink that had too much.
     pub(super) fn say_again(&mut self, now: Now) {
+        let counted = self.counters.sink_reports_held_total;
         for held in std::mem::take(&mut self.held) {
             self.said(held, now);
         }
+        // A report counts once, however long it waits.
+        self.counters.sink_reports_held_total = counted;
     }
 
     /// The running group failed: cursors go back to before its records.
@@ -102,23 +124,26 @@ impl<D: Disk> Custody<D> {
         self.noted.clear();
     }
 
-    fn name_lacks(
+    /// Appends that each of `sinks` lacks the numbers in `lacks`; all of it or nothing.
+    pub(super) fn name_lacks(
         &mut self,
-        sink: &str,
+        sinks: &[String],
         lacks: &[(Stream, Vec<SeqRange>)],
         reason: GapReason,
         now: Now,
     ) -> Result<(), Refused> {
         let mut records = Vec::new();
-        for (stream, ranges) in lacks {
-            for ranges in ranges.chunks(RANGES_PER_RECORD) {
-                records.push(Record::Lacks(LacksHead {
-                    sink,
-                    stream: stream.clone(),
-                    ranges: ranges.to_vec(),
-                    reason,
-                    at: now.wall,
-                }));
+        for sink in sinks {
+            for (stream, ranges) in lacks {
+                for ranges in ranges.chunks(RANGES_PER_RECORD) {
+                    records.push(Record::Lacks(LacksHead {
+                        sink,
+                        stream: stream.clone(),
+                        ranges: ranges.to_vec(),
+                        reason,
+                        at: now.wall,
+                    }));
+                }
             }
         }
         let mut bytes = Vec::new();
@@ -127,7 +152,7 @@ impl<D: Disk> Custody<D> {
             bytes.len()
         };
         let lens: Vec<usize> = records.iter().map(len).collect();
-        // All or none: what stands there already would be named once more.
+        // What stands there already would be named once more.
         if !self.has_room(&lens, Leaves::Two) {
             return Err(Refused::Full);
         }
@@ -135,7 +160,8 @@ impl<D: Disk> Custody<D> {
             self.append(record, Leaves::Two)?;
         }
         let ranges = lacks.iter().flat_map(|(_, ranges)| ranges);
-        self.counters.sink_lacks_total += ranges.map(|range| range.len()).sum::<u64>();
+        let numbers: u64 = ranges.map(|range| range.len()).sum();
+        self.counters.sink_lacks_total += numbers * sinks.len() as u64;
         Ok(())
     }
 
@@ -206,7 +232,8 @@ impl<D: Disk> Custody<D> {
         let lacks = self.numbers_in(cursor.position, to);
         let lacks = lacks.map_err(|_| Refused::Failed)?;
         if !sabotage::is(Bug::SegmentBeforeSinkGap) {
-            self.name_lacks(&cursor.name, &lacks, GapReason::SinkSkipped, now)?;
+            let sink = std::slice::from_ref(&cursor.name);
+            self.name_lacks(sink, &lacks, GapReason::SinkSkipped, now)?;
         }
         let (cursor, said) = (cursor.clone(), None);
         let name = cursor.name.clone();
@@ -222,7 +249,7 @@ impl<D: Disk> Custody<D> {
     /// The numbers that records from `from` to `to` stand for.
     fn numbers_in(&self, from: u64, to: u64) -> Result<Vec<(Stream, Vec<SeqRange>)>, ReadError> {
         let mut numbers = Numbers::new();
-        each_number(&self.log, from, to, &mut |stream, range| {
+        each_number(&self.log, from, to, &mut |_, stream, range| {
             // Without a bound on ranges nothing is refused.
             let _ = numbers.entry(stream.clone()).or_default().insert(range);
         })?;
@@ -246,6 +273,10 @@ impl<D: Disk> Custody<D> {
     /// Appends how far sinks are, each once in a while, so that a kill repeats little; `at_once` at an
     /// orderly end, so that it repeats nothing. Without room, what is in the journal stands.
     pub fn note_cursors(&mut self, now: Now, at_once: bool) {
+        if at_once {
+            self.is_ending = true;
+            self.say_again(now);
+        }
         let worth_noting = self.worth_noting;
         let noted = |name: &str| self.noted.get(name).copied().unwrap_or_default();
         let due = self.cursors.iter().filter(|cursor| {

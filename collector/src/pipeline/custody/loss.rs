@@ -7,14 +7,16 @@
 //! ```text
 //! damage met, or a start ──► watch: what is durable and not committed, the journal's end
 //! every required sink has passed that end ──► of the watch, what is not committed:
+//!     some required sinks have it   ──► named for those that lack it, and committed
 //!     an agent's, custody "sinks"   ──► taken out of its marks; the agent still holds it, and is
 //!                                       refused until it says Hello and is told so
-//!     an agent's, custody "journal", or several required sinks
-//!                                   ──► named in a gap: the agent may have forgotten it, or
-//!                                       another sink may have it
+//!     an agent's, custody "journal" ──► named in a gap: the agent may have forgotten it
 //!     a plain device's              ──► named in a gap: it had its PUBACK
 //! ```
-//! A start watches too: the process may have ended after a sink passed the damage.
+//! A start watches too: the process may have ended after a sink passed the damage. It knows of several
+//! required sinks what each has by reading the records between their cursors; of those that it cannot
+//! read a sink may have some, so what is then in no sink as far as is known is named and not asked for
+//! again: that sink would have it twice.
 
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
 use headwater_proto::message::{GapReason, Reject, RejectReason};
@@ -44,6 +46,14 @@ pub(super) enum Item {
     Unknown,
 }
 
+/// What a start found in one required sink and could not read for the others.
+#[derive(Debug)]
+pub(super) struct Unread {
+    /// The others.
+    pub(super) sinks: Vec<String>,
+    pub(super) lacks: (Stream, Vec<SeqRange>),
+}
+
 impl<D: Disk> Custody<D> {
     /// Watches whether all that is durable now is committed in the end. Called once at a start, when
     /// the marks are exact.
@@ -65,6 +75,9 @@ impl<D: Disk> Custody<D> {
             items.extend(owed.map(|r| Item::Plain(device.clone(), r)));
         }
         let below = self.log.next();
+        if items.is_empty() {
+            self.coverage.settle_doubt();
+        }
         self.watch = (!items.is_empty()).then_some(Watch { below, items });
     }
 
@@ -88,6 +101,7 @@ impl<D: Disk> Custody<D> {
             }
             let Some(item) = watch.items.pop() else {
                 self.watch = None;
+                self.coverage.settle_doubt();
                 if std::mem::take(&mut self.watch_again) {
                     self.watch();
                 }
@@ -107,6 +121,8 @@ impl<D: Disk> Custody<D> {
 
     /// What was settled in a group that failed is open again.
     pub(super) fn unsettle(&mut self) {
+        self.settled_lacks.clear();
+        self.unread.append(&mut self.named_unread);
         let settled = std::mem::take(&mut self.settled);
         self.put_back(settled);
     }
@@ -123,35 +139,70 @@ impl<D: Disk> Custody<D> {
         watch.items.extend(items);
     }
 
-    /// The parts of an item that no sink has been told of by now.
+    /// The parts of an item that are not committed by now, each of which a required sink has whole or not
+    /// at all.
     fn still_open(&self, item: &Item) -> Vec<Item> {
-        let of_stream = |stream: &Stream, range: SeqRange| -> Vec<SeqRange> {
-            let track = self.ledger.track(stream);
-            let open = track.map(|track| track.receiver.committed().holes(range).collect());
-            open.unwrap_or_default()
+        let (stream, range) = match item {
+            Item::Owed(stream, range) | Item::Named(stream, range) => (stream.clone(), *range),
+            Item::Plain(device, range) => (self.plain_stream(device.clone()), *range),
+            Item::Unknown => return vec![Item::Unknown],
         };
-        match item {
-            Item::Owed(stream, range) => of_stream(stream, *range)
-                .into_iter()
-                .map(|range| Item::Owed(stream.clone(), range))
-                .collect(),
-            Item::Named(stream, range) => of_stream(stream, *range)
-                .into_iter()
-                .map(|range| Item::Named(stream.clone(), range))
-                .collect(),
-            Item::Plain(device, range) => {
-                let Some(track) = self.ledger.plain_track(device) else {
-                    return Vec::new();
-                };
-                let open = track.committed.holes(*range);
-                open.map(|range| Item::Plain(device.clone(), range))
-                    .collect()
+        let open = self.ledger.uncommitted(&stream, range);
+        let parts = open
+            .into_iter()
+            .flat_map(|open| self.coverage.split(&stream, open));
+        let part = |part| match item {
+            Item::Owed(stream, _) => Item::Owed(stream.clone(), part),
+            Item::Named(stream, _) => Item::Named(stream.clone(), part),
+            Item::Plain(device, _) => Item::Plain(device.clone(), part),
+            Item::Unknown => Item::Unknown,
+        };
+        parts.map(part).collect()
+    }
+
+    /// Names a part for the required sinks that lack it, if others have it. False if none has.
+    fn settle_lacks(&mut self, item: &Item, now: Now) -> Result<bool, Refused> {
+        let (stream, part) = match item {
+            Item::Owed(stream, part) | Item::Named(stream, part) => (stream.clone(), *part),
+            Item::Plain(device, part) => (self.plain_stream(device.clone()), *part),
+            Item::Unknown => return Ok(false),
+        };
+        let sinks = self.coverage.lacking(&stream, part);
+        if sinks.is_empty() {
+            return Ok(false);
+        }
+        let lacks = [(stream.clone(), vec![part])];
+        self.name_lacks(&sinks, &lacks, GapReason::Damaged, now)?;
+        self.settled_lacks.push((stream, part));
+        Ok(true)
+    }
+
+    /// Names what a start could not read for some sinks; without room the next tick tries again.
+    pub(super) fn name_unread(&mut self, now: Now) {
+        while let Some(unread) = self.unread.pop() {
+            let lacks = std::slice::from_ref(&unread.lacks);
+            let named = self.name_lacks(&unread.sinks, lacks, GapReason::Damaged, now);
+            if named.is_err() {
+                self.unread.push(unread);
+                return;
             }
-            Item::Unknown => vec![Item::Unknown],
+            self.named_unread.push(unread);
+        }
+    }
+
+    /// What was named for the sinks that lack it counts as committed once its names are durable.
+    pub(super) fn commit_settled_lacks(&mut self) {
+        for (stream, part) in std::mem::take(&mut self.settled_lacks) {
+            self.coverage.forget(&stream, part);
+            self.ledger.commit(&stream, part);
+            self.owe_acks(&stream);
         }
     }
 
     fn settle_item(&mut self, item: &Item, now: Now) -> Result<(), Refused> {
+        if self.settle_lacks(item, now)? {
+            return Ok(());
+        }
         match item {
             Item::Owed(stream, range) => self.settle_owed(stream, *range, now),
             // Its record is what was lost. The reason that it gave is not known any more.
@@ -173,11 +224,9 @@ impl<D: Disk> Custody<D> {
         let Some(track) = self.ledger.track(stream) else {
             return Ok(());
         };
-        // Nobody holds the records of an abandoned epoch. Where several sinks must have it, another
-        // one may have read it before it rotted, and would have it twice.
-        let required = self.settings.sinks.iter().filter(|sink| sink.required);
+        // Nobody holds the records of an abandoned epoch.
         let may_come =
-            self.settings.mode == Mode::Sinks && !track.abandoned && required.count() == 1;
+            self.settings.mode == Mode::Sinks && !track.abandoned && !self.coverage.is_doubtful();
         if !may_come || track.receiver.clone().forget(range).is_err() {
             return self.name_gap(stream, Some(range), GapReason::Damaged, now);
         }

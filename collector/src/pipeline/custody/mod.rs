@@ -5,7 +5,8 @@
 //!                                 ▲         │ failed: the group never happened,
 //!                                 │         ▼ its connections end and come again
 //!                     snapshot at each new segment
-//! Committed (a sink) ──► marks ──► Ack · segments that every required sink has passed go
+//! Committed (a sink) ──► coverage ──► what all required sinks have: marks ──► Ack
+//!                    └─► cursor ──► segments that every sink has passed go
 //! ```
 //!
 //! The owner hands in what waits, calls [`Custody::sync`] once, and carries out the outputs. State
@@ -15,6 +16,7 @@
 
 mod append;
 mod budget;
+mod coverage;
 mod forget;
 mod hello;
 mod join;
@@ -32,7 +34,7 @@ use std::sync::Arc;
 
 use headwater_gate::repeat::OpenEntries;
 use headwater_gate::{CloseReason, ConnId, Token};
-use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
+use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, SeqRange, Stream};
 use headwater_proto::message::{self, Ack, Body, MAX_MARKS, MAX_MESSAGE_BYTES, Mark};
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::{Millis, Now};
@@ -46,6 +48,7 @@ use crate::done::DoneEpochs;
 use crate::ledger::Ledger;
 use crate::pipeline::rules::RulesId;
 
+pub use coverage::MAX_COVERED_RANGES;
 pub use forget::{ForgetError, Forgotten};
 pub use hello::MAX_ORIGINS;
 pub use join::{Agreed, JournalSide, LakeSide, Meeting, Proven, Told};
@@ -110,6 +113,16 @@ pub struct Custody<D: Disk> {
     /// The cursors in a snapshot whose segment has no durable record yet.
     pending_cursors: Option<Vec<SinkCursor>>,
     plans: Plans,
+    /// What each required sink has and not all have.
+    coverage: coverage::Coverage,
+    /// Numbers that some required sinks lack for good, as records of the running group say.
+    settled_lacks: Vec<(Stream, SeqRange)>,
+    /// What a start found in one required sink and could not read for the others, with their names.
+    unread: Vec<loss::Unread>,
+    /// What of it was named in the running group.
+    named_unread: Vec<loss::Unread>,
+    /// The end has come: reports are taken however much they are, since nothing more comes.
+    is_ending: bool,
     /// Term of the lake that the marks agree with; 0 before they were made to.
     lake_term: u64,
     /// Marks of all records below this position say what was committed.
@@ -367,7 +380,9 @@ impl<D: Disk> Custody<D> {
         self.ledger.synced();
         self.schemas.synced();
         self.settled.clear();
+        self.named_unread.clear();
         self.moved.clear();
+        self.commit_settled_lacks();
     }
 
     /// The group from `first` on failed: nothing of it happened.
@@ -470,6 +485,7 @@ impl<D: Disk> Custody<D> {
 
     fn tick(&mut self, now: Now) {
         self.say_again(now);
+        self.name_unread(now);
         self.name_leavers(now);
         self.make_room(now);
         self.note_cursors(now, false);

@@ -14,6 +14,8 @@ use headwater_proto::ids::{DeviceId, JournalId, SeqRange, Stream};
 use headwater_proto::time::Millis;
 use headwater_spool::{Disk, Log, ReadError, Recovery};
 
+use super::coverage::Coverage;
+use super::loss::Unread;
 use super::{Counters, Custody, Group, Rules, Settings};
 use crate::done::DoneEpochs;
 use crate::ledger::{self, Ledger};
@@ -137,7 +139,14 @@ impl<D: Disk> Custody<D> {
             id: RulesId::of(&rules),
             bytes: rules,
         };
+        let required = settings.sinks.iter().filter(|sink| sink.required);
+        let coverage = Coverage::new(required.map(|sink| sink.name.as_str()));
         let mut custody = Self {
+            coverage,
+            settled_lacks: Vec::new(),
+            unread: Vec::new(),
+            named_unread: Vec::new(),
+            is_ending: false,
             journal: restored.journal,
             rules,
             ledger: restored.ledger,
@@ -209,6 +218,7 @@ impl<D: Disk> Custody<D> {
         let now = self.required_position();
         let unread = self.commit_stretch(known, now)?;
         self.committed_to = now;
+        self.fill_coverage()?;
         if past == Past::Records {
             self.ledger.doubt_ends();
         } else {
@@ -226,6 +236,7 @@ impl<D: Disk> Custody<D> {
         self.ledger = Ledger::with_time_bases(self.ledger.time_bases().clone());
         self.plans.clear();
         self.held.clear();
+        self.coverage.clear();
         self.lake_term = 0;
         self.committed_to = position;
         self.durable_cursors.clear();
@@ -370,14 +381,41 @@ impl<D: Disk> Custody<D> {
         let now = self.required_position();
         let unread = self.commit_stretch(known, now)?;
         self.committed_to = now;
+        Ok(unread + self.fill_coverage()?)
+    }
+
+    /// Fills the sets of required sinks from the records between the cursor of the last of them and their
+    /// own. Returns how many of those could not be read.
+    fn fill_coverage(&mut self) -> Result<u64, ReadError> {
+        self.coverage.clear();
+        let least = self.required_position();
+        let is_ahead =
+            |cursor: &&SinkCursor| cursor.position > least && self.coverage.requires(&cursor.name);
+        let ahead: Vec<SinkCursor> = self.cursors.iter().filter(is_ahead).cloned().collect();
+        let to = ahead.iter().map(|cursor| cursor.position).max();
+        let Some(to) = to.map(|to| to.min(self.log.next())) else {
+            return Ok(0);
+        };
+        let (ledger, coverage) = (&self.ledger, &mut self.coverage);
+        let unread = each_number(&self.log, least, to, &mut |position, stream, range| {
+            for sink in ahead.iter().filter(|sink| position < sink.position) {
+                for open in ledger.uncommitted(stream, range) {
+                    // The last of the sinks has none of it, so nothing is committed by this.
+                    coverage.add(&sink.name, stream, open);
+                }
+            }
+        })?;
+        if unread > 0 {
+            self.coverage.doubt();
+        }
         Ok(unread)
     }
 
     /// Reads `from..to` again and marks what it holds as committed. Returns how many records could
     /// not be read.
-    pub(super) fn commit_stretch(&mut self, from: u64, to: u64) -> Result<u64, ReadError> {
+    fn commit_stretch(&mut self, from: u64, to: u64) -> Result<u64, ReadError> {
         let ledger = &mut self.ledger;
-        let mut damaged = each_number(&self.log, from, to, &mut |stream, range| {
+        let mut damaged = each_number(&self.log, from, to, &mut |_, stream, range| {
             ledger.commit(stream, range);
         })?;
         // After an older snapshot than the last one, what that one let go of is missing.
@@ -385,6 +423,49 @@ impl<D: Disk> Custody<D> {
             damaged += oldest.first.min(to).saturating_sub(from);
         }
         Ok(damaged)
+    }
+
+    /// The parts of `held`, which `sink` holds of a stream, that count as committed. With several required
+    /// sinks they are not those that another one has yet to read from the journal; of what this journal
+    /// took and cannot read any more the others lack what they had not read: it is named for them.
+    pub fn to_be_seeded(
+        &mut self,
+        sink: &str,
+        stream: &Stream,
+        held: &[SeqRange],
+    ) -> Vec<SeqRange> {
+        if !self.coverage.is_shared() || !self.coverage.requires(sink) {
+            return held.to_vec();
+        }
+        let mut seeds = Vec::new();
+        let split = |range: &SeqRange| self.coverage.split(stream, *range);
+        let parts: Vec<SeqRange> = held.iter().flat_map(split).collect();
+        for part in parts {
+            if self.coverage.is_anywhere(stream, part) {
+                continue;
+            }
+            let taken = self.ledger.taken_and_open(stream, part);
+            if taken.is_empty() || self.coverage.is_doubtful() {
+                seeds.push(part);
+                let others = self.coverage.others(sink);
+                let unread = taken.into_iter().map(|range| Unread {
+                    sinks: others.clone(),
+                    lacks: (stream.clone(), vec![range]),
+                });
+                self.unread.extend(unread);
+                continue;
+            }
+            // Its records are readable, and the other sinks come to them.
+            let mut rest = part.first;
+            for range in taken {
+                seeds.push(SeqRange::new(rest, range.first));
+                self.coverage.add(sink, stream, range);
+                rest = range.next;
+            }
+            seeds.push(SeqRange::new(rest, part.next));
+        }
+        seeds.retain(|range| !range.is_empty());
+        seeds
     }
 
     /// What an existing lake holds of a stream, where the journal does not know; before the first
@@ -413,8 +494,8 @@ impl<D: Disk> Custody<D> {
     }
 }
 
-/// Hands over the numbers that the records of `from..to` stand for. Returns how many records could not
-/// be read.
+/// Hands over the numbers that the records of `from..to` stand for, with the position of each. Returns
+/// how many records could not be read.
 ///
 /// # Errors
 /// [`ReadError`].
@@ -422,7 +503,7 @@ pub(super) fn each_number<D: Disk>(
     log: &Log<D>,
     from: u64,
     to: u64,
-    visit: &mut impl FnMut(&Stream, SeqRange),
+    visit: &mut impl FnMut(u64, &Stream, SeqRange),
 ) -> Result<u64, ReadError> {
     let mut reader = log.reader();
     let (mut at, mut damaged) = (from, 0);
@@ -432,7 +513,9 @@ pub(super) fn each_number<D: Disk>(
                 return ControlFlow::Break(());
             }
             if let Ok(record) = envelope::decode(kind, payload) {
-                ledger::committed_by(&record, visit);
+                ledger::committed_by(&record, &mut |stream, range| {
+                    visit(position, stream, range);
+                });
             }
             ControlFlow::Continue(())
         })?;

@@ -46,6 +46,7 @@ impl<D: Disk> Custody<D> {
         }
         for (stream, _) in &epochs {
             self.ledger.forget(stream);
+            self.coverage.forget(stream, SeqRange::new(0, u64::MAX));
             self.schemas.forget(&stream.device, stream.epoch);
         }
         self.measure();

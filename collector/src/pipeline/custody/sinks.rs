@@ -4,6 +4,8 @@ use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
+use super::coverage::MAX_COVERED_RANGES;
+use super::lacks::Held;
 use super::{Custody, Leaves, Refused};
 use crate::pipeline::envelope::{CursorHead, PlanHead, Record};
 use crate::pipeline::snapshot::{PendingPlan, SinkCursor};
@@ -17,6 +19,9 @@ pub enum PlanError {
     /// The disk failed.
     #[error("the journal could not take a sink's plan")]
     Failed,
+    /// What the sink reported before is not taken yet.
+    #[error("the journal has not taken the sink's last report yet")]
+    Held,
 }
 
 impl<D: Disk> Custody<D> {
@@ -26,6 +31,10 @@ impl<D: Disk> Custody<D> {
     /// # Errors
     /// [`PlanError`].
     pub fn append_plan(&mut self, sink: &str, bytes: &[u8]) -> Result<u64, PlanError> {
+        // A plan shows that all before it was named where it had to be.
+        if self.is_holding(sink) {
+            return Err(PlanError::Held);
+        }
         // A sink that could not publish comes again with the plan that is there.
         if let Some(plan) = self.plans.get(sink)
             && plan.bytes == bytes
@@ -87,64 +96,69 @@ impl<D: Disk> Custody<D> {
         configured.chain(all).min().unwrap_or(0)
     }
 
-    pub(super) fn committed(
-        &mut self,
-        sink: &str,
-        through: u64,
-        streams: &[(Stream, Vec<SeqRange>)],
-    ) {
+    /// Takes in what a sink has, or has refused and was named for: what all required sinks have by that is
+    /// committed.
+    pub(super) fn committed(&mut self, said: &Held) {
+        let sink = said.sink.as_str();
         // A sink has one plan at a time; what it says it has, it carried out.
         self.plans.remove(sink);
-        let before = self.required_position();
         let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.name == sink) else {
             return;
         };
-        let old = cursor.position;
-        cursor.position = old.max(through);
-        let after = self.required_position();
-        if after <= before {
+        cursor.position = cursor.position.max(said.through);
+        if !self.coverage.requires(sink) {
             return;
         }
-        self.committed_to = self.committed_to.max(after);
-        let required = self
-            .settings
-            .sinks
-            .iter()
-            .filter(|sink| sink.required)
-            .count();
-        if required == 1 {
-            for (stream, ranges) in streams {
-                for range in ranges {
-                    self.ledger.commit(stream, *range);
+        self.committed_to = self.committed_to.max(self.required_position());
+        for (stream, ranges) in said.streams.iter().chain(&said.refused) {
+            let mut is_new = false;
+            for range in ranges {
+                for open in self.ledger.uncommitted(stream, *range) {
+                    for all in self.coverage.add(sink, stream, open) {
+                        self.ledger.commit(stream, all);
+                        is_new = true;
+                    }
                 }
+            }
+            if is_new {
                 self.owe_acks(stream);
             }
-        } else if let Ok(damaged) = self.commit_stretch(before, after) {
-            self.damaged(sink, damaged);
-            // What each sink says covers its own records; what all have is read from the journal.
-            let all: Vec<Stream> = self
-                .ledger
-                .streams()
-                .map(|(stream, _)| stream.clone())
-                .collect();
-            all.iter().for_each(|stream| self.owe_acks(stream));
-        } else if let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.name == sink) {
-            // What nobody could read is not committed yet: the sink's next word covers it too.
-            cursor.position = old;
-            self.committed_to = before;
         }
+    }
+
+    /// Whether a sink has so much that others lack that its next report waits until they come closer. The
+    /// one that is furthest behind never waits, so somebody always goes on.
+    pub(super) fn has_too_much(&self, sink: &str) -> bool {
+        let is_ahead = self.cursor(sink) > Some(self.required_position());
+        is_ahead && !self.is_ending && self.coverage.ranges(sink) >= MAX_COVERED_RANGES
+    }
+
+    /// What a required sink has and not all of them have.
+    pub fn beyond_others(&self, sink: &str) -> impl Iterator<Item = (&Stream, &[SeqRange])> {
+        self.coverage.of(sink)
+    }
+
+    /// By required sink the ranges of numbers that it has and not all of them have.
+    #[must_use]
+    pub fn covered_ranges(&self) -> Vec<(String, usize)> {
+        let required = self.required_sinks().into_iter();
+        required
+            .map(|sink| {
+                let ranges = self.coverage.ranges(&sink);
+                (sink, ranges)
+            })
+            .collect()
     }
 
     /// A sink passed over records that it could not read.
     pub(super) fn damaged(&mut self, sink: &str, records: u64) {
         self.counters.records_damaged_total += records;
-        let mut required = self.settings.sinks.iter().filter(|sink| sink.required);
-        if records > 0 && required.any(|spec| spec.name == sink) {
+        if records > 0 && self.coverage.requires(sink) {
             self.watch();
         }
     }
 
-    fn owe_acks(&mut self, stream: &Stream) {
+    pub(super) fn owe_acks(&mut self, stream: &Stream) {
         let Some(conns) = self.by_origin.get(&stream.device) else {
             return;
         };

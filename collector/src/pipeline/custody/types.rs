@@ -252,6 +252,8 @@ counters! {
     gaps_named_total,
     /// Numbers that the journal named as lacking in one sink.
     sink_lacks_total,
+    /// Reports of required sinks that waited because they were too far ahead of the others.
+    sink_reports_held_total,
     /// Groups synced.
     groups_synced_total,
     /// Groups that failed.

@@ -8,7 +8,7 @@ use headwater_proto::time::{Millis, Now};
 
 use super::HotStore;
 use crate::interpret::Interpreted;
-use crate::sink::{Delivered, Due, Sink, SinkError};
+use crate::sink::{Covers, Delivered, Due, Sink, SinkError};
 use crate::state::StateError;
 
 /// The sink's name in the journal and the configuration.
@@ -29,17 +29,14 @@ pub struct HotSink {
     cursor: u64,
     committed_at: Millis,
     expired_at: Option<Millis>,
+    /// Numbers that were taken since the last commit.
+    covers: Covers,
 }
 
 impl HotSink {
     /// Goes on with `journal` at `position`.
     #[must_use]
-    pub const fn new(
-        store: HotStore,
-        journal: JournalId,
-        position: u64,
-        freshness_ms: u64,
-    ) -> Self {
+    pub fn new(store: HotStore, journal: JournalId, position: u64, freshness_ms: u64) -> Self {
         Self {
             store,
             journal,
@@ -48,13 +45,16 @@ impl HotSink {
             cursor: position,
             committed_at: Millis(0),
             expired_at: None,
+            covers: Covers::default(),
         }
     }
 }
 
 impl Sink for HotSink {
     fn take(&mut self, item: &Interpreted<'_>, _now: Now) -> Result<(), SinkError> {
-        Ok(self.store.take(item)?)
+        self.store.take(item)?;
+        self.covers.add(item.covers);
+        Ok(())
     }
 
     fn passed(&mut self, next: u64, _now: Now) {
@@ -75,7 +75,7 @@ impl Sink for HotSink {
                 (self.cursor, self.committed_at) = (position, now.mono);
                 Ok(Delivered {
                     through: position,
-                    streams: Vec::new(),
+                    streams: self.covers.take(),
                 })
             }
             Err(error) => Err(error.into()),

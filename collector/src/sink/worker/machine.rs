@@ -118,6 +118,8 @@ pub struct Worker<S: Sink, D: Disk> {
     feed: Feed<D>,
     phase: Phase,
     commit: Option<Commit>,
+    /// Custody has not taken the last commit in yet.
+    is_held: bool,
     /// The last read gave nothing more.
     is_idle: bool,
     is_stopping: bool,
@@ -151,6 +153,7 @@ impl<S: Sink, D: Disk> Worker<S, D> {
             feed,
             phase: Phase::Gathering,
             commit: None,
+            is_held: false,
             is_idle: false,
             is_stopping: false,
             leaves_the_rest: false,
@@ -191,6 +194,13 @@ impl<S: Sink, D: Disk> Worker<S, D> {
             (self.calls.until, self.reads.until) = (None, None);
         }
         self.keep(now);
+        if self.is_held {
+            return if self.is_stopping {
+                Step::Done
+            } else {
+                Step::Wait(None)
+            };
+        }
         if !self.calls.is_held(now.mono) {
             match &self.phase {
                 Phase::Planned(plan) => return Step::Plan(plan.clone()),
@@ -436,11 +446,18 @@ impl<S: Sink, D: Disk> Worker<S, D> {
         });
     }
 
+    /// Whether custody holds back what it was told with the last [`Step::Commit`]: as long as it does,
+    /// nothing more is read or delivered.
+    pub const fn hold(&mut self, is_held: bool) {
+        self.is_held = is_held;
+    }
+
     /// Whether the sink has all that is durable, and custody was told.
     #[must_use]
     pub fn is_drained(&self, now: Millis) -> bool {
         self.phase == Phase::Gathering
             && self.commit.is_none()
+            && !self.is_held
             && self.feed.position() >= self.feed.durable()
             && self.sink.due(now) == Due::Never
     }

@@ -397,3 +397,20 @@ fn a_worker_is_drained_once_custody_knows_that_its_sink_has_all_that_is_durable(
     rig.write(1);
     assert!(!rig.worker.is_drained(Millis(0)));
 }
+
+#[test]
+fn a_sink_whose_report_is_held_reads_and_delivers_nothing_until_it_is_taken() {
+    let mut rig = rig(Scripted::default());
+    rig.commit();
+    rig.worker.hold(true);
+    rig.write(2);
+    assert_eq!(rig.step(false), Step::Wait(None));
+    assert!(!rig.worker.is_drained(Millis(rig.ms)));
+    rig.worker.hold(false);
+    assert_eq!(rig.step(false), Step::Read);
+    let commit = rig.commit();
+    assert_eq!(commit.through, rig.durable());
+    // At an orderly end custody takes in what it held.
+    rig.worker.hold(true);
+    assert_eq!(rig.step(true), Step::Done);
+}
