@@ -14,8 +14,8 @@ use headwater_program::output::complain;
 use headwater_proto::text::MAX_DICTIONARY_BYTES;
 
 use crate::config::Config;
-use crate::findings::Findings;
 use crate::pipeline::text;
+use headwater_program::findings::Findings;
 
 /// Checks a configuration's text, and what it names on this machine. Warnings go to standard error.
 ///

@@ -18,7 +18,6 @@ pub mod command;
 pub mod config;
 pub mod desk;
 pub mod doctor;
-pub mod findings;
 pub mod pipeline;
 pub mod run;
 pub mod source;

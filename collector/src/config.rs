@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use headwater_gate::Limits;
 use headwater_gate::acl::{Acl, Gateway, TopicPattern};
-use headwater_lake::Encoding;
 use headwater_program::faults::{self, Faults, Renamed, within};
+use headwater_program::findings::Findings;
 use headwater_program::log::Log;
 
 use crate::pipeline::credit::CreditLimits;
@@ -15,11 +15,13 @@ use crate::pipeline::pattern::{MAX_PATTERNS, Pattern, rules_of};
 use crate::pipeline::rules::{
     Decoder, MAX_RULES_BYTES, PlainRule, PlainTime, PlainTimeFormat, PlainUnit, RuleSet, TimeWindow,
 };
-use crate::sink::hot::HotSettings;
-use crate::sink::lake::LakeSettings;
+use crate::sink::lake::LakeKind;
+use crate::sink::registry::{Declared, SinkKind};
 
 mod raw;
 mod sinks;
+
+pub use sinks::{MAX_SINK_NAME_BYTES, MAX_SINKS};
 
 /// Every setting with its default and what it means, as `--print-config` shows it.
 pub const DEFAULTS: &str = include_str!("default.toml");
@@ -67,8 +69,6 @@ pub struct Config {
     pub journal_dir: PathBuf,
     /// Folder of keyed state.
     pub state_dir: PathBuf,
-    /// Folder of the tables.
-    pub lake_dir: PathBuf,
     /// Where MQTT is taken.
     pub gate_listen: SocketAddr,
     /// Bounds of connections.
@@ -77,23 +77,12 @@ pub struct Config {
     pub acl: Acl,
     /// The journal and what rests on it.
     pub custody: custody::Settings,
-    /// The lake.
-    pub lake: LakeSettings,
-    /// The hot store, if it is on.
-    pub hot: Option<Hot>,
+    /// Where records come to rest.
+    pub sinks: Vec<Declared>,
     /// Where HTTP is served, if anywhere.
     pub http_listen: Option<SocketAddr>,
     /// How much is logged, and in which form.
     pub log: Log,
-}
-
-/// The hot store.
-#[derive(Debug, Clone, Copy)]
-pub struct Hot {
-    /// How long and how much it keeps.
-    pub settings: HotSettings,
-    /// Milliseconds between two commits.
-    pub freshness_ms: u64,
 }
 
 impl Config {
@@ -102,7 +91,30 @@ impl Config {
     /// # Errors
     /// [`Faults`]: what TOML itself refuses, or else every setting that is wrong.
     pub fn parse(text: &str) -> Result<Self, Faults> {
-        faults::parse(text, RENAMED, raw::RawConfig::check)
+        faults::parse(text, RENAMED, |raw: raw::RawConfig, problems| {
+            raw.check(text, problems)
+        })
+    }
+
+    /// Looks for what the sinks' settings name on this machine.
+    #[must_use]
+    pub fn examine(&self) -> Findings {
+        let mut found = Findings::default();
+        for sink in &self.sinks {
+            sink.kind.examine(&sink.name, &mut found);
+        }
+        found
+    }
+
+    /// The lake beside which the journal is opened: a checked configuration has one.
+    #[must_use]
+    pub fn lake(&self) -> Option<&LakeKind> {
+        self.sinks.iter().find_map(|sink| {
+            if let SinkKind::Lake(lake) = &sink.kind {
+                return Some(lake);
+            }
+            None
+        })
     }
 }
 
@@ -172,41 +184,117 @@ mod tests {
         }
     }
 
+    fn names(config: &Config) -> Vec<(&str, bool)> {
+        let sinks = config.custody.sinks.iter();
+        sinks
+            .map(|sink| (sink.name.as_str(), sink.required))
+            .collect()
+    }
+
+    fn told(text: &str) -> Vec<String> {
+        Config::parse(text).unwrap_err().0
+    }
+
     #[test]
     fn sinks_that_are_written_replace_the_default_ones() {
-        let names = |config: &Config| -> Vec<(String, bool)> {
-            let sinks = config.custody.sinks.iter();
-            sinks
-                .map(|sink| (sink.name.clone(), sink.required))
-                .collect()
-        };
-        let both = [("lake".to_owned(), true), ("hot".to_owned(), false)];
+        let both = [("lake", true), ("hot", false)];
         assert_eq!(names(&Config::parse("").unwrap()), both);
         let config = Config::parse("[[sink]]\nkind = \"lake\"\ndir = \"here\"\n").unwrap();
         assert_eq!(names(&config), both[..1]);
-        assert!(config.hot.is_none());
-        assert_eq!(config.lake_dir, PathBuf::from("here"));
+        assert_eq!(config.lake().unwrap().dir, PathBuf::from("here"));
+    }
+
+    const LAKE: &str = "[[sink]]\nkind = \"lake\"\n";
+
+    #[test]
+    fn there_may_be_several_sinks_of_a_kind_each_required_or_not() {
+        let text = format!(
+            "{LAKE}[[sink]]\nkind = \"hot\"\nrequired = true\n[[sink]]\nkind = \"hot\"\nname = \
+             \"hot-2\"\ndir = \"there\"\n"
+        );
+        let config = Config::parse(&text).unwrap();
+        let all = [("lake", true), ("hot", true), ("hot-2", false)];
+        assert_eq!(names(&config), all);
+    }
+
+    #[test]
+    fn sinks_that_would_share_a_name_or_a_folder_are_told() {
+        let hot = |more: &str| format!("[[sink]]\nkind = \"hot\"\n{more}");
+        let named = |name: &str, dir: &str| hot(&format!("name = {name:?}\ndir = {dir:?}\n"));
+        let text = format!(
+            "{LAKE}{}{}{}",
+            named("a", "x"),
+            named("b", "x"),
+            named("a", "y")
+        );
+        let expected = [
+            "sink b: dir = \"x\" is sink a's already: name another",
+            "sink a: the name is taken already",
+        ];
+        assert_eq!(told(&text), expected);
+        // Both in the folder of keyed state.
+        let text = format!("{LAKE}{}{}", hot(""), named("b", ""));
+        let expected = "sink b: dir = \"\" is sink hot's already: name another";
+        assert_eq!(told(&text), [expected]);
     }
 
     #[test]
     fn every_fault_of_a_sink_is_told_with_the_sink() {
-        let text = "[[sink]]\nkind = \"hot\"\nrequired = true\ndir = \"x\"\n[[sink]]\nkind = \
-                    \"hot\"\n[[sink]]\nkind = \"cold\"\n[[sink]]\nkind = \"lake\"\nname = \
-                    \"archive\"\nrequired = false\n[[sink]]\nkind = \"lake\"\nencoding = \"small\"\n";
-        let told = Config::parse(text).unwrap_err();
+        let text = "[[sink]]\nkind = \"hot\"\nflush_s = 3\nmax_mib = 1\n[[sink]]\nkind = \"cold\"\n[[sink]]\nkind \
+                    = \"lake\"\nname = \"archive\"\nrequired = false\n[[sink]]\nkind = \"lake\"\nencoding = \
+                    \"small\"\nflsh_s = 1\n[[sink]]\nkind = 7\nname = \"a b\"\n";
+        let told = told(text);
         for part in [
-            "sink hot: required must be false",
-            "sink hot: dir is no setting",
-            "2 sinks with kind = \"hot\"",
-            "sink cold: kind = \"cold\"",
+            "line 3: sink.flush_s: unknown; there are dir, keep_hours, max_mib, freshness_s",
+            "sink hot: max_mib = 1",
+            "line 5: sink cold: kind = \"cold\": must be \"lake\" or \"hot\"",
             "sink archive: name must be \"lake\"",
-            "sink lake: required must be true",
+            "sink archive: required must be true",
             "sink lake: encoding = \"small\"",
+            "line 14: sink.flsh_s: unknown; did you mean sink.flush_s?",
             "2 sinks with kind = \"lake\"",
+            "line 16: sink.kind: invalid type",
         ] {
-            assert!(told.to_string().contains(part), "{part} in:\n{told}");
+            let is_told = told.iter().any(|line| line.contains(part));
+            assert!(is_told, "{part} in:\n{told:#?}");
         }
-        assert_eq!(told.0.len(), 8, "{told}");
+    }
+
+    #[test]
+    fn sinks_and_their_names_are_taken_up_to_their_bounds() {
+        let sinks = |count: usize| -> String {
+            let hot = |n| format!("[[sink]]\nkind = \"hot\"\nname = \"h{n}\"\ndir = \"d{n}\"\n");
+            let hots = (1..count).map(hot);
+            std::iter::once(LAKE.to_owned()).chain(hots).collect()
+        };
+        let config = Config::parse(&sinks(MAX_SINKS)).unwrap();
+        assert_eq!(config.sinks.len(), MAX_SINKS);
+        let expected = format!("sink: {} sinks; at most {MAX_SINKS}", MAX_SINKS + 1);
+        assert_eq!(told(&sinks(MAX_SINKS + 1)), [expected]);
+        let named = |name: &str| format!("{LAKE}[[sink]]\nkind = \"hot\"\nname = {name:?}\n");
+        assert!(Config::parse(&named(&"n".repeat(MAX_SINK_NAME_BYTES))).is_ok());
+        for name in ["", "a b", "a\"", &"n".repeat(MAX_SINK_NAME_BYTES + 1)] {
+            let told = told(&named(name));
+            assert!(told[0].contains("sink: name = "), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn what_sinks_need_of_this_machine_is_examined() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let lake = |dir: &std::path::Path| {
+            let text = format!("[[sink]]\nkind = \"lake\"\ndir = {dir:?}\n");
+            Config::parse(&text).unwrap().examine()
+        };
+        assert_eq!(lake(&folder.path().join("new")), Findings::default());
+        let found = lake(&file.join("lake"));
+        assert_eq!(found.faults.len(), 1);
+        assert!(
+            found.faults[0].starts_with("sink lake: dir = "),
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headwater_gate::{CloseReason, Metrics as GateMetrics};
 use headwater_proto::time::UnixMicros;
@@ -121,7 +121,7 @@ impl SinkLook {
 #[derive(Debug, Default)]
 pub struct Board {
     custody: Mutex<CustodyLook>,
-    sinks: Mutex<BTreeMap<&'static str, SinkLook>>,
+    sinks: Mutex<BTreeMap<Arc<str>, SinkLook>>,
 }
 
 fn locked<T>(look: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -141,17 +141,21 @@ impl Board {
         locked(&self.custody).clone()
     }
 
-    /// A sink runs no more, and why.
-    pub fn sink_ended(&self, name: &'static str, why: &str) {
+    /// A sink runs no more, and why, as a name and in words.
+    pub fn sink_ended(&self, name: &str, code: &'static str, why: &str) {
         let mut sinks = locked(&self.sinks);
-        let look = sinks.entry(name).or_default();
+        let look = sinks.entry(name.into()).or_default();
         (look.state, look.why) = (SinkState::Broken, Some(why.to_owned()));
-        look.failed("panic");
+        look.failed(code);
     }
 
     /// Posts a sink's state.
-    pub fn post_sink(&self, name: &'static str, look: SinkLook) {
-        locked(&self.sinks).insert(name, look);
+    pub fn post_sink(&self, name: &str, look: SinkLook) {
+        let mut sinks = locked(&self.sinks);
+        match sinks.get_mut(name) {
+            Some(known) => *known = look,
+            None => drop(sinks.insert(name.into(), look)),
+        }
     }
 
     /// Why no data is taken now; empty when it is.
@@ -186,7 +190,7 @@ impl Board {
         let troubled = sinks
             .iter()
             .filter(|(name, _)| is_required(name) == required);
-        let line = |(name, look): (&&str, &SinkLook)| {
+        let line = |(name, look): (&Arc<str>, &SinkLook)| {
             let (why, state) = (look.why.as_ref()?, look.state.name());
             let lag = custody.journal_durable.saturating_sub(look.cursor);
             Some(format!(

@@ -30,7 +30,7 @@ const MAX_SESSIONS: usize = 65_536;
 pub(crate) enum Command {
     /// Make a sink's plan durable, then answer.
     Plan {
-        sink: &'static str,
+        sink: Arc<str>,
         bytes: Vec<u8>,
         reply: SyncSender<Result<(), String>>,
     },
@@ -180,7 +180,7 @@ impl<D: Disk> Owner<D> {
     fn obey(&mut self, command: Command, now: Now, due: &mut Due) -> bool {
         match command {
             Command::Plan { sink, bytes, reply } => {
-                match self.custody.append_plan(sink, &bytes) {
+                match self.custody.append_plan(&sink, &bytes) {
                     Ok(_) => due.plans.push(reply),
                     // A sink that is gone needs no answer.
                     Err(error) => drop(reply.send(Err(error.to_string()))),
@@ -501,7 +501,7 @@ mod tests {
                 .map(|bytes| {
                     let (reply, answer) = sync_channel(1);
                     let bytes = vec![7; *bytes];
-                    let sink = "lake";
+                    let sink = "lake".into();
                     owner.obey(Command::Plan { sink, bytes, reply }, now, &mut due);
                     answer
                 })

@@ -3,7 +3,6 @@
 //! The gate stops first, then custody syncs what arrived, then the lake takes the rest, then the
 //! owner of the journal ends. A part that ends early is an error that names it.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
@@ -14,32 +13,29 @@ use headwater_lake::{Found, LocalStore};
 use headwater_program::clock::Clock;
 use headwater_program::entropy::random;
 use headwater_program::shutdown::Shutdown;
-use headwater_proto::ids::JournalId;
-use headwater_proto::time::UnixMicros;
 use headwater_spool::RealDisk;
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::background;
 use crate::config::Config;
 use crate::done_store::DoneStore;
 use crate::http;
-use crate::interpret::{Depth, Feed};
 use crate::metrics::Board;
 use crate::owner::{Command, JournalSessions, Mailbox, Owner};
 use crate::pipeline::custody::{Custody, Past};
-use crate::sink::hot::{self, HotRead, HotSink, HotStore, HotView};
-use crate::sink::lake::{LakeSink, NAME};
-use crate::sink::worker::{self, Worker};
-use crate::sink::{self, Sink};
-
-/// A part that runs: its name and how it ended.
-type Ended = (&'static str, Result<()>);
+use crate::sink::crew::Crew;
+use crate::sink::hot::{HotRead, HotView};
+use crate::sink::kind::Site;
+use crate::sink::lake::{LakeKind, LakeSettings, LakeSink};
+use crate::sink::{self, registry};
 
 /// Opens custody and lake so that both agree on what is committed.
-fn open_cores(config: &Config, clock: Clock) -> Result<(Custody<RealDisk>, LakeSink<LocalStore>)> {
+fn open_cores(
+    config: &Config,
+    take_over: bool,
+    clock: Clock,
+) -> Result<(Custody<RealDisk>, LakeSink<LocalStore>)> {
     let folder = &config.journal_dir;
     if let Some(parent) = folder.parent() {
         std::fs::create_dir_all(parent)
@@ -76,10 +72,15 @@ fn open_cores(config: &Config, clock: Clock) -> Result<(Custody<RealDisk>, LakeS
     for trouble in &opened.recovery.trouble {
         tracing::warn!(trouble, "the journal's folder");
     }
-    let store = LocalStore::new(&config.lake_dir)
-        .with_context(|| format!("cannot use the lake's folder {}", config.lake_dir.display()))?;
+    let LakeKind { dir, settings } = config.lake().context("no sink is a lake")?;
+    let settings = LakeSettings {
+        take_over,
+        ..*settings
+    };
+    let store = LocalStore::new(dir)
+        .with_context(|| format!("cannot use the lake's folder {}", dir.display()))?;
     let now = clock.now().wall;
-    let lake = sink::join(&mut custody, &opened, store, config.lake, now, &mut random)?;
+    let lake = sink::join(&mut custody, &opened, store, settings, now, &mut random)?;
     let (owner, start) = (lake.lake().owner(), lake.lake().opened());
     tracing::info!(term = owner.term, found = ?start.found, "lake open");
     if let Some(before) = start.before {
@@ -101,75 +102,40 @@ const RUNTIME_THREADS: usize = 2;
 
 /// Runs until a signal, then drains and flushes.
 ///
+/// - `take_over`: whether to take the lake from a collector whose lease on it runs.
+///
 /// # Errors
 /// When a part cannot start, or ends early.
-pub fn run(config: Config, clock: Clock) -> Result<()> {
+pub fn run(config: Config, take_over: bool, clock: Clock) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .enable_all()
         .build()?
-        .block_on(run_parts(config, clock))
+        .block_on(run_parts(config, take_over, clock))
 }
 
-async fn run_parts(config: Config, clock: Clock) -> Result<()> {
+async fn run_parts(config: Config, take_over: bool, clock: Clock) -> Result<()> {
     let mut shutdown = Shutdown::listen().context("cannot catch signals")?;
     // Nothing runs yet that an address which is taken would leave behind.
     let (gate_listener, http_listener) = listen(&config).await?;
     let board = Arc::new(Board::default());
-    let (mut custody, lake) = open_cores(&config, clock)?;
-    let journal = custody.journal();
+    let (custody, lake) = open_cores(&config, take_over, clock)?;
     let (mailbox, commands) = Mailbox::new();
     let sessions = JournalSessions::new(mailbox.clone(), custody.sessions().iter().cloned());
     let (gate, arrivals) = Gate::new(gate_settings(&config, sessions, clock));
     mailbox.wake_with(arrivals.waker());
-    let mut parts: JoinSet<Ended> = JoinSet::new();
-    let sinks_stop = CancellationToken::new();
-    let mut readers = Vec::new();
-    let mut context = |name| {
-        let (wake, durable) = sync_channel(1);
-        readers.push(wake);
-        worker::Context {
-            name,
-            mailbox: mailbox.clone(),
-            durable,
-            board: Arc::clone(&board),
-            clock,
-            runtime: Handle::current(),
-            stop: sinks_stop.clone(),
-        }
-    };
-    let feed = Feed::new(custody.reader(), lake.position(), Depth::Samples);
-    start_sink(&mut parts, context(NAME), move || Worker::new(lake, feed));
-
-    let mut view = None;
-    if let Some((mut hot, freshness_ms, is_empty)) = open_hot(&config, journal) {
-        view = Some(hot.view());
-        if let Ok(Some(position)) = hot.cursor(journal) {
-            custody.resume(hot::NAME, position)?;
-        }
-        let lake_dir = config.lake_dir.clone();
-        let begin = custody.cursor(NAME).unwrap_or_default();
-        let (reader, stop) = (custody.reader(), sinks_stop.clone());
-        start_sink(&mut parts, context(hot::NAME), move || {
-            let is_stopping = || stop.is_cancelled();
-            if is_empty
-                && let Err(error) = refill(&mut hot, &lake_dir, journal, begin, clock, &is_stopping)
-            {
-                tracing::warn!(%error, "the hot store begins with what comes from now on");
-            }
-            let from = hot.cursor(journal).ok().flatten().unwrap_or_default();
-            let feed = Feed::new(reader, from, Depth::Blocks);
-            let sink = HotSink::new(hot, journal, from, freshness_ms);
-            Worker::new(sink, feed).leaving_the_rest()
-        });
-    }
+    let mut crew = Crew::new(mailbox.clone(), Arc::clone(&board), clock);
+    let mut site = Site::new(custody, clock, &config.state_dir);
+    site.leave(lake);
+    registry::start_all(&config.sinks, &mut site, &mut crew)?;
+    let view = site.take::<HotView>();
 
     let owner = Owner {
-        custody,
+        custody: site.custody,
         arrivals,
         gate: gate.handle(),
         commands,
-        readers,
+        readers: crew.take_readers(),
         board: Arc::clone(&board),
         clock,
     };
@@ -181,18 +147,17 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     gate_part.spawn(Arc::clone(&gate).serve(gate_listener, gate_stop.clone()));
 
     let http_stop = CancellationToken::new();
+    let mut http_part: JoinSet<Result<()>> = JoinSet::new();
     if let Some(listener) = http_listener {
         let shared = shown(view, &board, &gate, &mailbox, clock);
         let stop = http_stop.clone();
-        parts.spawn(async move {
-            let served = http::serve(listener, shared, stop).await;
-            ("the HTTP interface", served.map_err(Into::into))
-        });
+        http_part.spawn(async move { Ok(http::serve(listener, shared, stop).await?) });
     }
 
     let result = tokio::select! {
         () = shutdown.requested() => Ok(()),
-        ended = parts.join_next() => Err(early(ended)),
+        error = crew.ended() => Err(error),
+        Some(ended) = http_part.join_next() => Err(early(ended)),
         _ = owner_part.join_next() => Err(anyhow!("custody ended early")),
         _ = gate_part.join_next() => Err(anyhow!("the gate ended early")),
     };
@@ -200,57 +165,18 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     gate_stop.cancel();
     while gate_part.join_next().await.is_some() {}
     settle(&mailbox).await;
-    sinks_stop.cancel();
     http_stop.cancel();
-    let result = all_ended(parts, result).await;
+    let mut result = crew.stop(result).await;
+    while let Some(ended) = http_part.join_next().await {
+        let ended = ended.map_err(Into::into).flatten();
+        result = result.and(ended.context("the HTTP interface"));
+    }
     mailbox.send(Command::Stop);
     let result = match owner_part.join_next().await {
         Some(Err(error)) => result.and(Err(error.into())),
         Some(Ok(())) | None => result,
     };
     tracing::info!("stopped");
-    result
-}
-
-/// Starts the thread of a sink, which `worker` is made on. What panics there ends a required sink, and
-/// with it the collector; an optional one is off until the next start, and its segments wait for it.
-fn start_sink<S: Sink>(
-    parts: &mut JoinSet<Ended>,
-    context: worker::Context,
-    worker: impl FnOnce() -> Worker<S, RealDisk> + Send + 'static,
-) {
-    let is_required = context.name == NAME;
-    parts.spawn_blocking(move || {
-        if !is_required {
-            background::enter();
-        }
-        let name = context.name;
-        let run = || worker::run(worker(), &context).map_err(Into::into);
-        // Nothing of the worker is used after a panic.
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
-        let ended = ended.unwrap_or_else(|_| {
-            let why = "a panic ended it; it is off until the collector is started again";
-            tracing::error!(sink = name, why, "the sink ended");
-            if is_required {
-                return Err(anyhow!(why));
-            }
-            context.board.sink_ended(name, why);
-            context.runtime.block_on(context.stop.cancelled());
-            Ok(())
-        });
-        (name, ended)
-    });
-}
-
-/// Waits for the end of all parts; the first error stays.
-async fn all_ended(mut parts: JoinSet<Ended>, mut result: Result<()>) -> Result<()> {
-    while let Some(ended) = parts.join_next().await {
-        match ended {
-            Ok((_, Ok(()))) => {}
-            Ok((part, Err(error))) => result = result.and(Err(error.context(part))),
-            Err(error) => result = result.and(Err(error.into())),
-        }
-    }
     result
 }
 
@@ -307,51 +233,10 @@ fn shown(
     })
 }
 
-/// The hot store, its pace, and whether it is to be filled first.
-fn open_hot(config: &Config, journal: JournalId) -> Option<(HotStore, u64, bool)> {
-    let hot = config.hot?;
-    let open = || {
-        // The database's own threads are started here, and step back with this one.
-        background::enter();
-        HotStore::open(&config.state_dir, hot.settings)
-    };
-    let opened = std::thread::scope(|scope| scope.spawn(open).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        .and_then(|(store, found)| Ok((store.cursor(journal)?.is_none(), store, found)));
-    match opened {
-        Ok((is_empty, store, found)) => {
-            tracing::info!(?found, %journal, "hot store open");
-            Some((store, hot.freshness_ms, is_empty))
-        }
-        Err(error) => {
-            tracing::error!(%error, "the hot store is off: it cannot be opened");
-            None
-        }
-    }
-}
-
-/// Fills an empty hot store from the lake; the journal follows from where the lake ends.
-fn refill(
-    hot: &mut HotStore,
-    lake_dir: &Path,
-    journal: JournalId,
-    begin: u64,
-    clock: Clock,
-    is_stopping: &dyn Fn() -> bool,
-) -> Result<()> {
-    let now = clock.now().wall;
-    let since = UnixMicros(now.0.saturating_sub(hot.keep_us()));
-    let samples = hot.refill(&LocalStore::new(lake_dir)?, since, now, is_stopping)?;
-    hot.commit(journal, begin)?;
-    tracing::info!(samples, "hot store filled from the lake");
-    Ok(())
-}
-
-fn early(ended: Option<Result<Ended, tokio::task::JoinError>>) -> anyhow::Error {
+fn early(ended: Result<Result<()>, tokio::task::JoinError>) -> anyhow::Error {
     match ended {
-        Some(Ok((part, Ok(())))) => anyhow!("{part} ended early"),
-        Some(Ok((part, Err(error)))) => error.context(part),
-        Some(Err(error)) => error.into(),
-        None => anyhow!("every part ended early"),
+        Ok(Ok(())) => anyhow!("the HTTP interface ended early"),
+        Ok(Err(error)) => error.context("the HTTP interface"),
+        Err(error) => error.into(),
     }
 }

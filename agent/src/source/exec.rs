@@ -21,7 +21,7 @@ use super::refusals::Refusals;
 use super::supervisor::SourceError;
 use super::{MAX_DOCUMENT_BYTES, Port, Stop, Stopped};
 use crate::check::millis;
-use crate::findings::Findings;
+use headwater_program::findings::Findings;
 
 /// A command's output.
 #[derive(Debug, Clone, PartialEq, Eq)]

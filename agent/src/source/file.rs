@@ -21,8 +21,8 @@ use super::supervisor::{SourceError, on_thread};
 use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Port, RefusedPart, Stop, Stopped};
 use crate::check::required_path;
 use crate::clock::wall;
-use crate::findings::{Findings, readable_file};
 use crate::pipeline::record::Cursor;
+use headwater_program::findings::{Findings, readable_file};
 
 /// How often to look for more.
 const POLL: Duration = Duration::from_millis(250);

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::refusals::Refusals;
 use super::supervisor::SourceError;
 use super::{Port, Stop};
-use crate::findings::Findings;
+use headwater_program::findings::Findings;
 
 /// One kind of source. The type that implements it holds the checked settings of one such source.
 pub trait Kind: Sized + Send + 'static {

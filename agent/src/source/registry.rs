@@ -3,7 +3,7 @@
 
 use super::kind::{Kind, Start};
 use super::supervisor::SourceError;
-use crate::findings::Findings;
+use headwater_program::findings::Findings;
 
 /// The table. `host => Host(HostSource)`: sources written as `[[host]]` are a `SourceKind::Host`, whose
 /// settings are a `HostSource`. Faults are told in the order of the lines.

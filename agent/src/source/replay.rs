@@ -22,8 +22,8 @@ use super::supervisor::{SourceError, on_thread};
 use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Port, RefusedPart, Stop, Stopped};
 use crate::check::{self, required_path};
 use crate::clock::Clock;
-use crate::findings::{Findings, readable_file};
 use crate::pipeline::record::Cursor;
+use headwater_program::findings::{Findings, readable_file};
 
 /// A typed CSV file.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use headwater_program::clock::Clock;
-use headwater_program::output::print;
+use headwater_program::faults::Faults;
+use headwater_program::output::{complain, print};
 use headwater_program::{config, log};
 
 use crate::config::{Config, DEFAULTS};
@@ -15,7 +16,7 @@ pub struct RunArgs {
     /// Configuration file (TOML). Without one, every setting has its default.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Check the configuration, name every fault, and start nothing.
+    /// Check the configuration and what it names on this machine, name every fault, and start nothing.
     #[arg(long)]
     check: bool,
     /// Print every setting with its default and what it means.
@@ -33,13 +34,27 @@ pub(super) fn run(args: &RunArgs, clock: Clock) -> Result<bool> {
         print(DEFAULTS)?;
         return Ok(true);
     }
-    let mut config = config::load(args.config.as_deref(), Config::parse)?;
-    config.lake.take_over = args.take_over;
+    let path = args.config.as_deref();
     if args.check {
+        config::load(path, check)?;
         print("the configuration is valid\n")?;
         return Ok(true);
     }
+    let config = config::load(path, Config::parse)?;
     log::start(&config.log)?;
-    crate::run::run(config, clock)?;
+    crate::run::run(config, args.take_over, clock)?;
     Ok(true)
+}
+
+/// Checks a configuration's text, and what it names on this machine. Warnings go to standard error.
+fn check(text: &str) -> Result<(), Faults> {
+    let found = Config::parse(text)?.examine();
+    for warning in &found.warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    if found.faults.is_empty() {
+        Ok(())
+    } else {
+        Err(Faults(found.faults))
+    }
 }

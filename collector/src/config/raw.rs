@@ -1,10 +1,13 @@
 //! Core: the configuration as it is written.
 
+use std::collections::BTreeMap;
+
 use headwater_payload::Zone;
 use headwater_program::log::RawLog;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use super::sinks::{self, RawSink, Sinks};
+use super::sinks;
 use super::{
     Acl, Config, CreditLimits, Decoder, Gateway, Limits, MAX_PATTERNS, MAX_RULES_BYTES, MIB, Mode,
     Pattern, PlainRule, PlainTime, PlainTimeFormat, PlainUnit, RuleSet, TimeWindow, TopicPattern,
@@ -21,7 +24,8 @@ pub(super) struct RawConfig {
     gate: RawGate,
     plain: Vec<RawPlain>,
     journal: RawJournal,
-    sink: Vec<RawSink>,
+    /// Read apart, by the kind of each.
+    sink: Vec<BTreeMap<String, IgnoredAny>>,
     time: RawTime,
     http: RawHttp,
     log: RawLog,
@@ -50,7 +54,7 @@ impl Default for RawConfig {
                 plain("devices/{device}/{metric#}", "auto"),
             ],
             journal: RawJournal::default(),
-            sink: sinks::defaults(),
+            sink: Vec::new(),
             time: RawTime::default(),
             http: RawHttp::default(),
             log: RawLog::default(),
@@ -155,7 +159,9 @@ impl Default for RawHttp {
 
 impl RawConfig {
     /// The valid configuration, and a line in `problems` for each thing the operator must fix.
-    pub(super) fn check(self, problems: &mut Vec<String>) -> Option<Config> {
+    ///
+    /// - `text`: where it was read from, for the sinks.
+    pub(super) fn check(self, text: &str, problems: &mut Vec<String>) -> Option<Config> {
         let data = folder("data_dir", &self.data_dir, problems);
         let gate_listen = loopback("gate.listen", &self.gate.listen, problems);
         let http_listen = (!self.http.listen.is_empty())
@@ -176,26 +182,20 @@ impl RawConfig {
         let gateways = self.gate.gateways(problems);
         let (limits, credit) = self.gate.check(problems);
         let window = self.time.check(problems);
-        let Sinks {
-            lake_dir,
-            lake,
-            hot,
-            specs,
-        } = sinks::check(&self.sink, problems);
+        let sinks = sinks::check(text, problems);
         let custody = custody::Settings {
             log,
             credit,
             mode,
             patterns,
             window,
-            sinks: specs,
+            sinks: sinks::specs(&sinks),
             gateways: gateways.clone(),
             ..custody::Settings::default()
         };
         Some(Config {
             journal_dir: data.join("journal"),
             state_dir: data.join("state"),
-            lake_dir,
             gate_listen: gate_listen?,
             limits,
             acl: Acl {
@@ -204,8 +204,7 @@ impl RawConfig {
                 ..Acl::default()
             },
             custody,
-            lake,
-            hot,
+            sinks,
             http_listen,
             log: self.log.check(problems),
         })

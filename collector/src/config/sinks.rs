@@ -1,192 +1,146 @@
-//! Core: the sinks as they are written.
+//! Core: the sinks of a configuration. Each kind of sink checks its own settings; checked here is what all
+//! of them have.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use headwater_program::faults::Part;
 use serde::Deserialize;
 
-use super::{Encoding, Hot, HotSettings, LakeSettings, MIB, custody, folder, within};
-use crate::sink::hot;
-use crate::sink::lake;
+use crate::pipeline::custody::SinkSpec;
+use crate::sink::kind::Rule;
+use crate::sink::registry::{Declared, SinkKind};
 
-/// One `[[sink]]`. A key that its kind does not have is a fault.
+/// Most sinks: each has a thread, and a reader of the journal.
+pub const MAX_SINKS: usize = 16;
+/// Longest name of a sink: it stands in plans, cursors and gaps.
+pub const MAX_SINK_NAME_BYTES: usize = 64;
+
+/// The sinks that are there when none is written.
+const NONE_WRITTEN: &str = "[[sink]]\nkind = \"lake\"\n[[sink]]\nkind = \"hot\"\n";
+
+/// The keys that every sink has.
+const COMMON: &[&str] = &["kind", "name", "required"];
+
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawSink {
+#[serde(default)]
+struct RawCommon {
     kind: String,
     name: Option<String>,
     required: Option<bool>,
-    dir: Option<String>,
-    flush_s: Option<u64>,
-    flush_mib: Option<u64>,
-    flush_rows: Option<u64>,
-    encoding: Option<String>,
-    keep_hours: Option<u64>,
-    max_mib: Option<u64>,
-    freshness_s: Option<u64>,
 }
 
-/// The sinks that are there when none is written.
-pub(super) fn defaults() -> Vec<RawSink> {
-    let of = |kind: &str| RawSink {
-        kind: kind.to_owned(),
-        ..RawSink::default()
-    };
-    vec![of(lake::NAME), of(hot::NAME)]
-}
-
-/// The valid sinks.
-pub(super) struct Sinks {
-    pub(super) lake_dir: std::path::PathBuf,
-    pub(super) lake: LakeSettings,
-    pub(super) hot: Option<Hot>,
-    pub(super) specs: Vec<custody::SinkSpec>,
-}
-
-/// The valid sinks, and a line in `problems` for each thing the operator must fix.
-pub(super) fn check(sinks: &[RawSink], problems: &mut Vec<String>) -> Sinks {
-    let mut valid = Sinks {
-        lake_dir: std::path::PathBuf::new(),
-        lake: LakeSettings::default(),
-        hot: None,
-        specs: Vec::new(),
-    };
-    let (mut lakes, mut hots) = (0, 0);
-    for sink in sinks {
-        let name = sink.name(problems);
-        let required = match sink.kind.as_str() {
-            lake::NAME => {
-                lakes += 1;
-                (valid.lake_dir, valid.lake) = sink.lake(&name, problems);
-                true
-            }
-            hot::NAME => {
-                hots += 1;
-                valid.hot = Some(sink.hot(&name, problems));
-                false
-            }
-            other => {
-                problems.push(format!(
-                    "sink {name}: kind = {other:?}: must be \"lake\" or \"hot\""
-                ));
-                continue;
-            }
+/// The valid sinks that `text` declares, and a line in `problems` for each thing the operator must fix.
+pub(super) fn check(text: &str, problems: &mut Vec<String>) -> Vec<Declared> {
+    let mut parts = Part::all(text, "sink");
+    if parts.is_empty() {
+        parts = Part::all(NONE_WRITTEN, "sink");
+    }
+    if parts.len() > MAX_SINKS {
+        problems.push(format!("sink: {} sinks; at most {MAX_SINKS}", parts.len()));
+    }
+    let mut sinks: Vec<Declared> = Vec::new();
+    let mut written: BTreeMap<String, usize> = BTreeMap::new();
+    for part in parts {
+        let line = part.line();
+        let Some((kind, declared)) = check_one(part, line, problems) else {
+            continue;
         };
-        if sink.required.is_some_and(|wanted| wanted != required) {
-            let why = if required {
-                "a device forgets what the lake has"
-            } else {
-                "it is an index that is filled again from the lake"
-            };
+        *written.entry(kind).or_default() += 1;
+        if let Some(declared) = declared {
+            apart(&declared, &sinks, problems);
+            sinks.push(declared);
+        }
+    }
+    for kind in SinkKind::NAMES {
+        let count = written.get(*kind).copied().unwrap_or_default();
+        if let Some(Rule::One(why)) = SinkKind::rule(kind)
+            && count != 1
+        {
             problems.push(format!(
-                "sink {name}: required must be {required} for kind = {:?}: {why}",
-                sink.kind
+                "sink: {count} sinks with kind = {kind:?}; there must be one: {why}"
             ));
         }
-        valid.specs.push(custody::SinkSpec { name, required });
     }
-    if lakes != 1 {
+    sinks
+}
+
+/// As custody knows them.
+pub(super) fn specs(sinks: &[Declared]) -> Vec<SinkSpec> {
+    let spec = |sink: &Declared| SinkSpec {
+        name: sink.name.to_string(),
+        required: sink.required,
+    };
+    sinks.iter().map(spec).collect()
+}
+
+/// The kind that one sink is written with, and the sink if its settings could be read.
+fn check_one(
+    mut part: Part<'_>,
+    line: usize,
+    problems: &mut Vec<String>,
+) -> Option<(String, Option<Declared>)> {
+    let common = part.split(COMMON).read::<RawCommon>(problems)?;
+    let RawCommon {
+        kind,
+        name,
+        required,
+    } = common;
+    let name = name.unwrap_or_else(|| kind.clone());
+    let Some(rule) = SinkKind::rule(&kind) else {
+        let kinds: Vec<String> = SinkKind::NAMES
+            .iter()
+            .map(|name| format!("{name:?}"))
+            .collect();
         problems.push(format!(
-            "sink: {lakes} sinks with kind = \"lake\"; there must be one"
+            "line {line}: sink {name}: kind = {kind:?}: must be {}",
+            kinds.join(" or ")
+        ));
+        return None;
+    };
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if name.is_empty() || name.len() > MAX_SINK_NAME_BYTES || !name.chars().all(is_of_name) {
+        problems.push(format!(
+            "line {line}: sink: name = {name:?}: must be 1 to {MAX_SINK_NAME_BYTES} letters, digits, '-' or '_'"
         ));
     }
-    if hots > 1 {
-        problems.push(format!(
-            "sink: {hots} sinks with kind = \"hot\"; there may be one"
-        ));
-    }
-    valid
+    let required = match rule {
+        Rule::One(why) => {
+            if name != kind {
+                problems.push(format!("sink {name}: name must be {kind:?}: {why}"));
+            }
+            if required == Some(false) {
+                problems.push(format!("sink {name}: required must be true: {why}"));
+            }
+            true
+        }
+        Rule::Any { required: usual } => required.unwrap_or(usual),
+    };
+    let settings = SinkKind::check(&kind, &name, part, problems);
+    let declared = settings.map(|settings| Declared {
+        name: Arc::from(name),
+        required,
+        kind: settings,
+    });
+    Some((kind, declared))
 }
 
-impl RawSink {
-    fn name(&self, problems: &mut Vec<String>) -> String {
-        let kind = &self.kind;
-        if let Some(name) = self.name.as_ref().filter(|name| *name != kind) {
-            // The journal knows a sink's plan and cursor by its name.
-            problems.push(format!(
-                "sink {name}: name must be {kind:?} while there is one sink of each kind"
-            ));
-        }
-        kind.clone()
+/// A line in `problems` if a sink has the name or the place of one of `others`.
+fn apart(sink: &Declared, others: &[Declared], problems: &mut Vec<String>) {
+    let name = &sink.name;
+    if others.iter().any(|other| other.name == *name) {
+        // The journal knows a sink's plan and cursor by its name.
+        problems.push(format!("sink {name}: the name is taken already"));
     }
-
-    /// A line in `problems` for each of `keys` that is written though the kind does not have it.
-    fn refuse(&self, name: &str, keys: &[(&str, bool)], problems: &mut Vec<String>) {
-        for (key, _) in keys.iter().filter(|(_, is_there)| *is_there) {
-            problems.push(format!(
-                "sink {name}: {key} is no setting of kind = {:?}",
-                self.kind
-            ));
-        }
-    }
-
-    fn lake(&self, name: &str, problems: &mut Vec<String>) -> (std::path::PathBuf, LakeSettings) {
-        let others = [
-            ("keep_hours", self.keep_hours.is_some()),
-            ("max_mib", self.max_mib.is_some()),
-            ("freshness_s", self.freshness_s.is_some()),
-        ];
-        self.refuse(name, &others, problems);
-        let key = |key: &str| format!("sink {name}: {key}");
-        let dir = self.dir.as_deref();
-        let dir = dir.unwrap_or("/var/lib/headwater-collector/lake");
-        let dir = folder(&key("dir"), dir, problems);
-        let why = "small files are slow to read, late ones hold up the devices' disks";
-        let flush_s = self.flush_s.unwrap_or(60);
-        let flush_s = within(&key("flush_s"), flush_s, 1..=3_600, why, problems);
-        let why = "this is memory";
-        let flush_mib = self.flush_mib.unwrap_or(64);
-        let flush_mib = within(&key("flush_mib"), flush_mib, 1..=4_096, why, problems);
-        let why = "each takes about 57 bytes of memory";
-        let rows = self.flush_rows.unwrap_or(4_000_000);
-        let rows = within(&key("flush_rows"), rows, 1_000..=64_000_000, why, problems);
-        let encoding = match self.encoding.as_deref() {
-            None | Some("compact") => Encoding::Compact,
-            Some("compat") => Encoding::Compat,
-            Some(other) => {
-                problems.push(format!(
-                    "sink {name}: encoding = {other:?}: must be \"compact\" or \"compat\""
-                ));
-                Encoding::Compact
-            }
-        };
-        let settings = LakeSettings {
-            lake: headwater_lake::Settings {
-                encoding,
-                ..headwater_lake::Settings::default()
-            },
-            take_over: false,
-            flush_after_ms: flush_s * 1_000,
-            flush_bytes: usize::try_from(flush_mib * MIB).unwrap_or(usize::MAX),
-            flush_rows: usize::try_from(rows).unwrap_or(usize::MAX),
-        };
-        (dir, settings)
-    }
-
-    fn hot(&self, name: &str, problems: &mut Vec<String>) -> Hot {
-        let others = [
-            ("dir", self.dir.is_some()),
-            ("flush_s", self.flush_s.is_some()),
-            ("flush_mib", self.flush_mib.is_some()),
-            ("flush_rows", self.flush_rows.is_some()),
-            ("encoding", self.encoding.is_some()),
-        ];
-        self.refuse(name, &others, problems);
-        let key = |key: &str| format!("sink {name}: {key}");
-        let why = "the lake keeps the rest";
-        let hours = self.keep_hours.unwrap_or(24);
-        let hours = within(&key("keep_hours"), hours, 1..=8_760, why, problems);
-        let max = self.max_mib.unwrap_or(256);
-        let max = within(&key("max_mib"), max, 16..=65_536, why, problems);
-        let why = "each update is a sync of the disk";
-        let freshness = self.freshness_s.unwrap_or(1);
-        let freshness = within(&key("freshness_s"), freshness, 1..=3_600, why, problems);
-        let hours = i64::try_from(hours).unwrap_or(i64::MAX);
-        Hot {
-            settings: HotSettings {
-                keep_us: hours.saturating_mul(3_600_000_000),
-                max_bytes: max * MIB,
-                // The floor of sled's own memory is higher than a small cache would save.
-                cache_bytes: (max * MIB / 16).clamp(8 * MIB, 64 * MIB),
-            },
-            freshness_ms: freshness * 1_000,
-        }
+    let kind = sink.kind.name();
+    let place = sink.kind.place();
+    let shares = |other: &&Declared| other.kind.name() == kind && other.kind.place() == place;
+    if let Some(place) = &place
+        && let Some(other) = others.iter().find(shares)
+    {
+        problems.push(format!(
+            "sink {name}: {place} is sink {}'s already: name another",
+            other.name
+        ));
     }
 }

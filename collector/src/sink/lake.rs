@@ -18,7 +18,10 @@ use headwater_proto::delivery::{End, Ranges};
 use headwater_proto::ids::{JournalId, Lane, SeqRange, Stream};
 use headwater_proto::time::{Millis, Now, UnixMicros};
 
+mod kind;
 mod seam;
+
+pub use kind::{LakeFolder, LakeKind};
 
 use super::rows::{RowCounters, RowMaker, boot_of, is_of_lake};
 use super::there::There;

@@ -7,9 +7,12 @@
 //! custody are the [`worker`]'s, the same for every sink.
 
 mod covers;
+pub(crate) mod crew;
 pub mod hot;
 mod join;
+pub(crate) mod kind;
 pub mod lake;
+pub mod registry;
 pub mod rows;
 mod there;
 pub mod worker;

@@ -30,7 +30,7 @@ const SAY_AGAIN_MS: u64 = 60_000;
 /// What every worker needs.
 pub(crate) struct Context {
     /// The sink's name in custody, metrics and the log.
-    pub(crate) name: &'static str,
+    pub(crate) name: Arc<str>,
     pub(crate) mailbox: Mailbox,
     pub(crate) durable: Receiver<()>,
     pub(crate) board: Arc<Board>,
@@ -57,7 +57,7 @@ impl Context {
     fn make_durable(&self, plan: Plan) -> Result<Result<(), String>, OwnerGone> {
         let (reply, answer) = sync_channel(1);
         let plan = Command::Plan {
-            sink: self.name,
+            sink: Arc::clone(&self.name),
             bytes: plan.0,
             reply,
         };
@@ -108,7 +108,7 @@ pub(crate) fn run<S: Sink, D: Disk>(
                 // What cannot be read is told below, as the worker's trouble.
                 for damage in worker.read(READ_BYTES, now, random()).unwrap_or_default() {
                     tracing::error!(
-                        sink = context.name,
+                        sink = &*context.name,
                         ?damage,
                         "journal records can no longer be read; they are asked for again or named"
                     );
@@ -125,10 +125,14 @@ pub(crate) fn run<S: Sink, D: Disk>(
             Step::Commit(commit) => {
                 if !commit.refused.is_empty() {
                     let streams = commit.refused.len();
-                    tracing::warn!(sink = context.name, streams, "records are refused for good");
+                    tracing::warn!(
+                        sink = &*context.name,
+                        streams,
+                        "records are refused for good"
+                    );
                 }
                 let event = Event::Committed {
-                    sink: context.name.to_owned(),
+                    sink: context.name.to_string(),
                     through: commit.through,
                     streams: commit.streams,
                     refused: commit.refused,
@@ -144,21 +148,21 @@ pub(crate) fn run<S: Sink, D: Disk>(
                 }
             }
             Step::Fatal(error) => {
-                context.board.post_sink(context.name, worker.look());
+                context.board.post_sink(&context.name, worker.look());
                 return Err(EndedEarly::Sink(error));
             }
             Step::Wait(until) => wait = Some(until),
             Step::Done => {
                 worker.close(now);
-                context.board.post_sink(context.name, worker.look());
+                context.board.post_sink(&context.name, worker.look());
                 return Ok(());
             }
         }
-        context.board.post_sink(context.name, worker.look());
+        context.board.post_sink(&context.name, worker.look());
         let trouble = worker
             .trouble()
             .map(|error| (error.code(), error.to_string()));
-        voice.say(context.name, trouble, now.mono);
+        voice.say(&context.name, trouble, now.mono);
         if let Some(until) = wait {
             context.wait(until, now);
         }

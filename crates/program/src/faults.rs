@@ -85,13 +85,91 @@ fn read<Raw: DeserializeOwned>(
     renamed: &[Renamed],
     problems: &mut Vec<String>,
 ) -> Option<Raw> {
-    let mut document = match DeTable::parse(text) {
-        Ok(document) => document,
+    match DeTable::parse(text) {
+        Ok(document) => read_table(document, text, "", renamed, problems),
         Err(error) => {
             problems.push(error.to_string());
-            return None;
+            None
         }
-    };
+    }
+}
+
+/// One table of a list of tables such as `[[sink]]`, whose meaning depends on what it says itself: it is
+/// read apart from its document, with the same words about what is wrong.
+#[derive(Debug)]
+pub struct Part<'i> {
+    text: &'i str,
+    table: Spanned<DeTable<'i>>,
+    path: String,
+}
+
+impl<'i> Part<'i> {
+    /// The tables that `text` lists under `key`; none if it is no TOML, or lists no tables there.
+    #[must_use]
+    pub fn all(text: &'i str, key: &str) -> Vec<Self> {
+        let Ok(mut document) = DeTable::parse(text) else {
+            return Vec::new();
+        };
+        let list = document.get_mut().remove::<str>(key);
+        let Some(DeValue::Array(list)) = list.map(Spanned::into_inner) else {
+            return Vec::new();
+        };
+        let part = |element: Spanned<DeValue<'i>>| {
+            let span = element.span();
+            match element.into_inner() {
+                DeValue::Table(table) => Some(Part {
+                    text,
+                    table: Spanned::new(span, table),
+                    path: key.to_owned(),
+                }),
+                DeValue::String(_)
+                | DeValue::Integer(_)
+                | DeValue::Float(_)
+                | DeValue::Boolean(_)
+                | DeValue::Datetime(_)
+                | DeValue::Array(_) => None,
+            }
+        };
+        list.into_iter().filter_map(part).collect()
+    }
+
+    /// Takes `keys` out, as a part of their own.
+    #[must_use]
+    pub fn split(&mut self, keys: &[&str]) -> Self {
+        let span = self.table.span();
+        let all = std::mem::take(self.table.get_mut());
+        let is_taken =
+            |key: &Spanned<toml::de::DeString<'i>>| keys.contains(&key.get_ref().as_ref());
+        let (taken, rest): (DeTable<'i>, DeTable<'i>) =
+            all.into_iter().partition(|(key, _)| is_taken(key));
+        *self.table.get_mut() = rest;
+        Self {
+            text: self.text,
+            table: Spanned::new(span, taken),
+            path: self.path.clone(),
+        }
+    }
+
+    /// Reads it without the entries that cannot be read; each of them is a line in `problems`.
+    pub fn read<Raw: DeserializeOwned>(self, problems: &mut Vec<String>) -> Option<Raw> {
+        read_table(self.table, self.text, &self.path, &[], problems)
+    }
+
+    /// The line, from 1, on which it begins.
+    #[must_use]
+    pub fn line(&self) -> usize {
+        line_of(self.text, &self.table.span())
+    }
+}
+
+/// Reads a table of `text` that stands at the path `above`.
+fn read_table<Raw: DeserializeOwned>(
+    mut document: Spanned<DeTable<'_>>,
+    text: &str,
+    above: &str,
+    renamed: &[Renamed],
+    problems: &mut Vec<String>,
+) -> Option<Raw> {
     let mut told = Vec::new();
     let mut cuts: Vec<Cut<'_>> = Vec::new();
     let raw = loop {
@@ -109,7 +187,7 @@ fn read<Raw: DeserializeOwned>(
         let place = error.span().unwrap_or_default();
         let line = line_of(text, &place);
         let root = document.span();
-        let Some(cut) = cut_from_table(document.get_mut(), &root, &place, "") else {
+        let Some(cut) = cut_from_table(document.get_mut(), &root, &place, above) else {
             told.push((line, format!("line {line}: {}", error.message())));
             break None;
         };
@@ -320,6 +398,35 @@ mod tests {
             Some(raw)
         });
         checked.map_or_else(|faults| faults.0, |_| Vec::new())
+    }
+
+    #[test]
+    fn a_table_of_a_list_is_read_apart_and_told_with_its_own_lines() {
+        let text = "name = \"a\"\n[[lines]]\nlisten = \"x\"\nkind = \"one\"\n[[lines]]\nlistn = 1\nformat \
+                    = 3\n";
+        let mut parts = Part::all(text, "lines");
+        assert_eq!(parts.iter().map(Part::line).collect::<Vec<_>>(), [2, 5]);
+        let mut problems = Vec::new();
+        let second: Option<Lines> = parts.remove(1).read(&mut problems);
+        assert!(second.is_none());
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert_eq!(
+            problems[0],
+            "line 6: lines.listn: unknown; did you mean lines.listen?"
+        );
+        assert!(
+            problems[1].starts_with("line 7: lines.format: "),
+            "{problems:?}"
+        );
+        let kind = parts[0].split(&["kind", "nothing"]);
+        let first: Lines = parts.remove(0).read(&mut problems).unwrap();
+        assert_eq!((first.listen.as_str(), first.format.as_str()), ("x", ""));
+        let kind: std::collections::BTreeMap<String, String> = kind.read(&mut problems).unwrap();
+        assert_eq!(kind["kind"], "one");
+        assert_eq!(problems.len(), 3);
+        for text in ["lines = 3", "[lines]\nlisten = \"x\"", "[[", ""] {
+            assert!(Part::all(text, "lines").is_empty(), "{text}");
+        }
     }
 
     #[test]

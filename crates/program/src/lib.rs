@@ -5,6 +5,7 @@
 //! | [`clock`] | the only place that reads clocks, and how far the wall clock may be off |
 //! | [`entropy`] | random bits from the operating system |
 //! | [`faults`] | core: reads a configuration and names every fault in it at once |
+//! | [`findings`] | what `--check` finds on this machine |
 //! | [`config`] | the configuration's file |
 //! | [`log`] | what is logged, checked with the configuration and started once |
 //! | [`listen`] | listening sockets, and who holds an address that is taken |
@@ -17,6 +18,7 @@ pub mod clock;
 pub mod config;
 pub mod entropy;
 pub mod faults;
+pub mod findings;
 pub mod listen;
 pub mod log;
 pub mod output;

@@ -13,9 +13,9 @@ use serde::Deserialize;
 
 use super::LinesError;
 use crate::check::{address, is_loopback};
-use crate::findings::Findings;
 use crate::source::kind::{Declared, Kind, Start, normal};
 use crate::source::supervisor::SourceError;
+use headwater_program::findings::Findings;
 
 /// Lines from others.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,6 +16,7 @@
 //! as it came, any other row by row.
 
 mod chunk;
+mod kind;
 mod maps;
 mod query;
 mod read;
@@ -24,9 +25,10 @@ mod seam;
 mod store;
 
 pub use chunk::Point;
+pub use kind::HotKind;
 pub use maps::DeviceInfo;
 pub use query::HotView;
 pub use read::{Cursor, HotError, HotRead, MAX_PAGE, NoCursor, Page};
 pub use refill::RefillError;
-pub use seam::{HotSink, NAME};
+pub use seam::HotSink;
 pub use store::{HotSettings, HotStore};

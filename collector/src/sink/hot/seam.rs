@@ -11,9 +11,6 @@ use crate::interpret::Interpreted;
 use crate::sink::{Covers, Delivered, Due, Sink, SinkError};
 use crate::state::StateError;
 
-/// The sink's name in the journal and the configuration.
-pub const NAME: &str = "hot";
-
 /// How often old readings are dropped.
 const EXPIRE_MS: u64 = 60_000;
 

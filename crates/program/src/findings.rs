@@ -1,0 +1,75 @@
+//! What `--check` finds on this machine, told by those who own the settings.
+
+use std::fmt::Display;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+/// The findings, a line each, beginning with the key that it is about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Settings that cannot work.
+    pub faults: Vec<String>,
+    /// Settings that do not work now.
+    pub warnings: Vec<String>,
+}
+
+impl Findings {
+    /// `key = "value"` cannot work, and why.
+    pub fn fault(&mut self, key: &str, value: impl Display, why: &(impl Display + ?Sized)) {
+        self.faults.push(format!("{key} = \"{value}\": {why}"));
+    }
+
+    /// `key = "value"` does not work now, and why.
+    pub fn warn(&mut self, key: &str, value: impl Display, why: &(impl Display + ?Sized)) {
+        self.warnings.push(format!("{key} = \"{value}\": {why}"));
+    }
+}
+
+/// Whether `path` leads to a file that this user may read.
+///
+/// # Errors
+/// Why not.
+pub fn readable_file(path: &Path) -> io::Result<()> {
+    if fs::metadata(path)?.is_dir() {
+        return Err(io::Error::other("is a folder; name a file in it"));
+    }
+    File::open(path).map(|_| ())
+}
+
+/// Whether `path` is a folder, or can become one: the first thing above it that is there is a folder.
+///
+/// # Errors
+/// Why not.
+pub fn possible_folder(path: &Path) -> io::Result<()> {
+    for above in path.ancestors().filter(|above| *above != Path::new("")) {
+        match fs::metadata(above) {
+            Ok(there) if there.is_dir() => return Ok(()),
+            Ok(_) => {
+                let why = format!("{} is no folder", above.display());
+                return Err(io::Error::other(why));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // A relative path, in the folder where the program runs.
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_possible_unless_a_file_is_in_the_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(possible_folder(folder.path()).is_ok());
+        assert!(possible_folder(&folder.path().join("a/b")).is_ok());
+        assert!(possible_folder(Path::new("relative")).is_ok());
+        let error = possible_folder(&file.join("a/b")).unwrap_err();
+        assert!(error.to_string().contains("file"), "{error}");
+    }
+}
