@@ -44,9 +44,11 @@ pub struct BatchLimits {
 #[derive(Debug)]
 pub struct Closed {
     /// A schema that was numbered for this batch.
-    pub new_schema: Option<(u32, Vec<u8>)>,
+    pub new_schema: Option<(u32, Arc<[u8]>)>,
     /// What the frame holds.
     pub content: Content,
+    /// Its samples: values that are not missing, lines, or parts.
+    pub samples: u64,
     /// What holds for the times of all its rows.
     pub times: Times,
     /// Where the source resumes after it.
@@ -213,7 +215,7 @@ struct Shape {
     rows: Rows,
     encoder: Encoder,
     /// The number and bytes under which `schema` was announced, until it changes.
-    numbered: Option<(u32, Vec<u8>)>,
+    numbered: Option<(u32, Arc<[u8]>)>,
     drift: Drift,
     /// Rows of earlier batches that the next fit looks at, at most [`SURE_ROWS`].
     seen: Rows,
@@ -501,12 +503,12 @@ impl Batcher {
     }
 
     /// The schemas in use, by number.
-    pub fn schemas(&self) -> impl Iterator<Item = (u32, &[u8])> {
+    pub fn schemas(&self) -> impl Iterator<Item = (u32, &Arc<[u8]>)> + Clone {
         let dictionary = self.dictionary.as_ref();
-        let dictionary = dictionary.and_then(|known| Some((known.number?, &*known.bytes)));
+        let dictionary = dictionary.and_then(|known| Some((known.number?, &known.bytes)));
         let shapes = self.shapes.iter().filter_map(|shape| {
             let (number, bytes) = shape.numbered.as_ref()?;
-            Some((*number, bytes.as_slice()))
+            Some((*number, bytes))
         });
         dictionary.into_iter().chain(shapes)
     }
@@ -554,6 +556,7 @@ impl RefusedParts {
     }
 
     fn close(self) -> Closed {
+        let samples = self.parts.len() as u64;
         let parts: Vec<Part<'_>> = self
             .parts
             .iter()
@@ -569,6 +572,7 @@ impl RefusedParts {
             content: Content::Refused(
                 refused::to_vec(&self.name, &parts).expect("the parts were counted and cut"),
             ),
+            samples,
             times: self.times,
             cursor: self.cursor,
             owed: self.owed,
@@ -587,13 +591,15 @@ impl Text {
             let number = *known.number.get_or_insert_with(|| {
                 let number = *next_number;
                 *next_number += 1;
-                new_schema = Some((number, known.bytes.to_vec()));
+                new_schema = Some((number, Arc::clone(&known.bytes)));
                 number
             });
             (number, &*known.bytes)
         });
+        let samples = self.batch.lines() as u64;
         Closed {
             content: Content::Text(self.batch.close(dictionary)),
+            samples,
             new_schema,
             times: self.times,
             cursor: self.cursor,
@@ -700,16 +706,16 @@ impl Shape {
             self.seen = Rows::new(&self.schema);
         }
         let bytes = bytes_of(&self.schema);
-        self.numbered.take_if(|(_, known)| *known != bytes);
+        self.numbered.take_if(|(_, known)| **known != *bytes);
     }
 
     fn close(&mut self, next_number: &mut u32) -> Closed {
         self.fit();
         let mut new_schema = None;
         if self.numbered.is_none() {
-            let bytes = bytes_of(&self.schema);
+            let bytes: Arc<[u8]> = bytes_of(&self.schema).into();
             self.encoder = Encoder::new(&self.schema);
-            new_schema = Some((*next_number, bytes.clone()));
+            new_schema = Some((*next_number, Arc::clone(&bytes)));
             self.numbered = Some((*next_number, bytes));
             *next_number += 1;
         }
@@ -724,6 +730,7 @@ impl Shape {
         Closed {
             new_schema,
             content: Content::Batch(payload),
+            samples: u64::from(header.samples),
             times: self.times,
             cursor: self.cursor,
             owed: self.owed,

@@ -3,54 +3,48 @@
 //!
 //! | rule | where |
 //! |---|---|
-//! | a new epoch per lane at each start; the end of the one before is its first record | `open.rs` |
+//! | a new epoch per lane at each start; the end of the one before is its first record | `store/open.rs`, `writing.rs` |
 //! | nothing is published before it is synced | `store.rs` |
 //! | the cursor of a source is in the record of its batch | `record.rs` |
-//! | a failed sync ends its epoch before the group; the group goes to a new one | `store.rs` |
-//! | a disk that takes nothing: a RAM epoch for live sources, waiting for those that resume | `ram.rs` |
-//! | a gap is durable before the segment it names is released | `room.rs` |
-//! | what cannot be read or is refused becomes a gap and is not sent again | `outbox.rs`, `refused.rs` |
+//! | a failed sync ends its epoch before the group; the group goes to a new one | `writing.rs` |
+//! | a disk that takes nothing: a RAM epoch for live sources, waiting for those that resume | `store/memory.rs` |
+//! | a gap is durable before the segment it names is released | `store/room.rs` |
+//! | what cannot be read or is refused becomes a gap and is not sent again | `outbox.rs`, `store/refused.rs` |
 
 use headwater_proto::frame::{self, Kind};
-use headwater_proto::ids::{Epoch, Lane, SeqRange};
-use headwater_proto::message::{Gap, GapReason, RejectReason, Stage};
+use headwater_proto::ids::Lane;
+use headwater_proto::message::{Gap, GapReason, Stage};
 use headwater_proto::time::{Base, Millis, Now, UnixMicros};
-use headwater_spool::{Disk, Lanes, Log};
+use headwater_spool::Disk;
 
 mod bases;
-mod epochs;
-mod lane;
-mod lives;
-mod open;
+mod intake;
 mod outbox;
 mod quarantine;
-mod ram;
-mod refused;
-mod room;
-mod shelf;
+mod sending;
 mod store;
 mod types;
+mod writing;
 
 pub use outbox::{AgentSender, MAX_DOWN_BYTES, MAX_EPOCHS, MAX_FLIGHTS, UNREADABLE_MS};
-pub use ram::PROBE_MS;
-pub use refused::DEAD_LETTER;
-pub use room::MAX_GAPS;
-pub use store::{GROUP_BYTES, MAX_FAILED_SYNCS};
+pub use store::{DEAD_LETTER, GROUP_BYTES, MAX_GAPS, PROBE_MS};
 use types::Taken;
 pub use types::{
     Counters, EngineError, Event, LaneStatus, Lost, OfferError, Offered, Settings, SourceSettings,
     SpoolSettings,
 };
+pub use writing::MAX_FAILED_SYNCS;
 
 use super::admit::{Admitted, OtherLane, Sample, admit};
-use super::batcher::{Closed, Content, Given, Next, Pushed, Which};
+use super::batcher::{Closed, Content, Given, Next, Pushed, Turn, Which};
 use super::receipts::{Receipts, Settled};
-use super::record::{Cursor, Envelope, Life, Unclean};
+use super::record::{Cursor, Unclean};
 use super::refusals::Refusals;
 use super::timekeeper::{Dated, Timekeeper};
-use lane::{LaneState, Overflow};
-use outbox::{Clocks, Out, Outbox};
-use shelf::Shelves;
+use intake::{Open, Overflow};
+use outbox::Outbox;
+use store::{Draft, Over, Says, Store, Trouble, place_of};
+use writing::Step;
 
 /// The engine of one agent.
 pub struct Engine<D: Disk> {
@@ -63,10 +57,9 @@ pub struct Engine<D: Disk> {
     /// What was last said of the boot's wall time.
     told: Option<bases::Told>,
     opened: Millis,
-    spool: Lanes<D>,
-    dead_letters: Log<D>,
-    lives: lives::Lives<D>,
-    lanes: Vec<LaneState>,
+    store: Store<D>,
+    /// What each lane has taken and not stored.
+    open: Vec<Open>,
     /// The lane of each source that resumes, from its first reading on.
     bound: Vec<Option<usize>>,
     /// What each source had refused.
@@ -74,13 +67,7 @@ pub struct Engine<D: Disk> {
     /// What each source was told of what it gave.
     receipts: Vec<Receipts>,
     outbox: Outbox,
-    gaps: Vec<room::Named>,
-    /// What was in segments that went before their gap was written.
-    released: Vec<(usize, Epoch, room::Contents)>,
     counters: Counters,
-    random: (u64, u64),
-    /// Depth of failed syncs within failed syncs.
-    failing: u32,
     trouble: Vec<String>,
     hidden: Vec<String>,
 }
@@ -103,51 +90,41 @@ impl<D: Disk> Engine<D> {
         if settings.sources.len() > super::record::MAX_SOURCES {
             return Err(EngineError::Sources(settings.sources.len()));
         }
-        let open::Logs {
-            lanes: spool,
-            dead: dead_letters,
-            trouble,
-            hidden,
-        } = open::open_logs(&disk, &settings)?;
-        let lives = lives::Lives::open(&disk)?;
+        let clock = Timekeeper::new(settings.clock, now);
         let random = (entropy(), entropy());
+        let (store, Trouble { trouble, hidden }) =
+            Store::open(&disk, &settings, clock.base(), random)?;
         let device = settings.device.clone();
         let outbox = Outbox::new(device, settings.boot, settings.sender, entropy());
-        let clock = Timekeeper::new(settings.clock, now);
+        let lanes = Lane::AGENT.into_iter();
         let mut engine = Self {
             bound: vec![None; settings.sources.len()],
             refusals: vec![Refusals::default(); settings.sources.len()],
             receipts: vec![Receipts::default(); settings.sources.len()],
+            open: lanes.map(|lane| Open::new(lane, &settings)).collect(),
             settings,
             base: clock.base(),
             clock,
             counted_since: None,
             told: None,
             opened: now.mono,
-            spool,
-            dead_letters,
-            lives,
-            lanes: Vec::new(),
+            store,
             outbox,
-            gaps: Vec::new(),
-            released: Vec::new(),
             counters: Counters::default(),
-            random,
-            failing: 0,
             trouble,
             hidden,
         };
-        for at in 0..Lane::AGENT.len() {
-            engine.add_lane(at)?;
-        }
         engine.counted_since = engine.counted_before();
-        for at in 0..engine.lanes.len() {
-            engine.announce_stored(at);
+        for at in 0..engine.open.len() {
+            for epoch in engine.store.lanes.held_epochs(at) {
+                engine.outbox.announce(epoch);
+            }
         }
-        for at in 0..engine.lanes.len() {
+        for at in 0..engine.open.len() {
             engine.begin_lane(at, now);
         }
-        engine.begin_life(now);
+        let since = engine.clock.known_wall(now);
+        engine.store.begin_life(&engine.settings.sources, since);
         Ok(engine)
     }
 
@@ -157,25 +134,13 @@ impl<D: Disk> Engine<D> {
         self.settings
             .sources
             .iter()
-            .map(|source| self.resume_at(&source.name))
+            .map(|source| self.store.lanes.resume_at(&source.name))
             .collect()
     }
 
     /// The sources' names, in the order of [`Engine::cursors`].
     pub fn source_names(&self) -> impl Iterator<Item = &str> + '_ {
         self.settings.sources.iter().map(|source| &*source.name)
-    }
-
-    /// The highest of a source's durable cursors. In one life its readings go to one lane, in order;
-    /// so where a later life chose another lane, the highest cursor stands for all before it.
-    fn resume_at(&self, name: &str) -> Option<Cursor> {
-        let marks = self
-            .lanes
-            .iter()
-            .filter_map(|lane| lane.durable.source(name));
-        marks
-            .filter_map(|mark| mark.cursor)
-            .max_by_key(|cursor| (cursor.major, cursor.minor))
     }
 
     /// Takes a reading. A source that resumes gives the cursor after it, and keeps to the lane of its
@@ -198,7 +163,7 @@ impl<D: Disk> Engine<D> {
         cursor: Option<Cursor>,
         now: Now,
     ) -> Result<Offered, OfferError> {
-        let at = self.index_of(lane);
+        let at = place_of(lane);
         self.follow_the_clock(now);
         let (fields, refused) = match admit(sample) {
             Admitted::Whole => (None, Vec::new()),
@@ -226,11 +191,11 @@ impl<D: Disk> Engine<D> {
             return Ok(Offered { receipt, refused });
         }
         let resumes = self.settings.sources[source].resumes;
-        let batcher = &self.lanes[at].batcher;
+        let batcher = &self.open[at].batcher;
         if resumes && batcher.must_close_first(source, Next::Row(&row), dated.base) {
             self.close(at, Which::Of(source), now);
         }
-        let batcher = &mut self.lanes[at].batcher;
+        let batcher = &mut self.open[at].batcher;
         let pushed = batcher.push(source, &row, dated, given, now.mono);
         self.counters.readings += 1;
         self.took(at, source, samples, receipt, pushed, now);
@@ -253,7 +218,7 @@ impl<D: Disk> Engine<D> {
         cursor: Option<Cursor>,
         now: Now,
     ) -> Result<Offered, OfferError> {
-        let at = self.index_of(lane);
+        let at = place_of(lane);
         self.follow_the_clock(now);
         let dated = self.clock.date(time, now);
         let given = match self.take(at, source, cursor, 1, dated, now)? {
@@ -263,11 +228,11 @@ impl<D: Disk> Engine<D> {
         let receipt = given.receipt;
         let SourceSettings { name, resumes, .. } = &self.settings.sources[source];
         let (name, resumes) = (name.clone(), *resumes);
-        let batcher = &self.lanes[at].batcher;
+        let batcher = &self.open[at].batcher;
         if resumes && batcher.must_close_first(source, Next::Line, dated.base) {
             self.close(at, Which::Of(source), now);
         }
-        let batcher = &mut self.lanes[at].batcher;
+        let batcher = &mut self.open[at].batcher;
         match batcher.push_line(source, &name, dated, line, given, now.mono) {
             Ok(pushed) => {
                 self.counters.readings += 1;
@@ -333,9 +298,9 @@ impl<D: Disk> Engine<D> {
         let resumes = *resumes;
         if resumes && *self.bound[source].get_or_insert(at) != at {
             let bound = self.bound[source].unwrap_or(at);
-            return Err(OtherLane(self.lanes[bound].lane).into());
+            return Err(OtherLane(self.open[bound].lane).into());
         }
-        let durable = self.resume_at(name);
+        let durable = self.store.lanes.resume_at(name);
         if cursor
             .zip(durable)
             .is_some_and(|(offered, durable)| durable.covers(offered))
@@ -346,7 +311,7 @@ impl<D: Disk> Engine<D> {
         if self.has_room(at, resumes) {
             return Ok(true);
         }
-        for lane in 0..self.lanes.len() {
+        for lane in 0..self.open.len() {
             self.close(lane, Which::All, now);
             self.sync_lane(lane, now);
         }
@@ -371,21 +336,27 @@ impl<D: Disk> Engine<D> {
     }
 
     fn has_room(&self, at: usize, resumes: bool) -> bool {
-        let open: usize = self.lanes.iter().map(LaneState::open_bytes).sum();
+        let lanes = 0..self.open.len();
+        let open: usize = lanes.clone().map(|at| self.open_bytes(at)).sum();
         if open >= self.settings.readings_bytes {
             return false;
         }
-        if self.lanes[at].ram.is_none() {
+        if self.store.lanes.lane(at).ram.is_none() {
             // What an earlier RAM epoch still holds takes no room on the disk.
             return true;
         }
-        let in_ram: usize = self.lanes.iter().map(LaneState::ram_bytes).sum();
+        let in_ram: usize = lanes.map(|at| self.store.lanes.lane(at).ram_bytes()).sum();
         !resumes && in_ram < self.settings.fallback_bytes
+    }
+
+    /// Bytes of a lane in memory that are on no disk yet, RAM epochs not counted.
+    fn open_bytes(&self, at: usize) -> usize {
+        self.open[at].batcher.open_bytes() + self.store.lanes.lane(at).held_bytes
     }
 
     fn note_overflow(&mut self, lost: Overflow, at: usize) {
         self.counters.lost_samples += lost.samples;
-        let overflow = &mut self.lanes[at].overflow;
+        let overflow = &mut self.open[at].overflow;
         if let Some(known) = overflow
             .iter_mut()
             .find(|known| known.source == lost.source)
@@ -421,19 +392,29 @@ impl<D: Disk> Engine<D> {
     /// Closes batches and stores them.
     fn close(&mut self, at: usize, which: Which, now: Now) {
         loop {
-            let lane = &mut self.lanes[at];
-            let turn = lane.turn();
-            let Some(closed) = lane.batcher.close(which, turn, now.mono) else {
+            let turn = self.turn_of(at);
+            let batcher = &mut self.open[at].batcher;
+            let Some(closed) = batcher.close(which, turn, now.mono) else {
                 return;
             };
-            self.store(at, &closed, now);
+            self.store.lanes.use_schemas(at, batcher.schemas());
+            self.store_batch(at, closed, now);
         }
     }
 
-    fn store(&mut self, at: usize, closed: &Closed, now: Now) {
+    /// Which batches of a lane have their turn.
+    fn turn_of(&self, at: usize) -> Turn {
+        let lane = self.store.lanes.lane(at);
+        Turn {
+            base: lane.present_life().base,
+            others_from: lane.turns_from(),
+        }
+    }
+
+    fn store_batch(&mut self, at: usize, closed: Closed, now: Now) {
         let SourceSettings { name, resumes, .. } =
             self.settings.sources[closed.owed.source].clone();
-        self.name_lost_readings(at, closed, &name, now);
+        self.name_lost_readings(at, &closed, &name, now);
         let (kind, payload) = match &closed.content {
             Content::Batch(payload) => (Kind::Batch, payload),
             Content::Text(payload) => (Kind::Text, payload),
@@ -441,36 +422,32 @@ impl<D: Disk> Engine<D> {
         };
         let mut bytes = Vec::with_capacity(frame::encoded_len(payload.len()));
         frame::append(kind, payload, &mut bytes).expect("a batch is far below a frame's limit");
-        let schema = closed.new_schema.as_ref();
-        let record = Envelope {
-            seq: 0,
-            epoch: None,
-            life: Life {
-                boot: self.settings.boot,
-                base: closed.times.base,
-            },
+        let record = Draft {
+            kind,
             stamps: closed.times.stamps,
-            source: &name,
+            source: name,
+            base: closed.times.base,
             cursor: closed.cursor,
             live: !resumes,
             last_time: closed.times.span().map(|(_, last)| last),
-            schema: schema.map(|(number, bytes)| (*number, bytes.as_slice())),
-            frame: &bytes,
+            schema: closed.new_schema,
+            frame: bytes,
+            samples: closed.samples,
+            says: Says::Nothing,
+            owed: Some(closed.owed),
         };
         self.counters.records += 1;
-        self.put(at, kind, &record, Some(closed.owed), now);
+        self.put(at, Box::new(record), now);
     }
 
     /// Before the first batch after an unclean stop, or after readings found no room, a gap says
     /// so, in the same group.
     fn name_lost_readings(&mut self, at: usize, closed: &Closed, name: &str, now: Now) {
-        let unnamed = self.unnamed_since(name);
-        let lane = &mut self.lanes[at];
+        let lane = self.store.lanes.lane(at);
         let (lane_id, epoch) = (lane.lane, lane.epoch);
         let previous = lane.previous.unwrap_or(epoch);
-        let overflow = lane.take_overflow(closed.owed.source);
-        let unclean = lane.marks.source(name).and_then(|mark| mark.unclean);
-        if let Some(Unclean { since }) = unclean.or(unnamed) {
+        let overflow = self.open[at].take_overflow(closed.owed.source);
+        if let Some(Unclean { since }) = self.store.unclean(at, name) {
             let until = match closed.times.span() {
                 Some((first, _)) => Some(first),
                 None => self.clock.known_wall(now),
@@ -479,9 +456,12 @@ impl<D: Disk> Engine<D> {
                 t_first: since,
                 t_last: until.map(|until| since.map_or(until, |since| until.max(since))),
                 part: name.parse().ok(),
-                ..self.gap(lane_id, previous, GapReason::UncleanStop, now)
+                ..self
+                    .store
+                    .lanes
+                    .gap(lane_id, previous, GapReason::UncleanStop, now)
             };
-            self.put_gap(at, &gap, now);
+            self.put_own(at, &gap, now);
         }
         if let Some(overflow) = overflow {
             self.name_overflow(at, overflow, now);
@@ -489,16 +469,42 @@ impl<D: Disk> Engine<D> {
     }
 
     fn name_overflow(&mut self, at: usize, overflow: Overflow, now: Now) {
-        let lane = &self.lanes[at];
+        let lane = self.store.lanes.lane(at);
         let gap = Gap {
             samples: Some(overflow.samples),
             t_first: overflow.span.map(|(first, _)| first),
             t_last: overflow.span.map(|(_, last)| last),
             stage: Stage::Source,
             part: self.settings.sources[overflow.source].name.parse().ok(),
-            ..self.gap(lane.lane, lane.epoch, GapReason::Overflow, now)
+            ..self
+                .store
+                .lanes
+                .gap(lane.lane, lane.epoch, GapReason::Overflow, now)
         };
         self.put_gap_of(at, overflow.source, &gap, overflow.cursor, now);
+    }
+
+    /// Appends a gap in what a source gave. Where it covers more than the records before it, the source
+    /// resumes after it.
+    fn put_gap_of(
+        &mut self,
+        at: usize,
+        source: usize,
+        gap: &Gap,
+        cursor: Option<Cursor>,
+        now: Now,
+    ) {
+        let SourceSettings { name, resumes, .. } = &self.settings.sources[source];
+        let lane = self.store.lanes.lane(at);
+        let known = lane.marks.source(name).and_then(|mark| mark.cursor);
+        let is_further = |cursor: &Cursor| !known.is_some_and(|known| known.covers(*cursor));
+        let mut record = Draft::own(gap, &self.settings.device, self.clock.stamps());
+        if let Some(cursor) = cursor.filter(|cursor| *resumes && is_further(cursor)) {
+            record.source.clone_from(name);
+            record.cursor = Some(cursor);
+            record.base = lane.present_life().base;
+        }
+        self.put(at, record, now);
     }
 
     /// Takes note of readings that a source had to drop before it could offer them: a gap names them
@@ -515,7 +521,7 @@ impl<D: Disk> Engine<D> {
         cursor: Option<Cursor>,
         now: Now,
     ) {
-        let at = self.index_of(lane);
+        let at = place_of(lane);
         self.follow_the_clock(now);
         if cursor.is_some() {
             // The gap comes before the next batch: what the cursor covers is in records before it.
@@ -575,11 +581,7 @@ impl<D: Disk> Engine<D> {
             Event::LinkDown => self.outbox.link_down(now.mono),
             Event::Message(bytes) => {
                 let clocks = self.clocks(now);
-                let mut shelves = Shelves {
-                    lanes: &self.lanes,
-                    spool: &mut self.spool,
-                };
-                for heard in self.outbox.message(bytes, &mut shelves, clocks) {
+                for heard in self.outbox.message(bytes, &mut self.store.lanes, clocks) {
                     self.clock.heard(heard.time, heard.sent, now);
                 }
             }
@@ -587,81 +589,37 @@ impl<D: Disk> Engine<D> {
             Event::Tick => {
                 self.follow_the_clock(now);
                 self.date_boot(now);
-                for at in 0..self.lanes.len() {
-                    self.probe_disk(at, now);
+                for at in 0..self.open.len() {
+                    let ram = self.store.lanes.lane(at).ram.as_ref();
+                    if ram.is_some_and(|ram| ram.probe_at <= now.mono) {
+                        self.leave_memory(at, now);
+                    }
                     self.close(at, Which::Due, now);
-                    if self.lanes[at].sync_at().is_some_and(|at| at <= now.mono) {
+                    let sync_at = self.store.lanes.lane(at).sync_at();
+                    if sync_at.is_some_and(|at| at <= now.mono) {
                         self.sync_lane(at, now);
                     }
                 }
                 self.name_beyond(now);
-                self.name_what_is_owed(now);
+                if let Some(at) = self.store.owes_a_name() {
+                    self.carry_out(at, [Step::Name], now);
+                }
                 self.outbox.tick(now.mono);
             }
         }
     }
 
-    /// What to publish next on the up topic, at QoS 1; `None` until something happens or
-    /// [`Engine::next_wakeup`] comes. Call it only while a publish can be handed over: it counts as
-    /// sent.
-    pub fn next_publish(&mut self, now: Now) -> Option<Vec<u8>> {
-        loop {
-            let clocks = self.clocks(now);
-            let mut shelves = Shelves {
-                lanes: &self.lanes,
-                spool: &mut self.spool,
-            };
-            match self.outbox.next(&mut shelves, clocks)? {
-                Out::Publish(bytes) => return Some(bytes),
-                Out::Forget {
-                    lane,
-                    epoch,
-                    through,
-                } => self.forget(lane, epoch, through),
-                Out::Refused {
-                    lane,
-                    epoch,
-                    range,
-                    reason,
-                } => self.refused(lane, epoch, range, reason, now),
-                Out::TooLarge { lane, epoch, seq } => {
-                    let one = SeqRange::new(seq, seq + 1);
-                    self.refused(lane, epoch, one, RejectReason::TooLarge, now);
-                    self.outbox.absent(lane, epoch, one);
-                }
-                Out::Damaged { lane, epoch, range } => {
-                    self.counters.damaged_records += range.len();
-                    let gap = Gap {
-                        seqs: Some(range),
-                        ..self.gap(lane, epoch, GapReason::Damaged, now)
-                    };
-                    self.put_gap(self.index_of(lane), &gap, now);
-                }
-            }
-        }
-    }
-
-    fn clocks(&self, now: Now) -> Clocks {
-        let wall = self.clock.wall(now);
-        Clocks { now, wall }
-    }
-
-    /// The collector has committed all below `through`.
-    fn forget(&mut self, lane: Lane, epoch: Epoch, through: u64) {
-        let at = self.index_of(lane);
-        if let Some(stored) = self.lanes[at].epochs.iter_mut().find(|s| s.epoch == epoch) {
-            stored.released = stored.released.max(through);
-        }
-        self.release_ram(at, epoch, through);
-        self.release_committed(at);
-        self.outbox.announce_waiting();
-    }
-
     /// When to call with [`Event::Tick`] at the latest.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Millis> {
-        self.next_group()
-            .into_iter()
+        let groups = (0..self.open.len()).flat_map(|at| {
+            let lane = self.store.lanes.lane(at);
+            let probe = lane.ram.as_ref().map(|ram| ram.probe_at);
+            let due = self.open[at].batcher.next_due(self.turn_of(at));
+            [lane.sync_at(), probe, due]
+        });
+        groups
+            .flatten()
             .chain(self.outbox.next_wakeup())
             .chain([self.clock.next_measure()])
             .chain(self.refusals.iter().filter_map(Refusals::next_due))
@@ -671,7 +629,7 @@ impl<D: Disk> Engine<D> {
     /// Stores and syncs everything that was admitted, without ending anything.
     pub fn flush(&mut self, now: Now) {
         self.follow_the_clock(now);
-        for at in 0..self.lanes.len() {
+        for at in 0..self.open.len() {
             self.close(at, Which::All, now);
             self.sync_lane(at, now);
         }
@@ -683,34 +641,38 @@ impl<D: Disk> Engine<D> {
         self.flush(now);
         self.date_boot(now);
         self.name_rest(now);
-        for at in 0..self.lanes.len() {
-            for overflow in std::mem::take(&mut self.lanes[at].overflow) {
+        for at in 0..self.open.len() {
+            for overflow in std::mem::take(&mut self.open[at].overflow) {
                 self.name_overflow(at, overflow, now);
             }
-            if self.lanes[at].ram.is_some() {
-                self.leave_ram(at, now);
+            if self.store.lanes.lane(at).ram.is_some() {
+                self.leave_memory(at, now);
             }
             self.sync_lane(at, now);
-            let lane = &self.lanes[at];
+            let lane = self.store.lanes.lane(at);
             if lane.ram.is_some() || lane.durable_seq == 0 {
                 continue;
             }
-            let over = lane::Over {
+            let over = Over {
                 epoch: lane.epoch,
                 next: lane.next_seq + 1,
                 clean: true,
             };
-            let end = self.epoch_end(at, over);
-            self.put_own(at, &end, now);
-            self.sync_lane(at, now);
+            let end = self.store.lanes.end_record(at, over, self.clock.stamps());
+            self.carry_out(at, [Step::Store(end), Step::Sync], now);
         }
-        self.end_life();
+        self.store.end_life(&self.settings.sources);
     }
 
     /// The counters.
     #[must_use]
     pub const fn counters(&self) -> Counters {
+        let counted = self.store.lanes.counted();
         Counters {
+            samples_durable: counted.samples_durable,
+            failed_syncs: counted.failed_syncs,
+            disk_failures: counted.disk_failures,
+            evicted_records: counted.evicted_records,
             refused_messages: self.outbox.refused_messages(),
             ..self.counters
         }
@@ -724,21 +686,17 @@ impl<D: Disk> Engine<D> {
 
     /// How each lane is doing.
     pub fn lanes(&self) -> impl Iterator<Item = LaneStatus> + '_ {
-        self.lanes.iter().enumerate().map(|(at, lane)| LaneStatus {
-            lane: lane.lane,
-            epoch: lane.epoch,
-            disk_bytes: self.spool.log(at).map_or(0, Log::used_bytes),
-            memory_bytes: lane.open_bytes() + lane.ram_bytes(),
-            in_ram: lane.ram.is_some(),
+        let statuses = self.store.lanes.statuses().zip(&self.open);
+        statuses.map(|(status, open)| LaneStatus {
+            memory_bytes: status.memory_bytes + open.batcher.open_bytes(),
+            ..status
         })
     }
 
     /// Records in the log of dead letters.
     #[must_use]
     pub fn dead_letter_records(&self) -> u64 {
-        let mut segments = self.dead_letters.segments();
-        let first = segments.next().map_or(0, |info| info.first);
-        self.dead_letters.durable().saturating_sub(first)
+        self.store.dead_letter_records()
     }
 
     /// Bytes that the lanes may take together.
@@ -764,13 +722,6 @@ impl<D: Disk> Engine<D> {
     #[must_use]
     pub fn hidden(&self) -> &[String] {
         &self.hidden
-    }
-
-    fn index_of(&self, lane: Lane) -> usize {
-        Lane::AGENT
-            .iter()
-            .position(|known| *known == lane)
-            .expect("an agent writes the lanes of Lane::AGENT only")
     }
 }
 

@@ -11,8 +11,6 @@ pub(crate) const LARGE_TYPES: &[&str] = &["agent Engine", "collector Custody", "
 
 /// Modules that form circles, by package, the module they stand in, and their names.
 pub(crate) const CIRCLES: &[&str] = &[
-    "agent pipeline::engine: lane ram",
-    "agent pipeline::engine: room store",
     "collector : ledger pipeline",
     "collector pipeline: envelope schemas snapshot",
     "tests world: collector device plain run",

@@ -5,18 +5,14 @@
 //! by a record in lane normal, as soon as the wall time of an uptime is known: rows that still wait
 //! when the machine boots again could otherwise never be dated.
 
-use std::collections::VecDeque;
-
 use headwater_proto::ids::Lane;
 use headwater_proto::message::TimeBase;
 use headwater_proto::time::{Base, Millis, Now};
 use headwater_spool::Disk;
 
 use super::Engine;
-use super::lane::Over;
-use super::ram::Ram;
-use super::store::frame_of;
-use crate::pipeline::record::Life;
+use super::store::{Draft, place_of};
+use super::writing::Step;
 
 /// How fast the uptime may drift from the time that dates it, in parts per million.
 const DRIFT_PPM: u64 = 500;
@@ -39,84 +35,12 @@ impl Told {
 }
 
 impl<D: Disk> Engine<D> {
-    /// Makes a lane take rows whose times count from `base`.
-    pub(super) fn turn_to(&mut self, at: usize, base: Base, now: Now) {
-        if self.lanes[at].present_life().base == base {
-            return;
-        }
-        self.lanes[at].turned_at = Some(now.mono);
-        if self.settle(at, now) {
-            let lane = &mut self.lanes[at];
-            if lane.next_seq == 0 {
-                lane.life.base = base;
-                return;
-            }
-            let over = Over {
-                epoch: lane.epoch,
-                next: lane.next_seq,
-                clean: true,
-            };
-            if self.begin_epoch(at, base, &[over], now) {
-                return;
-            }
-            self.go_ram(at, VecDeque::new(), now);
-        }
-        self.turn_ram(at, base);
-    }
-
-    /// Makes everything that a lane holds durable; false where it has no disk.
-    fn settle(&mut self, at: usize, now: Now) -> bool {
-        while self.lanes[at].ram.is_none() && !self.lanes[at].held.is_empty() {
-            // One that fails begins an epoch with what it held, or gives the disk up.
-            let failed = self.counters.failed_syncs;
-            self.sync_lane(at, now);
-            if self.counters.failed_syncs > failed + 1 {
-                let held = self.lanes[at].take_held();
-                self.go_ram(at, held, now);
-            }
-        }
-        self.lanes[at].ram.is_none()
-    }
-
-    /// A lane in memory goes on under another RAM epoch, which names the end of the one before.
-    fn turn_ram(&mut self, at: usize, base: Base) {
-        let epoch = self.draw_epoch();
-        let boot = self.settings.boot;
-        let lane = &mut self.lanes[at];
-        let Some(ram) = &mut lane.ram else { return };
-        if ram.next_seq == 0 {
-            ram.life.base = base;
-            return;
-        }
-        let next = Ram {
-            limbo: std::mem::take(&mut ram.limbo),
-            limbo_bytes: std::mem::take(&mut ram.limbo_bytes),
-            ..Ram::new(epoch, Life { boot, base }, ram.probe_at)
-        };
-        let over = Over {
-            epoch: ram.epoch,
-            next: ram.next_seq,
-            clean: true,
-        };
-        lane.old_rams.extend(lane.ram.replace(next));
-        self.end_in_ram(at, over);
-    }
-
-    /// Says in the RAM epoch that another epoch is over.
-    pub(super) fn end_in_ram(&mut self, at: usize, over: Over) {
-        let frame = frame_of(&self.epoch_end(at, over));
-        let mut payload = Vec::new();
-        self.own(&frame).encode(&mut payload);
-        self.put_ram(at, headwater_proto::frame::Kind::EpochEnd, &payload, None);
-        self.tell_ended(at, over.epoch);
-    }
-
     /// The clock that dates rows has changed: what is open is stored first, with the times it has.
     pub(super) fn follow_the_clock(&mut self, now: Now) {
         self.clock.look(now);
         let base = self.clock.base();
         if std::mem::replace(&mut self.base, base) != base {
-            for at in 0..self.lanes.len() {
+            for at in 0..self.open.len() {
                 self.close(at, crate::pipeline::batcher::Which::All, now);
             }
         }
@@ -135,7 +59,7 @@ impl<D: Disk> Engine<D> {
             return;
         };
         let is_due = self.told.is_none_or(|told| told.is_worse_than(error_ms));
-        if !is_due || !self.lanes.iter().any(|lane| lane.counts_from(boot)) {
+        if !is_due || !self.store.lanes.counts_from_boot() {
             return;
         }
         let drift_ms = now.mono.since(since).saturating_mul(DRIFT_PPM) / 1_000_000;
@@ -148,19 +72,18 @@ impl<D: Disk> Engine<D> {
             error_ms: error_ms.map(|ms| ms.saturating_add(drift_ms)),
         };
         self.told = Some(Told { error_ms });
-        let at = self.index_of(Lane::Normal);
+        let record = Draft::own(&base, &self.settings.device, self.clock.stamps());
         // It stands in another epoch than what it dates: that waits for it.
-        let turned_at = self.lanes[at].turned_at;
-        self.turn_to(at, Base::Wall, now);
-        self.put_own(at, &base, now);
-        self.turn_to(at, self.base, now);
-        self.lanes[at].turned_at = turned_at;
+        let turn = |base| Step::Turn {
+            base,
+            lasting: false,
+        };
+        let steps = [turn(Base::Wall), Step::Store(record), turn(self.base)];
+        self.carry_out(place_of(Lane::Normal), steps, now);
     }
 
     /// Since when rows may count from this boot: an earlier process of it may have begun.
     pub(super) fn counted_before(&self) -> Option<Millis> {
-        let boot = self.settings.boot;
-        let counts = self.lanes.iter().any(|lane| lane.counts_from(boot));
-        counts.then_some(Millis(0))
+        self.store.lanes.counts_from_boot().then_some(Millis(0))
     }
 }

@@ -7,6 +7,7 @@ use headwater_proto::refused::{MAX_BYTES, MAX_WORDS_BYTES, Part};
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
+use super::store::place_of;
 use super::types::Taken;
 use super::{Engine, OfferError, Offered};
 use crate::pipeline::admit::{Fault, Sample, as_text};
@@ -32,7 +33,7 @@ impl<D: Disk> Engine<D> {
         cursor: Option<Cursor>,
         now: Now,
     ) -> Result<Offered, OfferError> {
-        let at = self.index_of(lane);
+        let at = place_of(lane);
         self.follow_the_clock(now);
         let dated = self.clock.date_now(now);
         match self.take(at, source, cursor, 1, dated, now)? {
@@ -96,11 +97,7 @@ impl<D: Disk> Engine<D> {
     fn keep_refused(&mut self, at: usize, source: usize, part: &Part<'_>, given: Given, now: Now) {
         self.counters.refused += 1;
         let resumes = self.settings.sources[source].resumes;
-        let at = if resumes {
-            at
-        } else {
-            self.index_of(Lane::Normal)
-        };
+        let at = if resumes { at } else { place_of(Lane::Normal) };
         if let Some(beyond) = self.refusals[source].due(now.mono) {
             self.name_refused(at, source, beyond, now);
         }
@@ -112,11 +109,11 @@ impl<D: Disk> Engine<D> {
             return;
         }
         let dated = self.clock.date_now(now);
-        let batcher = &self.lanes[at].batcher;
+        let batcher = &self.open[at].batcher;
         if resumes && batcher.must_close_first(source, Next::Refused, dated.base) {
             self.close(at, Which::Of(source), now);
         }
-        let batcher = &mut self.lanes[at].batcher;
+        let batcher = &mut self.open[at].batcher;
         let name = &self.settings.sources[source].name;
         let pushed = batcher.push_refused(source, name, dated, part, given, now.mono);
         self.took(at, source, 1, given.receipt, pushed, now);
@@ -142,7 +139,7 @@ impl<D: Disk> Engine<D> {
 
     /// The lane of what is said of a source.
     fn lane_of(&self, source: usize) -> usize {
-        self.bound[source].unwrap_or_else(|| self.index_of(Lane::Normal))
+        self.bound[source].unwrap_or_else(|| place_of(Lane::Normal))
     }
 
     fn name_refused(&mut self, at: usize, source: usize, beyond: Beyond, now: Now) {
@@ -150,14 +147,17 @@ impl<D: Disk> Engine<D> {
             // The cursor would pass what is in no record yet.
             self.close(at, Which::Of(source), now);
         }
-        let lane = &self.lanes[at];
+        let lane = self.store.lanes.lane(at);
         let gap = Gap {
             samples: Some(beyond.parts),
             t_first: beyond.span.map(|(first, _)| first),
             t_last: beyond.span.map(|(_, last)| last),
             stage: Stage::Source,
             part: self.settings.sources[source].name.parse().ok(),
-            ..self.gap(lane.lane, lane.epoch, GapReason::Refused, now)
+            ..self
+                .store
+                .lanes
+                .gap(lane.lane, lane.epoch, GapReason::Refused, now)
         };
         self.put_gap_of(at, source, &gap, beyond.cursor, now);
     }

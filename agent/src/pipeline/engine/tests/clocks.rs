@@ -201,7 +201,7 @@ fn times_that_a_source_gives_are_no_uptime_and_turn_the_lane_seldom() {
         world.offer(REPLAY, Lane::Normal, given).unwrap();
         world.pass(250);
     }
-    let epochs = world.engine.lanes[1].epochs.len();
+    let epochs = world.engine.store.lanes.lane(1).epochs.len();
     assert!((3..=5).contains(&epochs), "{epochs} epochs in a minute");
     // Nothing is held up for ever, and a stop holds up nothing.
     let now = world.now();
@@ -233,7 +233,7 @@ fn a_lane_in_memory_turns_with_the_clock_too_and_all_its_epochs_end() {
     world.pass(1_000);
     world.disk.set_capacity(Some(0));
     let mut k = 1;
-    while world.engine.lanes[1].ram.is_none() {
+    while world.engine.store.lanes.lane(1).ram.is_none() {
         world.read(HOST, Lane::Normal, k).unwrap();
         world.pass(250);
         k += 1;
@@ -244,7 +244,7 @@ fn a_lane_in_memory_turns_with_the_clock_too_and_all_its_epochs_end() {
     world.set_clock(0, SYNCED);
     world.read(HOST, Lane::Normal, k + 1).unwrap();
     world.pass(1_500);
-    assert!(world.engine.lanes[1].ram.is_some());
+    assert!(world.engine.store.lanes.lane(1).ram.is_some());
     world.disk.set_capacity(None);
     world.pass(PROBE_MS + 3_000);
     world.connect();
@@ -389,7 +389,7 @@ fn of_more_boots_than_a_collector_keeps_the_oldest_are_forgotten() {
         };
         world.engine.put_own(1, &base, now);
     }
-    let bases = &world.engine.lanes[1].marks.bases;
+    let bases = &world.engine.store.lanes.lane(1).marks.bases;
     assert_eq!((bases.len(), bases[0].boot), (MAX_BASES, 101));
 }
 

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 
 use headwater_proto::frame::Kind;
-use headwater_proto::ids::{Epoch, Lane, SeqRange};
+use headwater_proto::ids::{Lane, SeqRange};
 use headwater_proto::message::{Gap, GapReason};
 
 use super::feed;
 use super::world::{HOST, REPLAY, World};
-use crate::pipeline::engine::MAX_GAPS;
 
 /// Rows that gaps of evicted records name, and rows that arrived.
 fn accounted(world: &World) -> (u64, u64) {
@@ -62,7 +61,7 @@ fn a_start_under_a_lower_quota_lets_as_many_segments_go_as_it_takes_and_names_th
     let mut world = World::new();
     feed(&mut world, 0..400);
     world.pass(2000);
-    let segments = |world: &World| world.engine.spool.log(1).unwrap().segments().len();
+    let segments = |world: &World| world.engine.store.lanes.segments();
     assert!(segments(&world) > 4 && world.engine.counters().evicted_records == 0);
     world.settings.spool.lane_bytes = [5 * 4096, 2 * 4096, 4096];
     world.kill();
@@ -163,7 +162,7 @@ fn a_refused_record_leaves_a_dead_letter_and_a_gap_and_is_not_sent_again() {
     assert_eq!(refused.len(), 2);
     let samples: u64 = refused.iter().filter_map(|(_, _, gap)| gap.samples).sum();
     assert_eq!(samples, 40);
-    assert_eq!(world.engine.dead_letters.durable(), 2);
+    assert_eq!(world.engine.dead_letter_records(), 2);
     let bundles = world.collector.bundles;
     world.run(60_000);
     assert_eq!(world.collector.bundles, bundles);
@@ -181,10 +180,10 @@ fn a_collector_that_refuses_gaps_is_not_told_so_in_gaps() {
     world.offer(HOST, Lane::Normal, 2).unwrap();
     world.run(4000);
     assert!(world.engine.counters().refused_records > 0);
-    let next = world.engine.lanes[1].next_seq;
+    let next = world.engine.store.lanes.lane(1).next_seq;
     world.run(60_000);
-    assert_eq!(world.engine.lanes[1].next_seq, next);
-    assert_eq!(world.engine.dead_letters.durable(), 0);
+    assert_eq!(world.engine.store.lanes.lane(1).next_seq, next);
+    assert_eq!(world.engine.dead_letter_records(), 0);
 }
 
 #[test]
@@ -246,24 +245,9 @@ fn dead_letters_beyond_their_quota_go_oldest_first_and_on_record() {
         gaps.iter()
             .any(|(_, _, gap)| gap.reason == GapReason::CopyDropped)
     );
-    assert!(world.engine.dead_letters.used_bytes() <= world.settings.spool.dead_letter_bytes);
-}
-
-#[test]
-fn gaps_beyond_their_bound_merge_into_coarser_ones() {
-    let mut world = World::new();
-    let now = world.now();
-    for i in 0..MAX_GAPS as u64 + 50 {
-        let gap = Gap {
-            seqs: Some(SeqRange::new(i * 10, i * 10 + 1)),
-            samples: Some(1),
-            ..world
-                .engine
-                .gap(Lane::Normal, Epoch::new(5), GapReason::Evicted, now)
-        };
-        let _ = world.engine.name_gap(2, gap, now);
-    }
-    assert!(world.engine.gaps.len() <= MAX_GAPS);
+    assert!(
+        world.engine.store.dead_letters().used_bytes() <= world.settings.spool.dead_letter_bytes
+    );
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn what_an_earlier_ram_epoch_holds_takes_no_room_from_a_disk_that_is_back() {
     }
     world.disk.set_capacity(None);
     world.pass(60_000);
-    assert!(!world.engine.lanes[1].old_rams.is_empty());
+    assert!(!world.engine.store.lanes.lane(1).old_rams.is_empty());
     for k in 10_000..10_200 {
         world.offer(HOST, Lane::Normal, k).unwrap();
         world.pass(250);
@@ -71,13 +71,13 @@ fn what_waits_for_the_disk_counts_as_memory() {
     world.pass(1250);
     world.disk.set_capacity(Some(world.disk.used_bytes()));
     let mut k = 10;
-    while world.engine.lanes[1].ram.is_none() {
+    while world.engine.store.lanes.lane(1).ram.is_none() {
         feed(&mut world, k..k + 1);
         world.ms += 1;
         k += 1;
     }
-    let ram = world.engine.lanes[1].ram.as_ref().unwrap();
+    let ram = world.engine.store.lanes.lane(1).ram.as_ref().unwrap();
     assert!(!ram.limbo.is_empty());
-    let bytes: usize = ram.limbo.iter().map(|held| held.payload.len()).sum();
+    let bytes: usize = ram.limbo.iter().map(|record| record.frame.len()).sum();
     assert!(world.engine.lanes().nth(1).unwrap().memory_bytes >= bytes);
 }

@@ -33,7 +33,7 @@ fn a_record_larger_than_any_bundle_is_refused_here_and_the_rest_goes_on() {
     assert_eq!(gaps.len(), 1, "{gaps:?}");
     let gap = &gaps[0].2;
     assert_eq!((gap.reason, gap.samples), (GapReason::Refused, Some(20)));
-    assert_eq!(world.engine.dead_letters.durable(), 1);
+    assert_eq!(world.engine.dead_letter_records(), 1);
     assert!(world.engine.sender().is_drained());
 }
 

@@ -174,7 +174,7 @@ fn a_source_that_says_so_has_its_batch_closed_and_synced_within_its_time() {
     for k in 0..world.settings.batch.rows as u64 {
         world.offer(HOST, Lane::Normal, k).unwrap();
     }
-    assert!(world.engine.lanes[1].held_bytes < GROUP_BYTES);
+    assert!(world.engine.store.lanes.lane(1).held_bytes < GROUP_BYTES);
     world.ms = 90;
     world.exchange();
     assert_eq!(world.settled(HOST).durable, 11);

@@ -3,22 +3,18 @@
 use std::ops::ControlFlow;
 
 use headwater_proto::ids::{Epoch, Lane, SeqRange};
-use headwater_spool::{Chunk, Disk, Lanes, Log};
+use headwater_spool::{Chunk, Disk, Log};
 
-use super::lane::{LaneState, Stored};
-use super::outbox::{Kept, Read, Shelf};
+use super::lane::Stored;
+use super::lanes::LaneSet;
+use super::place_of;
+use crate::pipeline::engine::outbox::{Kept, Read, Shelf};
 use crate::pipeline::record::{self, Envelope, Snapshot};
 
 /// Bytes read at once when schemas are looked for.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// The lanes and their logs.
-pub(super) struct Shelves<'a, D: Disk> {
-    pub(super) lanes: &'a [LaneState],
-    pub(super) spool: &'a mut Lanes<D>,
-}
-
-impl<D: Disk> Shelf for Shelves<'_, D> {
+impl<D: Disk> Shelf for LaneSet<D> {
     fn kept(&self, lane: Lane, epoch: Epoch) -> Kept {
         let lane = &self.lanes[place_of(lane)];
         Kept {
@@ -64,7 +60,8 @@ impl<D: Disk> Shelf for Shelves<'_, D> {
             .iter()
             .filter(|_| lane.visible_seq > lane.durable_seq)
         {
-            if range.contains(held.seq) && take(held.seq, &held.payload).is_break() {
+            let payload = held.record.payload(held.seq, Some(lane.epoch), lane.life);
+            if range.contains(held.seq) && take(held.seq, &payload).is_break() {
                 break;
             }
         }
@@ -94,11 +91,10 @@ impl<D: Disk> Shelf for Shelves<'_, D> {
             return;
         }
         let lane = &self.lanes[at];
-        let mut in_use = lane.batcher.schemas();
         if epoch == lane.epoch
-            && let Some((number, bytes)) = in_use.find(|(number, _)| *number == wanted)
+            && let Some(bytes) = lane.schema(wanted)
         {
-            keep(number, bytes);
+            keep(wanted, bytes);
             return;
         }
         let Some(stored) = lane.stored(epoch).copied() else {
@@ -120,7 +116,7 @@ impl<D: Disk> Shelf for Shelves<'_, D> {
     }
 }
 
-impl<D: Disk> Shelves<'_, D> {
+impl<D: Disk> LaneSet<D> {
     /// Gives the schemas of the segment that holds a record, up to that; says whether `wanted` is one.
     fn schemas_of_segment(
         &mut self,
@@ -191,12 +187,4 @@ fn end_of(chunk: &Chunk, stored: &Stored, begins: u64) -> Read {
         Some(bad) => Read::Damaged(bad.end - stored.base),
         None => Read::Through(chunk.next.max(begins + 1) - stored.base),
     }
-}
-
-/// The place of a lane among those of an agent.
-fn place_of(lane: Lane) -> usize {
-    Lane::AGENT
-        .iter()
-        .position(|known| *known == lane)
-        .expect("an agent writes the lanes of Lane::AGENT only")
 }

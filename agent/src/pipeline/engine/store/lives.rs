@@ -8,10 +8,11 @@
 use std::ops::ControlFlow;
 
 use headwater_proto::ids::Epoch;
-use headwater_proto::time::{Base, Now};
+use headwater_proto::time::{Base, UnixMicros};
 use headwater_spool::{Config, Disk, Log, OpenError};
 
-use super::Engine;
+use super::Store;
+use crate::pipeline::engine::types::SourceSettings;
 use crate::pipeline::record::{Life, Snapshot, SourceMark, Unclean};
 
 /// The kind of a record in this log.
@@ -95,21 +96,18 @@ impl<D: Disk> Lives<D> {
     }
 }
 
-impl<D: Disk> Engine<D> {
+impl<D: Disk> Store<D> {
     /// Live sources without a durable record, each with what is still to be named, or else `begun`.
-    fn unmarked(&self, begun: Option<Unclean>) -> Vec<SourceMark> {
-        let live = self
-            .settings
-            .sources
-            .iter()
-            .filter(|source| !source.resumes);
+    fn unmarked(&self, sources: &[SourceSettings], begun: Option<Unclean>) -> Vec<SourceMark> {
+        let live = sources.iter().filter(|source| !source.resumes);
         let unmarked = live.filter(|source| {
             let name = &source.name;
             self.lanes
+                .lanes
                 .iter()
                 .all(|lane| lane.durable.source(name).is_none())
         });
-        let mark = |source: &super::SourceSettings| {
+        let mark = |source: &SourceSettings| {
             Some(SourceMark {
                 name: source.name.clone(),
                 cursor: None,
@@ -122,26 +120,28 @@ impl<D: Disk> Engine<D> {
     }
 
     /// Says, before any source begins, that this life has begun.
-    pub(super) fn begin_life(&mut self, now: Now) {
-        let since = self.clock.known_wall(now);
-        let sources = self.unmarked(Some(Unclean { since }));
-        if (!sources.is_empty() || !self.lives.unnamed.is_empty()) && !self.lives.write(sources) {
-            self.counters.disk_failures += 1;
+    ///
+    /// - `since`: the wall time, if a clock knows it.
+    pub(crate) fn begin_life(&mut self, sources: &[SourceSettings], since: Option<UnixMicros>) {
+        let marks = self.unmarked(sources, Some(Unclean { since }));
+        if (!marks.is_empty() || !self.lives.unnamed.is_empty()) && !self.lives.write(marks) {
+            self.lanes.counted.disk_failures += 1;
         }
     }
 
     /// This life ends cleanly: it leaves only what lives before it left.
-    pub(super) fn end_life(&mut self) {
-        let sources = self.unmarked(None);
-        self.lives.write(sources);
+    pub(crate) fn end_life(&mut self, sources: &[SourceSettings]) {
+        let marks = self.unmarked(sources, None);
+        self.lives.write(marks);
     }
 
-    /// Since when `name` may have lost readings, if no lane has a mark of it.
-    pub(super) fn unnamed_since(&self, name: &str) -> Option<Unclean> {
-        let marked = self
-            .lanes
-            .iter()
-            .any(|lane| lane.marks.source(name).is_some());
-        self.lives.since(name).filter(|_| !marked)
+    /// Since when a source may have lost readings that neither this lane, nor, where no lane has a mark of
+    /// it, the lives before named.
+    pub(crate) fn unclean(&self, at: usize, name: &str) -> Option<Unclean> {
+        let of_lane = self.lanes.lane(at).marks.source(name);
+        let of_lane = of_lane.and_then(|mark| mark.unclean);
+        let mut lanes = self.lanes.lanes.iter();
+        let marked = lanes.any(|lane| lane.marks.source(name).is_some());
+        of_lane.or_else(|| self.lives.since(name).filter(|_| !marked))
     }
 }

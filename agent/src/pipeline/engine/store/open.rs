@@ -1,30 +1,23 @@
 //! Core: what a start makes of the spool it finds.
 
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use headwater_proto::delivery::{HeldEpoch, RecordRef};
-use headwater_proto::ids::{Epoch, Lane, SeqRange};
-use headwater_proto::sabotage::{self, Bug};
-use headwater_proto::time::{Base, Now};
+use headwater_proto::ids::{DeviceId, Epoch, Lane};
 use headwater_spool::{Disk, Lanes, Log, SegmentInfo};
 
-use super::epochs::held_epoch;
-use super::lane::{LaneState, Marks, Over, Stored};
-use super::{Engine, EngineError, Settings};
-use crate::pipeline::batcher::{BatchLimits, Batcher};
+use super::draft::Says;
+use super::lane::Stored;
+use super::marks::Marks;
+use crate::pipeline::engine::types::{EngineError, Settings};
 use crate::pipeline::record::{self, Life, SNAPSHOT_VERSION, Snapshot, Unclean};
 
-/// Least age at which a batch of the bulk lane closes: its group waits for seconds anyway, and larger
-/// batches take fewer bytes a row.
-const BULK_AGE_MS: u64 = 1_000;
 /// Bytes read at once while the newest segment is replayed.
 const CHUNK_BYTES: usize = 256 * 1024;
 
 /// What one lane's log says.
 pub(super) struct Found {
-    epochs: Vec<Stored>,
-    marks: Marks,
+    pub(super) epochs: Vec<Stored>,
+    pub(super) marks: Marks,
 }
 
 /// Reads the snapshots of all segments and replays from the newest on; from the oldest segment if
@@ -34,7 +27,7 @@ pub(super) struct Found {
 /// [`EngineError::Version`].
 pub(super) fn look<D: Disk>(
     log: &mut Log<D>,
-    settings: &Settings,
+    device: &DeviceId,
     lane: Lane,
 ) -> Result<Found, EngineError> {
     let infos: Vec<SegmentInfo> = log
@@ -76,14 +69,31 @@ pub(super) fn look<D: Disk>(
         from = Some(first);
     }
     if let Some(from) = from {
-        replay(log, from, &epochs, &mut marks, settings, lane);
+        replay(log, from, &epochs, &mut marks, device, lane);
     }
     for stored in &mut epochs {
         if let Some(ended) = marks.end_of(stored.epoch) {
             stored.next = stored.next.min(ended.range.next).max(stored.first);
         }
     }
+    note_unclean(&epochs, &mut marks);
     Ok(Found { epochs, marks })
+}
+
+/// Where the last epoch did not end cleanly, its live sources may have lost readings.
+fn note_unclean(epochs: &[Stored], marks: &mut Marks) {
+    let unclean = epochs.last().is_some_and(|stored| {
+        // Its own last record says so, or it did not end cleanly.
+        marks
+            .end_of(stored.epoch)
+            .is_none_or(|end| end.named_in.0 != stored.epoch)
+    });
+    if unclean {
+        for mark in marks.sources.iter_mut().filter(|mark| mark.live) {
+            let since = mark.last_time;
+            mark.unclean.get_or_insert(Unclean { since });
+        }
+    }
 }
 
 /// The epoch of a segment's records, its life and the position of its record 0, from the first that
@@ -134,14 +144,20 @@ fn replay<D: Disk>(
     mut from: u64,
     epochs: &[Stored],
     marks: &mut Marks,
-    settings: &Settings,
+    device: &DeviceId,
     lane: Lane,
 ) {
     loop {
         let read = log.read(from, CHUNK_BYTES, |position, _, payload| {
             let epoch = epochs.iter().rev().find(|stored| stored.base <= position);
             if let (Some(stored), Ok(envelope)) = (epoch, record::decode(payload)) {
-                marks.apply(&settings.device, lane, stored.epoch, &envelope);
+                if envelope.source.is_empty() {
+                    let says = Says::read(envelope.frame, device);
+                    marks.said(lane, (stored.epoch, envelope.seq), &says);
+                } else {
+                    let (cursor, live) = (envelope.cursor, envelope.live);
+                    marks.gave(envelope.source, cursor, live, envelope.last_time);
+                }
             }
             ControlFlow::Continue(())
         });
@@ -149,157 +165,6 @@ fn replay<D: Disk>(
             Ok(chunk) if chunk.next > from => from = chunk.next,
             _ => return,
         }
-    }
-}
-
-impl<D: Disk> Engine<D> {
-    /// Builds a lane from what its log says.
-    ///
-    /// # Errors
-    /// [`EngineError::Version`].
-    pub(super) fn add_lane(&mut self, at: usize) -> Result<(), EngineError> {
-        let lane = Lane::AGENT[at];
-        let Some(log) = self.spool.log_mut(at) else {
-            return Ok(());
-        };
-        let Found { epochs, mut marks } = look(log, &self.settings, lane)?;
-        let previous = epochs.last().copied();
-        let unclean = previous.is_some_and(|stored| {
-            // Its own last record says so, or it did not end cleanly.
-            marks
-                .end_of(stored.epoch)
-                .is_none_or(|end| end.named_in.0 != stored.epoch)
-        });
-        if unclean {
-            for mark in marks.sources.iter_mut().filter(|mark| mark.live) {
-                let since = mark.last_time;
-                mark.unclean.get_or_insert(Unclean { since });
-            }
-        }
-        let batch = self.settings.batch;
-        let age_ms = match lane {
-            Lane::Alarm => 0,
-            Lane::Bulk => batch.age_ms.max(BULK_AGE_MS),
-            Lane::Normal | Lane::Plain => batch.age_ms,
-        };
-        let limits = BatchLimits { age_ms, ..batch };
-        let group_ms = match lane {
-            Lane::Alarm => 0,
-            Lane::Bulk => self.settings.bulk_group_ms,
-            Lane::Normal | Lane::Plain => self.settings.group_ms,
-        };
-        let epoch = self.draw_epoch();
-        self.lanes.push(LaneState {
-            lane,
-            epoch,
-            life: Life {
-                boot: self.settings.boot,
-                base: self.clock.base(),
-            },
-            turned_at: None,
-            base: None,
-            next_seq: 0,
-            durable_seq: 0,
-            visible_seq: 0,
-            epochs,
-            previous: previous.map(|stored| stored.epoch),
-            durable: marks.clone(),
-            marks,
-            batcher: Batcher::new(
-                limits,
-                self.settings.tags.clone(),
-                self.settings.dictionary.clone(),
-            ),
-            held: VecDeque::new(),
-            held_bytes: 0,
-            held_since: None,
-            group_ms,
-            ram: None,
-            old_rams: Vec::new(),
-            overflow: Vec::new(),
-        });
-        Ok(())
-    }
-
-    /// Begins what a lane must say at its start. All lanes are there by now: to make room for it, a
-    /// segment of any may have to go.
-    pub(super) fn begin_lane(&mut self, at: usize, now: Now) {
-        let previous = self.lanes[at].epochs.last().copied();
-        if sabotage::is(Bug::EpochNotRenewed)
-            && let Some(stored) = previous
-        {
-            self.go_on_with(at, stored);
-            return;
-        }
-        let lane = &self.lanes[at];
-        let missing: Vec<_> = lane
-            .epochs
-            .iter()
-            .filter(|stored| lane.durable.end_of(stored.epoch).is_none())
-            .map(|stored| Over::unclean(stored.epoch, stored.next))
-            .collect();
-        let base = lane.life.base;
-        if !missing.is_empty() && !self.begin_epoch(at, base, &missing, now) {
-            self.go_ram(at, VecDeque::new(), now);
-            // Said from memory, and again on the disk when that takes records.
-            for &over in &missing {
-                self.end_in_ram(at, over);
-            }
-        }
-    }
-
-    /// Tells the outbox what a lane's log holds. All lanes are there by now: one may hold the record
-    /// that dates what another one holds.
-    pub(super) fn announce_stored(&mut self, at: usize) {
-        let lane = &self.lanes[at];
-        let record = |lane: Lane, (epoch, seq): (Epoch, u64)| RecordRef { lane, epoch, seq };
-        let dated_by = |life: Life| {
-            let counts = life.base == Base::Uptime && life.boot != self.settings.boot;
-            let lanes = self.lanes.iter().filter(|_| counts);
-            let mut found = lanes.filter_map(|lane| {
-                let mut bases = lane.durable.bases.iter();
-                let base = bases.find(|base| base.boot == life.boot)?;
-                Some(record(lane.lane, base.named_in))
-            });
-            found.next()
-        };
-        let held: Vec<HeldEpoch> = lane
-            .epochs
-            .iter()
-            .map(|stored| {
-                let end = lane.durable.end_of(stored.epoch);
-                let named = end
-                    .map(|end| end.named_in)
-                    .filter(|(epoch, _)| *epoch != stored.epoch);
-                HeldEpoch {
-                    // Without an end on record it stays in the Hello until one is.
-                    ended: end.is_some(),
-                    end_named_in: named.map(|named| record(lane.lane, named)),
-                    dated_by: dated_by(stored.life),
-                    ..held_epoch(
-                        lane.lane,
-                        stored.epoch,
-                        SeqRange::new(stored.first, stored.next),
-                        false,
-                        stored.life,
-                    )
-                }
-            })
-            .collect();
-        for epoch in held {
-            self.outbox.announce(epoch);
-        }
-    }
-
-    /// Goes on under the epoch of the life before: only a sabotaged engine does.
-    fn go_on_with(&mut self, at: usize, stored: Stored) {
-        let lane = &mut self.lanes[at];
-        let next = self.spool.log(at).map_or(0, Log::next);
-        (lane.epoch, lane.life) = (stored.epoch, stored.life);
-        lane.base = Some(stored.base);
-        lane.next_seq = next.saturating_sub(stored.base);
-        lane.durable_seq = lane.next_seq;
-        lane.visible_seq = lane.next_seq;
     }
 }
 

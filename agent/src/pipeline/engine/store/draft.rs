@@ -1,0 +1,157 @@
+//! Core: a record before it has a number, and what it says of epochs and boots.
+
+use std::sync::Arc;
+
+use headwater_proto::bundle::Stamps;
+use headwater_proto::frame::{self, Kind};
+use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange};
+use headwater_proto::message::{self, EpochEnd, Gap, GapReason, TimeBase};
+use headwater_proto::time::{Base, UnixMicros};
+
+use crate::pipeline::receipts::Owed;
+use crate::pipeline::record::{Cursor, Envelope, Life};
+
+/// A record as its maker gives it. A group whose sync failed is made of these: nothing of it must be
+/// read back to be stored again.
+#[derive(Debug, Clone)]
+pub(crate) struct Draft {
+    pub(crate) kind: Kind,
+    pub(crate) stamps: Stamps,
+    /// The source; empty when the agent itself made the record.
+    pub(crate) source: String,
+    /// Where the times of a source's record count from.
+    pub(crate) base: Base,
+    pub(crate) cursor: Option<Cursor>,
+    pub(crate) live: bool,
+    pub(crate) last_time: Option<UnixMicros>,
+    /// A schema that is first used by this record.
+    pub(crate) schema: Option<(u32, Arc<[u8]>)>,
+    pub(crate) frame: Vec<u8>,
+    /// Samples that are durable with it.
+    pub(crate) samples: u64,
+    pub(crate) says: Says,
+    /// The receipts that wait for it.
+    pub(crate) owed: Option<Owed>,
+}
+
+impl Draft {
+    /// What the agent itself says. `device`: this one.
+    pub(crate) fn own<B: Own>(body: &B, device: &DeviceId, stamps: Stamps) -> Box<Self> {
+        let mut bytes = Vec::new();
+        frame::append(B::KIND, &message::to_vec(body), &mut bytes)
+            .expect("a message is far below a frame's limit");
+        Box::new(Self {
+            kind: B::KIND,
+            stamps,
+            source: String::new(),
+            base: Base::Wall,
+            cursor: None,
+            live: false,
+            last_time: None,
+            schema: None,
+            frame: bytes,
+            samples: 0,
+            says: body.says(device),
+            owed: None,
+        })
+    }
+
+    /// Whether the agent itself made it.
+    pub(crate) const fn is_own(&self) -> bool {
+        self.source.is_empty()
+    }
+
+    /// The record's bytes. `epoch`: where it does not live in memory only.
+    pub(super) fn payload(&self, seq: u64, epoch: Option<Epoch>, life: Life) -> Vec<u8> {
+        let schema = self.schema.as_ref();
+        let mut payload = Vec::new();
+        Envelope {
+            seq,
+            epoch,
+            life,
+            stamps: self.stamps,
+            source: &self.source,
+            cursor: self.cursor,
+            live: self.live,
+            last_time: self.last_time,
+            schema: schema.map(|(number, bytes)| (*number, &**bytes)),
+            frame: &self.frame,
+        }
+        .encode(&mut payload);
+        payload
+    }
+}
+
+/// What a record of the agent itself says that a lane must remember.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Says {
+    /// Nothing of the kind.
+    Nothing,
+    /// An epoch of a lane is over.
+    End {
+        lane: Lane,
+        epoch: Epoch,
+        range: SeqRange,
+    },
+    /// A gap names what an unclean stop of a source lost.
+    Unclean(String),
+    /// The wall time of a boot.
+    Dated { boot: u64 },
+}
+
+impl Says {
+    /// What a record on the disk says.
+    pub(super) fn read(frame: &[u8], device: &DeviceId) -> Self {
+        let Ok((frame, _)) = frame::decode(frame) else {
+            return Self::Nothing;
+        };
+        let said = if frame.kind == Kind::EpochEnd {
+            message::decode::<EpochEnd>(frame.payload).map(|end| end.says(device))
+        } else if frame.kind == Kind::Gap {
+            message::decode::<Gap>(frame.payload).map(|gap| gap.says(device))
+        } else if frame.kind == Kind::TimeBase {
+            message::decode::<TimeBase>(frame.payload).map(|base| base.says(device))
+        } else {
+            return Self::Nothing;
+        };
+        said.unwrap_or(Self::Nothing)
+    }
+}
+
+/// A message that the agent stores as a record of its own.
+pub(crate) trait Own: message::Body {
+    /// What it says of this device.
+    fn says(&self, device: &DeviceId) -> Says;
+}
+
+impl Own for EpochEnd {
+    fn says(&self, device: &DeviceId) -> Says {
+        if self.origin != *device {
+            return Says::Nothing;
+        }
+        Says::End {
+            lane: self.lane,
+            epoch: self.epoch,
+            range: SeqRange::new(self.first, self.next),
+        }
+    }
+}
+
+impl Own for Gap {
+    fn says(&self, device: &DeviceId) -> Says {
+        if self.reason != GapReason::UncleanStop || self.origin != *device {
+            return Says::Nothing;
+        }
+        let part = self.part.as_deref();
+        Says::Unclean(part.unwrap_or_default().to_owned())
+    }
+}
+
+impl Own for TimeBase {
+    fn says(&self, device: &DeviceId) -> Says {
+        if self.origin != *device {
+            return Says::Nothing;
+        }
+        Says::Dated { boot: self.boot }
+    }
+}

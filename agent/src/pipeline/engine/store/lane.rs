@@ -1,0 +1,287 @@
+//! Core: one lane of the store: its epochs on disk, what they say of its sources, its open group.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use headwater_proto::ids::{Epoch, Lane};
+use headwater_proto::time::{Base, Millis};
+
+use super::draft::Draft;
+use super::marks::Marks;
+use super::ram::Ram;
+use crate::pipeline::record::{Ended, Life, MAX_SNAPSHOT_SCHEMAS, Snapshot};
+
+/// How long a lane stays with a base of times before rows of the other one make it begin an epoch:
+/// each costs a segment. What is dated by its source in a lane where the agent has no clock yet waits
+/// in memory for so long, unless that or its batch is full.
+const TURN_MS: u64 = 30_000;
+/// The same in the alarm lane, which does not wait long for anything.
+const ALARM_TURN_MS: u64 = 1_000;
+
+/// An epoch as the spool holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) epoch: Epoch,
+    pub(crate) life: Life,
+    /// Position of its record 0, which may be gone.
+    pub(crate) base: u64,
+    /// Lowest number that the spool still holds.
+    pub(crate) first: u64,
+    /// One more than its highest durable number.
+    pub(crate) next: u64,
+    /// All below it may be forgotten: the sender said so.
+    pub(crate) released: u64,
+}
+
+/// An epoch that ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Over {
+    pub(crate) epoch: Epoch,
+    /// One more than its last number.
+    pub(crate) next: u64,
+    /// Its writer ended it with nothing left unsynced.
+    pub(crate) clean: bool,
+}
+
+impl Over {
+    pub(crate) const fn unclean(epoch: Epoch, next: u64) -> Self {
+        Self {
+            epoch,
+            next,
+            clean: false,
+        }
+    }
+}
+
+/// A record that is appended and not yet durable.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) seq: u64,
+    /// Bytes of its payload.
+    pub(crate) bytes: usize,
+    pub(crate) record: Box<Draft>,
+}
+
+/// Records that are in memory, and that no sync covers.
+pub(crate) type Group = VecDeque<Box<Draft>>;
+
+/// One lane of the store.
+#[derive(Debug)]
+pub(crate) struct LaneState {
+    pub(crate) lane: Lane,
+    /// The epoch that takes records on disk.
+    pub(crate) epoch: Epoch,
+    pub(crate) life: Life,
+    /// When the base of the lane's times changed last.
+    pub(crate) turned_at: Option<Millis>,
+    /// Position of its record 0, once that is appended.
+    pub(crate) base: Option<u64>,
+    pub(crate) next_seq: u64,
+    pub(crate) durable_seq: u64,
+    /// What the sender was told: never beyond `durable_seq`.
+    pub(crate) visible_seq: u64,
+    /// Epochs in the spool, oldest first; the last is `epoch` once it has a record.
+    pub(crate) epochs: Vec<Stored>,
+    /// The epoch before this start, which would have held what an unclean stop lost.
+    pub(crate) previous: Option<Epoch>,
+    /// After every appended record.
+    pub(crate) marks: Marks,
+    /// After every durable record.
+    pub(crate) durable: Marks,
+    /// The schemas in use: the next segment begins with them.
+    pub(crate) schemas: Vec<(u32, Arc<[u8]>)>,
+    pub(crate) held: VecDeque<Held>,
+    pub(crate) held_bytes: usize,
+    pub(crate) held_since: Option<Millis>,
+    /// Milliseconds after which a group is synced.
+    pub(crate) group_ms: u64,
+    /// Set while the disk cannot be written.
+    pub(crate) ram: Option<Ram>,
+    /// Earlier RAM epochs that are not yet committed.
+    pub(crate) old_rams: Vec<Ram>,
+}
+
+impl LaneState {
+    /// A lane whose log holds `epochs` and says `marks`; it goes on under `epoch`.
+    pub(crate) fn new(
+        lane: Lane,
+        (epoch, life): (Epoch, Life),
+        epochs: Vec<Stored>,
+        marks: Marks,
+        group_ms: u64,
+    ) -> Self {
+        Self {
+            lane,
+            epoch,
+            life,
+            turned_at: None,
+            base: None,
+            next_seq: 0,
+            durable_seq: 0,
+            visible_seq: 0,
+            previous: epochs.last().map(|stored| stored.epoch),
+            epochs,
+            durable: marks.clone(),
+            marks,
+            schemas: Vec::new(),
+            held: VecDeque::new(),
+            held_bytes: 0,
+            held_since: None,
+            group_ms,
+            ram: None,
+            old_rams: Vec::new(),
+        }
+    }
+
+    /// The bytes with which a segment begins whose first record is `next_seq`.
+    pub(crate) fn snapshot(&self, out: &mut Vec<u8>) {
+        let schemas = self.schemas.iter().take(MAX_SNAPSHOT_SCHEMAS);
+        Snapshot {
+            epoch: self.epoch,
+            life: self.life,
+            first_seq: self.next_seq,
+            sources: self.marks.sources.clone(),
+            ended: self.marks.ended.clone(),
+            bases: self.marks.bases.clone(),
+            schemas: schemas
+                .map(|(number, bytes)| (*number, bytes.to_vec()))
+                .collect(),
+        }
+        .encode(out);
+    }
+
+    pub(crate) fn stored(&self, epoch: Epoch) -> Option<&Stored> {
+        self.epochs.iter().find(|stored| stored.epoch == epoch)
+    }
+
+    /// The epoch and number of a position in the spool.
+    pub(crate) fn at_position(&self, position: u64) -> Option<(Epoch, u64)> {
+        let stored = self
+            .epochs
+            .iter()
+            .rev()
+            .find(|stored| stored.base <= position)?;
+        Some((stored.epoch, position - stored.base))
+    }
+
+    /// The RAM epochs, the present one first.
+    fn rams(&self) -> impl Iterator<Item = &Ram> {
+        self.ram.iter().chain(&self.old_rams)
+    }
+
+    /// A RAM epoch, the present one or an earlier one.
+    pub(crate) fn ram_of(&self, epoch: Epoch) -> Option<&Ram> {
+        self.rams().find(|ram| ram.epoch == epoch)
+    }
+
+    /// The life of an epoch that the lane holds.
+    pub(crate) fn life_of(&self, epoch: Epoch) -> Option<Life> {
+        let ram = self.ram_of(epoch).map(|ram| ram.life);
+        let stored = || self.stored(epoch).map(|stored| stored.life);
+        ram.or_else(stored)
+            .or((epoch == self.epoch).then_some(self.life))
+    }
+
+    /// The life of the epoch that takes records now.
+    pub(crate) fn present_life(&self) -> Life {
+        self.ram.as_ref().map_or(self.life, |ram| ram.life)
+    }
+
+    /// From when on rows of the other base make the lane begin an epoch.
+    pub(crate) fn turns_from(&self) -> Millis {
+        let wait_ms = if self.lane == Lane::Alarm {
+            ALARM_TURN_MS
+        } else {
+            TURN_MS
+        };
+        self.turned_at.map_or(Millis(0), |at| at.plus(wait_ms))
+    }
+
+    /// Whether the lane holds records whose times count from `boot`.
+    pub(crate) fn counts_from(&self, boot: u64) -> bool {
+        let life = Life {
+            boot,
+            base: Base::Uptime,
+        };
+        self.epochs.iter().any(|stored| stored.life == life)
+            || self.rams().any(|ram| ram.life == life)
+    }
+
+    /// Epochs that have records and no end on record, oldest first.
+    pub(crate) fn without_end(&self) -> Vec<Over> {
+        let on_disk = self.epochs.iter();
+        let on_disk = on_disk.map(|stored| Over::unclean(stored.epoch, stored.next));
+        let in_ram = self.old_rams.iter().chain(&self.ram);
+        let in_ram = in_ram.map(|ram| Over::unclean(ram.epoch, ram.next_seq));
+        on_disk
+            .chain(in_ram.filter(|over| over.next > 0))
+            .filter(|over| self.durable.end_of(over.epoch).is_none())
+            .collect()
+    }
+
+    /// Bytes of records in memory in place of the disk.
+    pub(crate) fn ram_bytes(&self) -> usize {
+        self.rams().map(|ram| ram.bytes + ram.limbo_bytes).sum()
+    }
+
+    /// When the open group is to be synced.
+    pub(crate) fn sync_at(&self) -> Option<Millis> {
+        if self.ram.is_some() {
+            return None;
+        }
+        let group = self.held_since.map(|since| since.plus(self.group_ms));
+        let owed = self.held.iter().filter_map(|held| held.record.owed?.by);
+        group.into_iter().chain(owed).min()
+    }
+
+    /// Takes the open group out.
+    pub(crate) fn take_held(&mut self) -> Group {
+        (self.held_bytes, self.held_since) = (0, None);
+        let held = std::mem::take(&mut self.held);
+        held.into_iter().map(|held| held.record).collect()
+    }
+
+    /// The schema of a number that is in use.
+    pub(crate) fn schema(&self, number: u32) -> Option<&Arc<[u8]>> {
+        let mut schemas = self.schemas.iter();
+        let (_, bytes) = schemas.find(|(known, _)| *known == number)?;
+        Some(bytes)
+    }
+
+    /// Frees what a released RAM epoch held.
+    pub(crate) fn release_ram(&mut self, epoch: Epoch, through: u64) {
+        for ram in self.ram.iter_mut().chain(&mut self.old_rams) {
+            if ram.epoch == epoch {
+                ram.forget_below(through);
+            }
+        }
+        self.old_rams.retain(|ram| !ram.records.is_empty());
+    }
+
+    /// Takes the epochs' lowest numbers from the segments that are left: where those begin.
+    pub(crate) fn refresh_epochs(&mut self, firsts: &[u64]) {
+        let present = self.epoch;
+        self.epochs.retain_mut(|stored| {
+            let end = stored.base + stored.next;
+            let range = stored.base..end.max(stored.base + 1);
+            match firsts.iter().find(|first| range.contains(first)) {
+                Some(first) => {
+                    stored.first = first - stored.base;
+                    true
+                }
+                None => stored.epoch == present,
+            }
+        });
+        self.prune_ended();
+    }
+
+    /// Forgets ends of epochs that neither the spool nor the memory holds.
+    fn prune_ended(&mut self) {
+        let held = |ended: &Ended| {
+            self.epochs.iter().any(|stored| stored.epoch == ended.epoch)
+                || self.old_rams.iter().any(|ram| ram.epoch == ended.epoch)
+        };
+        self.marks.ended.retain(held);
+        self.durable.ended.retain(held);
+    }
+}

@@ -1,0 +1,95 @@
+//! Core: records that the collector refuses for good: a dead-letter copy is kept of each.
+
+use std::ops::ControlFlow;
+
+use headwater_proto::frame;
+use headwater_proto::ids::{Epoch, Lane, SeqRange};
+use headwater_proto::message::RejectReason;
+use headwater_proto::time::{Base, UnixMicros};
+use headwater_spool::Disk;
+
+use super::contents::extent;
+use super::{Store, place_of};
+use crate::pipeline::record;
+
+/// Bytes read at once.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// What was found of refused records.
+#[derive(Debug, Default)]
+pub(crate) struct Copied {
+    /// The agent itself made all that was found.
+    pub(crate) is_own: bool,
+    /// Samples, where the records can be read.
+    pub(crate) samples: Option<u64>,
+    /// Wall time of the earliest and of the latest sample.
+    pub(crate) t_first: Option<UnixMicros>,
+    pub(crate) t_last: Option<UnixMicros>,
+    /// Segments of older copies that had to go.
+    pub(crate) dropped: u64,
+}
+
+impl<D: Disk> Store<D> {
+    /// Keeps a copy of every record of a range that a source gave, and makes them durable.
+    pub(crate) fn copy_refused(
+        &mut self,
+        lane: Lane,
+        epoch: Epoch,
+        range: SeqRange,
+        reason: RejectReason,
+    ) -> Copied {
+        let at = place_of(lane);
+        let mut copied = Copied::default();
+        let mut own = 0;
+        let mut all = 0;
+        let mut take = |dead: &mut super::dead::DeadLetters<D>, payload: &[u8]| {
+            all += 1;
+            let envelope = record::decode(payload).ok();
+            // What the agent itself says is not data.
+            if envelope.as_ref().is_some_and(|it| it.source.is_empty()) {
+                own += 1;
+                return;
+            }
+            copied.dropped += dead.keep(lane, epoch, reason, payload);
+            let is_wall = envelope
+                .as_ref()
+                .is_some_and(|it| it.life.base == Base::Wall);
+            let extent = envelope
+                .and_then(|envelope| frame::decode(envelope.frame).ok())
+                .and_then(|(frame, _)| extent(&frame));
+            if let Some((samples, first, last)) = extent {
+                copied.samples = Some(copied.samples.unwrap_or(0) + samples);
+                let time = |us| is_wall.then_some(UnixMicros(us));
+                copied.t_first = copied.t_first.into_iter().chain(time(first)).min();
+                copied.t_last = copied.t_last.into_iter().chain(time(last)).max();
+            }
+        };
+        let state = self.lanes.lane(at);
+        if let Some(ram) = state.ram_of(epoch) {
+            for record in ram.records.iter().filter(|it| range.contains(it.seq)) {
+                take(&mut self.dead, &record.payload);
+            }
+        } else if let Some(base) = state.stored(epoch).map(|stored| stored.base) {
+            let end = base + range.next;
+            let mut from = base + range.first;
+            while let Some(log) = self.lanes.spool.log_mut(at).filter(|_| from < end) {
+                let read = log.read(from, CHUNK_BYTES, |position, _, payload| {
+                    if position >= end {
+                        return ControlFlow::Break(());
+                    }
+                    take(&mut self.dead, payload);
+                    ControlFlow::Continue(())
+                });
+                match read {
+                    Ok(chunk) if chunk.next > from => from = chunk.next,
+                    _ => break,
+                }
+            }
+        }
+        if !self.dead.sync() {
+            self.lanes.counted.failed_syncs += 1;
+        }
+        copied.is_own = all > 0 && own == all;
+        copied
+    }
+}
