@@ -41,6 +41,8 @@ pub enum Bug {
     TwoVerdicts,
     /// The agent tells a source that its rows are durable once they are written, before they are synced.
     ReceiptWithoutSync,
+    /// After a crash a batch is cut by what is there at that moment, not by its durable end.
+    BatchCutByReadTime,
 }
 
 #[cfg(feature = "sabotage")]
