@@ -211,7 +211,12 @@ impl<D: Disk> Owner<D> {
             },
             Command::Barrier { reply } => due.barriers.push(reply),
             Command::Stop => {
-                self.custody.note_cursors(now, true);
+                if !self.custody.note_cursors(now, true) {
+                    tracing::warn!(
+                        "the journal has no room to note how far sinks are: after the next start they are \
+                         given again what came since it last was noted"
+                    );
+                }
                 return true;
             }
         }

@@ -43,6 +43,8 @@ pub enum Bug {
     ReceiptWithoutSync,
     /// The lake commits epochs and gaps before the samples that they speak of.
     SamplesAfterGaps,
+    /// After a crash a batch is cut by what is there at that moment, not by its durable end.
+    BatchCutByReadTime,
 }
 
 #[cfg(feature = "sabotage")]

@@ -129,6 +129,11 @@ mod bugs {
     }
 
     #[test]
+    fn a_batch_that_is_cut_anew_after_a_crash_is_noticed() {
+        is_noticed(Bug::BatchCutByReadTime);
+    }
+
+    #[test]
     fn a_release_before_the_ack_is_noticed() {
         is_noticed(Bug::ReleaseBeforeAck);
     }

@@ -7,14 +7,14 @@ use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
 use headwater_lake::delta::{Log, LogError};
 use headwater_lake::{MemStore, Store, Table, audit};
-use headwater_proto::delivery::Ranges;
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
 use headwater_proto::text::is_dictionary;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::copy::{Arrived, COPY, Number, Row, Shelf};
+use super::copy::{Arrived, COPY, Number, Row};
 use super::generator::{Bits, CLOCK_STEP_US, Key, LOG, Made, line_number};
 use super::plan::MAX_STEP_US;
+use super::stream::STREAM;
 
 /// What is wrong with a lake; each a line.
 pub type Faults = Vec<String>;
@@ -26,10 +26,8 @@ pub struct Found {
     pub readings: BTreeMap<Key, Vec<Bits>>,
     /// Per device: the time spans of its gaps; `None`: a gap without times.
     pub gaps: BTreeMap<String, Vec<Option<(i64, i64)>>>,
-    /// By stream the numbers that the second sink is said to lack.
-    pub lacks: BTreeMap<Stream, Ranges<{ usize::MAX }>>,
-    /// Numbers among them that it lacks because it was left behind.
-    pub left_behind: u64,
+    /// By sink beside the lake what it is said to lack.
+    pub lacks: BTreeMap<String, Lacks>,
     /// Rows of each numbered record.
     pub numbers: BTreeMap<Number, BTreeSet<Row>>,
     /// Log lines.
@@ -38,6 +36,17 @@ pub struct Found {
     pub dictionaries: u64,
     /// Tables with a checkpoint.
     pub checkpoints: u64,
+}
+
+/// What a sink beside the lake is said to lack.
+#[derive(Debug, Default)]
+pub struct Lacks {
+    /// All of it.
+    pub numbers: Arrived,
+    /// Because its destination refused it.
+    pub refused: BTreeSet<Number>,
+    /// How many because it was left behind.
+    pub left_behind: u64,
 }
 
 /// Reads `samples`, `logs` and `gaps` of a lake.
@@ -176,15 +185,21 @@ impl Found {
         let columns = ["device_id", "lane", "epoch", "seq_last"];
         let (_, last) = number_of(batch, row, columns)?;
         let stage = batch.column_by_name("stage")?.as_string::<i32>();
-        if sink != COPY || stage.value(row) != "sink" {
+        if ![COPY, STREAM].contains(&sink) || stage.value(row) != "sink" {
             return None;
         }
         let reason = batch.column_by_name("reason")?.as_string::<i32>();
-        if reason.value(row) == "sink_skipped" {
-            self.left_behind += last - first + 1;
+        let lacks = self.lacks.entry(sink.to_owned()).or_default();
+        match reason.value(row) {
+            "refused" => {
+                let numbers = (first..=last).map(|seq| (stream.clone(), seq));
+                lacks.refused.extend(numbers);
+            }
+            "sink_skipped" => lacks.left_behind += last - first + 1,
+            _ => {}
         }
-        let lacks = self.lacks.entry(stream).or_default();
-        lacks.insert(SeqRange::new(first, last + 1)).ok()
+        let numbers = lacks.numbers.entry(stream).or_default();
+        numbers.insert(SeqRange::new(first, last + 1)).ok()
     }
 
     /// Turn of the first reading in the lake that came from the same source of the same physical
@@ -229,26 +244,43 @@ fn number_of(batch: &RecordBatch, row: usize, columns: [&str; 4]) -> Option<Numb
     Some((stream, whole(seq)?))
 }
 
-/// Holds the second sink against the lake: it has each record as the lake has it, or the lake names it
+/// Holds what another sink has against the lake: it has each record as the lake has it, or the lake names it
 /// as lacking. Of records that came after it was taken out only those `until` then count.
-pub fn check_copy(found: &Found, shelf: &Shelf, until: Option<&Arrived>, faults: &mut Faults) {
-    for ((stream, seq), rows) in &found.numbers {
+pub fn check_sink(
+    found: &Found,
+    name: &str,
+    rows: &BTreeMap<Number, BTreeSet<Row>>,
+    until: Option<&Arrived>,
+    faults: &mut Faults,
+) {
+    let lacks = found.lacks.get(name);
+    for ((stream, seq), expected) in &found.numbers {
         let had_arrived = |until: &Arrived| until.get(stream).is_some_and(|all| all.contains(*seq));
         if until.is_some_and(|until| !had_arrived(until)) {
             continue;
         }
-        let lacks = found.lacks.get(stream);
-        match shelf.rows.get(&(stream.clone(), *seq)) {
-            Some(copied) if copied == rows => {}
-            Some(copied) => faults.push(format!(
-                "record {seq} of {stream:?} is {copied:?} in the copy and {rows:?} in the lake"
+        let lacking = lacks.and_then(|lacks| lacks.numbers.get(stream));
+        match rows.get(&(stream.clone(), *seq)) {
+            Some(rows) if rows == expected => {}
+            Some(rows) => faults.push(format!(
+                "record {seq} of {stream:?} is {rows:?} in sink {name} and {expected:?} in the lake"
             )),
-            None if lacks.is_some_and(|lacks| lacks.contains(*seq)) => {}
+            None if lacking.is_some_and(|lacks| lacks.contains(*seq)) => {}
             None => faults.push(format!(
-                "the copy lacks record {seq} of {stream:?}, and no gap names it"
+                "sink {name} lacks record {seq} of {stream:?}, and no gap names it"
             )),
         }
     }
+}
+
+/// Holds the names of what the service refused against what it refused.
+pub fn check_refused(found: &Found, refused: &BTreeSet<Number>, faults: &mut Faults) {
+    let named = found.lacks.get(STREAM).map(|lacks| &lacks.refused);
+    let wrong = named.into_iter().flatten();
+    let wrong = wrong.filter(|number| !refused.contains(*number));
+    faults.extend(wrong.map(|(stream, seq)| {
+        format!("record {seq} of {stream:?} is named as refused by the service, and it never was")
+    }));
 }
 
 /// What a run knows of one device.

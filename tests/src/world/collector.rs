@@ -27,6 +27,7 @@ use super::device::Death;
 use super::dice::Dice;
 use super::plan::Plan;
 use super::run::Seen;
+use super::stream::{self, STREAM, Service, StreamSink};
 
 /// Client id of the gateway, which speaks for every `node-*`.
 pub const GATEWAY: &str = "gateway";
@@ -51,6 +52,7 @@ struct Running {
     custody: Custody<FakeDisk>,
     lake: Worker<LakeSink<MemStore>, FakeDisk>,
     copy: Option<Worker<CopySink, FakeDisk>>,
+    stream: Option<Worker<StreamSink, FakeDisk>>,
 }
 
 /// A sink of the world.
@@ -60,6 +62,8 @@ pub enum Which {
     Lake,
     /// The copy.
     Copy,
+    /// The stream.
+    Stream,
 }
 
 /// What a sink did in one step.
@@ -97,6 +101,10 @@ pub struct Collector {
     pub copies: Destination,
     /// How that treats it.
     pub copy_faults: CopyFaults,
+    /// What the stream sends to.
+    pub service: Service,
+    /// How that treats it.
+    pub stream_faults: CopyFaults,
     /// Starts without a readable snapshot.
     rebuilt: u64,
     /// What the last start found.
@@ -116,6 +124,8 @@ impl Collector {
             step_us: 0,
             copies: Destination::default(),
             copy_faults: plan.copy_faults,
+            service: Service::default(),
+            stream_faults: plan.stream_faults,
             taken_out: None,
             was_stalled: false,
             most_bytes: 0,
@@ -144,6 +154,7 @@ impl Collector {
         let mut sinks = vec![sink(NAME, true)];
         let copy = self.plan.copy.filter(|_| self.taken_out.is_none());
         sinks.extend(copy.map(|required| sink(COPY, required)));
+        sinks.extend(self.plan.stream.map(|required| sink(STREAM, required)));
         Settings {
             log: Config {
                 name: "journal".to_owned(),
@@ -264,6 +275,16 @@ impl Collector {
                 return None;
             }
         };
+        let dice_of_stream = Dice::new(dice.bits());
+        let faults = self.stream_faults;
+        let opened = stream::open(&mut custody, &self.service, faults, dice_of_stream, now);
+        let stream = match opened {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.found = format!("{}; {error}", self.found);
+                return None;
+            }
+        };
         let feed = |from| Feed::new(custody.reader(), from, Depth::Samples);
         let copy = custody.cursor(COPY).map(|from| {
             let (to, faults) = (self.copies.clone(), self.copy_faults);
@@ -274,6 +295,7 @@ impl Collector {
         Some(Running {
             lake: Worker::new(lake, feed),
             copy,
+            stream,
             custody,
         })
     }
@@ -289,6 +311,7 @@ impl Collector {
     /// Ends it against its will.
     pub fn die(&mut self, death: Death, dice: &mut Dice, seen: &mut Seen) {
         self.note_counters(seen);
+        self.service.collector_died();
         self.running = None;
         match death {
             Death::Killed => {
@@ -300,6 +323,39 @@ impl Collector {
                 self.store.power_cut();
             }
         }
+    }
+
+    /// Ends it in order, as the program does: its sinks bring the rest to rest, custody notes how far they
+    /// are, and the process is gone. False if its disk or the journal's quota did not let it note that.
+    pub fn stop(&mut self, now: Now, dice: &mut Dice, seen: &mut Seen) -> bool {
+        self.sync(now);
+        let at = self.clock(now);
+        let is_noted = self.running.as_mut().is_some_and(|running| {
+            let Running {
+                custody,
+                lake,
+                copy,
+                stream,
+            } = running;
+            let mut is_good = finish(lake, NAME, custody, at, dice);
+            if let Some(copy) = copy {
+                is_good &= finish(copy, COPY, custody, at, dice);
+            }
+            if let Some(stream) = stream {
+                is_good &= finish(stream, STREAM, custody, at, dice);
+            }
+            is_good &= custody.note_cursors(at, true);
+            is_good & custody.sync(at).is_ok()
+        });
+        self.note_counters(seen);
+        let is_noted = is_noted && !self.is_crashed();
+        if !is_noted {
+            self.service.collector_died();
+        }
+        self.running = None;
+        self.disk = self.disk.process_killed();
+        self.store.restart();
+        is_noted
     }
 
     /// Its journal's disk is gone; the lake remains.
@@ -373,14 +429,23 @@ impl Collector {
             custody,
             lake,
             copy,
+            stream,
         }) = &mut self.running
         else {
             return Did::Nothing;
         };
-        match (which, copy) {
-            (Which::Lake, _) => step(lake, NAME, custody, most_bytes, now, dice),
-            (Which::Copy, Some(copy)) => step(copy, COPY, custody, most_bytes, now, dice),
-            (Which::Copy, None) => Did::Nothing,
+        let mut hands = Hands {
+            custody,
+            most_bytes,
+            is_stopping: false,
+            now,
+            dice,
+        };
+        match (which, copy, stream) {
+            (Which::Lake, ..) => hands.step(lake, NAME),
+            (Which::Copy, Some(copy), _) => hands.step(copy, COPY),
+            (Which::Stream, _, Some(stream)) => hands.step(stream, STREAM),
+            (Which::Copy | Which::Stream, ..) => Did::Nothing,
         }
     }
 
@@ -389,7 +454,10 @@ impl Collector {
     pub fn is_drained(&self, now: Now) -> bool {
         self.running.as_ref().is_some_and(|running| {
             let copy = running.copy.as_ref();
-            running.lake.is_drained(now.mono) && copy.is_none_or(|copy| copy.is_drained(now.mono))
+            let stream = running.stream.as_ref();
+            running.lake.is_drained(now.mono)
+                && copy.is_none_or(|copy| copy.is_drained(now.mono))
+                && stream.is_none_or(|stream| stream.is_drained(now.mono))
         })
     }
 
@@ -429,11 +497,12 @@ impl Collector {
             })
             .collect();
         format!(
-            "{open:#?} {:?}; cursors {:?}; lake {:?}; copy {:?}; durable {}; {} B in {segments:?}",
+            "{open:#?} {:?}; cursors {:?}; lake {:?}; copy {:?}; stream {:?}; durable {}; {} B in {segments:?}",
             custody.counters(),
             custody.cursors(),
             lake.look(),
             running.copy.as_ref().map(Worker::look),
+            running.stream.as_ref().map(Worker::look),
             custody.reader().durable(),
             custody.log().used_bytes(),
         )
@@ -469,58 +538,101 @@ impl Collector {
     }
 }
 
-/// Carries out what a worker decides, as the thread of a sink does.
-fn step<S: Sink>(
+/// Steps of a sink at an orderly end, far more than it needs.
+const STEPS_OF_AN_END: usize = 10_000;
+
+/// The steps of a sink at an orderly end. False if it never comes to it.
+fn finish<S: Sink>(
     worker: &mut Worker<S, FakeDisk>,
     name: &str,
     custody: &mut Custody<FakeDisk>,
-    most_bytes: usize,
     now: Now,
     dice: &mut Dice,
-) -> Did {
-    match worker.next(now, false, dice.bits()) {
-        Step::Read if most_bytes == 0 => return Did::Nothing,
-        Step::Read => {
-            // What cannot be read is tried again.
-            let _ = worker.read(most_bytes, now, dice.bits());
-            return Did::Read;
-        }
-        Step::Plan(plan) => {
-            let appended = custody.append_plan(name, &plan.0);
-            let durable = appended.map_err(|error| error.to_string()).and_then(|_| {
-                let synced = custody.sync(now);
-                synced.map_err(|error| error.to_string())
-            });
-            worker.planned(durable, now, dice.bits());
-        }
-        Step::Deliver => {
-            // One that waits is given up, as when a thread stops waiting for an answer.
-            let polled = {
-                let delivery = pin!(worker.deliver(now));
-                delivery.poll(&mut Context::from_waker(Waker::noop()))
-            };
-            if let Poll::Ready(result) = polled {
-                worker.delivered(result, now, dice.bits());
+) -> bool {
+    let mut hands = Hands {
+        custody,
+        most_bytes: 1 << 20,
+        is_stopping: true,
+        now,
+        dice,
+    };
+    for _ in 0..STEPS_OF_AN_END {
+        match hands.step(worker, name) {
+            Did::Read | Did::Moved => {}
+            Did::Nothing => {
+                worker.close(now);
+                return true;
             }
+            Did::Ended => return false,
         }
-        Step::Commit(commit) => {
-            let Commit {
-                through,
-                streams,
-                refused,
-                damaged,
-            } = commit;
-            let event = Event::Committed {
-                sink: name.to_owned(),
-                through,
-                streams,
-                refused,
-                damaged,
-            };
-            custody.handle(event, now);
-        }
-        Step::Wait(_) | Step::Done => return Did::Nothing,
-        Step::Fatal(_) => return Did::Ended,
     }
-    Did::Moved
+    false
+}
+
+/// Carries out what a worker decides, as the thread of a sink does.
+struct Hands<'a> {
+    custody: &'a mut Custody<FakeDisk>,
+    /// What it may read.
+    most_bytes: usize,
+    is_stopping: bool,
+    now: Now,
+    dice: &'a mut Dice,
+}
+
+impl Hands<'_> {
+    fn step<S: Sink>(&mut self, worker: &mut Worker<S, FakeDisk>, name: &str) -> Did {
+        let Self {
+            custody, now, dice, ..
+        } = self;
+        let now = *now;
+        if !custody.is_holding(name) {
+            worker.hold(false);
+        }
+        match worker.next(now, self.is_stopping, dice.bits()) {
+            Step::Read if self.most_bytes == 0 => return Did::Nothing,
+            Step::Read => {
+                // What cannot be read is tried again.
+                let _ = worker.read(self.most_bytes, now, dice.bits());
+                return Did::Read;
+            }
+            Step::Plan(plan) => {
+                let appended = custody.append_plan(name, &plan.0);
+                let durable = appended.map_err(|error| error.to_string()).and_then(|_| {
+                    let synced = custody.sync(now);
+                    synced.map_err(|error| error.to_string())
+                });
+                worker.planned(durable, now, dice.bits());
+            }
+            Step::Deliver => {
+                // One that waits is given up, as when a thread stops waiting for an answer.
+                let polled = {
+                    let delivery = pin!(worker.deliver(now));
+                    delivery.poll(&mut Context::from_waker(Waker::noop()))
+                };
+                if let Poll::Ready(result) = polled {
+                    worker.delivered(result, now, dice.bits());
+                }
+            }
+            Step::Commit(commit) => {
+                let Commit {
+                    through,
+                    streams,
+                    refused,
+                    damaged,
+                } = commit;
+                let event = Event::Committed {
+                    sink: name.to_owned(),
+                    through,
+                    streams,
+                    refused,
+                    damaged,
+                };
+                custody.handle(event, now);
+                worker.hold(custody.is_holding(name));
+            }
+            Step::Wait(_) | Step::Done => return Did::Nothing,
+            Step::Fatal(_) => return Did::Ended,
+        }
+        Did::Moved
+    }
 }

@@ -68,6 +68,28 @@ impl Destination {
     }
 }
 
+/// The rows of a record, as the lake's tables hold them.
+#[must_use]
+pub fn rows_of(item: &Interpreted<'_>) -> BTreeSet<Row> {
+    let Some(origin) = item.origin else {
+        return BTreeSet::new();
+    };
+    let samples = item.samples.iter().filter_map(|sample| {
+        let bits = match sample.value {
+            Value::F64(value) => Bits::F64(value.to_bits()),
+            Value::I64(value) => Bits::I64(value),
+            Value::F32(_) | Value::Bool(_) | Value::Str(_) => return None,
+        };
+        Some((sample.metric.to_owned(), sample.ts_us, bits))
+    });
+    let device = origin.device.as_str();
+    let lines = item.lines.iter().map(|line| {
+        let number = line_number(device, &line.message).unwrap_or(-1);
+        (LOG.to_owned(), line.ts_us, Bits::Line(number))
+    });
+    samples.chain(lines).collect()
+}
+
 /// The sink in front of it.
 pub struct CopySink {
     destination: Destination,
@@ -200,20 +222,7 @@ impl Sink for CopySink {
                     cause: "its kind is not known there".to_owned(),
                 });
             }
-            let samples = item.samples.iter().filter_map(|sample| {
-                let bits = match sample.value {
-                    Value::F64(value) => Bits::F64(value.to_bits()),
-                    Value::I64(value) => Bits::I64(value),
-                    Value::F32(_) | Value::Bool(_) | Value::Str(_) => return None,
-                };
-                Some((sample.metric.to_owned(), sample.ts_us, bits))
-            });
-            let device = origin.device.as_str();
-            let lines = item.lines.iter().map(|line| {
-                let number = line_number(device, &line.message).unwrap_or(-1);
-                (LOG.to_owned(), line.ts_us, Bits::Line(number))
-            });
-            let rows: BTreeSet<Row> = samples.chain(lines).collect();
+            let rows = rows_of(item);
             if !rows.is_empty() {
                 self.waiting.push((number, rows));
             }

@@ -33,6 +33,9 @@ impl World {
         if !self.settle(true) {
             return;
         }
+        // After an orderly end no sink is told anything again.
+        self.stop_collector();
+        self.start_collector();
         // What only the end of another epoch told of is missed by the next Hello.
         for place in 0..self.devices.len() {
             self.hang_up(place);
@@ -55,6 +58,10 @@ impl World {
         self.plan.deaths_between_commands = 0;
         self.collector.copy_faults = CopyFaults {
             refuses: self.plan.copy_faults.refuses,
+            ..CopyFaults::default()
+        };
+        self.collector.stream_faults = CopyFaults {
+            refuses: self.plan.stream_faults.refuses,
             ..CopyFaults::default()
         };
         if self.collector.is_up() {

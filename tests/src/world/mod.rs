@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! generator → device (Engine on a FakeDisk) → link → collector (Custody on a FakeDisk → sinks'
-//! workers → a MemStore, a destination in memory) → check: audit, rows against the generator,
-//! receipts and PUBACKs against the lake
+//! workers → a MemStore, a destination and a service in memory) → check: audit, rows against the
+//! generator, receipts and PUBACKs against the lake, the other sinks against the lake
 //! ```
 //!
 //! | fault | where |
@@ -18,11 +18,13 @@
 //! | the collector's disk is lost, the lake remains | `steps.rs` |
 //! | bits of the journal flip, an old copy of it is brought back | `steps.rs` |
 //! | the second sink is busy, away, refuses records, or its answers are lost | `copy.rs` |
+//! | the stream's service is busy, away, refuses items of a batch, or its answers are lost | `stream.rs` |
+//! | orderly ends of the collector, after which no batch may come again | `steps.rs` |
 //! | wall clocks set forward and back, of devices and of the collector | `steps.rs` |
 //!
 //! Some devices reach the collector through a gateway, some log lines as well as numbers; in some
-//! runs a second sink reads the journal, with and without the journal waiting for it, and tables get
-//! checkpoints. The sum of many runs says how often each thing happened.
+//! runs a second sink and a stream read the journal, with and without the journal waiting for them, and
+//! tables get checkpoints. The sum of many runs says how often each thing happened.
 //!
 //! After the faults a run drains: everybody comes back, everything is sent, the writers stop. Then
 //! the lake is judged. A run that fails names its seed; `HEADWATER_SEED=n` runs that one alone and
@@ -42,6 +44,7 @@ pub mod plan;
 mod receipts;
 pub mod run;
 mod steps;
+pub mod stream;
 
 pub use bugs::seeds_until_noticed;
 pub use run::{Failure, Summary, run, run_many};

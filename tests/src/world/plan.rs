@@ -23,6 +23,12 @@ pub struct Plan {
     pub copy_faults: CopyFaults,
     /// Steps before the second sink is taken out.
     pub copy_leaves: u64,
+    /// A stream sink beside the others; whether the journal waits for it.
+    pub stream: Option<bool>,
+    /// How the stream's service treats it.
+    pub stream_faults: CopyFaults,
+    /// Orderly ends of the collector between two steps.
+    pub stops: u64,
     /// Steps before the drain.
     pub steps: u64,
     /// How the links treat messages.
@@ -98,6 +104,15 @@ impl Plan {
             away_ms: maybe(30_000),
         };
         let copy_leaves = if dice.one_in(4) { 100 } else { 0 };
+        let stream = (!dice.one_in(4)).then(|| dice.one_in(2));
+        let mut maybe = |n: u64| if dice.one_in(2) { n } else { 0 };
+        let stream_faults = CopyFaults {
+            busy: maybe(4),
+            lost: maybe(4),
+            refuses: maybe(12),
+            away_ms: maybe(10_000),
+        };
+        let stops = maybe(80);
         Self {
             devices: 1 + dice.index(3),
             nodes,
@@ -105,6 +120,9 @@ impl Plan {
             copy,
             copy_faults,
             copy_leaves,
+            stream,
+            stream_faults,
+            stops,
             clock_steps,
             checkpoint_versions: if dice.one_in(2) { 4 } else { 100 },
             steps: 100 + dice.below(250),

@@ -10,12 +10,14 @@ use headwater_proto::time::{Millis, Now, UnixMicros};
 
 use super::check::{self, Faults, Known};
 use super::collector::Collector;
+use super::copy::COPY;
 use super::device::Device;
 use super::dice::Dice;
 use super::generator::{Made, START_US};
 use super::link::Link;
 use super::plain::Plain;
 use super::plan::Plan;
+use super::stream::STREAM;
 
 /// Milliseconds between boot and the first step: no run begins at the very zero of its clock.
 const FIRST_MS: u64 = 1_000;
@@ -83,6 +85,18 @@ pub struct Seen {
     pub left_behind: u64,
     /// Times that it was taken out.
     pub copies_taken_out: u64,
+    /// Batches that the stream's service was sent.
+    pub batches: u64,
+    /// Of these, those that came again.
+    pub batches_repeated: u64,
+    /// Batches that were made again from their plan.
+    pub batches_remade: u64,
+    /// Calls of the service that failed.
+    pub batches_failed: u64,
+    /// Items that it refused.
+    pub items_refused: u64,
+    /// Orderly ends of the collector.
+    pub orderly_ends: u64,
     /// Wall clocks of devices that were set.
     pub device_clock_steps: u64,
     /// Times that the collector's wall clock was set.
@@ -106,7 +120,7 @@ pub struct Seen {
 impl Seen {
     /// Names and counts.
     #[must_use]
-    pub const fn all(&self) -> [(&'static str, u64); 30] {
+    pub const fn all(&self) -> [(&'static str, u64); 36] {
         [
             ("evicted", self.evicted),
             ("fell_to_memory", self.fell_to_memory),
@@ -129,6 +143,12 @@ impl Seen {
             ("copies_refused", self.copies_refused),
             ("left_behind", self.left_behind),
             ("copies_taken_out", self.copies_taken_out),
+            ("batches", self.batches),
+            ("batches_repeated", self.batches_repeated),
+            ("batches_remade", self.batches_remade),
+            ("batches_failed", self.batches_failed),
+            ("items_refused", self.items_refused),
+            ("orderly_ends", self.orderly_ends),
             ("device_clock_steps", self.device_clock_steps),
             ("collector_clock_steps", self.collector_clock_steps),
             ("checkpoints", self.checkpoints),
@@ -184,6 +204,12 @@ impl Seen {
         self.copies_refused += other.copies_refused;
         self.left_behind += other.left_behind;
         self.copies_taken_out += other.copies_taken_out;
+        self.batches += other.batches;
+        self.batches_repeated += other.batches_repeated;
+        self.batches_remade += other.batches_remade;
+        self.batches_failed += other.batches_failed;
+        self.items_refused += other.items_refused;
+        self.orderly_ends += other.orderly_ends;
         self.device_clock_steps += other.device_clock_steps;
         self.collector_clock_steps += other.collector_clock_steps;
         self.checkpoints += other.checkpoints;
@@ -302,6 +328,48 @@ impl World {
         }
     }
 
+    /// Judges the sinks beside the lake.
+    fn judge_sinks(&mut self, found: &check::Found, seen: &mut Seen) {
+        let (faults, collector) = (&mut self.faults, &self.collector);
+        let (copies, service) = (collector.copies.shelf(), collector.service.shelf());
+        seen.copied += copies.taken;
+        seen.copies_failed += copies.failed;
+        seen.copies_refused += copies.refused.len() as u64;
+        seen.batches += service.batches;
+        seen.batches_repeated += service.repeats;
+        seen.batches_remade += service.remade;
+        seen.batches_failed += service.failed;
+        seen.items_refused += service.refused.len() as u64;
+        let until = collector.taken_out.as_ref();
+        // What rots, or goes with the journal, no sink has any more.
+        if !self.lost_disk && !self.rotten {
+            if self.plan.copy.is_some() {
+                check::check_sink(found, COPY, &copies.rows, until, faults);
+            }
+            if self.plan.stream.is_some() {
+                check::check_sink(found, STREAM, &service.rows, None, faults);
+                check::check_refused(found, &service.refused, faults);
+                faults.extend(service.faults.iter().cloned());
+                let lacks = found.lacks.get(STREAM);
+                let is_behind = lacks.is_some_and(|lacks| lacks.left_behind > 0);
+                if service.broken > 0 && !is_behind {
+                    faults.push("a batch could not be made again from its plan".to_owned());
+                }
+            }
+        }
+        let had_room =
+            collector.most_bytes <= self.plan.journal_bytes / 2 && !collector.was_stalled;
+        for (sink, lacks) in &found.lacks {
+            seen.left_behind += lacks.left_behind;
+            let is_out = sink == COPY && until.is_some();
+            if lacks.left_behind > 0 && !is_out && had_room {
+                faults.push(format!(
+                    "sink {sink} was left behind, though the journal had room"
+                ));
+            }
+        }
+    }
+
     /// Judges the lake.
     fn judge(&mut self) -> Summary {
         let store = self.collector.store.clone();
@@ -317,10 +385,6 @@ impl World {
             elapsed_ms: self.now.mono.0,
             ..Summary::default()
         };
-        let shelf = self.collector.copies.shelf();
-        summary.seen.copied += shelf.taken;
-        summary.seen.copies_failed += shelf.failed;
-        summary.seen.copies_refused += shelf.refused.len() as u64;
         match check::read(&store) {
             Ok(found) => {
                 summary.seen.lines += found.lines;
@@ -370,17 +434,7 @@ impl World {
                         check::check_durable(&found, device.durable(), known, &mut self.faults);
                     }
                 }
-                let until = self.collector.taken_out.as_ref();
-                if self.plan.copy.is_some() && !self.lost_disk && !rotten {
-                    check::check_copy(&found, &shelf, until, &mut self.faults);
-                }
-                summary.seen.left_behind += found.left_behind;
-                let had_room = self.collector.most_bytes <= self.plan.journal_bytes / 2
-                    && !self.collector.was_stalled;
-                if found.left_behind > 0 && until.is_none() && had_room {
-                    let fault = "the copy was left behind, though the journal had room";
-                    self.faults.push(fault.to_owned());
-                }
+                self.judge_sinks(&found, &mut summary.seen);
                 for plain in &self.plain {
                     let (made, had) = (plain.made(), &plain.acknowledged);
                     let (lost, faults) = (self.lost_disk || rotten, &mut self.faults);

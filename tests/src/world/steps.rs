@@ -211,7 +211,12 @@ impl World {
     /// The sinks read on and, when their time has come, deliver.
     pub(super) fn run_sinks(&mut self) {
         let most = 1 + self.dice.index(20_000);
-        for (which, most) in [(Which::Lake, most), (Which::Copy, 1 + most / 2)] {
+        let sinks = [
+            (Which::Lake, most),
+            (Which::Copy, 1 + most / 2),
+            (Which::Stream, 1 + most / 2),
+        ];
+        for (which, most) in sinks {
             let mut most = most;
             for _ in 0..STEPS_OF_A_SINK {
                 let (now, dice) = (self.now, &mut self.dice);
@@ -419,6 +424,18 @@ impl World {
         }
     }
 
+    /// Ends the collector in order: nothing that its sinks were answered for comes again.
+    pub(super) fn stop_collector(&mut self) {
+        if !self.collector.is_up() {
+            return;
+        }
+        let (now, dice, seen) = (self.now, &mut self.dice, &mut self.seen);
+        let is_noted = self.collector.stop(now, dice, seen);
+        self.note(|_| format!("the collector ends in order, its cursors noted: {is_noted}"));
+        self.seen.orderly_ends += u64::from(is_noted);
+        self.drop_connections();
+    }
+
     fn drop_connections(&mut self) {
         self.gateway = None;
         for place in 0..self.devices.len() {
@@ -450,6 +467,9 @@ impl World {
             } else if self.collector.is_up() {
                 self.kill_collector();
             }
+        }
+        if self.dice.one_in(plan.stops) {
+            self.stop_collector();
         }
         if self.dice.one_in(plan.crashes) {
             self.crash_later(place);

@@ -271,8 +271,8 @@ impl<D: Disk> Custody<D> {
     }
 
     /// Appends how far sinks are, each once in a while, so that a kill repeats little; `at_once` at an
-    /// orderly end, so that it repeats nothing. Without room, what is in the journal stands.
-    pub fn note_cursors(&mut self, now: Now, at_once: bool) {
+    /// orderly end, so that it repeats nothing. False without room: what is in the journal stands then.
+    pub fn note_cursors(&mut self, now: Now, at_once: bool) -> bool {
         if at_once {
             self.is_ending = true;
             self.say_again(now);
@@ -290,10 +290,11 @@ impl<D: Disk> Custody<D> {
                 position: cursor.position,
             };
             if self.append(&Record::Cursor(head), Leaves::Three).is_err() {
-                return;
+                return false;
             }
             let place = (cursor.position, now.mono);
             self.noted.insert(cursor.name, place);
         }
+        self.held.is_empty()
     }
 }
