@@ -3,14 +3,15 @@
 //! The gate stops first, then custody syncs what arrived, then the lake takes the rest, then the
 //! owner of the journal ends. A part that ends early is an error that names it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Error, Result, anyhow};
 use headwater_gate::identity::Loopback;
 use headwater_gate::{Gate, Settings as GateSettings};
-use headwater_lake::{Found, LocalStore};
+use headwater_lake::{LakeError, LocalStore, StoreError};
+use headwater_program::chain::chain;
 use headwater_program::clock::Clock;
 use headwater_program::entropy::random;
 use headwater_program::shutdown::Shutdown;
@@ -22,23 +23,69 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, Hot};
 use crate::done_store::DoneStore;
 use crate::http;
 use crate::interpret::{Depth, Feed};
 use crate::metrics::Board;
 use crate::owner::{Command, JournalSessions, Mailbox, Owner};
-use crate::pipeline::custody::{Custody, Past};
+use crate::pipeline::custody::{Custody, JournalSide, Opened, Past};
 use crate::sink::hot::{self, HotRead, HotSink, HotStore, HotView};
-use crate::sink::lake::{LakeSink, NAME};
-use crate::sink::worker::{self, Worker};
-use crate::sink::{self, Sink};
+use crate::sink::lake::{LakeSink, LakeSinkError, NAME};
+use crate::sink::late::Late;
+use crate::sink::waiting::wait_for_lake;
+use crate::sink::worker::{self, EndedEarly, Worker};
+use crate::sink::{self, JoinError, Sink};
 
 /// A part that runs: its name and how it ended.
 type Ended = (&'static str, Result<()>);
 
-/// Opens custody and lake so that both agree on what is committed.
-fn open_cores(config: &Config, clock: Clock) -> Result<(Custody<RealDisk>, LakeSink<LocalStore>)> {
+/// The lake at a start.
+enum Lake {
+    /// It agrees with the journal.
+    There(Box<LakeSink<LocalStore>>),
+    /// It is away: devices are served meanwhile.
+    Away(Box<Late<RealDisk>>),
+}
+
+/// Opens custody and lake so that both agree on what is committed; or custody alone, if the lake cannot
+/// be reached and the journal knows its past.
+fn open_cores(config: &Config, clock: Clock) -> Result<(Custody<RealDisk>, Lake)> {
+    let (mut custody, opened) = open_journal(config)?;
+    let now = clock.now();
+    let joined = LocalStore::new(&config.lake_dir)
+        .map_err(|error| JoinError::from(LakeSinkError::from(LakeError::from(error))))
+        .and_then(|store| {
+            sink::join(
+                &mut custody,
+                &opened,
+                store,
+                config.lake,
+                now.wall,
+                &mut random,
+            )
+        });
+    let error = match joined {
+        Ok(lake) => return Ok((custody, Lake::There(Box::new(lake)))),
+        Err(JoinError::Sink(error)) if error.is_outage() => error,
+        Err(error) => return Err(error.into()),
+    };
+    let journal = JournalSide::of(&custody, &opened, NAME);
+    if let Err(why) = custody.begin_apart(&journal, &mut random) {
+        let lake = config.lake_dir.display();
+        return Err(Error::new(error).context(format!("cannot use the lake {lake}; {why}")));
+    }
+    let why = chain(&error);
+    tracing::error!(
+        why,
+        "the lake cannot be reached: devices are served, and nothing is committed until it is back"
+    );
+    let (reader, error) = (custody.reader(), error.into());
+    let late = Late::new(journal, config.lake, reader, error, now, random());
+    Ok((custody, Lake::Away(Box::new(late))))
+}
+
+fn open_journal(config: &Config) -> Result<(Custody<RealDisk>, Opened)> {
     let folder = &config.journal_dir;
     if let Some(parent) = folder.parent() {
         std::fs::create_dir_all(parent)
@@ -52,7 +99,7 @@ fn open_cores(config: &Config, clock: Clock) -> Result<(Custody<RealDisk>, LakeS
     })?;
     tracing::info!(?found, "index of epochs that are over open");
     let done = Box::new(done);
-    let (mut custody, opened) = Custody::open(disk, config.custody.clone(), done, &mut random)?;
+    let (custody, opened) = Custody::open(disk, config.custody.clone(), done, &mut random)?;
     tracing::info!(
         journal = %custody.journal(),
         replayed = opened.replayed,
@@ -75,23 +122,17 @@ fn open_cores(config: &Config, clock: Clock) -> Result<(Custody<RealDisk>, LakeS
     for trouble in &opened.recovery.trouble {
         tracing::warn!(trouble, "the journal's folder");
     }
-    let store = LocalStore::new(&config.lake_dir)
-        .with_context(|| format!("cannot use the lake's folder {}", config.lake_dir.display()))?;
-    let now = clock.now().wall;
-    let lake = sink::join(&mut custody, &opened, store, config.lake, now, &mut random)?;
-    let (owner, start) = (lake.lake().owner(), lake.lake().opened());
-    tracing::info!(term = owner.term, found = ?start.found, "lake open");
-    if let Some(before) = start.before {
-        tracing::warn!(
-            before = %before.journal,
-            term = owner.term,
-            "the lake was another journal's; that one can commit no more"
-        );
-    }
-    if start.found == Found::Adopted {
-        tracing::warn!("the lake had no readable head; its logs were read and are whole");
-    }
-    Ok((custody, lake))
+    Ok((custody, opened))
+}
+
+/// The folder of a lake that was there before: it is not made, for it may be a disk that is not mounted.
+fn existing_lake(folder: &Path) -> Result<LocalStore, StoreError> {
+    std::fs::read_dir(folder).map_err(|source| StoreError::Io {
+        action: "list",
+        path: folder.display().to_string(),
+        source,
+    })?;
+    LocalStore::new(folder)
 }
 
 /// Threads of the runtime: the gate's connections and the HTTP interface. Custody, the lake and the
@@ -116,7 +157,6 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     let (gate_listener, http_listener) = listen(&config).await?;
     let board = Arc::new(Board::default());
     let (mut custody, lake) = open_cores(&config, clock)?;
-    let journal = custody.journal();
     let (mailbox, commands) = Mailbox::new();
     let sessions = JournalSessions::new(mailbox.clone(), custody.sessions().iter().cloned());
     let (gate, arrivals) = Gate::new(gate_settings(&config, sessions, clock));
@@ -137,26 +177,15 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
             stop: sinks_stop.clone(),
         }
     };
-    let feed = Feed::new(custody.reader(), lake.position(), Depth::Samples);
-    start_sink(&mut parts, context(NAME), move || Worker::new(lake, feed));
+    let is_lake_there = matches!(lake, Lake::There(_));
+    start_lake(&mut parts, context(NAME), lake, &custody, &config);
 
     let mut view = None;
-    if let Some((mut hot, freshness_ms, is_empty)) = open_hot(&config, journal) {
+    if let Some((hot, settings)) = open_hot(&config) {
         view = Some(hot.view());
-        if let Ok(Some(position)) = hot.cursor(journal) {
-            custody.resume(hot::NAME, position)?;
-        }
-        let lake_dir = config.lake_dir.clone();
-        let begin = custody.cursor(NAME).unwrap_or_default();
-        let reader = custody.reader();
-        start_sink(&mut parts, context(hot::NAME), move || {
-            if is_empty && let Err(error) = refill(&mut hot, &lake_dir, journal, begin, clock) {
-                tracing::warn!(%error, "the hot store begins with what comes from now on");
-            }
-            let from = hot.cursor(journal).ok().flatten().unwrap_or_default();
-            let feed = Feed::new(reader, from, Depth::Blocks);
-            Worker::new(HotSink::new(hot, journal, from, freshness_ms), feed)
-        });
+        let lake_dir = is_lake_there.then(|| config.lake_dir.clone());
+        let context = context(hot::NAME);
+        start_hot(&mut parts, context, (hot, settings), &mut custody, lake_dir)?;
     }
 
     let owner = Owner {
@@ -207,17 +236,83 @@ async fn run_parts(config: Config, clock: Clock) -> Result<()> {
     result
 }
 
-/// Starts the thread of a sink, which `worker` is made on. What panics there ends a required sink, and
+/// Starts the lake's thread, which waits for the lake if that is away.
+fn start_lake(
+    parts: &mut JoinSet<Ended>,
+    context: worker::Context,
+    lake: Lake,
+    custody: &Custody<RealDisk>,
+    config: &Config,
+) {
+    match lake {
+        Lake::There(lake) => {
+            let feed = Feed::new(custody.reader(), lake.position(), Depth::Samples);
+            let worker = Worker::new(*lake, feed);
+            start_sink(parts, context, move |_| Ok(Some(worker)));
+        }
+        Lake::Away(late) => {
+            let folder = config.lake_dir.clone();
+            start_sink(parts, context, move |context| {
+                wait_for_lake(*late, || existing_lake(&folder), context)
+            });
+        }
+    }
+}
+
+/// Starts the hot store's thread. An empty store is filled from the lake first, if that is there.
+fn start_hot(
+    parts: &mut JoinSet<Ended>,
+    context: worker::Context,
+    (mut hot, settings): (HotStore, Hot),
+    custody: &mut Custody<RealDisk>,
+    lake_dir: Option<PathBuf>,
+) -> Result<()> {
+    let (journal, end) = (custody.journal(), custody.log().next());
+    // Where it stands in a later time of the journal than the disk shows, it begins anew.
+    let stands = move |hot: &HotStore| {
+        let position = hot.cursor(journal).ok().flatten();
+        position.filter(|position| *position <= end)
+    };
+    let position = stands(&hot);
+    if let Some(position) = position {
+        custody.resume(hot::NAME, position)?;
+    }
+    let begin = custody.cursor(NAME).unwrap_or_default();
+    let (reader, clock) = (custody.reader(), context.clock);
+    start_sink(parts, context, move |_| {
+        if position.is_none() {
+            let filled = match lake_dir {
+                Some(folder) => refill(&mut hot, &folder, journal, begin, clock),
+                None => Err(anyhow!("the lake is away")),
+            };
+            if let Err(error) = filled {
+                tracing::warn!(%error, "the hot store begins with what comes from now on");
+            }
+        }
+        let from = stands(&hot).unwrap_or_default();
+        let feed = Feed::new(reader, from, Depth::Blocks);
+        let sink = HotSink::new(hot, journal, from, settings.freshness_ms);
+        Ok(Some(Worker::new(sink, feed)))
+    });
+    Ok(())
+}
+
+/// Starts the thread of a sink, which `worker` is made on, unless the end comes first. What panics there ends a required sink, and
 /// with it the collector; an optional one is off until the next start, and its segments wait for it.
 fn start_sink<S: Sink>(
     parts: &mut JoinSet<Ended>,
     context: worker::Context,
-    worker: impl FnOnce() -> Worker<S, RealDisk> + Send + 'static,
+    worker: impl FnOnce(&worker::Context) -> Result<Option<Worker<S, RealDisk>>, EndedEarly>
+    + Send
+    + 'static,
 ) {
     let is_required = context.name == NAME;
     parts.spawn_blocking(move || {
         let name = context.name;
-        let run = || worker::run(worker(), &context).map_err(Into::into);
+        let run = || match worker(&context)? {
+            Some(worker) => Ok(worker::run(worker, &context)?),
+            None => Ok(()),
+        };
         // Nothing of the worker is used after a panic.
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
         let ended = ended.unwrap_or_else(|_| {
@@ -299,15 +394,13 @@ fn shown(
     })
 }
 
-/// The hot store, its pace, and whether it is to be filled first.
-fn open_hot(config: &Config, journal: JournalId) -> Option<(HotStore, u64, bool)> {
+/// The hot store and how it is run.
+fn open_hot(config: &Config) -> Option<(HotStore, Hot)> {
     let hot = config.hot?;
-    let opened = HotStore::open(&config.state_dir, hot.settings)
-        .and_then(|(store, found)| Ok((store.cursor(journal)?.is_none(), store, found)));
-    match opened {
-        Ok((is_empty, store, found)) => {
-            tracing::info!(?found, %journal, "hot store open");
-            Some((store, hot.freshness_ms, is_empty))
+    match HotStore::open(&config.state_dir, hot.settings) {
+        Ok((store, found)) => {
+            tracing::info!(?found, "hot store open");
+            Some((store, hot))
         }
         Err(error) => {
             tracing::error!(%error, "the hot store is off: it cannot be opened");

@@ -41,6 +41,9 @@ pub enum Bug {
     TwoVerdicts,
     /// The agent tells a source that its rows are durable once they are written, before they are synced.
     ReceiptWithoutSync,
+    /// A lake that was away at a start is compared with where the journal stands when it is back, not with
+    /// where it stood when the time without the lake began.
+    LateLakeByPresentEnd,
 }
 
 #[cfg(feature = "sabotage")]

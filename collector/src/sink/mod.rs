@@ -6,11 +6,14 @@
 //! A [`Sink`] knows its destination and nothing else. Reading, waiting after a failure, lag, metrics and
 //! custody are the [`worker`]'s, the same for every sink.
 
+mod back_off;
 pub mod hot;
 mod join;
 pub mod lake;
+pub mod late;
 pub mod rows;
 mod there;
+pub(crate) mod waiting;
 pub mod worker;
 
 use std::future::Future;
@@ -19,9 +22,10 @@ use std::time::Duration;
 use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::time::{Millis, Now};
 
-pub use join::{JoinError, Met, join};
+pub use join::{Call, JoinError, Met, join};
 
 use crate::interpret::Interpreted;
+use crate::metrics::SinkState;
 
 /// A destination of the journal's records, driven by one [`worker::Worker`].
 ///
@@ -148,6 +152,16 @@ pub enum SinkError {
 }
 
 impl SinkError {
+    /// What it makes of the sink.
+    #[must_use]
+    pub const fn state(&self) -> SinkState {
+        match self {
+            Self::Busy { .. } | Self::Refused { .. } => SinkState::Busy,
+            Self::Denied { .. } => SinkState::Denied,
+            Self::Broken { .. } | Self::Fatal { .. } => SinkState::Broken,
+        }
+    }
+
     /// Its name in metrics.
     #[must_use]
     pub const fn code(&self) -> &'static str {

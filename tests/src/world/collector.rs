@@ -9,16 +9,17 @@ use headwater_collector::done::DoneInMemory;
 use headwater_collector::interpret::{Depth, Feed};
 use headwater_collector::pipeline::credit::CreditLimits;
 use headwater_collector::pipeline::custody::{
-    Custody, Event, Gateway, Mode, Output, Past, Settings, SinkSpec,
+    Custody, Event, Gateway, JournalSide, LakeSide, Meeting, Mode, Output, Past, Settings, SinkSpec,
 };
 use headwater_collector::pipeline::pattern::Pattern;
 use headwater_collector::pipeline::rules::Decoder;
 use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME};
+use headwater_collector::sink::late::{Late, Turn};
 use headwater_collector::sink::worker::{Commit, Step, Worker};
-use headwater_collector::sink::{Sink, join};
+use headwater_collector::sink::{JoinError, Sink, SinkError, join};
 use headwater_lake::MemStore;
 use headwater_proto::delivery::Ranges;
-use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
+use headwater_proto::ids::{DeviceId, SeqRange};
 use headwater_proto::time::{Now, UnixMicros};
 use headwater_spool::{Config, Disk, DiskFile, FakeDisk};
 
@@ -49,8 +50,16 @@ pub fn plain_topic(device: &str) -> String {
 /// The collector while it runs.
 struct Running {
     custody: Custody<FakeDisk>,
-    lake: Worker<LakeSink<MemStore>, FakeDisk>,
+    lake: Lake,
     copy: Option<Worker<CopySink, FakeDisk>>,
+}
+
+/// The lake's sink.
+enum Lake {
+    /// It agrees with the journal.
+    There(Box<Worker<LakeSink<MemStore>, FakeDisk>>),
+    /// It was away at the start.
+    Away(Option<Box<Late<FakeDisk>>>),
 }
 
 /// A sink of the world.
@@ -99,6 +108,10 @@ pub struct Collector {
     pub copy_faults: CopyFaults,
     /// Starts without a readable snapshot.
     rebuilt: u64,
+    /// Starts without the lake.
+    pub alone: u64,
+    /// Of these, journals that had to go on under another name when it was back.
+    pub renamed_late: u64,
     /// What the last start found.
     pub found: String,
 }
@@ -120,6 +133,8 @@ impl Collector {
             was_stalled: false,
             most_bytes: 0,
             rebuilt: 0,
+            alone: 0,
+            renamed_late: 0,
             found: String::new(),
         }
     }
@@ -194,20 +209,11 @@ impl Collector {
             }
             arrived.insert(stream.clone(), all);
         }
-        let epoch = Epoch::new(running.custody.journal().0);
-        for (device, track) in ledger.plain() {
-            let (device, lane) = (device.clone(), Lane::Plain);
+        for (stream, track) in ledger.plain() {
             let mut all = Ranges::new();
             // Without a bound on ranges nothing is refused.
             let _ = all.insert(SeqRange::new(0, track.next));
-            arrived.insert(
-                Stream {
-                    device,
-                    lane,
-                    epoch,
-                },
-                all,
-            );
+            arrived.insert(stream, all);
         }
         self.taken_out = Some(arrived);
         self.running = Some(running);
@@ -257,22 +263,36 @@ impl Collector {
             now.wall,
             &mut entropy,
         );
+        let reader = custody.reader();
         let lake = match joined {
-            Ok(lake) => lake,
+            Ok(lake) => {
+                let feed = Feed::new(reader, lake.position(), Depth::Samples);
+                Lake::There(Box::new(Worker::new(lake, feed)))
+            }
+            Err(JoinError::Sink(error)) if error.is_outage() => {
+                let journal = JournalSide::of(&custody, &opened, NAME);
+                if let Err(why) = custody.begin_apart(&journal, &mut entropy) {
+                    self.found = format!("{}; {error}: {why}", self.found);
+                    return None;
+                }
+                self.found = format!("{}; alone since {}", self.found, journal.since);
+                self.alone += 1;
+                let (error, random) = (error.into(), entropy());
+                let late = Late::new(journal, lake_settings, reader, error, now, random);
+                Lake::Away(Some(Box::new(late)))
+            }
             Err(error) => {
                 self.found = format!("{}; {error}", self.found);
                 return None;
             }
         };
-        let feed = |from| Feed::new(custody.reader(), from, Depth::Samples);
         let copy = custody.cursor(COPY).map(|from| {
             let (to, faults) = (self.copies.clone(), self.copy_faults);
             let sink = CopySink::new(to, from, faults, Dice::new(dice.bits()), now);
-            Worker::new(sink, feed(from))
+            Worker::new(sink, Feed::new(custody.reader(), from, Depth::Samples))
         });
-        let feed = feed(lake.position());
         Some(Running {
-            lake: Worker::new(lake, feed),
+            lake,
             copy,
             custody,
         })
@@ -281,6 +301,8 @@ impl Collector {
     /// Adds what this life counted.
     pub fn note_counters(&mut self, seen: &mut Seen) {
         seen.journals_rebuilt += std::mem::take(&mut self.rebuilt);
+        seen.begun_alone += std::mem::take(&mut self.alone);
+        seen.renamed_late += std::mem::take(&mut self.renamed_late);
         if let Some(running) = &self.running {
             seen.add_collector(running.custody.counters());
         }
@@ -378,7 +400,19 @@ impl Collector {
             return Did::Nothing;
         };
         match (which, copy) {
-            (Which::Lake, _) => step(lake, NAME, custody, most_bytes, now, dice),
+            (Which::Lake, _) => match lake {
+                Lake::There(worker) => step(worker, NAME, custody, most_bytes, now, dice),
+                Lake::Away(late) => {
+                    let (store, renamed) = (&self.store, &mut self.renamed_late);
+                    match try_late(late, store, custody, renamed, now, dice) {
+                        Ok(worker) => {
+                            *lake = Lake::There(Box::new(worker));
+                            Did::Moved
+                        }
+                        Err(did) => did,
+                    }
+                }
+            },
             (Which::Copy, Some(copy)) => step(copy, COPY, custody, most_bytes, now, dice),
             (Which::Copy, None) => Did::Nothing,
         }
@@ -389,7 +423,11 @@ impl Collector {
     pub fn is_drained(&self, now: Now) -> bool {
         self.running.as_ref().is_some_and(|running| {
             let copy = running.copy.as_ref();
-            running.lake.is_drained(now.mono) && copy.is_none_or(|copy| copy.is_drained(now.mono))
+            let lake = match &running.lake {
+                Lake::There(lake) => lake.is_drained(now.mono),
+                Lake::Away(_) => false,
+            };
+            lake && copy.is_none_or(|copy| copy.is_drained(now.mono))
         })
     }
 
@@ -399,7 +437,11 @@ impl Collector {
         let Some(running) = &self.running else {
             return "down".to_owned();
         };
-        let (custody, lake) = (&running.custody, &running.lake);
+        let custody = &running.custody;
+        let lake = match &running.lake {
+            Lake::There(lake) => Some(lake.look()),
+            Lake::Away(late) => late.as_ref().map(|late| late.look()),
+        };
         let segments: Vec<String> = custody
             .log()
             .segments()
@@ -432,7 +474,7 @@ impl Collector {
             "{open:#?} {:?}; cursors {:?}; lake {:?}; copy {:?}; durable {}; {} B in {segments:?}",
             custody.counters(),
             custody.cursors(),
-            lake.look(),
+            lake,
             running.copy.as_ref().map(Worker::look),
             custody.reader().durable(),
             custody.log().used_bytes(),
@@ -467,6 +509,39 @@ impl Collector {
         }
         lines
     }
+}
+
+/// Tries a lake that was away at the start, if it is time.
+fn try_late(
+    waits: &mut Option<Box<Late<FakeDisk>>>,
+    store: &MemStore,
+    custody: &mut Custody<FakeDisk>,
+    renamed: &mut u64,
+    now: Now,
+    dice: &mut Dice,
+) -> Result<Worker<LakeSink<MemStore>, FakeDisk>, Did> {
+    let late = waits.as_mut().ok_or(Did::Ended)?;
+    match late.next(now.mono) {
+        Turn::Wait(_) => return Err(Did::Nothing),
+        Turn::Fatal(_) => return Err(Did::Ended),
+        Turn::Try => {}
+    }
+    let mut ask = |journal: &JournalSide, lake: &LakeSide| {
+        let met = custody.meet_lake(NAME, journal, lake, now.wall);
+        let agrees = matches!(met, Ok(Meeting::Agreed(_)));
+        *renamed += u64::from(agrees && lake.renamed.is_some());
+        met.map_err(|error| SinkError::Busy {
+            retry_after: None,
+            cause: error.to_string(),
+        })
+    };
+    let mut reach = || Ok(store.clone());
+    let agreed = late.attempt(now, &mut reach, &mut ask, &mut || dice.bits());
+    let Some((met, agreed)) = agreed else {
+        return Err(Did::Moved);
+    };
+    let late = waits.take().ok_or(Did::Ended)?;
+    Ok(late.worker(met, agreed))
 }
 
 /// Carries out what a worker decides, as the thread of a sink does.

@@ -16,12 +16,13 @@
 //! ```
 //! A start watches too: the process may have ended after a sink passed the damage.
 
-use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
+use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::message::{GapReason, Reject, RejectReason};
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
 use super::{Custody, Leaves, Mode, Refused, plain};
+use crate::ledger::plain_stream;
 use crate::pipeline::envelope::{Change, MarkHead, Record};
 
 /// What is to be committed when every required sink has come to a position.
@@ -39,7 +40,7 @@ pub(super) enum Item {
     /// Named by the collector as missing.
     Named(Stream, SeqRange),
     /// Received from a plain device.
-    Plain(DeviceId, SeqRange),
+    Plain(Stream, SeqRange),
     /// Records were lost that may have been of plain devices; nobody can say of which.
     Unknown,
 }
@@ -60,9 +61,9 @@ impl<D: Disk> Custody<D> {
             let names = receiver.owed_names();
             items.extend(names.map(|r| Item::Named(stream.clone(), r)));
         }
-        for (device, next, track) in self.ledger.plain_durable() {
+        for (stream, next, track) in self.ledger.plain_durable() {
             let owed = track.committed.holes(SeqRange::new(0, next));
-            items.extend(owed.map(|r| Item::Plain(device.clone(), r)));
+            items.extend(owed.map(|r| Item::Plain(stream.clone(), r)));
         }
         let below = self.log.next();
         self.watch = (!items.is_empty()).then_some(Watch { below, items });
@@ -139,12 +140,13 @@ impl<D: Disk> Custody<D> {
                 .into_iter()
                 .map(|range| Item::Named(stream.clone(), range))
                 .collect(),
-            Item::Plain(device, range) => {
-                let Some(track) = self.ledger.plain_track(device) else {
+            Item::Plain(stream, range) => {
+                // Of an earlier epoch, what is settled is not kept.
+                let Some(track) = self.ledger.plain_track(stream.epoch, &stream.device) else {
                     return Vec::new();
                 };
                 let open = track.committed.holes(*range);
-                open.map(|range| Item::Plain(device.clone(), range))
+                open.map(|range| Item::Plain(stream.clone(), range))
                     .collect()
             }
             Item::Unknown => vec![Item::Unknown],
@@ -158,12 +160,11 @@ impl<D: Disk> Custody<D> {
             Item::Named(stream, range) => {
                 self.name_gap(stream, Some(*range), GapReason::DiskError, now)
             }
-            Item::Plain(device, range) => {
-                let stream = self.plain_stream(device.clone());
-                self.name_gap(&stream, Some(*range), GapReason::Damaged, now)
+            Item::Plain(stream, range) => {
+                self.name_gap(stream, Some(*range), GapReason::Damaged, now)
             }
             Item::Unknown => {
-                let stream = self.plain_stream(plain::nobody().device);
+                let stream = plain_stream(&plain::nobody().device, self.ledger.plain_epoch());
                 self.name_gap(&stream, None, GapReason::Damaged, now)
             }
         }
@@ -201,13 +202,5 @@ impl<D: Disk> Custody<D> {
             self.send(conn, &reject);
         }
         Ok(())
-    }
-
-    fn plain_stream(&self, device: DeviceId) -> Stream {
-        Stream {
-            device,
-            lane: Lane::Plain,
-            epoch: Epoch::new(self.journal.0),
-        }
     }
 }

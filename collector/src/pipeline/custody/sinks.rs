@@ -106,6 +106,7 @@ impl<D: Disk> Custody<D> {
             return;
         }
         self.committed_to = self.committed_to.max(after);
+        self.settle_term();
         let required = self
             .settings
             .sinks
@@ -122,12 +123,7 @@ impl<D: Disk> Custody<D> {
         } else if let Ok(damaged) = self.commit_stretch(before, after) {
             self.damaged(sink, damaged);
             // What each sink says covers its own records; what all have is read from the journal.
-            let all: Vec<Stream> = self
-                .ledger
-                .streams()
-                .map(|(stream, _)| stream.clone())
-                .collect();
-            all.iter().for_each(|stream| self.owe_acks(stream));
+            self.owe_all_acks();
         } else if let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.name == sink) {
             // What nobody could read is not committed yet: the sink's next word covers it too.
             cursor.position = old;
@@ -142,6 +138,14 @@ impl<D: Disk> Custody<D> {
         if records > 0 && required.any(|spec| spec.name == sink) {
             self.watch();
         }
+    }
+
+    /// An Ack is owed for every stream of a device that is connected.
+    pub(super) fn owe_all_acks(&mut self) {
+        let devices = self.by_origin.keys();
+        let streams = devices.flat_map(|device| self.ledger.streams_of(device));
+        let all: Vec<Stream> = streams.map(|(stream, _)| stream.clone()).collect();
+        all.iter().for_each(|stream| self.owe_acks(stream));
     }
 
     fn owe_acks(&mut self, stream: &Stream) {
