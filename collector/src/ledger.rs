@@ -23,6 +23,9 @@ pub const MAX_STREAMS_PER_DEVICE: usize = 4_096;
 /// Most plain devices that are kept apart, each with a counter of about 150 bytes. What comes of more is
 /// kept in quarantine under one name.
 pub const MAX_PLAIN_DEVICES: usize = 65_536;
+/// Most counters of plain devices under earlier epochs, kept until sinks have what they numbered. A start
+/// without the lake, which begins another epoch, is refused beyond it.
+pub const MAX_OLDER_PLAIN: usize = MAX_PLAIN_DEVICES;
 
 /// What is known of one stream.
 #[derive(Debug, Clone, Default)]
@@ -45,7 +48,7 @@ pub struct Track {
     pub(crate) closed_at: Option<UnixMicros>,
 }
 
-/// What is known of one plain device under the journal's id.
+/// What is known of one plain device under one epoch of the journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PlainTrack {
     /// The number that its next record gets.
@@ -59,29 +62,71 @@ impl PlainTrack {
         // Without a bound on ranges nothing is refused.
         let _ = self.committed.insert(range);
     }
+
+    /// Whether all that was numbered is committed.
+    fn is_settled(&self) -> bool {
+        self.committed.covers(SeqRange::new(0, self.next))
+    }
 }
 
 /// All streams, and the counters of plain devices.
 ///
 /// Changes since the last [`Ledger::synced`] are tentative: [`Ledger::roll_back`] undoes them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ledger {
     tracks: BTreeMap<Stream, Track>,
-    plain: BTreeMap<DeviceId, PlainTrack>,
+    /// The epoch under which plain devices are numbered now.
+    plain_epoch: Epoch,
+    /// By epoch; those before the present one go once they are settled.
+    plain: BTreeMap<Epoch, BTreeMap<DeviceId, PlainTrack>>,
     /// What the running group changed, as it was before.
     undo: BTreeMap<Stream, Option<Track>>,
-    undo_plain: BTreeMap<DeviceId, Option<PlainTrack>>,
+    undo_plain: BTreeMap<(Epoch, DeviceId), Option<PlainTrack>>,
     /// What dates earlier boots. One of a group that failed stays: it was said all the same.
     time_bases: TimeBases,
 }
 
 impl Ledger {
+    /// Knows no stream; plain devices are numbered under `plain_epoch`.
+    #[must_use]
+    pub fn new(plain_epoch: Epoch) -> Self {
+        Self {
+            tracks: BTreeMap::new(),
+            plain_epoch,
+            plain: BTreeMap::new(),
+            undo: BTreeMap::new(),
+            undo_plain: BTreeMap::new(),
+            time_bases: TimeBases::default(),
+        }
+    }
+
     /// Knows no stream, and when boots began.
     #[must_use]
-    pub fn with_time_bases(time_bases: TimeBases) -> Self {
+    pub fn with_time_bases(plain_epoch: Epoch, time_bases: TimeBases) -> Self {
         Self {
             time_bases,
-            ..Self::default()
+            ..Self::new(plain_epoch)
+        }
+    }
+
+    /// The epoch under which plain devices are numbered.
+    #[must_use]
+    pub const fn plain_epoch(&self) -> Epoch {
+        self.plain_epoch
+    }
+
+    /// Numbers plain devices under another epoch from now on. Of the one before, what is not committed
+    /// stays known.
+    pub fn begin_plain_epoch(&mut self, epoch: Epoch) {
+        let before = std::mem::replace(&mut self.plain_epoch, epoch);
+        if before == epoch {
+            return;
+        }
+        if let Some(tracks) = self.plain.get_mut(&before) {
+            tracks.retain(|_, track| !track.is_settled());
+            if tracks.is_empty() {
+                self.plain.remove(&before);
+            }
         }
     }
 
@@ -121,7 +166,7 @@ impl Ledger {
     /// Whether no stream and no plain device is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.tracks.is_empty() && self.plain.is_empty()
+        self.tracks.is_empty() && self.plain.values().all(BTreeMap::is_empty)
     }
 
     /// Whether the stream is known, or another one can be taken.
@@ -135,36 +180,56 @@ impl Ledger {
     /// Whether the plain device is known, or another one can be taken.
     #[must_use]
     pub fn has_room_for_plain(&self, device: &DeviceId) -> bool {
-        self.plain.contains_key(device) || self.plain.len() < MAX_PLAIN_DEVICES
+        let present = self.plain.get(&self.plain_epoch);
+        present.is_none_or(|known| known.contains_key(device) || known.len() < MAX_PLAIN_DEVICES)
+    }
+
+    /// Whether another epoch of plain devices can begin: what is not settled stays known.
+    #[must_use]
+    pub fn has_room_for_plain_epoch(&self) -> bool {
+        let tracks = self.plain.values().flat_map(BTreeMap::values);
+        tracks.filter(|track| !track.is_settled()).count() <= MAX_OLDER_PLAIN
     }
 
     /// The number that the next record of a plain device gets.
     #[must_use]
     pub fn next_plain(&self, device: &DeviceId) -> u64 {
-        self.plain.get(device).map_or(0, |known| known.next)
+        let present = self.plain.get(&self.plain_epoch);
+        let known = present.and_then(|present| present.get(device));
+        known.map_or(0, |known| known.next)
     }
 
     /// The counters of plain devices as they are durable: the number after the last one, and the
     /// track.
-    pub fn plain_durable(&self) -> impl Iterator<Item = (&DeviceId, u64, &PlainTrack)> {
-        self.plain.iter().map(|(device, track)| {
-            let durable = match self.undo_plain.get(device) {
+    pub fn plain_durable(&self) -> impl Iterator<Item = (Stream, u64, &PlainTrack)> {
+        self.plain().map(|(stream, track)| {
+            let key = (stream.epoch, stream.device.clone());
+            let durable = match self.undo_plain.get(&key) {
                 Some(before) => before.as_ref().map_or(0, |before| before.next),
                 None => track.next,
             };
-            (device, durable, track)
+            (stream, durable, track)
         })
     }
 
-    /// The counters of plain devices.
-    pub fn plain(&self) -> impl Iterator<Item = (&DeviceId, &PlainTrack)> {
-        self.plain.iter()
+    /// The counters of plain devices, under the present epoch and those before.
+    pub fn plain(&self) -> impl Iterator<Item = (Stream, &PlainTrack)> {
+        let stream = |(epoch, device, track)| (plain_stream(device, epoch), track);
+        self.plain_tracks().map(stream)
     }
 
-    /// The counter of one plain device.
+    /// The same by epoch and device.
+    pub(crate) fn plain_tracks(&self) -> impl Iterator<Item = (Epoch, &DeviceId, &PlainTrack)> {
+        self.plain.iter().flat_map(|(epoch, tracks)| {
+            let of_epoch = |(device, track)| (*epoch, device, track);
+            tracks.iter().map(of_epoch)
+        })
+    }
+
+    /// The counter of one plain device under one epoch.
     #[must_use]
-    pub fn plain_track(&self, device: &DeviceId) -> Option<&PlainTrack> {
-        self.plain.get(device)
+    pub fn plain_track(&self, epoch: Epoch, device: &DeviceId) -> Option<&PlainTrack> {
+        self.plain.get(&epoch)?.get(device)
     }
 
     /// Notes what a Hello says of a known stream; nothing that must survive a restart.
@@ -241,7 +306,7 @@ impl Ledger {
                 }
             }
             Record::Raw(head, _) => {
-                let track = self.touch_plain(&head.device);
+                let track = self.touch_plain(head.epoch, &head.device);
                 track.next = track.next.max(head.seq + 1);
             }
             Record::Mark(head) => {
@@ -273,7 +338,8 @@ impl Ledger {
             }
             Record::Gap(head) => match head.range {
                 Some(range) if head.stream.lane == Lane::Plain => {
-                    self.touch_plain(&head.stream.device).commit(range);
+                    let stream = &head.stream;
+                    self.touch_plain(stream.epoch, &stream.device).commit(range);
                 }
                 Some(range) => self.cover(&head.stream, range, Namer::Receiver),
                 None => {}
@@ -292,12 +358,14 @@ impl Ledger {
         }
     }
 
-    fn touch_plain(&mut self, device: &DeviceId) -> &mut PlainTrack {
-        if !self.undo_plain.contains_key(device) {
-            self.undo_plain
-                .insert(device.clone(), self.plain.get(device).cloned());
+    fn touch_plain(&mut self, epoch: Epoch, device: &DeviceId) -> &mut PlainTrack {
+        let key = (epoch, device.clone());
+        if !self.undo_plain.contains_key(&key) {
+            let before = self.plain_track(epoch, device).cloned();
+            self.undo_plain.insert(key, before);
         }
-        self.plain.entry(device.clone()).or_default()
+        let tracks = self.plain.entry(epoch).or_default();
+        tracks.entry(device.clone()).or_default()
     }
 
     fn cover(&mut self, stream: &Stream, range: SeqRange, namer: Namer) {
@@ -334,10 +402,11 @@ impl Ledger {
                 None => self.tracks.remove(&stream),
             };
         }
-        for (device, before) in std::mem::take(&mut self.undo_plain) {
+        for ((epoch, device), before) in std::mem::take(&mut self.undo_plain) {
+            let tracks = self.plain.entry(epoch).or_default();
             match before {
-                Some(track) => self.plain.insert(device, track),
-                None => self.plain.remove(&device),
+                Some(track) => tracks.insert(device, track),
+                None => tracks.remove(&device),
             };
         }
     }
@@ -346,11 +415,7 @@ impl Ledger {
     pub fn commit(&mut self, stream: &Stream, range: SeqRange) {
         // A roll-back does not take back what a sink did.
         if stream.lane == Lane::Plain {
-            let device = &stream.device;
-            let before = self.undo_plain.get_mut(device).and_then(Option::as_mut);
-            for track in self.plain.get_mut(device).into_iter().chain(before) {
-                track.commit(range);
-            }
+            self.commit_plain(stream, range);
             return;
         }
         let before = self.undo.get_mut(stream).and_then(Option::as_mut);
@@ -364,7 +429,7 @@ impl Ledger {
     #[must_use]
     pub fn uncommitted(&self, stream: &Stream, range: SeqRange) -> Vec<SeqRange> {
         if stream.lane == Lane::Plain {
-            let track = self.plain.get(&stream.device);
+            let track = self.plain_track(stream.epoch, &stream.device);
             return track.map_or_else(Vec::new, |track| track.committed.holes(range).collect());
         }
         let track = self.tracks.get(stream);
@@ -378,7 +443,8 @@ impl Ledger {
     pub fn taken_and_open(&self, stream: &Stream, range: SeqRange) -> Vec<SeqRange> {
         let open = self.uncommitted(stream, range).into_iter();
         if stream.lane == Lane::Plain {
-            let next = self.next_plain(&stream.device);
+            let track = self.plain_track(stream.epoch, &stream.device);
+            let next = track.map_or(0, |track| track.next);
             let below = |range: SeqRange| SeqRange::new(range.first, range.next.min(next));
             return open.map(below).filter(|range| !range.is_empty()).collect();
         }
@@ -395,6 +461,29 @@ impl Ledger {
             }
         }
         taken
+    }
+
+    fn commit_plain(&mut self, stream: &Stream, range: SeqRange) {
+        let Stream { device, epoch, .. } = stream;
+        let key = (*epoch, device.clone());
+        let before = self.undo_plain.get_mut(&key);
+        let is_tentative = before.is_some();
+        if let Some(before) = before.and_then(Option::as_mut) {
+            before.commit(range);
+        }
+        let Some(tracks) = self.plain.get_mut(epoch) else {
+            return;
+        };
+        let Some(track) = tracks.get_mut(device) else {
+            return;
+        };
+        track.commit(range);
+        if *epoch != self.plain_epoch && !is_tentative && track.is_settled() {
+            tracks.remove(device);
+            if tracks.is_empty() {
+                self.plain.remove(epoch);
+            }
+        }
     }
 
     /// A stream that an existing lake holds; numbers in `partial` are there in part.
@@ -431,9 +520,10 @@ impl Ledger {
         }
     }
 
-    /// What a lake proves of a plain device under this journal's id.
-    pub fn seed_plain(&mut self, device: DeviceId, held: &[SeqRange], next: u64) {
-        let track = self.plain.entry(device).or_default();
+    /// What a lake proves of a plain device under an epoch of this journal.
+    pub fn seed_plain(&mut self, stream: &Stream, held: &[SeqRange], next: u64) {
+        let tracks = self.plain.entry(stream.epoch).or_default();
+        let track = tracks.entry(stream.device.clone()).or_default();
         track.next = track.next.max(next);
         held.iter().for_each(|range| track.commit(*range));
     }
@@ -479,8 +569,18 @@ impl Ledger {
     }
 
     /// A plain device as a snapshot holds it.
-    pub(crate) fn restore_plain(&mut self, device: DeviceId, track: PlainTrack) {
-        self.plain.insert(device, track);
+    pub(crate) fn restore_plain(&mut self, epoch: Epoch, device: DeviceId, track: PlainTrack) {
+        self.plain.entry(epoch).or_default().insert(device, track);
+    }
+}
+
+/// The stream of a plain device.
+#[must_use]
+pub fn plain_stream(device: &DeviceId, epoch: Epoch) -> Stream {
+    Stream {
+        device: device.clone(),
+        lane: Lane::Plain,
+        epoch,
     }
 }
 
@@ -539,11 +639,7 @@ pub fn committed_by(record: &Record<'_>, visit: &mut dyn FnMut(&Stream, SeqRange
             }
         }
         Record::Raw(head, _) => {
-            let stream = Stream {
-                device: head.device.clone(),
-                lane: Lane::Plain,
-                epoch: Epoch::new(head.journal.0),
-            };
+            let stream = plain_stream(&head.device, head.epoch);
             visit(&stream, SeqRange::new(head.seq, head.seq + 1));
         }
         Record::Batch(..)

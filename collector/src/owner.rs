@@ -17,7 +17,9 @@ use headwater_spool::Disk;
 use tokio::sync::oneshot;
 
 use crate::metrics::{Board, CustodyLook};
-use crate::pipeline::custody::{Custody, Event, Forgotten, Output, PlainPublish};
+use crate::pipeline::custody::{
+    Custody, Event, Forgotten, JournalSide, LakeSide, Meeting, Output, PlainPublish,
+};
 
 /// Longest time without a tick: what was withheld is tried again, absent epochs are looked at.
 const TICK_MS: u64 = 100;
@@ -50,6 +52,13 @@ pub(crate) enum Command {
     Forget {
         device: DeviceId,
         reply: SyncSender<Result<Forgotten, String>>,
+    },
+    /// Make the marks agree with a lake that was away at the start, then answer.
+    Meet {
+        sink: Arc<str>,
+        journal: Box<JournalSide>,
+        lake: LakeSide,
+        reply: SyncSender<Result<Meeting, String>>,
     },
     /// Answer when all that came before is durable.
     Barrier { reply: SyncSender<()> },
@@ -209,6 +218,17 @@ impl<D: Disk> Owner<D> {
                 // Whoever asked may be gone.
                 Err(error) => drop(reply.send(Err(error.to_string()))),
             },
+            Command::Meet {
+                sink,
+                journal,
+                lake,
+                reply,
+            } => {
+                // What it changed is durable before the sink's next plan, whatever becomes of this group.
+                let met = self.custody.meet_lake(&sink, &journal, &lake, now.wall);
+                // A sink that is gone needs no answer.
+                drop(reply.send(met.map_err(|error| error.to_string())));
+            }
             Command::Barrier { reply } => due.barriers.push(reply),
             Command::Stop => {
                 if !self.custody.note_cursors(now, true) {

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Error, Result, anyhow};
 use headwater_gate::identity::Loopback;
 use headwater_gate::{Gate, Settings as GateSettings};
-use headwater_lake::{Found, LocalStore};
+use headwater_lake::{LakeError, LocalStore};
+use headwater_program::chain::chain;
 use headwater_program::clock::Clock;
 use headwater_program::entropy::random;
 use headwater_program::shutdown::Shutdown;
@@ -23,19 +24,55 @@ use crate::done_store::DoneStore;
 use crate::http;
 use crate::metrics::Board;
 use crate::owner::{Command, JournalSessions, Mailbox, Owner};
-use crate::pipeline::custody::{Custody, Past};
+use crate::pipeline::custody::{Custody, JournalSide, Opened, Past};
 use crate::sink::crew::Crew;
 use crate::sink::hot::{HotRead, HotView};
 use crate::sink::kind::Site;
-use crate::sink::lake::{LakeKind, LakeSettings, LakeSink};
-use crate::sink::{self, registry};
+use crate::sink::lake::{AtStart, LakeKind, LakeSettings, LakeSinkError, NAME};
+use crate::sink::late::Late;
+use crate::sink::{self, JoinError, registry};
 
-/// Opens custody and lake so that both agree on what is committed.
+/// Opens custody and lake so that both agree on what is committed; or custody alone, if the lake cannot
+/// be reached and the journal knows its past.
 fn open_cores(
     config: &Config,
     take_over: bool,
     clock: Clock,
-) -> Result<(Custody<RealDisk>, LakeSink<LocalStore>)> {
+) -> Result<(Custody<RealDisk>, AtStart)> {
+    let LakeKind { dir, settings } = config.lake().context("no sink is a lake")?;
+    let settings = LakeSettings {
+        take_over,
+        ..*settings
+    };
+    let (mut custody, opened) = open_journal(config)?;
+    let now = clock.now();
+    let joined = LocalStore::new(dir)
+        .map_err(|error| JoinError::from(LakeSinkError::from(LakeError::from(error))))
+        .and_then(|store| {
+            let at = now.wall;
+            sink::join(&mut custody, &opened, store, settings, at, &mut random)
+        });
+    let error = match joined {
+        Ok(lake) => return Ok((custody, AtStart::There(Box::new(lake)))),
+        Err(JoinError::Sink(error)) if error.is_outage() => error,
+        Err(error) => return Err(error.into()),
+    };
+    let journal = JournalSide::of(&custody, &opened, NAME);
+    if let Err(why) = custody.begin_apart(&journal, &mut random) {
+        let lake = dir.display();
+        return Err(Error::new(error).context(format!("cannot use the lake {lake}; {why}")));
+    }
+    let why = chain(&error);
+    tracing::error!(
+        why,
+        "the lake cannot be reached: devices are served, and nothing is committed until it is back"
+    );
+    let (reader, error) = (custody.reader(), error.into());
+    let late = Late::new(journal, settings, reader, error, now, random());
+    Ok((custody, AtStart::Away(Box::new(late))))
+}
+
+fn open_journal(config: &Config) -> Result<(Custody<RealDisk>, Opened)> {
     let folder = &config.journal_dir;
     if let Some(parent) = folder.parent() {
         std::fs::create_dir_all(parent)
@@ -49,7 +86,7 @@ fn open_cores(
     })?;
     tracing::info!(?found, "index of epochs that are over open");
     let done = Box::new(done);
-    let (mut custody, opened) = Custody::open(disk, config.custody.clone(), done, &mut random)?;
+    let (custody, opened) = Custody::open(disk, config.custody.clone(), done, &mut random)?;
     tracing::info!(
         journal = %custody.journal(),
         replayed = opened.replayed,
@@ -72,28 +109,7 @@ fn open_cores(
     for trouble in &opened.recovery.trouble {
         tracing::warn!(trouble, "the journal's folder");
     }
-    let LakeKind { dir, settings } = config.lake().context("no sink is a lake")?;
-    let settings = LakeSettings {
-        take_over,
-        ..*settings
-    };
-    let store = LocalStore::new(dir)
-        .with_context(|| format!("cannot use the lake's folder {}", dir.display()))?;
-    let now = clock.now().wall;
-    let lake = sink::join(&mut custody, &opened, store, settings, now, &mut random)?;
-    let (owner, start) = (lake.lake().owner(), lake.lake().opened());
-    tracing::info!(term = owner.term, found = ?start.found, "lake open");
-    if let Some(before) = start.before {
-        tracing::warn!(
-            before = %before.journal,
-            term = owner.term,
-            "the lake was another journal's; that one can commit no more"
-        );
-    }
-    if start.found == Found::Adopted {
-        tracing::warn!("the lake had no readable head; its logs were read and are whole");
-    }
-    Ok((custody, lake))
+    Ok((custody, opened))
 }
 
 /// Threads of the runtime: the gate's connections and the HTTP interface. Custody, the lake and the

@@ -9,7 +9,9 @@ use common::{
     schema_frame,
 };
 use headwater_collector::interpret::{Depth, Feed, Taken};
-use headwater_collector::ledger::{MAX_PLAIN_DEVICES, MAX_STREAMS, MAX_STREAMS_PER_DEVICE};
+use headwater_collector::ledger::{
+    MAX_PLAIN_DEVICES, MAX_STREAMS, MAX_STREAMS_PER_DEVICE, plain_stream,
+};
 use headwater_collector::pipeline::custody::{MAX_ASKED, MAX_ORIGINS, Output};
 use headwater_collector::pipeline::envelope::{Reason, SchemaHead};
 use headwater_collector::pipeline::schemas::MAX_BOUND;
@@ -151,7 +153,9 @@ fn publishes_of_more_plain_devices_than_are_kept_apart_go_to_quarantine_and_hold
     rig.plain("plain/first/temp", "20", 9, false, 0);
     assert!(rig.sync());
     for n in 2..MAX_PLAIN_DEVICES {
-        rig.custody.seed_plain(named(&format!("m{n}")), &[], 1);
+        let epoch = rig.custody.ledger().plain_epoch();
+        let stream = plain_stream(&named(&format!("m{n}")), epoch);
+        rig.custody.seed_plain(&stream, &[], 1);
     }
     rig.plain("plain/last/temp", "20", 1, false, 1);
     rig.plain("plain/one-more/temp", "20", 2, false, 2);

@@ -287,7 +287,7 @@ fn a_plain_devices_payload_is_there_too() {
     let mut rig = rig();
     let head = RawHead {
         device: DeviceId::new("plain").expect("a device id"),
-        journal: JOURNAL,
+        epoch: Epoch::new(JOURNAL.0),
         seq: 0,
         verdict: Verdict::Store,
         at: UnixMicros(START_US),
@@ -402,7 +402,7 @@ fn devices_and_newest_values_come_in_pages() {
         let body = br#"{"x":1,"y":2,"z":3}"#;
         let head = RawHead {
             device: DeviceId::new(device).expect("a device id"),
-            journal: JOURNAL,
+            epoch: Epoch::new(JOURNAL.0),
             seq: 0,
             verdict: Verdict::Store,
             at: UnixMicros(START_US),

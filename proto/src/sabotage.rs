@@ -45,6 +45,9 @@ pub enum Bug {
     SamplesAfterGaps,
     /// After a crash a batch is cut by what is there at that moment, not by its durable end.
     BatchCutByReadTime,
+    /// A lake that was away at a start is compared with where the journal stands when it is back, not with
+    /// where it stood when the time without the lake began.
+    LateLakeByPresentEnd,
 }
 
 #[cfg(feature = "sabotage")]

@@ -134,6 +134,11 @@ mod bugs {
     }
 
     #[test]
+    fn a_late_lake_that_is_compared_with_the_present_end_is_noticed() {
+        is_noticed(Bug::LateLakeByPresentEnd);
+    }
+
+    #[test]
     fn a_release_before_the_ack_is_noticed() {
         is_noticed(Bug::ReleaseBeforeAck);
     }

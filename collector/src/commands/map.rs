@@ -10,7 +10,7 @@ use headwater_lake::date::instant_text;
 use headwater_program::clock::Clock;
 use headwater_program::config;
 use headwater_program::output::print;
-use headwater_proto::ids::JournalId;
+use headwater_proto::ids::Epoch;
 use headwater_proto::sample::{OwnedValue, Value};
 use headwater_proto::time::UnixMicros;
 use serde_json::{Value as Json, json};
@@ -101,7 +101,7 @@ fn with_meaning<T>(
     let set = rules.encode();
     let head = RawHead {
         device: target.device.clone(),
-        journal: JournalId(0),
+        epoch: Epoch::new(0),
         seq: 0,
         verdict: Verdict::Store,
         at,

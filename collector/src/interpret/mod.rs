@@ -66,7 +66,7 @@ pub struct Origin {
     pub device: DeviceId,
     /// Its lane.
     pub lane: Lane,
-    /// Its epoch; the journal's id for a plain device.
+    /// Its epoch; for a plain device one of the journal's.
     pub epoch: Epoch,
     /// The record's number.
     pub seq: u64,

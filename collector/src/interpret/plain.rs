@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use headwater_payload::{Part, Tally};
-use headwater_proto::ids::{Epoch, Lane};
+use headwater_proto::ids::Lane;
 
 use super::Origin;
 use super::batch::{Buffer, Span};
@@ -88,7 +88,7 @@ pub(super) fn origin(head: &RawHead<'_>) -> Origin {
     Origin {
         device: head.device.clone(),
         lane: Lane::Plain,
-        epoch: Epoch::new(head.journal.0),
+        epoch: head.epoch,
         seq: head.seq,
         at: head.at,
         clock: clock(),

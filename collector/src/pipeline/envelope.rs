@@ -7,7 +7,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | envelope version, now 2 |
+//! | 1 | envelope version, now 4 |
 //! | n | head of the kind ([`BatchHead`], [`RawHead`] ...), postcard |
 //! | rest | body: the frame as it came, the payload of a publish, the bytes of a schema or plan |
 //!
@@ -23,7 +23,7 @@ use super::rules::RulesId;
 use super::snapshot::SinkCursor;
 
 /// The envelope version this build writes and reads.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// Most bytes of a record of decoder states: it stands in each segment, and is memory of each reader.
 pub const MAX_DECODER_STATE_BYTES: usize = 1 << 20;
@@ -210,8 +210,8 @@ pub struct BatchHead {
 pub struct RawHead<'a> {
     /// The device, from the topic alone.
     pub device: DeviceId,
-    /// The journal that numbers the device's records: the epoch of its stream.
-    pub journal: JournalId,
+    /// The epoch under which the journal numbers the device's records.
+    pub epoch: Epoch,
     /// The record's number in that stream.
     pub seq: u64,
     /// What was decided.
@@ -344,6 +344,10 @@ pub struct LacksHead<'a> {
 pub struct BeginHead {
     /// The journal that the segment belongs to.
     pub journal: JournalId,
+    /// The epoch under which it numbers plain devices.
+    pub plain_epoch: Epoch,
+    /// Where it stood when it was last at one with the lake, if it was begun without it.
+    pub apart_since: Option<u64>,
     /// How far each sink was when the segment began.
     pub sinks: Vec<SinkCursor>,
 }

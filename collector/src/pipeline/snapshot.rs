@@ -1,9 +1,9 @@
-//! Core: what a journal segment begins with, so that all before it may go. Version 3:
+//! Core: what a journal segment begins with, so that all before it may go. Version 4:
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 1 | version |
-//! | n | `Head`, postcard: journal id, term of the lake that the marks agree with, the position that they are exact to, rule set, sinks' cursors and plans, sessions, plain counters, schemas, time bases |
+//! | n | `Head`, postcard: journal id, position since which it is without the lake, term of the lake that the marks agree with, the position that they are exact to, rule set, sinks' cursors and plans, sessions, plain counters, schemas, time bases |
 //! | 4 | number of streams, little-endian |
 //! | each | `TrackHead`, postcard, then the receiver's own bytes |
 //! | rest | open entries of plain devices, in the gate's format: the newest that the log's bound leaves room for |
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use headwater_gate::repeat::OpenEntries;
 use headwater_proto::delivery::{Ranges, Receiver};
-use headwater_proto::ids::{DeviceId, JournalId, SeqRange, Stream};
+use headwater_proto::ids::{DeviceId, Epoch, JournalId, SeqRange, Stream};
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::UnixMicros;
 use headwater_spool::format::MAX_SNAPSHOT_BYTES;
@@ -28,7 +28,7 @@ use super::time_bases::KnownBase;
 use crate::ledger::{Ledger, PlainTrack, Track};
 
 /// The snapshot version this build writes and reads.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// Up to here a new stream, device, session or schema is taken; the rest is for what is known.
 pub(crate) const NEW_BYTES: usize = MAX_SNAPSHOT_BYTES - (4 << 20);
@@ -68,13 +68,15 @@ pub(crate) type Plans = BTreeMap<String, PendingPlan>;
 #[derive(Debug, Serialize)]
 struct Head<'a> {
     journal: JournalId,
+    apart_since: Option<u64>,
     lake_term: u64,
     committed_to: u64,
     rules: &'a [u8],
     sinks: &'a [SinkCursor],
     plans: Vec<&'a PendingPlan>,
     sessions: Vec<&'a str>,
-    plain: Vec<(&'a DeviceId, u64, &'a [SeqRange])>,
+    plain_epoch: Epoch,
+    plain: Vec<(Epoch, &'a DeviceId, u64, &'a [SeqRange])>,
     schemas: Vec<&'a [u8]>,
     numbers: &'a [(SchemaHead, u32)],
     time_bases: Vec<(&'a DeviceId, u64, KnownBase)>,
@@ -84,6 +86,7 @@ struct Head<'a> {
 #[derive(Debug, Deserialize)]
 struct ReadHead<'a> {
     journal: JournalId,
+    apart_since: Option<u64>,
     lake_term: u64,
     committed_to: u64,
     #[serde(borrow)]
@@ -91,7 +94,8 @@ struct ReadHead<'a> {
     sinks: Vec<SinkCursor>,
     plans: Vec<PendingPlan>,
     sessions: Vec<String>,
-    plain: Vec<(DeviceId, u64, Vec<SeqRange>)>,
+    plain_epoch: Epoch,
+    plain: Vec<(Epoch, DeviceId, u64, Vec<SeqRange>)>,
     #[serde(borrow)]
     schemas: Vec<&'a [u8]>,
     numbers: Vec<(SchemaHead, u32)>,
@@ -115,6 +119,7 @@ struct TrackHead {
 #[derive(Debug)]
 pub(crate) struct Parts<'a> {
     pub(crate) journal: JournalId,
+    pub(crate) apart_since: Option<u64>,
     pub(crate) lake_term: u64,
     pub(crate) committed_to: u64,
     pub(crate) rules: &'a [u8],
@@ -130,6 +135,8 @@ pub(crate) struct Parts<'a> {
 #[derive(Debug)]
 pub(crate) struct Restored {
     pub(crate) journal: JournalId,
+    /// Where the time without the lake began, if it did not end.
+    pub(crate) apart_since: Option<u64>,
     /// Term of the lake that the marks agree with.
     pub(crate) lake_term: u64,
     /// Marks of all records below it say what was committed.
@@ -148,6 +155,7 @@ impl Restored {
     const fn parts(&self) -> Parts<'_> {
         Parts {
             journal: self.journal,
+            apart_since: self.apart_since,
             lake_term: self.lake_term,
             committed_to: self.committed_to,
             rules: self.rules.as_slice(),
@@ -168,16 +176,18 @@ pub(crate) fn write(parts: &Parts<'_>, out: &mut Vec<u8>) -> usize {
     let (schemas, numbers) = parts.schemas.dump();
     let head = Head {
         journal: parts.journal,
+        apart_since: parts.apart_since,
         lake_term: parts.lake_term,
         committed_to: parts.committed_to,
         rules: parts.rules,
         sinks: parts.sinks,
         plans: parts.plans.values().collect(),
         sessions: parts.sessions.iter().map(|client| &**client).collect(),
+        plain_epoch: parts.ledger.plain_epoch(),
         plain: parts
             .ledger
-            .plain()
-            .map(|(device, track)| (device, track.next, track.committed.as_slice()))
+            .plain_tracks()
+            .map(|(epoch, device, track)| (epoch, device, track.next, track.committed.as_slice()))
             .collect(),
         schemas: schemas.iter().map(|bytes| &**bytes).collect(),
         numbers: &numbers,
@@ -268,18 +278,18 @@ fn read_present(rest: &[u8]) -> Option<Restored> {
     }
     schemas.synced();
     let (count, mut rest) = rest.split_first_chunk::<4>()?;
-    let mut ledger = Ledger::default();
+    let mut ledger = Ledger::new(head.plain_epoch);
     for _ in 0..u32::from_le_bytes(*count) {
         let (stream, track, after) = read_track(rest)?;
         rest = after;
         ledger.restore(stream, track);
     }
-    for (device, next, ranges) in head.plain {
+    for (epoch, device, next, ranges) in head.plain {
         let mut committed = Ranges::new();
         for range in ranges {
             committed.insert(range).ok()?;
         }
-        ledger.restore_plain(device, PlainTrack { next, committed });
+        ledger.restore_plain(epoch, device, PlainTrack { next, committed });
     }
     for (device, boot, base) in &head.time_bases {
         ledger.restore_time_base(device, *boot, *base);
@@ -291,6 +301,7 @@ fn read_present(rest: &[u8]) -> Option<Restored> {
     let plans = head.plans.into_iter().map(by_sink).collect();
     Some(Restored {
         journal,
+        apart_since: head.apart_since,
         lake_term: head.lake_term,
         committed_to: head.committed_to,
         rules: head.rules.to_vec(),
@@ -320,7 +331,7 @@ mod tests {
     use crate::pipeline::rules::RulesId;
     use headwater_gate::{ConnId, Token};
     use headwater_proto::frame::{self, Kind};
-    use headwater_proto::ids::{Epoch, Lane};
+    use headwater_proto::ids::Lane;
     use headwater_proto::schema::{Column, ColumnKind, Schema};
     use headwater_proto::time::Base;
     use proptest::prelude::*;
@@ -342,7 +353,7 @@ mod tests {
             lane: Lane::Normal,
             epoch: Epoch::new(9),
         };
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(Epoch::new(7));
         let at = UnixMicros(1);
         let change = Change::Opened {
             oldest: 0,
@@ -373,7 +384,7 @@ mod tests {
         }
         let raw = RawHead {
             device: DeviceId::new("meter").unwrap(),
-            journal: JournalId(7),
+            epoch: Epoch::new(7),
             seq: 2,
             verdict: Verdict::Store,
             at,
@@ -410,6 +421,7 @@ mod tests {
         );
         let parts = Parts {
             journal: JournalId(7),
+            apart_since: Some(6),
             lake_term: 3,
             committed_to: 8,
             rules: b"rules",
@@ -429,9 +441,9 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_version_3_are_frozen() {
+    fn the_bytes_of_version_4_are_frozen() {
         let hex: String = bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        let golden = include_str!("../../tests/golden/snapshot-3.txt");
+        let golden = include_str!("../../tests/golden/snapshot-4.txt");
         assert_eq!(
             hex,
             golden.trim_end(),

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Sink;
-use super::worker::{self, Worker};
+use super::worker::{self, EndedEarly, Worker};
 use crate::background;
 use crate::metrics::Board;
 use crate::owner::Mailbox;
@@ -48,14 +48,16 @@ impl Crew {
         move || stop.is_cancelled()
     }
 
-    /// Starts the thread of a sink, on which `worker` is made. An optional one works in the background, and
+    /// Starts the thread of a sink, on which `worker` is made; `None`: the end came first. An optional one works in the background, and
     /// at the end leaves what it has not read to the next start. What panics there ends a required sink, and
     /// with it the collector; an optional one is off until the next start, and its segments wait for it.
     pub(super) fn start<S: Sink>(
         &mut self,
         name: Arc<str>,
         required: bool,
-        worker: impl FnOnce() -> Worker<S, RealDisk> + Send + 'static,
+        worker: impl FnOnce(&worker::Context) -> Result<Option<Worker<S, RealDisk>>, EndedEarly>
+        + Send
+        + 'static,
     ) {
         let (wake, durable) = sync_channel(1);
         self.readers.push(wake);
@@ -73,7 +75,9 @@ impl Crew {
                 background::enter();
             }
             let run = || {
-                let worker = worker();
+                let Some(worker) = worker(&context)? else {
+                    return Ok(());
+                };
                 let worker = if required {
                     worker
                 } else {
@@ -149,8 +153,8 @@ mod tests {
             let board = Arc::new(Board::default());
             let (mailbox, _commands) = Mailbox::new();
             let mut crew = Crew::new(mailbox, Arc::clone(&board), Clock::start());
-            crew.start::<HotSink>("optional".into(), false, || panic!("on purpose"));
-            crew.start::<HotSink>("required".into(), true, || panic!("on purpose"));
+            crew.start::<HotSink>("optional".into(), false, |_| panic!("on purpose"));
+            crew.start::<HotSink>("required".into(), true, |_| panic!("on purpose"));
             let error = format!("{:#}", crew.ended().await);
             assert!(
                 error.starts_with("sink required: a panic ended it"),

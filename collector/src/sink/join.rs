@@ -12,7 +12,7 @@ use headwater_spool::Disk;
 
 use super::there::stream_of;
 use crate::pipeline::custody::{
-    Agreed, Custody, JournalSide, LakeSide, Meeting, OpenError, Opened, Past, Proven,
+    Agreed, Custody, JournalSide, LakeSide, MeetError, Meeting, Opened, Past, Proven,
 };
 use crate::sink::lake::{LakeSettings, LakeSink, LakeSinkError, NAME};
 
@@ -24,7 +24,29 @@ pub enum JoinError {
     Sink(#[from] LakeSinkError),
     /// The journal.
     #[error(transparent)]
-    Journal(#[from] OpenError),
+    Journal(#[from] MeetError),
+}
+
+impl JoinError {
+    /// Whether it says that the lake cannot be reached, and nothing of what is in it.
+    #[must_use]
+    pub const fn is_outage(&self) -> bool {
+        match self {
+            Self::Sink(error) => error.is_outage(),
+            Self::Journal(_) => false,
+        }
+    }
+}
+
+/// How a lake is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    /// The name under which the journal goes on if its disk shows an earlier time than the lake has seen.
+    pub name: JournalId,
+    /// Whether there must be a lake: where there is none, none is begun.
+    pub is_known: bool,
+    /// The present time; the lease on the lake begins with it.
+    pub at: UnixMicros,
 }
 
 /// A lake that was opened beside a journal and does not agree with it yet: nothing may be taken.
@@ -37,8 +59,6 @@ pub struct Met<S: Store> {
 
 impl<S: Store> Met<S> {
     /// Opens the lake for the journal and finds out what became of it while the journal was away.
-    /// `entropy` names a journal that has to go on under another name, `now` begins the lease on the
-    /// lake.
     ///
     /// # Errors
     /// [`LakeSinkError`].
@@ -46,12 +66,13 @@ impl<S: Store> Met<S> {
         journal: &JournalSide,
         store: S,
         settings: LakeSettings,
-        now: UnixMicros,
-        entropy: &mut dyn FnMut() -> u64,
+        call: Call,
     ) -> Result<Self, LakeSinkError> {
+        let Call { name, at, .. } = call;
         let claim = Claim {
             take_over: settings.take_over,
-            ..Claim::new(journal.journal, now.0)
+            is_known: call.is_known,
+            ..Claim::new(journal.journal, at.0)
         };
         let plan = journal.plan.as_deref();
         let mut sink = LakeSink::open(store, settings, &claim, plan, journal.known)?;
@@ -63,12 +84,11 @@ impl<S: Store> Met<S> {
         if sink.cursor() > journal.since {
             // Somebody brought back an old copy of the journal. Its positions and the numbers of plain
             // devices were used for other records since.
-            let name = JournalId(entropy());
-            sink.begin_anew(name, journal.since, now)?;
+            sink.begin_anew(name, journal.since, at)?;
             (renamed, is_alone) = (Some(name), false);
         }
         if renamed.is_some() || journal.past == Past::Nothing {
-            sink.begin_without_lease(now)?;
+            sink.begin_without_lease(at)?;
         }
         let start = sink.lake().opened();
         if !start.went_on && start.found != Found::New {
@@ -125,11 +145,34 @@ impl<S: Store> Met<S> {
         if let Some(error) = &agreed.index_failure {
             tracing::error!(%error, "the index of finished epochs cannot be filled; the journal keeps them");
         }
+        if let Some(name) = self.renamed {
+            tracing::warn!(
+                journal = %name,
+                "the journal's disk shows an earlier time than the lake has seen: it goes on under a new name"
+            );
+        }
         if let (Some(until), Some(marks)) = (agreed.leave_out_until, &self.marks) {
-            self.sink.leave_out(marks, until);
+            self.sink.leave_out(marks, until, self.renamed.is_some());
         }
         self.sink.restore(agreed.streams, agreed.beyond);
+        tell(&self.sink);
         self.sink
+    }
+}
+
+/// Logs what a start found.
+fn tell<S: Store>(sink: &LakeSink<S>) {
+    let (owner, start) = (sink.lake().owner(), sink.lake().opened());
+    tracing::info!(term = owner.term, found = ?start.found, "lake open");
+    if let Some(before) = start.before {
+        tracing::warn!(
+            before = %before.journal,
+            term = owner.term,
+            "the lake was another journal's; that one can commit no more"
+        );
+    }
+    if start.found == Found::Adopted {
+        tracing::warn!("the lake had no readable head; its logs were read and are whole");
     }
 }
 
@@ -148,9 +191,14 @@ pub fn join<D: Disk, S: Store>(
     entropy: &mut dyn FnMut() -> u64,
 ) -> Result<LakeSink<S>, JoinError> {
     let journal = JournalSide::of(custody, opened, NAME);
-    let mut met = Met::open(&journal, store, settings, now, entropy)?;
+    let call = Call {
+        name: JournalId(entropy()),
+        is_known: false,
+        at: now,
+    };
+    let mut met = Met::open(&journal, store, settings, call)?;
     loop {
-        match custody.meet_lake(NAME, &journal, &met.side())? {
+        match custody.meet_lake(NAME, &journal, &met.side(), now)? {
             Meeting::Agreed(agreed) => return Ok(met.agreed(agreed)),
             Meeting::NeedsMarks => met.read_marks()?,
         }

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::Sink;
 use super::crew::Crew;
-use super::worker::Worker;
+use super::worker::{Context, EndedEarly, Worker};
 use crate::interpret::{Depth, Feed};
 use crate::pipeline::custody::Custody;
 
@@ -100,7 +100,18 @@ impl Start<'_> {
         worker: impl FnOnce(Feed<RealDisk>) -> Worker<S, RealDisk> + Send + 'static,
     ) {
         let feed = Feed::new(self.site.custody.reader(), from, depth);
-        self.crew.start(self.name, self.required, || worker(feed));
+        self.run_late(|_| Ok(Some(worker(feed))));
+    }
+
+    /// Runs its worker, which `worker` makes on the sink's own thread when its destination is there. It
+    /// is asked to end as a worker is, and gives `None` then.
+    pub(super) fn run_late<S: Sink>(
+        self,
+        worker: impl FnOnce(&Context) -> Result<Option<Worker<S, RealDisk>>, EndedEarly>
+        + Send
+        + 'static,
+    ) {
+        self.crew.start(self.name, self.required, worker);
     }
 
     /// It does not run in this life of the collector; its segments wait for it.

@@ -15,12 +15,13 @@ use headwater_lake::{
     Claim, EpochRow, EpochState, Flush, Lake, LakeError, Plan, PlanError, RowError, Rows, Store,
 };
 use headwater_proto::delivery::{End, Ranges};
-use headwater_proto::ids::{JournalId, Lane, SeqRange, Stream};
+use headwater_proto::ids::{JournalId, SeqRange, Stream};
 use headwater_proto::time::{Millis, Now, UnixMicros};
 
 mod kind;
 mod seam;
 
+pub(crate) use kind::AtStart;
 pub use kind::{LakeFolder, LakeKind};
 
 use super::rows::{RowCounters, RowMaker, boot_of, is_of_lake};
@@ -77,6 +78,15 @@ pub enum LakeSinkError {
 }
 
 impl LakeSinkError {
+    /// Whether it says that the lake cannot be reached, and nothing of what is in it.
+    #[must_use]
+    pub const fn is_outage(&self) -> bool {
+        match self {
+            Self::Lake(error) => error.is_outage(),
+            Self::Plan(_) | Self::Row { .. } => false,
+        }
+    }
+
     /// Whether trying again can help without an operator.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
@@ -245,10 +255,11 @@ impl<S: Store> LakeSink<S> {
     }
 
     /// Leaves out records before position `until` that the lake has, though this journal never
-    /// committed them: their devices sent them to another one as well. To be called right after
-    /// [`LakeSink::open`].
-    pub fn leave_out(&mut self, marks: &[StreamMark], until: u64) {
-        self.there = There::new(marks, until);
+    /// committed them: their devices sent them to another one as well, or to a later time of this one.
+    /// With `parts` also those that the lake has in part, which custody has named. To be called right
+    /// after [`LakeSink::open`].
+    pub fn leave_out(&mut self, marks: &[StreamMark], until: u64, parts: bool) {
+        self.there = There::new(marks, until, parts);
     }
 
     /// Renews the lease on the lake when it is due; to be called every few seconds.
@@ -371,7 +382,7 @@ impl<S: Store> LakeSink<S> {
         if position < self.position {
             return Ok(());
         }
-        if !self.is_there(position, item) {
+        if !self.there.has(item) {
             self.maker
                 .push(item, &mut self.rows)
                 .map_err(|source| LakeSinkError::Row { position, source })?;
@@ -395,21 +406,6 @@ impl<S: Store> LakeSink<S> {
         // Also for a record without rows: custody waits for the sink to have passed it.
         self.first_at.get_or_insert(now.mono);
         Ok(())
-    }
-
-    /// Whether another journal brought the record here meanwhile.
-    fn is_there(&mut self, position: u64, item: &Interpreted<'_>) -> bool {
-        item.origin.is_some_and(|origin| {
-            let stream = Stream {
-                device: origin.device.clone(),
-                lane: origin.lane,
-                epoch: origin.epoch,
-            };
-            // A plain device counts under each journal anew: its numbers prove nothing.
-            origin.lane != Lane::Plain
-                && !item.covers.is_empty()
-                && self.there.has(position, &stream, origin.seq)
-        })
     }
 
     fn learn(&mut self, news: &EpochNews) {

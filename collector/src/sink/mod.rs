@@ -6,15 +6,18 @@
 //! A [`Sink`] knows its destination and nothing else. Reading, waiting after a failure, lag, metrics and
 //! custody are the [`worker`]'s, the same for every sink.
 
+mod back_off;
 mod covers;
 pub(crate) mod crew;
 pub mod hot;
 mod join;
 pub(crate) mod kind;
 pub mod lake;
+pub mod late;
 pub mod registry;
 pub mod rows;
 mod there;
+pub(crate) mod waiting;
 pub mod worker;
 
 use std::future::Future;
@@ -24,9 +27,10 @@ use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::time::{Millis, Now};
 
 pub use covers::Covers;
-pub use join::{JoinError, Met, join};
+pub use join::{Call, JoinError, Met, join};
 
 use crate::interpret::Interpreted;
+use crate::metrics::SinkState;
 
 /// A destination of the journal's records, driven by one [`worker::Worker`].
 ///
@@ -154,6 +158,16 @@ pub enum SinkError {
 }
 
 impl SinkError {
+    /// What it makes of the sink.
+    #[must_use]
+    pub const fn state(&self) -> SinkState {
+        match self {
+            Self::Busy { .. } | Self::Refused { .. } => SinkState::Busy,
+            Self::Denied { .. } => SinkState::Denied,
+            Self::Broken { .. } | Self::Fatal { .. } => SinkState::Broken,
+        }
+    }
+
     /// Its name in metrics.
     #[must_use]
     pub const fn code(&self) -> &'static str {

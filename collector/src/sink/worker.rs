@@ -43,7 +43,7 @@ pub(crate) struct Context {
 
 impl Context {
     /// Waits until something became durable, `until` at most and for a short time.
-    fn wait(&self, until: Option<Millis>, now: Now) {
+    pub(super) fn wait(&self, until: Option<Millis>, now: Now) {
         let most_ms = until.map_or(IDLE_MS, |at| at.since(now.mono).clamp(1, IDLE_MS));
         match self.durable.recv_timeout(Duration::from_millis(most_ms)) {
             Ok(()) | Err(RecvTimeoutError::Timeout) => {}
@@ -176,12 +176,12 @@ fn is_taken(answer: &Receiver<bool>) -> bool {
 
 /// Says once that a sink fails, once a minute that it still does, and once that it no longer does.
 #[derive(Default)]
-struct Voice {
+pub(super) struct Voice {
     said: Option<(String, Millis)>,
 }
 
 impl Voice {
-    fn say(&mut self, sink: &str, trouble: Option<(&'static str, String)>, now: Millis) {
+    pub(super) fn say(&mut self, sink: &str, trouble: Option<(&'static str, String)>, now: Millis) {
         match (&self.said, trouble) {
             (None, None) => {}
             (Some(_), None) => {

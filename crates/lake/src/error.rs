@@ -79,6 +79,12 @@ pub enum LakeError {
          the logs still tell who may commit"
     )]
     OwnerUnreadable,
+    /// There is no lake where there was one.
+    #[error(
+        "there is no lake here, though the journal has written to one: is its disk mounted, is the path \
+         right? A new one is begun by a start that reaches this place at once"
+    )]
+    Absent,
     /// The head was written by a later version of this program.
     #[error("{HEAD_PATH} is of version {0}, which this program does not know")]
     NewerHead(u32),
@@ -102,6 +108,27 @@ impl LakeError {
             Self::Store(_) => true,
             Self::Log(error) => !error.is_final(),
             Self::Read(_)
+            | Self::Encode(_)
+            | Self::Conflict { .. }
+            | Self::Lost { .. }
+            | Self::Behind { .. }
+            | Self::Owned { .. }
+            | Self::Fenced { .. }
+            | Self::OwnerUnreadable
+            | Self::Absent
+            | Self::NewerHead(_) => false,
+        }
+    }
+
+    /// Whether it says that the lake cannot be reached, and nothing of what is in it.
+    #[must_use]
+    pub const fn is_outage(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_outage(),
+            Self::Absent => true,
+            Self::Log(error) | Self::Read(AuditError::Log(error)) => error.is_outage(),
+            Self::Read(AuditError::Read(error)) => error.is_outage(),
+            Self::Read(AuditError::State { .. })
             | Self::Encode(_)
             | Self::Conflict { .. }
             | Self::Lost { .. }

@@ -50,6 +50,8 @@ pub struct Claim {
     pub lease_us: i64,
     /// Whether to take the lake from an owner whose lease runs.
     pub take_over: bool,
+    /// Whether there must be a lake: where there is none, none is begun.
+    pub is_known: bool,
 }
 
 impl Claim {
@@ -61,6 +63,7 @@ impl Claim {
             now_us,
             lease_us: LEASE_US,
             take_over: false,
+            is_known: false,
         }
     }
 }
@@ -524,7 +527,7 @@ mod tests {
             let found = found.map(|(journal, term, lease_until_us)| Owner {
                 journal: JournalId(journal), term, since_us: 0, lease_until_us,
             });
-            let claim = Claim { owner: JournalId(owner), now_us, lease_us: 10, take_over };
+            let claim = Claim { lease_us: 10, take_over, ..Claim::new(JournalId(owner), now_us) };
             match claimed(found.as_ref(), &claim, seen) {
                 Ok(new) => {
                     let known = found.map_or(0, |owner| owner.term);

@@ -47,6 +47,17 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// Whether it says that the store cannot be reached, and nothing of what is in it.
+    #[must_use]
+    pub const fn is_outage(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_outage(),
+            Self::Damaged { .. } | Self::Column { .. } => false,
+        }
+    }
+}
+
 /// An open object as Parquet's reader wants it.
 #[derive(Clone)]
 pub(crate) struct Chunks(pub(crate) Arc<dyn ReadAt>);

@@ -415,7 +415,7 @@ pub fn agent_snapshot_seeds() -> Vec<Vec<u8>> {
 /// The golden journal records, with their kinds: a line each, `kind: hex`.
 #[must_use]
 pub fn journal_record_seeds() -> Vec<Vec<u8>> {
-    let golden = include_str!("../../../collector/tests/golden/envelope-3.txt");
+    let golden = include_str!("../../../collector/tests/golden/envelope-4.txt");
     golden
         .lines()
         .filter_map(|line| {
@@ -429,7 +429,7 @@ pub fn journal_record_seeds() -> Vec<Vec<u8>> {
 /// The golden snapshot.
 #[must_use]
 pub fn journal_snapshot_seeds() -> Vec<Vec<u8>> {
-    let golden = include_str!("../../../collector/tests/golden/snapshot-3.txt");
+    let golden = include_str!("../../../collector/tests/golden/snapshot-4.txt");
     vec![from_hex(golden)]
 }
 

@@ -18,7 +18,7 @@ use headwater_collector::pipeline::rules::{Decoder, PlainRule, RuleSet, RulesId,
 use headwater_payload::{
     Format, MAX_METRIC_BYTES, MAX_VALUES, Part, Rules, TimeFormat, TimeRule, Unit, Zone,
 };
-use headwater_proto::ids::{DeviceId, JournalId};
+use headwater_proto::ids::{DeviceId, Epoch};
 use headwater_proto::refused::MAX_BYTES;
 use headwater_proto::sample::Value;
 use headwater_proto::time::UnixMicros;
@@ -195,7 +195,7 @@ pub fn plain_payload(input: &[u8]) {
     interpreter.learn_rules(&rules);
     let head = RawHead {
         device: DeviceId::new("d").expect("an id"),
-        journal: JournalId(7),
+        epoch: Epoch::new(7),
         seq: 3,
         verdict: Verdict::Store,
         at: NOW,

@@ -9,16 +9,17 @@ use headwater_collector::done::DoneInMemory;
 use headwater_collector::interpret::{Depth, Feed};
 use headwater_collector::pipeline::credit::CreditLimits;
 use headwater_collector::pipeline::custody::{
-    Custody, Event, Gateway, Mode, Output, Past, Settings, SinkSpec,
+    Custody, Event, Gateway, JournalSide, LakeSide, Meeting, Mode, Output, Past, Settings, SinkSpec,
 };
 use headwater_collector::pipeline::pattern::Pattern;
 use headwater_collector::pipeline::rules::Decoder;
 use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME};
+use headwater_collector::sink::late::{Late, Turn};
 use headwater_collector::sink::worker::{Commit, Step, Worker};
-use headwater_collector::sink::{Sink, join};
+use headwater_collector::sink::{JoinError, Sink, SinkError, join};
 use headwater_lake::MemStore;
 use headwater_proto::delivery::Ranges;
-use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
+use headwater_proto::ids::{DeviceId, SeqRange};
 use headwater_proto::time::{Now, UnixMicros};
 use headwater_spool::{Config, Disk, DiskFile, FakeDisk};
 
@@ -50,9 +51,17 @@ pub fn plain_topic(device: &str) -> String {
 /// The collector while it runs.
 struct Running {
     custody: Custody<FakeDisk>,
-    lake: Worker<LakeSink<MemStore>, FakeDisk>,
+    lake: Lake,
     copy: Option<Worker<CopySink, FakeDisk>>,
     stream: Option<Worker<StreamSink, FakeDisk>>,
+}
+
+/// The lake's sink.
+enum Lake {
+    /// It agrees with the journal.
+    There(Box<Worker<LakeSink<MemStore>, FakeDisk>>),
+    /// It was away at the start.
+    Away(Option<Box<Late<FakeDisk>>>),
 }
 
 /// A sink of the world.
@@ -107,6 +116,10 @@ pub struct Collector {
     pub stream_faults: CopyFaults,
     /// Starts without a readable snapshot.
     rebuilt: u64,
+    /// Starts without the lake.
+    pub alone: u64,
+    /// Of these, journals that had to go on under another name when it was back.
+    pub renamed_late: u64,
     /// What the last start found.
     pub found: String,
 }
@@ -130,6 +143,8 @@ impl Collector {
             was_stalled: false,
             most_bytes: 0,
             rebuilt: 0,
+            alone: 0,
+            renamed_late: 0,
             found: String::new(),
         }
     }
@@ -205,20 +220,11 @@ impl Collector {
             }
             arrived.insert(stream.clone(), all);
         }
-        let epoch = Epoch::new(running.custody.journal().0);
-        for (device, track) in ledger.plain() {
-            let (device, lane) = (device.clone(), Lane::Plain);
+        for (stream, track) in ledger.plain() {
             let mut all = Ranges::new();
             // Without a bound on ranges nothing is refused.
             let _ = all.insert(SeqRange::new(0, track.next));
-            arrived.insert(
-                Stream {
-                    device,
-                    lane,
-                    epoch,
-                },
-                all,
-            );
+            arrived.insert(stream, all);
         }
         self.taken_out = Some(arrived);
         self.running = Some(running);
@@ -268,8 +274,24 @@ impl Collector {
             now.wall,
             &mut entropy,
         );
+        let reader = custody.reader();
         let lake = match joined {
-            Ok(lake) => lake,
+            Ok(lake) => {
+                let feed = Feed::new(reader, lake.position(), Depth::Samples);
+                Lake::There(Box::new(Worker::new(lake, feed)))
+            }
+            Err(JoinError::Sink(error)) if error.is_outage() => {
+                let journal = JournalSide::of(&custody, &opened, NAME);
+                if let Err(why) = custody.begin_apart(&journal, &mut entropy) {
+                    self.found = format!("{}; {error}: {why}", self.found);
+                    return None;
+                }
+                self.found = format!("{}; alone since {}", self.found, journal.since);
+                self.alone += 1;
+                let (error, random) = (error.into(), entropy());
+                let late = Late::new(journal, lake_settings, reader, error, now, random);
+                Lake::Away(Some(Box::new(late)))
+            }
             Err(error) => {
                 self.found = format!("{}; {error}", self.found);
                 return None;
@@ -285,15 +307,13 @@ impl Collector {
                 return None;
             }
         };
-        let feed = |from| Feed::new(custody.reader(), from, Depth::Samples);
         let copy = custody.cursor(COPY).map(|from| {
             let (to, faults) = (self.copies.clone(), self.copy_faults);
             let sink = CopySink::new(to, from, faults, Dice::new(dice.bits()), now);
-            Worker::new(sink, feed(from))
+            Worker::new(sink, Feed::new(custody.reader(), from, Depth::Samples))
         });
-        let feed = feed(lake.position());
         Some(Running {
-            lake: Worker::new(lake, feed),
+            lake,
             copy,
             stream,
             custody,
@@ -303,6 +323,8 @@ impl Collector {
     /// Adds what this life counted.
     pub fn note_counters(&mut self, seen: &mut Seen) {
         seen.journals_rebuilt += std::mem::take(&mut self.rebuilt);
+        seen.begun_alone += std::mem::take(&mut self.alone);
+        seen.renamed_late += std::mem::take(&mut self.renamed_late);
         if let Some(running) = &self.running {
             seen.add_collector(running.custody.counters());
         }
@@ -337,7 +359,11 @@ impl Collector {
                 copy,
                 stream,
             } = running;
-            let mut is_good = finish(lake, NAME, custody, at, dice);
+            let mut is_good = match lake {
+                Lake::There(lake) => finish(lake, NAME, custody, at, dice),
+                // One that is waited for took nothing.
+                Lake::Away(_) => true,
+            };
             if let Some(copy) = copy {
                 is_good &= finish(copy, COPY, custody, at, dice);
             }
@@ -434,17 +460,27 @@ impl Collector {
         else {
             return Did::Nothing;
         };
-        let mut hands = Hands {
-            custody,
-            most_bytes,
-            is_stopping: false,
-            now,
-            dice,
-        };
         match (which, copy, stream) {
-            (Which::Lake, ..) => hands.step(lake, NAME),
-            (Which::Copy, Some(copy), _) => hands.step(copy, COPY),
-            (Which::Stream, _, Some(stream)) => hands.step(stream, STREAM),
+            (Which::Lake, ..) => {
+                let late = match lake {
+                    Lake::There(worker) => {
+                        return hands(custody, most_bytes, now, dice).step(worker, NAME);
+                    }
+                    Lake::Away(late) => late,
+                };
+                let (store, renamed) = (&self.store, &mut self.renamed_late);
+                match try_late(late, store, custody, renamed, now, dice) {
+                    Ok(worker) => {
+                        *lake = Lake::There(Box::new(worker));
+                        Did::Moved
+                    }
+                    Err(did) => did,
+                }
+            }
+            (Which::Copy, Some(copy), _) => hands(custody, most_bytes, now, dice).step(copy, COPY),
+            (Which::Stream, _, Some(stream)) => {
+                hands(custody, most_bytes, now, dice).step(stream, STREAM)
+            }
             (Which::Copy | Which::Stream, ..) => Did::Nothing,
         }
     }
@@ -455,8 +491,11 @@ impl Collector {
         self.running.as_ref().is_some_and(|running| {
             let copy = running.copy.as_ref();
             let stream = running.stream.as_ref();
-            running.lake.is_drained(now.mono)
-                && copy.is_none_or(|copy| copy.is_drained(now.mono))
+            let lake = match &running.lake {
+                Lake::There(lake) => lake.is_drained(now.mono),
+                Lake::Away(_) => false,
+            };
+            lake && copy.is_none_or(|copy| copy.is_drained(now.mono))
                 && stream.is_none_or(|stream| stream.is_drained(now.mono))
         })
     }
@@ -467,7 +506,11 @@ impl Collector {
         let Some(running) = &self.running else {
             return "down".to_owned();
         };
-        let (custody, lake) = (&running.custody, &running.lake);
+        let custody = &running.custody;
+        let lake = match &running.lake {
+            Lake::There(lake) => Some(lake.look()),
+            Lake::Away(late) => late.as_ref().map(|late| late.look()),
+        };
         let segments: Vec<String> = custody
             .log()
             .segments()
@@ -500,7 +543,7 @@ impl Collector {
             "{open:#?} {:?}; cursors {:?}; lake {:?}; copy {:?}; stream {:?}; durable {}; {} B in {segments:?}",
             custody.counters(),
             custody.cursors(),
-            lake.look(),
+            lake,
             running.copy.as_ref().map(Worker::look),
             running.stream.as_ref().map(Worker::look),
             custody.reader().durable(),
@@ -536,6 +579,39 @@ impl Collector {
         }
         lines
     }
+}
+
+/// Tries a lake that was away at the start, if it is time.
+fn try_late(
+    waits: &mut Option<Box<Late<FakeDisk>>>,
+    store: &MemStore,
+    custody: &mut Custody<FakeDisk>,
+    renamed: &mut u64,
+    now: Now,
+    dice: &mut Dice,
+) -> Result<Worker<LakeSink<MemStore>, FakeDisk>, Did> {
+    let late = waits.as_mut().ok_or(Did::Ended)?;
+    match late.next(now.mono) {
+        Turn::Wait(_) => return Err(Did::Nothing),
+        Turn::Fatal(_) => return Err(Did::Ended),
+        Turn::Try => {}
+    }
+    let mut ask = |journal: &JournalSide, lake: &LakeSide| {
+        let met = custody.meet_lake(NAME, journal, lake, now.wall);
+        let agrees = matches!(met, Ok(Meeting::Agreed(_)));
+        *renamed += u64::from(agrees && lake.renamed.is_some());
+        met.map_err(|error| SinkError::Busy {
+            retry_after: None,
+            cause: error.to_string(),
+        })
+    };
+    let mut reach = || Ok(store.clone());
+    let agreed = late.attempt(now, &mut reach, &mut ask, &mut || dice.bits());
+    let Some((met, agreed)) = agreed else {
+        return Err(Did::Moved);
+    };
+    let late = waits.take().ok_or(Did::Ended)?;
+    Ok(late.worker(met, agreed))
 }
 
 /// Steps of a sink at an orderly end, far more than it needs.
@@ -577,6 +653,22 @@ struct Hands<'a> {
     is_stopping: bool,
     now: Now,
     dice: &'a mut Dice,
+}
+
+/// Hands of a worker that goes on.
+const fn hands<'a>(
+    custody: &'a mut Custody<FakeDisk>,
+    most_bytes: usize,
+    now: Now,
+    dice: &'a mut Dice,
+) -> Hands<'a> {
+    Hands {
+        custody,
+        most_bytes,
+        is_stopping: false,
+        now,
+        dice,
+    }
 }
 
 impl Hands<'_> {

@@ -56,6 +56,7 @@ impl World {
     /// No more faults.
     fn calm(&mut self) {
         self.plan.deaths_between_commands = 0;
+        self.bring_lake_back();
         self.collector.copy_faults = CopyFaults {
             refuses: self.plan.copy_faults.refuses,
             ..CopyFaults::default()

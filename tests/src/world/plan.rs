@@ -57,6 +57,8 @@ pub struct Plan {
     pub rots: u64,
     /// Copies of the journal's disk taken, or brought back.
     pub old_journals: u64,
+    /// Times in which the lake cannot be reached.
+    pub lake_aways: u64,
     /// Custody ends at the journal.
     pub ends_at_journal: bool,
     /// How long the collector keeps the marks of epochs that are over.
@@ -89,7 +91,9 @@ impl Plan {
         let copy = dice.one_in(2).then(|| dice.one_in(2));
         let nodes = if dice.one_in(3) { 1 + dice.index(2) } else { 0 };
         let rots = if dice.one_in(4) { 60 } else { 0 };
-        let old_journals = if dice.one_in(6) { 60 } else { 0 };
+        let old_journals = if dice.one_in(5) { 40 } else { 0 };
+        let is_away = dice.one_in(if old_journals > 0 { 2 } else { 4 });
+        let lake_aways = if is_away { 90 } else { 0 };
         let ends_at_journal = dice.one_in(5);
         let keep_closed_ms = if dice.one_in(2) {
             2_000 + dice.below(20_000)
@@ -137,6 +141,7 @@ impl Plan {
             disk_losses,
             rots,
             old_journals,
+            lake_aways,
             ends_at_journal,
             keep_closed_ms,
             lane_bytes: if dice.one_in(3) { 5 * 4096 } else { 40 * 4096 },

@@ -115,12 +115,16 @@ pub struct Seen {
     pub recalled: u64,
     /// Receipts that were not durable.
     pub not_durable: u64,
+    /// Starts without the lake.
+    pub begun_alone: u64,
+    /// Old copies of the journal that such a start began with.
+    pub renamed_late: u64,
 }
 
 impl Seen {
     /// Names and counts.
     #[must_use]
-    pub const fn all(&self) -> [(&'static str, u64); 36] {
+    pub const fn all(&self) -> [(&'static str, u64); 38] {
         [
             ("evicted", self.evicted),
             ("fell_to_memory", self.fell_to_memory),
@@ -158,6 +162,8 @@ impl Seen {
             ("asked_again", self.asked_again),
             ("recalled", self.recalled),
             ("not_durable", self.not_durable),
+            ("begun_alone", self.begun_alone),
+            ("renamed_late", self.renamed_late),
         ]
     }
 
@@ -219,6 +225,8 @@ impl Seen {
         self.asked_again += other.asked_again;
         self.recalled += other.recalled;
         self.not_durable += other.not_durable;
+        self.begun_alone += other.begun_alone;
+        self.renamed_late += other.renamed_late;
     }
 }
 
@@ -259,6 +267,8 @@ pub(super) struct World {
     pub(super) gateway: Option<ConnId>,
     /// Copies of disks, by device.
     pub(super) backups: Vec<(usize, headwater_spool::FakeDisk)>,
+    /// Until when nobody reaches the lake's store.
+    pub(super) away_until: Option<Millis>,
     /// Copies of the journal's disk.
     pub(super) journals: Vec<headwater_spool::FakeDisk>,
     /// The collector's disk was lost once, or was not what it had been.
@@ -305,6 +315,7 @@ impl World {
             next_conn: 1,
             gateway: None,
             backups: Vec::new(),
+            away_until: None,
             journals: Vec::new(),
             lost_disk: false,
             rotten: false,

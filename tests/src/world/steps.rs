@@ -7,7 +7,7 @@ use headwater_agent::pipeline::engine::Event as AgentEvent;
 use headwater_collector::pipeline::custody::{Event, Output};
 use headwater_gate::ConnId;
 use headwater_proto::time::UnixMicros;
-use headwater_spool::FakeDisk;
+use headwater_spool::{Disk as _, FakeDisk};
 
 use super::check;
 use super::collector::{Did, GATEWAY, Which, gateway_id};
@@ -21,6 +21,8 @@ use super::run::World;
 const MESSAGES_PER_STEP: u64 = 6;
 /// Steps of a sink in one step of the world: a read, a delivery, and a retry of it.
 const STEPS_OF_A_SINK: u64 = 8;
+/// Longest time in which the lake cannot be reached.
+const MAX_AWAY_MS: u64 = 10_000;
 /// Devices of one run, clones counted.
 const MAX_DEVICES: usize = 6;
 
@@ -200,6 +202,9 @@ impl World {
         self.now.mono = self.now.mono.plus(ms);
         let elapsed_us = i64::try_from(self.now.mono.0).unwrap_or(0) * 1000;
         self.now.wall = UnixMicros(START_US + elapsed_us);
+        if self.away_until.is_some_and(|until| until <= self.now.mono) {
+            self.bring_lake_back();
+        }
         self.collector.handle(Event::Tick, self.now);
         self.sync_collector();
         for place in 0..self.devices.len() {
@@ -417,6 +422,9 @@ impl World {
     /// What readers find between a crash and the next start must be explained too, half committed as
     /// it may be.
     fn look_at_the_lake(&mut self) {
+        if self.collector.store.is_away() {
+            return;
+        }
         let known = self.faults.len();
         check::check_audit(&self.collector.store, &mut self.faults);
         for fault in &mut self.faults[known..] {
@@ -507,6 +515,26 @@ impl World {
         if self.dice.one_in(plan.old_journals) {
             self.copy_journal();
         }
+        if self.dice.one_in(plan.lake_aways) {
+            self.lose_sight_of_lake();
+        }
+    }
+
+    /// Nobody reaches the lake for a while; sometimes the collector is started anew meanwhile.
+    fn lose_sight_of_lake(&mut self) {
+        let ms = self.dice.below(MAX_AWAY_MS);
+        self.note(|_| format!("the lake is away for {ms} ms"));
+        self.away_until = Some(self.now.mono.plus(ms));
+        self.collector.store.set_away(true);
+        if self.collector.is_up() && self.dice.one_in(2) {
+            self.kill_collector();
+        }
+    }
+
+    pub(super) fn bring_lake_back(&mut self) {
+        self.note(|_| "the lake is back".to_owned());
+        self.away_until = None;
+        self.collector.store.set_away(false);
     }
 
     /// Somebody takes the second sink out of the configuration and starts the collector anew.
@@ -526,9 +554,19 @@ impl World {
     /// Somebody copies the journal's folder, or brings a copy back.
     fn copy_journal(&mut self) {
         if self.journals.is_empty() || self.dice.one_in(2) {
-            self.note(|_| "the journal is copied".to_owned());
-            self.journals.push(self.collector.disk.process_killed());
+            let copy = self.collector.disk.process_killed();
+            // Nobody keeps a copy of nothing.
+            if copy.list().is_ok_and(|names| !names.is_empty()) {
+                self.note(|_| "the journal is copied".to_owned());
+                self.journals.push(copy);
+            }
             return;
+        }
+        let is_away = self.plan.lake_aways > 0 && self.dice.one_in(2);
+        if is_away {
+            // It is old to the lake too.
+            self.pass(self.plan.flush_after_ms);
+            self.run_sinks();
         }
         self.note(|_| "an old copy of the journal is brought back".to_owned());
         // Later copies are of a time that is undone with this: they are not brought back too.
@@ -541,6 +579,13 @@ impl World {
         self.deaths += 1;
         self.collector.restore_disk(disk);
         self.drop_connections();
+        if is_away {
+            self.lose_sight_of_lake();
+            // Devices bring more than the lake has seen of that time, or less.
+            for place in 0..self.devices.len() {
+                self.come_back(place);
+            }
+        }
     }
 
     /// Somebody sets a wall clock, forward or back.

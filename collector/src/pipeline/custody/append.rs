@@ -141,6 +141,8 @@ impl<D: Disk> Custody<D> {
         if begins {
             ahead.push(encoded(Record::Begin(BeginHead {
                 journal: self.journal,
+                plain_epoch: self.ledger.plain_epoch(),
+                apart_since: self.apart_since,
                 sinks: self.cursors.clone(),
             })));
             ahead.push(encoded(Record::Rules(&self.rules.bytes)));
@@ -168,6 +170,7 @@ impl<D: Disk> Custody<D> {
         let durable = self.log.durable();
         let parts = Parts {
             journal: self.journal,
+            apart_since: self.apart_since,
             lake_term: self.lake_term,
             committed_to: self.committed_to,
             rules: &self.rules.bytes,

@@ -27,6 +27,7 @@ impl<D: Disk> Custody<D> {
         let none = OpenEntries::default();
         let parts = Parts {
             journal: self.journal,
+            apart_since: self.apart_since,
             lake_term: self.lake_term,
             committed_to: self.committed_to,
             rules: &self.rules.bytes,

@@ -274,6 +274,10 @@ impl<D: Disk> Custody<D> {
 
     /// Closes epochs that were absent long enough, and names what is missing of them.
     pub(super) fn abandon_absent(&mut self, now: Now) {
+        if self.apart_since.is_some() {
+            // The lake may have what is missing here.
+            return;
+        }
         let after = self.settings.abandon_after_ms;
         let due: Vec<Stream> = self
             .absent

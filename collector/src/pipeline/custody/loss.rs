@@ -18,12 +18,13 @@
 //! read a sink may have some, so what is then in no sink as far as is known is named and not asked for
 //! again: that sink would have it twice.
 
-use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
+use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::message::{GapReason, Reject, RejectReason};
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
 use super::{Custody, Leaves, Mode, Refused, plain};
+use crate::ledger::plain_stream;
 use crate::pipeline::envelope::{Change, MarkHead, Record};
 
 /// What is to be committed when every required sink has come to a position.
@@ -41,7 +42,7 @@ pub(super) enum Item {
     /// Named by the collector as missing.
     Named(Stream, SeqRange),
     /// Received from a plain device.
-    Plain(DeviceId, SeqRange),
+    Plain(Stream, SeqRange),
     /// Records were lost that may have been of plain devices; nobody can say of which.
     Unknown,
 }
@@ -70,9 +71,9 @@ impl<D: Disk> Custody<D> {
             let names = receiver.owed_names();
             items.extend(names.map(|r| Item::Named(stream.clone(), r)));
         }
-        for (device, next, track) in self.ledger.plain_durable() {
+        for (stream, next, track) in self.ledger.plain_durable() {
             let owed = track.committed.holes(SeqRange::new(0, next));
-            items.extend(owed.map(|r| Item::Plain(device.clone(), r)));
+            items.extend(owed.map(|r| Item::Plain(stream.clone(), r)));
         }
         let below = self.log.next();
         if items.is_empty() {
@@ -143,8 +144,9 @@ impl<D: Disk> Custody<D> {
     /// at all.
     fn still_open(&self, item: &Item) -> Vec<Item> {
         let (stream, range) = match item {
-            Item::Owed(stream, range) | Item::Named(stream, range) => (stream.clone(), *range),
-            Item::Plain(device, range) => (self.plain_stream(device.clone()), *range),
+            Item::Owed(stream, range) | Item::Named(stream, range) | Item::Plain(stream, range) => {
+                (stream.clone(), *range)
+            }
             Item::Unknown => return vec![Item::Unknown],
         };
         let open = self.ledger.uncommitted(&stream, range);
@@ -154,7 +156,7 @@ impl<D: Disk> Custody<D> {
         let part = |part| match item {
             Item::Owed(stream, _) => Item::Owed(stream.clone(), part),
             Item::Named(stream, _) => Item::Named(stream.clone(), part),
-            Item::Plain(device, _) => Item::Plain(device.clone(), part),
+            Item::Plain(stream, _) => Item::Plain(stream.clone(), part),
             Item::Unknown => Item::Unknown,
         };
         parts.map(part).collect()
@@ -163,8 +165,9 @@ impl<D: Disk> Custody<D> {
     /// Names a part for the required sinks that lack it, if others have it. False if none has.
     fn settle_lacks(&mut self, item: &Item, now: Now) -> Result<bool, Refused> {
         let (stream, part) = match item {
-            Item::Owed(stream, part) | Item::Named(stream, part) => (stream.clone(), *part),
-            Item::Plain(device, part) => (self.plain_stream(device.clone()), *part),
+            Item::Owed(stream, part) | Item::Named(stream, part) | Item::Plain(stream, part) => {
+                (stream.clone(), *part)
+            }
             Item::Unknown => return Ok(false),
         };
         let sinks = self.coverage.lacking(&stream, part);
@@ -209,12 +212,11 @@ impl<D: Disk> Custody<D> {
             Item::Named(stream, range) => {
                 self.name_gap(stream, Some(*range), GapReason::DiskError, now)
             }
-            Item::Plain(device, range) => {
-                let stream = self.plain_stream(device.clone());
-                self.name_gap(&stream, Some(*range), GapReason::Damaged, now)
+            Item::Plain(stream, range) => {
+                self.name_gap(stream, Some(*range), GapReason::Damaged, now)
             }
             Item::Unknown => {
-                let stream = self.plain_stream(plain::nobody().device);
+                let stream = plain_stream(&plain::nobody().device, self.ledger.plain_epoch());
                 self.name_gap(&stream, None, GapReason::Damaged, now)
             }
         }
@@ -250,13 +252,5 @@ impl<D: Disk> Custody<D> {
             self.send(conn, &reject);
         }
         Ok(())
-    }
-
-    fn plain_stream(&self, device: DeviceId) -> Stream {
-        Stream {
-            device,
-            lane: Lane::Plain,
-            epoch: Epoch::new(self.journal.0),
-        }
     }
 }

@@ -14,6 +14,7 @@
 //! were appended ([`crate::ledger::Ledger::apply`]), so that a restart reads itself to the same
 //! state.
 
+mod apart;
 mod append;
 mod budget;
 mod coverage;
@@ -25,6 +26,7 @@ mod loss;
 mod open;
 mod over;
 mod plain;
+mod sides;
 mod sinks;
 mod types;
 mod up;
@@ -48,12 +50,13 @@ use crate::done::DoneEpochs;
 use crate::ledger::Ledger;
 use crate::pipeline::rules::RulesId;
 
+pub use apart::NotAlone;
 pub use coverage::MAX_COVERED_RANGES;
 pub use forget::{ForgetError, Forgotten};
 pub use hello::MAX_ORIGINS;
-pub use join::{Agreed, JournalSide, LakeSide, Meeting, Proven, Told};
 use lacks::Held;
 pub use open::{OpenError, Opened, Past};
+pub use sides::{Agreed, JournalSide, LakeSide, MeetError, Meeting, Proven, Told};
 pub use sinks::PlanError;
 pub use types::{Counters, Event, Gateway, Mode, Output, PlainPublish, Settings, SinkSpec};
 pub use up::MAX_ASKED;
@@ -123,8 +126,12 @@ pub struct Custody<D: Disk> {
     named_unread: Vec<loss::Unread>,
     /// The end has come: reports are taken however much they are, since nothing more comes.
     is_ending: bool,
+    /// Where the journal stood when it was last at one with the lake, if it was begun without it.
+    apart_since: Option<u64>,
     /// Term of the lake that the marks agree with; 0 before they were made to.
     lake_term: u64,
+    /// The term that they agree with from a position on, once the sinks have come there.
+    next_term: Option<(u64, u64)>,
     /// Marks of all records below this position say what was committed.
     committed_to: u64,
     /// How far each sink's cursor stands in the journal, and since when.

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use headwater_gate::repeat::OpenEntries;
 use headwater_gate::{ConnId, Token};
 use headwater_proto::delivery::End;
-use headwater_proto::ids::{DeviceId, JournalId, SeqRange, Stream};
+use headwater_proto::ids::{Epoch, JournalId, SeqRange, Stream};
 use headwater_proto::time::Millis;
 use headwater_spool::{Disk, Log, ReadError, Recovery};
 
@@ -26,7 +26,7 @@ use crate::pipeline::schemas::SchemaBook;
 use crate::pipeline::snapshot::{self, NotRead, Plans, Restored, SinkCursor};
 
 /// Bytes read at once when the journal is read again.
-const READ_BYTES: usize = 4 << 20;
+pub(super) const READ_BYTES: usize = 4 << 20;
 
 /// Why custody cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +131,11 @@ impl<D: Disk> Custody<D> {
                 Some((first, restored)) => (restored, first, Past::Records),
                 // Nothing says what the records were: senders still hold what was not committed, and
                 // send it again to the new journal.
-                None => (begin(JournalId(entropy())), log.next(), Past::Nothing),
+                None => {
+                    let name = JournalId(entropy());
+                    let plain_epoch = Epoch::new(name.0);
+                    (begin(name, plain_epoch), log.next(), Past::Nothing)
+                }
             },
         };
         let rules = RuleSet::new(rules_of(&settings.patterns), settings.window).encode();
@@ -161,7 +165,9 @@ impl<D: Disk> Custody<D> {
             cursors: restored.sinks,
             pending_cursors: None,
             plans: restored.plans,
+            apart_since: restored.apart_since,
             lake_term: restored.lake_term,
+            next_term: None,
             committed_to: restored.committed_to,
             noted: BTreeMap::new(),
             worth_noting: 0,
@@ -225,25 +231,6 @@ impl<D: Disk> Custody<D> {
             opened.damaged += unread;
         }
         Ok(())
-    }
-
-    /// Goes on under a new name: the lake has come further under the old one than this journal, so
-    /// its disk shows an earlier time. All that it holds is in the lake.
-    pub fn rename(&mut self, journal: JournalId) {
-        let position = self.log.next();
-        self.journal = journal;
-        // When a boot began is true whatever the journal is called.
-        self.ledger = Ledger::with_time_bases(self.ledger.time_bases().clone());
-        self.plans.clear();
-        self.held.clear();
-        self.coverage.clear();
-        self.lake_term = 0;
-        self.committed_to = position;
-        self.durable_cursors.clear();
-        for cursor in &mut self.cursors {
-            cursor.position = position;
-        }
-        self.measure();
     }
 
     /// A sink that is new begins at the oldest record there is.
@@ -347,6 +334,11 @@ impl<D: Disk> Custody<D> {
                 self.plans.insert(head.sink.to_owned(), plan);
             }
             Record::Cursor(head) => self.cursor_noted(head.sink, head.position),
+            // Only where a journal is read again: a segment's first record is its own.
+            Record::Begin(head) => {
+                self.apart_since = head.apart_since;
+                self.ledger.begin_plain_epoch(head.plain_epoch);
+            }
             Record::Session(head) => {
                 if head.present {
                     self.sessions.insert(head.client.into());
@@ -360,7 +352,6 @@ impl<D: Disk> Custody<D> {
             | Record::Registry(_)
             | Record::Gap(_)
             | Record::Park(..)
-            | Record::Begin(_)
             | Record::Rules(_)
             | Record::DecoderState(_)
             | Record::Lacks(_) => {}
@@ -372,8 +363,8 @@ impl<D: Disk> Custody<D> {
     /// its records could not be read: what the lake has of them is to be seeded from it.
     ///
     /// # Errors
-    /// [`OpenError::Read`].
-    pub fn resume(&mut self, sink: &str, position: u64) -> Result<u64, OpenError> {
+    /// [`ReadError`].
+    pub fn resume(&mut self, sink: &str, position: u64) -> Result<u64, ReadError> {
         let known = self.required_position();
         if let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.name == sink) {
             cursor.position = cursor.position.max(position);
@@ -386,7 +377,7 @@ impl<D: Disk> Custody<D> {
 
     /// Fills the sets of required sinks from the records between the cursor of the last of them and their
     /// own. Returns how many of those could not be read.
-    fn fill_coverage(&mut self) -> Result<u64, ReadError> {
+    pub(super) fn fill_coverage(&mut self) -> Result<u64, ReadError> {
         self.coverage.clear();
         let least = self.required_position();
         let is_ahead =
@@ -475,10 +466,18 @@ impl<D: Disk> Custody<D> {
     }
 
     /// The marks agree with the lake, whose term is `term`. What they take in a snapshot counts from
-    /// now on.
-    pub fn seeded(&mut self, term: u64) {
-        self.lake_term = term;
+    /// now on. While records before `until` may be in the lake twice, a start must look again.
+    pub(super) fn seeded(&mut self, term: u64, until: u64) {
+        self.next_term = Some((term, until));
+        self.settle_term();
         self.measure();
+    }
+
+    pub(super) fn settle_term(&mut self) {
+        let passed = self.required_position();
+        if let Some((term, _)) = self.next_term.take_if(|(_, until)| *until <= passed) {
+            self.lake_term = term;
+        }
     }
 
     /// The term of the lake with which the marks were made to agree, as the last snapshot says; 0 if
@@ -488,9 +487,9 @@ impl<D: Disk> Custody<D> {
         self.lake_term
     }
 
-    /// What a lake proves of a plain device under this journal's id.
-    pub fn seed_plain(&mut self, device: DeviceId, held: &[SeqRange], next: u64) {
-        self.ledger.seed_plain(device, held, next);
+    /// What a lake proves of a plain device under an epoch of this journal.
+    pub fn seed_plain(&mut self, stream: &Stream, held: &[SeqRange], next: u64) {
+        self.ledger.seed_plain(stream, held, next);
     }
 }
 
@@ -537,16 +536,17 @@ fn other_version(error: EnvelopeError) -> OpenError {
     }
 }
 
-fn begin(journal: JournalId) -> Restored {
+fn begin(journal: JournalId, plain_epoch: Epoch) -> Restored {
     Restored {
         journal,
+        apart_since: None,
         rules: Vec::new(),
         sinks: Vec::new(),
         plans: Plans::new(),
         lake_term: 0,
         committed_to: 0,
         sessions: BTreeSet::new(),
-        ledger: Ledger::default(),
+        ledger: Ledger::new(plain_epoch),
         schemas: SchemaBook::default(),
         open: OpenEntries::default(),
     }
@@ -606,10 +606,15 @@ fn newest_begin<D: Disk>(log: &Log<D>) -> Result<Option<(u64, Restored)>, OpenEr
                     let first = match &found {
                         None => oldest.first,
                         Some((first, known)) if known.journal == head.journal => *first,
-                        // What came before belongs to a journal that is gone.
-                        Some(_) => position,
+                        // What came before belongs to a journal that is gone, or was taken over from
+                        // it where its sinks begin.
+                        Some(_) => {
+                            let sinks = head.sinks.iter().map(|cursor| cursor.position);
+                            sinks.fold(position, u64::min)
+                        }
                     };
-                    let mut restored = begin(head.journal);
+                    let mut restored = begin(head.journal, head.plain_epoch);
+                    restored.apart_since = head.apart_since;
                     restored.sinks = head.sinks;
                     found = Some((first, restored));
                 }

@@ -1,7 +1,7 @@
 //! Core: publishes of plain MQTT devices.
 //!
-//! A plain device numbers nothing, so the journal does: identity is (device, lane `plain`, journal,
-//! counter given at append). A repeat is told by the gate's rule of open entries.
+//! A plain device numbers nothing, so the journal does: identity is (device, lane `plain`, epoch of the
+//! journal, counter given at append). A repeat is told by the gate's rule of open entries.
 
 use headwater_gate::repeat;
 use headwater_proto::ids::DeviceId;
@@ -59,7 +59,7 @@ impl<D: Disk> Custody<D> {
         let more = if seq == 0 { NUMBER_BYTES } else { 0 };
         let head = RawHead {
             device: target.device,
-            journal: self.journal,
+            epoch: self.ledger.plain_epoch(),
             seq,
             verdict,
             at: now.wall,
@@ -95,7 +95,7 @@ impl<D: Disk> Custody<D> {
 
     /// Whether a plain device is known or finds room, in the ledger and in snapshots.
     fn can_number(&mut self, device: &DeviceId) -> bool {
-        self.ledger.plain_track(device).is_some()
+        self.ledger.next_plain(device) > 0
             || (self.ledger.has_room_for_plain(device)
                 && self.has_state_room(NUMBER_BYTES, NEW_BYTES))
     }

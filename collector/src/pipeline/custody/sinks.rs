@@ -110,6 +110,7 @@ impl<D: Disk> Custody<D> {
             return;
         }
         self.committed_to = self.committed_to.max(self.required_position());
+        self.settle_term();
         for (stream, ranges) in said.streams.iter().chain(&said.refused) {
             let mut is_new = false;
             for range in ranges {
@@ -156,6 +157,14 @@ impl<D: Disk> Custody<D> {
         if records > 0 && self.coverage.requires(sink) {
             self.watch();
         }
+    }
+
+    /// An Ack is owed for every stream of a device that is connected.
+    pub(super) fn owe_all_acks(&mut self) {
+        let devices = self.by_origin.keys();
+        let streams = devices.flat_map(|device| self.ledger.streams_of(device));
+        let all: Vec<Stream> = streams.map(|(stream, _)| stream.clone()).collect();
+        all.iter().for_each(|stream| self.owe_acks(stream));
     }
 
     pub(super) fn owe_acks(&mut self, stream: &Stream) {

@@ -31,7 +31,7 @@ fn batch() -> BatchHead {
 fn raw() -> RawHead<'static> {
     RawHead {
         device: DeviceId::new("pump").unwrap(),
-        journal: JournalId(7),
+        epoch: Epoch::new(7),
         seq: 2,
         verdict: Verdict::Store,
         at: UnixMicros(10),
@@ -99,6 +99,8 @@ fn one_of_each() -> Vec<Record<'static>> {
         Record::Park(batch(), b"frame"),
         Record::Begin(BeginHead {
             journal: JournalId(7),
+            plain_epoch: Epoch::new(8),
+            apart_since: Some(300),
             sinks: vec![SinkCursor {
                 name: "lake".into(),
                 position: 129,
@@ -145,8 +147,8 @@ fn decoder_states_beyond_their_bound_are_not_read() {
 }
 
 #[test]
-fn the_bytes_of_version_3_are_frozen() {
-    let golden = include_str!("../../../tests/golden/envelope-3.txt");
+fn the_bytes_of_version_4_are_frozen() {
+    let golden = include_str!("../../../tests/golden/envelope-4.txt");
     let mut out = Vec::new();
     let mut text = String::new();
     for record in one_of_each() {

@@ -117,16 +117,20 @@ impl Kind for HotKind {
             }
         };
         tracing::info!(sink = &*name, ?found, %journal, "hot store open");
-        // An empty one is filled from the lake, and the journal follows from where the lake ends.
+        // Where it stands in a later time of the journal than the disk shows, it begins anew.
+        let end = site.custody.log().next();
+        let cursor = cursor.filter(|cursor| *cursor <= end);
+        // An empty one is filled from the lake, and the journal follows from where the lake ends; or begins
+        // with what the journal holds.
         let begin = site.custody.cursor(lake::NAME).unwrap_or_default();
-        site.custody.resume(&name, cursor.unwrap_or(begin))?;
         let lake = site.find::<LakeFolder>().cloned();
+        let from = cursor.unwrap_or(if lake.is_some() { begin } else { 0 });
+        site.custody.resume(&name, from)?;
         let empty = lake.filter(|_| cursor.is_none());
         if site.find::<super::HotView>().is_none() {
             site.leave(hot.view());
         }
         let freshness_ms = self.freshness_ms;
-        let from = cursor.unwrap_or(begin);
         start.run(from, Depth::Blocks, move |mut feed| {
             if let Some(LakeFolder(dir)) = empty
                 && let Err(error) = refill(&mut hot, &dir, journal, begin, clock, &is_stopping)

@@ -1,16 +1,19 @@
 //! The lake as a kind of sink: its settings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
-use headwater_lake::{Encoding, LocalStore};
+use headwater_lake::{Encoding, LocalStore, StoreError};
 use headwater_program::faults::within;
 use headwater_program::findings::{Findings, possible_folder};
+use headwater_spool::RealDisk;
 use serde::Deserialize;
 
 use super::{LakeSettings, LakeSink};
 use crate::interpret::Depth;
 use crate::sink::kind::{Kind, Rule, Start};
+use crate::sink::late::Late;
+use crate::sink::waiting::wait_for_lake;
 use crate::sink::worker::Worker;
 
 const MIB: u64 = 1 << 20;
@@ -24,7 +27,15 @@ pub struct LakeKind {
     pub settings: LakeSettings,
 }
 
-/// The lake's folder, for sinks that are filled from it.
+/// The lake when the journal was opened.
+pub(crate) enum AtStart {
+    /// It agrees with the journal.
+    There(Box<LakeSink<LocalStore>>),
+    /// It is away: devices are served meanwhile.
+    Away(Box<Late<RealDisk>>),
+}
+
+/// The folder of a lake that was there at the start, for sinks that are filled from it.
 #[derive(Debug, Clone)]
 pub struct LakeFolder(pub PathBuf);
 
@@ -107,14 +118,30 @@ impl Kind for LakeKind {
         }
     }
 
-    /// The journal was opened beside it, and both agree on what is committed.
+    /// The journal was opened beside it, and both agree on what is committed; or the lake is waited for.
     fn start(self, mut start: Start<'_>) -> Result<()> {
-        start.site().leave(LakeFolder(self.dir));
-        let joined = start.site().take::<LakeSink<LocalStore>>();
-        let lake = joined.ok_or_else(|| anyhow!("the journal was opened without a lake"))?;
-        start.run(lake.position(), Depth::Samples, move |feed| {
-            Worker::new(lake, feed)
-        });
+        let opened = start.site().take::<AtStart>();
+        match opened.ok_or_else(|| anyhow!("the journal was opened without a lake"))? {
+            AtStart::There(lake) => {
+                start.site().leave(LakeFolder(self.dir));
+                start.run(lake.position(), Depth::Samples, move |feed| {
+                    Worker::new(*lake, feed)
+                });
+            }
+            AtStart::Away(late) => start.run_late(move |context| {
+                wait_for_lake(*late, || existing_lake(&self.dir), context)
+            }),
+        }
         Ok(())
     }
+}
+
+/// The folder of a lake that was there before: it is not made, for it may be a disk that is not mounted.
+fn existing_lake(folder: &Path) -> Result<LocalStore, StoreError> {
+    std::fs::read_dir(folder).map_err(|source| StoreError::Io {
+        action: "list",
+        path: folder.display().to_string(),
+        source,
+    })?;
+    LocalStore::new(folder)
 }

@@ -20,16 +20,9 @@ use headwater_spool::{Chunk, Damage, Disk, ReadError};
 
 use crate::interpret::{Feed, Taken};
 use crate::metrics::{SinkLook, SinkState};
+use crate::sink::back_off::BackOff;
 use crate::sink::{Delivered, Due, Plan, Sink, SinkError};
 
-/// Time after the first failure, in milliseconds; doubled each time.
-const FIRST_WAIT_MS: u64 = 100;
-/// Longest time between two tries of a sink that is busy.
-const MAX_WAIT_MS: u64 = 10_000;
-/// Time between two tries of a sink that an operator has to let.
-const SLOW_WAIT_MS: u64 = 60_000;
-/// Longest time that a sink may ask to be left alone.
-const MAX_RETRY_AFTER_MS: u64 = 600_000;
 /// Time between two calls of [`Sink::keep`], and after one that failed.
 const KEEP_MS: (u64, u64) = (1_000, 5_000);
 /// Stretches of damage that are counted apart until the sink has passed them.
@@ -74,39 +67,6 @@ enum Phase {
     Gathering,
     Planned(Plan),
     Delivering,
-}
-
-/// When something that failed is tried again.
-#[derive(Debug, Default)]
-struct BackOff {
-    failures: u32,
-    until: Option<Millis>,
-}
-
-impl BackOff {
-    fn is_held(&self, now: Millis) -> bool {
-        self.until.is_some_and(|until| now < until)
-    }
-
-    /// - `random`: 64 random bits.
-    fn failed(&mut self, error: &SinkError, now: Millis, random: u64) {
-        let doubled = FIRST_WAIT_MS.saturating_mul(1 << self.failures.min(16));
-        let most = doubled.min(MAX_WAIT_MS);
-        let wait = match error {
-            SinkError::Busy { retry_after, .. } => {
-                let asked = retry_after.map_or(0, |asked| {
-                    u64::try_from(asked.as_millis()).unwrap_or(u64::MAX)
-                });
-                asked.min(MAX_RETRY_AFTER_MS) + 1 + random % most
-            }
-            SinkError::Refused { .. } => 1 + random % most,
-            SinkError::Denied { .. } | SinkError::Broken { .. } | SinkError::Fatal { .. } => {
-                SLOW_WAIT_MS / 2 + random % (SLOW_WAIT_MS / 2)
-            }
-        };
-        self.failures = self.failures.saturating_add(1);
-        self.until = Some(now.plus(wait));
-    }
 }
 
 /// A place in the journal, and when its record was received.
@@ -486,11 +446,7 @@ impl<S: Sink, D: Disk> Worker<S, D> {
     pub fn look(&self) -> SinkLook {
         let trouble = self.trouble();
         SinkLook {
-            state: trouble.map_or(SinkState::Up, |error| match error {
-                SinkError::Busy { .. } | SinkError::Refused { .. } => SinkState::Busy,
-                SinkError::Denied { .. } => SinkState::Denied,
-                SinkError::Broken { .. } | SinkError::Fatal { .. } => SinkState::Broken,
-            }),
+            state: trouble.map_or(SinkState::Up, SinkError::state),
             why: trouble.map(ToString::to_string),
             cursor: self.cursor,
             oldest: self.oldest.map(|(_, at)| at),

@@ -76,6 +76,21 @@ pub enum LogError {
 }
 
 impl LogError {
+    /// Whether it says that the store cannot be reached, and nothing of what is in it.
+    #[must_use]
+    pub const fn is_outage(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_outage(),
+            Self::Hole { .. }
+            | Self::Altered { .. }
+            | Self::NoLog { .. }
+            | Self::Fenced { .. }
+            | Self::Damaged { .. }
+            | Self::Protocol { .. }
+            | Self::Crowded { .. } => false,
+        }
+    }
+
     /// Whether the same step must not be tried again.
     #[must_use]
     pub const fn is_final(&self) -> bool {

@@ -85,6 +85,8 @@ struct State {
     /// Conditional writes to come that somebody else is quicker with.
     lost_races: u64,
     crash: Option<Crash>,
+    /// Nobody reaches it.
+    away: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -148,6 +150,18 @@ impl MemStore {
         self.lock().lost_races = n;
     }
 
+    /// Lets all operations fail, without effect, until it is told otherwise: the process lives, and the
+    /// store cannot be reached.
+    pub fn set_away(&self, away: bool) {
+        self.lock().away = away;
+    }
+
+    /// Whether it cannot be reached.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        self.lock().away
+    }
+
     fn set_crash(&self, n: u64, lands: bool) {
         let mut state = self.lock();
         let after = state.operations + n;
@@ -200,8 +214,16 @@ impl MemStore {
         path: &str,
         run: impl FnOnce(&mut State) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        let failed = |cause: &str| StoreError::Io {
+            action: call.verb(),
+            path: path.to_owned(),
+            source: io::Error::other(cause.to_owned()),
+        };
         let mut state = self.lock();
         *state.calls.entry(call).or_default() += 1;
+        if state.away {
+            return Err(failed("the store cannot be reached"));
+        }
         let number = state.operations;
         state.operations += 1;
         match state.crash {
@@ -209,12 +231,7 @@ impl MemStore {
                 if crash.lands && number == crash.after {
                     let _ = run(&mut state);
                 }
-                let source = io::Error::other("the store has crashed");
-                Err(StoreError::Io {
-                    action: call.verb(),
-                    path: path.to_owned(),
-                    source,
-                })
+                Err(failed("the store has crashed"))
             }
             _ => run(&mut state),
         }

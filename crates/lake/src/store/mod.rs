@@ -88,6 +88,14 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether the store could not be reached, or refused: it says nothing of what is there.
+    #[must_use]
+    pub const fn is_outage(&self) -> bool {
+        matches!(self, Self::Io { .. })
+    }
+}
+
 /// An open object, read by parts.
 pub trait ReadAt: Send + Sync {
     /// Size of the object in bytes.

@@ -116,7 +116,8 @@ impl<S: Store> Lake<S> {
     ///
     /// # Errors
     /// [`LakeError`]; [`LakeError::Owned`] if another owner lives; [`LakeError::Log`] if the lake is
-    /// not as it was left, with what to do about it. Nothing is changed then.
+    /// not as it was left, with what to do about it; [`LakeError::Absent`] if the claim needs one and
+    /// there is none. Nothing is changed then.
     pub fn open(store: S, settings: Settings, claim: &Claim) -> Result<Self, LakeError> {
         let found_owner = owner::look(&store)?;
         let before = found_owner.as_ref().map(|(owner, _)| *owner);
@@ -125,6 +126,9 @@ impl<S: Store> Lake<S> {
         store.tidy()?;
         let head = HeadKeeper::read(&store)?;
         let (logs, found) = open::read_logs(&store, head.head())?;
+        if claim.is_known && found == Found::New {
+            return Err(LakeError::Absent);
+        }
         let in_logs = logs.iter().map(Log::term).max().unwrap_or(0);
         let seen = head.head().map_or(0, |head| head.term).max(in_logs);
         let ownership = Ownership::acquire(&store, found_owner, claim, seen)?;

@@ -13,6 +13,7 @@ use super::*;
 use crate::done::DoneInMemory;
 use crate::interpret::{Depth, Interpreted};
 use crate::pipeline::custody::{Custody, Settings};
+use crate::sink::back_off::{FIRST_WAIT_MS, MAX_RETRY_AFTER_MS, MAX_WAIT_MS, SLOW_WAIT_MS};
 
 /// A sink whose answers are written down before.
 #[derive(Default)]
