@@ -147,8 +147,10 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let stop = Stop::default();
 
     let refusals: Vec<_> = engine
-        .source_names()
-        .map(|name| Arc::new(Refusals::new(name, clock)))
+        .settings()
+        .sources
+        .iter()
+        .map(|source| Arc::new(Refusals::new(&source.name, clock)))
         .collect();
     let mut sources = Sources::start(&config, &engine.cursors(), &refusals, &wake, &stop, options)?;
     let desk = Desk {

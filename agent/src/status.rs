@@ -227,7 +227,7 @@ pub fn of<D: Disk>(engine: &Engine<D>, refusals: &[Arc<Refusals>], now: Now) -> 
     let sent = sender.counters();
     Status {
         version: VERSION,
-        device: engine.device().as_str().to_owned(),
+        device: engine.settings().device.as_str().to_owned(),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
         at_us: now.wall.0,
         uptime_ms: now.mono.since(engine.opened_at()),
@@ -252,7 +252,7 @@ pub fn of<D: Disk>(engine: &Engine<D>, refusals: &[Arc<Refusals>], now: Now) -> 
         refused_messages: counters.refused_messages,
         dead_letter_records: engine.dead_letter_records(),
         in_flight_bytes: sender.in_flight_bytes(),
-        quota_bytes: engine.quota_bytes(),
+        quota_bytes: engine.settings().spool.lane_bytes.iter().sum(),
         trouble: engine.trouble().to_vec(),
         clock_synced: engine.clock().stamps().synced,
         clock_error_ms: engine.clock().stamps().error_ms,
@@ -271,7 +271,7 @@ pub fn of<D: Disk>(engine: &Engine<D>, refusals: &[Arc<Refusals>], now: Now) -> 
         sources: engine
             .cursors()
             .into_iter()
-            .zip(engine.source_names())
+            .zip(engine.settings().sources.iter().map(|source| &*source.name))
             .enumerate()
             .map(|(at, (cursor, name))| {
                 let of_source = refusals.get(at).map(|refusals| refusals.count());

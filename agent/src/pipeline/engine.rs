@@ -1,73 +1,58 @@
 //! Core: the agent's engine. It takes readings, makes them durable, numbers them, publishes them
 //! and forgets them when they are committed. Generic over its disk; time and entropy are arguments.
 //!
+//! Three machines do it, none of which holds another: the intake takes what sources give until it is a
+//! record, the store makes records durable, the outbox sends them. They return values, and meet here only:
+//! intake and store in `taking.rs`, store and outbox in `writing.rs` and `sending.rs`.
+//!
 //! | rule | where |
 //! |---|---|
 //! | a new epoch per lane at each start; the end of the one before is its first record | `store/open.rs`, `writing.rs` |
-//! | nothing is published before it is synced | `store.rs` |
+//! | nothing is published before it is synced | `store/lanes.rs` |
 //! | the cursor of a source is in the record of its batch | `record.rs` |
 //! | a failed sync ends its epoch before the group; the group goes to a new one | `writing.rs` |
 //! | a disk that takes nothing: a RAM epoch for live sources, waiting for those that resume | `store/memory.rs` |
 //! | a gap is durable before the segment it names is released | `store/room.rs` |
 //! | what cannot be read or is refused becomes a gap and is not sent again | `outbox.rs`, `store/refused.rs` |
 
-use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::Lane;
-use headwater_proto::message::{Gap, GapReason, Stage};
-use headwater_proto::time::{Base, Millis, Now, UnixMicros};
+use headwater_proto::time::{Base, Millis, Now};
 use headwater_spool::Disk;
 
-mod bases;
 mod intake;
 mod outbox;
-mod quarantine;
 mod sending;
 mod store;
+mod taking;
 mod types;
 mod writing;
 
 pub use outbox::{AgentSender, MAX_DOWN_BYTES, MAX_EPOCHS, MAX_FLIGHTS, UNREADABLE_MS};
 pub use store::{DEAD_LETTER, GROUP_BYTES, MAX_GAPS, PROBE_MS};
-use types::Taken;
 pub use types::{
     Counters, EngineError, Event, LaneStatus, Lost, OfferError, Offered, Settings, SourceSettings,
     SpoolSettings,
 };
 pub use writing::MAX_FAILED_SYNCS;
 
-use super::admit::{Admitted, OtherLane, Sample, admit};
-use super::batcher::{Closed, Content, Given, Next, Pushed, Turn, Which};
-use super::receipts::{Receipts, Settled};
-use super::record::{Cursor, Unclean};
-use super::refusals::Refusals;
-use super::timekeeper::{Dated, Timekeeper};
-use intake::{Open, Overflow};
+use super::batcher::Which;
+use super::receipts::Settled;
+use super::record::Cursor;
+use super::timekeeper::Timekeeper;
+use intake::Intake;
 use outbox::Outbox;
-use store::{Draft, Over, Says, Store, Trouble, place_of};
-use writing::Step;
+use store::{Draft, Moment, News, Over, Own, Store, Trouble, place_of};
+use writing::{Step, Writing};
 
 /// The engine of one agent.
 pub struct Engine<D: Disk> {
     settings: Settings,
-    clock: Timekeeper,
-    /// The base of new rows' times, as of the last look at the clock.
-    base: Base,
-    /// Since when rows count from this boot, in its uptime.
-    counted_since: Option<Millis>,
-    /// What was last said of the boot's wall time.
-    told: Option<bases::Told>,
     opened: Millis,
+    intake: Intake,
     store: Store<D>,
-    /// What each lane has taken and not stored.
-    open: Vec<Open>,
-    /// The lane of each source that resumes, from its first reading on.
-    bound: Vec<Option<usize>>,
-    /// What each source had refused.
-    refusals: Vec<Refusals>,
-    /// What each source was told of what it gave.
-    receipts: Vec<Receipts>,
     outbox: Outbox,
-    counters: Counters,
+    refused_records: u64,
+    damaged_records: u64,
     trouble: Vec<String>,
     hidden: Vec<String>,
 }
@@ -90,40 +75,36 @@ impl<D: Disk> Engine<D> {
         if settings.sources.len() > super::record::MAX_SOURCES {
             return Err(EngineError::Sources(settings.sources.len()));
         }
-        let clock = Timekeeper::new(settings.clock, now);
+        let intake = Intake::new(&settings, now);
         let random = (entropy(), entropy());
         let (store, Trouble { trouble, hidden }) =
-            Store::open(&disk, &settings, clock.base(), random)?;
+            Store::open(&disk, &settings, intake.base(), random)?;
         let device = settings.device.clone();
         let outbox = Outbox::new(device, settings.boot, settings.sender, entropy());
-        let lanes = Lane::AGENT.into_iter();
         let mut engine = Self {
-            bound: vec![None; settings.sources.len()],
-            refusals: vec![Refusals::default(); settings.sources.len()],
-            receipts: vec![Receipts::default(); settings.sources.len()],
-            open: lanes.map(|lane| Open::new(lane, &settings)).collect(),
             settings,
-            base: clock.base(),
-            clock,
-            counted_since: None,
-            told: None,
             opened: now.mono,
+            intake,
             store,
             outbox,
-            counters: Counters::default(),
+            refused_records: 0,
+            damaged_records: 0,
             trouble,
             hidden,
         };
-        engine.counted_since = engine.counted_before();
-        for at in 0..engine.open.len() {
+        if engine.store.lanes.counts_from_boot() {
+            engine.intake.counts_since_boot();
+        }
+        for at in 0..Lane::AGENT.len() {
             for epoch in engine.store.lanes.held_epochs(at) {
                 engine.outbox.announce(epoch);
             }
         }
-        for at in 0..engine.open.len() {
-            engine.begin_lane(at, now);
+        for at in 0..Lane::AGENT.len() {
+            engine.writing(at, now).begin_lane();
+            engine.pass_on_news();
         }
-        let since = engine.clock.known_wall(now);
+        let since = engine.intake.clock.known_wall(now);
         engine.store.begin_life(&engine.settings.sources, since);
         Ok(engine)
     }
@@ -138,428 +119,19 @@ impl<D: Disk> Engine<D> {
             .collect()
     }
 
-    /// The sources' names, in the order of [`Engine::cursors`].
-    pub fn source_names(&self) -> impl Iterator<Item = &str> + '_ {
-        self.settings.sources.iter().map(|source| &*source.name)
-    }
-
-    /// Takes a reading. A source that resumes gives the cursor after it, and keeps to the lane of its
-    /// first reading; a reading that its durable cursor covers is dropped silently, since it is on
-    /// disk already, or was. Values that no collector would take go to quarantine, the others are taken.
-    ///
-    /// Every item takes the source's next receipt, beginning with 0, but one that is to be offered again:
-    /// that of a source that resumes, for [`OfferError::Busy`].
-    ///
-    /// # Errors
-    /// [`OfferError`].
-    ///
-    /// # Panics
-    /// If `source` is not a place in the settings or `lane` not an agent's.
-    pub fn offer(
-        &mut self,
-        source: usize,
-        lane: Lane,
-        sample: &Sample<'_>,
-        cursor: Option<Cursor>,
-        now: Now,
-    ) -> Result<Offered, OfferError> {
-        let at = place_of(lane);
-        self.follow_the_clock(now);
-        let (fields, refused) = match admit(sample) {
-            Admitted::Whole => (None, Vec::new()),
-            Admitted::Part { fields, refused } => (Some(fields), refused),
-        };
-        let row = Sample {
-            fields: fields.as_deref().unwrap_or(sample.fields),
-            ..*sample
-        };
-        let samples = row.samples();
-        let dated = self.clock.date(row.time, now);
-        let taken = self.take(at, source, cursor, sample.samples(), dated, now)?;
-        let (receipt, given) = match taken {
-            Taken::Known(receipt) => return Ok(Offered::of(receipt)),
-            Taken::New(given) => (given.receipt, given),
-        };
-        // The cursor goes with the last that is stored of the row.
-        let rest = Given {
-            cursor: cursor.filter(|_| samples == 0),
-            ..given
-        };
-        self.set_aside(at, source, sample, &refused, rest, now);
-        if samples == 0 {
-            self.counters.empty += u64::from(refused.is_empty());
-            return Ok(Offered { receipt, refused });
-        }
-        let resumes = self.settings.sources[source].resumes;
-        let batcher = &self.open[at].batcher;
-        if resumes && batcher.must_close_first(source, Next::Row(&row), dated.base) {
-            self.close(at, Which::Of(source), now);
-        }
-        let batcher = &mut self.open[at].batcher;
-        let pushed = batcher.push(source, &row, dated, given, now.mono);
-        self.counters.readings += 1;
-        self.took(at, source, samples, receipt, pushed, now);
-        Ok(Offered { receipt, refused })
-    }
-
-    /// Takes a log line, as [`Engine::offer`].
-    ///
-    /// # Errors
-    /// [`OfferError`].
-    ///
-    /// # Panics
-    /// As [`Engine::offer`].
-    pub fn offer_line(
-        &mut self,
-        source: usize,
-        lane: Lane,
-        time: UnixMicros,
-        line: &[u8],
-        cursor: Option<Cursor>,
-        now: Now,
-    ) -> Result<Offered, OfferError> {
-        let at = place_of(lane);
-        self.follow_the_clock(now);
-        let dated = self.clock.date(time, now);
-        let given = match self.take(at, source, cursor, 1, dated, now)? {
-            Taken::Known(receipt) => return Ok(Offered::of(receipt)),
-            Taken::New(given) => given,
-        };
-        let receipt = given.receipt;
-        let SourceSettings { name, resumes, .. } = &self.settings.sources[source];
-        let (name, resumes) = (name.clone(), *resumes);
-        let batcher = &self.open[at].batcher;
-        if resumes && batcher.must_close_first(source, Next::Line, dated.base) {
-            self.close(at, Which::Of(source), now);
-        }
-        let batcher = &mut self.open[at].batcher;
-        match batcher.push_line(source, &name, dated, line, given, now.mono) {
-            Ok(pushed) => {
-                self.counters.readings += 1;
-                self.took(at, source, 1, receipt, pushed, now);
-                Ok(Offered::of(receipt))
-            }
-            Err(fault) => {
-                self.set_line_aside(at, source, line, fault, given, now);
-                Ok(Offered {
-                    receipt,
-                    refused: vec![(0, fault)],
-                })
-            }
-        }
-    }
-
-    /// Gives an item its receipt, unless it is to be offered again.
-    fn take(
-        &mut self,
-        at: usize,
-        source: usize,
-        cursor: Option<Cursor>,
-        samples: u64,
-        dated: Dated,
-        now: Now,
-    ) -> Result<Taken, OfferError> {
-        let is_new = self.may_take(at, source, cursor, samples, dated, now);
-        let SourceSettings {
-            resumes,
-            durable_within_ms,
-            ..
-        } = self.settings.sources[source];
-        if is_new == Err(OfferError::Busy) && resumes {
-            return Err(OfferError::Busy);
-        }
-        let receipts = &mut self.receipts[source];
-        let receipt = receipts.take();
-        match is_new {
-            Ok(false) => Ok(Taken::Known(receipt)),
-            Ok(true) => Ok(Taken::New(Given {
-                cursor,
-                receipt,
-                by: durable_within_ms.map(|ms| now.mono.plus(ms)),
-            })),
-            Err(error) => {
-                receipts.lose(receipt);
-                Err(error)
-            }
-        }
-    }
-
-    /// Whether a reading is to be taken; `false` if it is in the lane already.
-    fn may_take(
-        &mut self,
-        at: usize,
-        source: usize,
-        cursor: Option<Cursor>,
-        samples: u64,
-        dated: Dated,
-        now: Now,
-    ) -> Result<bool, OfferError> {
-        let SourceSettings { name, resumes, .. } = &self.settings.sources[source];
-        let resumes = *resumes;
-        if resumes && *self.bound[source].get_or_insert(at) != at {
-            let bound = self.bound[source].unwrap_or(at);
-            return Err(OtherLane(self.open[bound].lane).into());
-        }
-        let durable = self.store.lanes.resume_at(name);
-        if cursor
-            .zip(durable)
-            .is_some_and(|(offered, durable)| durable.covers(offered))
-        {
-            self.counters.covered += 1;
-            return Ok(false);
-        }
-        if self.has_room(at, resumes) {
-            return Ok(true);
-        }
-        for lane in 0..self.open.len() {
-            self.close(lane, Which::All, now);
-            self.sync_lane(lane, now);
-        }
-        if self.has_room(at, resumes) {
-            return Ok(true);
-        }
-        self.counters.busy += 1;
-        if !resumes {
-            let time = (dated.base == Base::Wall).then_some(UnixMicros(dated.us));
-            let (span, cursor) = (time.zip(time), None);
-            self.note_overflow(
-                Overflow {
-                    source,
-                    samples,
-                    span,
-                    cursor,
-                },
-                at,
-            );
-        }
-        Err(OfferError::Busy)
-    }
-
-    fn has_room(&self, at: usize, resumes: bool) -> bool {
-        let lanes = 0..self.open.len();
-        let open: usize = lanes.clone().map(|at| self.open_bytes(at)).sum();
-        if open >= self.settings.readings_bytes {
-            return false;
-        }
-        if self.store.lanes.lane(at).ram.is_none() {
-            // What an earlier RAM epoch still holds takes no room on the disk.
-            return true;
-        }
-        let in_ram: usize = lanes.map(|at| self.store.lanes.lane(at).ram_bytes()).sum();
-        !resumes && in_ram < self.settings.fallback_bytes
-    }
-
-    /// Bytes of a lane in memory that are on no disk yet, RAM epochs not counted.
-    fn open_bytes(&self, at: usize) -> usize {
-        self.open[at].batcher.open_bytes() + self.store.lanes.lane(at).held_bytes
-    }
-
-    fn note_overflow(&mut self, lost: Overflow, at: usize) {
-        self.counters.lost_samples += lost.samples;
-        let overflow = &mut self.open[at].overflow;
-        if let Some(known) = overflow
-            .iter_mut()
-            .find(|known| known.source == lost.source)
-        {
-            known.samples += lost.samples;
-            known.cursor = lost.cursor.or(known.cursor);
-            let both = known.span.zip(lost.span);
-            known.span = both.map(|((a, b), (c, d))| (a.min(c), b.max(d)));
-        } else {
-            overflow.push(lost);
-        }
-    }
-
-    /// An open batch has taken what has this receipt.
-    fn took(
-        &mut self,
-        at: usize,
-        source: usize,
-        samples: u64,
-        receipt: u64,
-        Pushed { began, full }: Pushed,
-        now: Now,
-    ) {
-        self.counters.samples += samples;
-        if began {
-            self.receipts[source].hold(receipt);
-        }
-        if full {
-            self.close(at, Which::Full, now);
-        }
-    }
-
-    /// Closes batches and stores them.
-    fn close(&mut self, at: usize, which: Which, now: Now) {
-        loop {
-            let turn = self.turn_of(at);
-            let batcher = &mut self.open[at].batcher;
-            let Some(closed) = batcher.close(which, turn, now.mono) else {
-                return;
-            };
-            self.store.lanes.use_schemas(at, batcher.schemas());
-            self.store_batch(at, closed, now);
-        }
-    }
-
-    /// Which batches of a lane have their turn.
-    fn turn_of(&self, at: usize) -> Turn {
-        let lane = self.store.lanes.lane(at);
-        Turn {
-            base: lane.present_life().base,
-            others_from: lane.turns_from(),
-        }
-    }
-
-    fn store_batch(&mut self, at: usize, closed: Closed, now: Now) {
-        let SourceSettings { name, resumes, .. } =
-            self.settings.sources[closed.owed.source].clone();
-        self.name_lost_readings(at, &closed, &name, now);
-        let (kind, payload) = match &closed.content {
-            Content::Batch(payload) => (Kind::Batch, payload),
-            Content::Text(payload) => (Kind::Text, payload),
-            Content::Refused(payload) => (Kind::Refused, payload),
-        };
-        let mut bytes = Vec::with_capacity(frame::encoded_len(payload.len()));
-        frame::append(kind, payload, &mut bytes).expect("a batch is far below a frame's limit");
-        let record = Draft {
-            kind,
-            stamps: closed.times.stamps,
-            source: name,
-            base: closed.times.base,
-            cursor: closed.cursor,
-            live: !resumes,
-            last_time: closed.times.span().map(|(_, last)| last),
-            schema: closed.new_schema,
-            frame: bytes,
-            samples: closed.samples,
-            says: Says::Nothing,
-            owed: Some(closed.owed),
-        };
-        self.counters.records += 1;
-        self.put(at, Box::new(record), now);
-    }
-
-    /// Before the first batch after an unclean stop, or after readings found no room, a gap says
-    /// so, in the same group.
-    fn name_lost_readings(&mut self, at: usize, closed: &Closed, name: &str, now: Now) {
-        let lane = self.store.lanes.lane(at);
-        let (lane_id, epoch) = (lane.lane, lane.epoch);
-        let previous = lane.previous.unwrap_or(epoch);
-        let overflow = self.open[at].take_overflow(closed.owed.source);
-        if let Some(Unclean { since }) = self.store.unclean(at, name) {
-            let until = match closed.times.span() {
-                Some((first, _)) => Some(first),
-                None => self.clock.known_wall(now),
-            };
-            let gap = Gap {
-                t_first: since,
-                t_last: until.map(|until| since.map_or(until, |since| until.max(since))),
-                part: name.parse().ok(),
-                ..self
-                    .store
-                    .lanes
-                    .gap(lane_id, previous, GapReason::UncleanStop, now)
-            };
-            self.put_own(at, &gap, now);
-        }
-        if let Some(overflow) = overflow {
-            self.name_overflow(at, overflow, now);
-        }
-    }
-
-    fn name_overflow(&mut self, at: usize, overflow: Overflow, now: Now) {
-        let lane = self.store.lanes.lane(at);
-        let gap = Gap {
-            samples: Some(overflow.samples),
-            t_first: overflow.span.map(|(first, _)| first),
-            t_last: overflow.span.map(|(_, last)| last),
-            stage: Stage::Source,
-            part: self.settings.sources[overflow.source].name.parse().ok(),
-            ..self
-                .store
-                .lanes
-                .gap(lane.lane, lane.epoch, GapReason::Overflow, now)
-        };
-        self.put_gap_of(at, overflow.source, &gap, overflow.cursor, now);
-    }
-
-    /// Appends a gap in what a source gave. Where it covers more than the records before it, the source
-    /// resumes after it.
-    fn put_gap_of(
-        &mut self,
-        at: usize,
-        source: usize,
-        gap: &Gap,
-        cursor: Option<Cursor>,
-        now: Now,
-    ) {
-        let SourceSettings { name, resumes, .. } = &self.settings.sources[source];
-        let lane = self.store.lanes.lane(at);
-        let known = lane.marks.source(name).and_then(|mark| mark.cursor);
-        let is_further = |cursor: &Cursor| !known.is_some_and(|known| known.covers(*cursor));
-        let mut record = Draft::own(gap, &self.settings.device, self.clock.stamps());
-        if let Some(cursor) = cursor.filter(|cursor| *resumes && is_further(cursor)) {
-            record.source.clone_from(name);
-            record.cursor = Some(cursor);
-            record.base = lane.present_life().base;
-        }
-        self.put(at, record, now);
-    }
-
-    /// Takes note of readings that a source had to drop before it could offer them: a gap names them
-    /// in the group of its next batch, or at the stop. Their receipt is not durable. A source that resumes
-    /// gives the cursor after them, and does once that gap is durable.
-    ///
-    /// # Panics
-    /// As [`Engine::offer`].
-    pub fn lost(
-        &mut self,
-        source: usize,
-        lane: Lane,
-        lost: Lost,
-        cursor: Option<Cursor>,
-        now: Now,
-    ) {
-        let at = place_of(lane);
-        self.follow_the_clock(now);
-        if cursor.is_some() {
-            // The gap comes before the next batch: what the cursor covers is in records before it.
-            self.close(at, Which::Of(source), now);
-        }
-        self.counters.busy += 1;
-        let wall = |time| {
-            let Dated { base, us, .. } = self.clock.date(time, now);
-            (base == Base::Wall).then_some(UnixMicros(us))
-        };
-        let span = wall(lost.first).zip(wall(lost.last));
-        let samples = lost.samples;
-        self.note_overflow(
-            Overflow {
-                source,
-                samples,
-                span,
-                cursor,
-            },
-            at,
-        );
-        let receipt = self.receipts[source].take();
-        self.receipts[source].lose(receipt);
-    }
-
     /// Brings what a source knows of its receipts up to date; says whether it was not.
     ///
     /// # Panics
     /// If `source` is not a place in the settings.
     pub fn tell_settled(&self, source: usize, settled: &mut Settled) -> bool {
-        self.receipts[source].tell(settled)
+        self.intake.tell_settled(source, settled)
     }
 
     /// Whether to ask the kernel about the wall clock, and to hand over its answer with
     /// [`Event::Clock`]. To be asked before readings are offered, and after they were taken from
     /// their sources: a clock that was set meanwhile holds for them.
     pub fn wants_clock(&mut self, now: Now) -> bool {
-        self.clock.wants_measure(now)
+        self.intake.clock.wants_measure(now)
     }
 
     /// When it was opened.
@@ -571,7 +143,7 @@ impl<D: Disk> Engine<D> {
     /// How good the wall clock is, and what the times of new rows count from.
     #[must_use]
     pub const fn clock(&self) -> &Timekeeper {
-        &self.clock
+        &self.intake.clock
     }
 
     /// Takes in what happened.
@@ -582,14 +154,14 @@ impl<D: Disk> Engine<D> {
             Event::Message(bytes) => {
                 let clocks = self.clocks(now);
                 for heard in self.outbox.message(bytes, &mut self.store.lanes, clocks) {
-                    self.clock.heard(heard.time, heard.sent, now);
+                    self.intake.clock.heard(heard.time, heard.sent, now);
                 }
             }
-            Event::Clock(kernel) => self.clock.measured(kernel, now),
+            Event::Clock(kernel) => self.intake.clock.measured(kernel, now),
             Event::Tick => {
                 self.follow_the_clock(now);
                 self.date_boot(now);
-                for at in 0..self.open.len() {
+                for at in 0..Lane::AGENT.len() {
                     let ram = self.store.lanes.lane(at).ram.as_ref();
                     if ram.is_some_and(|ram| ram.probe_at <= now.mono) {
                         self.leave_memory(at, now);
@@ -597,10 +169,10 @@ impl<D: Disk> Engine<D> {
                     self.close(at, Which::Due, now);
                     let sync_at = self.store.lanes.lane(at).sync_at();
                     if sync_at.is_some_and(|at| at <= now.mono) {
-                        self.sync_lane(at, now);
+                        self.carry_out(at, [Step::Sync], now);
                     }
                 }
-                self.name_beyond(now);
+                self.name_beyond(Some(now.mono), now);
                 if let Some(at) = self.store.owes_a_name() {
                     self.carry_out(at, [Step::Name], now);
                 }
@@ -612,26 +184,22 @@ impl<D: Disk> Engine<D> {
     /// When to call with [`Event::Tick`] at the latest.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Millis> {
-        let groups = (0..self.open.len()).flat_map(|at| {
+        let groups = (0..Lane::AGENT.len()).flat_map(|at| {
             let lane = self.store.lanes.lane(at);
             let probe = lane.ram.as_ref().map(|ram| ram.probe_at);
-            let due = self.open[at].batcher.next_due(self.turn_of(at));
+            let due = self.intake.batches(at).next_due(lane.turn());
             [lane.sync_at(), probe, due]
         });
-        groups
-            .flatten()
-            .chain(self.outbox.next_wakeup())
-            .chain([self.clock.next_measure()])
-            .chain(self.refusals.iter().filter_map(Refusals::next_due))
-            .min()
+        let others = [self.outbox.next_wakeup(), self.intake.next_wakeup()];
+        groups.chain(others).flatten().min()
     }
 
     /// Stores and syncs everything that was admitted, without ending anything.
     pub fn flush(&mut self, now: Now) {
         self.follow_the_clock(now);
-        for at in 0..self.open.len() {
+        for at in 0..Lane::AGENT.len() {
             self.close(at, Which::All, now);
-            self.sync_lane(at, now);
+            self.carry_out(at, [Step::Sync], now);
         }
     }
 
@@ -640,15 +208,15 @@ impl<D: Disk> Engine<D> {
     pub fn stop(&mut self, now: Now) {
         self.flush(now);
         self.date_boot(now);
-        self.name_rest(now);
-        for at in 0..self.open.len() {
-            for overflow in std::mem::take(&mut self.open[at].overflow) {
-                self.name_overflow(at, overflow, now);
+        self.name_beyond(None, now);
+        for at in 0..Lane::AGENT.len() {
+            for missed in self.intake.take_missed(at) {
+                self.name_missed(at, &missed, now);
             }
             if self.store.lanes.lane(at).ram.is_some() {
                 self.leave_memory(at, now);
             }
-            self.sync_lane(at, now);
+            self.carry_out(at, [Step::Sync], now);
             let lane = self.store.lanes.lane(at);
             if lane.ram.is_some() || lane.durable_seq == 0 {
                 continue;
@@ -658,23 +226,117 @@ impl<D: Disk> Engine<D> {
                 next: lane.next_seq + 1,
                 clean: true,
             };
-            let end = self.store.lanes.end_record(at, over, self.clock.stamps());
+            let end = self
+                .store
+                .lanes
+                .end_record(at, over, self.intake.clock.stamps());
             self.carry_out(at, [Step::Store(end), Step::Sync], now);
         }
         self.store.end_life(&self.settings.sources);
     }
 
+    /// The clock that dates rows may have changed: what is open is stored first, with the times it has.
+    fn follow_the_clock(&mut self, now: Now) {
+        if self.intake.look_at_clock(now) {
+            for at in 0..Lane::AGENT.len() {
+                self.close(at, Which::All, now);
+            }
+        }
+    }
+
+    /// Ties the boot to wall time in lane normal, once that is known and rows count from it.
+    fn date_boot(&mut self, now: Now) {
+        if !self.store.lanes.counts_from_boot() {
+            return;
+        }
+        let Some(base) = self.intake.date_boot(now) else {
+            return;
+        };
+        let stamps = self.intake.clock.stamps();
+        let record = Draft::own(&base, &self.settings.device, stamps);
+        // It stands in another epoch than what it dates: that waits for it.
+        let turn = |base| Step::Turn {
+            base,
+            lasting: false,
+        };
+        let steps = [
+            turn(Base::Wall),
+            Step::Store(record),
+            turn(self.intake.base()),
+        ];
+        self.carry_out(place_of(Lane::Normal), steps, now);
+    }
+
+    /// Names what passed the bounds of a minute that is over, or of any.
+    fn name_beyond(&mut self, over: Option<Millis>, now: Now) {
+        for source in 0..self.settings.sources.len() {
+            if let Some((at, beyond)) = self.intake.beyond(source, over) {
+                self.name_missed(at, &beyond, now);
+            }
+        }
+    }
+
+    /// Carries out steps in one lane of the store.
+    fn carry_out(&mut self, at: usize, steps: impl IntoIterator<Item = Step>, now: Now) {
+        self.writing(at, now).carry_out(steps);
+        self.pass_on_news();
+    }
+
+    /// Stores what the agent itself says.
+    fn put_own<B: Own>(&mut self, at: usize, body: &B, now: Now) {
+        let stamps = self.intake.clock.stamps();
+        let record = Draft::own(body, &self.settings.device, stamps);
+        self.carry_out(at, [Step::Store(record)], now);
+    }
+
+    /// Tries the disk of a lane in memory again; what waited for it is stored.
+    fn leave_memory(&mut self, at: usize, now: Now) {
+        if self.writing(at, now).leave_memory() {
+            // What was said of the boot in memory is said again where it lasts.
+            self.intake.forget_date_of_boot();
+        }
+        self.pass_on_news();
+    }
+
+    fn writing(&mut self, at: usize, now: Now) -> Writing<'_, D> {
+        let stamps = self.intake.clock.stamps();
+        let moment = Moment { now, stamps };
+        Writing::new(&mut self.store, &self.outbox, at, moment)
+    }
+
+    /// Tells the outbox and the sources what has become of records.
+    fn pass_on_news(&mut self) {
+        for news in self.store.lanes.take_news() {
+            match news {
+                News::Stored(held) => self.outbox.stored(held),
+                News::Ended { lane, epoch, named } => self.outbox.ended(lane, epoch, named),
+                News::Gone { lane, epoch, range } => self.outbox.absent(lane, epoch, range),
+                News::Durable(owed) => self.intake.settle(&owed),
+                News::NotDurable(owed) => self.intake.fail(&owed),
+            }
+        }
+    }
+
     /// The counters.
     #[must_use]
     pub const fn counters(&self) -> Counters {
-        let counted = self.store.lanes.counted();
+        let (taken, stored) = (self.intake.counted(), self.store.lanes.counted());
         Counters {
-            samples_durable: counted.samples_durable,
-            failed_syncs: counted.failed_syncs,
-            disk_failures: counted.disk_failures,
-            evicted_records: counted.evicted_records,
+            readings: taken.readings,
+            samples: taken.samples,
+            samples_durable: stored.samples_durable,
+            covered: taken.covered,
+            refused: taken.refused,
+            empty: taken.empty,
+            busy: taken.busy,
+            lost_samples: taken.lost_samples,
+            records: taken.records,
+            failed_syncs: stored.failed_syncs,
+            disk_failures: stored.disk_failures,
+            evicted_records: stored.evicted_records,
+            damaged_records: self.damaged_records,
+            refused_records: self.refused_records,
             refused_messages: self.outbox.refused_messages(),
-            ..self.counters
         }
     }
 
@@ -686,9 +348,9 @@ impl<D: Disk> Engine<D> {
 
     /// How each lane is doing.
     pub fn lanes(&self) -> impl Iterator<Item = LaneStatus> + '_ {
-        let statuses = self.store.lanes.statuses().zip(&self.open);
-        statuses.map(|(status, open)| LaneStatus {
-            memory_bytes: status.memory_bytes + open.batcher.open_bytes(),
+        let statuses = self.store.lanes.statuses().enumerate();
+        statuses.map(|(at, status)| LaneStatus {
+            memory_bytes: status.memory_bytes + self.intake.batches(at).open_bytes(),
             ..status
         })
     }
@@ -699,16 +361,10 @@ impl<D: Disk> Engine<D> {
         self.store.dead_letter_records()
     }
 
-    /// Bytes that the lanes may take together.
+    /// What it was opened with.
     #[must_use]
-    pub fn quota_bytes(&self) -> u64 {
-        self.settings.spool.lane_bytes.iter().sum()
-    }
-
-    /// This device.
-    #[must_use]
-    pub const fn device(&self) -> &headwater_proto::ids::DeviceId {
-        &self.settings.device
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// What the start could not do with files it found, for the operator.

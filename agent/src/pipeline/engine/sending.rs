@@ -8,6 +8,7 @@ use headwater_spool::Disk;
 use super::Engine;
 use super::outbox::{Clocks, Out};
 use super::store::place_of;
+use super::writing::Step;
 
 impl<D: Disk> Engine<D> {
     /// What to publish next on the up topic, at QoS 1; `None` until something happens or
@@ -35,7 +36,7 @@ impl<D: Disk> Engine<D> {
                     self.outbox.absent(lane, epoch, one);
                 }
                 Out::Damaged { lane, epoch, range } => {
-                    self.counters.damaged_records += range.len();
+                    self.damaged_records += range.len();
                     let gap = Gap {
                         seqs: Some(range),
                         ..self.store.lanes.gap(lane, epoch, GapReason::Damaged, now)
@@ -47,7 +48,7 @@ impl<D: Disk> Engine<D> {
     }
 
     pub(super) fn clocks(&self, now: Now) -> Clocks {
-        let wall = self.clock.wall(now);
+        let wall = self.intake.clock.wall(now);
         Clocks { now, wall }
     }
 
@@ -62,7 +63,7 @@ impl<D: Disk> Engine<D> {
         now: Now,
     ) {
         let at = place_of(lane);
-        self.counters.refused_records += range.len();
+        self.refused_records += range.len();
         let copied = self.store.copy_refused(lane, epoch, range, reason);
         for _ in 0..copied.dropped {
             let gap = Gap {
@@ -87,7 +88,7 @@ impl<D: Disk> Engine<D> {
             ..self.store.lanes.gap(lane, epoch, GapReason::Refused, now)
         };
         self.put_own(at, &gap, now);
-        self.sync_lane(at, now);
+        self.carry_out(at, [Step::Sync], now);
     }
 
     /// The collector has committed all below `through`.

@@ -215,4 +215,4 @@ pub(crate) fn place_of(lane: Lane) -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -9,6 +9,7 @@ use headwater_proto::time::{Base, Millis};
 use super::draft::Draft;
 use super::marks::Marks;
 use super::ram::Ram;
+use crate::pipeline::batcher::Turn;
 use crate::pipeline::record::{Ended, Life, MAX_SNAPSHOT_SCHEMAS, Snapshot};
 
 /// How long a lane stays with a base of times before rows of the other one make it begin an epoch:
@@ -187,14 +188,17 @@ impl LaneState {
         self.ram.as_ref().map_or(self.life, |ram| ram.life)
     }
 
-    /// From when on rows of the other base make the lane begin an epoch.
-    pub(crate) fn turns_from(&self) -> Millis {
+    /// Which batches have their turn.
+    pub(crate) fn turn(&self) -> Turn {
         let wait_ms = if self.lane == Lane::Alarm {
             ALARM_TURN_MS
         } else {
             TURN_MS
         };
-        self.turned_at.map_or(Millis(0), |at| at.plus(wait_ms))
+        Turn {
+            base: self.present_life().base,
+            others_from: self.turned_at.map_or(Millis(0), |at| at.plus(wait_ms)),
+        }
     }
 
     /// Whether the lane holds records whose times count from `boot`.

@@ -347,7 +347,11 @@ impl<D: Disk> LaneSet<D> {
         let lane = &mut self.lanes[at];
         lane.next_seq = lane.durable_seq;
         lane.marks = lane.durable.clone();
-        lane.take_held()
+        let present = lane.epoch;
+        let mut group = lane.take_held();
+        // An end that counted itself as the last record is wrong now; the next epoch says the right one.
+        group.retain(|it| !matches!(it.says, Says::End { epoch, .. } if epoch == present));
+        group
     }
 
     /// The present epoch of a lane as one that ends here.

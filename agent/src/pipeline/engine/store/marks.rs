@@ -1,12 +1,12 @@
 //! Core: what the records of a lane say about its sources, its epochs and the boots.
 
 use headwater_proto::ids::{Epoch, Lane};
+use headwater_proto::time::UnixMicros;
 
 use super::draft::{Draft, Says};
 use crate::pipeline::record::{
     BootBase, Cursor, Ended, MAX_BASES, MAX_ENDED, MAX_SOURCES, SourceMark,
 };
-use headwater_proto::time::UnixMicros;
 
 /// What all records of a lane up to some point say about its sources and epochs.
 #[derive(Debug, Clone, Default)]
@@ -98,5 +98,38 @@ impl Marks {
 
     pub(crate) fn end_of(&self, epoch: Epoch) -> Option<&Ended> {
         self.ended.iter().find(|ended| ended.epoch == epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headwater_proto::ids::SeqRange;
+
+    fn end(marks: &mut Marks, lane: Lane, number: u64) {
+        let says = Says::End {
+            lane,
+            epoch: Epoch::new(number),
+            range: SeqRange::new(0, 1),
+        };
+        marks.said(Lane::Normal, (Epoch::new(0), number), &says);
+    }
+
+    #[test]
+    fn as_many_ends_as_a_snapshot_lists_are_remembered_and_the_oldest_gives_way() {
+        let mut marks = Marks::default();
+        let all = 0..MAX_ENDED as u64;
+        for number in all.clone() {
+            end(&mut marks, Lane::Normal, number);
+        }
+        // One that is said again is no other, and those of another lane are its own.
+        end(&mut marks, Lane::Normal, 0);
+        end(&mut marks, Lane::Bulk, all.end);
+        assert!(all.clone().all(|it| marks.end_of(Epoch::new(it)).is_some()));
+        end(&mut marks, Lane::Normal, all.end);
+        assert_eq!(marks.ended.len(), MAX_ENDED);
+        // An epoch whose end is not known counts as one that a kill ended: it is said again.
+        assert_eq!(marks.end_of(Epoch::new(1)), None);
+        assert!(marks.end_of(Epoch::new(0)).is_some());
     }
 }

@@ -10,7 +10,7 @@ use super::*;
 use crate::pipeline::record::Cursor;
 
 /// Lane normal, by number.
-const NORMAL: usize = 1;
+pub(crate) const NORMAL: usize = 1;
 /// Nothing is committed.
 const OPEN: Committed<'static> = &|_, _, _| false;
 
@@ -24,7 +24,7 @@ fn settings() -> Settings {
     settings
 }
 
-fn open(disk: &FakeDisk, random: u64) -> Store<FakeDisk> {
+pub(crate) fn open(disk: &FakeDisk, random: u64) -> Store<FakeDisk> {
     open_with(disk, &settings(), random)
 }
 
@@ -40,14 +40,14 @@ const fn now(ms: u64) -> Now {
     }
 }
 
-fn moment() -> Moment {
+pub(crate) fn moment() -> Moment {
     let stamps = Stamps::default();
     let now = now(0);
     Moment { now, stamps }
 }
 
 /// Record `k` of a source, 500 bytes of text that nothing reads, with a receipt.
-fn record(k: u64, live: bool) -> Box<Draft> {
+pub(crate) fn record(k: u64, live: bool) -> Box<Draft> {
     let mut frame = Vec::new();
     headwater_proto::frame::append(Kind::Refused, &[7; 500], &mut frame).unwrap();
     let cursor = Cursor {
@@ -89,7 +89,7 @@ fn fill(store: &mut Store<FakeDisk>, from: u64) -> (u64, Victim) {
 }
 
 /// The receipts that the news call durable.
-fn durable(news: &[News]) -> Vec<u64> {
+pub(crate) fn durable(news: &[News]) -> Vec<u64> {
     let mut receipts = Vec::new();
     for news in news {
         if let News::Durable(owed) = news {
@@ -227,6 +227,26 @@ fn a_group_that_fails_comes_back_whole_and_goes_to_an_epoch_that_names_the_end_o
     let ended = |news: &News| matches!(news, News::Ended { epoch, .. } if *epoch == first);
     assert!(news.iter().any(ended));
     assert_eq!(resumes_at(&open(&disk.power_cut(5), 7)), Some(4));
+}
+
+#[test]
+fn an_end_that_counted_itself_and_was_not_synced_is_not_said_again() {
+    let disk = FakeDisk::new();
+    let mut store = open(&disk, 1);
+    store.lanes.append(NORMAL, record(0, false), now(0), OPEN);
+    store.lanes.sync(NORMAL, now(0)).unwrap();
+    let over = Over {
+        epoch: store.lanes.lane(NORMAL).epoch,
+        next: 2,
+        clean: true,
+    };
+    let end = store.lanes.end_record(NORMAL, over, Stamps::default());
+    store.lanes.append(NORMAL, end, now(0), OPEN);
+    disk.fail_sync(0);
+    assert!(store.lanes.sync(NORMAL, now(0)).unwrap_err().is_empty());
+    // The one that holds is unclean, and ends before it.
+    let over = store.lanes.over(NORMAL, false);
+    assert_eq!(over.map(|over| over.next), Some(1));
 }
 
 #[test]
