@@ -28,9 +28,9 @@ use crate::pipeline::custody::{Custody, JournalSide, Opened, Past};
 use crate::sink::crew::Crew;
 use crate::sink::hot::{HotRead, HotView};
 use crate::sink::kind::Site;
-use crate::sink::lake::{AtStart, LakeKind, LakeSettings, LakeSinkError, NAME};
-use crate::sink::late::Late;
-use crate::sink::{self, JoinError, registry};
+use crate::sink::lake::late::Late;
+use crate::sink::lake::{AtStart, JoinError, LakeKind, LakeSettings, LakeSinkError, NAME, join};
+use crate::sink::registry;
 
 /// Opens custody and lake so that both agree on what is committed; or custody alone, if the lake cannot
 /// be reached and the journal knows its past.
@@ -50,7 +50,7 @@ fn open_cores(
         .map_err(|error| JoinError::from(LakeSinkError::from(LakeError::from(error))))
         .and_then(|store| {
             let at = now.wall;
-            sink::join(&mut custody, &opened, store, settings, at, &mut random)
+            join(&mut custody, &opened, store, settings, at, &mut random)
         });
     let error = match joined {
         Ok(lake) => return Ok((custody, AtStart::There(Box::new(lake)))),

@@ -228,7 +228,7 @@ fn an_index_that_fails_at_the_start_keeps_nobody_out_and_nothing_is_taken_twice(
     let (mut custody, opened) =
         Custody::open(disk, settings(), Box::new(index), &mut || 7).unwrap();
     assert!(!custody.index_is_whole());
-    let lake = headwater_collector::sink::join(
+    let lake = headwater_collector::sink::lake::join(
         &mut custody,
         &opened,
         store,

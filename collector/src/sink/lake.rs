@@ -18,14 +18,19 @@ use headwater_proto::delivery::{End, Ranges};
 use headwater_proto::ids::{JournalId, SeqRange, Stream};
 use headwater_proto::time::{Millis, Now, UnixMicros};
 
+mod join;
 mod kind;
+pub mod late;
 mod seam;
+mod there;
+mod waiting;
 
+pub use join::{Call, JoinError, Met, join};
 pub(crate) use kind::AtStart;
 pub use kind::{LakeFolder, LakeKind};
+use there::There;
 
 use super::rows::{RowCounters, RowMaker, boot_of, is_of_lake};
-use super::there::There;
 use crate::interpret::{EpochChange, EpochNews, Interpreted};
 use crate::pipeline::custody::Told;
 

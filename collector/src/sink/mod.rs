@@ -10,14 +10,10 @@ mod back_off;
 mod covers;
 pub(crate) mod crew;
 pub mod hot;
-mod join;
 pub(crate) mod kind;
 pub mod lake;
-pub mod late;
 pub mod registry;
 pub mod rows;
-mod there;
-pub(crate) mod waiting;
 pub mod worker;
 
 use std::future::Future;
@@ -27,7 +23,6 @@ use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::time::{Millis, Now};
 
 pub use covers::Covers;
-pub use join::{Call, JoinError, Met, join};
 
 use crate::interpret::Interpreted;
 use crate::metrics::SinkState;

@@ -17,7 +17,7 @@ use headwater_collector::pipeline::custody::{
 };
 use headwater_collector::pipeline::pattern::Pattern;
 use headwater_collector::pipeline::rules::Decoder;
-use headwater_collector::sink::join;
+use headwater_collector::sink::lake::join;
 use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, Staged};
 use headwater_gate::repeat::fingerprint;
 use headwater_gate::{ConnId, Token};

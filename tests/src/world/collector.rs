@@ -13,10 +13,11 @@ use headwater_collector::pipeline::custody::{
 };
 use headwater_collector::pipeline::pattern::Pattern;
 use headwater_collector::pipeline::rules::Decoder;
+use headwater_collector::sink::lake::late::{Late, Turn};
+use headwater_collector::sink::lake::{JoinError, join};
 use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME};
-use headwater_collector::sink::late::{Late, Turn};
 use headwater_collector::sink::worker::{Commit, Step, Worker};
-use headwater_collector::sink::{JoinError, Sink, SinkError, join};
+use headwater_collector::sink::{Sink, SinkError};
 use headwater_lake::MemStore;
 use headwater_proto::delivery::Ranges;
 use headwater_proto::ids::{DeviceId, SeqRange};

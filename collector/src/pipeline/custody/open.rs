@@ -118,26 +118,7 @@ impl<D: Disk> Custody<D> {
         if let Some(file) = recovery.unsynced.first() {
             return Err(OpenError::NotSynced { file: file.clone() });
         }
-        let (restored, from, past) = match newest_snapshot(&log)? {
-            Found::Good(first, restored) => (restored, first, Past::Snapshot),
-            Found::Older(first, restored) => match newest_begin(&log)? {
-                // The journal began anew since: what the old snapshot says is of another one.
-                Some((begun, records)) if records.journal != restored.journal => {
-                    (records, begun, Past::Records)
-                }
-                Some(_) | None => (restored, first, Past::Snapshot),
-            },
-            Found::None => match newest_begin(&log)? {
-                Some((first, restored)) => (restored, first, Past::Records),
-                // Nothing says what the records were: senders still hold what was not committed, and
-                // send it again to the new journal.
-                None => {
-                    let name = JournalId(entropy());
-                    let plain_epoch = Epoch::new(name.0);
-                    (begin(name, plain_epoch), log.next(), Past::Nothing)
-                }
-            },
-        };
+        let (restored, from, past) = restore(&log, entropy)?;
         let rules = RuleSet::new(rules_of(&settings.patterns), settings.window).encode();
         let rules = Rules {
             id: RulesId::of(&rules),
@@ -528,6 +509,33 @@ pub(super) fn each_number<D: Disk>(
         at = chunk.next;
     }
     Ok(damaged)
+}
+
+/// What is known of the time before, the first position to read again, and how that is known.
+fn restore<D: Disk>(
+    log: &Log<D>,
+    entropy: &mut dyn FnMut() -> u64,
+) -> Result<(Restored, u64, Past), OpenError> {
+    Ok(match newest_snapshot(log)? {
+        Found::Good(first, restored) => (restored, first, Past::Snapshot),
+        Found::Older(first, restored) => match newest_begin(log)? {
+            // The journal began anew since: what the old snapshot says is of another one.
+            Some((begun, records)) if records.journal != restored.journal => {
+                (records, begun, Past::Records)
+            }
+            Some(_) | None => (restored, first, Past::Snapshot),
+        },
+        Found::None => match newest_begin(log)? {
+            Some((first, restored)) => (restored, first, Past::Records),
+            // Nothing says what the records were: senders still hold what was not committed, and
+            // send it again to the new journal.
+            None => {
+                let name = JournalId(entropy());
+                let plain_epoch = Epoch::new(name.0);
+                (begin(name, plain_epoch), log.next(), Past::Nothing)
+            }
+        },
+    })
 }
 
 fn other_version(error: EnvelopeError) -> OpenError {

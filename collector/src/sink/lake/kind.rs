@@ -9,11 +9,11 @@ use headwater_program::findings::{Findings, possible_folder};
 use headwater_spool::RealDisk;
 use serde::Deserialize;
 
+use super::late::Late;
+use super::waiting::wait_for_lake;
 use super::{LakeSettings, LakeSink};
 use crate::interpret::Depth;
 use crate::sink::kind::{Kind, Rule, Start};
-use crate::sink::late::Late;
-use crate::sink::waiting::wait_for_lake;
 use crate::sink::worker::Worker;
 
 const MIB: u64 = 1 << 20;

@@ -11,10 +11,10 @@ use headwater_proto::time::UnixMicros;
 use headwater_spool::Disk;
 
 use super::there::stream_of;
+use super::{LakeSettings, LakeSink, LakeSinkError, NAME};
 use crate::pipeline::custody::{
     Agreed, Custody, JournalSide, LakeSide, MeetError, Meeting, Opened, Past, Proven,
 };
-use crate::sink::lake::{LakeSettings, LakeSink, LakeSinkError, NAME};
 
 /// Why journal and lake could not be brought to agree.
 #[derive(Debug, thiserror::Error)]

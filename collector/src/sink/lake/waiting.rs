@@ -8,12 +8,12 @@ use headwater_lake::{Store, StoreError};
 use headwater_program::entropy::random;
 use headwater_spool::Disk;
 
-use super::SinkError;
-use super::lake::LakeSink;
+use super::LakeSink;
 use super::late::{Late, Turn};
-use super::worker::{Context, EndedEarly, Voice, Worker};
 use crate::owner::Command;
 use crate::pipeline::custody::{JournalSide, LakeSide, Meeting};
+use crate::sink::SinkError;
+use crate::sink::worker::{Context, EndedEarly, Voice, Worker};
 
 /// Tries until the lake is there. `None`: the end came first. `store` reaches its place.
 ///

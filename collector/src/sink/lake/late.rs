@@ -14,14 +14,14 @@ use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::{Disk, Reader};
 
-use super::SinkError;
-use super::back_off::BackOff;
 use super::join::{Call, Met};
-use super::lake::{LakeSettings, LakeSink, LakeSinkError};
-use super::worker::Worker;
+use super::{LakeSettings, LakeSink, LakeSinkError};
 use crate::interpret::{Depth, Feed};
 use crate::metrics::SinkLook;
 use crate::pipeline::custody::{Agreed, JournalSide, LakeSide, Meeting};
+use crate::sink::SinkError;
+use crate::sink::back_off::BackOff;
+use crate::sink::worker::Worker;
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
