@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use headwater_proto::ids::{Epoch, Lane};
 use headwater_proto::time::{Base, Millis};
+use headwater_spool::format::MAX_SNAPSHOT_BYTES;
 
 use super::draft::Draft;
 use super::marks::Marks;
@@ -18,6 +19,10 @@ use crate::pipeline::record::{Ended, Life, MAX_SNAPSHOT_SCHEMAS, Snapshot};
 const TURN_MS: u64 = 30_000;
 /// The same in the alarm lane, which does not wait long for anything.
 const ALARM_TURN_MS: u64 = 1_000;
+
+/// Most bytes of schemas that a segment begins with: half of what a log takes of a snapshot, or a lane with
+/// more would not get another segment. Those beyond stand in the records that brought them.
+const MAX_SNAPSHOT_SCHEMA_BYTES: usize = MAX_SNAPSHOT_BYTES / 2;
 
 /// An epoch as the spool holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +141,12 @@ impl LaneState {
 
     /// The bytes with which a segment begins whose first record is `next_seq`.
     pub(crate) fn snapshot(&self, out: &mut Vec<u8>) {
-        let schemas = self.schemas.iter().take(MAX_SNAPSHOT_SCHEMAS);
+        let mut room = MAX_SNAPSHOT_SCHEMA_BYTES;
+        let schemas = self.schemas.iter().filter(|(_, bytes)| {
+            let left = room.checked_sub(bytes.len());
+            room = left.unwrap_or(room);
+            left.is_some()
+        });
         Snapshot {
             epoch: self.epoch,
             life: self.life,
@@ -145,6 +155,7 @@ impl LaneState {
             ended: self.marks.ended.clone(),
             bases: self.marks.bases.clone(),
             schemas: schemas
+                .take(MAX_SNAPSHOT_SCHEMAS)
                 .map(|(number, bytes)| (*number, bytes.to_vec()))
                 .collect(),
         }
@@ -287,5 +298,40 @@ impl LaneState {
         };
         self.marks.ended.retain(held);
         self.durable.ended.retain(held);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The numbers of the schemas that a snapshot lists of these.
+    fn listed(schemas: Vec<(u32, Arc<[u8]>)>) -> Vec<u32> {
+        let life = Life {
+            boot: 1,
+            base: Base::Wall,
+        };
+        let present = (Epoch::new(5), life);
+        let mut lane = LaneState::new(Lane::Normal, present, Vec::new(), Marks::default(), 0);
+        lane.schemas = schemas;
+        let mut out = Vec::new();
+        lane.snapshot(&mut out);
+        assert!(out.len() <= MAX_SNAPSHOT_BYTES);
+        let schemas = Snapshot::decode(&out).unwrap().schemas;
+        schemas.iter().map(|(number, _)| *number).collect()
+    }
+
+    #[test]
+    fn a_snapshot_lists_the_schemas_in_use_up_to_its_bounds() {
+        let bytes = |len: usize| -> Arc<[u8]> { vec![7; len].into() };
+        let half = MAX_SNAPSHOT_SCHEMA_BYTES / 2;
+        let all = [half, half, 1].map(bytes);
+        assert_eq!(listed((0..).zip(all).collect()), [0, 1]);
+        // One that is too large keeps no smaller one out.
+        let all = [half, half + 1, 1].map(bytes);
+        assert_eq!(listed((0..).zip(all).collect()), [0, 2]);
+        let one = bytes(1);
+        let all = std::iter::repeat_n(one, MAX_SNAPSHOT_SCHEMAS + 1);
+        assert_eq!(listed((0..).zip(all).collect()).len(), MAX_SNAPSHOT_SCHEMAS);
     }
 }
