@@ -25,6 +25,7 @@ mod open;
 mod over;
 mod plain;
 mod sinks;
+mod stretch;
 mod types;
 mod up;
 
@@ -53,6 +54,7 @@ pub use hello::MAX_ORIGINS;
 use lacks::Held;
 pub use open::{OpenError, Opened, Past};
 pub use sinks::PlanError;
+pub use stretch::{Found, Stretch};
 pub use types::{Counters, Event, Gateway, Mode, Output, PlainPublish, Settings, SinkSpec};
 pub use up::MAX_ASKED;
 
@@ -121,6 +123,8 @@ pub struct Custody<D: Disk> {
     named_unread: Vec<loss::Unread>,
     /// The end has come: reports are taken however much they are, since nothing more comes.
     is_ending: bool,
+    /// The stretch that is read on another thread.
+    reading: Option<stretch::Reading>,
     /// Term of the lake that the marks agree with; 0 before they were made to.
     lake_term: u64,
     /// Marks of all records below this position say what was committed.
@@ -242,6 +246,7 @@ impl<D: Disk> Custody<D> {
                 },
                 now,
             ),
+            Event::Read { stretch, found } => self.was_read(&stretch, found, now),
             Event::Tick => self.tick(now),
         }
     }
@@ -437,6 +442,7 @@ impl<D: Disk> Custody<D> {
             | Event::Settled { .. }
             | Event::Disconnected { .. }
             | Event::Committed { .. }
+            | Event::Read { .. }
             | Event::Tick => Ok(()),
         };
         match (taken, event.conn()) {
@@ -484,8 +490,9 @@ impl<D: Disk> Custody<D> {
     fn tick(&mut self, now: Now) {
         self.say_again(now);
         self.name_unread(now);
-        self.name_leavers(now);
-        self.make_room(now);
+        self.name_reading(now);
+        self.name_leavers();
+        self.make_room();
         self.note_cursors(now, false);
         self.retry_withheld();
         self.abandon_absent(now);
