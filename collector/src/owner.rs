@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::metrics::{Board, CustodyLook};
 use crate::pipeline::custody::{
-    Custody, Event, Forgotten, JournalSide, LakeSide, Meeting, Output, PlainPublish,
+    Custody, Event, Forgotten, JournalSide, LakeSide, Meeting, Output, PlainPublish, Stretch,
 };
 
 /// Longest time without a tick: what was withheld is tried again, absent epochs are looked at.
@@ -42,6 +42,8 @@ pub(crate) enum Command {
         event: Event,
         reply: SyncSender<bool>,
     },
+    /// What custody asked to be read.
+    Read(Event),
     /// Make a change to the sessions durable, then answer.
     Session {
         client: Arc<str>,
@@ -119,6 +121,8 @@ pub(crate) struct Owner<D: Disk> {
     pub(crate) arrivals: Arrivals,
     pub(crate) gate: GateHandle,
     pub(crate) commands: Receiver<Command>,
+    /// Where it hears of what it has others do.
+    pub(crate) mailbox: Mailbox,
     /// Told whenever something became durable; each holds one token.
     pub(crate) readers: Vec<SyncSender<()>>,
     pub(crate) board: Arc<Board>,
@@ -201,6 +205,7 @@ impl<D: Disk> Owner<D> {
                 }
                 self.custody.handle(event, now);
             }
+            Command::Read(event) => self.custody.handle(event, now),
             Command::Session {
                 client,
                 present,
@@ -319,10 +324,33 @@ impl<D: Disk> Owner<D> {
                     tracing::warn!(conn = conn.0, reason = reason.name(), "connection closed");
                     self.gate.close(conn, reason);
                 }
+                Output::Read(stretch) => self.read(stretch),
             }
         }
         if !pubacks.is_empty() {
             self.gate.pubacks(pubacks);
+        }
+    }
+
+    /// Has a stretch read on a thread of its own; custody asks for one at a time.
+    fn read(&mut self, stretch: Stretch) {
+        let (reader, mailbox) = (self.custody.reader(), self.mailbox.clone());
+        let asked = stretch.clone();
+        let read = move || {
+            let found = stretch.read(reader);
+            if let Err(error) = &found {
+                tracing::warn!(%error, "what a sink lacks cannot be read now; its segments are kept");
+            }
+            let found = found.ok();
+            // Without an owner nothing is let go of.
+            mailbox.send(Command::Read(Event::Read { stretch, found }));
+        };
+        let thread = std::thread::Builder::new().name("stretch".to_owned());
+        if let Err(error) = thread.spawn(read) {
+            tracing::warn!(%error, "no thread to read what a sink lacks; its segments are kept");
+            let (stretch, found) = (asked, None);
+            let now = self.clock.now();
+            self.custody.handle(Event::Read { stretch, found }, now);
         }
     }
 
@@ -488,33 +516,70 @@ mod tests {
     use crate::config::Config;
     use crate::done::DoneInMemory;
 
-    #[test]
-    fn a_plan_whose_group_failed_before_the_sync_is_not_called_durable() {
+    /// An owner of `custody`, and the gate that it serves.
+    fn owner_of(custody: Custody<FakeDisk>, clock: Clock) -> (Owner<FakeDisk>, Arc<Gate>) {
         let config = Config::parse("").unwrap();
-        let clock = Clock::start();
         let (mailbox, commands) = Mailbox::new();
         let (gate, arrivals) = Gate::new(GateSettings {
             limits: config.limits,
             queue_bytes: GateSettings::QUEUE_BYTES,
             acl: config.acl.clone(),
             identity: Box::new(Loopback),
-            store: Arc::new(JournalSessions::new(mailbox, [])),
+            store: Arc::new(JournalSessions::new(mailbox.clone(), [])),
             clock,
         });
-        let mut settings = config.custody;
-        settings.log.segment_bytes = 8_192;
-        settings.log.fs_reserve_percent = 0;
-        let (disk, done) = (FakeDisk::new(), Box::new(DoneInMemory::default()));
-        let (custody, _) = Custody::open(disk.clone(), settings, done, &mut || 7).unwrap();
-        let mut owner = Owner {
+        mailbox.wake_with(arrivals.waker());
+        let owner = Owner {
             custody,
             arrivals,
             gate: gate.handle(),
             commands,
+            mailbox,
             readers: Vec::new(),
             board: Arc::default(),
             clock,
         };
+        (owner, gate)
+    }
+
+    fn settings() -> crate::pipeline::custody::Settings {
+        let mut settings = Config::parse("").unwrap().custody;
+        settings.log.segment_bytes = 8_192;
+        settings.log.fs_reserve_percent = 0;
+        settings
+    }
+
+    fn open(disk: &FakeDisk, settings: crate::pipeline::custody::Settings) -> Custody<FakeDisk> {
+        let done = Box::new(DoneInMemory::default());
+        let opened = Custody::open(disk.clone(), settings, done, &mut || 7);
+        opened.unwrap().0
+    }
+
+    #[test]
+    fn what_a_sink_lacks_is_read_on_another_thread_and_comes_back_to_custody() {
+        let (disk, clock) = (FakeDisk::new(), Clock::start());
+        let mut custody = open(&disk, settings());
+        assert!(custody.keep_session("a", true));
+        custody.sync(clock.now()).unwrap();
+        // The hot store is taken out.
+        let mut without = settings();
+        without.sinks.retain(|sink| sink.required);
+        let (owner, _gate) = owner_of(open(&disk, without), clock);
+        assert_eq!(owner.custody.cursors().len(), 2);
+        let (mailbox, board) = (owner.mailbox.clone(), Arc::clone(&owner.board));
+        let thread = std::thread::spawn(move || owner.run());
+        while board.custody().cursors.len() != 1 {
+            assert!(!thread.is_finished(), "the owner ended");
+            std::thread::yield_now();
+        }
+        mailbox.send(Command::Stop);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_plan_whose_group_failed_before_the_sync_is_not_called_durable() {
+        let (disk, clock) = (FakeDisk::new(), Clock::start());
+        let (mut owner, _gate) = owner_of(open(&disk, settings()), clock);
         let now = clock.now();
         let turn = |owner: &mut Owner<FakeDisk>, plans: &[usize]| {
             let mut due = Due {

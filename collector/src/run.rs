@@ -151,6 +151,7 @@ async fn run_parts(config: Config, take_over: bool, clock: Clock) -> Result<()> 
         arrivals,
         gate: gate.handle(),
         commands,
+        mailbox: mailbox.clone(),
         readers: crew.take_readers(),
         board: Arc::clone(&board),
         clock,

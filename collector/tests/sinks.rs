@@ -8,7 +8,7 @@
 mod common;
 
 use common::{Rig, bundle, device, flush_all, hello, listed, settings};
-use headwater_collector::pipeline::custody::{Event, Settings, SinkSpec};
+use headwater_collector::pipeline::custody::{Event, Output, Settings, SinkSpec};
 use headwater_collector::pipeline::envelope::{self, Record};
 use headwater_collector::sink::lake::NAME;
 use headwater_lake::MemStore;
@@ -136,6 +136,45 @@ fn a_sink_that_the_journal_does_not_wait_for_keeps_segments_until_the_quota_is_n
 }
 
 #[test]
+fn what_a_sink_reports_while_its_stretch_is_read_is_not_named() {
+    let mut rig = start(with_copy(false));
+    let mut seq = 0;
+    fill(&mut rig, &mut seq, 10);
+    // Without a tick nobody is left behind.
+    for _ in 0..60 {
+        rig.up(bundle(1, seq, seq + 20), 1);
+        seq += 20;
+        assert!(rig.sync());
+        rig.flush().unwrap();
+        assert!(rig.sync());
+    }
+    rig.handle(Event::Tick);
+    let output = rig.custody.next_output();
+    let Some(Output::Read(stretch)) = output else {
+        panic!("nothing is to be read: {output:?}");
+    };
+    let found = stretch.read(rig.custody.reader()).ok();
+    // Its answer for the first ten is on its way.
+    let has = vec![(stream(), vec![SeqRange::new(0, 10)])];
+    rig.handle(Event::Committed {
+        sink: COPY.into(),
+        through: 1,
+        streams: has,
+        refused: Vec::new(),
+        damaged: 0,
+    });
+    rig.handle(Event::Read { stretch, found });
+    assert!(rig.sync());
+    let named = named(&rig);
+    assert_eq!(named[0].1.first, 10, "{named:?}");
+    assert!(
+        named
+            .iter()
+            .all(|(reason, _)| *reason == GapReason::SinkSkipped)
+    );
+}
+
+#[test]
 fn a_segment_that_a_required_sink_needs_is_never_left_behind() {
     let mut rig = start(with_copy(true));
     let mut seq = 0;
@@ -253,6 +292,23 @@ fn a_sink_that_is_taken_out_is_named_once_and_forgotten() {
     assert_eq!(named(&rig), lacks);
     rig.flush().unwrap();
     assert_eq!(gaps_of_copy(&rig), 1);
+}
+
+#[test]
+fn a_sink_that_is_taken_out_and_lacks_nothing_is_forgotten_without_a_name() {
+    let mut rig = start(with_copy(false));
+    rig.up(bundle(1, 0, 5), 1);
+    assert!(rig.sync());
+    let durable = rig.custody.log().durable();
+    says(&mut rig, durable, Vec::new());
+    let now = rig.now();
+    rig.custody.note_cursors(now, true);
+    assert!(rig.sync());
+    let disk = rig.disk.power_cut(1);
+    let mut rig = Rig::start(disk, rig.store.clone(), settings(), rig.ms).unwrap();
+    rig.handle(Event::Tick);
+    assert!(rig.sync());
+    assert_eq!((rig.custody.cursor(COPY), named(&rig)), (None, Vec::new()));
 }
 
 #[test]

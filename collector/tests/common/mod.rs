@@ -164,10 +164,18 @@ impl Rig {
     pub fn sync(&mut self) -> bool {
         let now = self.now();
         let ok = self.custody.sync(now).is_ok();
+        let mut was_read = false;
         while let Some(output) = self.custody.next_output() {
-            self.sent.push(output);
+            if let Output::Read(stretch) = output {
+                let found = stretch.read(self.custody.reader()).ok();
+                self.handle(Event::Read { stretch, found });
+                was_read = true;
+            } else {
+                self.sent.push(output);
+            }
         }
-        ok
+        // What that made custody append becomes durable too.
+        ok && (!was_read || self.sync())
     }
 
     pub fn connect(&mut self, client: &str) {

@@ -9,7 +9,8 @@ use headwater_collector::done::DoneInMemory;
 use headwater_collector::interpret::{Depth, Feed};
 use headwater_collector::pipeline::credit::CreditLimits;
 use headwater_collector::pipeline::custody::{
-    Custody, Event, Gateway, JournalSide, LakeSide, Meeting, Mode, Output, Past, Settings, SinkSpec,
+    Custody, Event, Gateway, JournalSide, LakeSide, Meeting, Mode, Output, Past, Settings,
+    SinkSpec, Stretch,
 };
 use headwater_collector::pipeline::pattern::Pattern;
 use headwater_collector::pipeline::rules::Decoder;
@@ -442,6 +443,13 @@ impl Collector {
             // A failed sync shows in the outputs: connections are closed.
             let _ = running.custody.sync(now);
         }
+    }
+
+    /// Another thread reads a stretch of the journal for it.
+    pub fn read(&mut self, stretch: Stretch, now: Now) {
+        let Some(running) = &self.running else { return };
+        let found = stretch.read(running.custody.reader()).ok();
+        self.handle(Event::Read { stretch, found }, now);
     }
 
     /// What it says next.

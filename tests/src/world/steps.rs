@@ -119,6 +119,7 @@ impl World {
                         plain.acknowledge(token);
                     }
                 }
+                Output::Read(stretch) => self.collector.read(stretch, self.now),
                 Output::Close { conn, reason } => {
                     self.note(|_| format!("collector closes {conn:?}: {reason:?}"));
                     self.cut_all(conn);

@@ -18,8 +18,8 @@ use headwater_gate::{CloseReason, ConnId};
 use headwater_proto::ids::{Epoch, JournalId};
 use headwater_spool::{Disk, ReadError};
 
-use super::open::READ_BYTES;
 use super::sides::{JournalSide, MeetError};
+use super::stretch::READ_BYTES;
 use super::{Custody, Leaves, Past};
 use crate::ledger::{Ledger, MAX_OLDER_PLAIN};
 use crate::pipeline::envelope::{self, CursorHead, Record};
@@ -140,6 +140,7 @@ impl<D: Disk> Custody<D> {
         self.ledger = ledger;
         // A sink that was there meanwhile may have planned since.
         self.plans.retain(|_, plan| plan.position >= since);
+        self.reading = None;
         self.absent.clear();
         self.lake_term = 0;
         self.next_term = None;

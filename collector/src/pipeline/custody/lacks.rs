@@ -9,17 +9,14 @@
 //! ```
 //! A group that fails takes its records back, and with them the cursors that they let pass.
 
-use std::collections::BTreeMap;
-
-use headwater_proto::delivery::Ranges;
 use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::message::GapReason;
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::Now;
-use headwater_spool::{Disk, ReadError};
+use headwater_spool::Disk;
 
-use super::open::each_number;
-use super::{Custody, Leaves, Refused};
+use super::stretch::{Found, Reading, Stretch};
+use super::{Custody, Leaves, Output, Refused};
 use crate::pipeline::envelope::{CursorHead, LacksHead, Record};
 use crate::pipeline::snapshot::SinkCursor;
 
@@ -48,9 +45,6 @@ pub(super) struct Moved {
     said: Option<Held>,
 }
 
-/// Numbers by stream.
-type Numbers = BTreeMap<Stream, Ranges<{ usize::MAX }>>;
-
 impl<D: Disk> Custody<D> {
     /// Takes in what a sink said: what it refused is named before its cursor moves.
     pub(super) fn said(&mut self, said: Held, now: Now) {
@@ -58,6 +52,10 @@ impl<D: Disk> Custody<D> {
             return;
         };
         let before = cursor.clone();
+        if let Some(reading) = &mut self.reading {
+            reading.reported(&said.sink, &said.streams);
+            reading.reported(&said.sink, &said.refused);
+        }
         if let Some(held) = self.held.iter_mut().find(|held| held.sink == said.sink) {
             held.through = held.through.max(said.through);
             held.streams.extend(said.streams);
@@ -167,8 +165,8 @@ impl<D: Disk> Custody<D> {
 
     /// When the journal nears its quota, leaves behind sinks that it does not wait for: what its oldest
     /// segment holds for them is named.
-    pub(super) fn leave_behind(&mut self, now: Now) {
-        if !self.is_near_quota() {
+    pub(super) fn leave_behind(&mut self) {
+        if self.reading.is_some() || !self.is_near_quota() {
             return;
         }
         let required = self.required_position();
@@ -181,16 +179,9 @@ impl<D: Disk> Custody<D> {
         let Some(to) = oldest.map(|segment| segment.next) else {
             return;
         };
-        let behind: Vec<SinkCursor> = self
-            .cursors
-            .iter()
-            .filter(|cursor| cursor.position < to)
-            .cloned()
-            .collect();
-        for cursor in behind {
-            if self.name_stretch(&cursor, to, to, now).is_err() {
-                return;
-            }
+        let behind = self.cursors.iter().find(|cursor| cursor.position < to);
+        if let Some(cursor) = behind.cloned() {
+            self.ask_for(&cursor, to, to);
         }
     }
 
@@ -206,34 +197,77 @@ impl<D: Disk> Custody<D> {
 
     /// Sinks that are no longer in the configuration: what they never had of the time before this start
     /// is named, and they are forgotten.
-    pub(super) fn name_leavers(&mut self, now: Now) {
+    pub(super) fn name_leavers(&mut self) {
         let is_configured =
             |cursor: &SinkCursor| self.settings.sinks.iter().any(|s| s.name == cursor.name);
-        let leavers = self.cursors.iter().filter(|c| !is_configured(c));
-        for cursor in leavers.cloned().collect::<Vec<_>>() {
-            if self
-                .name_stretch(&cursor, self.began_at, GONE, now)
-                .is_err()
-            {
-                return;
-            }
+        let leaver = self.cursors.iter().find(|c| !is_configured(c)).cloned();
+        if let Some(cursor) = leaver.filter(|_| self.reading.is_none()) {
+            self.ask_for(&cursor, self.began_at, GONE);
         }
     }
 
-    /// Names what `cursor..to` holds as lacking in its sink, and moves its cursor to `moved_to`.
+    /// Has `cursor..to` read, to name it as lacking in its sink; its cursor then goes to `moved_to`.
+    fn ask_for(&mut self, cursor: &SinkCursor, to: u64, moved_to: u64) {
+        let stretch = Stretch {
+            sink: cursor.name.clone(),
+            from: cursor.position,
+            to,
+        };
+        self.outputs.push_back(Output::Read(stretch.clone()));
+        self.reading = Some(Reading::new(stretch, moved_to));
+    }
+
+    /// A stretch was read, or could not be: its segment is then kept, and it is asked for again.
+    pub(super) fn was_read(&mut self, stretch: &Stretch, found: Option<Found>, now: Now) {
+        let Some(reading) = self.reading.as_mut().filter(|r| r.stretch == *stretch) else {
+            return;
+        };
+        let Some(found) = found else {
+            // Not at once: what cannot be read now may be with the next tick.
+            self.reading = None;
+            return;
+        };
+        reading.read(found);
+        self.name_reading(now);
+        self.name_leavers();
+        self.leave_behind();
+    }
+
+    /// Names the stretch that was read as lacking in its sink, unless that has come further meanwhile;
+    /// without room, the next tick tries again.
+    pub(super) fn name_reading(&mut self, now: Now) {
+        let Some(reading) = self.reading.take() else {
+            return;
+        };
+        let Some(lacks) = reading.lacks() else {
+            self.reading = Some(reading);
+            return;
+        };
+        let sink = &reading.stretch.sink;
+        let cursor = self.cursors.iter().find(|cursor| cursor.name == *sink);
+        let is_behind = |cursor: &&SinkCursor| cursor.position < reading.moved_to;
+        let Some(cursor) = cursor.filter(is_behind).cloned() else {
+            return;
+        };
+        if self
+            .name_stretch(&cursor, &lacks, reading.moved_to, now)
+            .is_err()
+        {
+            self.reading = Some(reading);
+        }
+    }
+
+    /// Names `lacks` as lacking in a sink, and moves its cursor to `moved_to`.
     fn name_stretch(
         &mut self,
         cursor: &SinkCursor,
-        to: u64,
+        lacks: &Found,
         moved_to: u64,
         now: Now,
     ) -> Result<(), Refused> {
-        // A segment that cannot be read now is kept.
-        let lacks = self.numbers_in(cursor.position, to);
-        let lacks = lacks.map_err(|_| Refused::Failed)?;
         if !sabotage::is(Bug::SegmentBeforeSinkGap) {
             let sink = std::slice::from_ref(&cursor.name);
-            self.name_lacks(sink, &lacks, GapReason::SinkSkipped, now)?;
+            self.name_lacks(sink, lacks, GapReason::SinkSkipped, now)?;
         }
         let (cursor, said) = (cursor.clone(), None);
         let name = cursor.name.clone();
@@ -244,19 +278,6 @@ impl<D: Disk> Custody<D> {
         };
         self.append(&Record::Cursor(head), Leaves::One)?;
         Ok(())
-    }
-
-    /// The numbers that records from `from` to `to` stand for.
-    fn numbers_in(&self, from: u64, to: u64) -> Result<Vec<(Stream, Vec<SeqRange>)>, ReadError> {
-        let mut numbers = Numbers::new();
-        each_number(&self.log, from, to, &mut |_, stream, range| {
-            // Without a bound on ranges nothing is refused.
-            let _ = numbers.entry(stream.clone()).or_default().insert(range);
-        })?;
-        let listed = |(stream, ranges): (Stream, Ranges<{ usize::MAX }>)| {
-            (stream, ranges.as_slice().to_vec())
-        };
-        Ok(numbers.into_iter().map(listed).collect())
     }
 
     /// A record says how far a sink is.

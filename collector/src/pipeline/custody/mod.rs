@@ -28,6 +28,7 @@ mod over;
 mod plain;
 mod sides;
 mod sinks;
+mod stretch;
 mod types;
 mod up;
 
@@ -58,6 +59,7 @@ use lacks::Held;
 pub use open::{OpenError, Opened, Past};
 pub use sides::{Agreed, JournalSide, LakeSide, MeetError, Meeting, Proven, Told};
 pub use sinks::PlanError;
+pub use stretch::{Found, Stretch};
 pub use types::{Counters, Event, Gateway, Mode, Output, PlainPublish, Settings, SinkSpec};
 pub use up::MAX_ASKED;
 
@@ -128,6 +130,8 @@ pub struct Custody<D: Disk> {
     is_ending: bool,
     /// Where the journal stood when it was last at one with the lake, if it was begun without it.
     apart_since: Option<u64>,
+    /// The stretch that is read on another thread.
+    reading: Option<stretch::Reading>,
     /// Term of the lake that the marks agree with; 0 before they were made to.
     lake_term: u64,
     /// The term that they agree with from a position on, once the sinks have come there.
@@ -251,6 +255,7 @@ impl<D: Disk> Custody<D> {
                 },
                 now,
             ),
+            Event::Read { stretch, found } => self.was_read(&stretch, found, now),
             Event::Tick => self.tick(now),
         }
     }
@@ -446,6 +451,7 @@ impl<D: Disk> Custody<D> {
             | Event::Settled { .. }
             | Event::Disconnected { .. }
             | Event::Committed { .. }
+            | Event::Read { .. }
             | Event::Tick => Ok(()),
         };
         match (taken, event.conn()) {
@@ -493,8 +499,9 @@ impl<D: Disk> Custody<D> {
     fn tick(&mut self, now: Now) {
         self.say_again(now);
         self.name_unread(now);
-        self.name_leavers(now);
-        self.make_room(now);
+        self.name_reading(now);
+        self.name_leavers();
+        self.make_room();
         self.note_cursors(now, false);
         self.retry_withheld();
         self.abandon_absent(now);

@@ -16,6 +16,7 @@ use headwater_spool::{Disk, Log, ReadError, Recovery};
 
 use super::coverage::Coverage;
 use super::loss::Unread;
+use super::stretch::{READ_BYTES, each_number};
 use super::{Counters, Custody, Group, Rules, Settings};
 use crate::done::DoneEpochs;
 use crate::ledger::{self, Ledger};
@@ -24,9 +25,6 @@ use crate::pipeline::pattern::rules_of;
 use crate::pipeline::rules::{RuleSet, RulesError, RulesId};
 use crate::pipeline::schemas::SchemaBook;
 use crate::pipeline::snapshot::{self, NotRead, Plans, Restored, SinkCursor};
-
-/// Bytes read at once when the journal is read again.
-pub(super) const READ_BYTES: usize = 4 << 20;
 
 /// Why custody cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -124,14 +122,13 @@ impl<D: Disk> Custody<D> {
             id: RulesId::of(&rules),
             bytes: rules,
         };
-        let required = settings.sinks.iter().filter(|sink| sink.required);
-        let coverage = Coverage::new(required.map(|sink| sink.name.as_str()));
         let mut custody = Self {
-            coverage,
+            coverage: coverage_of(&settings),
             settled_lacks: Vec::new(),
             unread: Vec::new(),
             named_unread: Vec::new(),
             is_ending: false,
+            reading: None,
             journal: restored.journal,
             rules,
             ledger: restored.ledger,
@@ -369,14 +366,19 @@ impl<D: Disk> Custody<D> {
             return Ok(0);
         };
         let (ledger, coverage) = (&self.ledger, &mut self.coverage);
-        let unread = each_number(&self.log, least, to, &mut |position, stream, range| {
-            for sink in ahead.iter().filter(|sink| position < sink.position) {
-                for open in ledger.uncommitted(stream, range) {
-                    // The last of the sinks has none of it, so nothing is committed by this.
-                    coverage.add(&sink.name, stream, open);
+        let unread = each_number(
+            &mut self.log.reader(),
+            least,
+            to,
+            &mut |position, stream, range| {
+                for sink in ahead.iter().filter(|sink| position < sink.position) {
+                    for open in ledger.uncommitted(stream, range) {
+                        // The last of the sinks has none of it, so nothing is committed by this.
+                        coverage.add(&sink.name, stream, open);
+                    }
                 }
-            }
-        })?;
+            },
+        )?;
         if unread > 0 {
             self.coverage.doubt();
         }
@@ -387,9 +389,10 @@ impl<D: Disk> Custody<D> {
     /// not be read.
     fn commit_stretch(&mut self, from: u64, to: u64) -> Result<u64, ReadError> {
         let ledger = &mut self.ledger;
-        let mut damaged = each_number(&self.log, from, to, &mut |_, stream, range| {
-            ledger.commit(stream, range);
-        })?;
+        let mut damaged =
+            each_number(&mut self.log.reader(), from, to, &mut |_, stream, range| {
+                ledger.commit(stream, range);
+            })?;
         // After an older snapshot than the last one, what that one let go of is missing.
         if let Some(oldest) = self.log.segments().next() {
             damaged += oldest.first.min(to).saturating_sub(from);
@@ -474,41 +477,10 @@ impl<D: Disk> Custody<D> {
     }
 }
 
-/// Hands over the numbers that the records of `from..to` stand for, with the position of each. Returns
-/// how many records could not be read.
-///
-/// # Errors
-/// [`ReadError`].
-pub(super) fn each_number<D: Disk>(
-    log: &Log<D>,
-    from: u64,
-    to: u64,
-    visit: &mut impl FnMut(u64, &Stream, SeqRange),
-) -> Result<u64, ReadError> {
-    let mut reader = log.reader();
-    let (mut at, mut damaged) = (from, 0);
-    while at < to {
-        let chunk = reader.read(at, READ_BYTES, |position, kind, payload| {
-            if position >= to {
-                return ControlFlow::Break(());
-            }
-            if let Ok(record) = envelope::decode(kind, payload) {
-                ledger::committed_by(&record, &mut |stream, range| {
-                    visit(position, stream, range);
-                });
-            }
-            ControlFlow::Continue(())
-        })?;
-        for damage in &chunk.damage {
-            let lost = damage.positions.start..damage.positions.end.min(to);
-            damaged += lost.end.saturating_sub(lost.start);
-        }
-        if chunk.next == at {
-            break;
-        }
-        at = chunk.next;
-    }
-    Ok(damaged)
+/// Of the sinks that are required.
+fn coverage_of(settings: &Settings) -> Coverage {
+    let required = settings.sinks.iter().filter(|sink| sink.required);
+    Coverage::new(required.map(|sink| sink.name.as_str()))
 }
 
 /// What is known of the time before, the first position to read again, and how that is known.

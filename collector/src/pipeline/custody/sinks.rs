@@ -1,7 +1,6 @@
 //! Core: what sinks say, and which journal segments may go.
 
 use headwater_proto::ids::{SeqRange, Stream};
-use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
 use super::coverage::MAX_COVERED_RANGES;
@@ -196,8 +195,8 @@ impl<D: Disk> Custody<D> {
     }
 
     /// When half of the quota is used and a new snapshot would free a segment, begins one.
-    pub(super) fn make_room(&mut self, now: Now) {
-        self.leave_behind(now);
+    pub(super) fn make_room(&mut self) {
+        self.leave_behind();
         let config = self.log.config();
         let tight = self.log.used_bytes() > config.quota_bytes / 2 || self.is_stalled();
         if !tight {

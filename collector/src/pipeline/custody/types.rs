@@ -6,6 +6,7 @@ use bytes::Bytes;
 use headwater_gate::{CloseReason, ConnId, Token};
 use headwater_proto::ids::{DeviceId, SeqRange, Stream};
 
+use super::stretch::{Found, Stretch};
 use crate::pipeline::credit::CreditLimits;
 use crate::pipeline::pattern::Pattern;
 use crate::pipeline::rules::TimeWindow;
@@ -150,6 +151,13 @@ pub enum Event {
         /// Records on the way there that it could not read.
         damaged: u64,
     },
+    /// A stretch that was asked for with [`Output::Read`].
+    Read {
+        /// Which.
+        stretch: Stretch,
+        /// What it stands for; `None` if it cannot be read now.
+        found: Option<Found>,
+    },
     /// Time passed.
     Tick,
 }
@@ -199,6 +207,9 @@ pub enum Output {
         /// Why.
         reason: CloseReason,
     },
+    /// Read a stretch of the journal on another thread ([`Stretch::read`]), and hand in
+    /// [`Event::Read`].
+    Read(Stretch),
 }
 
 macro_rules! counters {
@@ -281,7 +292,7 @@ impl Event {
             | Self::Settled { conn, .. }
             | Self::Disconnected { conn, .. } => Some(*conn),
             Self::Plain(publish) => Some(publish.conn),
-            Self::Committed { .. } | Self::Tick => None,
+            Self::Committed { .. } | Self::Read { .. } | Self::Tick => None,
         }
     }
 
@@ -294,6 +305,7 @@ impl Event {
             | Self::Settled { .. }
             | Self::Disconnected { .. }
             | Self::Committed { .. }
+            | Self::Read { .. }
             | Self::Tick => 0,
         }
     }

@@ -1,0 +1,152 @@
+//! Core: what a stretch of the journal stands for, read beside the thread that acknowledges.
+//!
+//! ```text
+//! a sink is left behind, or was taken out ──► Output::Read ──► another thread: Stretch::read
+//!                                                                      │
+//!        named, and its cursor moves ◄── less what it reported ◄── Event::Read
+//!                                        meanwhile
+//! ```
+//! One stretch is read at a time.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use headwater_proto::delivery::Ranges;
+use headwater_proto::ids::{SeqRange, Stream};
+use headwater_spool::{Disk, ReadError, Reader};
+
+use crate::ledger;
+use crate::pipeline::envelope;
+
+/// Bytes read at once when the journal is read again.
+pub(super) const READ_BYTES: usize = 4 << 20;
+
+/// Numbers by stream.
+type Numbers = BTreeMap<Stream, Ranges<{ usize::MAX }>>;
+
+/// A stretch of the journal that a sink will be said to lack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    /// The sink.
+    pub sink: String,
+    /// The first position of it.
+    pub from: u64,
+    /// The first position after it.
+    pub to: u64,
+}
+
+/// What the records of a stretch stand for.
+pub type Found = Vec<(Stream, Vec<SeqRange>)>;
+
+impl Stretch {
+    /// Reads it; to be called on a thread that may wait for the disk.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn read<D: Disk>(&self, mut reader: Reader<D>) -> Result<Found, ReadError> {
+        let mut numbers = Numbers::new();
+        each_number(&mut reader, self.from, self.to, &mut |_, stream, range| {
+            // Without a bound on ranges nothing is refused.
+            let _ = numbers.entry(stream.clone()).or_default().insert(range);
+        })?;
+        let listed = numbers.into_iter();
+        Ok(listed
+            .map(|(stream, ranges)| (stream, ranges.as_slice().to_vec()))
+            .collect())
+    }
+}
+
+/// The stretch that is being read, or has been.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) stretch: Stretch,
+    /// Where the sink's cursor goes when it is named.
+    pub(super) moved_to: u64,
+    /// What the sink reported since it was asked for.
+    reported: Numbers,
+    found: Option<Found>,
+}
+
+impl Reading {
+    pub(super) const fn new(stretch: Stretch, moved_to: u64) -> Self {
+        Self {
+            stretch,
+            moved_to,
+            reported: Numbers::new(),
+            found: None,
+        }
+    }
+
+    /// A sink reports what it has meanwhile.
+    pub(super) fn reported(&mut self, sink: &str, streams: &[(Stream, Vec<SeqRange>)]) {
+        if self.stretch.sink != sink {
+            return;
+        }
+        for (stream, ranges) in streams {
+            let reported = self.reported.entry(stream.clone()).or_default();
+            for range in ranges {
+                // Without a bound on ranges nothing is refused.
+                let _ = reported.insert(*range);
+            }
+        }
+    }
+
+    /// It was read.
+    pub(super) fn read(&mut self, found: Found) {
+        self.found = Some(found);
+    }
+
+    /// What the sink lacks of it, once it was read.
+    pub(super) fn lacks(&self) -> Option<Found> {
+        let lacks = self.found.as_ref()?.iter().map(|(stream, ranges)| {
+            let lacking = |range: &SeqRange| match self.reported.get(stream) {
+                Some(reported) => reported.holes(*range).collect(),
+                None => vec![*range],
+            };
+            (stream.clone(), ranges.iter().flat_map(lacking).collect())
+        });
+        let lacks: Found = lacks.collect();
+        Some(
+            lacks
+                .into_iter()
+                .filter(|(_, ranges)| !ranges.is_empty())
+                .collect(),
+        )
+    }
+}
+
+/// Hands over the numbers that the records of `from..to` stand for, with the position of each. Returns
+/// how many records could not be read.
+///
+/// # Errors
+/// [`ReadError`].
+pub(super) fn each_number<D: Disk>(
+    reader: &mut Reader<D>,
+    from: u64,
+    to: u64,
+    visit: &mut impl FnMut(u64, &Stream, SeqRange),
+) -> Result<u64, ReadError> {
+    let (mut at, mut damaged) = (from, 0);
+    while at < to {
+        let chunk = reader.read(at, READ_BYTES, |position, kind, payload| {
+            if position >= to {
+                return ControlFlow::Break(());
+            }
+            if let Ok(record) = envelope::decode(kind, payload) {
+                ledger::committed_by(&record, &mut |stream, range| {
+                    visit(position, stream, range);
+                });
+            }
+            ControlFlow::Continue(())
+        })?;
+        for damage in &chunk.damage {
+            let lost = damage.positions.start..damage.positions.end.min(to);
+            damaged += lost.end.saturating_sub(lost.start);
+        }
+        if chunk.next == at {
+            break;
+        }
+        at = chunk.next;
+    }
+    Ok(damaged)
+}
