@@ -133,11 +133,6 @@ impl Intake {
         self.counted
     }
 
-    /// The sources, by place.
-    pub(super) fn sources(&self) -> &[SourceSettings] {
-        &self.sources
-    }
-
     /// The base of new rows' times.
     pub(super) const fn base(&self) -> Base {
         self.base

@@ -92,7 +92,7 @@ impl<D: Disk> Engine<D> {
     }
 
     /// The collector has committed all below `through`.
-    pub(super) fn forget(&mut self, lane: Lane, epoch: Epoch, through: u64) {
+    fn forget(&mut self, lane: Lane, epoch: Epoch, through: u64) {
         let outbox = &self.outbox;
         let committed =
             |lane: Lane, epoch: Epoch, range: SeqRange| outbox.is_committed(lane, epoch, range);

@@ -197,7 +197,7 @@ impl<D: Disk> Engine<D> {
     /// Gives an item its receipt, unless it is to be offered again. Where memory is full, all that is open
     /// is stored first.
     fn take(&mut self, item: &Item, now: Now) -> Result<Taken, OfferError> {
-        let source = &self.intake.sources()[item.source];
+        let source = &self.settings.sources[item.source];
         let (durable, resumes) = (self.store.lanes.resume_at(&source.name), source.resumes);
         let is_known = self.intake.is_known(item, durable);
         let mut has_room = self.has_room(item.lane, resumes);
@@ -269,7 +269,7 @@ impl<D: Disk> Engine<D> {
     /// so, in the same group.
     fn name_lost_readings(&mut self, at: usize, closed: &Closed, now: Now) {
         let source = closed.owed.source;
-        let name = &self.intake.sources()[source].name;
+        let name = &self.settings.sources[source].name;
         if let Some(Unclean { since }) = self.store.unclean(at, name) {
             let lane = self.store.lanes.lane(at);
             let previous = lane.previous.unwrap_or(lane.epoch);
@@ -298,7 +298,7 @@ impl<D: Disk> Engine<D> {
             // The cursor would pass what is in no record yet.
             self.close(at, Which::Of(missed.source), now);
         }
-        let source = &self.intake.sources()[missed.source];
+        let source = &self.settings.sources[missed.source];
         let lane = self.store.lanes.lane(at);
         let (lane_id, epoch) = (lane.lane, lane.epoch);
         let gap = Gap {

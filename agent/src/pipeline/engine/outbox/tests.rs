@@ -8,6 +8,7 @@ use headwater_proto::frame;
 use headwater_proto::ids::JournalId;
 use headwater_proto::message::{Hello, Mark, PROTOCOL};
 use headwater_proto::time::Base;
+use proptest::prelude::*;
 
 use super::*;
 use crate::pipeline::record::Envelope;
@@ -335,4 +336,61 @@ fn a_schema_is_looked_for_near_its_record_then_everywhere_and_goes_out_once_befo
     assert_eq!(opened(outbox.next(&mut fake, clocks(20))), (vec![], 1));
     assert_eq!(outbox.next(&mut fake, clocks(20)), None);
     assert_eq!(outbox.refused_messages(), 0);
+}
+
+/// How a record lies on the shelf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lies {
+    Well,
+    /// It was evicted.
+    Gone,
+    /// Its bytes are not those that were written.
+    Rotten,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Every record that lies well goes out once, every rotten one is told once, and what is gone holds up
+    /// nothing.
+    #[test]
+    fn every_record_goes_out_or_is_told(
+        lies in proptest::collection::vec(
+            prop_oneof![6 => Just(Lies::Well), 1 => Just(Lies::Gone), 1 => Just(Lies::Rotten)], 1..40,
+        ),
+        len in 1usize..400,
+    ) {
+        let all = lies.len() as u64;
+        let mut fake = Fake::with(lies.len(), len);
+        let mut outbox = greeted(&mut fake);
+        for (seq, lie) in (0..).zip(&lies) {
+            match lie {
+                Lies::Well => {}
+                Lies::Gone => drop(fake.records.remove(&seq)),
+                Lies::Rotten => drop(fake.records.insert(seq, vec![0xff; 3])),
+            }
+        }
+        let (mut sent, mut damaged) = (Vec::new(), Vec::new());
+        // An answer is never due before its bundle: one step at a time, and then its answer.
+        for ms in 10.. {
+            match outbox.next(&mut fake, clocks(ms)) {
+                Some(Out::Damaged { range, .. }) => damaged.extend(range.first..range.next),
+                Some(Out::Forget { .. }) => {}
+                None => break,
+                out => sent.extend(opened(out).0),
+            }
+            let is_covered = |seq: &u64| {
+                let lie = lies.get(usize::try_from(*seq).unwrap());
+                lie == Some(&Lies::Gone) || sent.contains(seq) || damaged.contains(seq)
+            };
+            let received = (0..all).take_while(is_covered).count() as u64;
+            outbox.message(&ack(received, received), &mut fake, clocks(ms));
+        }
+        let lying = |how| (0..).zip(&lies).filter(move |(_, lie)| **lie == how).map(|(seq, _)| seq);
+        sent.sort_unstable();
+        damaged.sort_unstable();
+        prop_assert_eq!(sent, lying(Lies::Well).collect::<Vec<u64>>());
+        prop_assert_eq!(damaged, lying(Lies::Rotten).collect::<Vec<u64>>());
+        prop_assert!(outbox.sender().is_drained());
+    }
 }

@@ -3,6 +3,7 @@
 use headwater_proto::delivery::SenderLimits;
 use headwater_proto::ids::DeviceId;
 use headwater_spool::FakeDisk;
+use proptest::prelude::*;
 
 use super::*;
 use crate::pipeline::engine::store::News;
@@ -93,4 +94,71 @@ fn a_lane_turns_to_the_base_of_a_record_once_what_it_holds_is_synced() {
     assert_eq!(lane.present_life().base, Base::Uptime);
     // The first of the new epoch is the end of the one before.
     assert_eq!((lane.next_seq, lane.durable_seq), (2, 1));
+}
+
+/// What happens to the lane or to its disk.
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    Store,
+    Sync,
+    FailSync(u64),
+    FailOperation(u64),
+    Capacity(Option<u64>),
+    Leave,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => Just(Op::Store),
+        2 => Just(Op::Sync),
+        1 => (0u64..4).prop_map(Op::FailSync),
+        1 => (0u64..20).prop_map(Op::FailOperation),
+        1 => (0u64..12).prop_map(|segments| Op::Capacity(Some(segments * 4096))),
+        2 => Just(Op::Capacity(None)),
+        2 => Just(Op::Leave),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Whatever the disk refuses, and whenever: records of a source become durable in their order, each
+    /// once, and what is called durable is there after a loss of power.
+    #[test]
+    fn what_is_called_durable_comes_in_order_and_outlives_a_loss_of_power(
+        ops in proptest::collection::vec(op(), 1..120), seed: u64,
+    ) {
+        let mut rig = Rig::new();
+        let (mut next, mut told) = (0, Vec::new());
+        for op in ops {
+            let news = match op {
+                Op::Store => {
+                    next += 1;
+                    rig.carry_out([Step::Store(record(next - 1, false))])
+                }
+                Op::Sync => rig.carry_out([Step::Sync]),
+                Op::FailSync(n) => {
+                    rig.disk.fail_sync(n);
+                    Vec::new()
+                }
+                Op::FailOperation(n) => {
+                    rig.disk.fail_operation(n);
+                    Vec::new()
+                }
+                Op::Capacity(bytes) => {
+                    rig.disk.set_capacity(bytes);
+                    Vec::new()
+                }
+                Op::Leave => {
+                    Writing::new(&mut rig.store, &rig.outbox, NORMAL, moment()).leave_memory();
+                    rig.store.lanes.take_news()
+                }
+            };
+            told.extend(durable(&news));
+        }
+        prop_assert_eq!(&told, &(0..told.len() as u64).collect::<Vec<_>>());
+        let after = open(&rig.disk.power_cut(seed), 7);
+        let resumes = after.lanes.resume_at("log").map_or(0, |cursor| cursor.minor);
+        prop_assert!(resumes >= told.len() as u64, "{resumes} of {}", told.len());
+    }
 }
