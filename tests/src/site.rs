@@ -161,15 +161,7 @@ impl Site {
     /// # Errors
     /// When it ends or does not become ready.
     pub fn start_collector_with(&mut self, more: &[&str]) -> Result<()> {
-        let config = self.folder().join("collector.toml");
-        std::fs::write(&config, self.collector_config())?;
-        let mut command = wrapped(&self.wrapper, &program("headwater-collector")?);
-        command.args(["run", "--config"]).arg(&config).args(more);
-        self.collector = Some(Process::start(
-            "collector",
-            &self.folder().join("logs"),
-            &mut command,
-        )?);
+        self.launch_collector(more)?;
         wait_for("the collector to be ready", || {
             self.expect_collector_alive()?;
             Ok(self
@@ -177,6 +169,20 @@ impl Site {
                 .ok()
                 .filter(|(status, _)| *status == 200))
         })?;
+        Ok(())
+    }
+
+    /// Starts the collector and waits for nothing.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch_collector(&mut self, more: &[&str]) -> Result<()> {
+        let config = self.folder().join("collector.toml");
+        std::fs::write(&config, self.collector_config())?;
+        let mut command = wrapped(&self.wrapper, &program("headwater-collector")?);
+        command.args(["run", "--config"]).arg(&config).args(more);
+        let logs = self.folder().join("logs");
+        self.collector = Some(Process::start("collector", &logs, &mut command)?);
         Ok(())
     }
 

@@ -16,6 +16,7 @@ mod dictionary;
 mod full_disk;
 mod happy_path;
 mod kill;
+mod late_lake;
 mod outage;
 mod readers;
 mod slow_client;
