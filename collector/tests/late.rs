@@ -17,7 +17,7 @@ use headwater_collector::sink::SinkError;
 use headwater_collector::sink::lake::late::{Late, Turn};
 use headwater_collector::sink::lake::{JoinError, join};
 use headwater_collector::sink::lake::{LakeSettings, NAME};
-use headwater_lake::{Call, MemStore, StoreError};
+use headwater_lake::{Call, MemStore, Store as _, StoreError};
 use headwater_proto::ids::DeviceId;
 use headwater_proto::message::Welcome;
 use headwater_spool::FakeDisk;
@@ -386,6 +386,19 @@ fn a_lake_that_another_collector_holds_when_it_is_back_ends_this_one() {
     let error = alone.try_once().unwrap_err();
     assert!(matches!(error, SinkError::Fatal { .. }), "{error}");
     assert!(error.to_string().contains("--take-over"), "{error}");
+}
+
+#[test]
+fn a_lake_that_comes_back_with_a_hole_is_no_outage() {
+    let mut rig = Rig::new();
+    brings(&mut rig, 0, 10);
+    let mut alone = open_alone(&rig, rig.disk.power_cut(1), 1).unwrap();
+    alone.rig.store.set_away(false);
+    let versions = rig.store.list("samples/_delta_log").unwrap();
+    rig.store.delete(&versions.last().unwrap().path).unwrap();
+    let error = alone.try_once().unwrap_err();
+    assert!(matches!(error, SinkError::Fatal { .. }), "{error}");
+    assert!(error.to_string().contains("is missing"), "{error}");
 }
 
 #[test]

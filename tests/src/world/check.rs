@@ -395,14 +395,14 @@ pub fn check_durable<'a>(
     }
 }
 
-/// Holds the lake against what plain devices were told. With the collector's disk goes its memory of
-/// what it acknowledged and of what is a repeat.
+/// Holds the lake against what plain devices were told, since the collector's disk was lost for the last
+/// time. With the disk went its memory of what is a repeat; what rots may be lost.
 pub fn check_plain(
     found: &Found,
     name: &str,
     made: u64,
     acknowledged: &[u64],
-    lost_disk: bool,
+    (lost_disk, rotten): (bool, bool),
     faults: &mut Faults,
 ) {
     let mut times = BTreeMap::new();
@@ -427,14 +427,14 @@ pub fn check_plain(
         if !numbers(made).any(|(_, sent)| sent == *bits) {
             faults.push(format!("{name} never sent message {number}"));
         }
-        if *times > 1 && !lost_disk {
+        if *times > 1 && !lost_disk && !rotten {
             faults.push(format!(
                 "message {number} of {name} is in the lake {times} times"
             ));
         }
     }
     for (number, bits) in numbers(made).filter(|(number, _)| acknowledged.contains(number)) {
-        if !times.contains_key(&bits) && !lost_disk {
+        if !times.contains_key(&bits) && !rotten {
             faults.push(format!(
                 "message {number} of {name} had its PUBACK and is not in the lake"
             ));

@@ -448,7 +448,7 @@ impl World {
                 self.judge_sinks(&found, &mut summary.seen);
                 for plain in &self.plain {
                     let (made, had) = (plain.made(), &plain.acknowledged);
-                    let (lost, faults) = (self.lost_disk || rotten, &mut self.faults);
+                    let (lost, faults) = ((self.lost_disk, rotten), &mut self.faults);
                     check::check_plain(&found, &plain.name, made, had, lost, faults);
                 }
                 let there = |key: &&_| found.readings.contains_key(*key);

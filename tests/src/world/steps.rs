@@ -505,7 +505,7 @@ impl World {
             self.collector.note_counters(&mut self.seen);
             self.deaths += 1;
             self.collector.lose_disk();
-            self.drop_connections();
+            self.lose_acknowledged();
         }
         if self.dice.one_in(plan.rots) {
             let flipped = self.collector.rot(&mut self.dice);
@@ -579,7 +579,7 @@ impl World {
         self.collector.note_counters(&mut self.seen);
         self.deaths += 1;
         self.collector.restore_disk(disk);
-        self.drop_connections();
+        self.lose_acknowledged();
         if is_away {
             self.lose_sight_of_lake();
             // Devices bring more than the lake has seen of that time, or less.
@@ -587,6 +587,13 @@ impl World {
                 self.come_back(place);
             }
         }
+    }
+
+    /// The journal is gone, and with it what plain devices had acknowledged of it.
+    fn lose_acknowledged(&mut self) {
+        self.drop_connections();
+        let acknowledged = self.plain.iter_mut().map(|plain| &mut plain.acknowledged);
+        acknowledged.for_each(Vec::clear);
     }
 
     /// Somebody sets a wall clock, forward or back.

@@ -29,24 +29,24 @@ use crate::pipeline::envelope::{self, CursorHead, Record};
 pub enum NotAlone {
     /// It does not know what the lake has.
     #[error(
-        "no devices are served meanwhile: the journal is new, and cannot tell what the lake has"
+        "no device can be served without it: the journal is new, and cannot tell what the lake has"
     )]
     New,
     /// It cannot be read as a whole.
     #[error(
-        "no devices are served meanwhile: the journal is damaged, and only the lake can tell what is \
+        "no device can be served without it: the journal is damaged, and only the lake can tell what is \
          missing of it"
     )]
     Damaged,
     /// An epoch that is over might be taken for new.
     #[error(
-        "no devices are served meanwhile: the index of closed epochs in the state folder is not whole, \
+        "no device can be served without it: the index of closed epochs in the state folder is not whole, \
          and is filled from the lake"
     )]
     Index,
     /// Too many starts without the lake, with too many plain devices.
     #[error(
-        "no devices are served meanwhile: more than {MAX_OLDER_PLAIN} counters of plain devices wait \
+        "no device can be served without it: more than {MAX_OLDER_PLAIN} counters of plain devices wait \
          for the lake from before"
     )]
     Plain,

@@ -416,11 +416,26 @@ impl<D: Disk> Custody<D> {
         let split = |range: &SeqRange| self.coverage.split(stream, *range);
         let parts: Vec<SeqRange> = held.iter().flat_map(split).collect();
         for part in parts {
-            if self.coverage.is_anywhere(stream, part) {
+            let taken = self.ledger.taken_and_open(stream, part);
+            if taken.is_empty() {
+                // Nothing of it will be read: where a record of this journal names it as missing, what the
+                // lake has wins.
+                self.coverage.forget(stream, part);
+                seeds.push(part);
                 continue;
             }
-            let taken = self.ledger.taken_and_open(stream, part);
-            if taken.is_empty() || self.coverage.is_doubtful() {
+            if self.coverage.is_anywhere(stream, part) {
+                if self
+                    .coverage
+                    .lacking(stream, part)
+                    .iter()
+                    .any(|s| s == sink)
+                {
+                    seeds.extend(self.coverage.add(sink, stream, part));
+                }
+                continue;
+            }
+            if self.coverage.is_doubtful() {
                 seeds.push(part);
                 let others = self.coverage.others(sink);
                 let unread = taken.into_iter().map(|range| Unread {
