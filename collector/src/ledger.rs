@@ -390,7 +390,9 @@ impl Ledger {
                 track.receiver.synced();
             }
         }
-        self.undo_plain.clear();
+        for (epoch, device) in std::mem::take(&mut self.undo_plain).into_keys() {
+            self.let_go_of_settled(epoch, &device);
+        }
         changed
     }
 
@@ -478,10 +480,20 @@ impl Ledger {
             return;
         };
         track.commit(range);
-        if *epoch != self.plain_epoch && !is_tentative && track.is_settled() {
+        if !is_tentative {
+            self.let_go_of_settled(*epoch, device);
+        }
+    }
+
+    /// Lets go of a counter under an earlier epoch once sinks have all that it numbered.
+    fn let_go_of_settled(&mut self, epoch: Epoch, device: &DeviceId) {
+        let Some(tracks) = self.plain.get_mut(&epoch) else {
+            return;
+        };
+        if epoch != self.plain_epoch && tracks.get(device).is_some_and(PlainTrack::is_settled) {
             tracks.remove(device);
             if tracks.is_empty() {
-                self.plain.remove(epoch);
+                self.plain.remove(&epoch);
             }
         }
     }
@@ -526,6 +538,7 @@ impl Ledger {
         let track = tracks.entry(stream.device.clone()).or_default();
         track.next = track.next.max(next);
         held.iter().for_each(|range| track.commit(*range));
+        self.let_go_of_settled(stream.epoch, &stream.device);
     }
 
     /// What a sender claimed before is not known: where the end of an epoch is not either, there may

@@ -14,6 +14,7 @@ use headwater_program::chain::chain;
 use headwater_program::clock::Clock;
 use headwater_program::entropy::random;
 use headwater_program::shutdown::Shutdown;
+use headwater_proto::ids::JournalId;
 use headwater_spool::RealDisk;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -29,35 +30,52 @@ use crate::sink::crew::Crew;
 use crate::sink::hot::{HotRead, HotView};
 use crate::sink::kind::Site;
 use crate::sink::lake::late::Late;
-use crate::sink::lake::{AtStart, JoinError, LakeKind, LakeSettings, LakeSinkError, NAME, join};
+use crate::sink::lake::{
+    AtStart, JoinError, LakeKind, LakeSettings, LakeSinkError, NAME, existing_lake, join,
+};
 use crate::sink::registry;
+
+/// What an operator says of the lake at a start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Claims {
+    /// It is taken from a collector whose lease on it runs.
+    pub take_over: bool,
+    /// One is begun where the journal has written to one that is not there.
+    pub new_lake: bool,
+}
 
 /// Opens custody and lake so that both agree on what is committed; or custody alone, if the lake cannot
 /// be reached and the journal knows its past.
 fn open_cores(
     config: &Config,
-    take_over: bool,
+    claims: Claims,
     clock: Clock,
 ) -> Result<(Custody<RealDisk>, AtStart)> {
     let LakeKind { dir, settings } = config.lake().context("no sink is a lake")?;
     let settings = LakeSettings {
-        take_over,
+        take_over: claims.take_over,
+        new_lake: claims.new_lake,
         ..*settings
     };
     let (mut custody, opened) = open_journal(config)?;
-    let now = clock.now();
-    let joined = LocalStore::new(dir)
+    let (now, name) = (clock.now(), JournalId(random()));
+    let journal = JournalSide::of(&custody, &opened, NAME);
+    let store = if journal.has_met_lake() && !claims.new_lake {
+        existing_lake(dir)
+    } else {
+        LocalStore::new(dir)
+    };
+    let joined = store
         .map_err(|error| JoinError::from(LakeSinkError::from(LakeError::from(error))))
         .and_then(|store| {
             let at = now.wall;
-            join(&mut custody, &opened, store, settings, at, &mut random)
+            join(&mut custody, &opened, store, settings, at, name)
         });
     let error = match joined {
         Ok(lake) => return Ok((custody, AtStart::There(Box::new(lake)))),
         Err(JoinError::Sink(error)) if error.is_outage() => error,
         Err(error) => return Err(error.into()),
     };
-    let journal = JournalSide::of(&custody, &opened, NAME);
     if let Err(why) = custody.begin_apart(&journal, &mut random) {
         let lake = dir.display();
         return Err(Error::new(error).context(format!("cannot use the lake {lake}; {why}")));
@@ -68,7 +86,7 @@ fn open_cores(
         "the lake cannot be reached: devices are served, and nothing is committed until it is back"
     );
     let (reader, error) = (custody.reader(), error.into());
-    let late = Late::new(journal, settings, reader, error, now, random());
+    let late = Late::new(journal, settings, reader, error, name, now, random());
     Ok((custody, AtStart::Away(Box::new(late))))
 }
 
@@ -118,24 +136,24 @@ const RUNTIME_THREADS: usize = 2;
 
 /// Runs until a signal, then drains and flushes.
 ///
-/// - `take_over`: whether to take the lake from a collector whose lease on it runs.
+/// - `claims`: what an operator says of the lake.
 ///
 /// # Errors
 /// When a part cannot start, or ends early.
-pub fn run(config: Config, take_over: bool, clock: Clock) -> Result<()> {
+pub fn run(config: Config, claims: Claims, clock: Clock) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .enable_all()
         .build()?
-        .block_on(run_parts(config, take_over, clock))
+        .block_on(run_parts(config, claims, clock))
 }
 
-async fn run_parts(config: Config, take_over: bool, clock: Clock) -> Result<()> {
+async fn run_parts(config: Config, claims: Claims, clock: Clock) -> Result<()> {
     let mut shutdown = Shutdown::listen().context("cannot catch signals")?;
     // Nothing runs yet that an address which is taken would leave behind.
     let (gate_listener, http_listener) = listen(&config).await?;
     let board = Arc::new(Board::default());
-    let (custody, lake) = open_cores(&config, take_over, clock)?;
+    let (custody, lake) = open_cores(&config, claims, clock)?;
     let (mailbox, commands) = Mailbox::new();
     let sessions = JournalSessions::new(mailbox.clone(), custody.sessions().iter().cloned());
     let (gate, arrivals) = Gate::new(gate_settings(&config, sessions, clock));
@@ -143,7 +161,11 @@ async fn run_parts(config: Config, take_over: bool, clock: Clock) -> Result<()> 
     let mut crew = Crew::new(mailbox.clone(), Arc::clone(&board), clock);
     let mut site = Site::new(custody, clock, &config.state_dir);
     site.leave(lake);
-    registry::start_all(&config.sinks, &mut site, &mut crew)?;
+    if let Err(error) = registry::start_all(&config.sinks, &mut site, &mut crew) {
+        // Those that run already end at once: nobody answers them.
+        drop(commands);
+        return crew.stop(Err(error)).await;
+    }
     let view = site.take::<HotView>();
 
     let owner = Owner {

@@ -18,7 +18,7 @@ use headwater_collector::sink::lake::late::{Late, Turn};
 use headwater_collector::sink::lake::{JoinError, join};
 use headwater_collector::sink::lake::{LakeSettings, NAME};
 use headwater_lake::{Call, MemStore, Store as _, StoreError};
-use headwater_proto::ids::DeviceId;
+use headwater_proto::ids::{DeviceId, JournalId};
 use headwater_proto::message::Welcome;
 use headwater_spool::FakeDisk;
 
@@ -47,13 +47,14 @@ fn open_alone(rig: &Rig, disk: FakeDisk, seed: u64) -> Result<Alone, NotAlone> {
     let (mut custody, opened) = open(disk.clone(), rig.done.clone(), &mut entropy);
     let store = rig.store.clone();
     let now = at(ms);
+    let name = JournalId(entropy());
     let error = join(
         &mut custody,
         &opened,
         store,
         lake_settings(),
         now.wall,
-        &mut entropy,
+        name,
     );
     let Err(JoinError::Sink(error)) = error else {
         panic!("the lake was reached");
@@ -62,7 +63,15 @@ fn open_alone(rig: &Rig, disk: FakeDisk, seed: u64) -> Result<Alone, NotAlone> {
     let journal = JournalSide::of(&custody, &opened, NAME);
     custody.begin_apart(&journal, &mut entropy)?;
     let reader = custody.reader();
-    let late = Late::new(journal, lake_settings(), reader, error.into(), now, seed);
+    let late = Late::new(
+        journal,
+        lake_settings(),
+        reader,
+        error.into(),
+        name,
+        now,
+        seed,
+    );
     // What a rig flushes with is replaced once they meet.
     let other = Rig::new();
     let feed = Feed::new(custody.reader(), 0, Depth::Samples);

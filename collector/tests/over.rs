@@ -234,7 +234,7 @@ fn an_index_that_fails_at_the_start_keeps_nobody_out_and_nothing_is_taken_twice(
         store,
         headwater_collector::sink::lake::LakeSettings::default(),
         common::at(rig.ms).wall,
-        &mut || 7,
+        headwater_proto::ids::JournalId(7),
     );
     assert!(lake.is_ok());
     let known = custody.ledger().track(&headwater_proto::ids::Stream {

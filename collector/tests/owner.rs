@@ -17,6 +17,7 @@ use headwater_collector::sink::lake::{LakeSettings, LakeSink, LakeSinkError};
 use headwater_lake::owner::LEASE_US;
 use headwater_lake::{Call, LakeError, MemStore};
 use headwater_proto::frame::Kind;
+use headwater_proto::ids::JournalId;
 use headwater_proto::time::UnixMicros;
 use headwater_spool::FakeDisk;
 
@@ -82,9 +83,8 @@ fn second(store: &MemStore, now_us: i64, take_over: bool) -> Result<LakeSink<Mem
         ..LakeSettings::default()
     };
     let now = UnixMicros(now_us);
-    join(&mut custody, &opened, store.clone(), lake, now, &mut || {
-        0xbeef
-    })
+    let name = JournalId(0xbeef);
+    join(&mut custody, &opened, store.clone(), lake, now, name)
 }
 
 fn refusal(result: Result<LakeSink<MemStore>, JoinError>) -> String {

@@ -9,6 +9,7 @@ use headwater_program::output::{complain, print};
 use headwater_program::{config, log};
 
 use crate::config::{Config, DEFAULTS};
+use crate::run::Claims;
 
 /// What `run` takes.
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,10 @@ pub struct RunArgs {
     /// one's lease, a minute after it was last renewed.
     #[arg(long)]
     take_over: bool,
+    /// Begin a new lake where the journal has written to one that is not there any more. Without this,
+    /// such a lake counts as away: its disk may not be mounted.
+    #[arg(long)]
+    new_lake: bool,
 }
 
 pub(super) fn run(args: &RunArgs, clock: Clock) -> Result<bool> {
@@ -42,7 +47,11 @@ pub(super) fn run(args: &RunArgs, clock: Clock) -> Result<bool> {
     }
     let config = config::load(path, Config::parse)?;
     log::start(&config.log)?;
-    crate::run::run(config, args.take_over, clock)?;
+    let claims = Claims {
+        take_over: args.take_over,
+        new_lake: args.new_lake,
+    };
+    crate::run::run(config, claims, clock)?;
     Ok(true)
 }
 

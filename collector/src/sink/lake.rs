@@ -26,7 +26,7 @@ mod there;
 mod waiting;
 
 pub use join::{Call, JoinError, Met, join};
-pub(crate) use kind::AtStart;
+pub(crate) use kind::{AtStart, existing_lake};
 pub use kind::{LakeFolder, LakeKind};
 use there::There;
 
@@ -43,6 +43,8 @@ pub struct LakeSettings {
     pub lake: headwater_lake::Settings,
     /// Whether to take the lake from a collector whose lease on it runs.
     pub take_over: bool,
+    /// Whether to begin a lake where the journal has written to one that is not there.
+    pub new_lake: bool,
     /// Oldest waiting row.
     pub flush_after_ms: u64,
     /// Memory that rows may take.
@@ -56,6 +58,7 @@ impl Default for LakeSettings {
         Self {
             lake: headwater_lake::Settings::default(),
             take_over: false,
+            new_lake: false,
             flush_after_ms: 60_000,
             flush_bytes: 64 << 20,
             flush_rows: 4_000_000,

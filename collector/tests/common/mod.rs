@@ -26,7 +26,7 @@ use headwater_lake::audit::Audit;
 use headwater_proto::bundle::{self, BundleHead, Stamps};
 use headwater_proto::codec::{Encoder, Rows};
 use headwater_proto::frame::{self, Frames, Kind};
-use headwater_proto::ids::{DeviceId, Epoch, Lane};
+use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane};
 use headwater_proto::message::{
     self, Ack, EpochEnd, Hello, HelloStream, Mark, Reject, WallClock, Welcome,
 };
@@ -134,7 +134,7 @@ impl Rig {
             store.clone(),
             lake,
             now,
-            &mut entropy,
+            JournalId(entropy()),
         )
         .map_err(|e| say(&e))?;
         let feed = Feed::new(custody.reader(), sink.position(), Depth::Samples);

@@ -82,7 +82,7 @@ pub enum LakeError {
     /// There is no lake where there was one.
     #[error(
         "there is no lake here, though the journal has written to one: is its disk mounted, is the path \
-         right? A new one is begun by a start that reaches this place at once"
+         right? A new one is begun with `run --new-lake`"
     )]
     Absent,
     /// The head was written by a later version of this program.

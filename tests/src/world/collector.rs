@@ -21,7 +21,7 @@ use headwater_collector::sink::worker::{Commit, Step, Worker};
 use headwater_collector::sink::{Sink, SinkError};
 use headwater_lake::MemStore;
 use headwater_proto::delivery::Ranges;
-use headwater_proto::ids::{DeviceId, SeqRange};
+use headwater_proto::ids::{DeviceId, JournalId, SeqRange};
 use headwater_proto::time::{Now, UnixMicros};
 use headwater_spool::{Config, Disk, DiskFile, FakeDisk};
 
@@ -268,14 +268,8 @@ impl Collector {
         };
         let store = self.store.clone();
         let now = self.clock(now);
-        let joined = join(
-            &mut custody,
-            &opened,
-            store,
-            lake_settings,
-            now.wall,
-            &mut entropy,
-        );
+        let name = JournalId(entropy());
+        let joined = join(&mut custody, &opened, store, lake_settings, now.wall, name);
         let reader = custody.reader();
         let lake = match joined {
             Ok(lake) => {
@@ -291,7 +285,7 @@ impl Collector {
                 self.found = format!("{}; alone since {}", self.found, journal.since);
                 self.alone += 1;
                 let (error, random) = (error.into(), entropy());
-                let late = Late::new(journal, lake_settings, reader, error, now, random);
+                let late = Late::new(journal, lake_settings, reader, error, name, now, random);
                 Lake::Away(Some(Box::new(late)))
             }
             Err(error) => {

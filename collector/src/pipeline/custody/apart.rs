@@ -75,7 +75,7 @@ impl<D: Disk> Custody<D> {
             Past::Snapshot if journal.damaged == 0 => {}
             Past::Snapshot | Past::Records => return Err(NotAlone::Damaged),
         }
-        if journal.lake_term == 0 {
+        if !journal.has_met_lake() {
             return Err(NotAlone::New);
         }
         if !journal.index_is_whole {

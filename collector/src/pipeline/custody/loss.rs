@@ -102,9 +102,11 @@ impl<D: Disk> Custody<D> {
             }
             let Some(item) = watch.items.pop() else {
                 self.watch = None;
-                self.coverage.settle_doubt();
+                // A doubt outlives what was watched for before all that it concerns is.
                 if std::mem::take(&mut self.watch_again) {
                     self.watch();
+                } else {
+                    self.coverage.settle_doubt();
                 }
                 return;
             };

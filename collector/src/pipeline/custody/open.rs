@@ -337,20 +337,47 @@ impl<D: Disk> Custody<D> {
     }
 
     /// A sink says how far it is: `position` is the first that it has not committed. The stretch
-    /// beyond what the journal knew is read again, so that its marks are exact. Returns how many of
-    /// its records could not be read: what the lake has of them is to be seeded from it.
+    /// beyond what the journal knew is read again, so that the marks are exact; nothing else is, so that
+    /// a sink may say it while the collector runs. Returns how many of its records could not be read:
+    /// what the lake has of them is to be seeded from it.
     ///
     /// # Errors
     /// [`ReadError`].
     pub fn resume(&mut self, sink: &str, position: u64) -> Result<u64, ReadError> {
-        let known = self.required_position();
+        let Some(known) = self.cursor(sink).filter(|known| *known < position) else {
+            return Ok(0);
+        };
+        let unread = if self.coverage.requires(sink) {
+            self.report_stretch(sink, known, position)?
+        } else {
+            0
+        };
         if let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.name == sink) {
-            cursor.position = cursor.position.max(position);
+            cursor.position = position;
         }
-        let now = self.required_position();
-        let unread = self.commit_stretch(known, now)?;
-        self.committed_to = now;
-        Ok(unread + self.fill_coverage()?)
+        self.committed_to = self.committed_to.max(self.required_position());
+        Ok(unread)
+    }
+
+    /// Reads `from..to` again as what a required sink reports. Returns how many records could not be read.
+    fn report_stretch(&mut self, sink: &str, from: u64, to: u64) -> Result<u64, ReadError> {
+        let (ledger, coverage) = (&mut self.ledger, &mut self.coverage);
+        let visit = &mut |_, stream: &Stream, range| {
+            for open in ledger.uncommitted(stream, range) {
+                for all in coverage.add(sink, stream, open) {
+                    ledger.commit(stream, all);
+                }
+            }
+        };
+        let mut unread = each_number(&mut self.log.reader(), from, to, visit)?;
+        // After an older snapshot than the last one, what that one let go of is missing.
+        if let Some(oldest) = self.log.segments().next() {
+            unread += oldest.first.min(to).saturating_sub(from);
+        }
+        if unread > 0 && self.coverage.is_shared() {
+            self.coverage.doubt();
+        }
+        Ok(unread)
     }
 
     /// Fills the sets of required sinks from the records between the cursor of the last of them and their

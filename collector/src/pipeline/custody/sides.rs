@@ -55,6 +55,12 @@ impl JournalSide {
         }
     }
 
+    /// Whether it has ever been at one with a lake: there is one then, which must not be begun anew.
+    #[must_use]
+    pub const fn has_met_lake(&self) -> bool {
+        self.lake_term > 0 || self.known > 0
+    }
+
     /// Whether journal and index together know all that was committed before, if nobody else wrote to
     /// the lake.
     #[must_use]

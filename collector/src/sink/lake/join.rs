@@ -177,7 +177,7 @@ fn tell<S: Store>(sink: &LakeSink<S>) {
 }
 
 /// Opens the lake beside a journal that was just opened, and makes both agree on what is committed;
-/// before the first Welcome. `entropy` names a journal that has to begin anew, `now` begins the lease
+/// before the first Welcome. `name` is for a journal that has to go on under another one, `now` begins the lease
 /// on the lake.
 ///
 /// # Errors
@@ -188,12 +188,12 @@ pub fn join<D: Disk, S: Store>(
     store: S,
     settings: LakeSettings,
     now: UnixMicros,
-    entropy: &mut dyn FnMut() -> u64,
+    name: JournalId,
 ) -> Result<LakeSink<S>, JoinError> {
     let journal = JournalSide::of(custody, opened, NAME);
     let call = Call {
-        name: JournalId(entropy()),
-        is_known: false,
+        name,
+        is_known: journal.has_met_lake() && !settings.new_lake,
         at: now,
     };
     let mut met = Met::open(&journal, store, settings, call)?;

@@ -102,6 +102,7 @@ impl Kind for LakeKind {
                 ..headwater_lake::Settings::default()
             },
             take_over: false,
+            new_lake: false,
             flush_after_ms: flush_s * 1_000,
             flush_bytes: usize::try_from(flush_mib * MIB).unwrap_or(usize::MAX),
             flush_rows: usize::try_from(rows).unwrap_or(usize::MAX),
@@ -137,7 +138,7 @@ impl Kind for LakeKind {
 }
 
 /// The folder of a lake that was there before: it is not made, for it may be a disk that is not mounted.
-fn existing_lake(folder: &Path) -> Result<LocalStore, StoreError> {
+pub(crate) fn existing_lake(folder: &Path) -> Result<LocalStore, StoreError> {
     std::fs::read_dir(folder).map_err(|source| StoreError::Io {
         action: "list",
         path: folder.display().to_string(),

@@ -43,13 +43,14 @@ pub struct Late<D: Disk> {
     trouble: SinkError,
     look: SinkLook,
     /// The name under which the journal goes on if it has to: the lake may bear it after a try that
-    /// failed half-way.
-    name: Option<JournalId>,
+    /// failed half-way, the first one too.
+    name: JournalId,
 }
 
 impl<D: Disk> Late<D> {
     /// - `journal`: as it was when it was opened.
-    /// - `error`: of the first try.
+    /// - `error`: of the first try, which was made under the `name` for a journal that has to go on under
+    ///   another one.
     /// - `random`: 64 random bits.
     #[must_use]
     pub fn new(
@@ -57,6 +58,7 @@ impl<D: Disk> Late<D> {
         settings: LakeSettings,
         reader: Reader<D>,
         error: SinkError,
+        name: JournalId,
         now: Now,
         random: u64,
     ) -> Self {
@@ -73,7 +75,7 @@ impl<D: Disk> Late<D> {
             back_off: BackOff::default(),
             trouble: error.clone(),
             look,
-            name: None,
+            name,
         };
         late.failed(error, now.mono, random);
         late
@@ -99,7 +101,7 @@ impl<D: Disk> Late<D> {
         random: &mut dyn FnMut() -> u64,
     ) -> Option<(Met<S>, Agreed)> {
         self.look.calls += 1;
-        let name = *self.name.get_or_insert_with(|| JournalId(random()));
+        let name = self.name;
         let met = match self.open(name, now, store) {
             Err(LakeSinkError::Lake(LakeError::Owned { owner, .. })) if owner == name => {
                 // By ourselves: the answer to a try was lost.
