@@ -37,12 +37,23 @@ fn lake_settings() -> LakeSettings {
 
 /// Opens the journal on `disk` while nobody reaches the lake.
 fn open_alone(rig: &Rig, disk: FakeDisk, seed: u64) -> Result<Alone, NotAlone> {
+    let alone = open_while(rig, disk, seed, &|store| store.set_away(true))?;
+    Ok(alone.expect("the lake was reached"))
+}
+
+/// Opens the journal on `disk` while the store fails as `fail` makes it; `None` if the lake was there.
+fn open_while(
+    rig: &Rig,
+    disk: FakeDisk,
+    seed: u64,
+    fail: &dyn Fn(&MemStore),
+) -> Result<Option<Alone>, NotAlone> {
     let mut next = seed;
     let mut entropy = || {
         next = next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         next
     };
-    rig.store.set_away(true);
+    fail(&rig.store);
     let ms = rig.ms + 1_000;
     let (mut custody, opened) = open(disk.clone(), rig.done.clone(), &mut entropy);
     let store = rig.store.clone();
@@ -56,8 +67,10 @@ fn open_alone(rig: &Rig, disk: FakeDisk, seed: u64) -> Result<Alone, NotAlone> {
         now.wall,
         name,
     );
-    let Err(JoinError::Sink(error)) = error else {
-        panic!("the lake was reached");
+    let error = match error {
+        Ok(_) => return Ok(None),
+        Err(JoinError::Sink(error)) => error,
+        Err(error) => panic!("{error}"),
     };
     assert!(error.is_outage(), "{error}");
     let journal = JournalSide::of(&custody, &opened, NAME);
@@ -86,10 +99,10 @@ fn open_alone(rig: &Rig, disk: FakeDisk, seed: u64) -> Result<Alone, NotAlone> {
         ms,
         sent: Vec::new(),
     };
-    Ok(Alone {
+    Ok(Some(Alone {
         rig,
         late: Some(late),
-    })
+    }))
 }
 
 fn open(
@@ -428,6 +441,52 @@ fn a_lake_that_is_gone_when_it_is_looked_for_again_is_not_begun_anew() {
     let mut rig = alone.lake_is_back();
     flush_all(&mut rig);
     expect_whole(&rig, 10 * SAMPLES);
+}
+
+#[test]
+fn a_lake_that_is_not_there_at_a_start_is_begun_anew_only_if_an_operator_says_so() {
+    let mut rig = Rig::new();
+    brings(&mut rig, 0, 10);
+    let disk = rig.disk.power_cut(1);
+    let (mut custody, opened) = open(disk, rig.done.clone(), &mut || 7);
+    let mut begin = |new_lake| {
+        let settings = LakeSettings {
+            new_lake,
+            ..lake_settings()
+        };
+        let (store, name) = (MemStore::new(), JournalId(7));
+        join(&mut custody, &opened, store, settings, at(9_000).wall, name)
+    };
+    match begin(false) {
+        Err(JoinError::Sink(error)) => assert!(error.is_outage(), "{error}"),
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("the place of the lake was empty"),
+    }
+    assert!(begin(true).is_ok());
+}
+
+#[test]
+fn a_first_try_that_failed_half_way_under_a_new_name_is_no_other_collectors() {
+    let mut half_way = 0;
+    for operations in 0.. {
+        let mut rig = Rig::new();
+        brings(&mut rig, 0, 10);
+        let old = rig.disk.process_killed();
+        brings(&mut rig, 10, 20);
+        rig.sink.lake_mut().release(at(rig.ms).wall.0).unwrap();
+        let fail = |store: &MemStore| store.crash_after_landing(operations);
+        let Some(mut alone) = open_while(&rig, old, 1, &fail).unwrap() else {
+            break;
+        };
+        half_way += 1;
+        alone.rig.store.restart();
+        while !alone
+            .try_once()
+            .unwrap_or_else(|error| panic!("{operations}: {error}"))
+        {}
+        expect_whole(&alone.rig, 20 * SAMPLES);
+    }
+    assert!(half_way > 10, "{half_way}");
 }
 
 #[test]
