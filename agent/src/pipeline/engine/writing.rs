@@ -41,8 +41,8 @@ pub(super) enum Step {
 enum Outcome {
     /// These come next.
     Then(Vec<Step>),
-    /// A group could not be synced: it is stored again, then these come.
-    Failed(Group, Vec<Step>),
+    /// The group of a lane could not be synced: it is stored again there, then these come.
+    Failed(usize, Group, Vec<Step>),
 }
 
 const DONE: Outcome = Outcome::Then(Vec::new());
@@ -51,14 +51,16 @@ const DONE: Outcome = Outcome::Then(Vec::new());
 enum Room {
     Made,
     None,
-    Failed(Group),
+    /// The group of a lane could not be synced in which something was to be named.
+    Failed(usize, Group),
 }
 
-/// What is about to be stored in one lane. Made for one list of steps.
+/// What is about to be stored in a lane. Made for one list of steps.
 pub(super) struct Writing<'a, D: Disk> {
     store: &'a mut Store<D>,
     /// Knows what is committed.
     outbox: &'a Outbox,
+    /// The lane of the present step: another one, while that names what gives way in it.
     at: usize,
     moment: Moment,
 }
@@ -81,23 +83,29 @@ impl<'a, D: Disk> Writing<'a, D> {
 
     /// Carries out steps in one lane, and all that they bring with them.
     pub(super) fn carry_out(&mut self, steps: impl IntoIterator<Item = Step>) {
-        let mut steps: VecDeque<Step> = steps.into_iter().collect();
+        let here = self.at;
+        let mut steps: VecDeque<_> = steps.into_iter().map(|step| (here, step)).collect();
         let mut failures = 0;
-        while let Some(step) = steps.pop_front() {
-            let next = match self.take_step(step) {
-                Outcome::Then(next) => next,
-                Outcome::Failed(group, then) => {
+        while let Some((at, step)) = steps.pop_front() {
+            self.at = at;
+            let mut next: Vec<_> = Vec::new();
+            let then = match self.take_step(step) {
+                Outcome::Then(then) => then,
+                Outcome::Failed(lane, group, then) => {
                     failures += 1;
-                    let mut next = self.after_failure(failures);
-                    next.extend(group.into_iter().map(Step::Store));
-                    next.extend(then);
-                    next
+                    self.at = lane;
+                    let begun = self.after_failure(failures).into_iter();
+                    let again = begun.chain(group.into_iter().map(Step::Store));
+                    next.extend(again.map(|step| (lane, step)));
+                    then
                 }
             };
+            next.extend(then.into_iter().map(|step| (at, step)));
             for step in next.into_iter().rev() {
                 steps.push_front(step);
             }
         }
+        self.at = here;
     }
 
     fn take_step(&mut self, step: Step) -> Outcome {
@@ -107,11 +115,11 @@ impl<'a, D: Disk> Writing<'a, D> {
             Step::Turn { base, lasting } => self.turn(base, lasting),
             Step::Sync => match self.store.lanes.sync(self.at, self.moment.now) {
                 Ok(()) => DONE,
-                Err(group) => Outcome::Failed(group, Vec::new()),
+                Err(group) => Outcome::Failed(self.at, group, Vec::new()),
             },
             Step::Name => match self.store.name_released(self.at, self.moment) {
                 Ok(()) => DONE,
-                Err(group) => Outcome::Failed(group, Vec::new()),
+                Err(group) => Outcome::Failed(self.at, group, Vec::new()),
             },
             Step::Restore { left } => self.restore(left),
             Step::GiveUp if self.store.lanes.lane(self.at).ram.is_some() => DONE,
@@ -120,7 +128,7 @@ impl<'a, D: Disk> Writing<'a, D> {
                     self.store.lanes.go_to_memory(self.at, self.moment.now.mono);
                     DONE
                 }
-                Err(group) => Outcome::Failed(group, vec![Step::GiveUp]),
+                Err(group) => Outcome::Failed(self.at, group, vec![Step::GiveUp]),
             },
         }
     }
@@ -152,11 +160,13 @@ impl<'a, D: Disk> Writing<'a, D> {
             } => match self.make_room(victim, by_others) {
                 Room::Made => Outcome::Then(vec![Step::Store(record)]),
                 Room::None => Outcome::Then(vec![Step::GiveUp, Step::Store(record)]),
-                Room::Failed(group) => {
-                    Outcome::Failed(group, vec![Step::GiveUp, Step::Store(record)])
+                Room::Failed(lane, group) => {
+                    Outcome::Failed(lane, group, vec![Step::GiveUp, Step::Store(record)])
                 }
             },
-            Append::Failed { group, record } => Outcome::Failed(group, vec![Step::Store(record)]),
+            Append::Failed { group, record } => {
+                Outcome::Failed(self.at, group, vec![Step::Store(record)])
+            }
             Append::Unwritable(record) => Outcome::Then(vec![Step::GiveUp, Step::Store(record)]),
         }
     }
@@ -171,9 +181,11 @@ impl<'a, D: Disk> Writing<'a, D> {
             } => match self.make_room(victim, by_others) {
                 Room::Made => Outcome::Then(vec![Step::Say(record)]),
                 Room::None => DONE,
-                Room::Failed(group) => Outcome::Failed(group, Vec::new()),
+                Room::Failed(lane, group) => Outcome::Failed(lane, group, Vec::new()),
             },
-            Append::Failed { group, record } => Outcome::Failed(group, vec![Step::Say(record)]),
+            Append::Failed { group, record } => {
+                Outcome::Failed(self.at, group, vec![Step::Say(record)])
+            }
         }
     }
 
@@ -190,11 +202,11 @@ impl<'a, D: Disk> Writing<'a, D> {
     fn make_room(&mut self, victim: Option<Victim>, by_others: bool) -> Room {
         let outbox = self.outbox;
         let committed = |lane, epoch, range| outbox.is_committed(lane, epoch, range);
-        let evicted =
-            victim.map(|victim| self.store.evict(self.at, &victim, self.moment, &committed));
+        let lane = victim.map_or(self.at, |victim| victim.lane);
+        let evicted = victim.map(|victim| self.store.evict(&victim, self.moment, &committed));
         match evicted {
             Some(Evicted::Gone) => Room::Made,
-            Some(Evicted::Failed(group)) => Room::Failed(group),
+            Some(Evicted::Failed(group)) => Room::Failed(lane, group),
             Some(Evicted::Stays) | None => {
                 if by_others && self.store.release_first(self.at, &committed) {
                     Room::Made
@@ -216,7 +228,7 @@ impl<'a, D: Disk> Writing<'a, D> {
         match self.make_room(victim, false) {
             Room::Made => Outcome::Then(vec![Step::Restore { left: left - 1 }]),
             Room::None => DONE,
-            Room::Failed(group) => Outcome::Failed(group, Vec::new()),
+            Room::Failed(lane, group) => Outcome::Failed(lane, group, Vec::new()),
         }
     }
 
@@ -229,7 +241,7 @@ impl<'a, D: Disk> Writing<'a, D> {
             self.store.lanes.note_turn(self.at, self.moment.now.mono);
         }
         if let Err(group) = self.store.lanes.sync(self.at, self.moment.now) {
-            return Outcome::Failed(group, vec![Step::Turn { base, lasting }]);
+            return Outcome::Failed(self.at, group, vec![Step::Turn { base, lasting }]);
         }
         if self.store.lanes.lane(self.at).ram.is_none() {
             if self.store.lanes.turn_new(self.at, base) {

@@ -25,7 +25,7 @@ pub(crate) enum Evicted {
     Gone,
     /// It is still there.
     Stays,
-    /// The group in which it was to be named could not be synced; the segment is still there.
+    /// The group of its lane, in which it was to be named, could not be synced; the segment is still there.
     Failed(Group),
 }
 
@@ -78,10 +78,9 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Lets a segment go, after the lane of the writer has named what it held.
+    /// Lets a segment go, after its lane has named what it held.
     pub(crate) fn evict(
         &mut self,
-        writer: usize,
         victim: &Victim,
         moment: Moment,
         committed: Committed<'_>,
@@ -103,13 +102,13 @@ impl<D: Disk> Store<D> {
         };
         if sabotage::is(Bug::GapAfterReuse) {
             let released = self.lanes.release_segment(at, info.id);
-            return match self.name_loss(writer, &contents, moment) {
+            return match self.name_loss(at, &contents, moment) {
                 Err(Unsaid::Failed(group)) => Evicted::Failed(group),
                 Ok(()) | Err(Unsaid::NoRoom) => is_gone(released),
             };
         }
         // The gap is durable before the segment goes: a crash between the two leaves both.
-        match self.name_loss(writer, &contents, moment) {
+        match self.name_loss(at, &contents, moment) {
             Ok(()) => {}
             Err(Unsaid::NoRoom) => return Evicted::Stays,
             Err(Unsaid::Failed(group)) => return Evicted::Failed(group),

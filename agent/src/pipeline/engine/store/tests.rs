@@ -142,7 +142,7 @@ fn a_full_lane_names_its_victim_and_goes_on_when_that_is_evicted() {
     let first = victim.segment.positions();
     assert_eq!((victim.lane, first.start), (NORMAL, 0));
     store.lanes.take_news();
-    let evicted = store.evict(NORMAL, &victim, moment(), OPEN);
+    let evicted = store.evict(&victim, moment(), OPEN);
     assert!(matches!(evicted, Evicted::Gone));
     let gone = SeqRange::new(0, first.end);
     assert_eq!(store.lanes.counted().evicted_records, gone.len());
@@ -176,12 +176,31 @@ fn a_full_lane_names_its_victim_and_goes_on_when_that_is_evicted() {
 }
 
 #[test]
+fn what_gives_way_to_another_lane_is_named_in_its_own() {
+    const BULK: usize = 2;
+    let mut store = open(&FakeDisk::new(), 1);
+    for k in 0..8 {
+        store.lanes.append(BULK, record(k, false), now(0), OPEN);
+    }
+    let (_, victim) = fill(&mut store, 8);
+    assert_eq!(victim.lane, BULK);
+    let next = |store: &Store<FakeDisk>| [NORMAL, BULK].map(|at| store.lanes.lane(at).next_seq);
+    let before = next(&store);
+    assert!(matches!(
+        store.evict(&victim, moment(), OPEN),
+        Evicted::Gone
+    ));
+    assert_eq!(next(&store), [before[0], before[1] + 1]);
+    assert!(store.lanes.lane(BULK).held.is_empty());
+}
+
+#[test]
 fn a_committed_segment_goes_without_a_gap() {
     let mut store = open(&FakeDisk::new(), 1);
     let (full, victim) = fill(&mut store, 0);
     store.lanes.take_news();
     let all: Committed<'_> = &|_, _, _| true;
-    let evicted = store.evict(NORMAL, &victim, moment(), all);
+    let evicted = store.evict(&victim, moment(), all);
     assert!(matches!(evicted, Evicted::Gone));
     assert_eq!(
         (
