@@ -30,8 +30,10 @@ fn bring_lake_back(site: &Site, hidden: PathBuf) -> Result<()> {
 }
 
 /// Waits until the collector says that it takes data and does not reach the lake, and why.
-fn expect_not_ready(site: &Site) -> Result<()> {
+fn expect_not_ready(site: &mut Site) -> Result<()> {
     let told = wait_for("a collector that names the lake", || {
+        let process = site.collector()?;
+        ensure!(process.is_running()?, "it ended: {}", process.output()?);
         let answer = site.http("/readyz").ok();
         Ok(answer.filter(|(status, body)| *status != 200 && body.contains("lake")))
     })?;
