@@ -127,7 +127,11 @@ async fn run_parts(config: Config, take_over: bool, clock: Clock) -> Result<()> 
     let mut crew = Crew::new(mailbox.clone(), Arc::clone(&board), clock);
     let mut site = Site::new(custody, clock, &config.state_dir);
     site.leave(lake);
-    registry::start_all(&config.sinks, &mut site, &mut crew)?;
+    if let Err(error) = registry::start_all(&config.sinks, &mut site, &mut crew) {
+        // Those that run already find nobody to tell, and end.
+        drop(commands);
+        return crew.stop(Err(error)).await;
+    }
     let view = site.take::<HotView>();
 
     let owner = Owner {
