@@ -162,7 +162,7 @@ async fn run_parts(config: Config, claims: Claims, clock: Clock) -> Result<()> {
     let mut site = Site::new(custody, clock, &config.state_dir);
     site.leave(lake);
     if let Err(error) = registry::start_all(&config.sinks, &mut site, &mut crew) {
-        // Those that run already end at once: nobody answers them.
+        // Those that run already find nobody to tell, and end.
         drop(commands);
         return crew.stop(Err(error)).await;
     }

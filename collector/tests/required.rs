@@ -9,11 +9,15 @@ mod common;
 
 use std::ops::ControlFlow;
 
-use common::{Rig, SAMPLES, batch, bundle, device, flush_all, hello, listed, rot_record, settings};
+use common::{
+    Rig, SAMPLES, batch, bundle, bundle_of, device, epoch_end, flush_all, hello, listed,
+    rot_record, settings,
+};
 use headwater_collector::pipeline::custody::{Event, MAX_COVERED_RANGES, Settings, SinkSpec};
 use headwater_collector::pipeline::envelope::{self, Record};
 use headwater_collector::sink::lake::NAME;
-use headwater_lake::MemStore;
+use headwater_lake::{EpochState, MemStore};
+use headwater_proto::frame::Kind;
 use headwater_proto::ids::{Epoch, Lane, SeqRange, Stream};
 use headwater_proto::message::GapReason;
 use headwater_spool::FakeDisk;
@@ -44,9 +48,12 @@ fn start(count: u64) -> Rig {
     rig
 }
 
+/// The collector after a kill, with its index of epochs that are over, so that only damage makes it read what
+/// the lake has.
 fn again(rig: &Rig) -> Rig {
     let disk = rig.disk.process_killed();
-    let mut rig = Rig::start(disk, rig.store.clone(), two(), rig.ms + 1_000).unwrap();
+    let (store, done) = (rig.store.clone(), rig.done.clone());
+    let mut rig = Rig::start_with(disk, store, done, two(), rig.ms + 1_000).unwrap();
     greet(&mut rig);
     rig
 }
@@ -151,11 +158,18 @@ fn a_start_knows_what_each_required_sink_has() {
     assert_eq!(committed(&rig), []);
     let beyond: Vec<_> = rig.custody.beyond_others(NAME).collect();
     assert_eq!(beyond, [(&stream(), &[range(0, 6)][..])]);
-    // The lake says nothing more of it, and the epoch is whole in the lake.
+    // The lake says nothing more of it.
     says_all(&mut rig, &[range(0, 6)], 0);
     assert!(rig.sync());
     assert_eq!(rig.mark(1).unwrap().committed, 6);
     assert_eq!(rig.custody.beyond_others(NAME).count(), 0);
+    // It knew that it had all of it: with its end the epoch is whole there.
+    let end = (Kind::EpochEnd, epoch_end(1, 7));
+    rig.up(bundle_of(&device(), 1, 6, &[end]), 2);
+    assert!(rig.sync());
+    flush_all(&mut rig);
+    let marks = headwater_lake::audit::marks(&rig.store).unwrap();
+    assert_eq!(marks[0].state, Some(EpochState::Closed));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 //! ```text
 //! cargo run --release -p headwater-measure -- [--json] [--quick] [NAME...]
 //! ```
-//! Names choose some of `chain`, `puback`, `agent-memory`, `idle-connections`, `latency`, `backlog`; without
-//! any all run, in about four minutes after the build. `--quick` takes a quarter of the time and a
+//! Names choose some of `chain`, `puback`, `required-sinks`, `agent-memory`, `idle-connections`, `latency`,
+//! `backlog`; without any all run, in about five minutes after the build. `--quick` takes a quarter of the time and a
 //! quarter of the backlog. The folder for temporary files must be on a disk if the syncs are to mean
 //! anything. The programs are built in release first, unless `HEADWATER_BIN` names their folder (with
 //! the gate's example `gate_load` in it). Both processes of the chain share the machine with whatever else runs on it.
@@ -15,6 +15,7 @@ mod chain;
 mod latency;
 mod memory;
 mod puback;
+mod required;
 mod table;
 
 use std::time::Duration;
@@ -54,9 +55,10 @@ const QUICK: Effort = Effort {
 
 type Measure = fn(Effort) -> Result<Vec<Figure>>;
 
-const MEASURES: [(&str, Measure); 6] = [
+const MEASURES: [(&str, Measure); 7] = [
     ("chain", chain::run),
     ("puback", puback::run),
+    ("required-sinks", required::run),
     ("agent-memory", memory::agent),
     ("idle-connections", memory::idle_connections),
     ("latency", latency::run),

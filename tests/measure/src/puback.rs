@@ -11,7 +11,8 @@ use crate::table::Figure;
 use crate::{Effort, build};
 
 /// What the load's clients publish is one text: the least that a decoder can do.
-const PLAIN: &str = "\n[[plain]]\ntopic = \"sensors/{device}/#\"\ndecoder = \"number\"\n";
+pub(crate) const PLAIN: &str =
+    "\n[[plain]]\ntopic = \"sensors/{device}/#\"\ndecoder = \"number\"\n";
 /// Each broker has its turn this often; the middle one counts.
 const TURNS: usize = 3;
 
@@ -28,7 +29,7 @@ pub(crate) fn run(effort: Effort) -> Result<Vec<Figure>> {
             theirs.push(load(port, effort.puback)?);
         }
     }
-    let (rate, p99_ms) = middle(ours);
+    let Load { rate, p99_ms, .. } = middle(ours);
     let mut figures = vec![
         Figure::new(
             "100 stock clients, 1 KiB, QoS 1: PUBACK after fsync",
@@ -38,7 +39,8 @@ pub(crate) fn run(effort: Effort) -> Result<Vec<Figure>> {
         Figure::new("  99 of 100 within", p99_ms, "ms"),
     ];
     if mosquitto.is_some() {
-        let (their_rate, their_p99_ms) = middle(theirs);
+        let theirs = middle(theirs);
+        let (their_rate, their_p99_ms) = (theirs.rate, theirs.p99_ms);
         figures.push(Figure::new(
             "  mosquitto without persistence",
             their_rate,
@@ -50,14 +52,32 @@ pub(crate) fn run(effort: Effort) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
+/// What one run of the load saw.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    /// Messages per second.
+    pub(crate) rate: f64,
+    /// Half of the PUBACKs came within.
+    pub(crate) p50_ms: f64,
+    /// 99 of 100 came within.
+    pub(crate) p99_ms: f64,
+}
+
 /// The run whose rate is in the middle.
-fn middle(mut runs: Vec<(f64, f64)>) -> (f64, f64) {
-    runs.sort_by(|a, b| a.0.total_cmp(&b.0));
+fn middle(mut runs: Vec<Load>) -> Load {
+    runs.sort_by(|a, b| a.rate.total_cmp(&b.rate));
     runs[runs.len() / 2]
 }
 
-/// Messages per second, and the 99th percentile in ms.
-fn load(port: u16, time: Duration) -> Result<(f64, f64)> {
+/// The middle one of some figures.
+pub(crate) fn middle_of(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// Runs the load against a port.
+pub(crate) fn load(port: u16, time: Duration) -> Result<Load> {
     let load = build::load()?;
     let output = Command::new(&load)
         .args([
@@ -81,7 +101,11 @@ fn load(port: u16, time: Duration) -> Result<(f64, f64)> {
             .as_f64()
             .with_context(|| format!("no {name} in {said}"))
     };
-    Ok((number("messages_per_s")?, number("p99_ms")?))
+    Ok(Load {
+        rate: number("messages_per_s")?,
+        p50_ms: number("p50_ms")?,
+        p99_ms: number("p99_ms")?,
+    })
 }
 
 /// A mosquitto that answers at once and keeps nothing; `None` where it is not installed.

@@ -57,6 +57,29 @@ fn a_collector_whose_port_is_taken_says_who_holds_it_and_ends() {
 }
 
 /// Exit code and output of `headwater-agent --check`.
+#[test]
+fn a_required_sink_that_cannot_be_opened_ends_the_start_and_an_optional_one_is_off() {
+    at_a_site(|site| {
+        let file = site.folder().join("file");
+        std::fs::write(&file, "")?;
+        // The settings go on in the table of the hot store.
+        let dir = format!("dir = {:?}\n", file.join("hot"));
+        site.settings = dir.clone();
+        site.start_collector()?;
+        let (_, told) = site.http("/readyz")?;
+        ensure!(told.contains("sink hot is broken"), "{told}");
+        site.stop_collector()?;
+        site.settings = format!("required = true\n{dir}");
+        let told = match site.start_collector() {
+            Ok(()) => "it started".to_owned(),
+            Err(error) => format!("{error:#}"),
+        };
+        ensure!(told.contains("the collector ended"), "{told}");
+        ensure!(told.contains("sink hot cannot be opened"), "{told}");
+        Ok(())
+    });
+}
+
 fn check(config: &Path) -> Result<(Option<i32>, String)> {
     let output = Command::new(program("headwater-agent")?)
         .args(["--check", "--config"])
