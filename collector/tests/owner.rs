@@ -12,8 +12,8 @@ use common::{
 };
 use headwater_collector::done::DoneInMemory;
 use headwater_collector::pipeline::custody::{Custody, Event};
+use headwater_collector::sink::lake::{JoinError, join};
 use headwater_collector::sink::lake::{LakeSettings, LakeSink, LakeSinkError};
-use headwater_collector::sink::{JoinError, join};
 use headwater_lake::owner::LEASE_US;
 use headwater_lake::{Call, LakeError, MemStore};
 use headwater_proto::frame::Kind;

@@ -21,8 +21,8 @@ use headwater_spool::{Disk, ReadError};
 use super::open::READ_BYTES;
 use super::sides::{JournalSide, MeetError};
 use super::{Custody, Leaves, Past};
-use crate::ledger::{Ledger, MAX_OLDER_PLAIN};
 use crate::pipeline::envelope::{self, CursorHead, Record};
+use crate::pipeline::ledger::{Ledger, MAX_OLDER_PLAIN};
 
 /// Why a journal serves nobody before the lake is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

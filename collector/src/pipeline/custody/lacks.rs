@@ -20,8 +20,7 @@ use headwater_spool::{Disk, ReadError};
 
 use super::open::each_number;
 use super::{Custody, Leaves, Refused};
-use crate::pipeline::envelope::{CursorHead, LacksHead, Record};
-use crate::pipeline::snapshot::SinkCursor;
+use crate::pipeline::envelope::{CursorHead, LacksHead, Record, SinkCursor};
 
 /// Ranges in one record: it stays far below what a segment takes.
 const RANGES_PER_RECORD: usize = 256;

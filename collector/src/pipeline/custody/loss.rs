@@ -24,8 +24,8 @@ use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
 use super::{Custody, Leaves, Mode, Refused, plain};
-use crate::ledger::plain_stream;
 use crate::pipeline::envelope::{Change, MarkHead, Record};
+use crate::pipeline::ledger::plain_stream;
 
 /// What is to be committed when every required sink has come to a position.
 #[derive(Debug)]

@@ -11,7 +11,7 @@
 //!
 //! The owner hands in what waits, calls [`Custody::sync`] once, and carries out the outputs. State
 //! that an answer speaks of is durable when the answer is made; state changes only by records that
-//! were appended ([`crate::ledger::Ledger::apply`]), so that a restart reads itself to the same
+//! were appended ([`crate::pipeline::ledger::Ledger::apply`]), so that a restart reads itself to the same
 //! state.
 
 mod apart;
@@ -43,11 +43,11 @@ use headwater_proto::time::{Millis, Now};
 use headwater_spool::{Disk, Log, Reader, SyncError};
 
 use super::credit::{JournalLevel, credit};
-use super::envelope::{Record, SchemaHead, SessionHead};
+use super::envelope::{Record, SchemaHead, SessionHead, SinkCursor};
 use super::schemas::{SchemaBook, SchemaId};
-use super::snapshot::{NEW_BYTES, Plans, SinkCursor};
+use super::snapshot::{NEW_BYTES, Plans};
 use crate::done::DoneEpochs;
-use crate::ledger::Ledger;
+use crate::pipeline::ledger::Ledger;
 use crate::pipeline::rules::RulesId;
 
 pub use apart::NotAlone;

@@ -18,12 +18,12 @@ use super::coverage::Coverage;
 use super::loss::Unread;
 use super::{Counters, Custody, Group, Rules, Settings};
 use crate::done::DoneEpochs;
-use crate::ledger::{self, Ledger};
-use crate::pipeline::envelope::{self, EnvelopeError, Record, RecordKind};
+use crate::pipeline::envelope::{self, EnvelopeError, Record, RecordKind, SinkCursor};
+use crate::pipeline::ledger::{self, Ledger};
 use crate::pipeline::pattern::rules_of;
 use crate::pipeline::rules::{RuleSet, RulesError, RulesId};
 use crate::pipeline::schemas::SchemaBook;
-use crate::pipeline::snapshot::{self, NotRead, Plans, Restored, SinkCursor};
+use crate::pipeline::snapshot::{self, NotRead, Plans, Restored};
 
 /// Bytes read at once when the journal is read again.
 pub(super) const READ_BYTES: usize = 4 << 20;

@@ -7,7 +7,7 @@ use headwater_spool::Disk;
 
 use super::Custody;
 use crate::done::{DoneError, MAX_DONE_BYTES};
-use crate::ledger::Track;
+use crate::pipeline::ledger::Track;
 use crate::pipeline::snapshot::{self, STREAM_BYTES};
 
 /// How often closed streams are looked through.

@@ -7,8 +7,8 @@ use headwater_spool::Disk;
 use super::coverage::MAX_COVERED_RANGES;
 use super::lacks::Held;
 use super::{Custody, Leaves, Refused};
-use crate::pipeline::envelope::{CursorHead, PlanHead, Record};
-use crate::pipeline::snapshot::{PendingPlan, SinkCursor};
+use crate::pipeline::envelope::{CursorHead, PlanHead, Record, SinkCursor};
+use crate::pipeline::snapshot::PendingPlan;
 
 /// A plan could not be made durable; the sink tries again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

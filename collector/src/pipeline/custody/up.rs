@@ -16,9 +16,9 @@ use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
 use super::{Custody, Leaves, Refused, hello};
-use crate::ledger;
 use crate::pipeline::dating;
 use crate::pipeline::envelope::{BatchHead, Clock, Reason, Record, SchemaHead, TimeClass, Verdict};
+use crate::pipeline::ledger;
 use crate::pipeline::schemas::Bound;
 use crate::pipeline::snapshot::{HOLE_BYTES, NEW_BYTES, NUMBER_BYTES, RANGE_BYTES, STREAM_BYTES};
 use crate::pipeline::time_bases::BASE_BYTES;
