@@ -14,7 +14,7 @@
 
 use std::ops::ControlFlow;
 
-use headwater_gate::{CloseReason, ConnId};
+use headwater_gate::CloseReason;
 use headwater_proto::ids::{Epoch, JournalId};
 use headwater_spool::{Disk, ReadError};
 
@@ -152,10 +152,7 @@ impl<D: Disk> Custody<D> {
         let unread = self.fill_coverage()?;
         self.measure();
         // Senders hold marks of another journal: they say Hello again, and forget those.
-        let conns: Vec<ConnId> = self.conns.keys().copied().collect();
-        for conn in conns {
-            self.close(conn, CloseReason::Journal);
-        }
+        self.sessions.close_all(CloseReason::Journal);
         Ok(damaged + unread)
     }
 

@@ -176,7 +176,7 @@ impl<D: Disk> Custody<D> {
             rules: &self.rules.bytes,
             sinks: &self.cursors,
             plans: &self.plans,
-            sessions: &self.sessions,
+            sessions: &self.clients,
             ledger: &self.ledger,
             schemas: &self.schemas,
             open: &self.open,

@@ -39,7 +39,7 @@ impl<D: Disk> Custody<D> {
         let open: Vec<Stream> = open.map(|(stream, _)| stream.clone()).collect();
         let mut forgotten = Forgotten::default();
         for stream in open {
-            if self.is_listed(&stream) {
+            if self.sessions.is_listed(&stream) {
                 forgotten.listed.push(stream);
                 continue;
             }

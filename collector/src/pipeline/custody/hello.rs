@@ -1,82 +1,23 @@
 //! Core: Hello and Welcome, and what a Hello proves to be lost.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use headwater_gate::{CloseReason, ConnId};
+use headwater_gate::ConnId;
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
-use headwater_proto::message::{
-    GapReason, Hello, HelloStream, Mark, PROTOCOL, Reject, RejectReason, Welcome,
-};
+use headwater_proto::message::{GapReason, Hello, HelloStream, PROTOCOL, Reject, RejectReason};
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::Disk;
 
+use super::sessions::Said;
 use super::{Custody, Leaves, Refused};
-use crate::pipeline::dating::Sightings;
 use crate::pipeline::envelope::{Change, GapHead, MarkHead, Record};
 use crate::pipeline::snapshot::{NEW_BYTES, STREAM_BYTES};
 
-/// Most origins of one connection: a gateway speaks for its nodes. One more ends the connection.
-pub const MAX_ORIGINS: usize = 256;
 /// Time between two looks for relayed epochs that nobody lists.
 const RELAYED_LOOK_MS: u64 = 60_000;
 /// Time after a start before the first such look.
 const RELAYED_GRACE_MS: u64 = 3_600_000;
-
-/// What a connection said about one origin.
-#[derive(Debug, Default)]
-pub(super) struct Origin {
-    /// Streams of its latest complete set of pages, with the oldest record held.
-    listed: BTreeMap<(Lane, Epoch), HelloStream>,
-    /// Nonce that the Welcome echoes.
-    nonce: u64,
-    pending: Option<Pending>,
-    /// What its Hellos and bundles showed of its clocks.
-    pub(super) sightings: Sightings,
-    /// Largest down publish that it takes, in bytes.
-    pub(super) max_down_bytes: usize,
-}
-
-/// Pages of a Hello that is not whole yet.
-#[derive(Debug)]
-struct Pending {
-    nonce: u64,
-    pages: u8,
-    seen: BTreeSet<u8>,
-    streams: Vec<HelloStream>,
-}
-
-impl Origin {
-    /// The oldest record that the sender holds of a stream; `None` if it did not list it.
-    pub(super) fn oldest(&self, lane: Lane, epoch: Epoch) -> Option<u64> {
-        self.listed.get(&(lane, epoch)).map(|stream| stream.oldest)
-    }
-
-    /// Adds a page; the streams when that was the last.
-    fn page(&mut self, hello: &Hello) -> Option<Vec<HelloStream>> {
-        let fresh = match &self.pending {
-            Some(pending) => pending.nonce != hello.nonce || pending.pages != hello.pages,
-            None => true,
-        };
-        if fresh {
-            self.pending = Some(Pending {
-                nonce: hello.nonce,
-                pages: hello.pages,
-                seen: BTreeSet::new(),
-                streams: Vec::new(),
-            });
-        }
-        let pending = self.pending.as_mut()?;
-        if pending.seen.insert(hello.page) {
-            pending.streams.extend(hello.streams.iter().copied());
-        }
-        if pending.seen.len() < usize::from(pending.pages) {
-            return None;
-        }
-        self.nonce = hello.nonce;
-        self.pending.take().map(|pending| pending.streams)
-    }
-}
 
 impl<D: Disk> Custody<D> {
     /// Takes in a Hello that came on `device`'s topic. One for another origin is relayed: it is never
@@ -94,18 +35,7 @@ impl<D: Disk> Custody<D> {
         }
         let origin = &hello.origin;
         let relayed = device != origin && !sabotage::is(Bug::ForeignEpochAbandoned);
-        let Some(state) = self.conns.get_mut(&conn) else {
-            return Ok(());
-        };
-        if !state.origins.contains_key(origin) && state.origins.len() >= MAX_ORIGINS {
-            self.close(conn, CloseReason::Protocol);
-            return Ok(());
-        }
-        let said = state.origins.entry(origin.clone()).or_default();
-        said.sightings
-            .note(hello.boot, hello.uptime_ms, hello.wall, now);
-        said.max_down_bytes = usize::try_from(hello.max_bundle).unwrap_or(usize::MAX);
-        let Some(streams) = said.page(hello) else {
+        let Said::Whole(streams) = self.sessions.hello(conn, hello, now) else {
             return Ok(());
         };
         for stream in &streams {
@@ -116,19 +46,9 @@ impl<D: Disk> Custody<D> {
             self.note_absent(conn, origin, &listed, now);
         }
         self.note_present(conn, origin, &listed);
-        if let Some(said) = self
-            .conns
-            .get_mut(&conn)
-            .and_then(|c| c.origins.get_mut(origin))
-        {
-            said.listed = listed;
-        }
-        self.by_origin
-            .entry(origin.clone())
-            .or_default()
-            .insert(conn);
+        self.sessions.listed(conn, origin, listed);
         self.abandon_absent(now);
-        self.group.welcomes.insert((conn, origin.clone()));
+        self.sessions.owe_welcome(conn, origin);
         Ok(())
     }
 
@@ -220,7 +140,7 @@ impl<D: Disk> Custody<D> {
             range: first.map_or(SeqRange::new(0, 0), |s| SeqRange::new(s.oldest, s.next)),
             reason: RejectReason::Version,
         };
-        self.send(conn, &reject);
+        self.sessions.send(conn, &reject);
     }
 
     /// Known streams that a complete Hello no longer lists begin to be absent.
@@ -286,7 +206,7 @@ impl<D: Disk> Custody<D> {
             .map(|(stream, _)| stream.clone())
             .collect();
         for stream in due {
-            if self.is_listed(&stream) {
+            if self.sessions.is_listed(&stream) {
                 continue;
             }
             match self.abandon(&stream, now) {
@@ -326,21 +246,10 @@ impl<D: Disk> Custody<D> {
             .map(|(stream, _)| stream.clone())
             .collect();
         for stream in due {
-            if !self.is_listed(&stream) && self.abandon(&stream, now).is_err() {
+            if !self.sessions.is_listed(&stream) && self.abandon(&stream, now).is_err() {
                 return;
             }
         }
-    }
-
-    pub(super) fn is_listed(&self, stream: &Stream) -> bool {
-        self.by_origin.get(&stream.device).is_some_and(|conns| {
-            conns.iter().any(|conn| {
-                self.conns
-                    .get(conn)
-                    .and_then(|state| state.origins.get(&stream.device))
-                    .is_some_and(|origin| origin.oldest(stream.lane, stream.epoch).is_some())
-            })
-        })
     }
 
     pub(super) fn abandon(&mut self, stream: &Stream, now: Now) -> Result<(), Refused> {
@@ -372,47 +281,6 @@ impl<D: Disk> Custody<D> {
         };
         self.append(&Record::Mark(head), Leaves::Two)?;
         Ok(())
-    }
-
-    /// Answers a Hello whose consequences are durable.
-    pub(super) fn welcome(&mut self, conn: ConnId, origin: &DeviceId, now: Now) {
-        let Some(said) = self
-            .conns
-            .get(&conn)
-            .and_then(|state| state.origins.get(origin))
-        else {
-            return;
-        };
-        let nonce = said.nonce;
-        let marks: Vec<Mark> = said
-            .listed
-            .keys()
-            .filter_map(|(lane, epoch)| self.mark(conn, origin, *lane, *epoch))
-            .collect();
-        let mut pages = self.pages(conn, origin, marks);
-        // What passes the pages of a Welcome follows as Acks.
-        let most = usize::from(headwater_proto::message::MAX_PAGES);
-        let rest = pages.split_off(pages.len().min(most));
-        let count = u8::try_from(pages.len()).unwrap_or(u8::MAX);
-        let credit = u32::try_from(self.credit).unwrap_or(u32::MAX);
-        for (page, marks) in (0u8..).zip(pages) {
-            let welcome = Welcome {
-                version: PROTOCOL,
-                origin: origin.clone(),
-                nonce,
-                page,
-                pages: count,
-                journal: self.journal,
-                credit,
-                max_bundle: self.settings.max_bundle_bytes,
-                time: now.wall,
-                marks,
-            };
-            self.send(conn, &welcome);
-        }
-        for marks in rest {
-            self.ack(conn, origin, &marks, now);
-        }
     }
 }
 

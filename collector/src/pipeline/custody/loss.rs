@@ -198,7 +198,7 @@ impl<D: Disk> Custody<D> {
         for (stream, part) in std::mem::take(&mut self.settled_lacks) {
             self.coverage.forget(&stream, part);
             self.ledger.commit(&stream, part);
-            self.owe_acks(&stream);
+            self.sessions.owe_acks(&stream);
         }
     }
 
@@ -239,18 +239,15 @@ impl<D: Disk> Custody<D> {
         };
         self.append(&Record::Mark(head), Leaves::Two)?;
         self.counters.asked_again_total += range.len();
-        let conns = self.by_origin.get(&stream.device);
-        for conn in conns.cloned().unwrap_or_default() {
-            // Makes its sender say Hello; the Welcome tells what it has to send again.
-            let reject = Reject {
-                origin: stream.device.clone(),
-                lane: stream.lane,
-                epoch: stream.epoch,
-                range,
-                reason: RejectReason::NotInHello,
-            };
-            self.send(conn, &reject);
-        }
+        // Makes its sender say Hello; the Welcome tells what it has to send again.
+        let reject = Reject {
+            origin: stream.device.clone(),
+            lane: stream.lane,
+            epoch: stream.epoch,
+            range,
+            reason: RejectReason::NotInHello,
+        };
+        self.sessions.send_all(&stream.device, &reject);
         Ok(())
     }
 }

@@ -26,19 +26,19 @@ mod loss;
 mod open;
 mod over;
 mod plain;
+mod sessions;
 mod sides;
 mod sinks;
 mod types;
 mod up;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use headwater_gate::repeat::OpenEntries;
-use headwater_gate::{CloseReason, ConnId, Token};
-use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, SeqRange, Stream};
-use headwater_proto::message::{self, Ack, Body, MAX_MARKS, MAX_MESSAGE_BYTES, Mark};
-use headwater_proto::sabotage::{self, Bug};
+use headwater_gate::{CloseReason, ConnId};
+use headwater_proto::ids::{JournalId, SeqRange, Stream};
+use headwater_proto::message::Mark;
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::{Disk, Log, Reader, SyncError};
 
@@ -53,35 +53,13 @@ use crate::pipeline::rules::RulesId;
 pub use apart::NotAlone;
 pub use coverage::MAX_COVERED_RANGES;
 pub use forget::{ForgetError, Forgotten};
-pub use hello::MAX_ORIGINS;
 use lacks::Held;
 pub use open::{OpenError, Opened, Past};
+pub use sessions::{MAX_ASKED, MAX_ORIGINS};
+use sessions::{Sessions, Terms};
 pub use sides::{Agreed, JournalSide, LakeSide, MeetError, Meeting, Proven, Told};
 pub use sinks::PlanError;
 pub use types::{Counters, Event, Gateway, Mode, Output, PlainPublish, Settings, SinkSpec};
-pub use up::MAX_ASKED;
-
-/// What one connection said.
-#[derive(Debug)]
-struct Conn {
-    client: Arc<str>,
-    origins: BTreeMap<DeviceId, hello::Origin>,
-    /// Schemas that it was asked for, and when.
-    asked: BTreeMap<SchemaHead, Millis>,
-    /// Numbers that stand for dictionaries which were not kept when they were told.
-    referred: BTreeMap<SchemaHead, SchemaId>,
-    /// Numbers of dictionaries that were not taken: lines that need them never will be.
-    untaken: BTreeSet<SchemaHead>,
-    withheld_bytes: usize,
-}
-
-/// What waits for the next sync.
-#[derive(Debug, Default)]
-struct Group {
-    pubacks: Vec<(ConnId, Token)>,
-    acks: BTreeSet<(ConnId, DeviceId, Lane, Epoch)>,
-    welcomes: BTreeSet<(ConnId, DeviceId)>,
-}
 
 /// Why a record was not appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +87,7 @@ pub struct Custody<D: Disk> {
     /// The index did not tell what it has of an epoch that was read again.
     index_failed: bool,
     open: OpenEntries,
-    sessions: BTreeSet<Arc<str>>,
+    clients: BTreeSet<Arc<str>>,
     cursors: Vec<SinkCursor>,
     /// The cursors in the newest snapshot that is durable.
     durable_cursors: Vec<SinkCursor>,
@@ -144,20 +122,13 @@ pub struct Custody<D: Disk> {
     moved: Vec<lacks::Moved>,
     /// The first position that sinks which were taken out never had to have.
     began_at: u64,
-    conns: BTreeMap<ConnId, Conn>,
-    by_origin: BTreeMap<DeviceId, BTreeSet<ConnId>>,
+    sessions: Sessions,
     absent: BTreeMap<Stream, (ConnId, Millis)>,
     /// What must be committed when the sinks have come further.
     watch: Option<loss::Watch>,
     watch_again: bool,
     /// What of it was settled in the running group.
     settled: Vec<loss::Item>,
-    /// With the clocks at their receipt, by which they are dated whenever they are taken.
-    withheld: VecDeque<(Event, Now)>,
-    withheld_bytes: usize,
-    group: Group,
-    outputs: VecDeque<Output>,
-    credit: u64,
     next_expiry: Millis,
     /// When to look for relayed epochs that nobody lists.
     next_relayed: Option<Millis>,
@@ -191,18 +162,6 @@ enum Leaves {
     None = 0,
 }
 
-/// Marks of one answer.
-type Page = heapless::Vec<Mark, MAX_MARKS>;
-
-/// Most bytes of an answer beside its marks and the origin's id: a frame around a Welcome.
-const ANSWER_BYTES: usize =
-    headwater_proto::frame::MAX_OVERHEAD_BYTES + 1 + 1 + 2 + 10 + 2 + 10 + 5 + 5 + 10 + 1;
-
-/// Most bytes of a mark in an answer.
-fn mark_bytes(mark: &Mark) -> usize {
-    1 + 10 + 10 + 10 + 1 + mark.ranges.len() * (10 + 10 + 1)
-}
-
 /// Segments are allocated in blocks of this size.
 const BLOCK_BYTES: u64 = 4096;
 
@@ -211,15 +170,7 @@ impl<D: Disk> Custody<D> {
     pub fn handle(&mut self, event: Event, now: Now) {
         match event {
             Event::Connected { conn, client } => {
-                let conn_state = Conn {
-                    client,
-                    origins: BTreeMap::new(),
-                    asked: BTreeMap::new(),
-                    referred: BTreeMap::new(),
-                    untaken: BTreeSet::new(),
-                    withheld_bytes: 0,
-                };
-                self.conns.insert(conn, conn_state);
+                self.sessions.connected(conn, client);
             }
             Event::Up { .. } | Event::Plain(_) => self.take_or_withhold(event, now),
             Event::Settled {
@@ -233,7 +184,7 @@ impl<D: Disk> Custody<D> {
                 orderly,
             } => {
                 self.open.disconnected(&client, orderly);
-                self.forget(conn);
+                self.sessions.disconnected(conn);
             }
             Event::Committed {
                 sink,
@@ -276,7 +227,7 @@ impl<D: Disk> Custody<D> {
 
     /// The next thing to do, oldest first.
     pub fn next_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.sessions.next_output()
     }
 
     /// The journal's random name.
@@ -318,19 +269,19 @@ impl<D: Disk> Custody<D> {
     /// The MQTT client ids that have a persistent session.
     #[must_use]
     pub const fn sessions(&self) -> &BTreeSet<Arc<str>> {
-        &self.sessions
+        &self.clients
     }
 
     /// Whether publishes wait for room in the journal.
     #[must_use]
     pub fn is_stalled(&self) -> bool {
-        !self.withheld.is_empty()
+        self.sessions.is_stalled()
     }
 
     /// The credit that each connection has.
     #[must_use]
     pub const fn credit_bytes(&self) -> u64 {
-        self.credit
+        self.sessions.credit()
     }
 
     /// Keeps or forgets a persistent MQTT session; durable after the next sync. False if the journal
@@ -351,32 +302,10 @@ impl<D: Disk> Custody<D> {
         self.counters.groups_synced_total += u64::from(wrote);
         self.keep_synced();
         self.release();
-        let before = self.credit;
-        self.credit = self.present_credit();
-        for (conn, token) in std::mem::take(&mut self.group.pubacks) {
-            self.outputs.push_back(Output::PubAck { conn, token });
-        }
-        for (conn, origin) in std::mem::take(&mut self.group.welcomes) {
-            self.welcome(conn, &origin, now);
-        }
-        let mut acks: BTreeMap<(ConnId, DeviceId), Vec<Mark>> = BTreeMap::new();
-        for (conn, origin, lane, epoch) in std::mem::take(&mut self.group.acks) {
-            let Some(mark) = self.mark(conn, &origin, lane, epoch) else {
-                continue;
-            };
-            acks.entry((conn, origin)).or_default().push(mark);
-        }
-        if before == 0 && self.credit > 0 {
-            // Who was stopped may go on before its next probe.
-            for (conn, state) in &self.conns {
-                for origin in state.origins.keys() {
-                    acks.entry((*conn, origin.clone())).or_default();
-                }
-            }
-        }
-        for ((conn, origin), marks) in acks {
-            self.ack(conn, &origin, &marks, now);
-        }
+        let (credit, terms) = (self.present_credit(), self.terms(now));
+        let (ledger, mode) = (&self.ledger, self.settings.mode);
+        let mark = |stream: &Stream, oldest| mark(ledger, mode, stream, oldest);
+        self.sessions.settle(credit, terms, &mark);
     }
 
     /// All that was appended is durable: a later failure takes none of it back.
@@ -404,31 +333,18 @@ impl<D: Disk> Custody<D> {
         self.pending_cursors = None;
         self.plans.retain(|_, plan| plan.position < first);
         self.move_back();
-        let group = std::mem::take(&mut self.group);
-        let mut conns: BTreeSet<ConnId> = group.pubacks.iter().map(|(conn, _)| *conn).collect();
-        conns.extend(group.acks.iter().map(|(conn, ..)| *conn));
-        conns.extend(group.welcomes.iter().map(|(conn, _)| *conn));
-        for conn in conns {
-            self.close(conn, CloseReason::Journal);
-        }
+        self.sessions.fail_group();
     }
 
     fn take_or_withhold(&mut self, event: Event, now: Now) {
         let Some(conn) = event.conn() else { return };
-        if !self.conns.contains_key(&conn) {
+        if !self.sessions.is_connected(conn) {
             return;
         }
         // Order within a connection holds: what came before goes first.
-        if self
-            .conns
-            .get(&conn)
-            .is_some_and(|state| state.withheld_bytes > 0)
-        {
-            self.withhold(conn, event, now);
-            return;
-        }
-        if !self.take(&event, now) {
-            self.withhold(conn, event, now);
+        if self.sessions.is_waiting(conn) || !self.take(&event, now) {
+            self.counters.withheld_total += u64::from(self.sessions.is_connected(conn));
+            self.sessions.withhold(event, now);
         }
     }
 
@@ -450,42 +366,18 @@ impl<D: Disk> Custody<D> {
         };
         match (taken, event.conn()) {
             (Err(Refused::Full), _) => return false,
-            (Err(Refused::Failed), Some(conn)) => self.close(conn, CloseReason::Journal),
+            (Err(Refused::Failed), Some(conn)) => self.sessions.close(conn, CloseReason::Journal),
             (Err(Refused::Failed), None) | (Ok(()), _) => {}
         }
         true
     }
 
-    fn withhold(&mut self, conn: ConnId, event: Event, now: Now) {
-        // One more than the payload, so that an empty one keeps its place too.
-        let bytes = event.payload_len() + 1;
-        let Some(state) = self.conns.get_mut(&conn) else {
-            return;
-        };
-        self.counters.withheld_total += 1;
-        if state.withheld_bytes + bytes > self.settings.withheld_bytes_per_connection
-            || self.withheld_bytes + bytes > self.settings.withheld_bytes
-        {
-            self.close(conn, CloseReason::Journal);
-            return;
-        }
-        state.withheld_bytes += bytes;
-        self.withheld_bytes += bytes;
-        self.withheld.push_back((event, now));
-    }
-
     /// Tries what was withheld, oldest first, until the journal is full again.
     fn retry_withheld(&mut self) {
-        while let Some((event, received)) = self.withheld.pop_front() {
-            let Some(conn) = event.conn() else { continue };
-            let bytes = event.payload_len() + 1;
+        while let Some((event, received)) = self.sessions.next_withheld() {
             if !self.take(&event, received) {
-                self.withheld.push_front((event, received));
+                self.sessions.put_back(event, received);
                 return;
-            }
-            self.withheld_bytes -= bytes.min(self.withheld_bytes);
-            if let Some(state) = self.conns.get_mut(&conn) {
-                state.withheld_bytes = state.withheld_bytes.saturating_sub(bytes);
             }
         }
     }
@@ -502,42 +394,6 @@ impl<D: Disk> Custody<D> {
         self.expire(now);
     }
 
-    fn close(&mut self, conn: ConnId, reason: CloseReason) {
-        if self.conns.contains_key(&conn) {
-            self.outputs.push_back(Output::Close { conn, reason });
-            self.forget(conn);
-        }
-    }
-
-    fn forget(&mut self, conn: ConnId) {
-        let Some(state) = self.conns.remove(&conn) else {
-            return;
-        };
-        for origin in state.origins.keys() {
-            if let Some(conns) = self.by_origin.get_mut(origin) {
-                conns.remove(&conn);
-                if conns.is_empty() {
-                    self.by_origin.remove(origin);
-                }
-            }
-        }
-        if state.withheld_bytes > 0 {
-            self.withheld
-                .retain(|(event, _)| event.conn() != Some(conn));
-            self.withheld_bytes -= state.withheld_bytes.min(self.withheld_bytes);
-        }
-    }
-
-    /// A PUBACK is owed for what was appended, once it is durable.
-    fn owe(&mut self, conn: ConnId, token: Option<Token>) {
-        let Some(token) = token else { return };
-        if sabotage::is(Bug::PubackBeforeFsync) {
-            self.outputs.push_back(Output::PubAck { conn, token });
-        } else {
-            self.group.pubacks.push((conn, token));
-        }
-    }
-
     fn present_credit(&self) -> u64 {
         let config = self.log.config();
         let level = JournalLevel {
@@ -548,78 +404,26 @@ impl<D: Disk> Custody<D> {
         if self.is_stalled() {
             return 0;
         }
-        credit(self.settings.credit, self.conns.len(), level)
+        credit(self.settings.credit, self.sessions.count(), level)
     }
 
-    fn mark(&self, conn: ConnId, origin: &DeviceId, lane: Lane, epoch: Epoch) -> Option<Mark> {
-        let oldest = self
-            .conns
-            .get(&conn)?
-            .origins
-            .get(origin)?
-            .oldest(lane, epoch)?;
-        let stream = Stream {
-            device: origin.clone(),
-            lane,
-            epoch,
-        };
-        let track = self.ledger.track(&stream)?;
-        let mut mark = track.receiver.mark(lane, epoch, oldest);
-        if self.settings.mode == Mode::Journal {
-            // Custody ends at the journal: what is durable may be forgotten.
-            mark.committed = mark.received;
-            mark.ranges.iter_mut().for_each(|r| r.committed = true);
-        }
-        Some(mark)
-    }
-
-    fn ack(&mut self, conn: ConnId, origin: &DeviceId, marks: &[Mark], now: Now) {
-        let credit = u32::try_from(self.credit).unwrap_or(u32::MAX);
-        for marks in self.pages(conn, origin, marks.to_vec()) {
-            let ack = Ack {
-                origin: origin.clone(),
-                journal: self.journal,
-                credit,
-                time: now.wall,
-                marks,
-            };
-            self.send(conn, &ack);
+    const fn terms(&self, now: Now) -> Terms {
+        Terms {
+            journal: self.journal,
+            max_bundle: self.settings.max_bundle_bytes,
+            now,
         }
     }
+}
 
-    /// Marks as the pages of an answer, at least one, none larger than its receiver takes. Where one
-    /// mark alone would be, its ranges go: they only spare repeats.
-    fn pages(&self, conn: ConnId, origin: &DeviceId, marks: Vec<Mark>) -> Vec<Page> {
-        let state = self.conns.get(&conn);
-        let said = state.and_then(|state| state.origins.get(origin));
-        let most = said.map_or(MAX_MESSAGE_BYTES, |said| said.max_down_bytes);
-        let room = most.saturating_sub(ANSWER_BYTES + origin.as_str().len());
-        let mut pages = vec![Page::new()];
-        let mut used = 0;
-        for mut mark in marks {
-            let mut bytes = mark_bytes(&mark);
-            if bytes > room {
-                mark.ranges.clear();
-                bytes = mark_bytes(&mark);
-            }
-            let is_full = pages
-                .last()
-                .is_none_or(|page| page.is_full() || (used + bytes > room && !page.is_empty()));
-            if is_full {
-                pages.push(Page::new());
-                used = 0;
-            }
-            used += bytes;
-            if let Some(page) = pages.last_mut() {
-                let _ = page.push(mark);
-            }
-        }
-        pages
+/// What is held of a stream whose sender holds records from `oldest` on.
+fn mark(ledger: &Ledger, mode: Mode, stream: &Stream, oldest: u64) -> Option<Mark> {
+    let track = ledger.track(stream)?;
+    let mut mark = track.receiver.mark(stream.lane, stream.epoch, oldest);
+    if mode == Mode::Journal {
+        // Custody ends at the journal: what is durable may be forgotten.
+        mark.committed = mark.received;
+        mark.ranges.iter_mut().for_each(|r| r.committed = true);
     }
-
-    fn send<M: Body>(&mut self, conn: ConnId, message: &M) {
-        let mut payload = Vec::new();
-        message::append_frame(message, &mut payload);
-        self.outputs.push_back(Output::Send { conn, payload });
-    }
+    Some(mark)
 }

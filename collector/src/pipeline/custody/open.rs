@@ -4,7 +4,7 @@
 //! records themselves tell whose journal it is, and the lake what they followed on. What a sink
 //! committed beyond the cursor that is found here is told by the sink itself: [`Custody::resume`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use headwater_gate::repeat::OpenEntries;
@@ -16,7 +16,8 @@ use headwater_spool::{Disk, Log, ReadError, Recovery};
 
 use super::coverage::Coverage;
 use super::loss::Unread;
-use super::{Counters, Custody, Group, Rules, Settings};
+use super::sessions::Sessions;
+use super::{Counters, Custody, Rules, Settings};
 use crate::done::DoneEpochs;
 use crate::pipeline::envelope::{self, EnvelopeError, Record, RecordKind, SinkCursor};
 use crate::pipeline::ledger::{self, Ledger};
@@ -126,6 +127,7 @@ impl<D: Disk> Custody<D> {
         };
         let required = settings.sinks.iter().filter(|sink| sink.required);
         let coverage = Coverage::new(required.map(|sink| sink.name.as_str()));
+        let sessions = Sessions::new(&settings);
         let mut custody = Self {
             coverage,
             settled_lacks: Vec::new(),
@@ -141,7 +143,7 @@ impl<D: Disk> Custody<D> {
             done,
             index_failed: false,
             open: restored.open,
-            sessions: restored.sessions,
+            clients: restored.sessions,
             durable_cursors: restored.sinks.clone(),
             cursors: restored.sinks,
             pending_cursors: None,
@@ -157,17 +159,11 @@ impl<D: Disk> Custody<D> {
             began_at: 0,
             log,
             settings,
-            conns: BTreeMap::new(),
-            by_origin: BTreeMap::new(),
+            sessions,
             absent: BTreeMap::new(),
             watch: None,
             watch_again: false,
             settled: Vec::new(),
-            withheld: VecDeque::new(),
-            withheld_bytes: 0,
-            group: Group::default(),
-            outputs: VecDeque::new(),
-            credit: 0,
             next_expiry: Millis(0),
             next_relayed: None,
             counters: Counters::default(),
@@ -187,7 +183,8 @@ impl<D: Disk> Custody<D> {
         custody.replay(from, &mut opened)?;
         custody.catch_up(from, past, &mut opened)?;
         custody.measure();
-        custody.credit = custody.present_credit();
+        let credit = custody.present_credit();
+        custody.sessions.grant(credit);
         Ok((custody, opened))
     }
 
@@ -322,9 +319,9 @@ impl<D: Disk> Custody<D> {
             }
             Record::Session(head) => {
                 if head.present {
-                    self.sessions.insert(head.client.into());
+                    self.clients.insert(head.client.into());
                 } else {
-                    self.sessions.remove(head.client);
+                    self.clients.remove(head.client);
                 }
             }
             Record::Batch(..)

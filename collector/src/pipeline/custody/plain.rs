@@ -9,7 +9,7 @@ use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
-use super::{Custody, Leaves, Output, PlainPublish, Refused};
+use super::{Custody, Leaves, PlainPublish, Refused};
 use crate::pipeline::envelope::{RawHead, Reason, Record, Verdict};
 use crate::pipeline::pattern::{self, Target};
 use crate::pipeline::snapshot::{NEW_BYTES, NUMBER_BYTES};
@@ -34,12 +34,9 @@ impl<D: Disk> Custody<D> {
                         .filter(|_| sabotage::is(Bug::AckUnsyncedRepeat))
                     {
                         Some(token) => {
-                            self.outputs.push_back(Output::PubAck {
-                                conn: publish.conn,
-                                token,
-                            });
+                            self.sessions.puback(publish.conn, token);
                         }
-                        None => self.owe(publish.conn, publish.token),
+                        None => self.sessions.owe_puback(publish.conn, publish.token),
                     }
                     return Ok(());
                 }
@@ -89,7 +86,7 @@ impl<D: Disk> Custody<D> {
         }
         self.counters.records_stored_total += 1;
         self.counters.record_bytes_stored_total += publish.payload.len() as u64;
-        self.owe(publish.conn, publish.token);
+        self.sessions.owe_puback(publish.conn, publish.token);
         Ok(())
     }
 

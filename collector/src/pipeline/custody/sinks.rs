@@ -122,7 +122,7 @@ impl<D: Disk> Custody<D> {
                 }
             }
             if is_new {
-                self.owe_acks(stream);
+                self.sessions.owe_acks(stream);
             }
         }
     }
@@ -161,20 +161,10 @@ impl<D: Disk> Custody<D> {
 
     /// An Ack is owed for every stream of a device that is connected.
     pub(super) fn owe_all_acks(&mut self) {
-        let devices = self.by_origin.keys();
+        let devices = self.sessions.devices();
         let streams = devices.flat_map(|device| self.ledger.streams_of(device));
         let all: Vec<Stream> = streams.map(|(stream, _)| stream.clone()).collect();
-        all.iter().for_each(|stream| self.owe_acks(stream));
-    }
-
-    pub(super) fn owe_acks(&mut self, stream: &Stream) {
-        let Some(conns) = self.by_origin.get(&stream.device) else {
-            return;
-        };
-        for conn in conns {
-            let key = (*conn, stream.device.clone(), stream.lane, stream.epoch);
-            self.group.acks.insert(key);
-        }
+        all.iter().for_each(|stream| self.sessions.owe_acks(stream));
     }
 
     /// Gives back segments that every sink has passed, or that one was named as lacking, as a later

@@ -2,32 +2,25 @@
 
 use headwater_gate::ConnId;
 use headwater_gate::Token;
-use headwater_gate::acl;
 use headwater_proto::bundle::{Bundle, BundleHead, MAX_RECORDS, Record as BundleRecord};
 use headwater_proto::codec::BatchHeader;
 use headwater_proto::delivery::Verdict as Judgement;
 use headwater_proto::frame::{Frame, Frames, Kind};
 use headwater_proto::ids::{DeviceId, SeqRange, Stream};
-use headwater_proto::message::{self, Hello, Reject, RejectReason, SchemaRequest, TimeBase};
+use headwater_proto::message::{self, Hello, Reject, RejectReason, TimeBase};
 use headwater_proto::refused;
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::text::{self, TextHeader};
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
-use super::{Custody, Leaves, Refused, hello};
+use super::{Custody, Leaves, Refused, mark};
 use crate::pipeline::dating;
 use crate::pipeline::envelope::{BatchHead, Clock, Reason, Record, SchemaHead, TimeClass, Verdict};
 use crate::pipeline::ledger;
 use crate::pipeline::schemas::Bound;
 use crate::pipeline::snapshot::{HOLE_BYTES, NEW_BYTES, NUMBER_BYTES, RANGE_BYTES, STREAM_BYTES};
 use crate::pipeline::time_bases::BASE_BYTES;
-
-/// Most schemas of a connection that are remembered as asked for, as referred to, as not taken. Where more
-/// come, one is asked for again that need not be.
-pub const MAX_ASKED: usize = 256;
-/// How long an answer to a request may take before it is made again: the request may be lost.
-const ASK_AGAIN_MS: u64 = 5_000;
 
 impl<D: Disk> Custody<D> {
     pub(super) fn up(
@@ -43,7 +36,7 @@ impl<D: Disk> Custody<D> {
         } else {
             self.messages(conn, device, payload, now)?;
         }
-        self.owe(conn, token);
+        self.sessions.owe_puback(conn, token);
         Ok(())
     }
 
@@ -92,21 +85,13 @@ impl<D: Disk> Custody<D> {
                 Ok(_) | Err(_) => None,
             };
             match hello {
-                Some(hello) if self.speaks_for(conn, device, &hello.origin) => {
+                Some(hello) if self.sessions.speaks_for(conn, device, &hello.origin) => {
                     self.hello(conn, device, &hello, now)?;
                 }
                 Some(_) | None => self.counters.malformed_total += 1,
             }
         }
         Ok(())
-    }
-
-    /// Whether the sender of a publish on `device`'s topic may speak for `origin`.
-    fn speaks_for(&self, conn: ConnId, device: &DeviceId, origin: &DeviceId) -> bool {
-        device == origin
-            || self.conns.get(&conn).is_some_and(|state| {
-                acl::speaks_for(&self.settings.gateways, &state.client, origin)
-            })
     }
 
     fn bundle(
@@ -118,15 +103,13 @@ impl<D: Disk> Custody<D> {
     ) -> Result<(), Refused> {
         let head = &bundle.head;
         let whole = SeqRange::new(head.first, head.first + u64::from(bundle.count));
-        if !self.speaks_for(conn, device, &head.origin) {
+        if !self.sessions.speaks_for(conn, device, &head.origin) {
             self.reject(conn, head, whole, RejectReason::Forbidden);
             return Ok(());
         }
         let listed = self
-            .conns
-            .get(&conn)
-            .and_then(|state| state.origins.get(&head.origin))
-            .and_then(|origin| origin.oldest(head.lane, head.epoch));
+            .sessions
+            .oldest(conn, &head.origin, head.lane, head.epoch);
         if listed.is_none() {
             self.reject(conn, head, whole, RejectReason::NotInHello);
             return Ok(());
@@ -156,9 +139,7 @@ impl<D: Disk> Custody<D> {
                 }
             }
         }
-        self.group
-            .acks
-            .insert((conn, head.origin.clone(), head.lane, head.epoch));
+        self.sessions.owe_ack(conn, &stream);
         Ok(())
     }
 
@@ -193,12 +174,9 @@ impl<D: Disk> Custody<D> {
                 }
             }
             Bound::Same => {}
-            // It is asked for with the first lines that need it, if no other device has sent it by then.
             Bound::Unknown => {
-                if let (Some(state), Some(id)) = (self.conns.get_mut(&conn), text::referred(bytes))
-                    && state.referred.len() < MAX_ASKED
-                {
-                    state.referred.insert(schema, *id);
+                if let Some(id) = text::referred(bytes) {
+                    self.sessions.refer(conn, schema, *id);
                 }
             }
             // Its batches are then refused as unknown or decoded by what the number first meant.
@@ -214,17 +192,10 @@ impl<D: Disk> Custody<D> {
         Ok(())
     }
 
-    /// A schema is wrong or finds no room. A dictionary is not asked for again: it is large, and its
-    /// lines need not hold up what comes after them.
+    /// A schema is wrong or finds no room.
     fn not_taken(&mut self, conn: ConnId, schema: SchemaHead, bytes: &[u8]) {
-        if let Some(state) = self.conns.get_mut(&conn)
-            && text::is_dictionary(bytes)
-        {
-            // Those before are asked for again, and refused again; this one must not wait for ever.
-            if state.untaken.len() >= MAX_ASKED {
-                state.untaken.clear();
-            }
-            state.untaken.insert(schema);
+        if text::is_dictionary(bytes) {
+            self.sessions.refuse(conn, schema);
         }
     }
 
@@ -233,11 +204,10 @@ impl<D: Disk> Custody<D> {
         if self.schemas.knows(number) {
             return Ok(true);
         }
-        let state = self.conns.get(&conn);
-        let Some(id) = state.and_then(|state| state.referred.get(number)) else {
+        let Some(id) = self.sessions.referred(conn, number) else {
             return Ok(false);
         };
-        let reference = text::refer(id);
+        let reference = text::refer(&id);
         let more = NUMBER_BYTES + reference.len();
         let is_kept = self.schemas.judge(number, &reference) == Bound::New;
         if !is_kept || !self.has_state_room(more, NEW_BYTES) {
@@ -291,8 +261,7 @@ impl<D: Disk> Custody<D> {
             Judgement::Repeat => {
                 self.counters.repeats_total += 1;
                 if sabotage::is(Bug::AckUnsyncedRepeat) {
-                    let mark = self.mark(conn, &head.origin, head.lane, head.epoch);
-                    self.ack(conn, &head.origin, mark.as_slice(), now);
+                    self.ack_at_once(conn, &stream, now);
                 }
                 return Ok(());
             }
@@ -350,7 +319,7 @@ impl<D: Disk> Custody<D> {
     ) -> Result<Admitted, Refused> {
         let sender = via.unwrap_or(&head.origin);
         if let Some(named) = ledger::named_by(&record.frame) {
-            if !self.speaks_for(conn, sender, &named.device) {
+            if !self.sessions.speaks_for(conn, sender, &named.device) {
                 return Ok(Admitted::No(RejectReason::Forbidden));
             }
             let more = STREAM_BYTES + RANGE_BYTES;
@@ -362,7 +331,7 @@ impl<D: Disk> Custody<D> {
         }
         if record.frame.kind == Kind::TimeBase {
             let base = message::decode::<TimeBase>(record.frame.payload).ok();
-            if base.is_some_and(|base| !self.speaks_for(conn, sender, &base.origin)) {
+            if base.is_some_and(|base| !self.sessions.speaks_for(conn, sender, &base.origin)) {
                 return Ok(Admitted::No(RejectReason::Forbidden));
             }
             if !self.has_state_room(BASE_BYTES, NEW_BYTES) {
@@ -397,21 +366,17 @@ impl<D: Disk> Custody<D> {
         if self.knows(conn, &number)? {
             return Ok(Admitted::Yes(needs));
         }
-        let state = self.conns.get(&conn);
-        if state.is_some_and(|state| state.untaken.contains(&number)) {
+        if self.sessions.is_refused(conn, &number) {
             return Ok(Admitted::No(RejectReason::Unsupported));
         }
-        self.ask(conn, head, number, now);
+        let has_asked = self.sessions.ask(conn, head.lane, number, now);
+        self.counters.schema_requests_total += u64::from(has_asked);
         Ok(Admitted::Later)
     }
 
     /// How the times of a bundle's records become Unix time, and the uptime at which its boot is dated.
     fn dating_of(&mut self, conn: ConnId, head: &BundleHead, now: Now) -> (Clock, Option<i64>) {
-        let origin = self
-            .conns
-            .get_mut(&conn)
-            .and_then(|state| state.origins.get_mut(&head.origin));
-        let Some(hello::Origin { sightings, .. }) = origin else {
+        let Some(sightings) = self.sessions.sightings(conn, &head.origin) else {
             return (Clock::UNDATED, None);
         };
         if let Some(uptime_ms) = head.uptime_ms {
@@ -422,27 +387,17 @@ impl<D: Disk> Custody<D> {
         (clock, dating::dated_at_us(head, time_base))
     }
 
-    /// Asks for a schema: once, not for each of its batches, and again should no answer come.
-    fn ask(&mut self, conn: ConnId, head: &BundleHead, schema: SchemaHead, now: Now) {
-        let Some(state) = self.conns.get_mut(&conn) else {
-            return;
-        };
-        let asked = state.asked.get(&schema);
-        if asked.is_some_and(|at| now.mono.since(*at) < ASK_AGAIN_MS) {
-            return;
-        }
-        if state.asked.len() >= MAX_ASKED {
-            state.asked.clear();
-        }
-        let request = SchemaRequest {
-            origin: head.origin.clone(),
-            lane: head.lane,
-            epoch: head.epoch,
-            schema: schema.number,
-        };
-        state.asked.insert(schema, now.mono);
-        self.counters.schema_requests_total += 1;
-        self.send(conn, &request);
+    /// Acknowledges what may not be durable: only to see that a test finds it.
+    fn ack_at_once(&mut self, conn: ConnId, stream: &Stream, now: Now) {
+        let Stream {
+            device,
+            lane,
+            epoch,
+        } = stream;
+        let oldest = self.sessions.oldest(conn, device, *lane, *epoch);
+        let mark = oldest.and_then(|oldest| mark(&self.ledger, self.settings.mode, stream, oldest));
+        let terms = self.terms(now);
+        self.sessions.ack(conn, device, mark.as_slice(), terms);
     }
 
     fn reject(&mut self, conn: ConnId, head: &BundleHead, range: SeqRange, reason: RejectReason) {
@@ -451,7 +406,7 @@ impl<D: Disk> Custody<D> {
         }
         self.counters.rejects_total += 1;
         let (origin, lane, epoch) = (head.origin.clone(), head.lane, head.epoch);
-        self.send(
+        self.sessions.send(
             conn,
             &Reject {
                 origin,
