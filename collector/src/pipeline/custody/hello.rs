@@ -90,7 +90,7 @@ impl<D: Disk> Custody<D> {
                 at: now.wall,
             };
             self.append(&Record::Mark(head), Leaves::Two)?;
-            self.grown_bytes += STREAM_BYTES;
+            self.journal.grew(STREAM_BYTES);
         }
         self.ledger.claim(&stream, listed.next, relayed, now.wall);
         if self
@@ -194,7 +194,7 @@ impl<D: Disk> Custody<D> {
 
     /// Closes epochs that were absent long enough, and names what is missing of them.
     pub(super) fn abandon_absent(&mut self, now: Now) {
-        if self.apart_since.is_some() {
+        if self.journal.apart_since().is_some() {
             // The lake may have what is missing here.
             return;
         }

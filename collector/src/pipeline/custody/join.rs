@@ -40,7 +40,7 @@ impl<D: Disk> Custody<D> {
         if !is_sure && lake.proven.is_none() {
             return Ok(Meeting::NeedsMarks);
         }
-        let was_apart = self.apart_since.is_some();
+        let was_apart = self.journal.apart_since().is_some();
         let renamed = lake.renamed.map(|name| (name, journal.since));
         let damaged = self.end_apart(renamed)?;
         let end = self.log().next();
@@ -53,7 +53,9 @@ impl<D: Disk> Custody<D> {
             self.seed_all(sink, past, proven, index_failure.is_none(), at);
         }
         let leave_out_until = (!lake.is_alone).then_some(end);
-        self.seeded(lake.term, leave_out_until.unwrap_or(0));
+        self.journal.agree(lake.term, leave_out_until.unwrap_or(0));
+        // What the marks take in a snapshot counts from now on.
+        self.journal.measure(&self.ledger);
         if damaged > 0 || journal.damaged_to > lake.cursor {
             self.doubt_plain_devices();
         }

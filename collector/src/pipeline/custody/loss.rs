@@ -75,7 +75,7 @@ impl<D: Disk> Custody<D> {
             let owed = track.committed.holes(SeqRange::new(0, next));
             items.extend(owed.map(|r| Item::Plain(stream.clone(), r)));
         }
-        let below = self.log.next();
+        let below = self.journal.log().next();
         if items.is_empty() {
             self.coverage.settle_doubt();
         }
@@ -95,7 +95,7 @@ impl<D: Disk> Custody<D> {
 
     /// Settles the running watch when its time has come; what finds no room waits for the next tick.
     pub(super) fn settle_watch(&mut self, now: Now) {
-        let passed = self.required_position();
+        let passed = self.journal.sinks.required_position();
         while let Some(watch) = &mut self.watch {
             if watch.below > passed {
                 return;

@@ -15,12 +15,11 @@
 //! state.
 
 mod apart;
-mod append;
-mod budget;
 mod coverage;
 mod forget;
 mod hello;
 mod join;
+mod journal;
 mod lacks;
 mod loss;
 mod open;
@@ -35,26 +34,25 @@ mod up;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use headwater_gate::repeat::OpenEntries;
 use headwater_gate::{CloseReason, ConnId};
 use headwater_proto::ids::{JournalId, SeqRange, Stream};
 use headwater_proto::message::Mark;
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::{Disk, Log, Reader, SyncError};
 
-use super::credit::{JournalLevel, credit};
-use super::envelope::{Record, SchemaHead, SessionHead, SinkCursor};
-use super::schemas::{SchemaBook, SchemaId};
-use super::snapshot::{NEW_BYTES, Plans};
+use super::credit::credit;
+use super::envelope::{Record, SchemaHead, SessionHead};
+use super::schemas::SchemaBook;
+use super::snapshot::NEW_BYTES;
 use crate::done::DoneEpochs;
 use crate::pipeline::ledger::Ledger;
-use crate::pipeline::rules::RulesId;
 
 pub use apart::NotAlone;
 pub use coverage::MAX_COVERED_RANGES;
 pub use forget::{ForgetError, Forgotten};
-use lacks::Held;
-pub use open::{OpenError, Opened, Past};
+use journal::{Journal, Leaves, NotPut, Report};
+pub use journal::{OpenError, Past};
+pub use open::Opened;
 pub use sessions::{MAX_ASKED, MAX_ORIGINS};
 use sessions::{Sessions, Terms};
 pub use sides::{Agreed, JournalSide, LakeSide, MeetError, Meeting, Proven, Told};
@@ -72,28 +70,13 @@ enum Refused {
 
 /// The custody core. See the module's page.
 pub struct Custody<D: Disk> {
-    log: Log<D>,
     settings: Settings,
-    journal: JournalId,
-    rules: Rules,
+    journal: Journal<D>,
     ledger: Ledger,
-    schemas: SchemaBook,
-    /// Schema numbers whose meaning stands in the present segment.
-    in_segment: BTreeSet<SchemaHead>,
-    /// Dictionaries of which all bytes stand in the segment.
-    dictionaries_in_segment: BTreeSet<SchemaId>,
     /// Streams that were let go of.
     done: Box<dyn DoneEpochs>,
     /// The index did not tell what it has of an epoch that was read again.
     index_failed: bool,
-    open: OpenEntries,
-    clients: BTreeSet<Arc<str>>,
-    cursors: Vec<SinkCursor>,
-    /// The cursors in the newest snapshot that is durable.
-    durable_cursors: Vec<SinkCursor>,
-    /// The cursors in a snapshot whose segment has no durable record yet.
-    pending_cursors: Option<Vec<SinkCursor>>,
-    plans: Plans,
     /// What each required sink has and not all have.
     coverage: coverage::Coverage,
     /// Numbers that some required sinks lack for good, as records of the running group say.
@@ -102,26 +85,6 @@ pub struct Custody<D: Disk> {
     unread: Vec<loss::Unread>,
     /// What of it was named in the running group.
     named_unread: Vec<loss::Unread>,
-    /// The end has come: reports are taken however much they are, since nothing more comes.
-    is_ending: bool,
-    /// Where the journal stood when it was last at one with the lake, if it was begun without it.
-    apart_since: Option<u64>,
-    /// Term of the lake that the marks agree with; 0 before they were made to.
-    lake_term: u64,
-    /// The term that they agree with from a position on, once the sinks have come there.
-    next_term: Option<(u64, u64)>,
-    /// Marks of all records below this position say what was committed.
-    committed_to: u64,
-    /// How far each sink's cursor stands in the journal, and since when.
-    noted: BTreeMap<String, (u64, Millis)>,
-    /// The position after the last record that is more than a sink's progress.
-    worth_noting: u64,
-    /// What sinks said and the journal has not taken yet.
-    held: Vec<lacks::Held>,
-    /// Cursors that were moved by records of the running group.
-    moved: Vec<lacks::Moved>,
-    /// The first position that sinks which were taken out never had to have.
-    began_at: u64,
     sessions: Sessions,
     absent: BTreeMap<Stream, (ConnId, Millis)>,
     /// What must be committed when the sinks have come further.
@@ -133,37 +96,7 @@ pub struct Custody<D: Disk> {
     /// When to look for relayed epochs that nobody lists.
     next_relayed: Option<Millis>,
     counters: Counters,
-    scratch: Vec<u8>,
-    /// Bytes of the newest snapshot.
-    snapshot_bytes: usize,
-    /// Bytes of it without the open entries, and the most that was added since.
-    state_bytes: usize,
-    grown_bytes: usize,
 }
-
-/// The rule set by which records that arrive now are read.
-#[derive(Debug)]
-struct Rules {
-    id: RulesId,
-    bytes: Vec<u8>,
-}
-
-/// Segments of the journal's quota that each kind of record leaves to the next, so that a full
-/// journal can always be emptied: a sink's plan, then the snapshot that lets segments go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leaves {
-    /// Readings.
-    Three = 3,
-    /// Gaps and marks.
-    Two = 2,
-    /// Plans of sinks.
-    One = 1,
-    /// A cursor, at the head of a new segment.
-    None = 0,
-}
-
-/// Segments are allocated in blocks of this size.
-const BLOCK_BYTES: u64 = 4096;
 
 impl<D: Disk> Custody<D> {
     /// Takes in one event. Answers come after the next [`Custody::sync`].
@@ -177,13 +110,13 @@ impl<D: Disk> Custody<D> {
                 conn,
                 client,
                 through,
-            } => self.open.settled(&client, conn, through),
+            } => self.journal.open.settled(&client, conn, through),
             Event::Disconnected {
                 conn,
                 client,
                 orderly,
             } => {
-                self.open.disconnected(&client, orderly);
+                self.journal.open.disconnected(&client, orderly);
                 self.sessions.disconnected(conn);
             }
             Event::Committed {
@@ -193,7 +126,7 @@ impl<D: Disk> Custody<D> {
                 refused,
                 damaged,
             } => self.said(
-                Held {
+                Report {
                     sink,
                     through,
                     streams,
@@ -212,17 +145,12 @@ impl<D: Disk> Custody<D> {
     /// [`SyncError`]: the group never happened; its connections are told to close, and what they
     /// sent comes again.
     pub fn sync(&mut self, now: Now) -> Result<(), SyncError> {
-        let before = self.log.durable();
-        match self.log.sync() {
-            Ok(durable) => {
-                self.settle(now, durable > before);
-                Ok(())
-            }
-            Err(error) => {
-                self.fail(error.lost.start);
-                Err(error)
-            }
+        let synced = self.journal.sync();
+        match synced {
+            Ok(wrote) => self.settle(now, wrote),
+            Err(_) => self.failed(),
         }
+        synced.map(drop)
     }
 
     /// The next thing to do, oldest first.
@@ -233,7 +161,7 @@ impl<D: Disk> Custody<D> {
     /// The journal's random name.
     #[must_use]
     pub const fn journal(&self) -> JournalId {
-        self.journal
+        self.journal.name()
     }
 
     /// The streams and their marks.
@@ -245,7 +173,7 @@ impl<D: Disk> Custody<D> {
     /// The schemas in use; clones share it.
     #[must_use]
     pub const fn schemas(&self) -> &SchemaBook {
-        &self.schemas
+        &self.journal.schemas
     }
 
     /// What was counted since the start.
@@ -257,19 +185,19 @@ impl<D: Disk> Custody<D> {
     /// A reader of the journal, for a sink or another thread.
     #[must_use]
     pub fn reader(&self) -> Reader<D> {
-        self.log.reader()
+        self.journal.log().reader()
     }
 
     /// The log itself, for what an operator wants to see.
     #[must_use]
     pub const fn log(&self) -> &Log<D> {
-        &self.log
+        self.journal.log()
     }
 
     /// The MQTT client ids that have a persistent session.
     #[must_use]
     pub const fn sessions(&self) -> &BTreeSet<Arc<str>> {
-        &self.clients
+        self.journal.clients()
     }
 
     /// Whether publishes wait for room in the journal.
@@ -293,15 +221,15 @@ impl<D: Disk> Custody<D> {
         }
         let head = SessionHead { client, present };
         let kept = self.append(&Record::Session(head), Leaves::Three).is_ok();
-        self.grown_bytes += more;
+        self.journal.grew(more);
         kept
     }
 
     /// The group is durable: answer it.
     fn settle(&mut self, now: Now, wrote: bool) {
         self.counters.groups_synced_total += u64::from(wrote);
-        self.keep_synced();
-        self.release();
+        self.synced();
+        self.counters.segments_released_total += self.journal.release();
         let (credit, terms) = (self.present_credit(), self.terms(now));
         let (ledger, mode) = (&self.ledger, self.settings.mode);
         let mark = |stream: &Stream, oldest| mark(ledger, mode, stream, oldest);
@@ -309,31 +237,63 @@ impl<D: Disk> Custody<D> {
     }
 
     /// All that was appended is durable: a later failure takes none of it back.
-    fn keep_synced(&mut self) {
-        if let Some(cursors) = self.pending_cursors.take() {
-            self.durable_cursors = cursors;
-        }
+    fn synced(&mut self) {
         self.ledger.synced();
-        self.schemas.synced();
         self.settled.clear();
         self.named_unread.clear();
-        self.moved.clear();
         self.commit_settled_lacks();
     }
 
-    /// The group from `first` on failed: nothing of it happened.
-    fn fail(&mut self, first: u64) {
+    /// The group failed: nothing of it happened.
+    fn failed(&mut self) {
         self.counters.groups_failed_total += 1;
         self.ledger.roll_back();
-        self.schemas.roll_back();
-        self.open.roll_back(first);
-        self.in_segment.clear();
-        self.dictionaries_in_segment.clear();
         self.unsettle();
-        self.pending_cursors = None;
-        self.plans.retain(|_, plan| plan.position < first);
-        self.move_back();
         self.sessions.fail_group();
+    }
+
+    fn append(&mut self, record: &Record<'_>, leaves: Leaves) -> Result<u64, Refused> {
+        self.append_with(None, record, leaves)
+    }
+
+    /// Appends a record that is read with `schema`, and lets the ledger take it in.
+    fn append_with(
+        &mut self,
+        schema: Option<&SchemaHead>,
+        record: &Record<'_>,
+        leaves: Leaves,
+    ) -> Result<u64, Refused> {
+        let put = self.journal.append(&self.ledger, schema, record, leaves);
+        if put.synced {
+            self.synced();
+        }
+        match put.came {
+            Ok(position) => {
+                self.ledger.apply(record);
+                Ok(position)
+            }
+            Err(NotPut::Full) => Err(Refused::Full),
+            Err(NotPut::Refused) => Err(Refused::Failed),
+            Err(NotPut::GroupFailed) => {
+                self.failed();
+                Err(Refused::Failed)
+            }
+        }
+    }
+
+    /// Makes all durable, and the next record begin a segment.
+    fn roll(&mut self) -> Result<(), SyncError> {
+        let rolled = self.journal.roll();
+        match rolled {
+            Ok(()) => self.synced(),
+            Err(_) => self.failed(),
+        }
+        rolled
+    }
+
+    /// Whether the next snapshot stays within `bound` with `more` bytes in it.
+    fn has_state_room(&mut self, more: usize, bound: usize) -> bool {
+        self.journal.has_state_room(&self.ledger, more, bound)
     }
 
     fn take_or_withhold(&mut self, event: Event, now: Now) {
@@ -395,21 +355,16 @@ impl<D: Disk> Custody<D> {
     }
 
     fn present_credit(&self) -> u64 {
-        let config = self.log.config();
-        let level = JournalLevel {
-            used_bytes: self.log.used_bytes(),
-            quota_bytes: config.quota_bytes,
-            segment_bytes: config.segment_bytes,
-        };
-        if self.is_stalled() {
+        if self.sessions.is_stalled() {
             return 0;
         }
-        credit(self.settings.credit, self.sessions.count(), level)
+        let connections = self.sessions.count();
+        credit(self.settings.credit, connections, self.journal.level())
     }
 
     const fn terms(&self, now: Now) -> Terms {
         Terms {
-            journal: self.journal,
+            journal: self.journal.name(),
             max_bundle: self.settings.max_bundle_bytes,
             now,
         }

@@ -47,9 +47,9 @@ impl<D: Disk> Custody<D> {
         for (stream, _) in &epochs {
             self.ledger.forget(stream);
             self.coverage.forget(stream, SeqRange::new(0, u64::MAX));
-            self.schemas.forget(&stream.device, stream.epoch);
+            self.journal.schemas.forget(&stream.device, stream.epoch);
         }
-        self.measure();
+        self.journal.measure(&self.ledger);
     }
 
     /// Brings a stream that was let go of back from the index, before anything is said of it.
@@ -70,7 +70,7 @@ impl<D: Disk> Custody<D> {
         };
         track.closed_at = None;
         self.ledger.restore(stream.clone(), track);
-        self.grown_bytes += STREAM_BYTES;
+        self.journal.grew(STREAM_BYTES);
         self.counters.recalled_total += 1;
         Ok(())
     }

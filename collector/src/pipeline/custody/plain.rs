@@ -22,6 +22,7 @@ impl<D: Disk> Custody<D> {
         if publish.token.is_some() {
             let (id, dup) = (publish.packet_id, publish.dup);
             match self
+                .journal
                 .open
                 .judge(&publish.client, id, dup, publish.fingerprint)
             {
@@ -60,7 +61,7 @@ impl<D: Disk> Custody<D> {
             seq,
             verdict,
             at: now.wall,
-            rules: self.rules.id,
+            rules: self.journal.rules_id(),
             rule: target.rule,
             metric: &target.metric,
             topic: &publish.topic,
@@ -73,10 +74,10 @@ impl<D: Disk> Custody<D> {
             hash: publish.fingerprint,
         };
         let place = self.append(&Record::Raw(head, &publish.payload), Leaves::Three)?;
-        self.grown_bytes += more;
+        self.journal.grew(more);
         if let Some(token) = publish.token {
             let on = (publish.conn, token);
-            self.open.open(
+            self.journal.open.open(
                 &publish.client,
                 publish.packet_id,
                 publish.fingerprint,

@@ -5,8 +5,7 @@ use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
 use super::coverage::MAX_COVERED_RANGES;
-use super::lacks::Held;
-use super::{Custody, Leaves, Refused};
+use super::{Custody, Leaves, Refused, Report};
 use crate::pipeline::envelope::{CursorHead, PlanHead, Record, SinkCursor};
 use crate::pipeline::snapshot::PendingPlan;
 
@@ -36,12 +35,12 @@ impl<D: Disk> Custody<D> {
             return Err(PlanError::Held);
         }
         // A sink that could not publish comes again with the plan that is there.
-        if let Some(plan) = self.plans.get(sink)
+        if let Some(plan) = self.plan(sink)
             && plan.bytes == bytes
         {
             return Ok(plan.position);
         }
-        self.grown_bytes += bytes.len();
+        self.journal.grew(bytes.len());
         self.append(&Record::Plan(PlanHead { sink }, bytes), Leaves::One)
             .map_err(|refused| match refused {
                 Refused::Full => PlanError::Full,
@@ -52,65 +51,36 @@ impl<D: Disk> Custody<D> {
     /// The last plan of a sink in the journal, if it may not be carried out yet.
     #[must_use]
     pub fn plan(&self, sink: &str) -> Option<&PendingPlan> {
-        self.plans.get(sink)
+        self.journal.sinks.plans().get(sink)
     }
 
     /// How far each sink is.
     #[must_use]
     pub fn cursors(&self) -> &[SinkCursor] {
-        &self.cursors
+        self.journal.sinks.cursors()
     }
 
     /// The first position that a sink has not committed.
     #[must_use]
     pub fn cursor(&self, sink: &str) -> Option<u64> {
-        position(&self.cursors, sink)
+        self.journal.sinks.cursor(sink)
     }
 
     /// The sinks that the journal waits for.
     #[must_use]
     pub fn required_sinks(&self) -> Vec<String> {
-        let required = self.settings.sinks.iter().filter(|sink| sink.required);
-        required.map(|sink| sink.name.clone()).collect()
-    }
-
-    /// The first position that some required sink has not committed.
-    pub(super) fn required_position(&self) -> u64 {
-        self.least(&self.cursors)
-    }
-
-    fn least(&self, cursors: &[SinkCursor]) -> u64 {
-        let required = self.settings.sinks.iter().filter(|sink| sink.required);
-        required
-            .map(|sink| position(cursors, &sink.name).unwrap_or(0))
-            .min()
-            .unwrap_or(0)
-    }
-
-    /// The first position that some sink has not committed: of those that are required, those that
-    /// are not, and those that were taken out and are not named yet.
-    pub(super) fn least_of_all(&self, cursors: &[SinkCursor]) -> u64 {
-        let configured = self.settings.sinks.iter();
-        let configured = configured.map(|sink| position(cursors, &sink.name).unwrap_or(0));
-        let all = cursors.iter().map(|cursor| cursor.position);
-        configured.chain(all).min().unwrap_or(0)
+        self.journal.sinks.required().map(str::to_owned).collect()
     }
 
     /// Takes in what a sink has, or has refused and was named for: what all required sinks have by that is
     /// committed.
-    pub(super) fn committed(&mut self, said: &Held) {
+    pub(super) fn committed(&mut self, said: &Report) {
         let sink = said.sink.as_str();
-        // A sink has one plan at a time; what it says it has, it carried out.
-        self.plans.remove(sink);
-        let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.name == sink) else {
-            return;
-        };
-        cursor.position = cursor.position.max(said.through);
+        self.journal.sinks.has_come(sink, said.through);
         if !self.coverage.requires(sink) {
             return;
         }
-        self.committed_to = self.committed_to.max(self.required_position());
-        self.settle_term();
+        self.journal.committed_so_far();
         for (stream, ranges) in said.streams.iter().chain(&said.refused) {
             let mut is_new = false;
             for range in ranges {
@@ -130,8 +100,7 @@ impl<D: Disk> Custody<D> {
     /// Whether a sink has so much that others lack that its next report waits until they come closer. The
     /// one that is furthest behind never waits, so somebody always goes on.
     pub(super) fn has_too_much(&self, sink: &str) -> bool {
-        let is_ahead = self.cursor(sink) > Some(self.required_position());
-        is_ahead && !self.is_ending && self.coverage.ranges(sink) >= MAX_COVERED_RANGES
+        self.journal.sinks.can_wait(sink) && self.coverage.ranges(sink) >= MAX_COVERED_RANGES
     }
 
     /// What a required sink has and not all of them have.
@@ -167,77 +136,23 @@ impl<D: Disk> Custody<D> {
         all.iter().for_each(|stream| self.sessions.owe_acks(stream));
     }
 
-    /// Gives back segments that every sink has passed, or that one was named as lacking, as a later
-    /// durable snapshot says.
-    pub(super) fn release(&mut self) {
-        let passed = self.least_of_all(&self.durable_cursors);
-        let done: Vec<u64> = self
-            .log
-            .segments()
-            .filter(|segment| segment.sealed && segment.next <= passed)
-            .map(|segment| segment.id)
-            .collect();
-        for id in done {
-            // The newest stays; one that could not be removed is tried again.
-            if matches!(self.log.release(id), Ok(true)) {
-                self.counters.segments_released_total += 1;
-            }
-        }
-    }
-
     /// When half of the quota is used and a new snapshot would free a segment, begins one.
     pub(super) fn make_room(&mut self, now: Now) {
         self.leave_behind(now);
-        let config = self.log.config();
-        let tight = self.log.used_bytes() > config.quota_bytes / 2 || self.is_stalled();
-        if !tight {
+        let tight = self.journal.is_tight() || self.is_stalled();
+        if !tight || !self.journal.would_free() || self.roll().is_err() {
             return;
         }
-        let (durable, present) = (
-            self.least_of_all(&self.durable_cursors),
-            self.least_of_all(&self.cursors),
-        );
-        let newest = self.log.segments().next_back().map(|segment| segment.id);
-        let waiting = |next: u64| next > present;
-        let all = !self
-            .log
-            .segments()
-            .any(|segment| Some(segment.id) != newest && waiting(segment.next));
-        let freed: u64 = self
-            .log
-            .segments()
-            .filter(|segment| {
-                segment.next > segment.first && !waiting(segment.next) && segment.next > durable
-            })
-            .map(|segment| segment.bytes_allocated)
-            .sum();
-        // Not for less than the new segment takes, or a full journal would grow.
-        let frees = freed >= config.segment_bytes || (all && freed > 0);
-        if !frees || self.pending_cursors.is_some() {
-            return;
-        }
-        if let Err(error) = self.log.roll() {
-            self.fail(error.lost.start);
-            return;
-        }
-        self.keep_synced();
-        let Some(sink) = self.settings.sinks.iter().find(|sink| sink.required) else {
+        let Some(sink) = self.journal.sinks.required().next() else {
             return;
         };
-        let name = sink.name.clone();
-        let required = self.cursor(&name).unwrap_or_default();
+        let sink = sink.to_owned();
+        let position = self.cursor(&sink).unwrap_or_default();
         let head = CursorHead {
-            sink: &name,
-            position: required,
+            sink: &sink,
+            position,
         };
         // Without room the next tick tries again.
         let _ = self.append(&Record::Cursor(head), Leaves::None);
     }
-}
-
-fn position(cursors: &[SinkCursor], sink: &str) -> Option<u64> {
-    cursors
-        .iter()
-        .find(|cursor| cursor.name == sink)
-        .map(|cursor| cursor.position)
 }

@@ -161,13 +161,13 @@ impl<D: Disk> Custody<D> {
             epoch: head.epoch,
             number,
         };
-        match self.schemas.judge(&schema, bytes) {
+        match self.journal.schemas.judge(&schema, bytes) {
             Bound::New => {
                 // What is named by its SHA-256 is in the snapshot already.
                 let more = NUMBER_BYTES + bytes.len();
                 if self.has_state_room(more, NEW_BYTES) {
                     self.append_schema(schema, bytes)?;
-                    self.grown_bytes += more;
+                    self.journal.grew(more);
                 } else {
                     self.counters.schemas_full_total += 1;
                     self.not_taken(conn, schema, bytes);
@@ -192,6 +192,12 @@ impl<D: Disk> Custody<D> {
         Ok(())
     }
 
+    /// Appends what a schema number means.
+    fn append_schema(&mut self, head: SchemaHead, bytes: &[u8]) -> Result<u64, Refused> {
+        let told = self.journal.told_as(&head, bytes);
+        self.append(&Record::Schema(head, &told), Leaves::Three)
+    }
+
     /// A schema is wrong or finds no room.
     fn not_taken(&mut self, conn: ConnId, schema: SchemaHead, bytes: &[u8]) {
         if text::is_dictionary(bytes) {
@@ -201,7 +207,7 @@ impl<D: Disk> Custody<D> {
 
     /// Whether the number is bound, now that another device may have sent the dictionary it stands for.
     fn knows(&mut self, conn: ConnId, number: &SchemaHead) -> Result<bool, Refused> {
-        if self.schemas.knows(number) {
+        if self.journal.schemas.knows(number) {
             return Ok(true);
         }
         let Some(id) = self.sessions.referred(conn, number) else {
@@ -209,12 +215,12 @@ impl<D: Disk> Custody<D> {
         };
         let reference = text::refer(&id);
         let more = NUMBER_BYTES + reference.len();
-        let is_kept = self.schemas.judge(number, &reference) == Bound::New;
+        let is_kept = self.journal.schemas.judge(number, &reference) == Bound::New;
         if !is_kept || !self.has_state_room(more, NEW_BYTES) {
             return Ok(false);
         }
         self.append_schema(number.clone(), &reference)?;
-        self.grown_bytes += more;
+        self.journal.grew(more);
         Ok(true)
     }
 
@@ -288,7 +294,7 @@ impl<D: Disk> Custody<D> {
             at: now.wall,
             clock,
             via: via.cloned(),
-            rules: self.rules.id,
+            rules: self.journal.rules_id(),
         };
         // A gap makes room at its sender, so it may use the reserve.
         let leaves = if matches!(record.frame.kind, Kind::Gap | Kind::EpochEnd) {
@@ -327,7 +333,7 @@ impl<D: Disk> Custody<D> {
             if !fits || self.recall(&named).is_err() {
                 return Ok(Admitted::No(RejectReason::NotDurable));
             }
-            self.grown_bytes += more;
+            self.journal.grew(more);
         }
         if record.frame.kind == Kind::TimeBase {
             let base = message::decode::<TimeBase>(record.frame.payload).ok();
@@ -337,7 +343,7 @@ impl<D: Disk> Custody<D> {
             if !self.has_state_room(BASE_BYTES, NEW_BYTES) {
                 return Ok(Admitted::No(RejectReason::NotDurable));
             }
-            self.grown_bytes += BASE_BYTES;
+            self.journal.grew(BASE_BYTES);
         }
         let stream = Stream {
             device: head.origin.clone(),
@@ -352,7 +358,7 @@ impl<D: Disk> Custody<D> {
             if !self.has_state_room(RANGE_BYTES, HOLE_BYTES) {
                 return Ok(Admitted::No(RejectReason::TooManyHoles));
             }
-            self.grown_bytes += RANGE_BYTES;
+            self.journal.grew(RANGE_BYTES);
         }
         let needs = needs(&record.frame);
         let Some(number) = needs.schema else {
