@@ -16,6 +16,7 @@ use headwater_gate::CloseReason;
 use headwater_proto::ids::{Epoch, JournalId};
 use headwater_spool::{Disk, ReadError};
 
+use super::open::fill_coverage;
 use super::sides::{JournalSide, MeetError};
 use super::{Custody, Leaves, Past};
 use crate::pipeline::envelope::{CursorHead, Record};
@@ -78,12 +79,12 @@ impl<D: Disk> Custody<D> {
         if !journal.index_is_whole {
             return Err(NotAlone::Index);
         }
-        if !self.ledger.has_room_for_plain_epoch() {
+        if !self.streams.ledger().has_room_for_plain_epoch() {
             return Err(NotAlone::Plain);
         }
         self.journal.set_apart(Some(journal.since));
-        self.ledger.begin_plain_epoch(Epoch::new(entropy()));
-        self.journal.measure(&self.ledger);
+        self.streams.begin_plain_epoch(Epoch::new(entropy()));
+        self.journal.measure(self.streams.ledger());
         Ok(())
     }
 
@@ -121,7 +122,7 @@ impl<D: Disk> Custody<D> {
         let end = self.journal.log().next();
         // When a boot began is true whatever the journal is called. The numbers of plain devices were used
         // for other records since, whatever their epoch.
-        let bases = self.ledger.time_bases().clone();
+        let bases = self.streams.ledger().time_bases().clone();
         let mut ledger = Ledger::with_time_bases(Epoch::new(name.0), bases);
         let into = &mut |_, record: &Record<'_>| ledger.apply(record);
         let damaged = self.journal.each_record(since, end, into)?;
@@ -131,10 +132,9 @@ impl<D: Disk> Custody<D> {
             ledger.doubt_ends();
         }
         self.journal.go_on_as(name, since);
-        self.ledger = ledger;
-        self.absent.clear();
-        let unread = self.fill_coverage()?;
-        self.journal.measure(&self.ledger);
+        self.streams.go_on_with(ledger);
+        let unread = fill_coverage(&self.journal, &mut self.streams)?;
+        self.journal.measure(self.streams.ledger());
         // Senders hold marks of another journal: they say Hello again, and forget those.
         self.sessions.close_all(CloseReason::Journal);
         Ok(damaged + unread)

@@ -15,7 +15,6 @@
 //! state.
 
 mod apart;
-mod coverage;
 mod forget;
 mod hello;
 mod join;
@@ -23,32 +22,29 @@ mod journal;
 mod lacks;
 mod loss;
 mod open;
-mod over;
 mod plain;
 mod sessions;
 mod sides;
 mod sinks;
+mod streams;
 mod types;
 mod up;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use headwater_gate::{CloseReason, ConnId};
-use headwater_proto::ids::{JournalId, SeqRange, Stream};
-use headwater_proto::message::Mark;
-use headwater_proto::time::{Millis, Now};
+use headwater_gate::CloseReason;
+use headwater_proto::ids::{JournalId, Stream};
+use headwater_proto::time::Now;
 use headwater_spool::{Disk, Log, Reader, SyncError};
 
 use super::credit::credit;
 use super::envelope::{Record, SchemaHead, SessionHead};
 use super::schemas::SchemaBook;
-use super::snapshot::NEW_BYTES;
-use crate::done::DoneEpochs;
+use super::snapshot::{NEW_BYTES, STREAM_BYTES};
 use crate::pipeline::ledger::Ledger;
 
 pub use apart::NotAlone;
-pub use coverage::MAX_COVERED_RANGES;
 pub use forget::{ForgetError, Forgotten};
 use journal::{Journal, Leaves, NotPut, Report};
 pub use journal::{OpenError, Past};
@@ -57,6 +53,8 @@ pub use sessions::{MAX_ASKED, MAX_ORIGINS};
 use sessions::{Sessions, Terms};
 pub use sides::{Agreed, JournalSide, LakeSide, MeetError, Meeting, Proven, Told};
 pub use sinks::PlanError;
+pub use streams::MAX_COVERED_RANGES;
+use streams::{Expired, Streams, Unknown};
 pub use types::{Counters, Event, Gateway, Mode, Output, PlainPublish, Settings, SinkSpec};
 
 /// Why a record was not appended.
@@ -72,29 +70,8 @@ enum Refused {
 pub struct Custody<D: Disk> {
     settings: Settings,
     journal: Journal<D>,
-    ledger: Ledger,
-    /// Streams that were let go of.
-    done: Box<dyn DoneEpochs>,
-    /// The index did not tell what it has of an epoch that was read again.
-    index_failed: bool,
-    /// What each required sink has and not all have.
-    coverage: coverage::Coverage,
-    /// Numbers that some required sinks lack for good, as records of the running group say.
-    settled_lacks: Vec<(Stream, SeqRange)>,
-    /// What a start found in one required sink and could not read for the others, with their names.
-    unread: Vec<loss::Unread>,
-    /// What of it was named in the running group.
-    named_unread: Vec<loss::Unread>,
+    streams: Streams,
     sessions: Sessions,
-    absent: BTreeMap<Stream, (ConnId, Millis)>,
-    /// What must be committed when the sinks have come further.
-    watch: Option<loss::Watch>,
-    watch_again: bool,
-    /// What of it was settled in the running group.
-    settled: Vec<loss::Item>,
-    next_expiry: Millis,
-    /// When to look for relayed epochs that nobody lists.
-    next_relayed: Option<Millis>,
     counters: Counters,
 }
 
@@ -167,7 +144,7 @@ impl<D: Disk> Custody<D> {
     /// The streams and their marks.
     #[must_use]
     pub const fn ledger(&self) -> &Ledger {
-        &self.ledger
+        self.streams.ledger()
     }
 
     /// The schemas in use; clones share it.
@@ -231,24 +208,21 @@ impl<D: Disk> Custody<D> {
         self.synced();
         self.counters.segments_released_total += self.journal.release();
         let (credit, terms) = (self.present_credit(), self.terms(now));
-        let (ledger, mode) = (&self.ledger, self.settings.mode);
-        let mark = |stream: &Stream, oldest| mark(ledger, mode, stream, oldest);
+        let mark = |stream: &Stream, oldest| self.streams.mark(stream, oldest);
         self.sessions.settle(credit, terms, &mark);
     }
 
     /// All that was appended is durable: a later failure takes none of it back.
     fn synced(&mut self) {
-        self.ledger.synced();
-        self.settled.clear();
-        self.named_unread.clear();
-        self.commit_settled_lacks();
+        for stream in self.streams.synced() {
+            self.sessions.owe_acks(&stream);
+        }
     }
 
     /// The group failed: nothing of it happened.
     fn failed(&mut self) {
         self.counters.groups_failed_total += 1;
-        self.ledger.roll_back();
-        self.unsettle();
+        self.streams.roll_back();
         self.sessions.fail_group();
     }
 
@@ -263,13 +237,14 @@ impl<D: Disk> Custody<D> {
         record: &Record<'_>,
         leaves: Leaves,
     ) -> Result<u64, Refused> {
-        let put = self.journal.append(&self.ledger, schema, record, leaves);
+        let ledger = self.streams.ledger();
+        let put = self.journal.append(ledger, schema, record, leaves);
         if put.synced {
             self.synced();
         }
         match put.came {
             Ok(position) => {
-                self.ledger.apply(record);
+                self.streams.apply(record);
                 Ok(position)
             }
             Err(NotPut::Full) => Err(Refused::Full),
@@ -293,7 +268,8 @@ impl<D: Disk> Custody<D> {
 
     /// Whether the next snapshot stays within `bound` with `more` bytes in it.
     fn has_state_room(&mut self, more: usize, bound: usize) -> bool {
-        self.journal.has_state_room(&self.ledger, more, bound)
+        self.journal
+            .has_state_room(self.streams.ledger(), more, bound)
     }
 
     fn take_or_withhold(&mut self, event: Event, now: Now) {
@@ -350,7 +326,7 @@ impl<D: Disk> Custody<D> {
         self.note_cursors(now, false);
         self.retry_withheld();
         self.abandon_absent(now);
-        self.settle_watch(now);
+        self.name_losses(now);
         self.expire(now);
     }
 
@@ -362,6 +338,32 @@ impl<D: Disk> Custody<D> {
         credit(self.settings.credit, connections, self.journal.level())
     }
 
+    /// Lets go of streams that are over.
+    fn expire(&mut self, now: Now) {
+        match self.streams.expire(now) {
+            Expired::None => {}
+            Expired::IndexFailed => self.counters.index_failures_total += 1,
+            Expired::Gone(streams) => {
+                for stream in &streams {
+                    self.journal.schemas.forget(&stream.device, stream.epoch);
+                }
+                self.journal.measure(self.streams.ledger());
+            }
+        }
+    }
+
+    /// Brings a stream that is over back. False if it must not be taken for new.
+    fn recall(&mut self, stream: &Stream) -> bool {
+        let (journal, streams) = (&mut self.journal, &mut self.streams);
+        recall(journal, streams, &mut self.counters, stream)
+    }
+
+    /// Whether the index of closed epochs has all that the lake knew when it was made, and told it.
+    #[must_use]
+    pub fn index_is_whole(&self) -> bool {
+        self.streams.index_is_whole()
+    }
+
     const fn terms(&self, now: Now) -> Terms {
         Terms {
             journal: self.journal.name(),
@@ -371,14 +373,24 @@ impl<D: Disk> Custody<D> {
     }
 }
 
-/// What is held of a stream whose sender holds records from `oldest` on.
-fn mark(ledger: &Ledger, mode: Mode, stream: &Stream, oldest: u64) -> Option<Mark> {
-    let track = ledger.track(stream)?;
-    let mut mark = track.receiver.mark(stream.lane, stream.epoch, oldest);
-    if mode == Mode::Journal {
-        // Custody ends at the journal: what is durable may be forgotten.
-        mark.committed = mark.received;
-        mark.ranges.iter_mut().for_each(|r| r.committed = true);
+/// Brings a stream that is over back, before anything is said of it. False if nobody can say whether there
+/// was one: it must not be taken for new.
+fn recall<D: Disk>(
+    journal: &mut Journal<D>,
+    streams: &mut Streams,
+    counters: &mut Counters,
+    stream: &Stream,
+) -> bool {
+    match streams.recall(stream) {
+        Ok(false) => true,
+        Ok(true) => {
+            journal.grew(STREAM_BYTES);
+            counters.recalled_total += 1;
+            true
+        }
+        Err(why) => {
+            counters.index_failures_total += u64::from(why == Unknown::Failed);
+            false
+        }
     }
-    Some(mark)
 }

@@ -4,20 +4,17 @@
 //! records themselves tell whose journal it is, and the lake what they followed on. What a sink
 //! committed beyond the cursor that is found here is told by the sink itself: [`Custody::resume`].
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use headwater_gate::{ConnId, Token};
 use headwater_proto::delivery::End;
 use headwater_proto::ids::{SeqRange, Stream};
-use headwater_proto::time::Millis;
 use headwater_spool::{Disk, Log, ReadError, Recovery};
 
-use super::coverage::Coverage;
 use super::journal::{READ_BYTES, Rules, other_version, restore};
-use super::loss::Unread;
 use super::sessions::Sessions;
-use super::{Counters, Custody, Journal, OpenError, Past, Settings};
+use super::streams::Streams;
+use super::{Counters, Custody, Journal, OpenError, Past, Settings, recall};
 use crate::done::DoneEpochs;
 use crate::pipeline::envelope::{self, Record, SinkCursor};
 use crate::pipeline::ledger::{self};
@@ -67,30 +64,10 @@ impl<D: Disk> Custody<D> {
             id: RulesId::of(&rules),
             bytes: rules,
         };
-        let required = settings.sinks.iter().filter(|sink| sink.required);
-        let coverage = Coverage::new(required.map(|sink| sink.name.as_str()));
-        let sessions = Sessions::new(&settings);
-        let (journal, ledger) = Journal::new(log, rules, &settings.sinks, restored);
-        let mut custody = Self {
-            coverage,
-            settled_lacks: Vec::new(),
-            unread: Vec::new(),
-            named_unread: Vec::new(),
-            journal,
-            ledger,
-            done,
-            index_failed: false,
-            settings,
-            sessions,
-            absent: BTreeMap::new(),
-            watch: None,
-            watch_again: false,
-            settled: Vec::new(),
-            next_expiry: Millis(0),
-            next_relayed: None,
-            counters: Counters::default(),
-        };
-        custody.add_sinks(from, past);
+        let sinks = &settings.sinks;
+        let (mut journal, ledger) = Journal::new(log, rules, sinks, restored);
+        let mut streams = Streams::new(ledger, done, &settings);
+        let mut counters = Counters::default();
         let mut opened = Opened {
             recovery,
             past,
@@ -98,14 +75,108 @@ impl<D: Disk> Custody<D> {
             damaged: 0,
             damaged_to: 0,
         };
-        custody.replay(from, &mut opened)?;
-        custody.catch_up(from, past, &mut opened)?;
-        custody.journal.measure(&custody.ledger);
+        let mut replay = Replay {
+            journal: &mut journal,
+            streams: &mut streams,
+            counters: &mut counters,
+        };
+        replay.add_sinks(from, past);
+        replay.run(from, &mut opened)?;
+        replay.catch_up(from, past, &mut opened)?;
+        journal.measure(streams.ledger());
+        let mut custody = Self {
+            sessions: Sessions::new(&settings),
+            settings,
+            journal,
+            streams,
+            counters,
+        };
         let credit = custody.present_credit();
         custody.sessions.grant(credit);
         Ok((custody, opened))
     }
 
+    /// A sink says how far it is: `position` is the first that it has not committed. The stretch
+    /// beyond what the journal knew is read again, so that its marks are exact. Returns how many of
+    /// its records could not be read: what the lake has of them is to be seeded from it.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn resume(&mut self, sink: &str, position: u64) -> Result<u64, ReadError> {
+        let (journal, streams) = (&mut self.journal, &mut self.streams);
+        let known = journal.sinks.required_position();
+        journal.sinks.raise(sink, position);
+        let now = journal.sinks.required_position();
+        let unread = commit_stretch(journal, streams, known, now)?;
+        journal.set_committed_to(now);
+        Ok(unread + fill_coverage(journal, streams)?)
+    }
+
+    /// What an existing lake holds of a stream, where the journal does not know; before the first
+    /// Welcome. Numbers in `partial` are there in part, and will be named.
+    pub fn seed(&mut self, stream: Stream, held: &[SeqRange], partial: &[u64], end: Option<End>) {
+        self.streams.seed(stream, held, partial, end);
+    }
+
+    /// What a lake proves of a plain device under an epoch of this journal.
+    pub fn seed_plain(&mut self, stream: &Stream, held: &[SeqRange], next: u64) {
+        self.streams.seed_plain(stream, held, next);
+    }
+}
+
+/// Fills the sets of required sinks from the records between the cursor of the last of them and their
+/// own. Returns how many of those could not be read.
+pub(super) fn fill_coverage<D: Disk>(
+    journal: &Journal<D>,
+    streams: &mut Streams,
+) -> Result<u64, ReadError> {
+    streams.begin_coverage();
+    let least = journal.sinks.required_position();
+    let cursors = journal.sinks.cursors().iter();
+    let ahead: Vec<&SinkCursor> = cursors
+        .filter(|cursor| cursor.position > least && streams.requires(&cursor.name))
+        .collect();
+    let to = ahead.iter().map(|cursor| cursor.position).max();
+    let Some(to) = to.map(|to| to.min(journal.log().next())) else {
+        return Ok(0);
+    };
+    let unread = journal.each_number(least, to, &mut |position, stream, range| {
+        for sink in ahead.iter().filter(|sink| position < sink.position) {
+            streams.cover(&sink.name, stream, range);
+        }
+    })?;
+    if unread > 0 {
+        streams.doubt_coverage();
+    }
+    Ok(unread)
+}
+
+/// Reads `from..to` again and marks what it holds as committed. Returns how many records could
+/// not be read.
+fn commit_stretch<D: Disk>(
+    journal: &Journal<D>,
+    streams: &mut Streams,
+    from: u64,
+    to: u64,
+) -> Result<u64, ReadError> {
+    let mut damaged = journal.each_number(from, to, &mut |_, stream, range| {
+        streams.commit(stream, range);
+    })?;
+    // After an older snapshot than the last one, what that one let go of is missing.
+    if let Some(oldest) = journal.log().segments().next() {
+        damaged += oldest.first.min(to).saturating_sub(from);
+    }
+    Ok(damaged)
+}
+
+/// Journal and streams while a start reads the records again.
+struct Replay<'a, D: Disk> {
+    journal: &'a mut Journal<D>,
+    streams: &'a mut Streams,
+    counters: &'a mut Counters,
+}
+
+impl<D: Disk> Replay<'_, D> {
     /// Marks what sinks had by the records that were read again.
     fn catch_up(&mut self, from: u64, past: Past, opened: &mut Opened) -> Result<(), OpenError> {
         // One that left and came back begins as a new one.
@@ -118,11 +189,11 @@ impl<D: Disk> Custody<D> {
             Past::Records | Past::Nothing => from,
         };
         let now = self.journal.sinks.required_position();
-        let unread = self.commit_stretch(known, now)?;
+        let unread = commit_stretch(self.journal, self.streams, known, now)?;
         self.journal.set_committed_to(now);
-        self.fill_coverage()?;
+        fill_coverage(self.journal, self.streams)?;
         if past == Past::Records {
-            self.ledger.doubt_ends();
+            self.streams.doubt_ends();
         } else {
             opened.damaged += unread;
         }
@@ -139,7 +210,7 @@ impl<D: Disk> Custody<D> {
         self.journal.sinks.add_new(oldest);
     }
 
-    fn replay(&mut self, from: u64, opened: &mut Opened) -> Result<(), OpenError> {
+    fn run(&mut self, from: u64, opened: &mut Opened) -> Result<(), OpenError> {
         let mut reader = self.journal.log().reader();
         let mut at = from;
         while at < self.journal.log().durable() {
@@ -167,7 +238,7 @@ impl<D: Disk> Custody<D> {
             at = chunk.next;
         }
         self.counters.records_damaged_total += opened.damaged;
-        self.ledger.synced();
+        self.streams.synced();
         self.journal.schemas.synced();
         Ok(())
     }
@@ -183,8 +254,8 @@ impl<D: Disk> Custody<D> {
         };
         for stream in ledger::streams_in(&record) {
             // The lake fills an index that fails anew, and knows what this one does not tell.
-            if self.recall(&stream).is_err() {
-                self.index_failed = true;
+            if !recall(self.journal, self.streams, self.counters, &stream) {
+                self.streams.doubt_index();
             }
         }
         if let Record::Rules(bytes) = &record
@@ -209,138 +280,10 @@ impl<D: Disk> Custody<D> {
 
     /// Takes in a record that is in the journal.
     fn apply(&mut self, position: u64, record: &Record<'_>) {
-        self.ledger.apply(record);
+        self.streams.apply(record);
         self.journal.apply(position, record);
         if let Record::Begin(head) = record {
-            self.ledger.begin_plain_epoch(head.plain_epoch);
+            self.streams.begin_plain_epoch(head.plain_epoch);
         }
-    }
-
-    /// A sink says how far it is: `position` is the first that it has not committed. The stretch
-    /// beyond what the journal knew is read again, so that its marks are exact. Returns how many of
-    /// its records could not be read: what the lake has of them is to be seeded from it.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub fn resume(&mut self, sink: &str, position: u64) -> Result<u64, ReadError> {
-        let known = self.journal.sinks.required_position();
-        self.journal.sinks.raise(sink, position);
-        let now = self.journal.sinks.required_position();
-        let unread = self.commit_stretch(known, now)?;
-        self.journal.set_committed_to(now);
-        Ok(unread + self.fill_coverage()?)
-    }
-
-    /// Fills the sets of required sinks from the records between the cursor of the last of them and their
-    /// own. Returns how many of those could not be read.
-    pub(super) fn fill_coverage(&mut self) -> Result<u64, ReadError> {
-        self.coverage.clear();
-        let least = self.journal.sinks.required_position();
-        let is_ahead =
-            |cursor: &&SinkCursor| cursor.position > least && self.coverage.requires(&cursor.name);
-        let ahead: Vec<SinkCursor> = self
-            .journal
-            .sinks
-            .cursors()
-            .iter()
-            .filter(is_ahead)
-            .cloned()
-            .collect();
-        let to = ahead.iter().map(|cursor| cursor.position).max();
-        let Some(to) = to.map(|to| to.min(self.journal.log().next())) else {
-            return Ok(0);
-        };
-        let (ledger, coverage) = (&self.ledger, &mut self.coverage);
-        let unread = self
-            .journal
-            .each_number(least, to, &mut |position, stream, range| {
-                for sink in ahead.iter().filter(|sink| position < sink.position) {
-                    for open in ledger.uncommitted(stream, range) {
-                        // The last of the sinks has none of it, so nothing is committed by this.
-                        coverage.add(&sink.name, stream, open);
-                    }
-                }
-            })?;
-        if unread > 0 {
-            self.coverage.doubt();
-        }
-        Ok(unread)
-    }
-
-    /// Reads `from..to` again and marks what it holds as committed. Returns how many records could
-    /// not be read.
-    fn commit_stretch(&mut self, from: u64, to: u64) -> Result<u64, ReadError> {
-        let ledger = &mut self.ledger;
-        let mut damaged = self
-            .journal
-            .each_number(from, to, &mut |_, stream, range| {
-                ledger.commit(stream, range);
-            })?;
-        // After an older snapshot than the last one, what that one let go of is missing.
-        if let Some(oldest) = self.journal.log().segments().next() {
-            damaged += oldest.first.min(to).saturating_sub(from);
-        }
-        Ok(damaged)
-    }
-
-    /// The parts of `held`, which `sink` holds of a stream, that count as committed. With several required
-    /// sinks they are not those that another one has yet to read from the journal; of what this journal
-    /// took and cannot read any more the others lack what they had not read: it is named for them.
-    pub fn to_be_seeded(
-        &mut self,
-        sink: &str,
-        stream: &Stream,
-        held: &[SeqRange],
-    ) -> Vec<SeqRange> {
-        if !self.coverage.is_shared() || !self.coverage.requires(sink) {
-            return held.to_vec();
-        }
-        let mut seeds = Vec::new();
-        let split = |range: &SeqRange| self.coverage.split(stream, *range);
-        let parts: Vec<SeqRange> = held.iter().flat_map(split).collect();
-        for part in parts {
-            if self.coverage.is_anywhere(stream, part) {
-                continue;
-            }
-            let taken = self.ledger.taken_and_open(stream, part);
-            if taken.is_empty() || self.coverage.is_doubtful() {
-                seeds.push(part);
-                let others = self.coverage.others(sink);
-                let unread = taken.into_iter().map(|range| Unread {
-                    sinks: others.clone(),
-                    lacks: (stream.clone(), vec![range]),
-                });
-                self.unread.extend(unread);
-                continue;
-            }
-            // Its records are readable, and the other sinks come to them.
-            let mut rest = part.first;
-            for range in taken {
-                seeds.push(SeqRange::new(rest, range.first));
-                self.coverage.add(sink, stream, range);
-                rest = range.next;
-            }
-            seeds.push(SeqRange::new(rest, part.next));
-        }
-        seeds.retain(|range| !range.is_empty());
-        seeds
-    }
-
-    /// What an existing lake holds of a stream, where the journal does not know; before the first
-    /// Welcome. Numbers in `partial` are there in part, and will be named.
-    pub fn seed(&mut self, stream: Stream, held: &[SeqRange], partial: &[u64], end: Option<End>) {
-        self.ledger.seed(stream, held, partial, end);
-    }
-
-    /// The term of the lake with which the marks were made to agree, as the last snapshot says; 0 if
-    /// never. In another term another journal may have brought what the marks do not know.
-    #[must_use]
-    pub const fn lake_term(&self) -> u64 {
-        self.journal.lake_term()
-    }
-
-    /// What a lake proves of a plain device under an epoch of this journal.
-    pub fn seed_plain(&mut self, stream: &Stream, held: &[SeqRange], next: u64) {
-        self.ledger.seed_plain(stream, held, next);
     }
 }

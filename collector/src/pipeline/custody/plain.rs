@@ -53,11 +53,11 @@ impl<D: Disk> Custody<D> {
             }
             None => (nobody(), Verdict::Quarantine(Reason::UnknownTopic)),
         };
-        let seq = self.ledger.next_plain(&target.device);
+        let seq = self.streams.ledger().next_plain(&target.device);
         let more = if seq == 0 { NUMBER_BYTES } else { 0 };
         let head = RawHead {
             device: target.device,
-            epoch: self.ledger.plain_epoch(),
+            epoch: self.streams.ledger().plain_epoch(),
             seq,
             verdict,
             at: now.wall,
@@ -93,8 +93,8 @@ impl<D: Disk> Custody<D> {
 
     /// Whether a plain device is known or finds room, in the ledger and in snapshots.
     fn can_number(&mut self, device: &DeviceId) -> bool {
-        self.ledger.next_plain(device) > 0
-            || (self.ledger.has_room_for_plain(device)
+        self.streams.ledger().next_plain(device) > 0
+            || (self.streams.ledger().has_room_for_plain(device)
                 && self.has_state_room(NUMBER_BYTES, NEW_BYTES))
     }
 }

@@ -4,7 +4,6 @@ use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
-use super::coverage::MAX_COVERED_RANGES;
 use super::{Custody, Leaves, Refused, Report};
 use crate::pipeline::envelope::{CursorHead, PlanHead, Record, SinkCursor};
 use crate::pipeline::snapshot::PendingPlan;
@@ -77,21 +76,12 @@ impl<D: Disk> Custody<D> {
     pub(super) fn committed(&mut self, said: &Report) {
         let sink = said.sink.as_str();
         self.journal.sinks.has_come(sink, said.through);
-        if !self.coverage.requires(sink) {
+        if !self.streams.requires(sink) {
             return;
         }
         self.journal.committed_so_far();
         for (stream, ranges) in said.streams.iter().chain(&said.refused) {
-            let mut is_new = false;
-            for range in ranges {
-                for open in self.ledger.uncommitted(stream, *range) {
-                    for all in self.coverage.add(sink, stream, open) {
-                        self.ledger.commit(stream, all);
-                        is_new = true;
-                    }
-                }
-            }
-            if is_new {
+            if self.streams.has(sink, stream, ranges) {
                 self.sessions.owe_acks(stream);
             }
         }
@@ -100,12 +90,12 @@ impl<D: Disk> Custody<D> {
     /// Whether a sink has so much that others lack that its next report waits until they come closer. The
     /// one that is furthest behind never waits, so somebody always goes on.
     pub(super) fn has_too_much(&self, sink: &str) -> bool {
-        self.journal.sinks.can_wait(sink) && self.coverage.ranges(sink) >= MAX_COVERED_RANGES
+        self.journal.sinks.can_wait(sink) && self.streams.has_too_much(sink)
     }
 
     /// What a required sink has and not all of them have.
     pub fn beyond_others(&self, sink: &str) -> impl Iterator<Item = (&Stream, &[SeqRange])> {
-        self.coverage.of(sink)
+        self.streams.beyond_others(sink)
     }
 
     /// By required sink the ranges of numbers that it has and not all of them have.
@@ -114,7 +104,7 @@ impl<D: Disk> Custody<D> {
         let required = self.required_sinks().into_iter();
         required
             .map(|sink| {
-                let ranges = self.coverage.ranges(&sink);
+                let ranges = self.streams.covered_ranges(&sink);
                 (sink, ranges)
             })
             .collect()
@@ -123,15 +113,15 @@ impl<D: Disk> Custody<D> {
     /// A sink passed over records that it could not read.
     pub(super) fn damaged(&mut self, sink: &str, records: u64) {
         self.counters.records_damaged_total += records;
-        if records > 0 && self.coverage.requires(sink) {
-            self.watch();
+        if records > 0 && self.streams.requires(sink) {
+            self.streams.watch(self.journal.log().next());
         }
     }
 
     /// An Ack is owed for every stream of a device that is connected.
     pub(super) fn owe_all_acks(&mut self) {
         let devices = self.sessions.devices();
-        let streams = devices.flat_map(|device| self.ledger.streams_of(device));
+        let streams = devices.flat_map(|device| self.streams.ledger().streams_of(device));
         let all: Vec<Stream> = streams.map(|(stream, _)| stream.clone()).collect();
         all.iter().for_each(|stream| self.sessions.owe_acks(stream));
     }

@@ -14,7 +14,7 @@ use headwater_proto::text::{self, TextHeader};
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
-use super::{Custody, Leaves, Refused, mark};
+use super::{Custody, Leaves, Refused};
 use crate::pipeline::dating;
 use crate::pipeline::envelope::{BatchHead, Clock, Reason, Record, SchemaHead, TimeClass, Verdict};
 use crate::pipeline::ledger;
@@ -119,9 +119,9 @@ impl<D: Disk> Custody<D> {
             lane: head.lane,
             epoch: head.epoch,
         };
-        if self.ledger.track(&stream).is_none() {
+        if self.streams.ledger().track(&stream).is_none() {
             // There was no room for it at the Hello, or it was let go since.
-            let reason = if self.ledger.has_room(&stream) {
+            let reason = if self.streams.ledger().has_room(&stream) {
                 RejectReason::NotInHello
             } else {
                 RejectReason::NotDurable
@@ -249,7 +249,7 @@ impl<D: Disk> Custody<D> {
         };
         let one = SeqRange::new(seq, seq + 1);
         let mut needs = Needs::default();
-        let verdict = match self.ledger.judge(&stream, seq, &record.frame) {
+        let verdict = match self.streams.ledger().judge(&stream, seq, &record.frame) {
             Judgement::Store => {
                 match self.admit(conn, head, via, seq, record, now)? {
                     Admitted::Yes(found) => needs = found,
@@ -329,8 +329,9 @@ impl<D: Disk> Custody<D> {
                 return Ok(Admitted::No(RejectReason::Forbidden));
             }
             let more = STREAM_BYTES + RANGE_BYTES;
-            let fits = self.ledger.has_room(&named) && self.has_state_room(more, HOLE_BYTES);
-            if !fits || self.recall(&named).is_err() {
+            let fits =
+                self.streams.ledger().has_room(&named) && self.has_state_room(more, HOLE_BYTES);
+            if !fits || !self.recall(&named) {
                 return Ok(Admitted::No(RejectReason::NotDurable));
             }
             self.journal.grew(more);
@@ -350,10 +351,7 @@ impl<D: Disk> Custody<D> {
             lane: head.lane,
             epoch: head.epoch,
         };
-        let opens_hole = self.ledger.track(&stream).is_some_and(|track| {
-            let data = track.receiver.data();
-            seq > 0 && !data.contains(seq - 1) && !data.contains(seq + 1)
-        });
+        let opens_hole = self.streams.opens_hole(&stream, seq);
         if opens_hole {
             if !self.has_state_room(RANGE_BYTES, HOLE_BYTES) {
                 return Ok(Admitted::No(RejectReason::TooManyHoles));
@@ -388,7 +386,11 @@ impl<D: Disk> Custody<D> {
         if let Some(uptime_ms) = head.uptime_ms {
             sightings.note(head.boot, uptime_ms, head.wall, now);
         }
-        let time_base = self.ledger.time_bases().get(&head.origin, head.boot);
+        let time_base = self
+            .streams
+            .ledger()
+            .time_bases()
+            .get(&head.origin, head.boot);
         let clock = dating::date(head, sightings, time_base, now).unwrap_or(Clock::UNDATED);
         (clock, dating::dated_at_us(head, time_base))
     }
@@ -401,7 +403,7 @@ impl<D: Disk> Custody<D> {
             epoch,
         } = stream;
         let oldest = self.sessions.oldest(conn, device, *lane, *epoch);
-        let mark = oldest.and_then(|oldest| mark(&self.ledger, self.settings.mode, stream, oldest));
+        let mark = oldest.and_then(|oldest| self.streams.mark(stream, oldest));
         let terms = self.terms(now);
         self.sessions.ack(conn, device, mark.as_slice(), terms);
     }
