@@ -9,7 +9,6 @@
 //! |---|---|
 //! | [`pipeline`] | core: what happens to a record between its arrival and the sinks |
 //! | [`interpret`] | core: from a journal record to what every sink sees of it |
-//! | [`ledger`] | core: what is held of every stream |
 //! | [`done`] | core: epochs that are over and were let go of; [`done_store`]: on disk |
 //! | [`sink`] | where records come to rest |
 //! | [`config`] | core: what the operator decides |
@@ -26,7 +25,6 @@ pub mod done;
 pub mod done_store;
 pub mod http;
 pub mod interpret;
-pub mod ledger;
 pub mod metrics;
 mod owner;
 pub mod pipeline;

@@ -12,7 +12,7 @@ use headwater_gate::{CloseReason, Metrics as GateMetrics};
 use headwater_proto::time::UnixMicros;
 
 use crate::pipeline::custody::Counters;
-use crate::pipeline::snapshot::SinkCursor;
+use crate::pipeline::envelope::SinkCursor;
 
 /// Custody at one moment.
 #[derive(Debug, Clone, Default)]

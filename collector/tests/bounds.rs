@@ -9,11 +9,11 @@ use common::{
     schema_frame,
 };
 use headwater_collector::interpret::{Depth, Feed, Taken};
-use headwater_collector::ledger::{
-    MAX_PLAIN_DEVICES, MAX_STREAMS, MAX_STREAMS_PER_DEVICE, plain_stream,
-};
 use headwater_collector::pipeline::custody::{MAX_ASKED, MAX_ORIGINS, Output};
 use headwater_collector::pipeline::envelope::{Reason, SchemaHead};
+use headwater_collector::pipeline::ledger::{
+    MAX_PLAIN_DEVICES, MAX_STREAMS, MAX_STREAMS_PER_DEVICE, plain_stream,
+};
 use headwater_collector::pipeline::schemas::MAX_BOUND;
 use headwater_gate::CloseReason;
 use headwater_proto::codec::{Encoder, Rows};

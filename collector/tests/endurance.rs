@@ -3,8 +3,8 @@
 mod common;
 
 use common::{Rig, SAMPLES, bundle, bundle_of, device, hello, listed};
-use headwater_collector::ledger::MAX_STREAMS_PER_DEVICE;
 use headwater_collector::pipeline::custody::{Event, Mode};
+use headwater_collector::pipeline::ledger::MAX_STREAMS_PER_DEVICE;
 use headwater_collector::sink::lake::NAME;
 use headwater_lake::MemStore;
 use headwater_proto::frame::Kind;

@@ -21,11 +21,11 @@ use super::time::takes;
 use super::{
     Block, Depth, DeviceNews, EpochChange, EpochNews, Gap, Interpreted, Known, News, Origin, plain,
 };
-use crate::ledger;
 use crate::pipeline::envelope::{
     self, BatchHead, Change, EnvelopeError, GapHead, LacksHead, MarkHead, Reason, Record,
     TimeClass, Verdict,
 };
+use crate::pipeline::ledger;
 use crate::pipeline::rules::{RuleSet, RulesId};
 use crate::pipeline::schemas::SchemaBook;
 

@@ -20,7 +20,6 @@ use headwater_proto::time::{Base, UnixMicros};
 use serde::{Deserialize, Serialize};
 
 use super::rules::RulesId;
-use super::snapshot::SinkCursor;
 
 /// The envelope version this build writes and reads.
 pub const VERSION: u8 = 4;
@@ -337,6 +336,15 @@ pub struct LacksHead<'a> {
     pub reason: GapReason,
     /// When it was found.
     pub at: UnixMicros,
+}
+
+/// How far a sink has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkCursor {
+    /// The sink.
+    pub name: String,
+    /// The first position that it has not committed.
+    pub position: u64,
 }
 
 /// Head of [`RecordKind::Begin`]; no body.

@@ -4,6 +4,7 @@ pub mod credit;
 pub mod custody;
 pub mod dating;
 pub mod envelope;
+pub mod ledger;
 pub mod pattern;
 pub mod rules;
 pub mod schemas;

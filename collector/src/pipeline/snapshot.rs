@@ -22,10 +22,10 @@ use headwater_proto::time::UnixMicros;
 use headwater_spool::format::MAX_SNAPSHOT_BYTES;
 use serde::{Deserialize, Serialize};
 
-use super::envelope::SchemaHead;
+use super::envelope::{SchemaHead, SinkCursor};
+use super::ledger::{Ledger, PlainTrack, Track};
 use super::schemas::SchemaBook;
 use super::time_bases::KnownBase;
-use crate::ledger::{Ledger, PlainTrack, Track};
 
 /// The snapshot version this build writes and reads.
 pub const VERSION: u8 = 4;
@@ -40,15 +40,6 @@ pub(crate) const STREAM_BYTES: usize = 336;
 pub(crate) const RANGE_BYTES: usize = 4 * 18;
 /// Most bytes of a plain device's counter and marks, or of a schema's number.
 pub(crate) const NUMBER_BYTES: usize = 192;
-
-/// How far a sink has come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SinkCursor {
-    /// The sink.
-    pub name: String,
-    /// The first position that it has not committed.
-    pub position: u64,
-}
 
 /// A sink's plan that may not be carried out yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,11 +10,7 @@ pub(crate) const LONG_FUNCTIONS: &[&str] = &[];
 pub(crate) const LARGE_TYPES: &[&str] = &["collector Custody", "tests World"];
 
 /// Modules that form circles, by package, the module they stand in, and their names.
-pub(crate) const CIRCLES: &[&str] = &[
-    "collector : ledger pipeline",
-    "collector pipeline: envelope schemas snapshot",
-    "tests world: collector device plain run",
-];
+pub(crate) const CIRCLES: &[&str] = &["tests world: collector device plain run"];
 
 /// Bounds that no test names, by package and name.
 pub(crate) const UNTESTED_BOUNDS: &[&str] = &[];

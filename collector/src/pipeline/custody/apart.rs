@@ -12,17 +12,15 @@
 //! ```
 //! Several starts without the lake are one such time: it began with the first.
 
-use std::ops::ControlFlow;
-
-use headwater_gate::{CloseReason, ConnId};
+use headwater_gate::CloseReason;
 use headwater_proto::ids::{Epoch, JournalId};
 use headwater_spool::{Disk, ReadError};
 
+use super::open::fill_coverage;
 use super::sides::{JournalSide, MeetError};
-use super::stretch::READ_BYTES;
 use super::{Custody, Leaves, Past};
-use crate::ledger::{Ledger, MAX_OLDER_PLAIN};
-use crate::pipeline::envelope::{self, CursorHead, Record};
+use crate::pipeline::envelope::{CursorHead, Record};
+use crate::pipeline::ledger::{Ledger, MAX_OLDER_PLAIN};
 
 /// Why a journal serves nobody before the lake is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +55,7 @@ impl<D: Disk> Custody<D> {
     /// have not met since.
     #[must_use]
     pub const fn apart_since(&self) -> Option<u64> {
-        self.apart_since
+        self.journal.apart_since()
     }
 
     /// Begins a time without the lake, right after the journal was opened. What says so is durable with
@@ -81,12 +79,12 @@ impl<D: Disk> Custody<D> {
         if !journal.index_is_whole {
             return Err(NotAlone::Index);
         }
-        if !self.ledger.has_room_for_plain_epoch() {
+        if !self.streams.ledger().has_room_for_plain_epoch() {
             return Err(NotAlone::Plain);
         }
-        self.apart_since = Some(journal.since);
-        self.ledger.begin_plain_epoch(Epoch::new(entropy()));
-        self.measure();
+        self.journal.set_apart(Some(journal.since));
+        self.streams.begin_plain_epoch(Epoch::new(entropy()));
+        self.journal.measure(self.streams.ledger());
         Ok(())
     }
 
@@ -100,19 +98,15 @@ impl<D: Disk> Custody<D> {
         &mut self,
         renamed: Option<(JournalId, u64)>,
     ) -> Result<u64, MeetError> {
-        if self.apart_since.is_some() {
+        if self.journal.apart_since().is_some() {
             // From the next record on, a segment says so: before a plan, and so before a commit.
-            if let Err(error) = self.log.roll() {
-                self.fail(error.lost.start);
-                return Err(error.into());
-            }
-            self.keep_synced();
+            self.roll()?;
         }
         let damaged = match renamed {
             Some((name, since)) => self.go_on_as(name, since)?,
             None => 0,
         };
-        self.apart_since = None;
+        self.journal.set_apart(None);
         Ok(damaged)
     }
 
@@ -125,60 +119,25 @@ impl<D: Disk> Custody<D> {
     /// Goes on under a new name: the lake has come further under the old one than this journal, so its
     /// disk shows an earlier time. All that it holds before `since` is in the lake; nothing after that is.
     fn go_on_as(&mut self, name: JournalId, since: u64) -> Result<u64, ReadError> {
-        let end = self.log.next();
+        let end = self.journal.log().next();
         // When a boot began is true whatever the journal is called. The numbers of plain devices were used
         // for other records since, whatever their epoch.
-        let bases = self.ledger.time_bases().clone();
+        let bases = self.streams.ledger().time_bases().clone();
         let mut ledger = Ledger::with_time_bases(Epoch::new(name.0), bases);
-        let damaged = self.read_into(&mut ledger, since, end)?;
+        let into = &mut |_, record: &Record<'_>| ledger.apply(record);
+        let damaged = self.journal.each_record(since, end, into)?;
         ledger.synced();
         if since < end {
             // How those streams began may stand before.
             ledger.doubt_ends();
         }
-        self.journal = name;
-        self.ledger = ledger;
-        // A sink that was there meanwhile may have planned since.
-        self.plans.retain(|_, plan| plan.position >= since);
         self.reading = None;
-        self.absent.clear();
-        self.lake_term = 0;
-        self.next_term = None;
-        self.committed_to = since;
-        self.durable_cursors.clear();
-        for cursor in &mut self.cursors {
-            cursor.position = cursor.position.max(since);
-        }
-        self.noted.clear();
-        let unread = self.fill_coverage()?;
-        self.measure();
+        self.journal.go_on_as(name, since);
+        self.streams.go_on_with(ledger);
+        let unread = fill_coverage(&self.journal, &mut self.streams)?;
+        self.journal.measure(self.streams.ledger());
         // Senders hold marks of another journal: they say Hello again, and forget those.
-        let conns: Vec<ConnId> = self.conns.keys().copied().collect();
-        for conn in conns {
-            self.close(conn, CloseReason::Journal);
-        }
+        self.sessions.close_all(CloseReason::Journal);
         Ok(damaged + unread)
-    }
-
-    fn read_into(&self, ledger: &mut Ledger, from: u64, to: u64) -> Result<u64, ReadError> {
-        let mut reader = self.log.reader();
-        let (mut at, mut damaged) = (from, 0);
-        while at < to {
-            let chunk = reader.read(at, READ_BYTES, |_, kind, payload| {
-                if let Ok(record) = envelope::decode(kind, payload) {
-                    ledger.apply(&record);
-                }
-                ControlFlow::Continue(())
-            })?;
-            let lost = chunk.damage.iter();
-            damaged += lost
-                .map(|d| d.positions.end - d.positions.start)
-                .sum::<u64>();
-            if chunk.next == at {
-                break;
-            }
-            at = chunk.next;
-        }
-        Ok(damaged)
     }
 }

@@ -34,12 +34,9 @@ impl<D: Disk> Custody<D> {
     /// # Errors
     /// [`ForgetError`].
     pub fn forget_device(&mut self, device: &DeviceId, now: Now) -> Result<Forgotten, ForgetError> {
-        let open = self.ledger.streams_of(device);
-        let open = open.filter(|(_, track)| !track.abandoned && !track.receiver.is_closed());
-        let open: Vec<Stream> = open.map(|(stream, _)| stream.clone()).collect();
         let mut forgotten = Forgotten::default();
-        for stream in open {
-            if self.is_listed(&stream) {
+        for stream in self.streams.open_of(device) {
+            if self.sessions.is_listed(&stream) {
                 forgotten.listed.push(stream);
                 continue;
             }
@@ -48,7 +45,7 @@ impl<D: Disk> Custody<D> {
                     Refused::Full => ForgetError::Full,
                     Refused::Failed => ForgetError::Failed,
                 })?;
-            self.absent.remove(&stream);
+            self.streams.end_absence(&stream);
             forgotten.abandoned.push(stream);
         }
         Ok(forgotten)

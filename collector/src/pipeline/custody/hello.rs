@@ -1,82 +1,19 @@
 //! Core: Hello and Welcome, and what a Hello proves to be lost.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use headwater_gate::{CloseReason, ConnId};
+use headwater_gate::ConnId;
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
-use headwater_proto::message::{
-    GapReason, Hello, HelloStream, Mark, PROTOCOL, Reject, RejectReason, Welcome,
-};
+use headwater_proto::message::{GapReason, Hello, HelloStream, PROTOCOL, Reject, RejectReason};
 use headwater_proto::sabotage::{self, Bug};
-use headwater_proto::time::{Millis, Now};
+use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
+use super::sessions::Said;
+use super::streams::Abandonment;
 use super::{Custody, Leaves, Refused};
-use crate::pipeline::dating::Sightings;
 use crate::pipeline::envelope::{Change, GapHead, MarkHead, Record};
 use crate::pipeline::snapshot::{NEW_BYTES, STREAM_BYTES};
-
-/// Most origins of one connection: a gateway speaks for its nodes. One more ends the connection.
-pub const MAX_ORIGINS: usize = 256;
-/// Time between two looks for relayed epochs that nobody lists.
-const RELAYED_LOOK_MS: u64 = 60_000;
-/// Time after a start before the first such look.
-const RELAYED_GRACE_MS: u64 = 3_600_000;
-
-/// What a connection said about one origin.
-#[derive(Debug, Default)]
-pub(super) struct Origin {
-    /// Streams of its latest complete set of pages, with the oldest record held.
-    listed: BTreeMap<(Lane, Epoch), HelloStream>,
-    /// Nonce that the Welcome echoes.
-    nonce: u64,
-    pending: Option<Pending>,
-    /// What its Hellos and bundles showed of its clocks.
-    pub(super) sightings: Sightings,
-    /// Largest down publish that it takes, in bytes.
-    pub(super) max_down_bytes: usize,
-}
-
-/// Pages of a Hello that is not whole yet.
-#[derive(Debug)]
-struct Pending {
-    nonce: u64,
-    pages: u8,
-    seen: BTreeSet<u8>,
-    streams: Vec<HelloStream>,
-}
-
-impl Origin {
-    /// The oldest record that the sender holds of a stream; `None` if it did not list it.
-    pub(super) fn oldest(&self, lane: Lane, epoch: Epoch) -> Option<u64> {
-        self.listed.get(&(lane, epoch)).map(|stream| stream.oldest)
-    }
-
-    /// Adds a page; the streams when that was the last.
-    fn page(&mut self, hello: &Hello) -> Option<Vec<HelloStream>> {
-        let fresh = match &self.pending {
-            Some(pending) => pending.nonce != hello.nonce || pending.pages != hello.pages,
-            None => true,
-        };
-        if fresh {
-            self.pending = Some(Pending {
-                nonce: hello.nonce,
-                pages: hello.pages,
-                seen: BTreeSet::new(),
-                streams: Vec::new(),
-            });
-        }
-        let pending = self.pending.as_mut()?;
-        if pending.seen.insert(hello.page) {
-            pending.streams.extend(hello.streams.iter().copied());
-        }
-        if pending.seen.len() < usize::from(pending.pages) {
-            return None;
-        }
-        self.nonce = hello.nonce;
-        self.pending.take().map(|pending| pending.streams)
-    }
-}
 
 impl<D: Disk> Custody<D> {
     /// Takes in a Hello that came on `device`'s topic. One for another origin is relayed: it is never
@@ -94,18 +31,7 @@ impl<D: Disk> Custody<D> {
         }
         let origin = &hello.origin;
         let relayed = device != origin && !sabotage::is(Bug::ForeignEpochAbandoned);
-        let Some(state) = self.conns.get_mut(&conn) else {
-            return Ok(());
-        };
-        if !state.origins.contains_key(origin) && state.origins.len() >= MAX_ORIGINS {
-            self.close(conn, CloseReason::Protocol);
-            return Ok(());
-        }
-        let said = state.origins.entry(origin.clone()).or_default();
-        said.sightings
-            .note(hello.boot, hello.uptime_ms, hello.wall, now);
-        said.max_down_bytes = usize::try_from(hello.max_bundle).unwrap_or(usize::MAX);
-        let Some(streams) = said.page(hello) else {
+        let Said::Whole(streams) = self.sessions.hello(conn, hello, now) else {
             return Ok(());
         };
         for stream in &streams {
@@ -113,22 +39,13 @@ impl<D: Disk> Custody<D> {
         }
         let listed: BTreeMap<_, _> = streams.iter().map(|s| ((s.lane, s.epoch), *s)).collect();
         if hello.complete && !relayed {
-            self.note_absent(conn, origin, &listed, now);
+            self.streams.note_absent(conn, origin, &listed, now);
         }
-        self.note_present(conn, origin, &listed);
-        if let Some(said) = self
-            .conns
-            .get_mut(&conn)
-            .and_then(|c| c.origins.get_mut(origin))
-        {
-            said.listed = listed;
-        }
-        self.by_origin
-            .entry(origin.clone())
-            .or_default()
-            .insert(conn);
+        let shared = self.streams.note_present(conn, origin, &listed);
+        self.counters.identity_shared_total += shared;
+        self.sessions.listed(conn, origin, listed);
         self.abandon_absent(now);
-        self.group.welcomes.insert((conn, origin.clone()));
+        self.sessions.owe_welcome(conn, origin);
         Ok(())
     }
 
@@ -145,18 +62,20 @@ impl<D: Disk> Custody<D> {
             lane: listed.lane,
             epoch: listed.epoch,
         };
-        if self.ledger.track(&stream).is_none() {
-            if !self.ledger.has_room(&stream) || !self.has_state_room(STREAM_BYTES, NEW_BYTES) {
+        if self.streams.ledger().track(&stream).is_none() {
+            if !self.streams.ledger().has_room(&stream)
+                || !self.has_state_room(STREAM_BYTES, NEW_BYTES)
+            {
                 // The sender keeps what it has and asks again.
                 self.counters.streams_full_total += 1;
                 return Ok(());
             }
-            if self.recall(&stream).is_err() {
+            if !self.recall(&stream) {
                 // If the index cannot be read, the epoch is not taken for new.
                 return Ok(());
             }
         }
-        if self.ledger.track(&stream).is_none() {
+        if self.streams.ledger().track(&stream).is_none() {
             let change = Change::Opened {
                 oldest: listed.oldest,
                 ram: listed.ram,
@@ -170,22 +89,10 @@ impl<D: Disk> Custody<D> {
                 at: now.wall,
             };
             self.append(&Record::Mark(head), Leaves::Two)?;
-            self.grown_bytes += STREAM_BYTES;
+            self.journal.grew(STREAM_BYTES);
         }
-        self.ledger.claim(&stream, listed.next, relayed, now.wall);
-        if self
-            .ledger
-            .track(&stream)
-            .is_some_and(|track| track.relayed)
-        {
-            return Ok(());
-        }
-        let missing: Vec<SeqRange> = self
-            .ledger
-            .track(&stream)
-            .map(|track| track.receiver.missing_below(listed.oldest).collect())
-            .unwrap_or_default();
-        for range in missing {
+        self.streams.claim(&stream, listed.next, relayed, now.wall);
+        for range in self.streams.missing_at_source(&stream, listed.oldest) {
             self.name_gap(&stream, Some(range), GapReason::MissingAtSource, now)?;
         }
         Ok(())
@@ -220,78 +127,22 @@ impl<D: Disk> Custody<D> {
             range: first.map_or(SeqRange::new(0, 0), |s| SeqRange::new(s.oldest, s.next)),
             reason: RejectReason::Version,
         };
-        self.send(conn, &reject);
-    }
-
-    /// Known streams that a complete Hello no longer lists begin to be absent.
-    fn note_absent(
-        &mut self,
-        conn: ConnId,
-        origin: &DeviceId,
-        listed: &BTreeMap<(Lane, Epoch), HelloStream>,
-        now: Now,
-    ) {
-        let absent: Vec<Stream> = self
-            .ledger
-            .streams_of(origin)
-            .filter(|(stream, track)| {
-                stream.lane != Lane::Plain
-                    && !track.relayed
-                    && !listed.contains_key(&(stream.lane, stream.epoch))
-                    && !track.abandoned
-                    && !track.receiver.is_closed()
-            })
-            .map(|(stream, _)| stream.clone())
-            .collect();
-        for stream in absent {
-            self.absent.entry(stream).or_insert((conn, now.mono));
-        }
-    }
-
-    /// A stream that comes back after another connection's Hello left it out: two live devices
-    /// share an identity.
-    fn note_present(
-        &mut self,
-        conn: ConnId,
-        origin: &DeviceId,
-        listed: &BTreeMap<(Lane, Epoch), HelloStream>,
-    ) {
-        for (lane, epoch) in listed.keys() {
-            let stream = Stream {
-                device: origin.clone(),
-                lane: *lane,
-                epoch: *epoch,
-            };
-            if self
-                .absent
-                .remove(&stream)
-                .is_some_and(|(other, _)| other != conn)
-            {
-                self.counters.identity_shared_total += 1;
-            }
-        }
+        self.sessions.send(conn, &reject);
     }
 
     /// Closes epochs that were absent long enough, and names what is missing of them.
     pub(super) fn abandon_absent(&mut self, now: Now) {
-        if self.apart_since.is_some() {
+        if self.journal.apart_since().is_some() {
             // The lake may have what is missing here.
             return;
         }
-        let after = self.settings.abandon_after_ms;
-        let due: Vec<Stream> = self
-            .absent
-            .iter()
-            .filter(|(_, (_, since))| due(*since, after, now.mono))
-            .map(|(stream, _)| stream.clone())
-            .collect();
-        for stream in due {
-            if self.is_listed(&stream) {
+        for stream in self.streams.absent_for_long(now) {
+            if self.sessions.is_listed(&stream) {
                 continue;
             }
             match self.abandon(&stream, now) {
                 Ok(()) => {
-                    self.absent.remove(&stream);
+                    self.streams.end_absence(&stream);
                 }
                 // Named at a later tick, when there is room.
                 Err(Refused::Full | Refused::Failed) => return,
@@ -300,63 +151,19 @@ impl<D: Disk> Custody<D> {
         self.abandon_relayed(now);
     }
 
-    /// Closes relayed epochs that no gateway has listed for long: looked for once a minute.
+    /// Closes relayed epochs that no gateway has listed for long.
     fn abandon_relayed(&mut self, now: Now) {
-        let after_ms = self.settings.relayed_abandon_after_ms;
-        let Some(next) = self.next_relayed else {
-            // After a start every gateway gets the time to connect and list what it holds.
-            self.next_relayed = Some(now.mono.plus(after_ms.min(RELAYED_GRACE_MS)));
-            return;
-        };
-        if now.mono < next {
-            return;
-        }
-        self.next_relayed = Some(now.mono.plus(RELAYED_LOOK_MS));
-        let after_us = i64::try_from(after_ms.saturating_mul(1_000)).unwrap_or(i64::MAX);
-        let due: Vec<Stream> = self
-            .ledger
-            .streams()
-            .filter(|(_, track)| {
-                let unseen_us = now.wall.0.saturating_sub(track.listed_at.0);
-                track.relayed
-                    && unseen_us >= after_us
-                    && !track.abandoned
-                    && !track.receiver.is_closed()
-            })
-            .map(|(stream, _)| stream.clone())
-            .collect();
-        for stream in due {
-            if !self.is_listed(&stream) && self.abandon(&stream, now).is_err() {
+        for stream in self.streams.unlisted_for_long(now) {
+            if !self.sessions.is_listed(&stream) && self.abandon(&stream, now).is_err() {
                 return;
             }
         }
     }
 
-    pub(super) fn is_listed(&self, stream: &Stream) -> bool {
-        self.by_origin.get(&stream.device).is_some_and(|conns| {
-            conns.iter().any(|conn| {
-                self.conns
-                    .get(conn)
-                    .and_then(|state| state.origins.get(&stream.device))
-                    .is_some_and(|origin| origin.oldest(stream.lane, stream.epoch).is_some())
-            })
-        })
-    }
-
     pub(super) fn abandon(&mut self, stream: &Stream, now: Now) -> Result<(), Refused> {
-        let Some(track) = self.ledger.track(stream) else {
+        let Some(Abandonment { missing, ram, next }) = self.streams.abandonment(stream) else {
             return Ok(());
         };
-        if track.abandoned || track.receiver.is_closed() {
-            return Ok(());
-        }
-        let known = track.receiver.next();
-        let next = known.max(track.claimed);
-        let ram = track.ram;
-        let mut missing: Vec<SeqRange> = track.receiver.unaccounted().collect();
-        if next > known {
-            missing.push(SeqRange::new(known, next));
-        }
         for range in missing {
             self.name_gap(stream, Some(range), GapReason::Abandoned, now)?;
         }
@@ -373,49 +180,4 @@ impl<D: Disk> Custody<D> {
         self.append(&Record::Mark(head), Leaves::Two)?;
         Ok(())
     }
-
-    /// Answers a Hello whose consequences are durable.
-    pub(super) fn welcome(&mut self, conn: ConnId, origin: &DeviceId, now: Now) {
-        let Some(said) = self
-            .conns
-            .get(&conn)
-            .and_then(|state| state.origins.get(origin))
-        else {
-            return;
-        };
-        let nonce = said.nonce;
-        let marks: Vec<Mark> = said
-            .listed
-            .keys()
-            .filter_map(|(lane, epoch)| self.mark(conn, origin, *lane, *epoch))
-            .collect();
-        let mut pages = self.pages(conn, origin, marks);
-        // What passes the pages of a Welcome follows as Acks.
-        let most = usize::from(headwater_proto::message::MAX_PAGES);
-        let rest = pages.split_off(pages.len().min(most));
-        let count = u8::try_from(pages.len()).unwrap_or(u8::MAX);
-        let credit = u32::try_from(self.credit).unwrap_or(u32::MAX);
-        for (page, marks) in (0u8..).zip(pages) {
-            let welcome = Welcome {
-                version: PROTOCOL,
-                origin: origin.clone(),
-                nonce,
-                page,
-                pages: count,
-                journal: self.journal,
-                credit,
-                max_bundle: self.settings.max_bundle_bytes,
-                time: now.wall,
-                marks,
-            };
-            self.send(conn, &welcome);
-        }
-        for marks in rest {
-            self.ack(conn, origin, &marks, now);
-        }
-    }
-}
-
-const fn due(since: Millis, after: u64, now: Millis) -> bool {
-    now.since(since) >= after
 }

@@ -40,7 +40,7 @@ impl<D: Disk> Custody<D> {
         if !is_sure && lake.proven.is_none() {
             return Ok(Meeting::NeedsMarks);
         }
-        let was_apart = self.apart_since.is_some();
+        let was_apart = self.journal.apart_since().is_some();
         let renamed = lake.renamed.map(|name| (name, journal.since));
         let damaged = self.end_apart(renamed)?;
         let end = self.log().next();
@@ -49,15 +49,17 @@ impl<D: Disk> Custody<D> {
         if let Some(proven) = &lake.proven {
             let whole = proven.iter().filter(|proven| proven.is_whole);
             let ends = whole.filter_map(|proven| Some((proven.stream.clone(), proven.end?)));
-            index_failure = self.fill_index(ends).err();
+            index_failure = self.streams.fill_index(ends).err();
             self.seed_all(sink, past, proven, index_failure.is_none(), at);
         }
         let leave_out_until = (!lake.is_alone).then_some(end);
-        self.seeded(lake.term, leave_out_until.unwrap_or(0));
+        self.journal.agree(lake.term, leave_out_until.unwrap_or(0));
+        // What the marks take in a snapshot counts from now on.
+        self.journal.measure(self.streams.ledger());
         if damaged > 0 || journal.damaged_to > lake.cursor {
-            self.doubt_plain_devices();
+            self.streams.doubt_plain_devices();
         }
-        self.watch();
+        self.streams.watch(self.journal.log().next());
         if was_apart {
             self.note_meeting(sink);
             self.owe_all_acks();
@@ -86,15 +88,18 @@ impl<D: Disk> Custody<D> {
             let stream = &proven.stream;
             if stream.lane == Lane::Plain {
                 // A plain device counts under each epoch of a journal anew.
-                let is_present = stream.epoch == self.ledger.plain_epoch();
-                let known = self.ledger.plain_track(stream.epoch, &stream.device);
+                let is_present = stream.epoch == self.streams.ledger().plain_epoch();
+                let known = self
+                    .streams
+                    .ledger()
+                    .plain_track(stream.epoch, &stream.device);
                 if is_present || known.is_some() {
-                    let held = self.to_be_seeded(sink, stream, &proven.held);
-                    self.seed_plain(stream, &held, proven.next);
+                    let held = self.streams.take_seeds(sink, stream, &proven.held);
+                    self.streams.seed_plain(stream, &held, proven.next);
                 }
                 continue;
             }
-            let known = self.ledger.track(stream);
+            let known = self.streams.ledger().track(stream);
             // What the index has is found there when it comes back.
             if is_indexed && known.is_none() && proven.is_whole {
                 continue;
@@ -111,8 +116,9 @@ impl<D: Disk> Custody<D> {
                 }
                 None => Vec::new(),
             };
-            let held = self.to_be_seeded(sink, stream, &proven.held);
-            self.seed(stream.clone(), &held, partial, proven.end);
+            let held = self.streams.take_seeds(sink, stream, &proven.held);
+            self.streams
+                .seed(stream.clone(), &held, partial, proven.end);
             for seq in here {
                 // It came again while the lake was away, and cannot be brought in half.
                 let head = GapHead {
@@ -128,7 +134,7 @@ impl<D: Disk> Custody<D> {
     }
 
     fn told(&self) -> Vec<Told> {
-        let streams = self.ledger.streams();
+        let streams = self.streams.ledger().streams();
         streams
             .map(|(stream, track)| Told {
                 stream: stream.clone(),

@@ -15,57 +15,33 @@ use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
+use super::journal::{GONE, Moved};
 use super::stretch::{Found, Reading, Stretch};
-use super::{Custody, Leaves, Output, Refused};
-use crate::pipeline::envelope::{CursorHead, LacksHead, Record};
-use crate::pipeline::snapshot::SinkCursor;
+use super::{Custody, Leaves, Output, Refused, Report};
+use crate::pipeline::envelope::{CursorHead, LacksHead, Record, SinkCursor};
 
 /// Ranges in one record: it stays far below what a segment takes.
 const RANGES_PER_RECORD: usize = 256;
-/// Time between two records of how far a sink is. A kill repeats no more than a sink was told in it.
-const NOTE_CURSOR_MS: u64 = 1_000;
-/// Position of a sink that is gone: all it lacks is named.
-const GONE: u64 = u64::MAX;
-
-/// What a sink said.
-#[derive(Debug, Clone)]
-pub(super) struct Held {
-    pub(super) sink: String,
-    pub(super) through: u64,
-    pub(super) streams: Vec<(Stream, Vec<SeqRange>)>,
-    pub(super) refused: Vec<(Stream, Vec<SeqRange>)>,
-    pub(super) damaged: u64,
-}
-
-/// A cursor that records of the running group let pass.
-#[derive(Debug)]
-pub(super) struct Moved {
-    cursor: SinkCursor,
-    /// What the sink said, to be taken in once more.
-    said: Option<Held>,
-}
 
 impl<D: Disk> Custody<D> {
     /// Takes in what a sink said: what it refused is named before its cursor moves.
-    pub(super) fn said(&mut self, said: Held, now: Now) {
-        let Some(cursor) = self.cursors.iter().find(|cursor| cursor.name == said.sink) else {
+    pub(super) fn said(&mut self, said: Report, now: Now) {
+        let sinks = &mut self.journal.sinks;
+        let cursor = sinks.cursors().iter().find(|c| c.name == said.sink);
+        let Some(before) = cursor.cloned() else {
             return;
         };
-        let before = cursor.clone();
         if let Some(reading) = &mut self.reading {
             reading.reported(&said.sink, &said.streams);
             reading.reported(&said.sink, &said.refused);
         }
-        if let Some(held) = self.held.iter_mut().find(|held| held.sink == said.sink) {
-            held.through = held.through.max(said.through);
-            held.streams.extend(said.streams);
-            held.refused.extend(said.refused);
-            held.damaged += said.damaged;
+        if sinks.is_holding(&said.sink) {
+            sinks.hold(said);
             return;
         }
         if self.has_too_much(&said.sink) {
             self.counters.sink_reports_held_total += 1;
-            self.held.push(said);
+            self.journal.sinks.hold(said);
             return;
         }
         if !said.refused.is_empty() {
@@ -74,11 +50,11 @@ impl<D: Disk> Custody<D> {
                 .name_lacks(sink, &said.refused, GapReason::Refused, now)
                 .is_err()
             {
-                self.held.push(said);
+                self.journal.sinks.hold(said);
                 return;
             }
             let said = Some(said.clone());
-            self.moved.push(Moved {
+            self.journal.sinks.moving(Moved {
                 cursor: before,
                 said,
             });
@@ -91,35 +67,23 @@ impl<D: Disk> Custody<D> {
     /// Whether what a sink said last is not taken in yet: until then it must not go on.
     #[must_use]
     pub fn is_holding(&self, sink: &str) -> bool {
-        self.held.iter().any(|held| held.sink == sink)
+        self.journal.sinks.is_holding(sink)
     }
 
     /// The sinks whose last report is not taken in yet.
     #[must_use]
     pub fn held_sinks(&self) -> Vec<String> {
-        self.held.iter().map(|held| held.sink.clone()).collect()
+        self.journal.sinks.held().map(str::to_owned).collect()
     }
 
     /// Takes in once more what found no room, or came from a sink that had too much.
     pub(super) fn say_again(&mut self, now: Now) {
         let counted = self.counters.sink_reports_held_total;
-        for held in std::mem::take(&mut self.held) {
+        for held in self.journal.sinks.take_held() {
             self.said(held, now);
         }
         // A report counts once, however long it waits.
         self.counters.sink_reports_held_total = counted;
-    }
-
-    /// The running group failed: cursors go back to before its records.
-    pub(super) fn move_back(&mut self) {
-        for Moved { cursor, said } in std::mem::take(&mut self.moved).into_iter().rev() {
-            match self.cursors.iter_mut().find(|c| c.name == cursor.name) {
-                Some(present) => present.position = cursor.position,
-                None => self.cursors.push(cursor),
-            }
-            self.held.extend(said);
-        }
-        self.noted.clear();
     }
 
     /// Appends that each of `sinks` lacks the numbers in `lacks`; all of it or nothing.
@@ -151,7 +115,7 @@ impl<D: Disk> Custody<D> {
         };
         let lens: Vec<usize> = records.iter().map(len).collect();
         // What stands there already would be named once more.
-        if !self.has_room(&lens, Leaves::Two) {
+        if !self.journal.has_room(&lens, Leaves::Two) {
             return Err(Refused::Full);
         }
         for record in &records {
@@ -166,43 +130,26 @@ impl<D: Disk> Custody<D> {
     /// When the journal nears its quota, leaves behind sinks that it does not wait for: what its oldest
     /// segment holds for them is named.
     pub(super) fn leave_behind(&mut self) {
-        if self.reading.is_some() || !self.is_near_quota() {
+        if self.reading.is_some() || (!self.journal.is_near_quota() && !self.is_stalled()) {
             return;
         }
-        let required = self.required_position();
-        let least = self.least_of_all(&self.cursors);
-        let oldest = self
-            .log
-            .segments()
-            .find(|segment| segment.sealed && segment.next > least)
-            .filter(|segment| segment.next <= required);
-        let Some(to) = oldest.map(|segment| segment.next) else {
+        let Some(to) = self.journal.kept_for_others_to() else {
             return;
         };
-        let behind = self.cursors.iter().find(|cursor| cursor.position < to);
-        if let Some(cursor) = behind.cloned() {
-            self.ask_for(&cursor, to, to);
+        if let Some(cursor) = self.journal.sinks.behind(to).first() {
+            self.ask_for(cursor, to, to);
         }
-    }
-
-    /// Whether sinks that the journal does not wait for may no longer keep segments: before their bytes
-    /// cost the senders credit.
-    fn is_near_quota(&self) -> bool {
-        let config = self.log.config();
-        let half = config.quota_bytes / 2;
-        let spare = config.quota_bytes.saturating_sub(5 * config.segment_bytes);
-        let near = half.max(spare.min(config.quota_bytes / 4 * 3));
-        self.log.used_bytes() > near || self.is_stalled()
     }
 
     /// Sinks that are no longer in the configuration: what they never had of the time before this start
     /// is named, and they are forgotten.
     pub(super) fn name_leavers(&mut self) {
-        let is_configured =
-            |cursor: &SinkCursor| self.settings.sinks.iter().any(|s| s.name == cursor.name);
-        let leaver = self.cursors.iter().find(|c| !is_configured(c)).cloned();
-        if let Some(cursor) = leaver.filter(|_| self.reading.is_none()) {
-            self.ask_for(&cursor, self.began_at, GONE);
+        if self.reading.is_some() {
+            return;
+        }
+        let began_at = self.journal.sinks.began_at();
+        if let Some(cursor) = self.journal.sinks.leavers().first() {
+            self.ask_for(cursor, began_at, GONE);
         }
     }
 
@@ -213,7 +160,7 @@ impl<D: Disk> Custody<D> {
             from: cursor.position,
             to,
         };
-        self.outputs.push_back(Output::Read(stretch.clone()));
+        self.sessions.put_out(Output::Read(stretch.clone()));
         self.reading = Some(Reading::new(stretch, moved_to));
     }
 
@@ -244,7 +191,8 @@ impl<D: Disk> Custody<D> {
             return;
         };
         let sink = &reading.stretch.sink;
-        let cursor = self.cursors.iter().find(|cursor| cursor.name == *sink);
+        let mut cursors = self.journal.sinks.cursors().iter();
+        let cursor = cursors.find(|cursor| cursor.name == *sink);
         let is_behind = |cursor: &&SinkCursor| cursor.position < reading.moved_to;
         let Some(cursor) = cursor.filter(is_behind).cloned() else {
             return;
@@ -271,7 +219,7 @@ impl<D: Disk> Custody<D> {
         }
         let (cursor, said) = (cursor.clone(), None);
         let name = cursor.name.clone();
-        self.moved.push(Moved { cursor, said });
+        self.journal.sinks.moving(Moved { cursor, said });
         let head = CursorHead {
             sink: &name,
             position: moved_to,
@@ -280,32 +228,14 @@ impl<D: Disk> Custody<D> {
         Ok(())
     }
 
-    /// A record says how far a sink is.
-    pub(super) fn cursor_noted(&mut self, sink: &str, position: u64) {
-        if position == GONE {
-            self.cursors.retain(|cursor| cursor.name != sink);
-            return;
-        }
-        if let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.name == sink) {
-            cursor.position = cursor.position.max(position);
-        }
-    }
-
     /// Appends how far sinks are, each once in a while, so that a kill repeats little; `at_once` at an
     /// orderly end, so that it repeats nothing. False without room: what is in the journal stands then.
     pub fn note_cursors(&mut self, now: Now, at_once: bool) -> bool {
         if at_once {
-            self.is_ending = true;
+            self.journal.sinks.end();
             self.say_again(now);
         }
-        let worth_noting = self.worth_noting;
-        let noted = |name: &str| self.noted.get(name).copied().unwrap_or_default();
-        let due = self.cursors.iter().filter(|cursor| {
-            let (position, at) = noted(&cursor.name);
-            let is_new = cursor.position > position && position < worth_noting;
-            is_new && (at_once || now.mono.since(at) >= NOTE_CURSOR_MS)
-        });
-        for cursor in due.cloned().collect::<Vec<_>>() {
+        for cursor in self.journal.sinks.to_note(now.mono, at_once) {
             let head = CursorHead {
                 sink: &cursor.name,
                 position: cursor.position,
@@ -313,9 +243,8 @@ impl<D: Disk> Custody<D> {
             if self.append(&Record::Cursor(head), Leaves::Three).is_err() {
                 return false;
             }
-            let place = (cursor.position, now.mono);
-            self.noted.insert(cursor.name, place);
+            self.journal.sinks.note(cursor, now.mono);
         }
-        self.held.is_empty()
+        self.journal.sinks.held().next().is_none()
     }
 }

@@ -4,80 +4,23 @@
 //! records themselves tell whose journal it is, and the lake what they followed on. What a sink
 //! committed beyond the cursor that is found here is told by the sink itself: [`Custody::resume`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
-use headwater_gate::repeat::OpenEntries;
 use headwater_gate::{ConnId, Token};
 use headwater_proto::delivery::End;
-use headwater_proto::ids::{Epoch, JournalId, SeqRange, Stream};
-use headwater_proto::time::Millis;
+use headwater_proto::ids::{SeqRange, Stream};
 use headwater_spool::{Disk, Log, ReadError, Recovery};
 
-use super::coverage::Coverage;
-use super::loss::Unread;
-use super::stretch::{READ_BYTES, each_number};
-use super::{Counters, Custody, Group, Rules, Settings};
+use super::journal::{Rules, other_version, restore};
+use super::sessions::Sessions;
+use super::streams::Streams;
+use super::stretch::READ_BYTES;
+use super::{Counters, Custody, Journal, OpenError, Past, Settings, recall};
 use crate::done::DoneEpochs;
-use crate::ledger::{self, Ledger};
-use crate::pipeline::envelope::{self, EnvelopeError, Record, RecordKind};
+use crate::pipeline::envelope::{self, Record, SinkCursor};
+use crate::pipeline::ledger::{self};
 use crate::pipeline::pattern::rules_of;
 use crate::pipeline::rules::{RuleSet, RulesError, RulesId};
-use crate::pipeline::schemas::SchemaBook;
-use crate::pipeline::snapshot::{self, NotRead, Plans, Restored, SinkCursor};
-
-/// Why custody cannot begin.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The journal's folder.
-    #[error(transparent)]
-    Log(#[from] headwater_spool::OpenError),
-    /// The journal's files.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// Without the records of a segment the marks are older than what senders were told, and what
-    /// the lake has would be taken again.
-    #[error(
-        "cannot read {file} of the journal; try again, and if its disk is bad for good, move the \
-         journal away: a new one begins beside the lake, and agents send again what is not in it"
-    )]
-    Hidden {
-        /// The first such segment.
-        file: String,
-    },
-    /// Its last records were written before a crash and never synced: a repeat of one of them would
-    /// be answered for a record that a power cut may still take.
-    #[error(
-        "cannot sync {file} of the journal; try again, and if its disk is bad for good, move the \
-         journal away: a new one begins beside the lake, and agents send again what is not in it"
-    )]
-    NotSynced {
-        /// The first such segment.
-        file: String,
-    },
-    /// Beginning anew beside such a journal would take again what the lake has.
-    #[error(
-        "the journal was written by another version of this program ({what}); run that version until \
-         its sinks have everything, or move the journal away: a new one begins beside the lake, and \
-         agents send again what is not in it"
-    )]
-    OtherVersion {
-        /// What this version does not know.
-        what: String,
-    },
-}
-
-/// What a start knows of the time before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Past {
-    /// All of it: a snapshot and the records after it.
-    Snapshot,
-    /// The records that are left, after no snapshot could be read: what came before them is to be
-    /// seeded from the lake.
-    Records,
-    /// Nothing, and the journal has a new name: its marks are to be seeded from the lake beside it.
-    Nothing,
-}
 
 /// What opening found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,58 +65,10 @@ impl<D: Disk> Custody<D> {
             id: RulesId::of(&rules),
             bytes: rules,
         };
-        let mut custody = Self {
-            coverage: coverage_of(&settings),
-            settled_lacks: Vec::new(),
-            unread: Vec::new(),
-            named_unread: Vec::new(),
-            is_ending: false,
-            reading: None,
-            journal: restored.journal,
-            rules,
-            ledger: restored.ledger,
-            schemas: restored.schemas,
-            in_segment: BTreeSet::new(),
-            dictionaries_in_segment: BTreeSet::new(),
-            done,
-            index_failed: false,
-            open: restored.open,
-            sessions: restored.sessions,
-            durable_cursors: restored.sinks.clone(),
-            cursors: restored.sinks,
-            pending_cursors: None,
-            plans: restored.plans,
-            apart_since: restored.apart_since,
-            lake_term: restored.lake_term,
-            next_term: None,
-            committed_to: restored.committed_to,
-            noted: BTreeMap::new(),
-            worth_noting: 0,
-            held: Vec::new(),
-            moved: Vec::new(),
-            began_at: 0,
-            log,
-            settings,
-            conns: BTreeMap::new(),
-            by_origin: BTreeMap::new(),
-            absent: BTreeMap::new(),
-            watch: None,
-            watch_again: false,
-            settled: Vec::new(),
-            withheld: VecDeque::new(),
-            withheld_bytes: 0,
-            group: Group::default(),
-            outputs: VecDeque::new(),
-            credit: 0,
-            next_expiry: Millis(0),
-            next_relayed: None,
-            counters: Counters::default(),
-            scratch: Vec::new(),
-            snapshot_bytes: 0,
-            state_bytes: 0,
-            grown_bytes: 0,
-        };
-        custody.add_sinks(from, past);
+        let sinks = &settings.sinks;
+        let (mut journal, ledger) = Journal::new(log, rules, sinks, restored);
+        let mut streams = Streams::new(ledger, done, &settings);
+        let mut counters = Counters::default();
         let mut opened = Opened {
             recovery,
             past,
@@ -181,58 +76,175 @@ impl<D: Disk> Custody<D> {
             damaged: 0,
             damaged_to: 0,
         };
-        custody.replay(from, &mut opened)?;
-        custody.catch_up(from, past, &mut opened)?;
-        custody.measure();
-        custody.credit = custody.present_credit();
+        let mut replay = Replay {
+            journal: &mut journal,
+            streams: &mut streams,
+            counters: &mut counters,
+        };
+        replay.add_sinks(from, past);
+        replay.run(from, &mut opened)?;
+        replay.catch_up(from, past, &mut opened)?;
+        journal.measure(streams.ledger());
+        let mut custody = Self {
+            sessions: Sessions::new(&settings),
+            settings,
+            journal,
+            streams,
+            reading: None,
+            counters,
+        };
+        let credit = custody.present_credit();
+        custody.sessions.grant(credit);
         Ok((custody, opened))
     }
 
+    /// A sink says how far it is: `position` is the first that it has not committed. The stretch
+    /// beyond what the journal knew is read again, so that the marks are exact; nothing else is, so that
+    /// a sink may say it while the collector runs. Returns how many of its records could not be read:
+    /// what the lake has of them is to be seeded from it.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn resume(&mut self, sink: &str, position: u64) -> Result<u64, ReadError> {
+        let (journal, streams) = (&mut self.journal, &mut self.streams);
+        let known = journal.sinks.cursor(sink);
+        let Some(known) = known.filter(|known| *known < position) else {
+            return Ok(0);
+        };
+        let unread = if streams.requires(sink) {
+            report_stretch(journal, streams, sink, (known, position))?
+        } else {
+            0
+        };
+        journal.sinks.raise(sink, position);
+        let committed_to = journal.committed_to();
+        let committed_to = committed_to.max(journal.sinks.required_position());
+        journal.set_committed_to(committed_to);
+        Ok(unread)
+    }
+
+    /// What an existing lake holds of a stream, where the journal does not know; before the first
+    /// Welcome. Numbers in `partial` are there in part, and will be named.
+    pub fn seed(&mut self, stream: Stream, held: &[SeqRange], partial: &[u64], end: Option<End>) {
+        self.streams.seed(stream, held, partial, end);
+    }
+
+    /// What a lake proves of a plain device under an epoch of this journal.
+    pub fn seed_plain(&mut self, stream: &Stream, held: &[SeqRange], next: u64) {
+        self.streams.seed_plain(stream, held, next);
+    }
+}
+
+/// Fills the sets of required sinks from the records between the cursor of the last of them and their
+/// own. Returns how many of those could not be read.
+pub(super) fn fill_coverage<D: Disk>(
+    journal: &Journal<D>,
+    streams: &mut Streams,
+) -> Result<u64, ReadError> {
+    streams.begin_coverage();
+    let least = journal.sinks.required_position();
+    let cursors = journal.sinks.cursors().iter();
+    let ahead: Vec<&SinkCursor> = cursors
+        .filter(|cursor| cursor.position > least && streams.requires(&cursor.name))
+        .collect();
+    let to = ahead.iter().map(|cursor| cursor.position).max();
+    let Some(to) = to.map(|to| to.min(journal.log().next())) else {
+        return Ok(0);
+    };
+    let unread = journal.each_number(least, to, &mut |position, stream, range| {
+        for sink in ahead.iter().filter(|sink| position < sink.position) {
+            streams.cover(&sink.name, stream, range);
+        }
+    })?;
+    if unread > 0 {
+        streams.doubt_coverage();
+    }
+    Ok(unread)
+}
+
+/// Reads a stretch again as what a required sink reports. Returns how many records could not be read.
+fn report_stretch<D: Disk>(
+    journal: &Journal<D>,
+    streams: &mut Streams,
+    sink: &str,
+    (from, to): (u64, u64),
+) -> Result<u64, ReadError> {
+    let mut unread = journal.each_number(from, to, &mut |_, stream, range| {
+        streams.has(sink, stream, &[range]);
+    })?;
+    // After an older snapshot than the last one, what that one let go of is missing.
+    if let Some(oldest) = journal.log().segments().next() {
+        unread += oldest.first.min(to).saturating_sub(from);
+    }
+    if unread > 0 {
+        streams.doubt_coverage();
+    }
+    Ok(unread)
+}
+
+/// Reads `from..to` again and marks what it holds as committed. Returns how many records could
+/// not be read.
+fn commit_stretch<D: Disk>(
+    journal: &Journal<D>,
+    streams: &mut Streams,
+    from: u64,
+    to: u64,
+) -> Result<u64, ReadError> {
+    let mut damaged = journal.each_number(from, to, &mut |_, stream, range| {
+        streams.commit(stream, range);
+    })?;
+    // After an older snapshot than the last one, what that one let go of is missing.
+    if let Some(oldest) = journal.log().segments().next() {
+        damaged += oldest.first.min(to).saturating_sub(from);
+    }
+    Ok(damaged)
+}
+
+/// Journal and streams while a start reads the records again.
+struct Replay<'a, D: Disk> {
+    journal: &'a mut Journal<D>,
+    streams: &'a mut Streams,
+    counters: &'a mut Counters,
+}
+
+impl<D: Disk> Replay<'_, D> {
     /// Marks what sinks had by the records that were read again.
     fn catch_up(&mut self, from: u64, past: Past, opened: &mut Opened) -> Result<(), OpenError> {
         // One that left and came back begins as a new one.
         self.add_sinks(from, past);
-        self.began_at = self.log.next();
-        self.worth_noting = self.began_at;
+        let next = self.journal.log().next();
+        self.journal.sinks.begin_at(next);
         let known = match past {
-            Past::Snapshot => self.committed_to,
+            Past::Snapshot => self.journal.committed_to(),
             // Sinks were at least there; what they had of the records that are left is exact again.
             Past::Records | Past::Nothing => from,
         };
-        let now = self.required_position();
-        let unread = self.commit_stretch(known, now)?;
-        self.committed_to = now;
-        self.fill_coverage()?;
+        let now = self.journal.sinks.required_position();
+        let unread = commit_stretch(self.journal, self.streams, known, now)?;
+        self.journal.set_committed_to(now);
+        let between = fill_coverage(self.journal, self.streams)?;
         if past == Past::Records {
-            self.ledger.doubt_ends();
+            self.streams.doubt_ends();
         } else {
-            opened.damaged += unread;
+            opened.damaged += unread + between;
         }
         Ok(())
     }
 
     /// A sink that is new begins at the oldest record there is.
     fn add_sinks(&mut self, from: u64, past: Past) {
-        let oldest = self.log.segments().next();
+        let oldest = self.journal.log().segments().next();
         let oldest = match past {
             Past::Snapshot => oldest.map_or(from, |segment| segment.first),
             Past::Records | Past::Nothing => from,
         };
-        let named: BTreeSet<String> = self.cursors.iter().map(|c| c.name.clone()).collect();
-        for sink in &self.settings.sinks {
-            if !named.contains(&sink.name) {
-                self.cursors.push(SinkCursor {
-                    name: sink.name.clone(),
-                    position: oldest,
-                });
-            }
-        }
+        self.journal.sinks.add_new(oldest);
     }
 
-    fn replay(&mut self, from: u64, opened: &mut Opened) -> Result<(), OpenError> {
-        let mut reader = self.log.reader();
+    fn run(&mut self, from: u64, opened: &mut Opened) -> Result<(), OpenError> {
+        let mut reader = self.journal.log().reader();
         let mut at = from;
-        while at < self.log.durable() {
+        while at < self.journal.log().durable() {
             let mut failed = None;
             let chunk = reader.read(at, READ_BYTES, |position, kind, payload| {
                 match self.read_again(position, kind, payload) {
@@ -257,8 +269,8 @@ impl<D: Disk> Custody<D> {
             at = chunk.next;
         }
         self.counters.records_damaged_total += opened.damaged;
-        self.ledger.synced();
-        self.schemas.synced();
+        self.streams.synced();
+        self.journal.schemas.synced();
         Ok(())
     }
 
@@ -273,8 +285,8 @@ impl<D: Disk> Custody<D> {
         };
         for stream in ledger::streams_in(&record) {
             // The lake fills an index that fails anew, and knows what this one does not tell.
-            if self.recall(&stream).is_err() {
-                self.index_failed = true;
+            if !recall(self.journal, self.streams, self.counters, &stream) {
+                self.streams.doubt_index();
             }
         }
         if let Record::Rules(bytes) = &record
@@ -290,368 +302,19 @@ impl<D: Disk> Custody<D> {
             // Not known which connection: time closes it no more.
             let on = (ConnId(u64::MAX), Token(u64::MAX));
             let client = head.client.into();
-            self.open
+            self.journal
+                .open
                 .open(&client, head.packet_id, head.hash, position, on);
         }
         Ok(())
     }
 
     /// Takes in a record that is in the journal.
-    pub(super) fn apply(&mut self, position: u64, record: &Record<'_>) {
-        self.ledger.apply(record);
-        match record {
-            Record::Schema(head, bytes) => {
-                self.schemas.bind(head, bytes);
-            }
-            Record::Plan(head, bytes) => {
-                let plan = snapshot::PendingPlan {
-                    sink: head.sink.to_owned(),
-                    position,
-                    bytes: bytes.to_vec(),
-                };
-                self.plans.insert(head.sink.to_owned(), plan);
-            }
-            Record::Cursor(head) => self.cursor_noted(head.sink, head.position),
-            // Only where a journal is read again: a segment's first record is its own.
-            Record::Begin(head) => {
-                self.apart_since = head.apart_since;
-                self.ledger.begin_plain_epoch(head.plain_epoch);
-            }
-            Record::Session(head) => {
-                if head.present {
-                    self.sessions.insert(head.client.into());
-                } else {
-                    self.sessions.remove(head.client);
-                }
-            }
-            Record::Batch(..)
-            | Record::Raw(..)
-            | Record::Mark(_)
-            | Record::Registry(_)
-            | Record::Gap(_)
-            | Record::Park(..)
-            | Record::Rules(_)
-            | Record::DecoderState(_)
-            | Record::Lacks(_) => {}
+    fn apply(&mut self, position: u64, record: &Record<'_>) {
+        self.streams.apply(record);
+        self.journal.apply(position, record);
+        if let Record::Begin(head) = record {
+            self.streams.begin_plain_epoch(head.plain_epoch);
         }
     }
-
-    /// A sink says how far it is: `position` is the first that it has not committed. The stretch
-    /// beyond what the journal knew is read again, so that the marks are exact; nothing else is, so that
-    /// a sink may say it while the collector runs. Returns how many of its records could not be read:
-    /// what the lake has of them is to be seeded from it.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub fn resume(&mut self, sink: &str, position: u64) -> Result<u64, ReadError> {
-        let Some(known) = self.cursor(sink).filter(|known| *known < position) else {
-            return Ok(0);
-        };
-        let unread = if self.coverage.requires(sink) {
-            self.report_stretch(sink, known, position)?
-        } else {
-            0
-        };
-        if let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.name == sink) {
-            cursor.position = position;
-        }
-        self.committed_to = self.committed_to.max(self.required_position());
-        Ok(unread)
-    }
-
-    /// Reads `from..to` again as what a required sink reports. Returns how many records could not be read.
-    fn report_stretch(&mut self, sink: &str, from: u64, to: u64) -> Result<u64, ReadError> {
-        let (ledger, coverage) = (&mut self.ledger, &mut self.coverage);
-        let visit = &mut |_, stream: &Stream, range| {
-            for open in ledger.uncommitted(stream, range) {
-                for all in coverage.add(sink, stream, open) {
-                    ledger.commit(stream, all);
-                }
-            }
-        };
-        let mut unread = each_number(&mut self.log.reader(), from, to, visit)?;
-        // After an older snapshot than the last one, what that one let go of is missing.
-        if let Some(oldest) = self.log.segments().next() {
-            unread += oldest.first.min(to).saturating_sub(from);
-        }
-        if unread > 0 && self.coverage.is_shared() {
-            self.coverage.doubt();
-        }
-        Ok(unread)
-    }
-
-    /// Fills the sets of required sinks from the records between the cursor of the last of them and their
-    /// own. Returns how many of those could not be read.
-    pub(super) fn fill_coverage(&mut self) -> Result<u64, ReadError> {
-        self.coverage.clear();
-        let least = self.required_position();
-        let is_ahead =
-            |cursor: &&SinkCursor| cursor.position > least && self.coverage.requires(&cursor.name);
-        let ahead: Vec<SinkCursor> = self.cursors.iter().filter(is_ahead).cloned().collect();
-        let to = ahead.iter().map(|cursor| cursor.position).max();
-        let Some(to) = to.map(|to| to.min(self.log.next())) else {
-            return Ok(0);
-        };
-        let (ledger, coverage) = (&self.ledger, &mut self.coverage);
-        let unread = each_number(
-            &mut self.log.reader(),
-            least,
-            to,
-            &mut |position, stream, range| {
-                for sink in ahead.iter().filter(|sink| position < sink.position) {
-                    for open in ledger.uncommitted(stream, range) {
-                        // The last of the sinks has none of it, so nothing is committed by this.
-                        coverage.add(&sink.name, stream, open);
-                    }
-                }
-            },
-        )?;
-        if unread > 0 {
-            self.coverage.doubt();
-        }
-        Ok(unread)
-    }
-
-    /// Reads `from..to` again and marks what it holds as committed. Returns how many records could
-    /// not be read.
-    fn commit_stretch(&mut self, from: u64, to: u64) -> Result<u64, ReadError> {
-        let ledger = &mut self.ledger;
-        let mut damaged =
-            each_number(&mut self.log.reader(), from, to, &mut |_, stream, range| {
-                ledger.commit(stream, range);
-            })?;
-        // After an older snapshot than the last one, what that one let go of is missing.
-        if let Some(oldest) = self.log.segments().next() {
-            damaged += oldest.first.min(to).saturating_sub(from);
-        }
-        Ok(damaged)
-    }
-
-    /// The parts of `held`, which `sink` holds of a stream, that count as committed. With several required
-    /// sinks they are not those that another one has yet to read from the journal; of what this journal
-    /// took and cannot read any more the others lack what they had not read: it is named for them.
-    pub fn to_be_seeded(
-        &mut self,
-        sink: &str,
-        stream: &Stream,
-        held: &[SeqRange],
-    ) -> Vec<SeqRange> {
-        if !self.coverage.is_shared() || !self.coverage.requires(sink) {
-            return held.to_vec();
-        }
-        let mut seeds = Vec::new();
-        let split = |range: &SeqRange| self.coverage.split(stream, *range);
-        let parts: Vec<SeqRange> = held.iter().flat_map(split).collect();
-        for part in parts {
-            let taken = self.ledger.taken_and_open(stream, part);
-            if taken.is_empty() {
-                // Nothing of it will be read: where a record of this journal names it as missing, what the
-                // lake has wins.
-                self.coverage.forget(stream, part);
-                seeds.push(part);
-                continue;
-            }
-            if self.coverage.is_anywhere(stream, part) {
-                if self
-                    .coverage
-                    .lacking(stream, part)
-                    .iter()
-                    .any(|s| s == sink)
-                {
-                    seeds.extend(self.coverage.add(sink, stream, part));
-                }
-                continue;
-            }
-            if self.coverage.is_doubtful() {
-                seeds.push(part);
-                let others = self.coverage.others(sink);
-                let unread = taken.into_iter().map(|range| Unread {
-                    sinks: others.clone(),
-                    lacks: (stream.clone(), vec![range]),
-                });
-                self.unread.extend(unread);
-                continue;
-            }
-            // Its records are readable, and the other sinks come to them.
-            let mut rest = part.first;
-            for range in taken {
-                seeds.push(SeqRange::new(rest, range.first));
-                self.coverage.add(sink, stream, range);
-                rest = range.next;
-            }
-            seeds.push(SeqRange::new(rest, part.next));
-        }
-        seeds.retain(|range| !range.is_empty());
-        seeds
-    }
-
-    /// What an existing lake holds of a stream, where the journal does not know; before the first
-    /// Welcome. Numbers in `partial` are there in part, and will be named.
-    pub fn seed(&mut self, stream: Stream, held: &[SeqRange], partial: &[u64], end: Option<End>) {
-        self.ledger.seed(stream, held, partial, end);
-    }
-
-    /// The marks agree with the lake, whose term is `term`. What they take in a snapshot counts from
-    /// now on. While records before `until` may be in the lake twice, a start must look again.
-    pub(super) fn seeded(&mut self, term: u64, until: u64) {
-        self.next_term = Some((term, until));
-        self.settle_term();
-        self.measure();
-    }
-
-    pub(super) fn settle_term(&mut self) {
-        let passed = self.required_position();
-        if let Some((term, _)) = self.next_term.take_if(|(_, until)| *until <= passed) {
-            self.lake_term = term;
-        }
-    }
-
-    /// The term of the lake with which the marks were made to agree, as the last snapshot says; 0 if
-    /// never. In another term another journal may have brought what the marks do not know.
-    #[must_use]
-    pub const fn lake_term(&self) -> u64 {
-        self.lake_term
-    }
-
-    /// What a lake proves of a plain device under an epoch of this journal.
-    pub fn seed_plain(&mut self, stream: &Stream, held: &[SeqRange], next: u64) {
-        self.ledger.seed_plain(stream, held, next);
-    }
-}
-
-/// Of the sinks that are required.
-fn coverage_of(settings: &Settings) -> Coverage {
-    let required = settings.sinks.iter().filter(|sink| sink.required);
-    Coverage::new(required.map(|sink| sink.name.as_str()))
-}
-
-/// What is known of the time before, the first position to read again, and how that is known.
-fn restore<D: Disk>(
-    log: &Log<D>,
-    entropy: &mut dyn FnMut() -> u64,
-) -> Result<(Restored, u64, Past), OpenError> {
-    Ok(match newest_snapshot(log)? {
-        Found::Good(first, restored) => (restored, first, Past::Snapshot),
-        Found::Older(first, restored) => match newest_begin(log)? {
-            // The journal began anew since: what the old snapshot says is of another one.
-            Some((begun, records)) if records.journal != restored.journal => {
-                (records, begun, Past::Records)
-            }
-            Some(_) | None => (restored, first, Past::Snapshot),
-        },
-        Found::None => match newest_begin(log)? {
-            Some((first, restored)) => (restored, first, Past::Records),
-            // Nothing says what the records were: senders still hold what was not committed, and
-            // send it again to the new journal.
-            None => {
-                let name = JournalId(entropy());
-                let plain_epoch = Epoch::new(name.0);
-                (begin(name, plain_epoch), log.next(), Past::Nothing)
-            }
-        },
-    })
-}
-
-fn other_version(error: EnvelopeError) -> OpenError {
-    OpenError::OtherVersion {
-        what: error.to_string(),
-    }
-}
-
-fn begin(journal: JournalId, plain_epoch: Epoch) -> Restored {
-    Restored {
-        journal,
-        apart_since: None,
-        rules: Vec::new(),
-        sinks: Vec::new(),
-        plans: Plans::new(),
-        lake_term: 0,
-        committed_to: 0,
-        sessions: BTreeSet::new(),
-        ledger: Ledger::new(plain_epoch),
-        schemas: SchemaBook::default(),
-        open: OpenEntries::default(),
-    }
-}
-
-/// The newest snapshot that can be read, and the position after it.
-enum Found {
-    /// That of the newest segment.
-    Good(u64, Restored),
-    /// An older one.
-    Older(u64, Restored),
-    None,
-}
-
-fn newest_snapshot<D: Disk>(log: &Log<D>) -> Result<Found, OpenError> {
-    if let Some(segment) = log.segments().find(|segment| !segment.readable) {
-        return Err(OpenError::OtherVersion {
-            what: format!("segment {:016x} is of another format", segment.id),
-        });
-    }
-    let newest = log.segments().next_back().map(|segment| segment.id);
-    for segment in log.segments().rev() {
-        let Some(bytes) = log.snapshot_of(segment.id)? else {
-            continue;
-        };
-        match snapshot::read(&bytes) {
-            Ok(restored) if Some(segment.id) == newest => {
-                return Ok(Found::Good(segment.first, restored));
-            }
-            Ok(restored) => return Ok(Found::Older(segment.first, restored)),
-            Err(NotRead::OtherVersion(version)) => {
-                let what = format!("its snapshots are of version {version}");
-                return Err(OpenError::OtherVersion { what });
-            }
-            Err(NotRead::Damaged) => {}
-        }
-    }
-    Ok(Found::None)
-}
-
-/// Whose journal it is, as its records say, and the first of them.
-fn newest_begin<D: Disk>(log: &Log<D>) -> Result<Option<(u64, Restored)>, OpenError> {
-    let Some(oldest) = log.segments().next() else {
-        return Ok(None);
-    };
-    let mut found: Option<(u64, Restored)> = None;
-    let mut reader = log.reader();
-    let mut at = oldest.first;
-    while at < log.durable() {
-        let mut failed = None;
-        let chunk = reader.read(at, READ_BYTES, |position, kind, payload| {
-            if kind != RecordKind::Begin.to_u8() {
-                return ControlFlow::Continue(());
-            }
-            match envelope::decode(kind, payload) {
-                Ok(Record::Begin(head)) => {
-                    let first = match &found {
-                        None => oldest.first,
-                        Some((first, known)) if known.journal == head.journal => *first,
-                        // What came before belongs to a journal that is gone, or was taken over from
-                        // it where its sinks begin.
-                        Some(_) => {
-                            let sinks = head.sinks.iter().map(|cursor| cursor.position);
-                            sinks.fold(position, u64::min)
-                        }
-                    };
-                    let mut restored = begin(head.journal, head.plain_epoch);
-                    restored.apart_since = head.apart_since;
-                    restored.sinks = head.sinks;
-                    found = Some((first, restored));
-                }
-                Err(error) if error.is_other_version() => failed = Some(other_version(error)),
-                Ok(_) | Err(_) => {}
-            }
-            ControlFlow::Continue(())
-        })?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        if chunk.next == at {
-            break;
-        }
-        at = chunk.next;
-    }
-    Ok(found)
 }

@@ -9,7 +9,7 @@ use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
-use super::{Custody, Leaves, Output, PlainPublish, Refused};
+use super::{Custody, Leaves, PlainPublish, Refused};
 use crate::pipeline::envelope::{RawHead, Reason, Record, Verdict};
 use crate::pipeline::pattern::{self, Target};
 use crate::pipeline::snapshot::{NEW_BYTES, NUMBER_BYTES};
@@ -22,6 +22,7 @@ impl<D: Disk> Custody<D> {
         if publish.token.is_some() {
             let (id, dup) = (publish.packet_id, publish.dup);
             match self
+                .journal
                 .open
                 .judge(&publish.client, id, dup, publish.fingerprint)
             {
@@ -34,12 +35,9 @@ impl<D: Disk> Custody<D> {
                         .filter(|_| sabotage::is(Bug::AckUnsyncedRepeat))
                     {
                         Some(token) => {
-                            self.outputs.push_back(Output::PubAck {
-                                conn: publish.conn,
-                                token,
-                            });
+                            self.sessions.puback(publish.conn, token);
                         }
-                        None => self.owe(publish.conn, publish.token),
+                        None => self.sessions.owe_puback(publish.conn, publish.token),
                     }
                     return Ok(());
                 }
@@ -55,15 +53,15 @@ impl<D: Disk> Custody<D> {
             }
             None => (nobody(), Verdict::Quarantine(Reason::UnknownTopic)),
         };
-        let seq = self.ledger.next_plain(&target.device);
+        let seq = self.streams.ledger().next_plain(&target.device);
         let more = if seq == 0 { NUMBER_BYTES } else { 0 };
         let head = RawHead {
             device: target.device,
-            epoch: self.ledger.plain_epoch(),
+            epoch: self.streams.ledger().plain_epoch(),
             seq,
             verdict,
             at: now.wall,
-            rules: self.rules.id,
+            rules: self.journal.rules_id(),
             rule: target.rule,
             metric: &target.metric,
             topic: &publish.topic,
@@ -76,10 +74,10 @@ impl<D: Disk> Custody<D> {
             hash: publish.fingerprint,
         };
         let place = self.append(&Record::Raw(head, &publish.payload), Leaves::Three)?;
-        self.grown_bytes += more;
+        self.journal.grew(more);
         if let Some(token) = publish.token {
             let on = (publish.conn, token);
-            self.open.open(
+            self.journal.open.open(
                 &publish.client,
                 publish.packet_id,
                 publish.fingerprint,
@@ -89,14 +87,14 @@ impl<D: Disk> Custody<D> {
         }
         self.counters.records_stored_total += 1;
         self.counters.record_bytes_stored_total += publish.payload.len() as u64;
-        self.owe(publish.conn, publish.token);
+        self.sessions.owe_puback(publish.conn, publish.token);
         Ok(())
     }
 
     /// Whether a plain device is known or finds room, in the ledger and in snapshots.
     fn can_number(&mut self, device: &DeviceId) -> bool {
-        self.ledger.next_plain(device) > 0
-            || (self.ledger.has_room_for_plain(device)
+        self.streams.ledger().next_plain(device) > 0
+            || (self.streams.ledger().has_room_for_plain(device)
                 && self.has_state_room(NUMBER_BYTES, NEW_BYTES))
     }
 }

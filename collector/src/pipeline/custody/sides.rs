@@ -50,7 +50,7 @@ impl JournalSide {
             past: opened.past,
             damaged: opened.damaged,
             damaged_to: opened.damaged_to,
-            lake_term: custody.lake_term(),
+            lake_term: custody.journal.lake_term(),
             index_is_whole: custody.index_is_whole(),
         }
     }

@@ -3,11 +3,9 @@
 use headwater_proto::ids::{SeqRange, Stream};
 use headwater_spool::Disk;
 
-use super::coverage::MAX_COVERED_RANGES;
-use super::lacks::Held;
-use super::{Custody, Leaves, Refused};
-use crate::pipeline::envelope::{CursorHead, PlanHead, Record};
-use crate::pipeline::snapshot::{PendingPlan, SinkCursor};
+use super::{Custody, Leaves, Refused, Report};
+use crate::pipeline::envelope::{CursorHead, PlanHead, Record, SinkCursor};
+use crate::pipeline::snapshot::PendingPlan;
 
 /// A plan could not be made durable; the sink tries again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,12 +33,12 @@ impl<D: Disk> Custody<D> {
             return Err(PlanError::Held);
         }
         // A sink that could not publish comes again with the plan that is there.
-        if let Some(plan) = self.plans.get(sink)
+        if let Some(plan) = self.plan(sink)
             && plan.bytes == bytes
         {
             return Ok(plan.position);
         }
-        self.grown_bytes += bytes.len();
+        self.journal.grew(bytes.len());
         self.append(&Record::Plan(PlanHead { sink }, bytes), Leaves::One)
             .map_err(|refused| match refused {
                 Refused::Full => PlanError::Full,
@@ -51,77 +49,39 @@ impl<D: Disk> Custody<D> {
     /// The last plan of a sink in the journal, if it may not be carried out yet.
     #[must_use]
     pub fn plan(&self, sink: &str) -> Option<&PendingPlan> {
-        self.plans.get(sink)
+        self.journal.sinks.plans().get(sink)
     }
 
     /// How far each sink is.
     #[must_use]
     pub fn cursors(&self) -> &[SinkCursor] {
-        &self.cursors
+        self.journal.sinks.cursors()
     }
 
     /// The first position that a sink has not committed.
     #[must_use]
     pub fn cursor(&self, sink: &str) -> Option<u64> {
-        position(&self.cursors, sink)
+        self.journal.sinks.cursor(sink)
     }
 
     /// The sinks that the journal waits for.
     #[must_use]
     pub fn required_sinks(&self) -> Vec<String> {
-        let required = self.settings.sinks.iter().filter(|sink| sink.required);
-        required.map(|sink| sink.name.clone()).collect()
-    }
-
-    /// The first position that some required sink has not committed.
-    pub(super) fn required_position(&self) -> u64 {
-        self.least(&self.cursors)
-    }
-
-    fn least(&self, cursors: &[SinkCursor]) -> u64 {
-        let required = self.settings.sinks.iter().filter(|sink| sink.required);
-        required
-            .map(|sink| position(cursors, &sink.name).unwrap_or(0))
-            .min()
-            .unwrap_or(0)
-    }
-
-    /// The first position that some sink has not committed: of those that are required, those that
-    /// are not, and those that were taken out and are not named yet.
-    pub(super) fn least_of_all(&self, cursors: &[SinkCursor]) -> u64 {
-        let configured = self.settings.sinks.iter();
-        let configured = configured.map(|sink| position(cursors, &sink.name).unwrap_or(0));
-        let all = cursors.iter().map(|cursor| cursor.position);
-        configured.chain(all).min().unwrap_or(0)
+        self.journal.sinks.required().map(str::to_owned).collect()
     }
 
     /// Takes in what a sink has, or has refused and was named for: what all required sinks have by that is
     /// committed.
-    pub(super) fn committed(&mut self, said: &Held) {
+    pub(super) fn committed(&mut self, said: &Report) {
         let sink = said.sink.as_str();
-        // A sink has one plan at a time; what it says it has, it carried out.
-        self.plans.remove(sink);
-        let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.name == sink) else {
-            return;
-        };
-        cursor.position = cursor.position.max(said.through);
-        if !self.coverage.requires(sink) {
+        self.journal.sinks.has_come(sink, said.through);
+        if !self.streams.requires(sink) {
             return;
         }
-        self.committed_to = self.committed_to.max(self.required_position());
-        self.settle_term();
+        self.journal.committed_so_far();
         for (stream, ranges) in said.streams.iter().chain(&said.refused) {
-            let mut is_new = false;
-            for range in ranges {
-                for open in self.ledger.uncommitted(stream, *range) {
-                    for all in self.coverage.add(sink, stream, open) {
-                        self.ledger.commit(stream, all);
-                        is_new = true;
-                    }
-                }
-            }
-            if is_new {
-                self.owe_acks(stream);
+            if self.streams.has(sink, stream, ranges) {
+                self.sessions.owe_acks(stream);
             }
         }
     }
@@ -129,13 +89,12 @@ impl<D: Disk> Custody<D> {
     /// Whether a sink has so much that others lack that its next report waits until they come closer. The
     /// one that is furthest behind never waits, so somebody always goes on.
     pub(super) fn has_too_much(&self, sink: &str) -> bool {
-        let is_ahead = self.cursor(sink) > Some(self.required_position());
-        is_ahead && !self.is_ending && self.coverage.ranges(sink) >= MAX_COVERED_RANGES
+        self.journal.sinks.can_wait(sink) && self.streams.has_too_much(sink)
     }
 
     /// What a required sink has and not all of them have.
     pub fn beyond_others(&self, sink: &str) -> impl Iterator<Item = (&Stream, &[SeqRange])> {
-        self.coverage.of(sink)
+        self.streams.beyond_others(sink)
     }
 
     /// By required sink the ranges of numbers that it has and not all of them have.
@@ -144,7 +103,7 @@ impl<D: Disk> Custody<D> {
         let required = self.required_sinks().into_iter();
         required
             .map(|sink| {
-                let ranges = self.coverage.ranges(&sink);
+                let ranges = self.streams.covered_ranges(&sink);
                 (sink, ranges)
             })
             .collect()
@@ -153,100 +112,36 @@ impl<D: Disk> Custody<D> {
     /// A sink passed over records that it could not read.
     pub(super) fn damaged(&mut self, sink: &str, records: u64) {
         self.counters.records_damaged_total += records;
-        if records > 0 && self.coverage.requires(sink) {
-            self.watch();
+        if records > 0 && self.streams.requires(sink) {
+            self.streams.watch(self.journal.log().next());
         }
     }
 
     /// An Ack is owed for every stream of a device that is connected.
     pub(super) fn owe_all_acks(&mut self) {
-        let devices = self.by_origin.keys();
-        let streams = devices.flat_map(|device| self.ledger.streams_of(device));
+        let devices = self.sessions.devices();
+        let streams = devices.flat_map(|device| self.streams.ledger().streams_of(device));
         let all: Vec<Stream> = streams.map(|(stream, _)| stream.clone()).collect();
-        all.iter().for_each(|stream| self.owe_acks(stream));
-    }
-
-    pub(super) fn owe_acks(&mut self, stream: &Stream) {
-        let Some(conns) = self.by_origin.get(&stream.device) else {
-            return;
-        };
-        for conn in conns {
-            let key = (*conn, stream.device.clone(), stream.lane, stream.epoch);
-            self.group.acks.insert(key);
-        }
-    }
-
-    /// Gives back segments that every sink has passed, or that one was named as lacking, as a later
-    /// durable snapshot says.
-    pub(super) fn release(&mut self) {
-        let passed = self.least_of_all(&self.durable_cursors);
-        let done: Vec<u64> = self
-            .log
-            .segments()
-            .filter(|segment| segment.sealed && segment.next <= passed)
-            .map(|segment| segment.id)
-            .collect();
-        for id in done {
-            // The newest stays; one that could not be removed is tried again.
-            if matches!(self.log.release(id), Ok(true)) {
-                self.counters.segments_released_total += 1;
-            }
-        }
+        all.iter().for_each(|stream| self.sessions.owe_acks(stream));
     }
 
     /// When half of the quota is used and a new snapshot would free a segment, begins one.
     pub(super) fn make_room(&mut self) {
         self.leave_behind();
-        let config = self.log.config();
-        let tight = self.log.used_bytes() > config.quota_bytes / 2 || self.is_stalled();
-        if !tight {
+        let tight = self.journal.is_tight() || self.is_stalled();
+        if !tight || !self.journal.would_free() || self.roll().is_err() {
             return;
         }
-        let (durable, present) = (
-            self.least_of_all(&self.durable_cursors),
-            self.least_of_all(&self.cursors),
-        );
-        let newest = self.log.segments().next_back().map(|segment| segment.id);
-        let waiting = |next: u64| next > present;
-        let all = !self
-            .log
-            .segments()
-            .any(|segment| Some(segment.id) != newest && waiting(segment.next));
-        let freed: u64 = self
-            .log
-            .segments()
-            .filter(|segment| {
-                segment.next > segment.first && !waiting(segment.next) && segment.next > durable
-            })
-            .map(|segment| segment.bytes_allocated)
-            .sum();
-        // Not for less than the new segment takes, or a full journal would grow.
-        let frees = freed >= config.segment_bytes || (all && freed > 0);
-        if !frees || self.pending_cursors.is_some() {
-            return;
-        }
-        if let Err(error) = self.log.roll() {
-            self.fail(error.lost.start);
-            return;
-        }
-        self.keep_synced();
-        let Some(sink) = self.settings.sinks.iter().find(|sink| sink.required) else {
+        let Some(sink) = self.journal.sinks.required().next() else {
             return;
         };
-        let name = sink.name.clone();
-        let required = self.cursor(&name).unwrap_or_default();
+        let sink = sink.to_owned();
+        let position = self.cursor(&sink).unwrap_or_default();
         let head = CursorHead {
-            sink: &name,
-            position: required,
+            sink: &sink,
+            position,
         };
         // Without room the next tick tries again.
         let _ = self.append(&Record::Cursor(head), Leaves::None);
     }
-}
-
-fn position(cursors: &[SinkCursor], sink: &str) -> Option<u64> {
-    cursors
-        .iter()
-        .find(|cursor| cursor.name == sink)
-        .map(|cursor| cursor.position)
 }

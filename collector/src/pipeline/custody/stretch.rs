@@ -15,8 +15,8 @@ use headwater_proto::delivery::Ranges;
 use headwater_proto::ids::{SeqRange, Stream};
 use headwater_spool::{Disk, ReadError, Reader};
 
-use crate::ledger;
-use crate::pipeline::envelope;
+use crate::pipeline::envelope::{self, Record};
+use crate::pipeline::ledger;
 
 /// Bytes read at once when the journal is read again.
 pub(super) const READ_BYTES: usize = 4 << 20;
@@ -126,6 +126,21 @@ pub(super) fn each_number<D: Disk>(
     to: u64,
     visit: &mut impl FnMut(u64, &Stream, SeqRange),
 ) -> Result<u64, ReadError> {
+    each_record(reader, from, to, &mut |position, record| {
+        ledger::committed_by(record, &mut |stream, range| visit(position, stream, range));
+    })
+}
+
+/// Hands over the records of `from..to`. Returns how many could not be read.
+///
+/// # Errors
+/// [`ReadError`].
+pub(super) fn each_record<D: Disk>(
+    reader: &mut Reader<D>,
+    from: u64,
+    to: u64,
+    visit: &mut impl FnMut(u64, &Record<'_>),
+) -> Result<u64, ReadError> {
     let (mut at, mut damaged) = (from, 0);
     while at < to {
         let chunk = reader.read(at, READ_BYTES, |position, kind, payload| {
@@ -133,9 +148,7 @@ pub(super) fn each_number<D: Disk>(
                 return ControlFlow::Break(());
             }
             if let Ok(record) = envelope::decode(kind, payload) {
-                ledger::committed_by(&record, &mut |stream, range| {
-                    visit(position, stream, range);
-                });
+                visit(position, &record);
             }
             ControlFlow::Continue(())
         })?;

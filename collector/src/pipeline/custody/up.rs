@@ -2,32 +2,25 @@
 
 use headwater_gate::ConnId;
 use headwater_gate::Token;
-use headwater_gate::acl;
 use headwater_proto::bundle::{Bundle, BundleHead, MAX_RECORDS, Record as BundleRecord};
 use headwater_proto::codec::BatchHeader;
 use headwater_proto::delivery::Verdict as Judgement;
 use headwater_proto::frame::{Frame, Frames, Kind};
 use headwater_proto::ids::{DeviceId, SeqRange, Stream};
-use headwater_proto::message::{self, Hello, Reject, RejectReason, SchemaRequest, TimeBase};
+use headwater_proto::message::{self, Hello, Reject, RejectReason, TimeBase};
 use headwater_proto::refused;
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::text::{self, TextHeader};
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
-use super::{Custody, Leaves, Refused, hello};
-use crate::ledger;
+use super::{Custody, Leaves, Refused};
 use crate::pipeline::dating;
 use crate::pipeline::envelope::{BatchHead, Clock, Reason, Record, SchemaHead, TimeClass, Verdict};
+use crate::pipeline::ledger;
 use crate::pipeline::schemas::Bound;
 use crate::pipeline::snapshot::{HOLE_BYTES, NEW_BYTES, NUMBER_BYTES, RANGE_BYTES, STREAM_BYTES};
 use crate::pipeline::time_bases::BASE_BYTES;
-
-/// Most schemas of a connection that are remembered as asked for, as referred to, as not taken. Where more
-/// come, one is asked for again that need not be.
-pub const MAX_ASKED: usize = 256;
-/// How long an answer to a request may take before it is made again: the request may be lost.
-const ASK_AGAIN_MS: u64 = 5_000;
 
 impl<D: Disk> Custody<D> {
     pub(super) fn up(
@@ -43,7 +36,7 @@ impl<D: Disk> Custody<D> {
         } else {
             self.messages(conn, device, payload, now)?;
         }
-        self.owe(conn, token);
+        self.sessions.owe_puback(conn, token);
         Ok(())
     }
 
@@ -92,21 +85,13 @@ impl<D: Disk> Custody<D> {
                 Ok(_) | Err(_) => None,
             };
             match hello {
-                Some(hello) if self.speaks_for(conn, device, &hello.origin) => {
+                Some(hello) if self.sessions.speaks_for(conn, device, &hello.origin) => {
                     self.hello(conn, device, &hello, now)?;
                 }
                 Some(_) | None => self.counters.malformed_total += 1,
             }
         }
         Ok(())
-    }
-
-    /// Whether the sender of a publish on `device`'s topic may speak for `origin`.
-    fn speaks_for(&self, conn: ConnId, device: &DeviceId, origin: &DeviceId) -> bool {
-        device == origin
-            || self.conns.get(&conn).is_some_and(|state| {
-                acl::speaks_for(&self.settings.gateways, &state.client, origin)
-            })
     }
 
     fn bundle(
@@ -118,15 +103,13 @@ impl<D: Disk> Custody<D> {
     ) -> Result<(), Refused> {
         let head = &bundle.head;
         let whole = SeqRange::new(head.first, head.first + u64::from(bundle.count));
-        if !self.speaks_for(conn, device, &head.origin) {
+        if !self.sessions.speaks_for(conn, device, &head.origin) {
             self.reject(conn, head, whole, RejectReason::Forbidden);
             return Ok(());
         }
         let listed = self
-            .conns
-            .get(&conn)
-            .and_then(|state| state.origins.get(&head.origin))
-            .and_then(|origin| origin.oldest(head.lane, head.epoch));
+            .sessions
+            .oldest(conn, &head.origin, head.lane, head.epoch);
         if listed.is_none() {
             self.reject(conn, head, whole, RejectReason::NotInHello);
             return Ok(());
@@ -136,9 +119,9 @@ impl<D: Disk> Custody<D> {
             lane: head.lane,
             epoch: head.epoch,
         };
-        if self.ledger.track(&stream).is_none() {
+        if self.streams.ledger().track(&stream).is_none() {
             // There was no room for it at the Hello, or it was let go since.
-            let reason = if self.ledger.has_room(&stream) {
+            let reason = if self.streams.ledger().has_room(&stream) {
                 RejectReason::NotInHello
             } else {
                 RejectReason::NotDurable
@@ -156,9 +139,7 @@ impl<D: Disk> Custody<D> {
                 }
             }
         }
-        self.group
-            .acks
-            .insert((conn, head.origin.clone(), head.lane, head.epoch));
+        self.sessions.owe_ack(conn, &stream);
         Ok(())
     }
 
@@ -180,25 +161,22 @@ impl<D: Disk> Custody<D> {
             epoch: head.epoch,
             number,
         };
-        match self.schemas.judge(&schema, bytes) {
+        match self.journal.schemas.judge(&schema, bytes) {
             Bound::New => {
                 // What is named by its SHA-256 is in the snapshot already.
                 let more = NUMBER_BYTES + bytes.len();
                 if self.has_state_room(more, NEW_BYTES) {
                     self.append_schema(schema, bytes)?;
-                    self.grown_bytes += more;
+                    self.journal.grew(more);
                 } else {
                     self.counters.schemas_full_total += 1;
                     self.not_taken(conn, schema, bytes);
                 }
             }
             Bound::Same => {}
-            // It is asked for with the first lines that need it, if no other device has sent it by then.
             Bound::Unknown => {
-                if let (Some(state), Some(id)) = (self.conns.get_mut(&conn), text::referred(bytes))
-                    && state.referred.len() < MAX_ASKED
-                {
-                    state.referred.insert(schema, *id);
+                if let Some(id) = text::referred(bytes) {
+                    self.sessions.refer(conn, schema, *id);
                 }
             }
             // Its batches are then refused as unknown or decoded by what the number first meant.
@@ -214,37 +192,35 @@ impl<D: Disk> Custody<D> {
         Ok(())
     }
 
-    /// A schema is wrong or finds no room. A dictionary is not asked for again: it is large, and its
-    /// lines need not hold up what comes after them.
+    /// Appends what a schema number means.
+    fn append_schema(&mut self, head: SchemaHead, bytes: &[u8]) -> Result<u64, Refused> {
+        let told = self.journal.told_as(&head, bytes);
+        self.append(&Record::Schema(head, &told), Leaves::Three)
+    }
+
+    /// A schema is wrong or finds no room.
     fn not_taken(&mut self, conn: ConnId, schema: SchemaHead, bytes: &[u8]) {
-        if let Some(state) = self.conns.get_mut(&conn)
-            && text::is_dictionary(bytes)
-        {
-            // Those before are asked for again, and refused again; this one must not wait for ever.
-            if state.untaken.len() >= MAX_ASKED {
-                state.untaken.clear();
-            }
-            state.untaken.insert(schema);
+        if text::is_dictionary(bytes) {
+            self.sessions.refuse(conn, schema);
         }
     }
 
     /// Whether the number is bound, now that another device may have sent the dictionary it stands for.
     fn knows(&mut self, conn: ConnId, number: &SchemaHead) -> Result<bool, Refused> {
-        if self.schemas.knows(number) {
+        if self.journal.schemas.knows(number) {
             return Ok(true);
         }
-        let state = self.conns.get(&conn);
-        let Some(id) = state.and_then(|state| state.referred.get(number)) else {
+        let Some(id) = self.sessions.referred(conn, number) else {
             return Ok(false);
         };
-        let reference = text::refer(id);
+        let reference = text::refer(&id);
         let more = NUMBER_BYTES + reference.len();
-        let is_kept = self.schemas.judge(number, &reference) == Bound::New;
+        let is_kept = self.journal.schemas.judge(number, &reference) == Bound::New;
         if !is_kept || !self.has_state_room(more, NEW_BYTES) {
             return Ok(false);
         }
         self.append_schema(number.clone(), &reference)?;
-        self.grown_bytes += more;
+        self.journal.grew(more);
         Ok(true)
     }
 
@@ -273,7 +249,7 @@ impl<D: Disk> Custody<D> {
         };
         let one = SeqRange::new(seq, seq + 1);
         let mut needs = Needs::default();
-        let verdict = match self.ledger.judge(&stream, seq, &record.frame) {
+        let verdict = match self.streams.ledger().judge(&stream, seq, &record.frame) {
             Judgement::Store => {
                 match self.admit(conn, head, via, seq, record, now)? {
                     Admitted::Yes(found) => needs = found,
@@ -291,8 +267,7 @@ impl<D: Disk> Custody<D> {
             Judgement::Repeat => {
                 self.counters.repeats_total += 1;
                 if sabotage::is(Bug::AckUnsyncedRepeat) {
-                    let mark = self.mark(conn, &head.origin, head.lane, head.epoch);
-                    self.ack(conn, &head.origin, mark.as_slice(), now);
+                    self.ack_at_once(conn, &stream, now);
                 }
                 return Ok(());
             }
@@ -319,7 +294,7 @@ impl<D: Disk> Custody<D> {
             at: now.wall,
             clock,
             via: via.cloned(),
-            rules: self.rules.id,
+            rules: self.journal.rules_id(),
         };
         // A gap makes room at its sender, so it may use the reserve.
         let leaves = if matches!(record.frame.kind, Kind::Gap | Kind::EpochEnd) {
@@ -350,40 +325,38 @@ impl<D: Disk> Custody<D> {
     ) -> Result<Admitted, Refused> {
         let sender = via.unwrap_or(&head.origin);
         if let Some(named) = ledger::named_by(&record.frame) {
-            if !self.speaks_for(conn, sender, &named.device) {
+            if !self.sessions.speaks_for(conn, sender, &named.device) {
                 return Ok(Admitted::No(RejectReason::Forbidden));
             }
             let more = STREAM_BYTES + RANGE_BYTES;
-            let fits = self.ledger.has_room(&named) && self.has_state_room(more, HOLE_BYTES);
-            if !fits || self.recall(&named).is_err() {
+            let fits =
+                self.streams.ledger().has_room(&named) && self.has_state_room(more, HOLE_BYTES);
+            if !fits || !self.recall(&named) {
                 return Ok(Admitted::No(RejectReason::NotDurable));
             }
-            self.grown_bytes += more;
+            self.journal.grew(more);
         }
         if record.frame.kind == Kind::TimeBase {
             let base = message::decode::<TimeBase>(record.frame.payload).ok();
-            if base.is_some_and(|base| !self.speaks_for(conn, sender, &base.origin)) {
+            if base.is_some_and(|base| !self.sessions.speaks_for(conn, sender, &base.origin)) {
                 return Ok(Admitted::No(RejectReason::Forbidden));
             }
             if !self.has_state_room(BASE_BYTES, NEW_BYTES) {
                 return Ok(Admitted::No(RejectReason::NotDurable));
             }
-            self.grown_bytes += BASE_BYTES;
+            self.journal.grew(BASE_BYTES);
         }
         let stream = Stream {
             device: head.origin.clone(),
             lane: head.lane,
             epoch: head.epoch,
         };
-        let opens_hole = self.ledger.track(&stream).is_some_and(|track| {
-            let data = track.receiver.data();
-            seq > 0 && !data.contains(seq - 1) && !data.contains(seq + 1)
-        });
+        let opens_hole = self.streams.opens_hole(&stream, seq);
         if opens_hole {
             if !self.has_state_room(RANGE_BYTES, HOLE_BYTES) {
                 return Ok(Admitted::No(RejectReason::TooManyHoles));
             }
-            self.grown_bytes += RANGE_BYTES;
+            self.journal.grew(RANGE_BYTES);
         }
         let needs = needs(&record.frame);
         let Some(number) = needs.schema else {
@@ -397,52 +370,42 @@ impl<D: Disk> Custody<D> {
         if self.knows(conn, &number)? {
             return Ok(Admitted::Yes(needs));
         }
-        let state = self.conns.get(&conn);
-        if state.is_some_and(|state| state.untaken.contains(&number)) {
+        if self.sessions.is_refused(conn, &number) {
             return Ok(Admitted::No(RejectReason::Unsupported));
         }
-        self.ask(conn, head, number, now);
+        let has_asked = self.sessions.ask(conn, head.lane, number, now);
+        self.counters.schema_requests_total += u64::from(has_asked);
         Ok(Admitted::Later)
     }
 
     /// How the times of a bundle's records become Unix time, and the uptime at which its boot is dated.
     fn dating_of(&mut self, conn: ConnId, head: &BundleHead, now: Now) -> (Clock, Option<i64>) {
-        let origin = self
-            .conns
-            .get_mut(&conn)
-            .and_then(|state| state.origins.get_mut(&head.origin));
-        let Some(hello::Origin { sightings, .. }) = origin else {
+        let Some(sightings) = self.sessions.sightings(conn, &head.origin) else {
             return (Clock::UNDATED, None);
         };
         if let Some(uptime_ms) = head.uptime_ms {
             sightings.note(head.boot, uptime_ms, head.wall, now);
         }
-        let time_base = self.ledger.time_bases().get(&head.origin, head.boot);
+        let time_base = self
+            .streams
+            .ledger()
+            .time_bases()
+            .get(&head.origin, head.boot);
         let clock = dating::date(head, sightings, time_base, now).unwrap_or(Clock::UNDATED);
         (clock, dating::dated_at_us(head, time_base))
     }
 
-    /// Asks for a schema: once, not for each of its batches, and again should no answer come.
-    fn ask(&mut self, conn: ConnId, head: &BundleHead, schema: SchemaHead, now: Now) {
-        let Some(state) = self.conns.get_mut(&conn) else {
-            return;
-        };
-        let asked = state.asked.get(&schema);
-        if asked.is_some_and(|at| now.mono.since(*at) < ASK_AGAIN_MS) {
-            return;
-        }
-        if state.asked.len() >= MAX_ASKED {
-            state.asked.clear();
-        }
-        let request = SchemaRequest {
-            origin: head.origin.clone(),
-            lane: head.lane,
-            epoch: head.epoch,
-            schema: schema.number,
-        };
-        state.asked.insert(schema, now.mono);
-        self.counters.schema_requests_total += 1;
-        self.send(conn, &request);
+    /// Acknowledges what may not be durable: only to see that a test finds it.
+    fn ack_at_once(&mut self, conn: ConnId, stream: &Stream, now: Now) {
+        let Stream {
+            device,
+            lane,
+            epoch,
+        } = stream;
+        let oldest = self.sessions.oldest(conn, device, *lane, *epoch);
+        let mark = oldest.and_then(|oldest| self.streams.mark(stream, oldest));
+        let terms = self.terms(now);
+        self.sessions.ack(conn, device, mark.as_slice(), terms);
     }
 
     fn reject(&mut self, conn: ConnId, head: &BundleHead, range: SeqRange, reason: RejectReason) {
@@ -451,7 +414,7 @@ impl<D: Disk> Custody<D> {
         }
         self.counters.rejects_total += 1;
         let (origin, lane, epoch) = (head.origin.clone(), head.lane, head.epoch);
-        self.send(
+        self.sessions.send(
             conn,
             &Reject {
                 origin,

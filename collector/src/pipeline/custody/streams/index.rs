@@ -2,30 +2,65 @@
 
 use headwater_proto::delivery::End;
 use headwater_proto::ids::{Lane, SeqRange, Stream};
-use headwater_proto::time::Now;
-use headwater_spool::Disk;
+use headwater_proto::time::{Millis, Now};
 
-use super::Custody;
-use crate::done::{DoneError, MAX_DONE_BYTES};
-use crate::ledger::Track;
-use crate::pipeline::snapshot::{self, STREAM_BYTES};
+use super::Streams;
+use crate::done::{DoneEpochs, DoneError, MAX_DONE_BYTES};
+use crate::pipeline::ledger::Track;
+use crate::pipeline::snapshot;
 
 /// How often closed streams are looked through.
 const EXPIRY_EVERY_MS: u64 = 60_000;
 /// Most streams that are let go of at once: each is a write to the index.
 const MAX_EXPIRED: usize = 4_096;
 
-impl<D: Disk> Custody<D> {
-    /// Lets go of streams that were closed and committed for long enough, after the index has them.
-    pub(super) fn expire(&mut self, now: Now) {
-        if self.next_expiry > now.mono {
-            return;
+/// The index of closed epochs, and when it gets more.
+pub(super) struct Index {
+    done: Box<dyn DoneEpochs>,
+    /// It did not tell what it has of an epoch that was read again.
+    has_failed: bool,
+    next_expiry: Millis,
+}
+
+impl Index {
+    pub(super) fn new(done: Box<dyn DoneEpochs>) -> Self {
+        Self {
+            done,
+            has_failed: false,
+            next_expiry: Millis(0),
         }
-        self.next_expiry = now
-            .mono
-            .plus(EXPIRY_EVERY_MS.min(self.settings.keep_closed_ms));
+    }
+}
+
+/// Why nothing can be said of an epoch: it must not be taken for new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Unknown {
+    /// The index failed.
+    Failed,
+    /// Its bytes are damaged.
+    Damaged,
+}
+
+/// What came of a look for streams to let go of.
+#[derive(Debug, PartialEq, Eq)]
+pub(in super::super) enum Expired {
+    /// None is due.
+    None,
+    /// The index has these, and the ledger no more.
+    Gone(Vec<Stream>),
+    /// The index could not take them; they stay.
+    IndexFailed,
+}
+
+impl Streams {
+    /// Lets go of streams that were closed and committed for long enough, after the index has them.
+    pub(in super::super) fn expire(&mut self, now: Now) -> Expired {
+        if self.index.next_expiry > now.mono {
+            return Expired::None;
+        }
+        let after_ms = self.keep_closed_ms;
+        self.index.next_expiry = now.mono.plus(EXPIRY_EVERY_MS.min(after_ms));
         let mut epochs = Vec::new();
-        let after_ms = self.settings.keep_closed_ms;
         self.ledger.expired(now.wall, after_ms, |stream, track| {
             if epochs.len() >= MAX_EXPIRED {
                 return;
@@ -38,58 +73,60 @@ impl<D: Disk> Custody<D> {
             }
         });
         if epochs.is_empty() {
-            return;
+            return Expired::None;
         }
-        if self.done.keep(&epochs).is_err() {
-            self.counters.index_failures_total += 1;
-            return;
+        if self.index.done.keep(&epochs).is_err() {
+            return Expired::IndexFailed;
         }
         for (stream, _) in &epochs {
             self.ledger.forget(stream);
             self.coverage.forget(stream, SeqRange::new(0, u64::MAX));
-            self.schemas.forget(&stream.device, stream.epoch);
         }
-        self.measure();
+        Expired::Gone(epochs.into_iter().map(|(stream, _)| stream).collect())
     }
 
-    /// Brings a stream that was let go of back from the index, before anything is said of it.
+    /// Brings a stream that was let go of back from the index, before anything is said of it. Whether it
+    /// was there.
     ///
     /// # Errors
-    /// [`DoneError`]: it must not be taken for new.
-    pub(super) fn recall(&mut self, stream: &Stream) -> Result<(), DoneError> {
+    /// [`Unknown`].
+    pub(in super::super) fn recall(&mut self, stream: &Stream) -> Result<bool, Unknown> {
         if stream.lane == Lane::Plain || self.ledger.track(stream).is_some() {
-            return Ok(());
+            return Ok(false);
         }
-        let found = self.done.find(stream);
-        let Some(bytes) = found.inspect_err(|_| self.counters.index_failures_total += 1)? else {
-            return Ok(());
+        let Some(bytes) = self.index.done.find(stream).map_err(|_| Unknown::Failed)? else {
+            return Ok(false);
         };
         let read = snapshot::read_track(&bytes).filter(|(named, ..)| named == stream);
         let Some((_, mut track, _)) = read else {
-            return Err(DoneError(format!("what it has of {stream:?} is damaged")));
+            return Err(Unknown::Damaged);
         };
         track.closed_at = None;
         self.ledger.restore(stream.clone(), track);
-        self.grown_bytes += STREAM_BYTES;
-        self.counters.recalled_total += 1;
-        Ok(())
+        Ok(true)
+    }
+
+    /// The index did not tell what it has of an epoch whose records were read again: the lake, which fills
+    /// it anew, knows.
+    pub(in super::super) const fn doubt_index(&mut self) {
+        self.index.has_failed = true;
     }
 
     /// Whether the index has all that the lake knew when it was made, and told it.
-    #[must_use]
-    pub fn index_is_whole(&self) -> bool {
-        self.done.is_whole() && !self.index_failed
+    pub(in super::super) fn index_is_whole(&self) -> bool {
+        self.index.done.is_whole() && !self.index.has_failed
     }
 
     /// Fills the index with epochs that a lake shows to be over, whole up to their ends.
     ///
     /// # Errors
     /// [`DoneError`].
-    pub fn fill_index(
+    pub(in super::super) fn fill_index(
         &mut self,
         over: impl Iterator<Item = (Stream, End)>,
     ) -> Result<(), DoneError> {
-        self.done.clear()?;
+        let done = &mut self.index.done;
+        done.clear()?;
         let mut epochs = Vec::new();
         for (stream, end) in over {
             let mut track = Track::default();
@@ -101,15 +138,15 @@ impl<D: Disk> Custody<D> {
             snapshot::write_track(&stream, &track, &mut bytes);
             epochs.push((stream, bytes));
             if epochs.len() >= MAX_EXPIRED {
-                self.done.keep(&epochs)?;
+                done.keep(&epochs)?;
                 epochs.clear();
             }
         }
         if !epochs.is_empty() {
-            self.done.keep(&epochs)?;
+            done.keep(&epochs)?;
         }
-        self.done.set_whole()?;
-        self.index_failed = false;
+        done.set_whole()?;
+        self.index.has_failed = false;
         Ok(())
     }
 }
@@ -123,7 +160,7 @@ mod tests {
     use headwater_proto::time::{Millis, UnixMicros};
     use headwater_spool::FakeDisk;
 
-    use super::super::Settings;
+    use super::super::super::{Custody, Settings};
     use super::*;
     use crate::done::{DoneEpochs, DoneInMemory};
 
@@ -205,12 +242,12 @@ mod tests {
             let whole = [SeqRange::new(0, END.next)];
             custody.seed(stream("d", epoch), &whole, &[], Some(END));
         }
-        custody.expire(now(1));
+        custody.streams.expire(now(1));
         assert_eq!(
             (custody.ledger().len(), index.at_once()),
             (1, vec![MAX_EXPIRED])
         );
-        custody.expire(now(2));
+        custody.streams.expire(now(2));
         assert_eq!((custody.ledger().len(), index.at_once()), (0, vec![1]));
     }
 
@@ -219,7 +256,7 @@ mod tests {
         let (mut custody, index) = custody();
         let count = MAX_EXPIRED as u64 + 1;
         let over = (0..count).map(|epoch| (stream("d", epoch), END));
-        custody.fill_index(over).unwrap();
+        custody.streams.fill_index(over).unwrap();
         assert_eq!(index.at_once(), [MAX_EXPIRED, 1]);
         assert_eq!(index.kept.len(), MAX_EXPIRED + 1);
     }
@@ -264,20 +301,20 @@ mod tests {
     fn a_stream_too_large_for_the_index_stays_and_keeps_none_of_the_others() {
         let (mut custody, index) = custody();
         let (largest, track) = holey("b", MAX_DONE_BYTES);
-        custody.ledger.restore(largest.clone(), track);
+        custody.streams.ledger.restore(largest.clone(), track);
         let (too_large, track) = holey("a", MAX_DONE_BYTES + 1);
         for epoch in 0..MAX_EXPIRED as u64 {
             let stream = Stream {
                 epoch: Epoch::new(epoch),
                 ..too_large.clone()
             };
-            custody.ledger.restore(stream, track.clone());
+            custody.streams.ledger.restore(stream, track.clone());
         }
-        custody.expire(now(1));
+        custody.streams.expire(now(1));
         assert_eq!(index.at_once(), [1]);
         assert!(custody.ledger().track(&largest).is_none());
         assert_eq!(custody.ledger().len(), MAX_EXPIRED);
-        custody.recall(&largest).unwrap();
+        assert_eq!(custody.streams.recall(&largest), Ok(true));
         let known = custody.ledger().track(&largest);
         assert!(known.is_some_and(|track| track.receiver.is_done()));
     }

@@ -13,8 +13,8 @@ use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
 use headwater_proto::message::{self, EpochEnd, Gap, MAX_SEQ, RejectReason, TimeBase};
 use headwater_proto::time::UnixMicros;
 
-use crate::pipeline::envelope::{Change, Record, Verdict};
-use crate::pipeline::time_bases::{KnownBase, TimeBases};
+use super::envelope::{Change, Record, Verdict};
+use super::time_bases::{KnownBase, TimeBases};
 
 /// Most streams; about 300 bytes each. Closed and committed ones leave first.
 pub const MAX_STREAMS: usize = 65_536;

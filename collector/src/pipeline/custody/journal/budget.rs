@@ -5,41 +5,60 @@
 use headwater_gate::repeat::OpenEntries;
 use headwater_spool::Disk;
 
-use super::Custody;
-use crate::pipeline::snapshot::{self, Parts};
+use super::Journal;
+use crate::pipeline::ledger::Ledger;
+use crate::pipeline::snapshot;
 
 /// How much may have been added before the next snapshot's size is measured anew.
 const MEASURE_AFTER_BYTES: usize = 1 << 20;
 
-impl<D: Disk> Custody<D> {
+/// Sizes of snapshots, in bytes.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    /// The newest snapshot.
+    pub(super) snapshot: usize,
+    /// It without the open entries, and the most that was added since.
+    state: usize,
+    grown: usize,
+}
+
+impl Budget {
+    /// A snapshot was written.
+    pub(super) const fn written(&mut self, snapshot: usize, state: usize) {
+        *self = Self {
+            snapshot,
+            state,
+            grown: 0,
+        };
+    }
+}
+
+impl<D: Disk> Journal<D> {
     /// Whether the next snapshot stays within `bound` with `more` bytes in it.
-    pub(super) fn has_state_room(&mut self, more: usize, bound: usize) -> bool {
-        let fits = |this: &Self| this.state_bytes + this.grown_bytes + more <= bound;
-        if !fits(self) && self.grown_bytes >= MEASURE_AFTER_BYTES {
+    pub(in super::super) fn has_state_room(
+        &mut self,
+        ledger: &Ledger,
+        more: usize,
+        bound: usize,
+    ) -> bool {
+        let fits = |this: &Self| this.budget.state + this.budget.grown + more <= bound;
+        if !fits(self) && self.budget.grown >= MEASURE_AFTER_BYTES {
             // What was added may be less than it could have been.
-            self.measure();
+            self.measure(ledger);
         }
         fits(self)
     }
 
-    /// What the next snapshot takes without the open entries.
-    pub(super) fn measure(&mut self) {
+    /// Something was taken in that adds at most `bytes` to the next snapshot.
+    pub(in super::super) const fn grew(&mut self, bytes: usize) {
+        self.budget.grown += bytes;
+    }
+
+    /// Finds out what the next snapshot takes without the open entries.
+    pub(in super::super) fn measure(&mut self, ledger: &Ledger) {
         let none = OpenEntries::default();
-        let parts = Parts {
-            journal: self.journal,
-            apart_since: self.apart_since,
-            lake_term: self.lake_term,
-            committed_to: self.committed_to,
-            rules: &self.rules.bytes,
-            sinks: &self.cursors,
-            plans: &self.plans,
-            sessions: &self.sessions,
-            ledger: &self.ledger,
-            schemas: &self.schemas,
-            open: &none,
-        };
-        self.state_bytes = snapshot::write(&parts, &mut Vec::new());
-        self.grown_bytes = 0;
+        self.budget.state = snapshot::write(&self.parts(ledger, &none), &mut Vec::new());
+        self.budget.grown = 0;
     }
 }
 
@@ -48,7 +67,7 @@ mod tests {
     use headwater_proto::time::{Millis, Now, UnixMicros};
     use headwater_spool::FakeDisk;
 
-    use super::super::{Custody, Settings};
+    use super::super::super::{Custody, Settings};
     use super::MEASURE_AFTER_BYTES;
     use crate::done::DoneInMemory;
     use crate::pipeline::snapshot::NEW_BYTES;
@@ -73,7 +92,7 @@ mod tests {
     fn what_would_grow_the_snapshot_beyond_its_bound_is_not_taken() {
         let mut custody = custody();
         assert!(custody.keep_session("first", true));
-        custody.state_bytes = NEW_BYTES;
+        custody.journal.budget.state = NEW_BYTES;
         assert!(!custody.keep_session("second", true));
         // What shrinks it is.
         assert!(custody.keep_session("first", false));
@@ -82,10 +101,10 @@ mod tests {
     #[test]
     fn a_worst_case_that_did_not_come_true_is_measured_away() {
         let mut custody = custody();
-        custody.grown_bytes = NEW_BYTES.max(MEASURE_AFTER_BYTES);
+        custody.journal.budget.grown = NEW_BYTES.max(MEASURE_AFTER_BYTES);
         assert!(custody.keep_session("first", true));
-        assert!(custody.state_bytes > 0);
-        assert!(custody.grown_bytes < MEASURE_AFTER_BYTES);
+        assert!(custody.journal.budget.state > 0);
+        assert!(custody.journal.budget.grown < MEASURE_AFTER_BYTES);
         let now = Now {
             mono: Millis(1),
             wall: UnixMicros(1),

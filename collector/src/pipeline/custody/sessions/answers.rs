@@ -1,0 +1,181 @@
+//! Core: the answers that are owed once a group is durable: PUBACKs, Welcomes, Acks.
+
+use std::collections::BTreeMap;
+
+use headwater_gate::ConnId;
+use headwater_proto::ids::{DeviceId, JournalId, Stream};
+use headwater_proto::message::{
+    Ack, MAX_MARKS, MAX_MESSAGE_BYTES, MAX_PAGES, Mark, PROTOCOL, Welcome,
+};
+use headwater_proto::time::Now;
+
+use super::{Output, Sessions};
+
+/// What every answer says.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Terms {
+    /// Whose marks they are.
+    pub(in super::super) journal: JournalId,
+    /// Largest bundle taken, in bytes.
+    pub(in super::super) max_bundle: u32,
+    /// The present time.
+    pub(in super::super) now: Now,
+}
+
+/// Marks of one answer.
+type Page = heapless::Vec<Mark, MAX_MARKS>;
+
+/// Most bytes of an answer beside its marks and the origin's id: a frame around a Welcome.
+const ANSWER_BYTES: usize =
+    headwater_proto::frame::MAX_OVERHEAD_BYTES + 1 + 1 + 2 + 10 + 2 + 10 + 5 + 5 + 10 + 1;
+
+/// Most bytes of a mark in an answer.
+fn mark_bytes(mark: &Mark) -> usize {
+    1 + 10 + 10 + 10 + 1 + mark.ranges.len() * (10 + 10 + 1)
+}
+
+impl Sessions {
+    /// The group is durable: all that is owed becomes outputs. Where credit returns, everybody is told.
+    ///
+    /// - `credit`: bytes that each connection may have in flight from now on.
+    /// - `mark`: what is held of a stream whose sender holds records from a number on.
+    pub(in super::super) fn settle(
+        &mut self,
+        credit: u64,
+        terms: Terms,
+        mark: &dyn Fn(&Stream, u64) -> Option<Mark>,
+    ) {
+        let before = std::mem::replace(&mut self.credit, credit);
+        for (conn, token) in std::mem::take(&mut self.group.pubacks) {
+            self.outputs.push_back(Output::PubAck { conn, token });
+        }
+        for (conn, origin) in std::mem::take(&mut self.group.welcomes) {
+            self.welcome(conn, &origin, terms, mark);
+        }
+        let mut acks: BTreeMap<(ConnId, DeviceId), Vec<Mark>> = BTreeMap::new();
+        for (conn, device, lane, epoch) in std::mem::take(&mut self.group.acks) {
+            let Some(oldest) = self.oldest(conn, &device, lane, epoch) else {
+                continue;
+            };
+            let stream = Stream {
+                device,
+                lane,
+                epoch,
+            };
+            let Some(mark) = mark(&stream, oldest) else {
+                continue;
+            };
+            acks.entry((conn, stream.device)).or_default().push(mark);
+        }
+        if before == 0 && credit > 0 {
+            // Who was stopped may go on before its next probe.
+            for (conn, state) in &self.conns {
+                for origin in state.origins.keys() {
+                    acks.entry((*conn, origin.clone())).or_default();
+                }
+            }
+        }
+        for ((conn, origin), marks) in acks {
+            self.ack(conn, &origin, &marks, terms);
+        }
+    }
+
+    /// Answers a Hello whose consequences are durable.
+    fn welcome(
+        &mut self,
+        conn: ConnId,
+        origin: &DeviceId,
+        terms: Terms,
+        mark: &dyn Fn(&Stream, u64) -> Option<Mark>,
+    ) {
+        let Some(said) = self.origin(conn, origin) else {
+            return;
+        };
+        let nonce = said.nonce;
+        let marks: Vec<Mark> = said
+            .listed
+            .values()
+            .filter_map(|listed| {
+                let stream = Stream {
+                    device: origin.clone(),
+                    lane: listed.lane,
+                    epoch: listed.epoch,
+                };
+                mark(&stream, listed.oldest)
+            })
+            .collect();
+        let mut pages = self.pages(conn, origin, marks);
+        // What passes the pages of a Welcome follows as Acks.
+        let rest = pages.split_off(pages.len().min(usize::from(MAX_PAGES)));
+        let count = u8::try_from(pages.len()).unwrap_or(u8::MAX);
+        let credit = u32::try_from(self.credit).unwrap_or(u32::MAX);
+        for (page, marks) in (0u8..).zip(pages) {
+            let welcome = Welcome {
+                version: PROTOCOL,
+                origin: origin.clone(),
+                nonce,
+                page,
+                pages: count,
+                journal: terms.journal,
+                credit,
+                max_bundle: terms.max_bundle,
+                time: terms.now.wall,
+                marks,
+            };
+            self.send(conn, &welcome);
+        }
+        for marks in rest {
+            self.ack(conn, origin, &marks, terms);
+        }
+    }
+
+    /// Sends marks in as many Acks as they take, at least one.
+    pub(in super::super) fn ack(
+        &mut self,
+        conn: ConnId,
+        origin: &DeviceId,
+        marks: &[Mark],
+        terms: Terms,
+    ) {
+        let credit = u32::try_from(self.credit).unwrap_or(u32::MAX);
+        for marks in self.pages(conn, origin, marks.to_vec()) {
+            let ack = Ack {
+                origin: origin.clone(),
+                journal: terms.journal,
+                credit,
+                time: terms.now.wall,
+                marks,
+            };
+            self.send(conn, &ack);
+        }
+    }
+
+    /// Marks as the pages of an answer, at least one, none larger than its receiver takes. Where one
+    /// mark alone would be, its ranges go: they only spare repeats.
+    fn pages(&self, conn: ConnId, origin: &DeviceId, marks: Vec<Mark>) -> Vec<Page> {
+        let said = self.origin(conn, origin);
+        let most = said.map_or(MAX_MESSAGE_BYTES, |said| said.max_down_bytes);
+        let room = most.saturating_sub(ANSWER_BYTES + origin.as_str().len());
+        let mut pages = vec![Page::new()];
+        let mut used = 0;
+        for mut mark in marks {
+            let mut bytes = mark_bytes(&mark);
+            if bytes > room {
+                mark.ranges.clear();
+                bytes = mark_bytes(&mark);
+            }
+            let is_full = pages
+                .last()
+                .is_none_or(|page| page.is_full() || (used + bytes > room && !page.is_empty()));
+            if is_full {
+                pages.push(Page::new());
+                used = 0;
+            }
+            used += bytes;
+            if let Some(page) = pages.last_mut() {
+                let _ = page.push(mark);
+            }
+        }
+        pages
+    }
+}
