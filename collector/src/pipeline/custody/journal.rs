@@ -21,11 +21,12 @@ mod segment;
 mod sinks;
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use headwater_gate::repeat::OpenEntries;
+use headwater_proto::delivery::Ranges;
 use headwater_proto::ids::{JournalId, SeqRange, Stream};
 use headwater_proto::text;
 use headwater_spool::{AppendError, Disk, Log, ReadError, SyncError};
@@ -434,6 +435,25 @@ impl<D: Disk> Journal<D> {
                 visit(position, stream, range);
             });
         })
+    }
+
+    /// The numbers that records of `from..to` stand for.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub(super) fn numbers_in(
+        &self,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<(Stream, Vec<SeqRange>)>, ReadError> {
+        let mut numbers: BTreeMap<Stream, Ranges<{ usize::MAX }>> = BTreeMap::new();
+        self.each_number(from, to, &mut |_, stream, range| {
+            // Without a bound on ranges nothing is refused.
+            let _ = numbers.entry(stream.clone()).or_default().insert(range);
+        })?;
+        let numbers = numbers.into_iter();
+        let listed = numbers.map(|(stream, ranges)| (stream, ranges.as_slice().to_vec()));
+        Ok(listed.collect())
     }
 
     /// Hands over the records of `from..to`. Returns how many could not be read.

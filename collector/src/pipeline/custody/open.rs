@@ -16,6 +16,7 @@ use super::sessions::Sessions;
 use super::streams::Streams;
 use super::{Counters, Custody, Journal, OpenError, Past, Settings, recall};
 use crate::done::DoneEpochs;
+use crate::pipeline::credit::credit;
 use crate::pipeline::envelope::{self, Record, SinkCursor};
 use crate::pipeline::ledger::{self};
 use crate::pipeline::pattern::rules_of;
@@ -84,15 +85,14 @@ impl<D: Disk> Custody<D> {
         replay.run(from, &mut opened)?;
         replay.catch_up(from, past, &mut opened)?;
         journal.measure(streams.ledger());
-        let mut custody = Self {
-            sessions: Sessions::new(&settings),
+        let credit = credit(settings.credit, 0, journal.level());
+        let custody = Self {
+            sessions: Sessions::new(&settings, credit),
             settings,
             journal,
             streams,
             counters,
         };
-        let credit = custody.present_credit();
-        custody.sessions.grant(credit);
         Ok((custody, opened))
     }
 
@@ -134,7 +134,7 @@ pub(super) fn fill_coverage<D: Disk>(
     let least = journal.sinks.required_position();
     let cursors = journal.sinks.cursors().iter();
     let ahead: Vec<&SinkCursor> = cursors
-        .filter(|cursor| cursor.position > least && streams.requires(&cursor.name))
+        .filter(|cursor| cursor.position > least && streams.coverage().requires(&cursor.name))
         .collect();
     let to = ahead.iter().map(|cursor| cursor.position).max();
     let Some(to) = to.map(|to| to.min(journal.log().next())) else {

@@ -88,8 +88,10 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    /// Nobody is connected, and nobody has credit.
-    pub(super) fn new(settings: &Settings) -> Self {
+    /// Nobody is connected.
+    ///
+    /// - `credit`: bytes that each connection may have in flight at first.
+    pub(super) fn new(settings: &Settings, credit: u64) -> Self {
         Self {
             gateways: settings.gateways.clone(),
             withheld_bytes_per_connection: settings.withheld_bytes_per_connection,
@@ -100,7 +102,7 @@ impl Sessions {
             withheld_bytes: 0,
             group: Group::default(),
             outputs: VecDeque::new(),
-            credit: 0,
+            credit,
         }
     }
 
@@ -129,11 +131,6 @@ impl Sessions {
     /// Bytes that each connection may have in flight.
     pub(super) const fn credit(&self) -> u64 {
         self.credit
-    }
-
-    /// The credit of those who come before the first [`Sessions::settle`].
-    pub(super) const fn grant(&mut self, credit: u64) {
-        self.credit = credit;
     }
 
     /// The next thing to do, oldest first.
