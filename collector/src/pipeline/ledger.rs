@@ -48,6 +48,31 @@ pub struct Track {
     pub(crate) closed_at: Option<UnixMicros>,
 }
 
+impl Track {
+    /// Whether more may come of it: it is neither closed nor abandoned.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.abandoned && !self.receiver.is_closed()
+    }
+
+    /// What a Hello proves to be lost: its sender holds nothing below `oldest` any more. Of a relayed stream
+    /// another gateway may.
+    #[must_use]
+    pub fn missing_at_source(&self, oldest: u64) -> Vec<SeqRange> {
+        if self.relayed {
+            return Vec::new();
+        }
+        self.receiver.missing_below(oldest).collect()
+    }
+
+    /// Whether a record opens a hole among those that arrived.
+    #[must_use]
+    pub fn opens_hole(&self, seq: u64) -> bool {
+        let data = self.receiver.data();
+        seq > 0 && !data.contains(seq - 1) && !data.contains(seq + 1)
+    }
+}
+
 /// What is known of one plain device under one epoch of the journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PlainTrack {

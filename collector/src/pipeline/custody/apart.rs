@@ -12,15 +12,12 @@
 //! ```
 //! Several starts without the lake are one such time: it began with the first.
 
-use headwater_gate::CloseReason;
-use headwater_proto::ids::{Epoch, JournalId};
-use headwater_spool::{Disk, ReadError};
+use headwater_proto::ids::Epoch;
+use headwater_spool::Disk;
 
-use super::open::fill_coverage;
-use super::sides::{JournalSide, MeetError};
-use super::{Custody, Leaves, Past};
-use crate::pipeline::envelope::{CursorHead, Record};
-use crate::pipeline::ledger::{Ledger, MAX_OLDER_PLAIN};
+use super::sides::JournalSide;
+use super::{Custody, Past};
+use crate::pipeline::ledger::MAX_OLDER_PLAIN;
 
 /// Why a journal serves nobody before the lake is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -86,58 +83,5 @@ impl<D: Disk> Custody<D> {
         self.streams.begin_plain_epoch(Epoch::new(entropy()));
         self.journal.measure(self.streams.ledger());
         Ok(())
-    }
-
-    /// The journal and the lake have met. `renamed`: its disk shows an earlier time than the lake has
-    /// seen, so that what stands from a position on belongs to a journal of that name. Returns how many
-    /// of those records could not be read.
-    ///
-    /// # Errors
-    /// [`MeetError`]; nothing has changed then but what a failed sync takes back.
-    pub(super) fn end_apart(
-        &mut self,
-        renamed: Option<(JournalId, u64)>,
-    ) -> Result<u64, MeetError> {
-        if self.journal.apart_since().is_some() {
-            // From the next record on, a segment says so: before a plan, and so before a commit.
-            self.roll()?;
-        }
-        let damaged = match renamed {
-            Some((name, since)) => self.go_on_as(name, since)?,
-            None => 0,
-        };
-        self.journal.set_apart(None);
-        Ok(damaged)
-    }
-
-    /// Makes durable soon that the time apart is over. Without room, the next segment says it.
-    pub(super) fn note_meeting(&mut self, sink: &str) {
-        let position = self.cursor(sink).unwrap_or_default();
-        let _ = self.append(&Record::Cursor(CursorHead { sink, position }), Leaves::None);
-    }
-
-    /// Goes on under a new name: the lake has come further under the old one than this journal, so its
-    /// disk shows an earlier time. All that it holds before `since` is in the lake; nothing after that is.
-    fn go_on_as(&mut self, name: JournalId, since: u64) -> Result<u64, ReadError> {
-        let end = self.journal.log().next();
-        // When a boot began is true whatever the journal is called. The numbers of plain devices were used
-        // for other records since, whatever their epoch.
-        let bases = self.streams.ledger().time_bases().clone();
-        let mut ledger = Ledger::with_time_bases(Epoch::new(name.0), bases);
-        let into = &mut |_, record: &Record<'_>| ledger.apply(record);
-        let damaged = self.journal.each_record(since, end, into)?;
-        ledger.synced();
-        if since < end {
-            // How those streams began may stand before.
-            ledger.doubt_ends();
-        }
-        self.reading = None;
-        self.journal.go_on_as(name, since);
-        self.streams.go_on_with(ledger);
-        let unread = fill_coverage(&self.journal, &mut self.streams)?;
-        self.journal.measure(self.streams.ledger());
-        // Senders hold marks of another journal: they say Hello again, and forget those.
-        self.sessions.close_all(CloseReason::Journal);
-        Ok(damaged + unread)
     }
 }

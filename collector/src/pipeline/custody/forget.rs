@@ -35,12 +35,16 @@ impl<D: Disk> Custody<D> {
     /// [`ForgetError`].
     pub fn forget_device(&mut self, device: &DeviceId, now: Now) -> Result<Forgotten, ForgetError> {
         let mut forgotten = Forgotten::default();
-        for stream in self.streams.open_of(device) {
+        let open = self.streams.ledger().streams_of(device);
+        let open = open.filter(|(_, track)| track.is_open());
+        let open: Vec<Stream> = open.map(|(stream, _)| stream.clone()).collect();
+        for stream in open {
             if self.sessions.is_listed(&stream) {
                 forgotten.listed.push(stream);
                 continue;
             }
-            self.abandon(&stream, now)
+            self.upkeep(now)
+                .abandon(&stream)
                 .map_err(|refused| match refused {
                     Refused::Full => ForgetError::Full,
                     Refused::Failed => ForgetError::Failed,

@@ -9,14 +9,17 @@
 //! ```
 //! Only values pass between the halves, so that the lake's may run on its sink's thread.
 
-use headwater_proto::ids::{Lane, SeqRange};
+use headwater_gate::CloseReason;
+use headwater_proto::ids::{Epoch, JournalId, Lane, SeqRange, Stream};
 use headwater_proto::message::GapReason;
 use headwater_proto::time::UnixMicros;
-use headwater_spool::Disk;
+use headwater_spool::{Disk, ReadError};
 
+use super::open::fill_coverage;
 use super::sides::{Agreed, JournalSide, LakeSide, MeetError, Meeting, Proven, Told};
 use super::{Custody, Leaves, Past};
-use crate::pipeline::envelope::{GapHead, Record};
+use crate::pipeline::envelope::{CursorHead, GapHead, Record};
+use crate::pipeline::ledger::Ledger;
 
 impl<D: Disk> Custody<D> {
     /// Makes the marks agree with the lake, which is the sink called `sink`; before its first commit.
@@ -31,75 +34,150 @@ impl<D: Disk> Custody<D> {
         lake: &LakeSide,
         at: UnixMicros,
     ) -> Result<Meeting, MeetError> {
+        let custody = self;
+        Joining { custody, sink, at }.meet(journal, lake)
+    }
+}
+
+/// Custody while it meets the lake.
+struct Joining<'a, D: Disk> {
+    custody: &'a mut Custody<D>,
+    /// The lake's name among the sinks.
+    sink: &'a str,
+    at: UnixMicros,
+}
+
+impl<D: Disk> Joining<'_, D> {
+    fn meet(&mut self, journal: &JournalSide, lake: &LakeSide) -> Result<Meeting, MeetError> {
         let missing = match lake.renamed {
             // All before the position from which it goes on is in the lake.
             Some(_) => 0,
-            None => self.resume(sink, lake.cursor)?,
+            None => self.custody.resume(self.sink, lake.cursor)?,
         };
         let is_sure = journal.knows_its_past() && missing == 0 && lake.is_alone;
         if !is_sure && lake.proven.is_none() {
             return Ok(Meeting::NeedsMarks);
         }
-        let was_apart = self.journal.apart_since().is_some();
+        let was_apart = self.custody.journal.apart_since().is_some();
         let renamed = lake.renamed.map(|name| (name, journal.since));
         let damaged = self.end_apart(renamed)?;
-        let end = self.log().next();
+        let end = self.custody.journal.log().next();
         let past = renamed.map_or(journal.past, |_| Past::Nothing);
         let mut index_failure = None;
         if let Some(proven) = &lake.proven {
             let whole = proven.iter().filter(|proven| proven.is_whole);
             let ends = whole.filter_map(|proven| Some((proven.stream.clone(), proven.end?)));
-            index_failure = self.streams.fill_index(ends).err();
-            self.seed_all(sink, past, proven, index_failure.is_none(), at);
+            index_failure = self.custody.streams.fill_index(ends).err();
+            self.seed_all(past, proven, index_failure.is_none());
         }
         let leave_out_until = (!lake.is_alone).then_some(end);
-        self.journal.agree(lake.term, leave_out_until.unwrap_or(0));
+        let (own, streams) = (&mut self.custody.journal, &mut self.custody.streams);
+        own.agree(lake.term, leave_out_until.unwrap_or(0));
         // What the marks take in a snapshot counts from now on.
-        self.journal.measure(self.streams.ledger());
+        own.measure(streams.ledger());
         if damaged > 0 || journal.damaged_to > lake.cursor {
-            self.streams.doubt_plain_devices();
+            streams.doubt_plain_devices();
         }
-        self.streams.watch(self.journal.log().next());
+        streams.watch(own.log().next());
         if was_apart {
-            self.note_meeting(sink);
+            self.note_meeting();
             self.owe_all_acks();
         }
-        let beyond = self.beyond_others(sink);
+        let beyond = self.custody.streams.coverage().of(self.sink);
         let beyond = beyond.map(|(stream, ranges)| (stream.clone(), ranges.to_vec()));
         Ok(Meeting::Agreed(Agreed {
             beyond: beyond.collect(),
-            streams: self.told(),
+            streams: told(self.custody.streams.ledger()),
             leave_out_until,
             index_failure,
         }))
     }
 
+    /// The journal and the lake have met. `renamed`: its disk shows an earlier time than the lake has
+    /// seen, so that what stands from a position on belongs to a journal of that name. Returns how many
+    /// of those records could not be read.
+    ///
+    /// # Errors
+    /// [`MeetError`]; nothing has changed then but what a failed sync takes back.
+    fn end_apart(&mut self, renamed: Option<(JournalId, u64)>) -> Result<u64, MeetError> {
+        if self.custody.journal.apart_since().is_some() {
+            // From the next record on, a segment says so: before a plan, and so before a commit.
+            self.custody.roll()?;
+        }
+        let damaged = match renamed {
+            Some((name, since)) => self.go_on_as(name, since)?,
+            None => 0,
+        };
+        self.custody.journal.set_apart(None);
+        Ok(damaged)
+    }
+
+    /// Makes durable soon that the time apart is over. Without room, the next segment says it.
+    fn note_meeting(&mut self) {
+        let head = CursorHead {
+            sink: self.sink,
+            position: self.custody.cursor(self.sink).unwrap_or_default(),
+        };
+        let _ = self.custody.append(&Record::Cursor(head), Leaves::None);
+    }
+
+    /// Goes on under a new name: the lake has come further under the old one than this journal, so its
+    /// disk shows an earlier time. All that it holds before `since` is in the lake; nothing after that is.
+    fn go_on_as(&mut self, name: JournalId, since: u64) -> Result<u64, ReadError> {
+        let end = self.custody.journal.log().next();
+        // When a boot began is true whatever the journal is called. The numbers of plain devices were used
+        // for other records since, whatever their epoch.
+        let bases = self.custody.streams.ledger().time_bases().clone();
+        let mut ledger = Ledger::with_time_bases(Epoch::new(name.0), bases);
+        let into = &mut |_, record: &Record<'_>| ledger.apply(record);
+        let damaged = self.custody.journal.each_record(since, end, into)?;
+        ledger.synced();
+        if since < end {
+            // How those streams began may stand before.
+            ledger.doubt_ends();
+        }
+        self.custody.reading = None;
+        self.custody.journal.go_on_as(name, since);
+        self.custody.streams.go_on_with(ledger);
+        let unread = fill_coverage(&self.custody.journal, &mut self.custody.streams)?;
+        self.custody.journal.measure(self.custody.streams.ledger());
+        // Senders hold marks of another journal: they say Hello again, and forget those.
+        self.custody.sessions.close_all(CloseReason::Journal);
+        Ok(damaged + unread)
+    }
+
+    /// An Ack is owed for every stream of a device that is connected.
+    fn owe_all_acks(&mut self) {
+        let devices = self.custody.sessions.devices();
+        let streams = devices.flat_map(|device| self.custody.streams.ledger().streams_of(device));
+        let all: Vec<Stream> = streams.map(|(stream, _)| stream.clone()).collect();
+        all.iter()
+            .for_each(|stream| self.custody.sessions.owe_acks(stream));
+    }
+
     /// Takes in the marks that the lake proves. Epochs that are over, and new to custody, are left to
     /// the index where it has them.
-    fn seed_all(
-        &mut self,
-        sink: &str,
-        past: Past,
-        all: &[Proven],
-        is_indexed: bool,
-        at: UnixMicros,
-    ) {
+    fn seed_all(&mut self, past: Past, all: &[Proven], is_indexed: bool) {
         for proven in all {
             let stream = &proven.stream;
             if stream.lane == Lane::Plain {
                 // A plain device counts under each epoch of a journal anew.
-                let is_present = stream.epoch == self.streams.ledger().plain_epoch();
+                let is_present = stream.epoch == self.custody.streams.ledger().plain_epoch();
                 let known = self
+                    .custody
                     .streams
                     .ledger()
                     .plain_track(stream.epoch, &stream.device);
                 if is_present || known.is_some() {
-                    let held = self.streams.take_seeds(sink, stream, &proven.held);
-                    self.streams.seed_plain(stream, &held, proven.next);
+                    let held = self
+                        .custody
+                        .streams
+                        .take_seeds(self.sink, stream, &proven.held);
+                    self.custody.streams.seed_plain(stream, &held, proven.next);
                 }
                 continue;
             }
-            let known = self.streams.ledger().track(stream);
+            let known = self.custody.streams.ledger().track(stream);
             // What the index has is found there when it comes back.
             if is_indexed && known.is_none() && proven.is_whole {
                 continue;
@@ -116,8 +194,12 @@ impl<D: Disk> Custody<D> {
                 }
                 None => Vec::new(),
             };
-            let held = self.streams.take_seeds(sink, stream, &proven.held);
-            self.streams
+            let held = self
+                .custody
+                .streams
+                .take_seeds(self.sink, stream, &proven.held);
+            self.custody
+                .streams
                 .seed(stream.clone(), &held, partial, proven.end);
             for seq in here {
                 // It came again while the lake was away, and cannot be brought in half.
@@ -125,24 +207,25 @@ impl<D: Disk> Custody<D> {
                     stream: stream.clone(),
                     range: Some(SeqRange::new(seq, seq + 1)),
                     reason: GapReason::DiskError,
-                    at,
+                    at: self.at,
                 };
                 // Without room it is named once the sinks are past it.
-                let _ = self.append(&Record::Gap(head), Leaves::Two);
+                let _ = self.custody.append(&Record::Gap(head), Leaves::Two);
             }
         }
     }
+}
 
-    fn told(&self) -> Vec<Told> {
-        let streams = self.streams.ledger().streams();
-        streams
-            .map(|(stream, track)| Told {
-                stream: stream.clone(),
-                committed: track.receiver.committed().iter().collect(),
-                end: track.receiver.ended(),
-                boot: track.boot,
-                is_abandoned: track.abandoned,
-            })
-            .collect()
-    }
+/// What custody knows of every stream.
+fn told(ledger: &Ledger) -> Vec<Told> {
+    let streams = ledger.streams();
+    streams
+        .map(|(stream, track)| Told {
+            stream: stream.clone(),
+            committed: track.receiver.committed().iter().collect(),
+            end: track.receiver.ended(),
+            boot: track.boot,
+            is_abandoned: track.abandoned,
+        })
+        .collect()
 }

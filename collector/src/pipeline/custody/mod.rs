@@ -1,40 +1,45 @@
 //! Core: custody. What arrives is judged, appended to the journal, synced, and only then answered.
 //!
 //! ```text
-//! Event ──► judge (ledger) ──► append ──► sync ──► PUBACK · Ack · Welcome
-//!                                 ▲         │ failed: the group never happened,
-//!                                 │         ▼ its connections end and come again
-//!                     snapshot at each new segment
+//! Event ──► judge (streams) ──► append (journal) ──► sync ──► PUBACK · Ack · Welcome (sessions)
+//!                                     ▲         │ failed: the group never happened,
+//!                                     │         ▼ its connections end and come again
+//!                         snapshot at each new segment
 //! Committed (a sink) ──► coverage ──► what all required sinks have: marks ──► Ack
 //!                    └─► cursor ──► segments that every sink has passed go
 //! ```
 //!
-//! The owner hands in what waits, calls [`Custody::sync`] once, and carries out the outputs. State
-//! that an answer speaks of is durable when the answer is made; state changes only by records that
-//! were appended ([`crate::pipeline::ledger::Ledger::apply`]), so that a restart reads itself to the same
-//! state.
+//! Three machines do it, none of which holds another:
+//!
+//! | machine | knows | returns |
+//! |---|---|---|
+//! | `sessions` | who is connected, what each said, what it is owed, what waits | outputs |
+//! | `journal` | log, preamble, snapshot budget, plans, cursors | what became of a record, and of the group before it |
+//! | `streams` | ledger, coverage, index of closed epochs, watch, absent epochs | losses to name, epochs to abandon, Acks that are due |
+//!
+//! Here alone they meet: for a publish in `intake`, for a sink's word and as time passes in `upkeep`, with
+//! the lake in `join` and `apart`, at a start in `open`. The owner hands in what waits, calls
+//! [`Custody::sync`] once, and carries out the outputs. State that an answer speaks of is durable when the
+//! answer is made; state changes only by records that were appended
+//! ([`crate::pipeline::ledger::Ledger::apply`]), so that a restart reads itself to the same state.
 
 mod apart;
 mod forget;
-mod hello;
+mod intake;
 mod join;
 mod journal;
-mod lacks;
-mod loss;
 mod open;
-mod plain;
 mod sessions;
 mod sides;
 mod sinks;
 mod streams;
 mod stretch;
 mod types;
-mod up;
+mod upkeep;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use headwater_gate::CloseReason;
 use headwater_proto::ids::{JournalId, Stream};
 use headwater_proto::time::Now;
 use headwater_spool::{Disk, Log, Reader, SyncError};
@@ -47,6 +52,7 @@ use crate::pipeline::ledger::Ledger;
 
 pub use apart::NotAlone;
 pub use forget::{ForgetError, Forgotten};
+use intake::Intake;
 use journal::{Journal, Leaves, NotPut, Report};
 pub use journal::{OpenError, Past};
 pub use open::Opened;
@@ -55,9 +61,10 @@ use sessions::{Sessions, Terms};
 pub use sides::{Agreed, JournalSide, LakeSide, MeetError, Meeting, Proven, Told};
 pub use sinks::PlanError;
 pub use streams::MAX_COVERED_RANGES;
-use streams::{Expired, Streams, Unknown};
+use streams::{Streams, Unknown};
 pub use stretch::{Found, Stretch};
 pub use types::{Counters, Event, Gateway, Mode, Output, PlainPublish, Settings, SinkSpec};
+use upkeep::Upkeep;
 
 /// Why a record was not appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +93,9 @@ impl<D: Disk> Custody<D> {
             Event::Connected { conn, client } => {
                 self.sessions.connected(conn, client);
             }
-            Event::Up { .. } | Event::Plain(_) => self.take_or_withhold(event, now),
+            Event::Up { conn, .. } | Event::Plain(PlainPublish { conn, .. }) => {
+                Intake::new(self, conn, now).take_or_withhold(event);
+            }
             Event::Settled {
                 conn,
                 client,
@@ -106,18 +115,15 @@ impl<D: Disk> Custody<D> {
                 streams,
                 refused,
                 damaged,
-            } => self.said(
-                Report {
-                    sink,
-                    through,
-                    streams,
-                    refused,
-                    damaged,
-                },
-                now,
-            ),
-            Event::Read { stretch, found } => self.was_read(&stretch, found, now),
-            Event::Tick => self.tick(now),
+            } => self.upkeep(now).said(Report {
+                sink,
+                through,
+                streams,
+                refused,
+                damaged,
+            }),
+            Event::Read { stretch, found } => self.upkeep(now).was_read(&stretch, found),
+            Event::Tick => self.upkeep(now).tick(),
         }
     }
 
@@ -129,7 +135,22 @@ impl<D: Disk> Custody<D> {
     pub fn sync(&mut self, now: Now) -> Result<(), SyncError> {
         let synced = self.journal.sync();
         match synced {
-            Ok(wrote) => self.settle(now, wrote),
+            Ok(wrote) => {
+                self.counters.groups_synced_total += u64::from(wrote);
+                self.synced();
+                self.counters.segments_released_total += self.journal.release();
+                let terms = Terms::new(self.journal.name(), &self.settings, now);
+                // While publishes wait for room nobody may send more.
+                let stalled = self.sessions.is_stalled();
+                let (connections, level) = (self.sessions.count(), self.journal.level());
+                let credit = if stalled {
+                    0
+                } else {
+                    credit(self.settings.credit, connections, level)
+                };
+                let mark = |stream: &Stream, oldest| self.streams.mark(stream, oldest);
+                self.sessions.settle(credit, terms, &mark);
+            }
             Err(_) => self.failed(),
         }
         synced.map(drop)
@@ -207,16 +228,6 @@ impl<D: Disk> Custody<D> {
         kept
     }
 
-    /// The group is durable: answer it.
-    fn settle(&mut self, now: Now, wrote: bool) {
-        self.counters.groups_synced_total += u64::from(wrote);
-        self.synced();
-        self.counters.segments_released_total += self.journal.release();
-        let (credit, terms) = (self.present_credit(), self.terms(now));
-        let mark = |stream: &Stream, oldest| self.streams.mark(stream, oldest);
-        self.sessions.settle(credit, terms, &mark);
-    }
-
     /// All that was appended is durable: a later failure takes none of it back.
     fn synced(&mut self) {
         for stream in self.streams.synced() {
@@ -277,86 +288,8 @@ impl<D: Disk> Custody<D> {
             .has_state_room(self.streams.ledger(), more, bound)
     }
 
-    fn take_or_withhold(&mut self, event: Event, now: Now) {
-        let Some(conn) = event.conn() else { return };
-        if !self.sessions.is_connected(conn) {
-            return;
-        }
-        // Order within a connection holds: what came before goes first.
-        if self.sessions.is_waiting(conn) || !self.take(&event, now) {
-            self.counters.withheld_total += u64::from(self.sessions.is_connected(conn));
-            self.sessions.withhold(event, now);
-        }
-    }
-
-    /// False if the journal has no room for it.
-    fn take(&mut self, event: &Event, now: Now) -> bool {
-        let taken = match event {
-            Event::Up {
-                conn,
-                device,
-                payload,
-                token,
-            } => self.up(*conn, device, payload, *token, now),
-            Event::Plain(publish) => self.plain(publish, now),
-            Event::Connected { .. }
-            | Event::Settled { .. }
-            | Event::Disconnected { .. }
-            | Event::Committed { .. }
-            | Event::Read { .. }
-            | Event::Tick => Ok(()),
-        };
-        match (taken, event.conn()) {
-            (Err(Refused::Full), _) => return false,
-            (Err(Refused::Failed), Some(conn)) => self.sessions.close(conn, CloseReason::Journal),
-            (Err(Refused::Failed), None) | (Ok(()), _) => {}
-        }
-        true
-    }
-
-    /// Tries what was withheld, oldest first, until the journal is full again.
-    fn retry_withheld(&mut self) {
-        while let Some((event, received)) = self.sessions.next_withheld() {
-            if !self.take(&event, received) {
-                self.sessions.put_back(event, received);
-                return;
-            }
-        }
-    }
-
-    fn tick(&mut self, now: Now) {
-        self.say_again(now);
-        self.name_unread(now);
-        self.name_reading(now);
-        self.name_leavers();
-        self.make_room();
-        self.note_cursors(now, false);
-        self.retry_withheld();
-        self.abandon_absent(now);
-        self.name_losses(now);
-        self.expire(now);
-    }
-
-    fn present_credit(&self) -> u64 {
-        if self.sessions.is_stalled() {
-            return 0;
-        }
-        let connections = self.sessions.count();
-        credit(self.settings.credit, connections, self.journal.level())
-    }
-
-    /// Lets go of streams that are over.
-    fn expire(&mut self, now: Now) {
-        match self.streams.expire(now) {
-            Expired::None => {}
-            Expired::IndexFailed => self.counters.index_failures_total += 1,
-            Expired::Gone(streams) => {
-                for stream in &streams {
-                    self.journal.schemas.forget(&stream.device, stream.epoch);
-                }
-                self.journal.measure(self.streams.ledger());
-            }
-        }
+    const fn upkeep(&mut self, now: Now) -> Upkeep<'_, D> {
+        Upkeep::new(self, now)
     }
 
     /// Brings a stream that is over back. False if it must not be taken for new.
@@ -369,14 +302,6 @@ impl<D: Disk> Custody<D> {
     #[must_use]
     pub fn index_is_whole(&self) -> bool {
         self.streams.index_is_whole()
-    }
-
-    const fn terms(&self, now: Now) -> Terms {
-        Terms {
-            journal: self.journal.name(),
-            max_bundle: self.settings.max_bundle_bytes,
-            now,
-        }
     }
 }
 

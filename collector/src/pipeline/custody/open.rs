@@ -17,6 +17,7 @@ use super::streams::Streams;
 use super::stretch::READ_BYTES;
 use super::{Counters, Custody, Journal, OpenError, Past, Settings, recall};
 use crate::done::DoneEpochs;
+use crate::pipeline::credit::credit;
 use crate::pipeline::envelope::{self, Record, SinkCursor};
 use crate::pipeline::ledger::{self};
 use crate::pipeline::pattern::rules_of;
@@ -85,16 +86,15 @@ impl<D: Disk> Custody<D> {
         replay.run(from, &mut opened)?;
         replay.catch_up(from, past, &mut opened)?;
         journal.measure(streams.ledger());
-        let mut custody = Self {
-            sessions: Sessions::new(&settings),
+        let credit = credit(settings.credit, 0, journal.level());
+        let custody = Self {
+            sessions: Sessions::new(&settings, credit),
             settings,
             journal,
             streams,
             reading: None,
             counters,
         };
-        let credit = custody.present_credit();
-        custody.sessions.grant(credit);
         Ok((custody, opened))
     }
 
@@ -111,7 +111,7 @@ impl<D: Disk> Custody<D> {
         let Some(known) = known.filter(|known| *known < position) else {
             return Ok(0);
         };
-        let unread = if streams.requires(sink) {
+        let unread = if streams.coverage().requires(sink) {
             report_stretch(journal, streams, sink, (known, position))?
         } else {
             0
@@ -145,7 +145,7 @@ pub(super) fn fill_coverage<D: Disk>(
     let least = journal.sinks.required_position();
     let cursors = journal.sinks.cursors().iter();
     let ahead: Vec<&SinkCursor> = cursors
-        .filter(|cursor| cursor.position > least && streams.requires(&cursor.name))
+        .filter(|cursor| cursor.position > least && streams.coverage().requires(&cursor.name))
         .collect();
     let to = ahead.iter().map(|cursor| cursor.position).max();
     let Some(to) = to.map(|to| to.min(journal.log().next())) else {

@@ -83,13 +83,15 @@ pub(super) struct Sessions {
     withheld: VecDeque<(Event, Now)>,
     withheld_bytes: usize,
     group: Group,
-    outputs: VecDeque<Output>,
+    pub(super) outputs: VecDeque<Output>,
     credit: u64,
 }
 
 impl Sessions {
-    /// Nobody is connected, and nobody has credit.
-    pub(super) fn new(settings: &Settings) -> Self {
+    /// Nobody is connected.
+    ///
+    /// - `credit`: bytes that each connection may have in flight at first.
+    pub(super) fn new(settings: &Settings, credit: u64) -> Self {
         Self {
             gateways: settings.gateways.clone(),
             withheld_bytes_per_connection: settings.withheld_bytes_per_connection,
@@ -100,7 +102,7 @@ impl Sessions {
             withheld_bytes: 0,
             group: Group::default(),
             outputs: VecDeque::new(),
-            credit: 0,
+            credit,
         }
     }
 
@@ -129,16 +131,6 @@ impl Sessions {
     /// Bytes that each connection may have in flight.
     pub(super) const fn credit(&self) -> u64 {
         self.credit
-    }
-
-    /// The credit of those who come before the first [`Sessions::settle`].
-    pub(super) const fn grant(&mut self, credit: u64) {
-        self.credit = credit;
-    }
-
-    /// Something to do that concerns no connection.
-    pub(super) fn put_out(&mut self, output: Output) {
-        self.outputs.push_back(output);
     }
 
     /// The next thing to do, oldest first.

@@ -1,9 +1,10 @@
-//! Core: what sinks say, and which journal segments may go.
+//! Core: what sinks ask of custody.
 
 use headwater_proto::ids::{SeqRange, Stream};
+use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
-use super::{Custody, Leaves, Refused, Report};
+use super::{Custody, Leaves, Refused};
 use crate::pipeline::envelope::{CursorHead, PlanHead, Record, SinkCursor};
 use crate::pipeline::snapshot::PendingPlan;
 
@@ -70,31 +71,9 @@ impl<D: Disk> Custody<D> {
         self.journal.sinks.required().map(str::to_owned).collect()
     }
 
-    /// Takes in what a sink has, or has refused and was named for: what all required sinks have by that is
-    /// committed.
-    pub(super) fn committed(&mut self, said: &Report) {
-        let sink = said.sink.as_str();
-        self.journal.sinks.has_come(sink, said.through);
-        if !self.streams.requires(sink) {
-            return;
-        }
-        self.journal.committed_so_far();
-        for (stream, ranges) in said.streams.iter().chain(&said.refused) {
-            if self.streams.has(sink, stream, ranges) {
-                self.sessions.owe_acks(stream);
-            }
-        }
-    }
-
-    /// Whether a sink has so much that others lack that its next report waits until they come closer. The
-    /// one that is furthest behind never waits, so somebody always goes on.
-    pub(super) fn has_too_much(&self, sink: &str) -> bool {
-        self.journal.sinks.can_wait(sink) && self.streams.has_too_much(sink)
-    }
-
     /// What a required sink has and not all of them have.
     pub fn beyond_others(&self, sink: &str) -> impl Iterator<Item = (&Stream, &[SeqRange])> {
-        self.streams.beyond_others(sink)
+        self.streams.coverage().of(sink)
     }
 
     /// By required sink the ranges of numbers that it has and not all of them have.
@@ -103,45 +82,41 @@ impl<D: Disk> Custody<D> {
         let required = self.required_sinks().into_iter();
         required
             .map(|sink| {
-                let ranges = self.streams.covered_ranges(&sink);
+                let ranges = self.streams.coverage().ranges(&sink);
                 (sink, ranges)
             })
             .collect()
     }
 
-    /// A sink passed over records that it could not read.
-    pub(super) fn damaged(&mut self, sink: &str, records: u64) {
-        self.counters.records_damaged_total += records;
-        if records > 0 && self.streams.requires(sink) {
-            self.streams.watch(self.journal.log().next());
-        }
+    /// Whether what a sink said last is not taken in yet: until then it must not go on.
+    #[must_use]
+    pub fn is_holding(&self, sink: &str) -> bool {
+        self.journal.sinks.is_holding(sink)
     }
 
-    /// An Ack is owed for every stream of a device that is connected.
-    pub(super) fn owe_all_acks(&mut self) {
-        let devices = self.sessions.devices();
-        let streams = devices.flat_map(|device| self.streams.ledger().streams_of(device));
-        let all: Vec<Stream> = streams.map(|(stream, _)| stream.clone()).collect();
-        all.iter().for_each(|stream| self.sessions.owe_acks(stream));
+    /// The sinks whose last report is not taken in yet.
+    #[must_use]
+    pub fn held_sinks(&self) -> Vec<String> {
+        self.journal.sinks.held().map(str::to_owned).collect()
     }
 
-    /// When half of the quota is used and a new snapshot would free a segment, begins one.
-    pub(super) fn make_room(&mut self) {
-        self.leave_behind();
-        let tight = self.journal.is_tight() || self.is_stalled();
-        if !tight || !self.journal.would_free() || self.roll().is_err() {
-            return;
+    /// Appends how far sinks are, each once in a while, so that a kill repeats little; `at_once` at an
+    /// orderly end, so that it repeats nothing. False without room: what is in the journal stands then.
+    pub fn note_cursors(&mut self, now: Now, at_once: bool) -> bool {
+        if at_once {
+            self.journal.sinks.end();
+            self.upkeep(now).say_again();
         }
-        let Some(sink) = self.journal.sinks.required().next() else {
-            return;
-        };
-        let sink = sink.to_owned();
-        let position = self.cursor(&sink).unwrap_or_default();
-        let head = CursorHead {
-            sink: &sink,
-            position,
-        };
-        // Without room the next tick tries again.
-        let _ = self.append(&Record::Cursor(head), Leaves::None);
+        for cursor in self.journal.sinks.to_note(now.mono, at_once) {
+            let head = CursorHead {
+                sink: &cursor.name,
+                position: cursor.position,
+            };
+            if self.append(&Record::Cursor(head), Leaves::Three).is_err() {
+                return false;
+            }
+            self.journal.sinks.note(cursor, now.mono);
+        }
+        self.journal.sinks.held().next().is_none()
     }
 }

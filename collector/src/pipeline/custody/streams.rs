@@ -25,7 +25,7 @@ use crate::pipeline::envelope::Record;
 use crate::pipeline::ledger::Ledger;
 pub(super) use absent::Abandonment;
 use absent::Absent;
-use coverage::Coverage;
+pub(super) use coverage::Coverage;
 pub use coverage::MAX_COVERED_RANGES;
 use index::Index;
 pub(super) use index::{Expired, Unknown};
@@ -109,23 +109,6 @@ impl Streams {
         self.ledger.claim(stream, next, relayed, at);
     }
 
-    /// What a Hello proves to be lost of a stream: its sender no longer holds it. Of a relayed stream
-    /// another gateway may.
-    pub(super) fn missing_at_source(&self, stream: &Stream, oldest: u64) -> Vec<SeqRange> {
-        let track = self.ledger.track(stream).filter(|track| !track.relayed);
-        track.map_or_else(Vec::new, |track| {
-            track.receiver.missing_below(oldest).collect()
-        })
-    }
-
-    /// Whether a record opens a hole among those that arrived.
-    pub(super) fn opens_hole(&self, stream: &Stream, seq: u64) -> bool {
-        self.ledger.track(stream).is_some_and(|track| {
-            let data = track.receiver.data();
-            seq > 0 && !data.contains(seq - 1) && !data.contains(seq + 1)
-        })
-    }
-
     /// Numbers plain devices under another epoch from now on.
     pub(super) fn begin_plain_epoch(&mut self, epoch: Epoch) {
         self.ledger.begin_plain_epoch(epoch);
@@ -136,24 +119,9 @@ impl Streams {
         self.ledger.commit(stream, range);
     }
 
-    /// Whether the journal waits for a sink.
-    pub(super) fn requires(&self, sink: &str) -> bool {
-        self.coverage.requires(sink)
-    }
-
-    /// Whether a sink has so much that others lack that its next report can wait until they come closer.
-    pub(super) fn has_too_much(&self, sink: &str) -> bool {
-        self.coverage.ranges(sink) >= MAX_COVERED_RANGES
-    }
-
-    /// Ranges of numbers that a required sink has and not all of them have.
-    pub(super) fn covered_ranges(&self, sink: &str) -> usize {
-        self.coverage.ranges(sink)
-    }
-
-    /// What a required sink has and not all of them have.
-    pub(super) fn beyond_others(&self, sink: &str) -> impl Iterator<Item = (&Stream, &[SeqRange])> {
-        self.coverage.of(sink)
+    /// What each required sink has and not all of them have.
+    pub(super) const fn coverage(&self) -> &Coverage {
+        &self.coverage
     }
 
     /// A required sink has some numbers, or has refused them and was named for them. Whether all required

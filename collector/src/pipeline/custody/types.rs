@@ -11,6 +11,14 @@ use crate::pipeline::credit::CreditLimits;
 use crate::pipeline::pattern::Pattern;
 use crate::pipeline::rules::TimeWindow;
 
+/// Whose quarantine holds what no pattern maps to a device.
+const NOBODY: &str = "unknown";
+
+/// The device of what belongs to none.
+pub(super) fn nobody() -> DeviceId {
+    DeviceId::new(NOBODY).expect("a constant that is a device id")
+}
+
 /// When a sender may forget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {

@@ -9,17 +9,27 @@ use headwater_proto::message::{
 };
 use headwater_proto::time::Now;
 
-use super::{Output, Sessions};
+use super::{Output, Sessions, Settings};
 
 /// What every answer says.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Terms {
     /// Whose marks they are.
-    pub(in super::super) journal: JournalId,
+    pub(super) journal: JournalId,
     /// Largest bundle taken, in bytes.
-    pub(in super::super) max_bundle: u32,
+    pub(super) max_bundle: u32,
     /// The present time.
-    pub(in super::super) now: Now,
+    pub(super) now: Now,
+}
+
+impl Terms {
+    pub(in super::super) const fn new(journal: JournalId, settings: &Settings, now: Now) -> Self {
+        Self {
+            journal,
+            max_bundle: settings.max_bundle_bytes,
+            now,
+        }
+    }
 }
 
 /// Marks of one answer.

@@ -32,7 +32,7 @@ fn sessions() -> Sessions {
         withheld_bytes: 15,
         ..Settings::default()
     };
-    let mut sessions = Sessions::new(&settings);
+    let mut sessions = Sessions::new(&settings, 1);
     for conn in [CONN, OTHER] {
         sessions.connected(conn, Arc::from("d"));
     }

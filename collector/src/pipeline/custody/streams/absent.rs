@@ -53,8 +53,7 @@ impl Streams {
             stream.lane != Lane::Plain
                 && !track.relayed
                 && !listed.contains_key(&(stream.lane, stream.epoch))
-                && !track.abandoned
-                && !track.receiver.is_closed()
+                && track.is_open()
         });
         for (stream, _) in absent {
             let since = self.absent.streams.entry(stream.clone());
@@ -114,28 +113,15 @@ impl Streams {
         streams
             .filter(|(_, track)| {
                 let unseen_us = now.wall.0.saturating_sub(track.listed_at.0);
-                track.relayed
-                    && unseen_us >= after_us
-                    && !track.abandoned
-                    && !track.receiver.is_closed()
+                track.relayed && unseen_us >= after_us && track.is_open()
             })
             .map(|(stream, _)| stream.clone())
             .collect()
     }
 
-    /// The streams of a device that are neither closed nor abandoned.
-    pub(in super::super) fn open_of(&self, device: &DeviceId) -> Vec<Stream> {
-        let open = self.ledger.streams_of(device);
-        let open = open.filter(|(_, track)| !track.abandoned && !track.receiver.is_closed());
-        open.map(|(stream, _)| stream.clone()).collect()
-    }
-
     /// What has to be said to abandon a stream; `None` if it is over already, or not known.
     pub(in super::super) fn abandonment(&self, stream: &Stream) -> Option<Abandonment> {
-        let track = self.ledger.track(stream)?;
-        if track.abandoned || track.receiver.is_closed() {
-            return None;
-        }
+        let track = self.ledger.track(stream).filter(|track| track.is_open())?;
         let known = track.receiver.next();
         let next = known.max(track.claimed);
         let mut missing: Vec<SeqRange> = track.receiver.unaccounted().collect();

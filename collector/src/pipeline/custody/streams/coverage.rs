@@ -79,7 +79,7 @@ impl Covered {
 
 /// The sets of all required sinks.
 #[derive(Debug, Default)]
-pub(super) struct Coverage {
+pub(in super::super) struct Coverage {
     sinks: BTreeMap<String, Covered>,
     /// A start could not read all records between the cursors: of numbers in no set it is not known
     /// whether a sink has them.
@@ -111,7 +111,7 @@ impl Coverage {
     }
 
     /// Whether the journal waits for a sink.
-    pub(super) fn requires(&self, sink: &str) -> bool {
+    pub(in super::super) fn requires(&self, sink: &str) -> bool {
         self.sinks.contains_key(sink)
     }
 
@@ -194,14 +194,19 @@ impl Coverage {
     }
 
     /// What a sink has and not all have.
-    pub(super) fn of(&self, sink: &str) -> impl Iterator<Item = (&Stream, &[SeqRange])> {
+    pub(in super::super) fn of(&self, sink: &str) -> impl Iterator<Item = (&Stream, &[SeqRange])> {
         let streams = self.sinks.get(sink).map(|covered| &covered.streams);
         let streams = streams.into_iter().flatten();
         streams.map(|(stream, numbers)| (stream, numbers.as_slice()))
     }
 
+    /// Whether a sink has so much that others lack that its next report can wait until they come closer.
+    pub(in super::super) fn has_too_much(&self, sink: &str) -> bool {
+        self.ranges(sink) >= MAX_COVERED_RANGES
+    }
+
     /// Ranges that are kept for a sink.
-    pub(super) fn ranges(&self, sink: &str) -> usize {
+    pub(in super::super) fn ranges(&self, sink: &str) -> usize {
         self.sinks.get(sink).map_or(0, |covered| covered.ranges)
     }
 }

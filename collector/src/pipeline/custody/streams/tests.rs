@@ -143,7 +143,7 @@ fn what_one_required_sink_has_is_named_for_the_other_and_committed_when_that_is_
     assert_eq!(streams.ledger().uncommitted(&plain, whole), [whole]);
     assert_eq!(streams.synced(), std::slice::from_ref(&plain));
     assert_eq!(streams.ledger().uncommitted(&plain, whole), []);
-    assert_eq!(streams.covered_ranges(LAKE), 0);
+    assert_eq!(streams.coverage().ranges(LAKE), 0);
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_stream_is_abandoned_when_it_was_absent_for_long() {
     streams.end_absence(&stream(1));
     assert_eq!(streams.abandonment(&stream(1)), None);
     assert_eq!(streams.absent_for_long(at(AFTER_MS + 1)), []);
-    assert_eq!(streams.open_of(&device()), []);
+    assert!(!streams.ledger().track(&stream(1)).unwrap().is_open());
 }
 
 #[test]

@@ -21,7 +21,7 @@
 use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::message::GapReason;
 
-use super::super::plain;
+use super::super::types::nobody;
 use super::{Mode, Streams};
 use crate::pipeline::ledger::plain_stream;
 
@@ -234,7 +234,7 @@ impl Streams {
                 Say::Gap(stream.clone(), Some(*range), GapReason::Damaged)
             }
             Item::Unknown => {
-                let stream = plain_stream(&plain::nobody().device, self.ledger.plain_epoch());
+                let stream = plain_stream(&nobody(), self.ledger.plain_epoch());
                 Say::Gap(stream, None, GapReason::Damaged)
             }
         }

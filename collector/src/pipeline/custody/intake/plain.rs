@@ -6,22 +6,21 @@
 use headwater_gate::repeat;
 use headwater_proto::ids::DeviceId;
 use headwater_proto::sabotage::{self, Bug};
-use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
-use super::{Custody, Leaves, PlainPublish, Refused};
+use super::super::types::nobody;
+use super::super::{Leaves, PlainPublish, Refused};
+use super::Intake;
 use crate::pipeline::envelope::{RawHead, Reason, Record, Verdict};
 use crate::pipeline::pattern::{self, Target};
 use crate::pipeline::snapshot::{NEW_BYTES, NUMBER_BYTES};
 
-/// Whose quarantine holds what no pattern maps to a device, and what comes of more devices than are kept apart.
-const NOBODY: &str = "unknown";
-
-impl<D: Disk> Custody<D> {
-    pub(super) fn plain(&mut self, publish: &PlainPublish, now: Now) -> Result<(), Refused> {
+impl<D: Disk> Intake<'_, D> {
+    pub(super) fn plain(&mut self, publish: &PlainPublish) -> Result<(), Refused> {
         if publish.token.is_some() {
             let (id, dup) = (publish.packet_id, publish.dup);
             match self
+                .custody
                 .journal
                 .open
                 .judge(&publish.client, id, dup, publish.fingerprint)
@@ -29,39 +28,39 @@ impl<D: Disk> Custody<D> {
                 repeat::Verdict::New => {}
                 repeat::Verdict::Repeat { place: _ } => {
                     // Its original is durable after the next sync at the latest.
-                    self.counters.plain_repeats_total += 1;
+                    self.custody.counters.plain_repeats_total += 1;
                     match publish
                         .token
                         .filter(|_| sabotage::is(Bug::AckUnsyncedRepeat))
                     {
                         Some(token) => {
-                            self.sessions.puback(publish.conn, token);
+                            self.custody.sessions.puback(self.conn, token);
                         }
-                        None => self.sessions.owe_puback(publish.conn, publish.token),
+                        None => self.custody.sessions.owe_puback(self.conn, publish.token),
                     }
                     return Ok(());
                 }
             }
         }
-        let found = pattern::find(&self.settings.patterns, &publish.topic);
+        let found = pattern::find(&self.custody.settings.patterns, &publish.topic);
         let (target, verdict) = match found {
             Some(target) if self.can_number(&target.device) => (target, Verdict::Store),
             // It cannot wait: nothing need ever make room for it, and others would wait with it.
             Some(_) => {
-                self.counters.plain_devices_full_total += 1;
-                (nobody(), Verdict::Quarantine(Reason::TooManyDevices))
+                self.custody.counters.plain_devices_full_total += 1;
+                (to_nobody(), Verdict::Quarantine(Reason::TooManyDevices))
             }
-            None => (nobody(), Verdict::Quarantine(Reason::UnknownTopic)),
+            None => (to_nobody(), Verdict::Quarantine(Reason::UnknownTopic)),
         };
-        let seq = self.streams.ledger().next_plain(&target.device);
+        let seq = self.custody.streams.ledger().next_plain(&target.device);
         let more = if seq == 0 { NUMBER_BYTES } else { 0 };
         let head = RawHead {
             device: target.device,
-            epoch: self.streams.ledger().plain_epoch(),
+            epoch: self.custody.streams.ledger().plain_epoch(),
             seq,
             verdict,
-            at: now.wall,
-            rules: self.journal.rules_id(),
+            at: self.now.wall,
+            rules: self.custody.journal.rules_id(),
             rule: target.rule,
             metric: &target.metric,
             topic: &publish.topic,
@@ -73,11 +72,13 @@ impl<D: Disk> Custody<D> {
             },
             hash: publish.fingerprint,
         };
-        let place = self.append(&Record::Raw(head, &publish.payload), Leaves::Three)?;
-        self.journal.grew(more);
+        let place = self
+            .custody
+            .append(&Record::Raw(head, &publish.payload), Leaves::Three)?;
+        self.custody.journal.grew(more);
         if let Some(token) = publish.token {
-            let on = (publish.conn, token);
-            self.journal.open.open(
+            let on = (self.conn, token);
+            self.custody.journal.open.open(
                 &publish.client,
                 publish.packet_id,
                 publish.fingerprint,
@@ -85,25 +86,25 @@ impl<D: Disk> Custody<D> {
                 on,
             );
         }
-        self.counters.records_stored_total += 1;
-        self.counters.record_bytes_stored_total += publish.payload.len() as u64;
-        self.sessions.owe_puback(publish.conn, publish.token);
+        self.custody.counters.records_stored_total += 1;
+        self.custody.counters.record_bytes_stored_total += publish.payload.len() as u64;
+        self.custody.sessions.owe_puback(self.conn, publish.token);
         Ok(())
     }
 
     /// Whether a plain device is known or finds room, in the ledger and in snapshots.
     fn can_number(&mut self, device: &DeviceId) -> bool {
-        self.streams.ledger().next_plain(device) > 0
-            || (self.streams.ledger().has_room_for_plain(device)
-                && self.has_state_room(NUMBER_BYTES, NEW_BYTES))
+        self.custody.streams.ledger().next_plain(device) > 0
+            || (self.custody.streams.ledger().has_room_for_plain(device)
+                && self.custody.has_state_room(NUMBER_BYTES, NEW_BYTES))
     }
 }
 
-/// What a publish that belongs to no device is kept under. It has room beyond that of devices.
-pub(super) fn nobody() -> Target {
-    let device = DeviceId::new(NOBODY).expect("a constant that is a device id");
+/// What a publish is kept under that belongs to no device, and what comes of more devices than are kept
+/// apart. It has room beyond that of devices.
+fn to_nobody() -> Target {
     Target {
-        device,
+        device: nobody(),
         metric: String::new(),
         // Its verdict says that no rule reads it.
         rule: 0,

@@ -1,20 +1,19 @@
 //! Core: bundles. Each record is judged on its own; what is new is appended with its envelope.
 
-use headwater_gate::ConnId;
-use headwater_gate::Token;
 use headwater_proto::bundle::{Bundle, BundleHead, MAX_RECORDS, Record as BundleRecord};
 use headwater_proto::codec::BatchHeader;
 use headwater_proto::delivery::Verdict as Judgement;
-use headwater_proto::frame::{Frame, Frames, Kind};
+use headwater_proto::frame::{Frame, Kind};
 use headwater_proto::ids::{DeviceId, SeqRange, Stream};
-use headwater_proto::message::{self, Hello, Reject, RejectReason, TimeBase};
+use headwater_proto::message::{self, Reject, RejectReason, TimeBase};
 use headwater_proto::refused;
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::text::{self, TextHeader};
-use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
-use super::{Custody, Leaves, Refused};
+use super::super::sessions::Terms;
+use super::super::{Leaves, Refused};
+use super::Intake;
 use crate::pipeline::dating;
 use crate::pipeline::envelope::{BatchHead, Clock, Reason, Record, SchemaHead, TimeClass, Verdict};
 use crate::pipeline::ledger;
@@ -22,33 +21,10 @@ use crate::pipeline::schemas::Bound;
 use crate::pipeline::snapshot::{HOLE_BYTES, NEW_BYTES, NUMBER_BYTES, RANGE_BYTES, STREAM_BYTES};
 use crate::pipeline::time_bases::BASE_BYTES;
 
-impl<D: Disk> Custody<D> {
-    pub(super) fn up(
-        &mut self,
-        conn: ConnId,
-        device: &DeviceId,
-        payload: &[u8],
-        token: Option<Token>,
-        now: Now,
-    ) -> Result<(), Refused> {
-        if Bundle::is_bundle(payload) {
-            self.bundles(conn, device, payload, now)?;
-        } else {
-            self.messages(conn, device, payload, now)?;
-        }
-        self.sessions.owe_puback(conn, token);
-        Ok(())
-    }
-
+impl<D: Disk> Intake<'_, D> {
     /// The bundles of one publish, in order. A publish that finds no room half-way is taken again from
     /// its start: what was taken of it is a repeat then.
-    fn bundles(
-        &mut self,
-        conn: ConnId,
-        device: &DeviceId,
-        publish: &[u8],
-        now: Now,
-    ) -> Result<(), Refused> {
+    pub(super) fn bundles(&mut self, device: &DeviceId, publish: &[u8]) -> Result<(), Refused> {
         let mut rest = publish;
         let mut records = 0;
         while !rest.is_empty() {
@@ -60,58 +36,32 @@ impl<D: Disk> Custody<D> {
             let Some((bundle, after)) = opened else {
                 // Nothing from here on can be trusted, not even whose it is: its sender sends again
                 // when the Ack does not come.
-                self.counters.malformed_total += 1;
+                self.custody.counters.malformed_total += 1;
                 return Ok(());
             };
-            self.bundle(conn, device, &bundle, now)?;
+            self.bundle(device, &bundle)?;
             rest = after;
         }
         Ok(())
     }
 
-    fn messages(
-        &mut self,
-        conn: ConnId,
-        device: &DeviceId,
-        payload: &[u8],
-        now: Now,
-    ) -> Result<(), Refused> {
-        for item in Frames::new(payload) {
-            let hello = match item {
-                Ok((frame, _)) if frame.kind == Kind::Hello => {
-                    message::decode::<Hello>(frame.payload).ok()
-                }
-                Ok((frame, _)) if frame.kind == Kind::Stat => continue,
-                Ok(_) | Err(_) => None,
-            };
-            match hello {
-                Some(hello) if self.sessions.speaks_for(conn, device, &hello.origin) => {
-                    self.hello(conn, device, &hello, now)?;
-                }
-                Some(_) | None => self.counters.malformed_total += 1,
-            }
-        }
-        Ok(())
-    }
-
-    fn bundle(
-        &mut self,
-        conn: ConnId,
-        device: &DeviceId,
-        bundle: &Bundle<'_>,
-        now: Now,
-    ) -> Result<(), Refused> {
+    fn bundle(&mut self, device: &DeviceId, bundle: &Bundle<'_>) -> Result<(), Refused> {
         let head = &bundle.head;
         let whole = SeqRange::new(head.first, head.first + u64::from(bundle.count));
-        if !self.sessions.speaks_for(conn, device, &head.origin) {
-            self.reject(conn, head, whole, RejectReason::Forbidden);
+        if !self
+            .custody
+            .sessions
+            .speaks_for(self.conn, device, &head.origin)
+        {
+            self.reject(head, whole, RejectReason::Forbidden);
             return Ok(());
         }
         let listed = self
+            .custody
             .sessions
-            .oldest(conn, &head.origin, head.lane, head.epoch);
+            .oldest(self.conn, &head.origin, head.lane, head.epoch);
         if listed.is_none() {
-            self.reject(conn, head, whole, RejectReason::NotInHello);
+            self.reject(head, whole, RejectReason::NotInHello);
             return Ok(());
         }
         let stream = Stream {
@@ -119,41 +69,36 @@ impl<D: Disk> Custody<D> {
             lane: head.lane,
             epoch: head.epoch,
         };
-        if self.streams.ledger().track(&stream).is_none() {
+        if self.custody.streams.ledger().track(&stream).is_none() {
             // There was no room for it at the Hello, or it was let go since.
-            let reason = if self.streams.ledger().has_room(&stream) {
+            let reason = if self.custody.streams.ledger().has_room(&stream) {
                 RejectReason::NotInHello
             } else {
                 RejectReason::NotDurable
             };
-            self.reject(conn, head, whole, reason);
+            self.reject(head, whole, reason);
             return Ok(());
         }
         let via = (*device != head.origin).then(|| device.clone());
-        let dating = self.dating_of(conn, head, now);
+        let dating = self.dating_of(head);
         for record in bundle.records() {
             match record.seq {
-                None => self.schema(conn, head, &record.frame)?,
+                None => self.schema(head, &record.frame)?,
                 Some(seq) => {
-                    self.numbered(conn, head, via.as_ref(), dating, seq, &record, now)?;
+                    self.numbered(head, via.as_ref(), dating, seq, &record)?;
                 }
             }
         }
-        self.sessions.owe_ack(conn, &stream);
+        self.custody.sessions.owe_ack(self.conn, &stream);
         Ok(())
     }
 
-    fn schema(
-        &mut self,
-        conn: ConnId,
-        head: &BundleHead,
-        frame: &Frame<'_>,
-    ) -> Result<(), Refused> {
+    fn schema(&mut self, head: &BundleHead, frame: &Frame<'_>) -> Result<(), Refused> {
         let mut at = 0;
         let number = headwater_proto::varint::get(frame.payload, &mut at)
             .and_then(|number| u32::try_from(number).ok());
         let (Some(number), Some(bytes)) = (number, frame.payload.get(at..)) else {
-            self.counters.malformed_total += 1;
+            self.custody.counters.malformed_total += 1;
             return Ok(());
         };
         let schema = SchemaHead {
@@ -161,32 +106,32 @@ impl<D: Disk> Custody<D> {
             epoch: head.epoch,
             number,
         };
-        match self.journal.schemas.judge(&schema, bytes) {
+        match self.custody.journal.schemas.judge(&schema, bytes) {
             Bound::New => {
                 // What is named by its SHA-256 is in the snapshot already.
                 let more = NUMBER_BYTES + bytes.len();
-                if self.has_state_room(more, NEW_BYTES) {
+                if self.custody.has_state_room(more, NEW_BYTES) {
                     self.append_schema(schema, bytes)?;
-                    self.journal.grew(more);
+                    self.custody.journal.grew(more);
                 } else {
-                    self.counters.schemas_full_total += 1;
-                    self.not_taken(conn, schema, bytes);
+                    self.custody.counters.schemas_full_total += 1;
+                    self.not_taken(schema, bytes);
                 }
             }
             Bound::Same => {}
             Bound::Unknown => {
                 if let Some(id) = text::referred(bytes) {
-                    self.sessions.refer(conn, schema, *id);
+                    self.custody.sessions.refer(self.conn, schema, *id);
                 }
             }
             // Its batches are then refused as unknown or decoded by what the number first meant.
             Bound::Conflict | Bound::Invalid => {
-                self.counters.malformed_total += 1;
-                self.not_taken(conn, schema, bytes);
+                self.custody.counters.malformed_total += 1;
+                self.not_taken(schema, bytes);
             }
             Bound::Full => {
-                self.counters.schemas_full_total += 1;
-                self.not_taken(conn, schema, bytes);
+                self.custody.counters.schemas_full_total += 1;
+                self.not_taken(schema, bytes);
             }
         }
         Ok(())
@@ -194,49 +139,44 @@ impl<D: Disk> Custody<D> {
 
     /// Appends what a schema number means.
     fn append_schema(&mut self, head: SchemaHead, bytes: &[u8]) -> Result<u64, Refused> {
-        let told = self.journal.told_as(&head, bytes);
-        self.append(&Record::Schema(head, &told), Leaves::Three)
+        let told = self.custody.journal.told_as(&head, bytes);
+        self.custody
+            .append(&Record::Schema(head, &told), Leaves::Three)
     }
 
     /// A schema is wrong or finds no room.
-    fn not_taken(&mut self, conn: ConnId, schema: SchemaHead, bytes: &[u8]) {
+    fn not_taken(&mut self, schema: SchemaHead, bytes: &[u8]) {
         if text::is_dictionary(bytes) {
-            self.sessions.refuse(conn, schema);
+            self.custody.sessions.refuse(self.conn, schema);
         }
     }
 
     /// Whether the number is bound, now that another device may have sent the dictionary it stands for.
-    fn knows(&mut self, conn: ConnId, number: &SchemaHead) -> Result<bool, Refused> {
-        if self.journal.schemas.knows(number) {
+    fn knows(&mut self, number: &SchemaHead) -> Result<bool, Refused> {
+        if self.custody.journal.schemas.knows(number) {
             return Ok(true);
         }
-        let Some(id) = self.sessions.referred(conn, number) else {
+        let Some(id) = self.custody.sessions.referred(self.conn, number) else {
             return Ok(false);
         };
         let reference = text::refer(&id);
         let more = NUMBER_BYTES + reference.len();
-        let is_kept = self.journal.schemas.judge(number, &reference) == Bound::New;
-        if !is_kept || !self.has_state_room(more, NEW_BYTES) {
+        let is_kept = self.custody.journal.schemas.judge(number, &reference) == Bound::New;
+        if !is_kept || !self.custody.has_state_room(more, NEW_BYTES) {
             return Ok(false);
         }
         self.append_schema(number.clone(), &reference)?;
-        self.journal.grew(more);
+        self.custody.journal.grew(more);
         Ok(true)
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what a bundle says of one of its records"
-    )]
     fn numbered(
         &mut self,
-        conn: ConnId,
         head: &BundleHead,
         via: Option<&DeviceId>,
         (clock, dated_at_us): (Clock, Option<i64>),
         seq: u64,
         record: &BundleRecord<'_>,
-        now: Now,
     ) -> Result<(), Refused> {
         let stream = Stream {
             device: head.origin.clone(),
@@ -249,35 +189,40 @@ impl<D: Disk> Custody<D> {
         };
         let one = SeqRange::new(seq, seq + 1);
         let mut needs = Needs::default();
-        let verdict = match self.streams.ledger().judge(&stream, seq, &record.frame) {
+        let verdict = match self
+            .custody
+            .streams
+            .ledger()
+            .judge(&stream, seq, &record.frame)
+        {
             Judgement::Store => {
-                match self.admit(conn, head, via, seq, record, now)? {
+                match self.admit(head, via, seq, record)? {
                     Admitted::Yes(found) => needs = found,
                     Admitted::Later => return Ok(()),
                     Admitted::No(reason) => {
-                        self.reject(conn, head, one, reason);
+                        self.reject(head, one, reason);
                         return Ok(());
                     }
                 }
                 if clock.class == TimeClass::Undated && has_times(record.frame.kind) {
-                    self.counters.undated_total += 1;
+                    self.custody.counters.undated_total += 1;
                 }
                 Verdict::Store
             }
             Judgement::Repeat => {
-                self.counters.repeats_total += 1;
+                self.custody.counters.repeats_total += 1;
                 if sabotage::is(Bug::AckUnsyncedRepeat) {
-                    self.ack_at_once(conn, &stream, now);
+                    self.ack_at_once(&stream);
                 }
                 return Ok(());
             }
             Judgement::Conflict => {
-                self.counters.identity_conflicts_total += 1;
-                self.reject(conn, head, one, RejectReason::Conflict);
+                self.custody.counters.identity_conflicts_total += 1;
+                self.reject(head, one, RejectReason::Conflict);
                 Verdict::Quarantine(Reason::IdentityConflict)
             }
             Judgement::Refuse(reason) => {
-                self.reject(conn, head, one, reason);
+                self.reject(head, one, reason);
                 return Ok(());
             }
         };
@@ -291,10 +236,10 @@ impl<D: Disk> Custody<D> {
             stream,
             seq,
             verdict,
-            at: now.wall,
+            at: self.now.wall,
             clock,
             via: via.cloned(),
-            rules: self.journal.rules_id(),
+            rules: self.custody.journal.rules_id(),
         };
         // A gap makes room at its sender, so it may use the reserve.
         let leaves = if matches!(record.frame.kind, Kind::Gap | Kind::EpochEnd) {
@@ -303,11 +248,12 @@ impl<D: Disk> Custody<D> {
             Leaves::Three
         };
         let record_of = Record::Batch(envelope, record.bytes);
-        self.append_with(schema.as_ref(), &record_of, leaves)?;
+        self.custody
+            .append_with(schema.as_ref(), &record_of, leaves)?;
         if verdict == Verdict::Store {
-            self.counters.records_stored_total += 1;
-            self.counters.record_bytes_stored_total += record.bytes.len() as u64;
-            self.counters.samples_stored_total += u64::from(samples);
+            self.custody.counters.records_stored_total += 1;
+            self.custody.counters.record_bytes_stored_total += record.bytes.len() as u64;
+            self.custody.counters.samples_stored_total += u64::from(samples);
         }
         Ok(())
     }
@@ -316,47 +262,55 @@ impl<D: Disk> Custody<D> {
     /// the schema that it needs.
     fn admit(
         &mut self,
-        conn: ConnId,
         head: &BundleHead,
         via: Option<&DeviceId>,
         seq: u64,
         record: &BundleRecord<'_>,
-        now: Now,
     ) -> Result<Admitted, Refused> {
         let sender = via.unwrap_or(&head.origin);
         if let Some(named) = ledger::named_by(&record.frame) {
-            if !self.sessions.speaks_for(conn, sender, &named.device) {
+            if !self
+                .custody
+                .sessions
+                .speaks_for(self.conn, sender, &named.device)
+            {
                 return Ok(Admitted::No(RejectReason::Forbidden));
             }
             let more = STREAM_BYTES + RANGE_BYTES;
-            let fits =
-                self.streams.ledger().has_room(&named) && self.has_state_room(more, HOLE_BYTES);
-            if !fits || !self.recall(&named) {
+            let fits = self.custody.streams.ledger().has_room(&named)
+                && self.custody.has_state_room(more, HOLE_BYTES);
+            if !fits || !self.custody.recall(&named) {
                 return Ok(Admitted::No(RejectReason::NotDurable));
             }
-            self.journal.grew(more);
+            self.custody.journal.grew(more);
         }
         if record.frame.kind == Kind::TimeBase {
             let base = message::decode::<TimeBase>(record.frame.payload).ok();
-            if base.is_some_and(|base| !self.sessions.speaks_for(conn, sender, &base.origin)) {
+            if base.is_some_and(|base| {
+                !self
+                    .custody
+                    .sessions
+                    .speaks_for(self.conn, sender, &base.origin)
+            }) {
                 return Ok(Admitted::No(RejectReason::Forbidden));
             }
-            if !self.has_state_room(BASE_BYTES, NEW_BYTES) {
+            if !self.custody.has_state_room(BASE_BYTES, NEW_BYTES) {
                 return Ok(Admitted::No(RejectReason::NotDurable));
             }
-            self.journal.grew(BASE_BYTES);
+            self.custody.journal.grew(BASE_BYTES);
         }
         let stream = Stream {
             device: head.origin.clone(),
             lane: head.lane,
             epoch: head.epoch,
         };
-        let opens_hole = self.streams.opens_hole(&stream, seq);
+        let track = self.custody.streams.ledger().track(&stream);
+        let opens_hole = track.is_some_and(|track| track.opens_hole(seq));
         if opens_hole {
-            if !self.has_state_room(RANGE_BYTES, HOLE_BYTES) {
+            if !self.custody.has_state_room(RANGE_BYTES, HOLE_BYTES) {
                 return Ok(Admitted::No(RejectReason::TooManyHoles));
             }
-            self.journal.grew(RANGE_BYTES);
+            self.custody.journal.grew(RANGE_BYTES);
         }
         let needs = needs(&record.frame);
         let Some(number) = needs.schema else {
@@ -367,55 +321,65 @@ impl<D: Disk> Custody<D> {
             epoch: head.epoch,
             number,
         };
-        if self.knows(conn, &number)? {
+        if self.knows(&number)? {
             return Ok(Admitted::Yes(needs));
         }
-        if self.sessions.is_refused(conn, &number) {
+        if self.custody.sessions.is_refused(self.conn, &number) {
             return Ok(Admitted::No(RejectReason::Unsupported));
         }
-        let has_asked = self.sessions.ask(conn, head.lane, number, now);
-        self.counters.schema_requests_total += u64::from(has_asked);
+        let has_asked = self
+            .custody
+            .sessions
+            .ask(self.conn, head.lane, number, self.now);
+        self.custody.counters.schema_requests_total += u64::from(has_asked);
         Ok(Admitted::Later)
     }
 
     /// How the times of a bundle's records become Unix time, and the uptime at which its boot is dated.
-    fn dating_of(&mut self, conn: ConnId, head: &BundleHead, now: Now) -> (Clock, Option<i64>) {
-        let Some(sightings) = self.sessions.sightings(conn, &head.origin) else {
+    fn dating_of(&mut self, head: &BundleHead) -> (Clock, Option<i64>) {
+        let Some(sightings) = self.custody.sessions.sightings(self.conn, &head.origin) else {
             return (Clock::UNDATED, None);
         };
         if let Some(uptime_ms) = head.uptime_ms {
-            sightings.note(head.boot, uptime_ms, head.wall, now);
+            sightings.note(head.boot, uptime_ms, head.wall, self.now);
         }
         let time_base = self
+            .custody
             .streams
             .ledger()
             .time_bases()
             .get(&head.origin, head.boot);
-        let clock = dating::date(head, sightings, time_base, now).unwrap_or(Clock::UNDATED);
+        let clock = dating::date(head, sightings, time_base, self.now).unwrap_or(Clock::UNDATED);
         (clock, dating::dated_at_us(head, time_base))
     }
 
     /// Acknowledges what may not be durable: only to see that a test finds it.
-    fn ack_at_once(&mut self, conn: ConnId, stream: &Stream, now: Now) {
+    fn ack_at_once(&mut self, stream: &Stream) {
         let Stream {
             device,
             lane,
             epoch,
         } = stream;
-        let oldest = self.sessions.oldest(conn, device, *lane, *epoch);
-        let mark = oldest.and_then(|oldest| self.streams.mark(stream, oldest));
-        let terms = self.terms(now);
-        self.sessions.ack(conn, device, mark.as_slice(), terms);
+        let oldest = self
+            .custody
+            .sessions
+            .oldest(self.conn, device, *lane, *epoch);
+        let mark = oldest.and_then(|oldest| self.custody.streams.mark(stream, oldest));
+        let custody = &mut *self.custody;
+        let terms = Terms::new(custody.journal.name(), &custody.settings, self.now);
+        self.custody
+            .sessions
+            .ack(self.conn, device, mark.as_slice(), terms);
     }
 
-    fn reject(&mut self, conn: ConnId, head: &BundleHead, range: SeqRange, reason: RejectReason) {
+    fn reject(&mut self, head: &BundleHead, range: SeqRange, reason: RejectReason) {
         if range.is_empty() {
             return;
         }
-        self.counters.rejects_total += 1;
+        self.custody.counters.rejects_total += 1;
         let (origin, lane, epoch) = (head.origin.clone(), head.lane, head.epoch);
-        self.sessions.send(
-            conn,
+        self.custody.sessions.send(
+            self.conn,
             &Reject {
                 origin,
                 lane,

@@ -1,0 +1,118 @@
+//! Core: Hellos, and what a Hello proves to be lost.
+
+use std::collections::BTreeMap;
+
+use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
+use headwater_proto::message::{GapReason, Hello, HelloStream, PROTOCOL, Reject, RejectReason};
+use headwater_proto::sabotage::{self, Bug};
+use headwater_spool::Disk;
+
+use super::super::sessions::Said;
+use super::super::{Leaves, Refused};
+use super::Intake;
+use crate::pipeline::envelope::{Change, MarkHead, Record};
+use crate::pipeline::snapshot::{NEW_BYTES, STREAM_BYTES};
+
+impl<D: Disk> Intake<'_, D> {
+    /// Takes in a Hello that came on `device`'s topic. One for another origin is relayed: it is never
+    /// complete, and what it no longer holds another gateway may.
+    pub(super) fn hello(&mut self, device: &DeviceId, hello: &Hello) -> Result<(), Refused> {
+        if !(hello.version_min..=hello.version_max).contains(&PROTOCOL) {
+            self.refuse_version(hello);
+            return Ok(());
+        }
+        let origin = &hello.origin;
+        let relayed = device != origin && !sabotage::is(Bug::ForeignEpochAbandoned);
+        let Said::Whole(streams) = self.custody.sessions.hello(self.conn, hello, self.now) else {
+            return Ok(());
+        };
+        for stream in &streams {
+            self.listed(origin, stream, relayed)?;
+        }
+        let listed: BTreeMap<_, _> = streams.iter().map(|s| ((s.lane, s.epoch), *s)).collect();
+        if hello.complete && !relayed {
+            self.custody
+                .streams
+                .note_absent(self.conn, origin, &listed, self.now);
+        }
+        let shared = self
+            .custody
+            .streams
+            .note_present(self.conn, origin, &listed);
+        self.custody.counters.identity_shared_total += shared;
+        self.custody.sessions.listed(self.conn, origin, listed);
+        self.custody.upkeep(self.now).abandon_absent();
+        self.custody.sessions.owe_welcome(self.conn, origin);
+        Ok(())
+    }
+
+    /// One stream of a Hello: opens it if it is new, and names what its sender no longer holds.
+    fn listed(
+        &mut self,
+        origin: &DeviceId,
+        listed: &HelloStream,
+        relayed: bool,
+    ) -> Result<(), Refused> {
+        let stream = Stream {
+            device: origin.clone(),
+            lane: listed.lane,
+            epoch: listed.epoch,
+        };
+        if self.custody.streams.ledger().track(&stream).is_none() {
+            if !self.custody.streams.ledger().has_room(&stream)
+                || !self.custody.has_state_room(STREAM_BYTES, NEW_BYTES)
+            {
+                // The sender keeps what it has and asks again.
+                self.custody.counters.streams_full_total += 1;
+                return Ok(());
+            }
+            if !self.custody.recall(&stream) {
+                // If the index cannot be read, the epoch is not taken for new.
+                return Ok(());
+            }
+        }
+        if self.custody.streams.ledger().track(&stream).is_none() {
+            let change = Change::Opened {
+                oldest: listed.oldest,
+                ram: listed.ram,
+                boot: listed.boot,
+                base: listed.base,
+                relayed,
+            };
+            let head = MarkHead {
+                stream: stream.clone(),
+                change,
+                at: self.now.wall,
+            };
+            self.custody.append(&Record::Mark(head), Leaves::Two)?;
+            self.custody.journal.grew(STREAM_BYTES);
+        }
+        self.custody
+            .streams
+            .claim(&stream, listed.next, relayed, self.now.wall);
+        let track = self.custody.streams.ledger().track(&stream);
+        let missing = track.map(|track| track.missing_at_source(listed.oldest));
+        for range in missing.unwrap_or_default() {
+            self.custody.upkeep(self.now).name_gap(
+                &stream,
+                Some(range),
+                GapReason::MissingAtSource,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Tells a sender that no version it speaks is spoken here. It keeps what it has, and asks again.
+    fn refuse_version(&mut self, hello: &Hello) {
+        self.custody.counters.versions_refused_total += 1;
+        let first = hello.streams.first();
+        let reject = Reject {
+            origin: hello.origin.clone(),
+            lane: first.map_or(Lane::Normal, |stream| stream.lane),
+            epoch: first.map_or(Epoch::new(0), |stream| stream.epoch),
+            range: first.map_or(SeqRange::new(0, 0), |s| SeqRange::new(s.oldest, s.next)),
+            reason: RejectReason::Version,
+        };
+        self.custody.sessions.send(self.conn, &reject);
+    }
+}
