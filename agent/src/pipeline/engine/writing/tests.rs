@@ -69,6 +69,19 @@ fn where_nothing_may_give_way_a_lane_goes_to_memory_and_comes_back_with_what_wai
 }
 
 #[test]
+fn a_lane_that_comes_back_under_a_full_quota_makes_its_reserve_whole_at_once() {
+    let mut rig = Rig::new();
+    for k in 0..100 {
+        rig.carry_out([Step::Store(record(k, false)), Step::Sync]);
+    }
+    rig.store.lanes.go_to_memory(NORMAL, moment().now.mono);
+    let before = rig.store.lanes.counted().evicted_records;
+    assert!(Writing::new(&mut rig.store, &rig.outbox, NORMAL, moment()).leave_memory());
+    assert!(!rig.store.lanes.lacks_reserve(NORMAL));
+    assert!(rig.store.lanes.counted().evicted_records > before);
+}
+
+#[test]
 fn a_group_that_fails_is_stored_again_in_its_order_and_before_what_comes() {
     let mut rig = Rig::new();
     rig.carry_out([Step::Store(record(0, false)), Step::Sync]);
