@@ -5,7 +5,9 @@ use headwater_collector::pipeline::envelope::{
     BatchHead, Clock, RawHead, Record, SchemaHead, Verdict,
 };
 use headwater_collector::pipeline::rules::{Decoder, PlainRule, RuleSet, RulesId, TimeWindow};
-use headwater_collector::sink::hot::{HotRead, HotSettings, HotStore, Point, RefillError};
+use headwater_collector::sink::hot::{
+    Filled, HotRead, HotSettings, HotStore, Kept, Point, RefillError,
+};
 use headwater_lake::{
     Claim, Flush, Lake, LocalStore, Rows as LakeRows, SampleRow, Settings, TimeClass,
 };
@@ -67,7 +69,8 @@ impl Rig {
         record.encode(&mut bytes);
         let kind = record.kind().to_u8();
         let read = self.interpreter.read(self.position, kind, &bytes);
-        self.hot.take(&read.expect("known")).expect("taken");
+        let kept = self.hot.take(&read.expect("known")).expect("taken");
+        assert_eq!(kept, Kept::Stored);
         self.position += 1;
     }
 
@@ -383,7 +386,11 @@ fn an_empty_store_is_filled_from_the_lake_with_what_it_would_keep() {
         .refill(&lake, since, since, &|| false)
         .expect("filled");
     rig.hot.commit(JOURNAL, 1).expect("committed");
-    assert_eq!(taken, 500);
+    let all = Filled {
+        samples: 500,
+        left_out: 0,
+    };
+    assert_eq!(taken, all);
     let view = rig.hot.view();
     let series = view
         .series("from-lake", "level", 0..i64::MAX, None, 9_999)

@@ -14,7 +14,7 @@ use headwater_collector::interpret::{Depth, Feed, Taken};
 use headwater_collector::pipeline::custody::{Event, Settings};
 use headwater_collector::pipeline::pattern::Pattern;
 use headwater_collector::pipeline::rules::{Decoder, TimeWindow};
-use headwater_collector::sink::hot::{HotRead, HotSettings, HotStore, MAX_PAGE};
+use headwater_collector::sink::hot::{HotRead, HotSettings, HotStore, Kept, MAX_PAGE};
 use headwater_lake::scan;
 use headwater_proto::codec::{Encoder, Rows};
 use headwater_proto::frame::Kind;
@@ -40,7 +40,7 @@ fn hot_of(rig: &Rig) -> (tempfile::TempDir, HotStore) {
     let (mut hot, _) = HotStore::open(folder.path(), keeps_all).unwrap();
     let mut feed = Feed::new(rig.custody.reader(), 0, Depth::Blocks);
     feed.read(usize::MAX, |item| {
-        hot.take(item).unwrap();
+        assert_eq!(hot.take(item).unwrap(), Kept::Stored);
         Taken::More
     })
     .unwrap();

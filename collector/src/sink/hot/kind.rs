@@ -139,7 +139,10 @@ impl Kind for HotKind {
                 feed.seek(0);
             }
             let from = feed.position();
-            Worker::new(HotSink::new(hot, journal, from, freshness_ms), feed)
+            Worker::new(
+                HotSink::new(hot, journal, from, freshness_ms, required),
+                feed,
+            )
         });
         Ok(())
     }
@@ -156,8 +159,8 @@ fn refill(
 ) -> Result<()> {
     let now = clock.now().wall;
     let since = UnixMicros(now.0.saturating_sub(hot.keep_us()));
-    let samples = hot.refill(&LocalStore::new(lake_dir)?, since, now, is_stopping)?;
+    let filled = hot.refill(&LocalStore::new(lake_dir)?, since, now, is_stopping)?;
     hot.commit(journal, begin)?;
-    tracing::info!(samples, "hot store filled from the lake");
+    tracing::info!(?filled, "hot store filled from the lake");
     Ok(())
 }

@@ -29,6 +29,6 @@ pub use kind::HotKind;
 pub use maps::DeviceInfo;
 pub use query::HotView;
 pub use read::{Cursor, HotError, HotRead, MAX_PAGE, NoCursor, Page};
-pub use refill::RefillError;
+pub use refill::{Filled, RefillError};
 pub use seam::HotSink;
-pub use store::{HotSettings, HotStore};
+pub use store::{HotSettings, HotStore, Kept};

@@ -9,7 +9,7 @@ use headwater_proto::ids::{DeviceId, Epoch, Lane, Stream};
 use headwater_proto::time::UnixMicros;
 
 use super::chunk::{StoredRow, StoredValue};
-use super::store::HotStore;
+use super::store::{HotStore, Kept};
 use crate::state::StateError;
 
 /// Rows of one chunk: a few values of keyed state.
@@ -32,6 +32,15 @@ pub enum RefillError {
     Stopped,
 }
 
+/// What a refill brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filled {
+    /// Samples that the lake has of the time.
+    pub samples: u64,
+    /// Chunks of them that found no room or never fit.
+    pub left_out: u64,
+}
+
 impl HotStore {
     /// Takes in what the lake has since `since`. `at` stands for when the devices were last seen;
     /// `is_stopping` is asked before each chunk.
@@ -44,12 +53,13 @@ impl HotStore {
         since: UnixMicros,
         at: UnixMicros,
         is_stopping: &dyn Fn() -> bool,
-    ) -> Result<u64, RefillError> {
+    ) -> Result<Filled, RefillError> {
         let mut filler = Filler {
             store: self,
             rows: Vec::new(),
             device: None,
             chunks: 0,
+            left_out: 0,
             at,
             is_stopping,
         };
@@ -62,7 +72,10 @@ impl HotStore {
             filler.take(&reading)
         })?;
         filler.flush()?;
-        Ok(samples)
+        Ok(Filled {
+            samples,
+            left_out: filler.left_out,
+        })
     }
 }
 
@@ -72,6 +85,7 @@ struct Filler<'a> {
     rows: Vec<StoredRow>,
     device: Option<DeviceId>,
     chunks: u64,
+    left_out: u64,
     at: UnixMicros,
     is_stopping: &'a dyn Fn() -> bool,
 }
@@ -113,6 +127,8 @@ impl Filler<'_> {
             epoch: Epoch::new(0),
         };
         self.chunks += 1;
-        Ok(self.store.rows(&stream, self.chunks, &rows, self.at)?)
+        let kept = self.store.rows(&stream, self.chunks, &rows, self.at)?;
+        self.left_out += u64::from(kept != Kept::Stored);
+        Ok(())
     }
 }

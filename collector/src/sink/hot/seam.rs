@@ -6,7 +6,7 @@ use headwater_program::chain::chain;
 use headwater_proto::ids::JournalId;
 use headwater_proto::time::{Millis, Now};
 
-use super::HotStore;
+use super::{HotStore, Kept};
 use crate::interpret::Interpreted;
 use crate::sink::{Covers, Delivered, Due, Sink, SinkError};
 use crate::state::StateError;
@@ -19,6 +19,10 @@ const EXPIRE_MS: u64 = 60_000;
 pub struct HotSink {
     store: HotStore,
     journal: JournalId,
+    /// Whether the journal waits for it: records that are not stored are then not passed over.
+    is_required: bool,
+    /// Records that an optional one left out.
+    skipped: u64,
     /// Milliseconds between two commits.
     freshness_ms: u64,
     /// The first position not yet taken, and not yet committed.
@@ -31,12 +35,20 @@ pub struct HotSink {
 }
 
 impl HotSink {
-    /// Goes on with `journal` at `position`.
+    /// Goes on with `journal` at `position`; `is_required`: the journal waits for it.
     #[must_use]
-    pub fn new(store: HotStore, journal: JournalId, position: u64, freshness_ms: u64) -> Self {
+    pub fn new(
+        store: HotStore,
+        journal: JournalId,
+        position: u64,
+        freshness_ms: u64,
+        is_required: bool,
+    ) -> Self {
         Self {
             store,
             journal,
+            is_required,
+            skipped: 0,
             freshness_ms,
             position,
             cursor: position,
@@ -49,7 +61,23 @@ impl HotSink {
 
 impl Sink for HotSink {
     fn take(&mut self, item: &Interpreted<'_>, _now: Now) -> Result<(), SinkError> {
-        self.store.take(item)?;
+        match self.store.take(item)? {
+            Kept::Stored => {}
+            Kept::NoRoom if self.is_required => {
+                self.store.look_for_room();
+                return Err(SinkError::Busy {
+                    retry_after: None,
+                    cause: "the hot store is full: raise max_mib of this sink".to_owned(),
+                });
+            }
+            Kept::TooLarge if self.is_required => {
+                return Err(SinkError::Refused {
+                    items: item.covers.to_vec(),
+                    cause: "more than the hot store holds of one record".to_owned(),
+                });
+            }
+            Kept::NoRoom | Kept::TooLarge => self.skipped += 1,
+        }
         self.covers.add(item.covers);
         Ok(())
     }
@@ -89,7 +117,7 @@ impl Sink for HotSink {
     }
 
     fn counts(&self) -> Vec<(&'static str, u64)> {
-        vec![("hot_skipped_total", self.store.skipped())]
+        vec![("hot_skipped_total", self.skipped)]
     }
 }
 
@@ -99,5 +127,129 @@ impl From<StateError> for SinkError {
             retry_after: None,
             cause: chain(&error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interpret::{Depth, Interpreter};
+    use crate::pipeline::envelope::{RawHead, Record, Verdict};
+    use crate::pipeline::rules::{Decoder, PlainRule, RuleSet, RulesId, TimeWindow};
+    use crate::sink::hot::HotSettings;
+    use headwater_proto::ids::{DeviceId, Epoch, SeqRange};
+    use headwater_proto::time::UnixMicros;
+
+    const JOURNAL: JournalId = JournalId(7);
+    const NOW: Now = Now {
+        mono: Millis(5_000),
+        wall: UnixMicros(1_700_000_000_000_000),
+    };
+
+    struct Rig {
+        _folder: tempfile::TempDir,
+        sink: HotSink,
+        interpreter: Interpreter,
+        rules: RulesId,
+        position: u64,
+    }
+
+    impl Rig {
+        fn new(is_required: bool) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let settings = HotSettings {
+                keep_us: i64::MAX,
+                max_bytes: 16 << 20,
+                cache_bytes: 1 << 20,
+            };
+            let (store, _) = HotStore::open(folder.path(), settings).unwrap();
+            let plain = vec![PlainRule::new(Decoder::Json)];
+            let rules = RuleSet::new(plain, TimeWindow::default()).encode();
+            let mut rig = Self {
+                _folder: folder,
+                sink: HotSink::new(store, JOURNAL, 0, 1_000, is_required),
+                interpreter: Interpreter::new(Depth::Blocks),
+                rules: RulesId::of(&rules),
+                position: 0,
+            };
+            rig.give(&Record::Rules(&rules)).unwrap();
+            rig
+        }
+
+        fn give(&mut self, record: &Record<'_>) -> Result<(), SinkError> {
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            let item = self
+                .interpreter
+                .read(self.position, record.kind().to_u8(), &bytes)
+                .unwrap();
+            self.position += 1;
+            self.sink.take(&item, NOW)
+        }
+
+        /// One publish of a plain device, with as many texts of 15,000 bytes.
+        fn publish(&mut self, seq: u64, texts: usize) -> Result<(), SinkError> {
+            let long = "x".repeat(15_000);
+            let fields = (0..texts).map(|n| format!("\"t{n}\":\"{long}\""));
+            let fields: Vec<String> = fields.collect();
+            let body = format!("{{\"level\":1,\"{seq}\":2{}}}", join(&fields));
+            let head = RawHead {
+                device: DeviceId::new("pump").unwrap(),
+                epoch: Epoch::new(JOURNAL.0),
+                seq,
+                verdict: Verdict::Store,
+                at: NOW.wall,
+                rules: self.rules,
+                rule: 0,
+                metric: "",
+                topic: "t",
+                client: "c",
+                packet_id: 1,
+                hash: seq,
+            };
+            self.give(&Record::Raw(head, body.as_bytes()))
+        }
+
+        /// The numbers that it tells with its next delivery.
+        fn tells(&mut self) -> Vec<SeqRange> {
+            self.sink.passed(self.position, NOW);
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap();
+            let delivered = runtime.block_on(self.sink.deliver(NOW)).unwrap();
+            assert_eq!(delivered.through, self.position);
+            let streams = delivered.streams.into_iter();
+            streams.flat_map(|(_, ranges)| ranges).collect()
+        }
+    }
+
+    fn join(fields: &[String]) -> String {
+        fields.iter().map(|field| format!(",{field}")).collect()
+    }
+
+    #[test]
+    fn a_required_store_tells_of_nothing_that_it_does_not_have() {
+        let mut rig = Rig::new(true);
+        rig.publish(0, 0).unwrap();
+        let error = rig.publish(1, 70).unwrap_err();
+        assert!(matches!(error, SinkError::Refused { .. }), "{error}");
+        rig.sink.store.fill_up();
+        let error = rig.publish(2, 0).unwrap_err();
+        assert!(matches!(error, SinkError::Busy { .. }), "{error}");
+        // There is room again, which is seen at once.
+        rig.publish(3, 0).unwrap();
+        let has = [SeqRange::new(0, 1), SeqRange::new(3, 4)];
+        assert_eq!(rig.tells(), has);
+        assert_eq!(rig.sink.counts(), [("hot_skipped_total", 0)]);
+    }
+
+    #[test]
+    fn an_optional_store_counts_what_it_leaves_out_and_goes_on() {
+        let mut rig = Rig::new(false);
+        rig.publish(0, 70).unwrap();
+        rig.sink.store.fill_up();
+        rig.publish(1, 0).unwrap();
+        assert_eq!(rig.tells(), [SeqRange::new(0, 2)]);
+        assert_eq!(rig.sink.counts(), [("hot_skipped_total", 2)]);
     }
 }

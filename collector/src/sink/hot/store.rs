@@ -48,7 +48,6 @@ pub struct HotStore {
     /// Device, epoch and number of schemas that were stored in this life.
     schemas: HashSet<(String, u64, u32)>,
     bytes: u64,
-    skipped: u64,
     room: Room,
 }
 
@@ -77,6 +76,19 @@ impl Room {
         }
         !self.is_full
     }
+}
+
+/// Outcome of offering readings to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Kept {
+    /// The store has them, or there were none.
+    Stored,
+    /// Nothing was stored: the state has reached its quota.
+    NoRoom,
+    /// Nothing was stored: a chunk of more than [`MAX_PARTS`] parts, or a schema of more than
+    /// [`MAX_SCHEMA_BYTES`], never fits.
+    TooLarge,
 }
 
 /// A chunk whose newest values are not in `latest` yet.
@@ -119,7 +131,6 @@ impl HotStore {
                 changed: HashMap::new(),
                 schemas: HashSet::new(),
                 bytes,
-                skipped: 0,
                 room: Room::UNKNOWN,
             },
             found,
@@ -150,19 +161,27 @@ impl HotStore {
         self.settings.keep_us
     }
 
-    /// Records that were not stored for lack of room.
-    #[must_use]
-    pub const fn skipped(&self) -> u64 {
-        self.skipped
+    /// Looks for room again before the next chunk: whoever offers one again wants to know at once.
+    pub(super) const fn look_for_room(&mut self) {
+        self.room = Room::UNKNOWN;
     }
 
-    /// Takes in one journal record. Idempotent.
+    /// As if the state had just reached its quota.
+    #[cfg(test)]
+    pub(super) const fn fill_up(&mut self) {
+        self.room = Room {
+            is_full: true,
+            offered_bytes: 0,
+        };
+    }
+
+    /// Takes in one journal record, or nothing of it. Idempotent.
     ///
     /// # Errors
     /// When the state refuses; the record may be taken again.
-    pub fn take(&mut self, item: &Interpreted<'_>) -> Result<(), StateError> {
+    pub fn take(&mut self, item: &Interpreted<'_>) -> Result<Kept, StateError> {
         let Some(origin) = item.origin else {
-            return Ok(());
+            return Ok(Kept::Stored);
         };
         if let Some(block) = &item.block {
             let bytes = item.news.known.map_or(&[][..], |known| &known.bytes);
@@ -248,7 +267,7 @@ impl HotStore {
         origin: &Origin,
         block: &Block<'_>,
         schema: &[u8],
-    ) -> Result<(), StateError> {
+    ) -> Result<Kept, StateError> {
         let Block {
             header,
             payload,
@@ -259,6 +278,10 @@ impl HotStore {
         let number = header.schema_no;
         let key = (device.to_owned(), epoch.get(), number);
         if !self.schemas.contains(&key) {
+            if schema.len() > MAX_SCHEMA_BYTES {
+                // Nobody could read the batch without it.
+                return Ok(Kept::TooLarge);
+            }
             self.schema(device, epoch, number, schema)?;
             if self.schemas.len() >= MAX_KNOWN_SCHEMAS {
                 self.schemas.clear();
@@ -286,10 +309,10 @@ impl HotStore {
         seq: u64,
         rows: &[StoredRow],
         at: UnixMicros,
-    ) -> Result<(), StateError> {
+    ) -> Result<Kept, StateError> {
         let times = || rows.iter().map(|row| row.time_us);
         let (Some(first), Some(last)) = (times().min(), times().max()) else {
-            return Ok(());
+            return Ok(Kept::Stored);
         };
         let parts = chunk::parts(Format::Rows, 0, &encode(&rows));
         self.store(
@@ -318,11 +341,13 @@ impl HotStore {
         at: UnixMicros,
         parts: &[Vec<u8>],
         batch: Option<(u64, BatchHeader)>,
-    ) -> Result<(), StateError> {
+    ) -> Result<Kept, StateError> {
         let bytes = parts.iter().map(|part| part.len() as u64).sum::<u64>();
-        if parts.len() > MAX_PARTS || !self.room.has(bytes, &self.state) {
-            self.skipped += 1;
-            return Ok(());
+        if parts.len() > MAX_PARTS {
+            return Ok(Kept::TooLarge);
+        }
+        if !self.room.has(bytes, &self.state) {
+            return Ok(Kept::NoRoom);
         }
         let key = chunk::key(stream, seq, first_us);
         let mut known = false;
@@ -360,7 +385,7 @@ impl HotStore {
             .entry(device.to_owned())
             .or_default()
             .push(changed);
-        Ok(())
+        Ok(Kept::Stored)
     }
 
     pub(super) fn schema(
@@ -527,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_of_the_most_parts_is_shown_and_a_larger_one_counted() {
+    fn a_chunk_of_the_most_parts_is_shown_and_of_a_larger_one_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let settings = HotSettings {
             keep_us: i64::MAX,
@@ -543,16 +568,17 @@ mod tests {
                 epoch: Epoch::new(1),
             };
             let row = row_of(len);
-            hot.rows(&stream, 0, std::slice::from_ref(&row), UnixMicros(7))
+            let kept = hot
+                .rows(&stream, 0, std::slice::from_ref(&row), UnixMicros(7))
                 .unwrap();
             hot.commit(JournalId(1), 1).unwrap();
             let series = hot.view().series(device, "m", 0..10, None, 10).unwrap();
             let whole = series.items.first().map(|point| &point.value);
             let is_whole =
                 whole.is_some_and(|value| StoredValue::from(value.borrowed()) == row.value);
-            (is_whole, hot.skipped())
+            (is_whole, kept)
         };
-        assert_eq!(shown("fits", most), (true, 0));
-        assert_eq!(shown("one-more", most + 1), (false, 1));
+        assert_eq!(shown("fits", most), (true, Kept::Stored));
+        assert_eq!(shown("one-more", most + 1), (false, Kept::TooLarge));
     }
 }
