@@ -124,7 +124,8 @@ impl Streams {
     ///
     /// - `end`: the position after the journal's last record.
     pub(in super::super) fn watch(&mut self, end: u64) {
-        if self.watched.watch.is_some() {
+        // What the running group settles is owed until that is durable: it would be asked for twice.
+        if self.watched.watch.is_some() || !self.watched.settled.is_empty() {
             self.watched.is_due_again = true;
             return;
         }
@@ -158,14 +159,15 @@ impl Streams {
     /// - `end`: the position after the journal's last record.
     pub(in super::super) fn next_loss(&mut self, passed: u64, end: u64) -> Option<Loss> {
         loop {
+            if self.watched.watch.is_none() && std::mem::take(&mut self.watched.is_due_again) {
+                self.watch(end);
+            }
             let watch = self.watched.watch.as_mut();
             let watch = watch.filter(|watch| watch.below <= passed)?;
             let Some(item) = watch.items.pop() else {
                 self.watched.watch = None;
                 // A doubt outlives what was watched for before all that it concerns is.
-                if std::mem::take(&mut self.watched.is_due_again) {
-                    self.watch(end);
-                } else {
+                if !self.watched.is_due_again {
                     self.coverage.settle_doubt();
                 }
                 return None;
