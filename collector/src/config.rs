@@ -228,14 +228,49 @@ mod tests {
             named("a", "y")
         );
         let expected = [
-            "sink b: dir = \"x\" is sink a's already: name another",
+            "sink b: x is sink a's already: name another",
             "sink a: the name is taken already",
         ];
         assert_eq!(told(&text), expected);
         // Both in the folder of keyed state.
         let text = format!("{LAKE}{}{}", hot(""), named("b", ""));
-        let expected = "sink b: dir = \"\" is sink hot's already: name another";
+        let state = "/var/lib/headwater-collector/state";
+        let expected = format!("sink b: {state} is sink hot's already: name another");
         assert_eq!(told(&text), [expected]);
+    }
+
+    #[test]
+    fn a_folder_is_the_same_under_each_of_its_spellings() {
+        let hot = |name: &str, dir: &str| {
+            format!("[[sink]]\nkind = \"hot\"\nname = {name:?}\ndir = {dir:?}\n")
+        };
+        let data = "data_dir = \"/srv/hw\"\n[[sink]]\nkind = \"lake\"\ndir = \"/srv/lake\"\n";
+        let here = std::env::current_dir().unwrap();
+        let here = here.join("x").display().to_string();
+        for (one, other) in [
+            ("/srv/hot", "/srv/hot/"),
+            ("/srv/hot", "/srv//./hot"),
+            ("x", "./x"),
+            ("x", here.as_str()),
+            ("", "/srv/hw/state/"),
+        ] {
+            let told = told(&format!("{data}{}{}", hot("a", one), hot("b", other)));
+            assert_eq!(told.len(), 1, "{one} and {other}: {told:?}");
+            assert!(told[0].contains("is sink a's already"), "{told:?}");
+        }
+        for (dir, owner) in [
+            ("/srv/lake/", "sink lake"),
+            ("/srv/hw/./journal", "the journal"),
+        ] {
+            let told = told(&format!("{data}{}", hot("a", dir)));
+            assert_eq!(told.len(), 1, "{dir}: {told:?}");
+            assert!(
+                told[0].contains(&format!("is {owner}'s already")),
+                "{told:?}"
+            );
+        }
+        let apart = format!("{data}{}{}", hot("a", "x"), hot("b", "x/y"));
+        assert!(Config::parse(&apart).is_ok());
     }
 
     #[test]

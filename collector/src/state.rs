@@ -7,25 +7,30 @@
 //! - after creation every file and folder is synced once;
 //! - [`State::sync`] follows each flush with an fdatasync of sled's file through a handle of ours;
 //! - values above [`MAX_VALUE_BYTES`] are refused, so that none becomes an unsynced blob file;
-//! - a database that cannot be opened is moved aside and started anew: its readers fill it again
-//!   from journal and lake;
+//! - a database that is damaged is moved aside and started anew: its readers fill it again from
+//!   journal and lake. One that somebody has open, or that the system does not let us read, is an
+//!   error and stays where it is;
 //! - a ballast file lies beside it: removed before opening on a full disk, so that opening does
 //!   not hang, and writes stop at a quota long before that.
 //!
-//! One instance per folder and process; all writes of one come from one thread.
+//! One instance per folder, which a lock beside the database ensures; all writes of one come from one
+//! thread.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
 
 /// Largest value: far below a quarter of a segment, above which sled writes blob files unsynced.
 pub const MAX_VALUE_BYTES: usize = 3584;
 /// Space that a full disk can give back before sled is opened.
 const BALLAST_BYTES: u64 = 4 << 20;
-/// The database's folder and the ballast within the state folder.
+/// The database's folder, the ballast and the lock within the state folder.
 const DB: &str = "sled";
 const BALLAST: &str = "ballast";
+const LOCK: &str = "lock";
 
 /// What can go wrong with keyed state. None of it concerns data in custody.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +46,12 @@ pub enum StateError {
         #[source]
         source: io::Error,
     },
+    /// Another sink or another process has the folder open.
+    #[error(
+        "the state folder {} is in use by another sink or another process: give each a folder of its own",
+        .0.display()
+    )]
+    InUse(PathBuf),
     /// sled refused.
     #[error("the state database failed")]
     Database(#[source] sled::Error),
@@ -82,6 +93,8 @@ pub struct State {
     file: File,
     folder: PathBuf,
     quota_bytes: u64,
+    /// Held until the database is closed; sled's own lock is told apart from damage by nothing but text.
+    _lock: File,
 }
 
 /// A named map of byte strings, sorted by key.
@@ -92,13 +105,14 @@ impl State {
     /// Opens the database in `folder`, with about `cache_bytes` of cache.
     ///
     /// # Errors
-    /// When the folder cannot be written, or a fresh database cannot be made in it.
+    /// When the folder cannot be read and written or is in use, or a fresh database cannot be made in it.
     pub fn open(
         folder: &Path,
         cache_bytes: u64,
         quota_bytes: u64,
     ) -> Result<(Self, Found), StateError> {
         fs::create_dir_all(folder).map_err(disk("create", folder))?;
+        let lock = hold(folder)?;
         let path = folder.join(DB);
         let fresh = !path.exists();
         let ballast = folder.join(BALLAST);
@@ -108,6 +122,7 @@ impl State {
         }
         let (db, found) = match open_sled(&path, cache_bytes) {
             Ok(db) => (db, if fresh { Found::New } else { Found::Kept }),
+            Err(error) if !is_damage(&error) => return Err(error),
             Err(_) => {
                 let moved_to = free_name(folder);
                 fs::rename(&path, &moved_to).map_err(disk("move aside", &path))?;
@@ -125,6 +140,7 @@ impl State {
                 file,
                 folder: path,
                 quota_bytes,
+                _lock: lock,
             },
             found,
         ))
@@ -278,6 +294,39 @@ fn open_sled(path: &Path, cache_bytes: u64) -> Result<sled::Db, StateError> {
         .map_err(StateError::Database)
 }
 
+/// The lock of a state folder, held until the file is closed.
+fn hold(folder: &Path) -> Result<File, StateError> {
+    let path = folder.join(LOCK);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(disk("open", &path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::InUse(folder.to_path_buf())),
+        Err(error) => Err(disk("lock", &path)(error.into())),
+    }
+}
+
+/// Whether a failed open says that the files are damaged or of another format. Any other error of the
+/// system, such as a missing permission or a lock that is held, says nothing about them.
+fn is_damage(error: &StateError) -> bool {
+    match error {
+        StateError::Unreadable => true,
+        // A file that is too short.
+        StateError::Database(sled::Error::Io(error)) => {
+            error.kind() == io::ErrorKind::UnexpectedEof
+        }
+        StateError::Database(_) => true,
+        StateError::Disk { .. }
+        | StateError::InUse(_)
+        | StateError::TooLarge(_)
+        | StateError::Full { .. } => false,
+    }
+}
+
 /// Makes the ballast whole; `false` when the disk has no room for it.
 fn lay_ballast(path: &Path) -> bool {
     let whole = fs::metadata(path).is_ok_and(|meta| meta.len() == BALLAST_BYTES);
@@ -387,6 +436,76 @@ mod tests {
         state.sync().unwrap();
     }
 
+    /// Files that were moved aside.
+    fn aside(folder: &Path) -> usize {
+        let files = fs::read_dir(folder).unwrap();
+        let names = files.map(|file| file.unwrap().file_name());
+        names
+            .filter(|name| name.to_string_lossy().contains("unreadable"))
+            .count()
+    }
+
+    #[test]
+    fn a_database_that_is_open_is_an_error_and_stays_in_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let (state, _) = State::open(folder.path(), CACHE, QUOTA).unwrap();
+        state.map("m").unwrap().put(b"key", b"value").unwrap();
+        state.sync().unwrap();
+        // The same folder under another spelling.
+        let error = State::open(&folder.path().join("."), CACHE, QUOTA).unwrap_err();
+        assert!(matches!(error, StateError::InUse(_)), "{error}");
+        // A build that knows no lock of ours has sled's.
+        fs::remove_file(folder.path().join(LOCK)).unwrap();
+        let error = State::open(folder.path(), CACHE, QUOTA).unwrap_err();
+        assert!(matches!(error, StateError::Database(_)), "{error}");
+        assert_eq!(aside(folder.path()), 0);
+        drop(state);
+        let (state, found) = reopen(folder.path());
+        assert_eq!(found, Found::Kept);
+        assert!(state.map("m").unwrap().get(b"key").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_file_that_the_system_does_not_open_is_an_error_and_stays_in_place() {
+        let folder = tempfile::tempdir().unwrap();
+        // For root no permission is missing, but a folder is no file for it either.
+        fs::create_dir_all(folder.path().join(DB).join("db")).unwrap();
+        let error = State::open(folder.path(), CACHE, QUOTA).unwrap_err();
+        assert!(matches!(error, StateError::Database(_)), "{error}");
+        assert_eq!(aside(folder.path()), 0);
+    }
+
+    #[test]
+    fn a_file_that_was_cut_is_damage() {
+        let whole = tempfile::tempdir().unwrap();
+        {
+            let (state, _) = State::open(whole.path(), CACHE, QUOTA).unwrap();
+            let map = state.map("m").unwrap();
+            for key in 0..500u32 {
+                map.put(&key.to_be_bytes(), &[7; MAX_VALUE_BYTES]).unwrap();
+            }
+            state.sync().unwrap();
+        }
+        drop(reopen(whole.path()));
+        let whole = whole.path().join(DB);
+        let bytes = fs::read(whole.join("db")).unwrap();
+        let mut replaced = 0;
+        for part in 0..16 {
+            let folder = tempfile::tempdir().unwrap();
+            let cut = folder.path().join(DB);
+            fs::create_dir(&cut).unwrap();
+            for file in fs::read_dir(&whole).unwrap().map(Result::unwrap) {
+                if file.file_type().unwrap().is_file() {
+                    fs::copy(file.path(), cut.join(file.file_name())).unwrap();
+                }
+            }
+            fs::write(cut.join("db"), &bytes[..bytes.len() * part / 16 + part]).unwrap();
+            let (_, found) = State::open(folder.path(), CACHE, QUOTA).unwrap();
+            replaced += u32::from(matches!(found, Found::Replaced { .. }));
+        }
+        assert!(replaced > 0);
+    }
+
     #[test]
     fn the_quota_stops_writes_and_names_both_sides() {
         let folder = tempfile::tempdir().unwrap();
@@ -416,9 +535,7 @@ mod tests {
         let lock = folder.join(DB).join("db");
         for _ in 0..1000 {
             let file = File::open(&lock).unwrap();
-            if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-                .is_ok()
-            {
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
                 break;
             }
             std::thread::yield_now();

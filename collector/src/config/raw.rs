@@ -182,7 +182,8 @@ impl RawConfig {
         let gateways = self.gate.gateways(problems);
         let (limits, credit) = self.gate.check(problems);
         let window = self.time.check(problems);
-        let sinks = sinks::check(text, problems);
+        let (journal_dir, state_dir) = (data.join("journal"), data.join("state"));
+        let sinks = sinks::check(text, &journal_dir, &state_dir, problems);
         let custody = custody::Settings {
             log,
             credit,
@@ -194,8 +195,8 @@ impl RawConfig {
             ..custody::Settings::default()
         };
         Some(Config {
-            journal_dir: data.join("journal"),
-            state_dir: data.join("state"),
+            journal_dir,
+            state_dir,
             gate_listen: gate_listen?,
             limits,
             acl: Acl {

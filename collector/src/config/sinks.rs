@@ -2,6 +2,7 @@
 //! of them have.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use headwater_program::faults::Part;
@@ -31,7 +32,15 @@ struct RawCommon {
 }
 
 /// The valid sinks that `text` declares, and a line in `problems` for each thing the operator must fix.
-pub(super) fn check(text: &str, problems: &mut Vec<String>) -> Vec<Declared> {
+///
+/// - `journal_dir`: the journal's folder, which no sink may have.
+/// - `state_dir`: the folder of a sink whose settings name none.
+pub(super) fn check(
+    text: &str,
+    journal_dir: &Path,
+    state_dir: &Path,
+    problems: &mut Vec<String>,
+) -> Vec<Declared> {
     let mut parts = Part::all(text, "sink");
     if parts.is_empty() {
         parts = Part::all(NONE_WRITTEN, "sink");
@@ -40,6 +49,7 @@ pub(super) fn check(text: &str, problems: &mut Vec<String>) -> Vec<Declared> {
         problems.push(format!("sink: {} sinks; at most {MAX_SINKS}", parts.len()));
     }
     let mut sinks: Vec<Declared> = Vec::new();
+    let mut places = vec![(absolute(journal_dir), "the journal".to_owned())];
     let mut written: BTreeMap<String, usize> = BTreeMap::new();
     for part in parts {
         let line = part.line();
@@ -49,6 +59,7 @@ pub(super) fn check(text: &str, problems: &mut Vec<String>) -> Vec<Declared> {
         *written.entry(kind).or_default() += 1;
         if let Some(declared) = declared {
             apart(&declared, &sinks, problems);
+            placed_apart(&declared, state_dir, &mut places, problems);
             sinks.push(declared);
         }
     }
@@ -125,22 +136,39 @@ fn check_one(
     Some((kind, declared))
 }
 
-/// A line in `problems` if a sink has the name or the place of one of `others`.
+/// A line in `problems` if a sink has the name of one of `others`.
 fn apart(sink: &Declared, others: &[Declared], problems: &mut Vec<String>) {
     let name = &sink.name;
     if others.iter().any(|other| other.name == *name) {
         // The journal knows a sink's plan and cursor by its name.
         problems.push(format!("sink {name}: the name is taken already"));
     }
-    let kind = sink.kind.name();
-    let place = sink.kind.place();
-    let shares = |other: &&Declared| other.kind.name() == kind && other.kind.place() == place;
-    if let Some(place) = &place
-        && let Some(other) = others.iter().find(shares)
-    {
-        problems.push(format!(
-            "sink {name}: {place} is sink {}'s already: name another",
-            other.name
-        ));
+}
+
+/// A line in `problems` if a sink's folder is one of `places`, each with its owner; else it is one more.
+fn placed_apart(
+    sink: &Declared,
+    state_dir: &Path,
+    places: &mut Vec<(PathBuf, String)>,
+    problems: &mut Vec<String>,
+) {
+    let name = &sink.name;
+    let Some(place) = sink.kind.place(state_dir) else {
+        return;
+    };
+    let whole = absolute(&place);
+    // Paths compare by component, so that neither a slash more nor a dot makes another folder.
+    match places.iter().find(|(other, _)| *other == whole) {
+        Some((_, owner)) => problems.push(format!(
+            "sink {name}: {} is {owner}'s already: name another",
+            place.display()
+        )),
+        None => places.push((whole, format!("sink {name}"))),
     }
+}
+
+/// A path from the root on; as it is written where the working directory cannot be told. Links are not
+/// followed: the lock of a state folder finds two names of one at the start.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
 }

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use headwater_gate::clock::Clock;
@@ -28,9 +28,12 @@ pub(crate) trait Kind: Debug + Clone + Sized {
     /// `sink NAME: KEY`, and returns settings in any case, so that all faults are found at once.
     fn check(name: &str, raw: Self::Raw, problems: &mut Vec<String>) -> Self;
 
-    /// The place that it has for itself, as the configuration names it: no other sink of the kind may have
-    /// it. `None` where any number may write to the same.
-    fn place(&self) -> Option<String> {
+    /// The folder or file that it has for itself: no other sink may have it, nor the journal. `None` for a sink
+    /// that keeps nothing on this machine.
+    ///
+    /// - `state_dir`: the folder of keyed state.
+    fn place(&self, state_dir: &Path) -> Option<PathBuf> {
+        let _ = state_dir;
         None
     }
 

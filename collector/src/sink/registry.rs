@@ -1,6 +1,7 @@
 //! The registry: every kind of sink, one line each. The configuration, the examination of the machine and
 //! the start of sinks follow from it.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use headwater_program::faults::Part;
@@ -56,10 +57,10 @@ macro_rules! sink_kinds {
                 }
             }
 
-            /// The place that it has for itself.
-            pub(crate) fn place(&self) -> Option<String> {
+            /// The folder or file that it has for itself; `state_dir` is that of keyed state.
+            pub(crate) fn place(&self, state_dir: &Path) -> Option<PathBuf> {
                 match self {
-                    $(Self::$Variant(settings) => settings.place(),)*
+                    $(Self::$Variant(settings) => settings.place(state_dir),)*
                 }
             }
 

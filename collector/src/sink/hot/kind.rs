@@ -78,9 +78,8 @@ impl Kind for HotKind {
         }
     }
 
-    fn place(&self) -> Option<String> {
-        let dir = self.dir.as_deref().unwrap_or(Path::new(""));
-        Some(format!("dir = {:?}", dir.display().to_string()))
+    fn place(&self, state_dir: &Path) -> Option<PathBuf> {
+        Some(self.dir.as_deref().unwrap_or(state_dir).to_path_buf())
     }
 
     fn examine(&self, name: &str, found: &mut Findings) {

@@ -113,6 +113,10 @@ impl Kind for LakeKind {
         }
     }
 
+    fn place(&self, _: &Path) -> Option<PathBuf> {
+        Some(self.dir.clone())
+    }
+
     fn examine(&self, name: &str, found: &mut Findings) {
         if let Err(error) = possible_folder(&self.dir) {
             found.fault(&format!("sink {name}: dir"), self.dir.display(), &error);
