@@ -83,7 +83,7 @@ pub(super) struct Sessions {
     withheld: VecDeque<(Event, Now)>,
     withheld_bytes: usize,
     group: Group,
-    pub(super) outputs: VecDeque<Output>,
+    outputs: VecDeque<Output>,
     credit: u64,
 }
 
@@ -131,6 +131,11 @@ impl Sessions {
     /// Bytes that each connection may have in flight.
     pub(super) const fn credit(&self) -> u64 {
         self.credit
+    }
+
+    /// Something to do that waits for no sync.
+    pub(super) fn put_out(&mut self, output: Output) {
+        self.outputs.push_back(output);
     }
 
     /// The next thing to do, oldest first.
@@ -371,15 +376,10 @@ impl Sessions {
     pub(super) fn owe_puback(&mut self, conn: ConnId, token: Option<Token>) {
         let Some(token) = token else { return };
         if sabotage::is(Bug::PubackBeforeFsync) {
-            self.puback(conn, token);
+            self.put_out(Output::PubAck { conn, token });
         } else {
             self.group.pubacks.push((conn, token));
         }
-    }
-
-    /// Acknowledges a publish at once.
-    pub(super) fn puback(&mut self, conn: ConnId, token: Token) {
-        self.outputs.push_back(Output::PubAck { conn, token });
     }
 
     /// A Welcome is owed, once what the Hello brought is durable.

@@ -9,7 +9,7 @@ use headwater_proto::sabotage::{self, Bug};
 use headwater_spool::Disk;
 
 use super::super::types::nobody;
-use super::super::{Leaves, PlainPublish, Refused};
+use super::super::{Leaves, Output, PlainPublish, Refused};
 use super::Intake;
 use crate::pipeline::envelope::{RawHead, Reason, Record, Verdict};
 use crate::pipeline::pattern::{self, Target};
@@ -34,7 +34,9 @@ impl<D: Disk> Intake<'_, D> {
                         .filter(|_| sabotage::is(Bug::AckUnsyncedRepeat))
                     {
                         Some(token) => {
-                            self.custody.sessions.puback(self.conn, token);
+                            let conn = self.conn;
+                            let output = Output::PubAck { conn, token };
+                            self.custody.sessions.put_out(output);
                         }
                         None => self.custody.sessions.owe_puback(self.conn, publish.token),
                     }

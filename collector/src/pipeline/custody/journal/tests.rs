@@ -9,6 +9,7 @@ use headwater_spool::{FakeDisk, Log};
 use super::super::types::SinkSpec;
 use super::*;
 use crate::pipeline::envelope::{CursorHead, GapHead, PlanHead, SessionHead, SinkCursor};
+use crate::pipeline::snapshot::Plans;
 
 const LAKE: &str = "lake";
 const HOT: &str = "hot";
@@ -180,7 +181,7 @@ fn a_segment_goes_when_every_sink_passed_it_in_a_durable_snapshot() {
 }
 
 #[test]
-fn only_optional_sinks_are_left_behind_and_leavers_are_found() {
+fn only_optional_sinks_are_left_behind() {
     let (mut journal, ledger) = journal(&FakeDisk::new(), 1 << 20);
     let end = fill(&mut journal, &ledger, Leaves::Three).came.unwrap();
     assert_eq!(journal.kept_for_others_to(), None, "the lake needs it too");
@@ -189,7 +190,38 @@ fn only_optional_sinks_are_left_behind_and_leavers_are_found() {
     let behind = journal.sinks.behind(to);
     assert_eq!(behind.len(), 1);
     assert_eq!(behind[0].name, HOT);
-    journal.sinks.raise("gone", 1);
+}
+
+#[test]
+fn a_sink_that_was_taken_out_is_known_until_a_durable_record_says_that_it_is_gone() {
+    let disk = FakeDisk::new();
+    let (mut journal, ledger) = journal(&disk, 1 << 20);
+    let left = SinkCursor {
+        name: "left".to_owned(),
+        position: 1,
+    };
+    journal.sinks = Sinks::new(Vec::new(), vec![left.clone()], Plans::new());
+    assert_eq!(journal.sinks.leavers(), std::slice::from_ref(&left));
+    let gone = CursorHead {
+        sink: "left",
+        position: GONE,
+    };
+    for fails in [true, false] {
+        journal.sinks.moving(Moved {
+            cursor: left.clone(),
+            said: None,
+        });
+        let put = journal.append(&ledger, None, &Record::Cursor(gone), Leaves::One);
+        assert!(put.came.is_ok());
+        assert_eq!(journal.sinks.leavers(), []);
+        if fails {
+            disk.fail_sync(0);
+            journal.sync().unwrap_err();
+            assert_eq!(journal.sinks.leavers(), std::slice::from_ref(&left));
+        } else {
+            journal.sync().unwrap();
+        }
+    }
     assert_eq!(journal.sinks.leavers(), []);
 }
 

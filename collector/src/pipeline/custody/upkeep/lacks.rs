@@ -99,7 +99,7 @@ impl<D: Disk> Upkeep<'_, D> {
             to,
         };
         let read = Output::Read(stretch.clone());
-        self.custody.sessions.outputs.push_back(read);
+        self.custody.sessions.put_out(read);
         self.custody.reading = Some(Reading::new(stretch, moved_to));
     }
 
