@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use headwater_gate::clock::Clock;
 use headwater_lake::LocalStore;
 use headwater_program::chain::chain;
@@ -12,12 +12,13 @@ use headwater_proto::ids::JournalId;
 use headwater_proto::time::UnixMicros;
 use serde::Deserialize;
 
-use super::{HotSettings, HotSink, HotStore};
+use super::{HotSettings, HotSink, HotStore, RefillError};
 use crate::background;
-use crate::interpret::Depth;
+use crate::interpret::{Depth, Feed};
 use crate::sink::kind::{Kind, Rule, Start};
 use crate::sink::lake::{self, LakeFolder};
 use crate::sink::worker::Worker;
+use crate::state::StateError;
 
 const MIB: u64 = 1 << 20;
 
@@ -90,7 +91,8 @@ impl Kind for HotKind {
         }
     }
 
-    /// One that is required and cannot be opened is an error; an optional one stays off.
+    /// One that is required and cannot be opened, or filled when it is empty, is an error; an optional one
+    /// stays off, or begins with what the journal holds.
     fn start(self, mut start: Start<'_>) -> Result<()> {
         let required = start.required();
         let (name, is_stopping) = (start.name().clone(), start.is_stopping());
@@ -119,47 +121,114 @@ impl Kind for HotKind {
         // Where it stands in a later time of the journal than the disk shows, it begins anew.
         let end = site.custody.log().next();
         let cursor = cursor.filter(|cursor| *cursor <= end);
-        // An empty one is filled from the lake, and the journal follows from where the lake ends; or begins
-        // with what the journal holds.
-        let begin = site.custody.cursor(lake::NAME).unwrap_or_default();
-        let lake = site.find::<LakeFolder>().cloned();
-        let from = cursor.unwrap_or(if lake.is_some() { begin } else { 0 });
-        site.custody.resume(&name, from)?;
-        let empty = lake.filter(|_| cursor.is_none());
+        let begin = Beginning {
+            lake: site.find::<LakeFolder>().map(|lake| lake.0.clone()),
+            lake_end: site.custody.cursor(lake::NAME).unwrap_or_default(),
+            journal,
+            is_required: required,
+            clock,
+        };
+        // Custody hears of nothing that is not there: a required one is filled before the gate opens, and
+        // an optional one tells with its first delivery.
+        let from = match cursor {
+            None if required => {
+                let filled = begin.fill(&mut hot, &is_stopping);
+                Some(
+                    filled
+                        .context("it is empty, and required: it must be filled before the start")?,
+                )
+            }
+            known => known,
+        };
+        if let Some(from) = from {
+            site.custody.resume(&name, from)?;
+        }
         if site.find::<super::HotView>().is_none() {
             site.leave(hot.view());
         }
         let freshness_ms = self.freshness_ms;
-        start.run(from, Depth::Blocks, move |mut feed| {
-            if let Some(LakeFolder(dir)) = empty
-                && let Err(error) = refill(&mut hot, &dir, journal, begin, clock, &is_stopping)
-            {
-                tracing::warn!(%error, "the hot store begins with what the journal holds");
-                feed.seek(0);
+        let mut feed = Feed::new(
+            site.custody.reader(),
+            from.unwrap_or_default(),
+            Depth::Blocks,
+        );
+        start.run_late(move |context| {
+            if from.is_none() {
+                match begin.fill_or_not(&mut hot, &is_stopping) {
+                    Ok(Some(from)) => feed.seek(from),
+                    Ok(None) => return Ok(None),
+                    Err(error) => {
+                        let why = format!("it cannot be emptied: {}", chain(&error));
+                        tracing::error!(sink = &*context.name, why, "the sink is off");
+                        context.board.sink_ended(&context.name, "open", &why);
+                        context.runtime.block_on(context.stop.cancelled());
+                        return Ok(None);
+                    }
+                }
             }
             let from = feed.position();
-            Worker::new(
-                HotSink::new(hot, journal, from, freshness_ms, required),
-                feed,
-            )
+            let sink = HotSink::new(hot, journal, from, freshness_ms, required).untold();
+            Ok(Some(Worker::new(sink, feed)))
         });
         Ok(())
     }
 }
 
-/// Fills an empty hot store from the lake; the journal follows from where the lake ends.
-fn refill(
-    hot: &mut HotStore,
-    lake_dir: &Path,
+/// How a store begins that does not stand where the journal does.
+struct Beginning {
+    /// The folder of the lake, if that was there at the start.
+    lake: Option<PathBuf>,
+    /// The first position of the journal that the lake does not have.
+    lake_end: u64,
     journal: JournalId,
-    begin: u64,
+    is_required: bool,
     clock: Clock,
-    is_stopping: &dyn Fn() -> bool,
-) -> Result<()> {
-    let now = clock.now().wall;
-    let since = UnixMicros(now.0.saturating_sub(hot.keep_us()));
-    let filled = hot.refill(&LocalStore::new(lake_dir)?, since, now, is_stopping)?;
-    hot.commit(journal, begin)?;
-    tracing::info!(?filled, "hot store filled from the lake");
-    Ok(())
 }
+
+impl Beginning {
+    /// Empties the store and fills it from the lake; without a lake it stays empty. Returns where it
+    /// goes on in the journal: from where the lake ends, or with what the journal holds.
+    fn fill(&self, hot: &mut HotStore, is_stopping: &dyn Fn() -> bool) -> Result<u64, RefillError> {
+        hot.begin_anew()?;
+        let Some(dir) = &self.lake else {
+            tracing::warn!("the lake is away: the hot store begins with what the journal holds");
+            return Ok(0);
+        };
+        let now = self.clock.now().wall;
+        let since = UnixMicros(now.0.saturating_sub(hot.keep_us()));
+        let lake = LocalStore::new(dir)?;
+        let filled = hot.refill(&lake, since, now, is_stopping)?;
+        if self.is_required && filled.left_out > 0 {
+            return Err(RefillError::LeftOut(filled.left_out));
+        }
+        hot.commit(self.journal, self.lake_end)?;
+        tracing::info!(?filled, "hot store filled from the lake");
+        Ok(self.lake_end)
+    }
+
+    /// As [`Beginning::fill`]; a store that cannot be filled begins with what the journal holds. `None`:
+    /// the end came first, and the next start fills it.
+    ///
+    /// # Errors
+    /// When it cannot be emptied of what was filled in part.
+    fn fill_or_not(
+        &self,
+        hot: &mut HotStore,
+        is_stopping: &dyn Fn() -> bool,
+    ) -> Result<Option<u64>, StateError> {
+        match self.fill(hot, is_stopping) {
+            Ok(from) => Ok(Some(from)),
+            Err(RefillError::Stopped) => Ok(None),
+            Err(error) => {
+                let why = chain(&error);
+                tracing::warn!(why, "the hot store begins with what the journal holds");
+                // Else the journal would bring once more what was filled in part.
+                hot.begin_anew()?;
+                Ok(Some(0))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,9 @@ pub(super) struct Maps {
     pub(super) meta: Map,
 }
 
+/// Key of journal id and position in `meta`.
+pub(super) const CURSOR: &[u8] = b"cursor";
+
 /// Key and value of the format in `meta`; another one is filled anew.
 const FORMAT: (&[u8], &[u8]) = (b"format", &[2]);
 
@@ -47,13 +50,19 @@ impl Maps {
             meta: state.map("meta")?,
         };
         if maps.meta.get(FORMAT.0)?.as_deref() != Some(FORMAT.1) {
-            maps.clear()?;
-            maps.meta.put(FORMAT.0, FORMAT.1)?;
+            maps.clear(state)?;
         }
         Ok(maps)
     }
 
-    fn clear(&self) -> Result<(), StateError> {
+    /// Empties all maps. The cursor goes first, and durably: a crash leaves what is filled anew, never a
+    /// cursor without what was before it.
+    ///
+    /// # Errors
+    /// When the state refuses.
+    pub(super) fn clear(&self, state: &State) -> Result<(), StateError> {
+        self.meta.remove(CURSOR)?;
+        state.sync()?;
         let all = [
             &self.recent,
             &self.latest,
@@ -61,7 +70,9 @@ impl Maps {
             &self.devices,
             &self.meta,
         ];
-        all.into_iter().try_for_each(Map::clear)
+        all.into_iter().try_for_each(Map::clear)?;
+        self.meta.put(FORMAT.0, FORMAT.1)?;
+        state.sync()
     }
 }
 

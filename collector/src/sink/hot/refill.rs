@@ -2,10 +2,12 @@
 //!
 //! The store then follows the journal from the lake's cursor, so that nothing comes twice.
 
+use headwater_lake::StoreError;
 use headwater_lake::delta::LogError;
 use headwater_lake::store::Store;
 use headwater_lake::{ReadError, scan};
 use headwater_proto::ids::{DeviceId, Epoch, Lane, Stream};
+use headwater_proto::sample::Value;
 use headwater_proto::time::UnixMicros;
 
 use super::chunk::{StoredRow, StoredValue};
@@ -15,18 +17,27 @@ use crate::state::StateError;
 /// Rows of one chunk: a few values of keyed state.
 const CHUNK_ROWS: usize = 500;
 
+/// Bytes of texts at which a chunk ends: far below what one may have, and above any one row.
+const CHUNK_BYTES: usize = 256 << 10;
+
 /// Why the store could not be filled.
 #[derive(Debug, thiserror::Error)]
 pub enum RefillError {
+    /// The lake's folder.
+    #[error("the lake cannot be read")]
+    Store(#[from] StoreError),
     /// A log of the lake.
-    #[error("the lake cannot be read: {0}")]
+    #[error("the lake cannot be read")]
     Log(#[from] LogError),
     /// A file of the lake.
-    #[error("the lake cannot be read: {0}")]
+    #[error("the lake cannot be read")]
     Read(#[from] ReadError),
     /// The state.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A required store that would be without a part of what it keeps.
+    #[error("{0} chunks of the lake's readings find no room: raise max_mib of this sink")]
+    LeftOut(u64),
     /// Told to stop; the next start fills it anew.
     #[error("the collector stops before the lake is read")]
     Stopped,
@@ -57,6 +68,7 @@ impl HotStore {
         let mut filler = Filler {
             store: self,
             rows: Vec::new(),
+            bytes: 0,
             device: None,
             chunks: 0,
             left_out: 0,
@@ -83,6 +95,8 @@ impl HotStore {
 struct Filler<'a> {
     store: &'a mut HotStore,
     rows: Vec<StoredRow>,
+    /// Bytes of their texts.
+    bytes: usize,
     device: Option<DeviceId>,
     chunks: u64,
     left_out: u64,
@@ -96,13 +110,18 @@ impl Filler<'_> {
             .device
             .as_ref()
             .is_some_and(|id| id.as_str() == reading.device_id);
-        if !same || self.rows.len() >= CHUNK_ROWS {
+        if !same || self.rows.len() >= CHUNK_ROWS || self.bytes >= CHUNK_BYTES {
             self.flush()?;
         }
         if !same {
             // What is no device id was not written by a collector.
             self.device = DeviceId::new(reading.device_id).ok();
         }
+        let text = match reading.value {
+            Value::Str(text) => text.len(),
+            Value::Bool(_) | Value::I64(_) | Value::F32(_) | Value::F64(_) => 0,
+        };
+        self.bytes += text + reading.metric.len() + reading.tags.map_or(0, str::len);
         self.rows.push(StoredRow {
             metric: reading.metric.to_owned(),
             labels: reading.tags.unwrap_or_default().to_owned(),
@@ -118,6 +137,7 @@ impl Filler<'_> {
             return Err(RefillError::Stopped);
         }
         let rows = std::mem::take(&mut self.rows);
+        self.bytes = 0;
         let Some(device) = self.device.clone() else {
             return Ok(());
         };
@@ -129,6 +149,6 @@ impl Filler<'_> {
         self.chunks += 1;
         let kept = self.store.rows(&stream, self.chunks, &rows, self.at)?;
         self.left_out += u64::from(kept != Kept::Stored);
-        Ok(())
+        Ok(self.store.keep_to_size(self.at)?)
     }
 }

@@ -28,6 +28,8 @@ pub struct HotSink {
     /// The first position not yet taken, and not yet committed.
     position: u64,
     cursor: u64,
+    /// Whether custody has heard of `cursor`.
+    is_told: bool,
     committed_at: Millis,
     expired_at: Option<Millis>,
     /// Numbers that were taken since the last commit.
@@ -52,10 +54,18 @@ impl HotSink {
             freshness_ms,
             position,
             cursor: position,
+            is_told: true,
             committed_at: Millis(0),
             expired_at: None,
             covers: Covers::default(),
         }
+    }
+
+    /// Its first delivery tells custody where it stands, also without a new record.
+    #[must_use]
+    pub(super) const fn untold(mut self) -> Self {
+        self.is_told = false;
+        self
     }
 }
 
@@ -87,7 +97,7 @@ impl Sink for HotSink {
     }
 
     fn due(&self, _now: Millis) -> Due {
-        if self.position == self.cursor {
+        if self.position == self.cursor && self.is_told {
             return Due::Never;
         }
         Due::At(self.committed_at.plus(self.freshness_ms))
@@ -98,6 +108,7 @@ impl Sink for HotSink {
         ready(match self.store.commit(self.journal, position) {
             Ok(()) => {
                 (self.cursor, self.committed_at) = (position, now.mono);
+                self.is_told = true;
                 Ok(Delivered {
                     through: position,
                     streams: self.covers.take(),

@@ -10,7 +10,7 @@ use headwater_proto::time::UnixMicros;
 use serde::Serialize;
 
 use super::chunk::{self, Format, MAX_PARTS, Point, StoredRow, StoredValue};
-use super::maps::{DeviceInfo, Maps, latest_key, part_key, schema_key};
+use super::maps::{CURSOR, DeviceInfo, Maps, latest_key, part_key, schema_key};
 use super::query::{HotView, SchemaCache};
 use crate::interpret::{Block, Interpreted, Origin};
 use crate::state::{Found, MAX_VALUE_BYTES, State, StateError};
@@ -148,11 +148,25 @@ impl HotStore {
     /// # Errors
     /// When the state refuses.
     pub fn cursor(&self, journal: JournalId) -> Result<Option<u64>, StateError> {
-        let stored = self.maps.meta.get(b"cursor")?;
+        let stored = self.maps.meta.get(CURSOR)?;
         Ok(stored
             .and_then(|bytes| postcard::from_bytes::<(u64, u64)>(&bytes).ok())
             .filter(|(id, _)| *id == journal.0)
             .map(|(_, position)| position))
+    }
+
+    /// Empties the store, durably when this returns: one that does not stand where its journal does is
+    /// filled anew, and nothing of before may come twice.
+    ///
+    /// # Errors
+    /// When the state refuses; what is left has no cursor then.
+    pub fn begin_anew(&mut self) -> Result<(), StateError> {
+        self.devices.clear();
+        self.changed.clear();
+        self.schemas.clear();
+        self.bytes = 0;
+        self.room = Room::UNKNOWN;
+        self.maps.clear(&self.state)
     }
 
     /// How far back readings are kept, in microseconds.
@@ -206,24 +220,28 @@ impl HotStore {
     /// # Errors
     /// When the state refuses.
     pub fn commit(&mut self, journal: JournalId, position: u64) -> Result<(), StateError> {
+        self.fold_changed()?;
+        self.maps
+            .meta
+            .put(CURSOR, &encode(&(journal.0, position)))?;
+        self.state.sync()
+    }
+
+    /// Takes the newest values of the chunks that came since the last time over into `latest`.
+    fn fold_changed(&mut self) -> Result<(), StateError> {
         self.room = Room::UNKNOWN;
         let mut changed = std::mem::take(&mut self.changed);
-        let committed = self.commit_changed(&mut changed, journal, position);
-        if committed.is_err() {
+        let folded = self.fold(&mut changed);
+        if folded.is_err() {
             // To fold a chunk twice changes nothing: the newest value stays.
             for (device, chunks) in changed {
                 self.changed.entry(device).or_default().extend(chunks);
             }
         }
-        committed
+        folded
     }
 
-    fn commit_changed(
-        &mut self,
-        changed: &mut HashMap<String, Vec<Changed>>,
-        journal: JournalId,
-        position: u64,
-    ) -> Result<(), StateError> {
+    fn fold(&self, changed: &mut HashMap<String, Vec<Changed>>) -> Result<(), StateError> {
         let view = self.view();
         for (device, chunks) in changed {
             let mut schemas = SchemaCache::default();
@@ -236,10 +254,16 @@ impl HotStore {
                 self.maps.devices.put(device.as_bytes(), &encode(info))?;
             }
         }
-        self.maps
-            .meta
-            .put(b"cursor", &encode(&(journal.0, position)))?;
-        self.state.sync()
+        Ok(())
+    }
+
+    /// Drops the oldest chunks if there are more than the store keeps; their newest values stay.
+    pub(super) fn keep_to_size(&mut self, now: UnixMicros) -> Result<(), StateError> {
+        if self.bytes > self.settings.max_bytes {
+            self.fold_changed()?;
+            self.expire(now)?;
+        }
+        Ok(())
     }
 
     /// Drops chunks older than the store keeps, and the oldest ones above its size.
