@@ -411,11 +411,14 @@ mod tests {
         assert!(second.is_none());
         assert_eq!(problems.len(), 3, "{problems:?}");
         assert_eq!(
-            problems[0],
-            "line 6: lines.listn: unknown; did you mean lines.listen?"
+            problems[..2],
+            [
+                "line 5: missing field `listen`",
+                "line 6: lines.listn: unknown; did you mean lines.listen?"
+            ]
         );
         assert!(
-            problems[1].starts_with("line 7: lines.format: "),
+            problems[2].starts_with("line 7: lines.format: "),
             "{problems:?}"
         );
         let kind = parts[0].split(&["kind", "nothing"]);

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 /// The findings, a line each, beginning with the key that it is about.
@@ -49,7 +49,9 @@ pub fn possible_folder(path: &Path) -> io::Result<()> {
                 let why = format!("{} is no folder", above.display());
                 return Err(io::Error::other(why));
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // What is in the way stands further up.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
             Err(error) => return Err(error),
         }
     }

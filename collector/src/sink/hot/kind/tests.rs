@@ -1,3 +1,5 @@
+//! How the hot store comes back from nothing: filled from the lake, or from what the journal holds.
+
 use std::sync::Arc;
 use std::time::Duration;
 
