@@ -86,8 +86,8 @@ pub enum Kept {
     Stored,
     /// Nothing was stored: the state has reached its quota.
     NoRoom,
-    /// Nothing was stored: a chunk of more than [`MAX_PARTS`] parts, or a schema of more than
-    /// [`MAX_SCHEMA_BYTES`], never fits.
+    /// Nothing was stored: a chunk of more than `MAX_PARTS` parts, or a schema of more than
+    /// `MAX_SCHEMA_BYTES`, never fits.
     TooLarge,
 }
 
