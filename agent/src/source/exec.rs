@@ -227,6 +227,13 @@ mod tests {
         Arc::new(Refusals::new("x", Clock::start()))
     }
 
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(future)
+    }
+
     fn config(script: &str) -> ExecSource {
         ExecSource {
             command: ["sh", "-c", script].map(str::to_owned).to_vec(),
@@ -238,11 +245,7 @@ mod tests {
 
     #[test]
     fn the_output_of_a_command_becomes_readings_again_and_again() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        block_on(async {
             let (port, mut inlet) = Port::new("x", Arc::default());
             let stop = Stop::default();
             let config = config(r#"echo '{"t": 1}'"#);
@@ -262,11 +265,7 @@ mod tests {
     /// for long, though none is taken before it is cut off.
     fn all_are_taken_when_cut_off(timeout_ms: u64, cut_off: impl AsyncFnOnce(&Stop)) {
         const WRITTEN: usize = 2 * QUEUE_READINGS;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        block_on(async {
             let (port, mut inlet) = Port::new("x", Arc::default());
             let stop = Stop::default();
             let writes = format!(
@@ -312,11 +311,7 @@ mod tests {
 
     #[test]
     fn a_document_over_several_lines_is_one_reading() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        block_on(async {
             let (port, mut inlet) = Port::new("x", Arc::default());
             let script = r#"printf '{\n  "cpu": {\n "Package id 0": { "temp1_input": 48.000 }'; sleep 0.05; printf '}}\n'"#;
             let (config, refusals) = (config(script), refusals());
@@ -334,11 +329,7 @@ mod tests {
 
     #[test]
     fn a_command_that_fails_or_is_missing_is_an_error_with_its_cause() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        block_on(async {
             let (port, _inlet) = Port::new("x", Arc::default());
             let intake = intake(&config(""), port, refusals());
             let failed = once(&config("exit 3"), &intake)

@@ -169,13 +169,10 @@ fn report_stretch<D: Disk>(
     sink: &str,
     (from, to): (u64, u64),
 ) -> Result<u64, ReadError> {
-    let mut unread = journal.each_number(from, to, &mut |_, stream, range| {
+    let unread = journal.each_number(from, to, &mut |_, stream, range| {
         streams.has(sink, stream, &[range]);
     })?;
-    // After an older snapshot than the last one, what that one let go of is missing.
-    if let Some(oldest) = journal.log().segments().next() {
-        unread += oldest.first.min(to).saturating_sub(from);
-    }
+    let unread = unread + let_go_of(journal, from, to);
     if unread > 0 {
         streams.doubt_coverage();
     }
@@ -190,14 +187,17 @@ fn commit_stretch<D: Disk>(
     from: u64,
     to: u64,
 ) -> Result<u64, ReadError> {
-    let mut damaged = journal.each_number(from, to, &mut |_, stream, range| {
+    let unread = journal.each_number(from, to, &mut |_, stream, range| {
         streams.commit(stream, range);
     })?;
-    // After an older snapshot than the last one, what that one let go of is missing.
-    if let Some(oldest) = journal.log().segments().next() {
-        damaged += oldest.first.min(to).saturating_sub(from);
-    }
-    Ok(damaged)
+    Ok(unread + let_go_of(journal, from, to))
+}
+
+/// Records of `from..to` that are gone: after an older snapshot than the last one, what that one let go of
+/// is missing.
+fn let_go_of<D: Disk>(journal: &Journal<D>, from: u64, to: u64) -> u64 {
+    let oldest = journal.log().segments().next();
+    oldest.map_or(0, |oldest| oldest.first.min(to).saturating_sub(from))
 }
 
 /// Journal and streams while a start reads the records again.
