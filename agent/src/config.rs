@@ -69,6 +69,8 @@ pub struct Spool {
     pub group_ms: u64,
     /// Size of a segment.
     pub segment_bytes: u64,
+    /// Disk for records of nodes behind this agent.
+    pub nodes_bytes: u64,
     /// Disk for dead letters.
     pub dead_letter_bytes: u64,
 }
