@@ -380,6 +380,12 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
     /// Most streams that the pages of a Hello list; with more the Hello is not complete.
     const MAX_LISTED: usize = MAX_PAGES as usize * MAX_HELLO_STREAMS;
 
+    /// Whether it holds an epoch.
+    #[must_use]
+    pub fn holds(&self, lane: Lane, epoch: Epoch) -> bool {
+        self.epochs.get(lane, epoch).is_some()
+    }
+
     /// Whether every record of `range` is durable at the collector: evict these before others.
     #[must_use]
     pub fn is_received(&self, lane: Lane, epoch: Epoch, range: SeqRange) -> bool {

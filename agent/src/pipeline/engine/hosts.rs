@@ -58,8 +58,8 @@ struct Host {
     is_stopped: bool,
     /// The schema that was asked for last, and when.
     asked: Option<(Lane, Epoch, u32, Millis)>,
-    /// The boot that a record of this agent dates.
-    dated: Option<u64>,
+    /// The boot that a record of this agent dates, and the error that it says.
+    dated: Option<(u64, Option<u32>)>,
 }
 
 /// What became of a Hello.
@@ -257,10 +257,19 @@ impl Hosts {
         self.hosts.contains_key(device)
     }
 
-    /// Whether this boot of a node is still to be dated; it counts as dated then.
-    pub(super) fn dates(&mut self, device: &DeviceId, boot: u64) -> bool {
-        let host = self.hosts.get_mut(device);
-        host.is_some_and(|host| host.dated.replace(boot) != Some(boot))
+    /// Whether this boot of a node is still to be dated, with that error; it counts as dated so then. One that
+    /// was dated without a known error is dated again with one.
+    pub(super) fn dates(&mut self, device: &DeviceId, boot: u64, error_ms: Option<u32>) -> bool {
+        let Some(host) = self.hosts.get_mut(device) else {
+            return false;
+        };
+        let is_told = host
+            .dated
+            .is_some_and(|(dated, known)| dated == boot && (known.is_some() || error_ms.is_none()));
+        if !is_told {
+            host.dated = Some((boot, error_ms));
+        }
+        !is_told
     }
 
     /// The nodes, and whether each has a way.

@@ -275,6 +275,17 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Outbox<EPOCHS, FLIGHTS> {
         self.sender.is_committed(lane, epoch, range)
     }
 
+    /// Whether a record was received, or was committed and is not held any more.
+    pub(super) fn is_delivered(&self, record: RecordRef) -> bool {
+        let RecordRef { lane, epoch, seq } = record;
+        let mut waiting = self.waiting.iter();
+        if waiting.any(|waiting| waiting.lane == lane && waiting.epoch == epoch) {
+            return false;
+        }
+        let one = SeqRange::new(seq, seq + 1);
+        !self.sender.holds(lane, epoch) || self.sender.is_received(lane, epoch, one)
+    }
+
     /// Takes in an epoch, or keeps it until the sender has room.
     pub(super) fn announce(&mut self, epoch: HeldEpoch) {
         if let Some(known) = self

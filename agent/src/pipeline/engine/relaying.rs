@@ -102,7 +102,19 @@ impl<'a, D: Disk> Relaying<'a, D> {
         let (relays, hosts) = (&mut self.engine.relays, &self.engine.hosts);
         relays.forget_idle(&|device| hosts.knows(device));
         self.forget_dropped();
+        self.wait_for_dates();
         self.answer();
+    }
+
+    /// Records of a boot of a node that is over wait until the record has arrived that dates it.
+    fn wait_for_dates(&mut self) {
+        let (lanes, outbox) = (&self.engine.store.lanes, &self.engine.outbox);
+        let is_on_its_way = |device: &DeviceId, boot| {
+            let dated = lanes.dated_by(device, boot);
+            dated.is_some_and(|record| !outbox.is_delivered(record))
+        };
+        let now = self.now.mono;
+        self.engine.relays.withhold(&is_on_its_way, now);
     }
 
     fn sync_if_due(&mut self) {
@@ -297,7 +309,11 @@ impl<'a, D: Disk> Relaying<'a, D> {
         let Some(wall) = self.engine.intake.clock.wall(now) else {
             return;
         };
-        if !self.engine.hosts.dates(&head.origin, head.boot) {
+        if !self
+            .engine
+            .hosts
+            .dates(&head.origin, head.boot, wall.error_ms)
+        {
             return;
         }
         let uptime_us = uptime_ms.saturating_mul(1_000);

@@ -12,7 +12,7 @@ use headwater_proto::delivery::{DeliveryError, HeldEpoch, SenderLimits};
 use headwater_proto::frame::{Frames, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange};
 use headwater_proto::message::{self, Ack, Reject, SchemaRequest, Welcome};
-use headwater_proto::time::Millis;
+use headwater_proto::time::{Base, Millis};
 
 use super::{Clocks, Heard, Out, Outbox, Shelf, Uptime};
 use crate::pipeline::record::Life;
@@ -204,6 +204,24 @@ impl Relays {
             relay.pass_holes(now);
             relay.hand_over();
             relay.outbox.tick(now);
+        }
+    }
+
+    /// Holds back the epochs whose times count from a boot that is over, as long as the record that dates it
+    /// is on its way.
+    pub(in super::super) fn withhold(
+        &mut self,
+        is_on_its_way: &dyn Fn(&DeviceId, u64) -> bool,
+        now: Millis,
+    ) {
+        for (device, relay) in &mut self.nodes {
+            let present = relay.outbox.uptime.at(now).map(|(boot, _)| boot);
+            for ((lane, epoch), told) in &relay.told {
+                let is_over = told.life.base == Base::Uptime && present != Some(told.life.boot);
+                let waits = is_over && is_on_its_way(device, told.life.boot);
+                // One that the sender does not hold yet is looked at again before it is sent.
+                let _ = relay.outbox.sender.withhold(*lane, *epoch, waits);
+            }
         }
     }
 

@@ -96,6 +96,16 @@ impl<D: Disk> NodeStore<D> {
         self.failed_syncs
     }
 
+    /// Whether records of a node are here whose times count from that boot of it.
+    pub(crate) fn counts_from(&self, device: &DeviceId, boot: u64) -> bool {
+        let life = Life {
+            boot,
+            base: Base::Uptime,
+        };
+        let mut all = self.streams.iter();
+        all.any(|(_, kept)| kept.life == life && kept.stream.device == *device && kept.is_needed())
+    }
+
     /// How many segments it has.
     pub(crate) fn segments(&self) -> usize {
         self.log.segments().len()

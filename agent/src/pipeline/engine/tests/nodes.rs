@@ -339,9 +339,12 @@ fn a_boot_of_a_node_without_a_clock_is_dated_by_the_agents() {
     node.begin_epoch(2);
     site.ms = 5_000;
     node.booted_ms = 3_000;
+    site.read(400);
+    site.run(2_000, &mut []);
     node.connect(site.now());
     node.make(5, 100);
     site.run(1_000, &mut [&mut node]);
+    site.settings.sender.max_bundle = 1_500;
     // The node boots again, and the agent too, before anything is sent.
     node.disconnect(site.now());
     site.kill();
@@ -356,6 +359,11 @@ fn a_boot_of_a_node_without_a_clock_is_dated_by_the_agents() {
     let began = base.wall.0 - i64::try_from(base.uptime_us).unwrap();
     let truth = super::world::BOOT_US + 3_000_000;
     assert!(began.abs_diff(truth) <= 60_000, "{} us off", began - truth);
+    // It comes after what the agent read before, and the records of that boot wait for it.
+    let position = |found: &dyn Fn(&(Kind, Stream)) -> bool| site.hub.order.iter().position(found);
+    let dated = position(&|(kind, _)| *kind == Kind::TimeBase).unwrap();
+    let first = position(&|(_, stream)| stream.device == node.id).unwrap();
+    assert!(dated > 5 && first > dated, "{dated} {first}");
     // The boot that is over is not dated by the one that runs.
     let own = site.hub.heads.iter().filter(|head| head.origin == node.id);
     for head in own.filter(|head| head.epoch == Epoch::new(2)) {

@@ -66,6 +66,11 @@ impl Kept {
         self.open.get_or_insert_default()
     }
 
+    /// Whether records of it are here that somebody needs.
+    pub(super) const fn is_needed(&self) -> bool {
+        self.bytes > 0
+    }
+
     /// Whether records of it are not synced.
     pub(super) const fn is_open(&self) -> bool {
         self.open.is_some()

@@ -12,11 +12,13 @@ use headwater_proto::message::{
     self, Ack, Body, EpochEnd, Gap, Hello, MAX_MARKS, PROTOCOL, Reject, SchemaRequest, Welcome,
 };
 use headwater_proto::refused;
+use headwater_proto::sample::Value;
 use headwater_proto::time::{Base, Millis, Now, UnixMicros};
 use headwater_spool::FakeDisk;
 
 use super::super::super::{Engine, Event, Settings, Way};
 use super::super::world::{at, open, settings};
+use crate::pipeline::admit::{Field, Sample};
 
 pub(super) fn id(name: &str) -> DeviceId {
     DeviceId::new(name).unwrap()
@@ -288,6 +290,8 @@ pub(super) struct Hub {
     pub(super) credit: u32,
     pub(super) repeats: u64,
     pub(super) bundles_of_publish: Vec<usize>,
+    /// The kind of each record in the order of their coming, and its stream.
+    pub(super) order: Vec<(Kind, Stream)>,
     /// Bytes of each bundle in the order of their coming.
     pub(super) lens: Vec<(DeviceId, usize)>,
 }
@@ -304,6 +308,7 @@ impl Default for Hub {
             credit: 1 << 20,
             repeats: 0,
             bundles_of_publish: Vec::new(),
+            order: Vec::new(),
             lens: Vec::new(),
         }
     }
@@ -399,6 +404,7 @@ impl Hub {
                 self.schemas.insert(name, frame.payload[1..].to_vec());
                 continue;
             };
+            self.order.push((frame.kind, stream.clone()));
             let kept = self.streams.get_mut(&stream).unwrap();
             let copy = (frame.kind, record.bytes.to_vec());
             match kept.receiver.offer(seq, frame::crc32c(record.bytes)) {
@@ -544,6 +550,24 @@ impl Site {
         self.hub.link_down();
         if self.link_up {
             self.engine.handle(Event::LinkUp, now);
+        }
+    }
+
+    /// The agent reads rows of its own.
+    pub(super) fn read(&mut self, rows: i64) {
+        let now = self.now();
+        for k in 0..rows {
+            let fields = [Field::new(
+                "k",
+                Value::I64(k.wrapping_mul(0x9e37_79b9_7f4a_7c1)),
+            )];
+            let sample = Sample {
+                time: now.wall,
+                labels: &[],
+                fields: &fields,
+            };
+            let taken = self.engine.offer(1, Lane::Normal, &sample, None, now);
+            taken.unwrap();
         }
     }
 
