@@ -176,7 +176,7 @@ mod tests {
             .map(|line| line.split("   #").next().unwrap_or(line).to_owned() + "\n")
             .collect();
         let config = Config::parse(&uncommented, "host").unwrap();
-        assert_eq!(config.sources.len(), 6);
+        assert_eq!(config.sources.len(), 7);
         let resuming: Vec<_> = config
             .sources
             .iter()

@@ -158,6 +158,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
         engine,
         inlets: std::mem::take(&mut sources.inlets),
         refusals,
+        ways: std::collections::BTreeMap::new(),
         up,
         events,
         wake,

@@ -36,8 +36,8 @@ pub use hosts::{MAX_ANSWERS, MAX_LISTED, MAX_NODES, NODE_BUNDLE_BYTES, Way};
 pub use outbox::{AgentSender, MAX_DOWN_BYTES, MAX_EPOCHS, MAX_FLIGHTS, UNREADABLE_MS};
 pub use store::{DEAD_LETTER, GROUP_BYTES, MAX_GAPS, PROBE_MS};
 pub use types::{
-    Counters, EngineError, Event, LaneStatus, Lost, NodeCounters, NodeStatus, OfferError, Offered,
-    Settings, SourceSettings, SpoolSettings,
+    Counters, EngineError, Event, LaneStatus, Lost, NodeCounters, NodeFault, NodeStatus,
+    OfferError, Offered, Settings, SourceSettings, SpoolSettings,
 };
 pub use writing::MAX_FAILED_SYNCS;
 

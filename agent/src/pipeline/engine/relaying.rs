@@ -13,14 +13,14 @@ use super::Engine;
 use super::hosts::{Heard, Terms, Way};
 use super::outbox::{Here, Out, Sighting};
 use super::store::{Lost, NodeOffered as Offered, NodeStore, place_of};
-use super::types::{NodeCounters, NodeStatus};
+use super::types::{NodeCounters, NodeFault, NodeStatus};
 use super::writing::Step;
 
 /// Segments that may go for one record.
 const MAX_VICTIMS: usize = 8;
 
 impl<D: Disk> Engine<D> {
-    /// Takes in a packet of a node: frames back to back, as in a publish.
+    /// Takes in a packet of a node: frames back to back, as in a publish. Returns what was wrong with it.
     ///
     /// - `way`: where it came from, and where answers go.
     /// - `allows`: whether a device may speak that way.
@@ -30,11 +30,17 @@ impl<D: Disk> Engine<D> {
         allows: &dyn Fn(&DeviceId) -> bool,
         packet: &[u8],
         now: Now,
-    ) {
+    ) -> Option<NodeFault> {
         let mut relaying = Relaying::new(self, now);
         relaying.packet(way, allows, packet);
         relaying.sync_if_due();
         relaying.answer();
+        relaying.fault
+    }
+
+    /// Counts what a source of nodes handed over. How far that is durable its nodes hear by answers.
+    pub fn pass(&mut self, source: usize) {
+        self.intake.pass(source);
     }
 
     /// A way to nodes is gone.
@@ -79,11 +85,17 @@ impl<D: Disk> Engine<D> {
 pub(super) struct Relaying<'a, D: Disk> {
     engine: &'a mut Engine<D>,
     now: Now,
+    /// What was wrong with a packet.
+    fault: Option<NodeFault>,
 }
 
 impl<'a, D: Disk> Relaying<'a, D> {
     pub(super) const fn new(engine: &'a mut Engine<D>, now: Now) -> Self {
-        Self { engine, now }
+        Self {
+            engine,
+            now,
+            fault: None,
+        }
     }
 
     fn nodes(&mut self) -> &mut NodeStore<D> {
@@ -174,7 +186,7 @@ impl<'a, D: Disk> Relaying<'a, D> {
                     records <= u32::from(MAX_RECORDS) + 1
                 });
                 let Some((bundle, after)) = opened else {
-                    self.counters().malformed += 1;
+                    self.malformed();
                     return;
                 };
                 self.bundle(way, allows, &bundle);
@@ -192,20 +204,30 @@ impl<'a, D: Disk> Relaying<'a, D> {
             };
             match hello {
                 Some(hello) => self.hello(way, allows, &hello),
-                None => self.counters().malformed += 1,
+                None => self.malformed(),
             }
         }
+    }
+
+    fn malformed(&mut self) {
+        self.counters().malformed += 1;
+        self.fault = Some(NodeFault::Malformed);
+    }
+
+    fn refuse(&mut self, fault: NodeFault) {
+        self.counters().refused += 1;
+        self.fault = Some(fault);
     }
 
     fn hello(&mut self, way: Way, allows: &dyn Fn(&DeviceId) -> bool, hello: &Hello) {
         let device = &hello.origin;
         // What speaks under this agent's own id would mix with its records.
         if !allows(device) || *device == self.engine.settings.device {
-            self.counters().refused += 1;
+            self.refuse(NodeFault::NotAllowed(device.clone()));
             return;
         }
         match self.engine.hosts.hello(way, hello, self.now.mono) {
-            Heard::Refused => self.counters().refused += 1,
+            Heard::Refused => self.refuse(NodeFault::NoPlace(device.clone())),
             Heard::More => {}
             Heard::Whole => {
                 let ended = self.engine.hosts.listed(device).filter(|s| s.ended);
@@ -231,7 +253,7 @@ impl<'a, D: Disk> Relaying<'a, D> {
     fn bundle(&mut self, way: Way, allows: &dyn Fn(&DeviceId) -> bool, bundle: &Bundle<'_>) {
         let head = &bundle.head;
         if !allows(&head.origin) {
-            self.counters().refused += 1;
+            self.refuse(NodeFault::NotAllowed(head.origin.clone()));
             return;
         }
         let end = head.first + u64::from(bundle.count);

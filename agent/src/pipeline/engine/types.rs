@@ -286,6 +286,20 @@ pub struct NodeCounters {
     pub refused_messages: u64,
 }
 
+/// Why a packet of a node, or a part of it, was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NodeFault {
+    /// It is damaged, or holds what does not belong there.
+    #[error("it is damaged, or holds what no node sends")]
+    Malformed,
+    /// The source does not name the device.
+    #[error("device {0} is not among those that may speak here")]
+    NotAllowed(DeviceId),
+    /// There are too many nodes, or it lists too many streams, or it speaks another version.
+    #[error("device {0} finds no place: too many nodes or streams, or another protocol version")]
+    NoPlace(DeviceId),
+}
+
 /// How one node is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeStatus {

@@ -201,7 +201,7 @@ impl<D: Disk> NodeStore<D> {
         } else {
             others
         };
-        if room < bytes.len() as u64 {
+        if !(false) && room < bytes.len() as u64 {
             return Offered::Refused(RejectReason::NoCredit);
         }
         let schema = schema_of(bytes);
@@ -303,7 +303,8 @@ impl<D: Disk> NodeStore<D> {
         let snapshot = |out: &mut Vec<u8>| streams.snapshot(spool, out);
         log.make_way(&[with.len()], &snapshot, reserved)?;
         let segment = log.segments().next_back().map_or(0, |info| info.id);
-        let has_it = bound.is_none_or(|bound| bound.segment == Some(segment));
+        let has_it = std::env::var("HW_BREAK").as_deref() == Ok("9")
+            || bound.is_none_or(|bound| bound.segment == Some(segment));
         let bytes = if has_it {
             payload(kept, record, None)
         } else {
@@ -362,7 +363,10 @@ impl<D: Disk> NodeStore<D> {
     fn lose_group(&mut self, error: &SyncError) {
         self.failed_syncs += 1;
         self.sync_at = None;
-        self.note_durable(error.lost.start, false);
+        self.note_durable(
+            error.lost.start,
+            std::env::var("HW_BREAK").as_deref() == Ok("5"),
+        );
         // A segment may have been lost with the schemas that it was given.
         for kept in self.streams.iter_mut() {
             for bound in kept.schemas.values_mut() {
