@@ -9,9 +9,10 @@
 mod common;
 
 use common::{CONN, Rig, SAMPLES, at, bundle, hello, listed, settings};
-use headwater_collector::done::DoneInMemory;
 use headwater_collector::interpret::{Depth, Feed};
-use headwater_collector::pipeline::custody::{Custody, JournalSide, NotAlone, Opened, Output};
+use headwater_collector::pipeline::custody::{
+    Custody, Event, JournalSide, NotAlone, Opened, Output, SinkSpec,
+};
 use headwater_collector::pipeline::ledger::{MAX_OLDER_PLAIN, plain_stream};
 use headwater_collector::sink::SinkError;
 use headwater_collector::sink::lake::late::{Late, Turn};
@@ -55,7 +56,7 @@ fn open_while(
     };
     fail(&rig.store);
     let ms = rig.ms + 1_000;
-    let (mut custody, opened) = open(disk.clone(), rig.done.clone(), &mut entropy);
+    let (mut custody, opened) = open(rig, disk.clone(), &mut entropy);
     let store = rig.store.clone();
     let now = at(ms);
     let name = JournalId(entropy());
@@ -105,12 +106,23 @@ fn open_while(
     }))
 }
 
+/// With the sinks that the rig has.
 fn open(
+    rig: &Rig,
     disk: FakeDisk,
-    done: DoneInMemory,
     entropy: &mut dyn FnMut() -> u64,
 ) -> (Custody<FakeDisk>, Opened) {
-    Custody::open(disk, settings(), Box::new(done), entropy).unwrap()
+    let mut settings = settings();
+    let others = rig
+        .custody
+        .cursors()
+        .iter()
+        .filter(|sink| sink.name != NAME);
+    settings.sinks.extend(others.map(|sink| SinkSpec {
+        name: sink.name.clone(),
+        required: false,
+    }));
+    Custody::open(disk, settings, Box::new(rig.done.clone()), entropy).unwrap()
 }
 
 impl Alone {
@@ -296,6 +308,46 @@ fn an_old_copy_that_took_more_than_the_lake_has_seen_of_the_lost_time_loses_and_
 }
 
 #[test]
+fn an_old_copy_that_a_late_lake_renames_names_what_another_sink_may_lack() {
+    let mut copied = settings();
+    copied.sinks.push(SinkSpec {
+        name: "copy".into(),
+        required: false,
+    });
+    let mut rig = Rig::start(FakeDisk::new(), MemStore::new(), copied, 0).unwrap();
+    brings(&mut rig, 0, 10);
+    let old = rig.disk.process_killed();
+    rig.handle(Event::Committed {
+        sink: "copy".into(),
+        through: rig.custody.log().durable(),
+        streams: Vec::new(),
+        refused: Vec::new(),
+        damaged: 0,
+    });
+    rig.ms += 2_000;
+    brings(&mut rig, 10, 20);
+    rig.ms += 2_000;
+    brings(&mut rig, 20, 30);
+    let mut alone = open_alone(&rig, old, 1).unwrap();
+    greet(&mut alone.rig, 30);
+    alone.rig.up(bundle(1, 30, 40), 3);
+    assert!(alone.rig.sync());
+    let mut rig = alone.lake_is_back();
+    flush_all(&mut rig);
+    let mut named = std::collections::BTreeSet::new();
+    headwater_lake::scan::gaps(&rig.store, |gap| {
+        if let ("sink", "journal_lost", Some((first, last))) = (gap.stage, gap.reason, gap.seqs) {
+            named.extend(first..=last);
+        }
+    })
+    .unwrap();
+    // A flush is the finest that is known: 10..20 came in the one that first said how far the copy was.
+    let named: Vec<i64> = named.into_iter().collect();
+    assert_eq!(named, (10..30).collect::<Vec<_>>());
+    expect_whole(&rig, 40 * SAMPLES);
+}
+
+#[test]
 fn an_old_copy_that_dies_at_any_moment_of_the_meeting_doubles_and_loses_nothing() {
     for operations in (0..120).step_by(3) {
         let mut rig = Rig::new();
@@ -448,7 +500,7 @@ fn a_lake_that_is_not_there_at_a_start_is_begun_anew_only_if_an_operator_says_so
     let mut rig = Rig::new();
     brings(&mut rig, 0, 10);
     let disk = rig.disk.power_cut(1);
-    let (mut custody, opened) = open(disk, rig.done.clone(), &mut || 7);
+    let (mut custody, opened) = open(&rig, disk, &mut || 7);
     let mut begin = |new_lake| {
         let settings = LakeSettings {
             new_lake,
@@ -517,7 +569,7 @@ fn too_many_counters_of_plain_devices_from_before_are_told() {
     let mut rig = Rig::new();
     brings(&mut rig, 0, 1);
     let disk = rig.disk.power_cut(1);
-    let (mut custody, opened) = open(disk, rig.done.clone(), &mut || 7);
+    let (mut custody, opened) = open(&rig, disk, &mut || 7);
     let journal = JournalSide::of(&custody, &opened, NAME);
     let epoch = custody.ledger().plain_epoch();
     for n in 0..=MAX_OLDER_PLAIN {

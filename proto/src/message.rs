@@ -314,11 +314,13 @@ pub enum GapReason {
     Empty,
     /// The samples were stored before, under another identity.
     Repeated,
+    /// The collector's journal was lost before it was known that a sink has the records; it may have them.
+    JournalLost,
 }
 
 impl GapReason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Evicted,
         Self::UncleanStop,
         Self::Refused,
@@ -334,6 +336,7 @@ impl GapReason {
         Self::Many,
         Self::Empty,
         Self::Repeated,
+        Self::JournalLost,
     ];
 
     /// Its name in lake, metrics and messages.
@@ -355,6 +358,7 @@ impl GapReason {
             Self::Many => "many",
             Self::Empty => "empty",
             Self::Repeated => "repeated",
+            Self::JournalLost => "journal_lost",
         }
     }
 

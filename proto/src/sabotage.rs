@@ -48,6 +48,8 @@ pub enum Bug {
     /// A lake that was away at a start is compared with where the journal stands when it is back, not with
     /// where it stood when the time without the lake began.
     LateLakeByPresentEnd,
+    /// After a lost journal nothing names what the lake has and another sink may lack.
+    LostJournalUnnamed,
 }
 
 #[cfg(feature = "sabotage")]

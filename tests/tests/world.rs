@@ -139,6 +139,11 @@ mod bugs {
     }
 
     #[test]
+    fn a_lost_journal_that_names_nothing_for_other_sinks_is_noticed() {
+        is_noticed(Bug::LostJournalUnnamed);
+    }
+
+    #[test]
     fn a_release_before_the_ack_is_noticed() {
         is_noticed(Bug::ReleaseBeforeAck);
     }

@@ -18,6 +18,7 @@
 //! | [`time`] | which times are believed, and how a time was found |
 //! | `batch`, `plain`, `lines` | decoders: numbered batches, publishes of plain devices, log lines |
 //! | `news` | what a schema says of a device and its metrics |
+//! | `places` | how far each sink was |
 //! | `record` | a record of each kind |
 //! | [`Feed`] | reads a journal for one sink |
 
@@ -25,6 +26,7 @@ mod batch;
 mod feed;
 mod lines;
 mod news;
+mod places;
 mod plain;
 mod record;
 pub mod time;
@@ -45,7 +47,7 @@ pub use lines::{Line, LogLines};
 pub use news::{Metric, tags_of};
 pub use record::Interpreter;
 
-use crate::pipeline::envelope::{Clock, Reason};
+use crate::pipeline::envelope::{Clock, Reason, SinkCursor};
 use crate::pipeline::schemas::SchemaId;
 
 /// How far a numbered batch is read.
@@ -235,6 +237,10 @@ pub struct Interpreted<'a> {
     pub news: News<'a>,
     /// The numbers that are settled once a sink has this record.
     pub covers: &'a [(Stream, SeqRange)],
+    /// How far each sink was by this record and those before it, and by nothing that came later: all below
+    /// is had by the sink, or these records name it. A place of a sink of an earlier journal stands under
+    /// `<journal>/<sink>`. `None`: the first record of the segment cannot be read.
+    pub sinks: Option<&'a [SinkCursor]>,
     /// When it arrived or was made.
     pub at: UnixMicros,
 }

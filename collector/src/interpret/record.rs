@@ -17,6 +17,7 @@ use headwater_proto::time::UnixMicros;
 use super::batch::Buffer;
 use super::lines::{LogLines, dated};
 use super::news::{Cache, Prepared};
+use super::places::Places;
 use super::time::takes;
 use super::{
     Block, Depth, DeviceNews, EpochChange, EpochNews, Gap, Interpreted, Known, News, Origin, plain,
@@ -62,6 +63,7 @@ pub struct Interpreter {
     depth: Depth,
     schemas: SchemaBook,
     rules: RuleBook,
+    places: Places,
     cache: Cache,
     buffer: Buffer,
     origin: Option<Origin>,
@@ -94,6 +96,7 @@ impl Interpreter {
             depth,
             schemas: SchemaBook::default(),
             rules: RuleBook::default(),
+            places: Places::default(),
             cache: Cache::default(),
             buffer: Buffer::default(),
             origin: None,
@@ -111,6 +114,7 @@ impl Interpreter {
     pub fn begin_segment(&mut self) {
         self.schemas = SchemaBook::default();
         self.rules.clear();
+        self.places.clear();
     }
 
     /// Whether the segment has told a rule set.
@@ -140,6 +144,7 @@ impl Interpreter {
         if let Record::Rules(bytes) = record {
             self.rules.learn(bytes);
         }
+        self.places.learn(record);
     }
 
     /// Says what the record at `position` means.
@@ -261,6 +266,7 @@ impl Interpreter {
             lines,
             news,
             covers: &self.covers,
+            sinks: self.places.all(),
             at,
         }
     }

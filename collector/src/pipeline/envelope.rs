@@ -24,6 +24,9 @@ use super::rules::RulesId;
 /// The envelope version this build writes and reads.
 pub const VERSION: u8 = 4;
 
+/// Position of a sink that is gone: all it lacks is named.
+pub const GONE: u64 = u64::MAX;
+
 /// Most bytes of a record of decoder states: it stands in each segment, and is memory of each reader.
 pub const MAX_DECODER_STATE_BYTES: usize = 1 << 20;
 
@@ -243,9 +246,10 @@ pub struct PlanHead<'a> {
 /// Head of [`RecordKind::Cursor`]; no body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CursorHead<'a> {
-    /// The sink.
+    /// The sink; `<journal>/<sink>` if it is one of an earlier journal.
     pub sink: &'a str,
-    /// The first position it has not committed.
+    /// The first position it has not committed, [`GONE`] if it was taken out; of an earlier journal the
+    /// position up to which all that it lacks is named.
     pub position: u64,
 }
 

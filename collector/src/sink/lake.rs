@@ -21,6 +21,7 @@ use headwater_proto::time::{Millis, Now, UnixMicros};
 mod join;
 mod kind;
 pub mod late;
+mod others;
 mod seam;
 mod there;
 mod waiting;
@@ -28,6 +29,7 @@ mod waiting;
 pub use join::{Call, JoinError, Met, join};
 pub(crate) use kind::{AtStart, existing_lake};
 pub use kind::{LakeFolder, LakeKind};
+use others::Others;
 use there::There;
 
 use super::rows::{RowCounters, RowMaker, boot_of, is_of_lake};
@@ -177,6 +179,7 @@ pub struct LakeSink<S: Store> {
     /// Whether the journal's name outlives this process, so that a lease is worth having.
     is_lasting: bool,
     there: There,
+    others: Others,
     totals: Totals,
     /// When the catalog was last written.
     catalog_at: Option<Millis>,
@@ -215,6 +218,7 @@ impl<S: Store> LakeSink<S> {
         let cursor = lake
             .cursor(journal)
             .map_or(known, |last| known.max(last + 1));
+        let others = Others::new(lake.sinks(journal));
         Ok(Self {
             lake,
             journal,
@@ -230,6 +234,7 @@ impl<S: Store> LakeSink<S> {
             pending: None,
             is_lasting: true,
             there: There::default(),
+            others,
             totals: Totals::default(),
             catalog_at: None,
         })
@@ -248,6 +253,7 @@ impl<S: Store> LakeSink<S> {
     ) -> Result<(), LakeSinkError> {
         self.lake.rename(journal, now.0)?;
         self.journal = journal;
+        self.others = Others::default();
         (self.position, self.cursor) = (position, position);
         Ok(())
     }
@@ -409,6 +415,9 @@ impl<S: Store> LakeSink<S> {
         for (stream, range) in item.covers {
             self.hold(stream, *range);
         }
+        if let Some(sinks) = item.sinks {
+            self.others.see(sinks);
+        }
         self.position = position + 1;
         self.is_lasting = true;
         // Also for a record without rows: custody waits for the sink to have passed it.
@@ -492,13 +501,14 @@ impl<S: Store> LakeSink<S> {
         let plan = if self.rows.is_empty() {
             None
         } else {
+            let sinks = self.others.places(self.position);
             let flush = Flush {
                 journal: self.journal,
                 first_pos: self.cursor,
                 last_pos: self.position - 1,
                 at_us: now.wall.0,
                 rows: &self.rows,
-                sinks: &[],
+                sinks: &sinks,
             };
             let plan = self.lake.stage(&flush)?;
             committed.files = plan.files.len();

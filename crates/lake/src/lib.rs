@@ -44,4 +44,4 @@ pub use rows::{
 };
 pub use schema::{Encoding, Table};
 pub use store::{Call, LocalStore, MemStore, Put, Store, StoreError, Swap, Tag, Tagged};
-pub use writer::{Flush, Found, Lake, MAX_SWEPT, Opened, Settings, Swept};
+pub use writer::{Beyond, Flush, Found, Lake, MAX_SWEPT, Opened, Settings, Swept};

@@ -50,6 +50,7 @@ pub(crate) fn stem(writer: &str, first_pos: u64, last_pos: u64) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileName<'a> {
     pub(crate) writer: &'a str,
+    pub(crate) first_pos: u64,
     pub(crate) last_pos: u64,
     /// Term of the owner who published it; 0 if there were no owners.
     pub(crate) term: u64,
@@ -59,9 +60,10 @@ impl<'a> FileName<'a> {
     pub(crate) fn parse(path: &'a str) -> Option<Self> {
         let name = path.rsplit('/').next()?.strip_suffix(".parquet")?;
         let mut parts = name.split('-');
-        let (writer, _first, last) = (parts.next()?, parts.next()?, parts.next()?);
+        let (writer, first, last) = (parts.next()?, parts.next()?, parts.next()?);
         Some(Self {
             writer,
+            first_pos: first.parse().ok()?,
             last_pos: last.parse().ok()?,
             term: parts.next()?.parse().ok()?,
         })

@@ -97,7 +97,8 @@ pub struct Plan {
     /// What wrote them.
     pub writer: u32,
     /// How far the other sinks of the journal were: each name with the first position that the sink
-    /// had not finished. The lake keeps them for the day when the journal is lost.
+    /// had not finished. The lake keeps them for the day when the journal is lost. Under
+    /// `<journal>/<sink>` up to where a sink of an earlier journal is settled.
     pub sinks: Vec<(String, u64)>,
     /// The files, in commit order.
     pub files: Vec<PlanFile>,

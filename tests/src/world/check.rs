@@ -12,12 +12,10 @@ use headwater_proto::text::is_dictionary;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::copy::{Arrived, COPY, Number, Row};
+use super::course::Faults;
 use super::generator::{Bits, CLOCK_STEP_US, Key, LOG, Made, line_number};
 use super::plan::MAX_STEP_US;
 use super::stream::STREAM;
-
-/// What is wrong with a lake; each a line.
-pub type Faults = Vec<String>;
 
 /// Rows and gaps of a lake.
 #[derive(Debug, Default)]

@@ -1,9 +1,6 @@
 //! Core: the collector of the world: custody and the lake sink, on a disk and a store that fail.
 
-use std::future::Future;
 use std::ops::ControlFlow;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
 
 use headwater_collector::done::DoneInMemory;
 use headwater_collector::interpret::{Depth, Feed};
@@ -14,11 +11,11 @@ use headwater_collector::pipeline::custody::{
 };
 use headwater_collector::pipeline::pattern::Pattern;
 use headwater_collector::pipeline::rules::Decoder;
+use headwater_collector::sink::SinkError;
 use headwater_collector::sink::lake::late::{Late, Turn};
 use headwater_collector::sink::lake::{JoinError, join};
 use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME};
-use headwater_collector::sink::worker::{Commit, Step, Worker};
-use headwater_collector::sink::{Sink, SinkError};
+use headwater_collector::sink::worker::Worker;
 use headwater_lake::MemStore;
 use headwater_proto::delivery::Ranges;
 use headwater_proto::ids::{DeviceId, JournalId, SeqRange};
@@ -26,10 +23,10 @@ use headwater_proto::time::{Now, UnixMicros};
 use headwater_spool::{Config, Disk, DiskFile, FakeDisk};
 
 use super::copy::{Arrived, COPY, CopyFaults, CopySink, Destination};
-use super::device::Death;
-use super::dice::Dice;
+use super::dice::{Death, Dice};
+use super::hands::{Did, finish, hands};
 use super::plan::Plan;
-use super::run::Seen;
+use super::seen::Seen;
 use super::stream::{self, STREAM, Service, StreamSink};
 
 /// Client id of the gateway, which speaks for every `node-*`.
@@ -75,19 +72,6 @@ pub enum Which {
     Copy,
     /// The stream.
     Stream,
-}
-
-/// What a sink did in one step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Did {
-    /// It took in records.
-    Read,
-    /// It sent, or its plan was made durable, or custody was told.
-    Moved,
-    /// Nothing.
-    Nothing,
-    /// It ends its process.
-    Ended,
 }
 
 /// The collector's machine.
@@ -380,15 +364,8 @@ impl Collector {
         is_noted
     }
 
-    /// Its journal's disk is gone; the lake remains.
-    pub fn lose_disk(&mut self) {
-        self.running = None;
-        self.disk = FakeDisk::new();
-        self.store.restart();
-    }
-
-    /// Its journal's disk is as it was when `disk` was copied; the lake goes on.
-    pub fn restore_disk(&mut self, disk: FakeDisk) {
+    /// Another disk is in its journal's place: an empty one, or one of an earlier time. The lake goes on.
+    pub fn replace_disk(&mut self, disk: FakeDisk) {
         self.running = None;
         self.disk = disk;
         self.store.restart();
@@ -615,119 +592,4 @@ fn try_late(
     };
     let late = waits.take().ok_or(Did::Ended)?;
     Ok(late.worker(met, agreed))
-}
-
-/// Steps of a sink at an orderly end, far more than it needs.
-const STEPS_OF_AN_END: usize = 10_000;
-
-/// The steps of a sink at an orderly end. False if it never comes to it.
-fn finish<S: Sink>(
-    worker: &mut Worker<S, FakeDisk>,
-    name: &str,
-    custody: &mut Custody<FakeDisk>,
-    now: Now,
-    dice: &mut Dice,
-) -> bool {
-    let mut hands = Hands {
-        custody,
-        most_bytes: 1 << 20,
-        is_stopping: true,
-        now,
-        dice,
-    };
-    for _ in 0..STEPS_OF_AN_END {
-        match hands.step(worker, name) {
-            Did::Read | Did::Moved => {}
-            Did::Nothing => {
-                worker.close(now);
-                return true;
-            }
-            Did::Ended => return false,
-        }
-    }
-    false
-}
-
-/// Carries out what a worker decides, as the thread of a sink does.
-struct Hands<'a> {
-    custody: &'a mut Custody<FakeDisk>,
-    /// What it may read.
-    most_bytes: usize,
-    is_stopping: bool,
-    now: Now,
-    dice: &'a mut Dice,
-}
-
-/// Hands of a worker that goes on.
-const fn hands<'a>(
-    custody: &'a mut Custody<FakeDisk>,
-    most_bytes: usize,
-    now: Now,
-    dice: &'a mut Dice,
-) -> Hands<'a> {
-    Hands {
-        custody,
-        most_bytes,
-        is_stopping: false,
-        now,
-        dice,
-    }
-}
-
-impl Hands<'_> {
-    fn step<S: Sink>(&mut self, worker: &mut Worker<S, FakeDisk>, name: &str) -> Did {
-        let Self {
-            custody, now, dice, ..
-        } = self;
-        let now = *now;
-        if !custody.is_holding(name) {
-            worker.hold(false);
-        }
-        match worker.next(now, self.is_stopping, dice.bits()) {
-            Step::Read if self.most_bytes == 0 => return Did::Nothing,
-            Step::Read => {
-                // What cannot be read is tried again.
-                let _ = worker.read(self.most_bytes, now, dice.bits());
-                return Did::Read;
-            }
-            Step::Plan(plan) => {
-                let appended = custody.append_plan(name, &plan.0);
-                let durable = appended.map_err(|error| error.to_string()).and_then(|_| {
-                    let synced = custody.sync(now);
-                    synced.map_err(|error| error.to_string())
-                });
-                worker.planned(durable, now, dice.bits());
-            }
-            Step::Deliver => {
-                // One that waits is given up, as when a thread stops waiting for an answer.
-                let polled = {
-                    let delivery = pin!(worker.deliver(now));
-                    delivery.poll(&mut Context::from_waker(Waker::noop()))
-                };
-                if let Poll::Ready(result) = polled {
-                    worker.delivered(result, now, dice.bits());
-                }
-            }
-            Step::Commit(commit) => {
-                let Commit {
-                    through,
-                    streams,
-                    refused,
-                    damaged,
-                } = commit;
-                let event = Event::Committed {
-                    sink: name.to_owned(),
-                    through,
-                    streams,
-                    refused,
-                    damaged,
-                };
-                custody.handle(event, now);
-                worker.hold(custody.is_holding(name));
-            }
-            Step::Wait(_) | Step::Done => return Did::Nothing,
-            Step::Fatal(_) => return Did::Ended,
-        }
-        Did::Moved
-    }
 }

@@ -9,25 +9,16 @@ use headwater_proto::refused::Part;
 use headwater_proto::time::{Millis, Now, UnixMicros};
 use headwater_spool::FakeDisk;
 
-use super::dice::Dice;
+use super::dice::{Death, Dice};
 use super::generator::{Key, Made, SOURCES, Says, dictionary, line};
 use super::receipts::Receipts;
-use super::run::Seen;
+use super::seen::Seen;
 
 /// What the kernel says of a clock that its time service holds.
 const SYNCED: WallError = WallError::Synced { error_ms: 20 };
 
 /// Every so many rows, something beside one cannot be read.
 const REFUSED_EVERY: u64 = 13;
-
-/// How a process ends against its will.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Death {
-    /// The process dies; what it wrote stays.
-    Killed,
-    /// The machine loses power; of what was not synced, anything may be gone.
-    PowerCut,
-}
 
 /// One physical device. Clones of it share its name.
 pub struct Device {

@@ -2,6 +2,15 @@
 
 use headwater_proto::delivery::Jitter;
 
+/// How a process ends against its will.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// The process dies; what it wrote stays.
+    Killed,
+    /// The machine loses power; of what was not synced, anything may be gone.
+    PowerCut,
+}
+
 /// A stream of choices.
 #[derive(Debug, Clone)]
 pub struct Dice(Jitter);
@@ -31,5 +40,14 @@ impl Dice {
     /// True once in `n` times on average; never if `n` is 0.
     pub const fn one_in(&mut self, n: u64) -> bool {
         n > 0 && self.below(n) == 0
+    }
+
+    /// How somebody dies.
+    pub const fn death(&mut self) -> Death {
+        if self.one_in(2) {
+            Death::Killed
+        } else {
+            Death::PowerCut
+        }
     }
 }

@@ -1,8 +1,6 @@
 //! Core: the end of a run. Faults stop, everybody comes back, everything is sent and committed, the
 //! writers stop in order, and what was abandoned is closed.
 
-use super::copy::CopyFaults;
-use super::device::Device;
 use super::link::Weather;
 use super::run::World;
 
@@ -10,8 +8,8 @@ use super::run::World;
 const MAX_ROUNDS: u64 = 1_500;
 /// Time of a round in which something moved.
 const ROUND_MS: u64 = 200;
-/// Rounds that one of several devices of a name keeps the connection.
-const ROUNDS_PER_CLONE: u64 = 12;
+/// Longest time of a round in which nothing did.
+const MAX_ROUND_MS: u64 = 1_000;
 /// Longer than an epoch may be absent before it is abandoned.
 const ABANDON_MS: u64 = 25_000;
 /// Longer than an epoch of a node may be absent before it is abandoned.
@@ -20,14 +18,14 @@ const RELAYED_MS: u64 = 31 * 24 * 3_600 * 1_000;
 impl World {
     /// Drains. Adds a fault if that never ends.
     pub(super) fn drain(&mut self) {
-        self.note(|_| "the drain begins".to_owned());
+        self.course.note(|| "the drain begins".to_owned());
         self.calm();
         if !self.settle(false) {
             return;
         }
-        self.note(|_| "the writers stop".to_owned());
-        for place in 0..self.devices.len() {
-            self.devices[place].stop(self.now);
+        self.course.note(|| "the writers stop".to_owned());
+        for place in 0..self.fleet.devices.len() {
+            self.fleet.devices[place].stop(self.course.now);
             self.pump_device(place);
         }
         if !self.settle(true) {
@@ -37,7 +35,7 @@ impl World {
         self.stop_collector();
         self.start_collector();
         // What only the end of another epoch told of is missed by the next Hello.
-        for place in 0..self.devices.len() {
+        for place in 0..self.fleet.devices.len() {
             self.hang_up(place);
         }
         self.settle(true);
@@ -45,7 +43,7 @@ impl World {
             self.pass(ABANDON_MS);
             self.round(u64::MAX);
         }
-        if self.plan.nodes > 0 {
+        if self.course.plan.nodes > 0 {
             // What a node kept in memory alone is named when no gateway has listed it for long.
             self.pass(RELAYED_MS);
             self.round(u64::MAX);
@@ -55,36 +53,29 @@ impl World {
 
     /// No more faults.
     fn calm(&mut self) {
-        self.plan.deaths_between_commands = 0;
-        self.bring_lake_back();
-        self.collector.copy_faults = CopyFaults {
-            refuses: self.plan.copy_faults.refuses,
-            ..CopyFaults::default()
-        };
-        self.collector.stream_faults = CopyFaults {
-            refuses: self.plan.stream_faults.refuses,
-            ..CopyFaults::default()
-        };
-        if self.collector.is_up() {
+        self.course.plan.deaths_between_commands = 0;
+        self.site.bring_lake_back(&mut self.course);
+        self.site.calm(&self.course.plan);
+        if self.site.collector.is_up() {
             // Faults that wait for a later operation go with the process.
             self.kill_collector();
         } else {
-            self.collector.disk = self.collector.disk.process_killed();
-            self.collector.store.restart();
+            self.site.collector.disk = self.site.collector.disk.process_killed();
+            self.site.collector.store.restart();
         }
-        self.collector.disk.set_capacity(None);
+        self.site.collector.disk.set_capacity(None);
         self.start_collector();
-        for place in 0..self.devices.len() {
-            let device = &mut self.devices[place];
+        for place in 0..self.fleet.devices.len() {
+            let device = &mut self.fleet.devices[place];
             if device.engine.is_some() {
                 self.kill_device(place);
             }
-            let device = &mut self.devices[place];
+            let device = &mut self.fleet.devices[place];
             device.disk = device.disk.process_killed();
             device.disk.set_capacity(None);
             self.start_device(place);
             // A last row of the source that cannot wait: before it, a gap names what is lost.
-            self.devices[place].make(1, 1);
+            self.fleet.devices[place].make(1, 1);
         }
     }
 
@@ -97,42 +88,35 @@ impl World {
             }
         }
         let state = self.describe();
-        self.faults
+        self.course
+            .faults
             .push(format!("the world never comes to rest: {state}"));
         false
     }
 
     fn round(&mut self, round: u64) {
-        for place in 0..self.devices.len() {
-            if !self.is_turn(place, round) {
+        for place in 0..self.fleet.devices.len() {
+            if !self.fleet.is_turn(place, round) {
                 continue;
             }
             self.connect(place);
-            for source in 0..super::generator::SOURCES.len() {
-                self.devices[place].offer(source, 50, &mut self.made, self.now);
-            }
+            self.fleet.offer_all(place, self.course.now);
             self.pump_device(place);
         }
-        for _ in 0..self.plain.len() {
+        for _ in 0..self.fleet.plain.len() {
             self.publish_plain_again();
         }
         let mut moved = false;
-        for place in 0..self.devices.len() {
-            let waiting = self.links[place]
-                .as_ref()
-                .map_or(0, |link| link.waiting_up());
-            for _ in 0..waiting {
+        for place in 0..self.fleet.devices.len() {
+            for _ in 0..self.fleet.waiting_up(place) {
                 moved = true;
                 self.deliver_up(place, Weather::default());
             }
         }
         self.sync_collector();
         self.run_sinks();
-        for place in 0..self.devices.len() {
-            while self.links[place]
-                .as_ref()
-                .is_some_and(|link| !link.is_idle())
-            {
+        for place in 0..self.fleet.devices.len() {
+            while !self.fleet.is_idle(place) {
                 moved = true;
                 self.deliver_down(place, Weather::default());
                 self.deliver_up(place, Weather::default());
@@ -141,71 +125,24 @@ impl World {
         let ms = if moved {
             ROUND_MS
         } else {
-            self.until_something_is_due()
+            let due = self.fleet.until_something_is_due(self.course.now);
+            due.unwrap_or(MAX_ROUND_MS).clamp(ROUND_MS, MAX_ROUND_MS)
         };
         self.pass(ms);
     }
 
-    /// Devices of one name take turns.
-    fn is_turn(&self, place: usize, round: u64) -> bool {
-        let id = &self.devices[place].id;
-        let same: Vec<usize> = (0..self.devices.len())
-            .filter(|&other| self.devices[other].id == *id)
-            .collect();
-        let turn = usize::try_from(round / ROUNDS_PER_CLONE).unwrap_or(0) % same.len();
-        same[turn] == place
-    }
-
-    fn until_something_is_due(&self) -> u64 {
-        let wakeups = self.devices.iter().filter_map(Device::next_wakeup);
-        let next = wakeups.min().map_or(1_000, |at| at.since(self.now.mono));
-        next.clamp(ROUND_MS, 1_000)
-    }
-
     fn publish_plain_again(&mut self) {
-        if self.plain.iter().any(|plain| !plain.is_idle()) {
+        if self.fleet.plain.iter().any(|plain| !plain.is_idle()) {
             self.publish_plain();
         }
     }
 
     fn is_settled(&self, stopped: bool) -> bool {
-        let drained = |device: &Device| {
-            let engine = device.engine.as_ref();
-            engine.is_some_and(|engine| engine.sender().is_drained())
-                && (stopped || device.has_offered_all())
-        };
-        self.devices.iter().all(drained)
-            && self.links.iter().flatten().all(super::link::Link::is_idle)
-            && self.plain.iter().all(super::plain::Plain::is_idle)
-            && self.collector.is_drained(self.now)
+        self.fleet.is_drained(stopped) && self.site.collector.is_drained(self.course.now)
     }
 
     fn describe(&self) -> String {
-        let devices: Vec<String> = self
-            .devices
-            .iter()
-            .map(|device| match &device.engine {
-                Some(engine) => {
-                    let sender = engine.sender();
-                    format!(
-                        "{} backlog {} open {} credit {} in flight {} offered all {} {:?} {:?}",
-                        device.id,
-                        sender.backlog_records(),
-                        sender.is_open(),
-                        sender.credit(),
-                        sender.in_flight_bytes(),
-                        device.has_offered_all(),
-                        sender.counters(),
-                        engine.counters(),
-                    )
-                }
-                None => format!("{} is off", device.id),
-            })
-            .collect();
-        format!(
-            "{devices:?}; plain {:?}; collector {}",
-            self.plain,
-            self.collector.describe()
-        )
+        let (fleet, collector) = (self.fleet.describe(), self.site.collector.describe());
+        format!("{fleet}; collector {collector}")
     }
 }

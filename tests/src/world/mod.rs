@@ -10,17 +10,25 @@
 //! | fault | where |
 //! |---|---|
 //! | messages lost, repeated, overtaken; connections cut | `link.rs` |
-//! | death of a process or loss of power, between any two commands | `steps.rs` |
-//! | death at any operation of a disk or of the store | `steps.rs` |
-//! | an operation or a sync that fails once, a disk without room | `steps.rs` |
+//! | death of a process or loss of power, between any two commands | `fleet.rs`, `site.rs` |
+//! | death at any operation of a disk or of the store | `faults.rs` |
+//! | an operation or a sync that fails once, a disk without room | `faults.rs` |
 //! | a spool so small that the oldest gives way, a journal that fills up | `plan.rs` |
-//! | a cloned SD card, a restored backup, a new disk in an old device | `steps.rs` |
-//! | the collector's disk is lost, the lake remains | `steps.rs` |
-//! | bits of the journal flip, an old copy of it is brought back | `steps.rs` |
+//! | a cloned SD card, a restored backup, a new disk in an old device | `fleet.rs` |
+//! | the collector's disk is lost, the lake remains | `site.rs` |
+//! | bits of the journal flip, an old copy of it is brought back | `site.rs` |
 //! | the second sink is busy, away, refuses records, or its answers are lost | `copy.rs` |
 //! | the stream's service is busy, away, refuses items of a batch, or its answers are lost | `stream.rs` |
-//! | orderly ends of the collector, after which no batch may come again | `steps.rs` |
-//! | wall clocks set forward and back, of devices and of the collector | `steps.rs` |
+//! | orderly ends of the collector, after which no batch may come again | `site.rs` |
+//! | wall clocks set forward and back, of devices and of the collector | `faults.rs` |
+//!
+//! | part | holds |
+//! |---|---|
+//! | `course.rs` | what all share: plan, dice, clock, trace, and how often things were seen (`seen.rs`) |
+//! | `fleet.rs` | devices, their links, the gateway, plain devices, copies of their disks |
+//! | `site.rs` | the collector, copies of its journal, whether its lake can be reached |
+//! | `run.rs` | the world, in which the two meet: `steps.rs`, what breaks (`faults.rs`), `drain.rs` |
+//! | `judge.rs` | what is held against each other at the end, by the rules of `check.rs` |
 //!
 //! Some devices reach the collector through a gateway, some log lines as well as numbers; in some
 //! runs a second sink and a stream read the journal, with and without the journal waiting for them, and
@@ -34,17 +42,25 @@ pub mod bugs;
 pub mod check;
 pub mod collector;
 pub mod copy;
+mod course;
 pub mod device;
 pub mod dice;
 mod drain;
+mod faults;
+mod fleet;
 pub mod generator;
+mod hands;
+mod judge;
 pub mod link;
 pub mod plain;
 pub mod plan;
 mod receipts;
 pub mod run;
+mod seen;
+mod site;
 mod steps;
 pub mod stream;
 
 pub use bugs::seeds_until_noticed;
-pub use run::{Failure, Summary, run, run_many};
+pub use run::{Failure, run, run_many};
+pub use seen::{Seen, Summary};

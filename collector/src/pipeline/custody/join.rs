@@ -12,11 +12,11 @@
 use headwater_gate::CloseReason;
 use headwater_proto::ids::{Epoch, JournalId, Lane, SeqRange, Stream};
 use headwater_proto::message::GapReason;
-use headwater_proto::time::UnixMicros;
+use headwater_proto::time::{Millis, Now, UnixMicros};
 use headwater_spool::{Disk, ReadError};
 
 use super::open::fill_coverage;
-use super::sides::{Agreed, JournalSide, LakeSide, MeetError, Meeting, Proven, Told};
+use super::sides::{Agreed, JournalSide, Lacking, LakeSide, MeetError, Meeting, Proven, Told};
 use super::{Custody, Leaves, Past};
 use crate::pipeline::envelope::{CursorHead, GapHead, Record};
 use crate::pipeline::ledger::Ledger;
@@ -83,6 +83,7 @@ impl<D: Disk> Joining<'_, D> {
             self.note_meeting();
             self.owe_all_acks();
         }
+        self.name_earlier(&lake.lacking);
         let beyond = self.custody.streams.coverage().of(self.sink);
         let beyond = beyond.map(|(stream, ranges)| (stream.clone(), ranges.to_vec()));
         Ok(Meeting::Agreed(Agreed {
@@ -144,6 +145,20 @@ impl<D: Disk> Joining<'_, D> {
         // Senders hold marks of another journal: they say Hello again, and forget those.
         self.custody.sessions.close_all(CloseReason::Journal);
         Ok(damaged + unread)
+    }
+
+    /// Names what sinks of earlier journals may lack. What finds no room is named later: the lake tells it
+    /// at each start until it has the names.
+    fn name_earlier(&mut self, lacking: &[Lacking]) {
+        let sinks = &self.custody.journal.sinks;
+        let is_open = |lacking: &&Lacking| !sinks.is_settled(&lacking.place, lacking.through);
+        self.custody.earlier.learn(lacking.iter().filter(is_open));
+        // Naming takes the wall clock alone.
+        let now = Now {
+            mono: Millis(0),
+            wall: self.at,
+        };
+        self.custody.upkeep(now).name_earlier();
     }
 
     /// An Ack is owed for every stream of a device that is connected.

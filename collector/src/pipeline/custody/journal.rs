@@ -39,7 +39,7 @@ pub use restore::{OpenError, Past};
 pub(super) use restore::{other_version, restore};
 use segment::Segment;
 use sinks::Sinks;
-pub(super) use sinks::{GONE, Moved, Report};
+pub(super) use sinks::{Moved, Report};
 
 /// The rule set by which records that arrive now are read.
 #[derive(Debug)]

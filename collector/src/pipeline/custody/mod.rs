@@ -58,13 +58,13 @@ pub use journal::{OpenError, Past};
 pub use open::Opened;
 pub use sessions::{MAX_ASKED, MAX_ORIGINS};
 use sessions::{Sessions, Terms};
-pub use sides::{Agreed, JournalSide, LakeSide, MeetError, Meeting, Proven, Told};
+pub use sides::{Agreed, JournalSide, Lacking, LakeSide, MeetError, Meeting, Proven, Told};
 pub use sinks::PlanError;
 pub use streams::MAX_COVERED_RANGES;
 use streams::{Streams, Unknown};
 pub use stretch::{Found, Stretch};
 pub use types::{Counters, Event, Gateway, Mode, Output, PlainPublish, Settings, SinkSpec};
-use upkeep::Upkeep;
+use upkeep::{Earlier, Upkeep};
 
 /// Why a record was not appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,8 @@ pub struct Custody<D: Disk> {
     sessions: Sessions,
     /// The stretch that is read on another thread.
     reading: Option<stretch::Reading>,
+    /// What sinks of earlier journals may lack.
+    earlier: Earlier,
     counters: Counters,
 }
 
@@ -230,6 +232,7 @@ impl<D: Disk> Custody<D> {
 
     /// All that was appended is durable: a later failure takes none of it back.
     fn synced(&mut self) {
+        self.earlier.synced();
         for stream in self.streams.synced() {
             self.sessions.owe_acks(&stream);
         }
@@ -239,6 +242,7 @@ impl<D: Disk> Custody<D> {
     fn failed(&mut self) {
         self.counters.groups_failed_total += 1;
         self.streams.roll_back();
+        self.earlier.failed();
         self.sessions.fail_group();
     }
 

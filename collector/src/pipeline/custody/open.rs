@@ -15,6 +15,7 @@ use super::journal::{Rules, other_version, restore};
 use super::sessions::Sessions;
 use super::streams::Streams;
 use super::stretch::READ_BYTES;
+use super::upkeep::Earlier;
 use super::{Counters, Custody, Journal, OpenError, Past, Settings, recall};
 use crate::done::DoneEpochs;
 use crate::pipeline::credit::credit;
@@ -93,6 +94,7 @@ impl<D: Disk> Custody<D> {
             journal,
             streams,
             reading: None,
+            earlier: Earlier::default(),
             counters,
         };
         Ok((custody, opened))

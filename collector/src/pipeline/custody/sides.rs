@@ -8,6 +8,7 @@ use headwater_proto::ids::{JournalId, SeqRange, Stream};
 use headwater_proto::sabotage::{self, Bug};
 use headwater_spool::{Disk, ReadError, SyncError};
 
+use super::stretch::Found;
 use super::{Custody, Opened, Past};
 use crate::done::DoneError;
 
@@ -86,6 +87,19 @@ pub struct Proven {
     pub is_whole: bool,
 }
 
+/// What a sink of a journal that is gone may lack: the lake has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lacking {
+    /// The sink.
+    pub sink: String,
+    /// The numbers.
+    pub numbers: Found,
+    /// The sink's place among those of the lake's flushes.
+    pub place: String,
+    /// Where that place goes when the numbers are named.
+    pub through: u64,
+}
+
 /// What the lake says.
 #[derive(Debug, Clone)]
 pub struct LakeSide {
@@ -100,6 +114,8 @@ pub struct LakeSide {
     pub renamed: Option<JournalId>,
     /// What it proves of each stream, if it was asked.
     pub proven: Option<Arc<[Proven]>>,
+    /// What sinks of earlier journals may lack, and no flush says that it is named.
+    pub lacking: Arc<[Lacking]>,
 }
 
 /// What a sink has of one stream, as the journal knows it.

@@ -2,6 +2,7 @@
 //! or abandoned is named, and room is made.
 
 mod abandon;
+mod earlier;
 mod lacks;
 mod losses;
 
@@ -14,6 +15,7 @@ use super::journal::{Moved, Report};
 use super::streams::Expired;
 use super::{Custody, Leaves};
 use crate::pipeline::envelope::{CursorHead, Record};
+pub(super) use earlier::Earlier;
 
 /// Custody at one moment.
 pub(super) struct Upkeep<'a, D: Disk> {
@@ -30,6 +32,7 @@ impl<'a, D: Disk> Upkeep<'a, D> {
     pub(super) fn tick(&mut self) {
         self.say_again();
         self.name_unread();
+        self.name_earlier();
         self.name_reading();
         self.name_leavers();
         self.make_room();

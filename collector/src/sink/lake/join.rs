@@ -4,16 +4,17 @@
 use std::sync::Arc;
 
 use headwater_lake::audit::StreamMark;
-use headwater_lake::{Claim, EpochState, Found, Store};
+use headwater_lake::{Beyond, Claim, EpochState, Found, Store};
 use headwater_proto::delivery::End;
 use headwater_proto::ids::{JournalId, SeqRange};
 use headwater_proto::time::UnixMicros;
 use headwater_spool::Disk;
 
+use super::others::place_of;
 use super::there::stream_of;
 use super::{LakeSettings, LakeSink, LakeSinkError, NAME};
 use crate::pipeline::custody::{
-    Agreed, Custody, JournalSide, LakeSide, MeetError, Meeting, Opened, Past, Proven,
+    Agreed, Custody, JournalSide, Lacking, LakeSide, MeetError, Meeting, Opened, Past, Proven,
 };
 
 /// Why journal and lake could not be brought to agree.
@@ -55,6 +56,7 @@ pub struct Met<S: Store> {
     is_alone: bool,
     renamed: Option<JournalId>,
     marks: Option<Vec<StreamMark>>,
+    lacking: Arc<[Lacking]>,
 }
 
 impl<S: Store> Met<S> {
@@ -104,11 +106,13 @@ impl<S: Store> Met<S> {
                 );
             }
         }
+        let beyond = sink.lake().beyond().map_err(LakeSinkError::from)?;
         let mut met = Self {
             sink,
             is_alone,
             renamed,
             marks: None,
+            lacking: beyond.iter().map(lacking).collect(),
         };
         if !met.is_alone || !journal.knows_its_past() {
             met.read_marks()?;
@@ -136,6 +140,7 @@ impl<S: Store> Met<S> {
             is_alone: self.is_alone,
             renamed: self.renamed,
             proven: marks.map(|marks| Arc::from_iter(marks.iter().filter_map(proven))),
+            lacking: Arc::clone(&self.lacking),
         }
     }
 
@@ -202,6 +207,18 @@ pub fn join<D: Disk, S: Store>(
             Meeting::Agreed(agreed) => return Ok(met.agreed(agreed)),
             Meeting::NeedsMarks => met.read_marks()?,
         }
+    }
+}
+
+/// What a sink of an earlier journal may lack, in custody's words.
+fn lacking(beyond: &Beyond) -> Lacking {
+    let numbers = beyond.streams.iter();
+    let numbers = numbers.filter_map(|mark| Some((stream_of(mark)?, mark.held.clone())));
+    Lacking {
+        sink: beyond.sink.clone(),
+        numbers: numbers.collect(),
+        place: place_of(beyond.journal, &beyond.sink),
+        through: beyond.through,
     }
 }
 

@@ -191,7 +191,7 @@ impl Log {
             .map(|(app, mark)| (app.as_str(), *mark))
     }
 
-    /// How far the other sinks of a journal were when its newest flush here was planned.
+    /// How far the other sinks of a journal are, as the versions of this table say.
     pub fn sinks(&self, journal: &str) -> impl Iterator<Item = (&str, u64)> {
         self.txns.iter().filter_map(move |(app, position)| {
             let sink = app.strip_prefix(journal)?.strip_prefix('/')?;

@@ -5,7 +5,7 @@
 //! | `appId` | `version` |
 //! |---|---|
 //! | `<journal>` | the last position of that journal that the table has: its mark |
-//! | `<journal>/<sink>` | how far another sink of that journal was when the flush was planned |
+//! | `<journal>/<sink>` | the first position that another sink of that journal had not finished |
 //! | `headwater-term` | the term of the lake's owner: no commit of a lower one follows |
 //! | `prune` | the number of the last run of `prune` |
 

@@ -16,6 +16,7 @@
 //! owner published and did not commit can be told apart for good, and is never taken for what a
 //! later one publishes.
 
+mod beyond;
 mod head;
 mod marks;
 mod open;
@@ -40,6 +41,7 @@ use crate::plan::{Plan, PlanFile, Sha256, WRITER_VERSION};
 use crate::rows::Rows;
 use crate::schema::{Encoding, Table};
 use crate::store::{Put, Store, StoreError};
+pub use beyond::Beyond;
 use head::HeadKeeper;
 use marks::MarksKeeper;
 pub(crate) use marks::differing as differing_marks;
@@ -82,7 +84,8 @@ pub struct Flush<'a> {
     pub at_us: i64,
     /// Their rows.
     pub rows: &'a Rows,
-    /// How far the other sinks of the journal are: the first position that each has not finished.
+    /// How far the other sinks of the journal are: the first position that each has not finished. Also
+    /// how far sinks of earlier journals are settled, under `<journal>/<sink>` ([`Lake::beyond`]).
     pub sinks: &'a [(String, u64)],
 }
 
@@ -232,12 +235,16 @@ impl<S: Store> Lake<S> {
         self.logs.iter().filter_map(|log| log.mark(&app)).max()
     }
 
-    /// How far the other sinks of a journal were when its newest flush in the lake was planned.
+    /// How far the other sinks of a journal are, as its flushes in the lake say: the first position that
+    /// each had not finished, and all before it is named in the lake if the sink lacks it.
     pub fn sinks(&self, journal: JournalId) -> BTreeMap<String, u64> {
         let app = journal.to_string();
-        let newest = self.logs.iter().max_by_key(|log| log.mark(&app));
-        let sinks = newest.into_iter().flat_map(|log| log.sinks(&app));
-        sinks.map(|(name, at)| (name.to_owned(), at)).collect()
+        let mut sinks = BTreeMap::new();
+        for (name, at) in self.logs.iter().flat_map(|log| log.sinks(&app)) {
+            let known: &mut u64 = sinks.entry(name.to_owned()).or_default();
+            *known = at.max(*known);
+        }
+        sinks
     }
 
     /// What the lake holds of each stream: from the marks, and the files that came since.
@@ -388,6 +395,7 @@ impl<S: Store> Lake<S> {
     fn commit_tables(&mut self, plan: &Plan) -> Result<(), LakeError> {
         let app = plan.journal.to_string();
         let term = self.ownership.term();
+        let last = plan.files.iter().map(|file| file.table).max();
         let mut logs: Vec<&mut Log> = self.logs.iter_mut().collect();
         if sabotage::is(Bug::SamplesAfterGaps) {
             logs.reverse();
@@ -398,9 +406,8 @@ impl<S: Store> Lake<S> {
             if adds.is_empty() {
                 continue;
             }
-            let sinks = plan.sinks.iter();
             let mut txns = vec![(app.clone(), plan.last_pos)];
-            txns.extend(sinks.map(|(sink, at)| (format!("{app}/{sink}"), *at)));
+            txns.extend(beyond::places(plan, log, last));
             let actions = Actions {
                 adds,
                 removes: Vec::new(),

@@ -8,11 +8,9 @@ use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::time::Millis;
 
 use super::super::types::SinkSpec;
-use crate::pipeline::envelope::SinkCursor;
+use crate::pipeline::envelope::{GONE, SinkCursor};
 use crate::pipeline::snapshot::{PendingPlan, Plans};
 
-/// Position of a sink that is gone: all it lacks is named.
-pub(in super::super) const GONE: u64 = u64::MAX;
 /// Time between two records of how far a sink is. A kill repeats no more than a sink was told in it.
 const NOTE_CURSOR_MS: u64 = 1_000;
 
@@ -50,6 +48,8 @@ pub(in super::super) struct Sinks {
     /// The cursors in a snapshot whose segment has no durable record yet.
     pending: Option<Vec<SinkCursor>>,
     plans: Plans,
+    /// Up to where records name all that sinks of earlier journals may lack.
+    settled: BTreeMap<String, u64>,
     /// How far each sink's cursor stands in the journal, and since when.
     noted: BTreeMap<String, (u64, Millis)>,
     /// The position after the last record that is more than a sink's progress.
@@ -74,6 +74,7 @@ impl Sinks {
             cursors,
             pending: None,
             plans,
+            settled: BTreeMap::new(),
             noted: BTreeMap::new(),
             worth_noting: 0,
             held: Vec::new(),
@@ -176,9 +177,16 @@ impl Sinks {
     pub(super) fn stands(&mut self, sink: &str, position: u64) {
         if position == GONE {
             self.cursors.retain(|cursor| cursor.name != sink);
+        } else if sink.contains('/') {
+            self.settled.insert(sink.to_owned(), position);
         } else {
             self.raise(sink, position);
         }
+    }
+
+    /// Whether records of the journal name all that a sink of an earlier journal may lack below a position.
+    pub(in super::super) fn is_settled(&self, place: &str, to: u64) -> bool {
+        self.settled.get(place).is_some_and(|at| *at >= to)
     }
 
     /// Whether what a sink said last is not taken in yet: until then it must not go on.
@@ -278,6 +286,7 @@ impl Sinks {
     /// The group from `first` on failed: cursors go back to before its records.
     pub(super) fn failed(&mut self, first: u64) {
         self.pending = None;
+        self.settled.clear();
         self.plans.retain(|_, plan| plan.position < first);
         for Moved { cursor, said } in std::mem::take(&mut self.moved).into_iter().rev() {
             match self.cursors.iter_mut().find(|c| c.name == cursor.name) {

@@ -3,6 +3,7 @@
 //! ```text
 //! a sink refused it                       ──┐
 //! it rotted, and another sink has it      ──┤
+//! its journal is lost, and the lake has it──┤
 //! the journal nears its quota, and a sink   ├──► Lacks in the journal ──► the sink's cursor passes it
 //! that it does not wait for is behind     ──┤    (the lake: a gap of       ──► snapshot, durable
 //! a sink was taken out                    ──┘    stage `sink`)                  ──► its segment may go
@@ -14,11 +15,11 @@ use headwater_proto::message::GapReason;
 use headwater_proto::sabotage::{self, Bug};
 use headwater_spool::Disk;
 
-use super::super::journal::{GONE, Moved};
+use super::super::journal::Moved;
 use super::super::stretch::{Found, Reading, Stretch};
 use super::super::{Leaves, Output, Refused};
 use super::Upkeep;
-use crate::pipeline::envelope::{CursorHead, LacksHead, Record, SinkCursor};
+use crate::pipeline::envelope::{CursorHead, GONE, LacksHead, Record, SinkCursor};
 
 /// Ranges in one record: it stays far below what a segment takes.
 const RANGES_PER_RECORD: usize = 256;

@@ -1,0 +1,423 @@
+//! Core: the fleet: agents, the gateway that speaks for some of them, plain devices, and what is on its
+//! way between them and the collector.
+//!
+//! It holds nothing of the collector: what the collector hears of it comes back as events.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headwater_agent::pipeline::engine::Event as AgentEvent;
+use headwater_collector::pipeline::custody::{Event, Output};
+use headwater_gate::ConnId;
+use headwater_proto::ids::DeviceId;
+use headwater_proto::time::Now;
+use headwater_spool::FakeDisk;
+
+use super::collector::{GATEWAY, gateway_id};
+use super::course::Course;
+use super::device::Device;
+use super::generator::{Made, SOURCES};
+use super::link::{Link, Weather};
+use super::plain::Plain;
+use super::plan::Plan;
+
+/// Devices of one run, clones counted.
+const MAX_DEVICES: usize = 6;
+/// Rounds that one of several devices of a name keeps the connection.
+const ROUNDS_PER_CLONE: u64 = 12;
+
+/// Everybody who sends.
+pub(super) struct Fleet {
+    pub(super) devices: Vec<Device>,
+    /// By device: its connection, if it has one.
+    links: Vec<Option<Link>>,
+    pub(super) plain: Vec<Plain>,
+    /// The gateway's connection, which its nodes share.
+    gateway: Option<ConnId>,
+    next_conn: u64,
+    /// Copies of disks, by device.
+    backups: Vec<(usize, FakeDisk)>,
+    /// Every reading.
+    pub(super) made: Made,
+}
+
+impl Fleet {
+    /// The devices of a run, switched off.
+    pub(super) fn new(plan: &Plan, seed: u64) -> Self {
+        let device = |name: String, place| {
+            let id = DeviceId::new(&name).expect("a plain name");
+            Device::new(id, place, plan.lane_bytes)
+        };
+        let agents = (0..plan.devices).map(|place| device(format!("agent-{place}"), place));
+        let nodes = (0..plan.nodes).map(|place| {
+            let mut node = device(format!("node-{place}"), plan.devices + place);
+            node.is_node = true;
+            node
+        });
+        let devices: Vec<Device> = agents.chain(nodes).collect();
+        Self {
+            links: devices.iter().map(|_| None).collect(),
+            devices,
+            plain: (0..plan.plain)
+                .map(|place| Plain::new(format!("plain-{place}")))
+                .collect(),
+            gateway: None,
+            next_conn: 1,
+            backups: Vec::new(),
+            made: Made::new(seed),
+        }
+    }
+
+    fn next_conn(&mut self) -> ConnId {
+        let conn = ConnId(self.next_conn);
+        self.next_conn += 1;
+        conn
+    }
+
+    /// A source of a device reads.
+    pub(super) fn read_sensors(&mut self, place: usize, course: &mut Course) {
+        let source = course.dice.index(SOURCES.len());
+        let count = course.dice.below(12);
+        self.devices[place].make(source, count);
+        self.devices[place].offer(source, count + 3, &mut self.made, course.now);
+    }
+
+    /// Offers what every source of a device has and did not offer yet.
+    pub(super) fn offer_all(&mut self, place: usize, now: Now) {
+        for source in 0..SOURCES.len() {
+            self.devices[place].offer(source, 50, &mut self.made, now);
+        }
+    }
+
+    /// Takes what an agent says, one command after the other; between any two it may die.
+    pub(super) fn pump(&mut self, place: usize, course: &mut Course) -> Option<Event> {
+        loop {
+            if self.devices[place].is_crashed() {
+                return self.kill(place, course);
+            }
+            self.devices[place].hear_settled();
+            let linked = self.links[place].is_some();
+            let bytes = self.devices[place].next_publish(linked, course.now);
+            if self.devices[place].is_crashed() {
+                // It died within this command.
+                return self.kill(place, course);
+            }
+            let bytes = bytes?;
+            if let Some(link) = &mut self.links[place] {
+                link.send_up(bytes);
+            }
+            if course.dies_here() {
+                return self.kill(place, course);
+            }
+        }
+    }
+
+    /// Hands what the collector says to those whom it concerns.
+    pub(super) fn hear(&mut self, output: Output, course: &mut Course) {
+        match output {
+            Output::Send { conn, payload } => {
+                // A gateway hands on to all its nodes; each takes what names it.
+                let links = self.links.iter_mut().flatten();
+                for link in links.filter(|link| link.conn == conn) {
+                    link.send_down(payload.clone());
+                }
+            }
+            Output::PubAck { conn, token } => {
+                let plain = self.plain.iter_mut();
+                for plain in plain.filter(|plain| plain.conn == Some(conn)) {
+                    plain.acknowledge(token);
+                }
+            }
+            Output::Close { conn, reason } => {
+                course.note(|| format!("collector closes {conn:?}: {reason:?}"));
+                self.cut_all(conn, course.now);
+                let plain = self.plain.iter_mut();
+                for plain in plain.filter(|plain| plain.conn == Some(conn)) {
+                    plain.disconnect();
+                }
+            }
+            // Another thread's work.
+            Output::Read(_) => {}
+        }
+    }
+
+    /// What arrives at the collector next from a device, if anything does.
+    pub(super) fn take_up(
+        &mut self,
+        place: usize,
+        weather: Weather,
+        course: &mut Course,
+    ) -> Option<Event> {
+        let link = self.links[place].as_mut()?;
+        let (token, payload) = link.take_up(weather, &mut course.dice)?;
+        let (conn, mut device) = (link.conn, self.devices[place].id.clone());
+        if self.devices[place].is_node {
+            course.seen.via_gateway += 1;
+            // A gateway publishes on the topic of its node, or on its own.
+            if course.dice.one_in(2) {
+                device = gateway_id();
+            }
+        }
+        Some(Event::Up {
+            conn,
+            device,
+            payload: Bytes::from(payload),
+            token: Some(token),
+        })
+    }
+
+    /// Hands a device what arrives there next. False if nothing does.
+    pub(super) fn take_down(
+        &mut self,
+        place: usize,
+        weather: Weather,
+        course: &mut Course,
+    ) -> bool {
+        let link = self.links[place].as_mut();
+        let message = link.and_then(|link| link.take_down(weather, &mut course.dice));
+        if let Some(payload) = &message {
+            self.devices[place].handle(AgentEvent::Message(payload), course.now);
+        }
+        message.is_some()
+    }
+
+    /// Messages of a device on their way up.
+    pub(super) fn waiting_up(&self, place: usize) -> usize {
+        self.links[place].as_ref().map_or(0, Link::waiting_up)
+    }
+
+    /// Whether nothing is on its way to or from a device.
+    pub(super) fn is_idle(&self, place: usize) -> bool {
+        self.links[place].as_ref().is_none_or(Link::is_idle)
+    }
+
+    /// Connects a device; another of the same name is thrown out, as MQTT has it. `None` if there is
+    /// nothing to connect.
+    pub(super) fn connect(&mut self, place: usize, course: &mut Course) -> Option<Vec<Event>> {
+        if self.devices[place].engine.is_none() || self.links[place].is_some() {
+            return None;
+        }
+        let id = self.devices[place].id.clone();
+        let mut events = Vec::new();
+        for other in 0..self.devices.len() {
+            if other != place && self.devices[other].id == id {
+                events.extend(self.hang_up(other, course.now));
+            }
+        }
+        let is_node = self.devices[place].is_node;
+        let conn = match self.gateway.filter(|_| is_node) {
+            Some(conn) => conn,
+            None => {
+                let conn = self.next_conn();
+                let client = Arc::from(if is_node { GATEWAY } else { id.as_str() });
+                events.push(Event::Connected { conn, client });
+                conn
+            }
+        };
+        course.note(|| format!("device {place} connects as {conn:?}"));
+        // Each connection of a node has tokens of its own.
+        let turn = self.next_conn().0;
+        self.links[place] = Some(if is_node {
+            self.gateway = Some(conn);
+            Link::of_node(conn, turn)
+        } else {
+            Link::new(conn)
+        });
+        self.devices[place].handle(AgentEvent::LinkUp, course.now);
+        Some(events)
+    }
+
+    /// The connection of a device ends at both sides; what was on its way is gone. A node is lost to
+    /// its gateway, whose own connection stays.
+    pub(super) fn hang_up(&mut self, place: usize, now: Now) -> Option<Event> {
+        let conn = self.links[place].as_ref()?.conn;
+        self.cut(place, now);
+        let device = &self.devices[place];
+        (!device.is_node).then(|| disconnected(conn, device.id.as_str()))
+    }
+
+    /// The gateway's connection ends at both sides, for all its nodes.
+    pub(super) fn hang_up_gateway(&mut self, now: Now) -> Option<Event> {
+        let conn = self.gateway?;
+        self.cut_all(conn, now);
+        Some(disconnected(conn, GATEWAY))
+    }
+
+    /// The plain devices' connections end.
+    pub(super) fn hang_up_plain(&mut self) -> Vec<Event> {
+        self.plain
+            .iter_mut()
+            .filter_map(Plain::disconnect)
+            .collect()
+    }
+
+    /// The gateway's side of its connection ends.
+    pub(super) const fn forget_gateway(&mut self) {
+        self.gateway = None;
+    }
+
+    /// The devices' side of a connection ends.
+    fn cut_all(&mut self, conn: ConnId, now: Now) {
+        self.gateway = self.gateway.filter(|gateway| *gateway != conn);
+        for place in 0..self.links.len() {
+            let link = self.links[place].as_ref();
+            if link.is_some_and(|link| link.conn == conn) {
+                self.cut(place, now);
+            }
+        }
+    }
+
+    /// The device's side of a connection ends.
+    pub(super) fn cut(&mut self, place: usize, now: Now) {
+        if self.links[place].take().is_some() {
+            self.devices[place].handle(AgentEvent::LinkDown, now);
+        }
+    }
+
+    /// A plain device publishes: its next message, or the one that waits for its PUBACK.
+    pub(super) fn publish_plain(&mut self, course: &mut Course) -> Vec<Event> {
+        let mut events = Vec::new();
+        let place = course.dice.index(self.plain.len());
+        if self.plain[place].conn.is_none() {
+            let conn = self.next_conn();
+            events.push(self.plain[place].connect(conn));
+        }
+        events.extend(self.plain[place].publish(true));
+        if course.dice.one_in(8) {
+            // It lost its connection at once, and comes again with what it was not answered for.
+            events.extend(self.plain[place].disconnect());
+            let conn = self.next_conn();
+            events.push(self.plain[place].connect(conn));
+            events.extend(self.plain[place].publish(false));
+        }
+        events
+    }
+
+    /// The journal is gone, and with it what plain devices had acknowledged of it.
+    pub(super) fn lose_acknowledged(&mut self) {
+        let acknowledged = self.plain.iter_mut().map(|plain| &mut plain.acknowledged);
+        acknowledged.for_each(Vec::clear);
+    }
+
+    /// Switches a device on.
+    pub(super) fn start(&mut self, place: usize, course: &mut Course) {
+        self.devices[place].start(&mut course.dice, course.now);
+        let engine = self.devices[place].engine.as_ref();
+        let lanes = engine.map(|engine| engine.lanes().map(|l| l.epoch).collect::<Vec<_>>());
+        course.note(|| format!("device {place} starts: {lanes:?}"));
+    }
+
+    /// A device dies. The collector hears of it sooner or later; here at once.
+    pub(super) fn kill(&mut self, place: usize, course: &mut Course) -> Option<Event> {
+        let death = course.death(|| format!("device {place}"));
+        let (dice, seen) = (&mut course.dice, &mut course.seen);
+        self.devices[place].die(death, dice, seen, course.now);
+        self.hang_up(place, course.now)
+    }
+
+    /// Somebody copies an SD card, restores a backup, or puts a new card into an old device.
+    pub(super) fn disturb(&mut self, place: usize, course: &mut Course) -> Option<Event> {
+        match course.dice.below(4) {
+            0 if self.devices.len() < MAX_DEVICES => {
+                course.note(|| format!("device {place} is cloned"));
+                let clone = self.devices[place].cloned(self.devices.len());
+                self.devices[place].disturbed = true;
+                course.seen.clones += 1;
+                self.devices.push(clone);
+                self.links.push(None);
+                None
+            }
+            1 => {
+                course.note(|| format!("device {place} is backed up"));
+                let copy = self.devices[place].disk.process_killed();
+                self.backups.push((place, copy));
+                None
+            }
+            2 => {
+                let at = self.backups.iter().position(|backup| backup.0 == place)?;
+                course.note(|| format!("the backup of device {place} is restored"));
+                let left = self.kill(place, course);
+                let (_, disk) = self.backups.swap_remove(at);
+                self.replace_disk(place, disk);
+                left
+            }
+            _ => {
+                course.note(|| format!("device {place} gets an empty disk"));
+                let left = self.kill(place, course);
+                self.replace_disk(place, FakeDisk::new());
+                left
+            }
+        }
+    }
+
+    fn replace_disk(&mut self, place: usize, disk: FakeDisk) {
+        let id = self.devices[place].id.clone();
+        self.devices[place].disk = disk;
+        for device in self.devices.iter_mut().filter(|device| device.id == id) {
+            device.disturbed = true;
+            device.forgotten = true;
+        }
+    }
+
+    /// Whether it is a device's turn in a round of the drain: devices of one name take turns.
+    pub(super) fn is_turn(&self, place: usize, round: u64) -> bool {
+        let id = &self.devices[place].id;
+        let same: Vec<usize> = (0..self.devices.len())
+            .filter(|&other| self.devices[other].id == *id)
+            .collect();
+        let turn = usize::try_from(round / ROUNDS_PER_CLONE).unwrap_or(0) % same.len();
+        same[turn] == place
+    }
+
+    /// Milliseconds until some agent wants to be asked again, if one does.
+    pub(super) fn until_something_is_due(&self, now: Now) -> Option<u64> {
+        let wakeups = self.devices.iter().filter_map(Device::next_wakeup);
+        wakeups.min().map(|at| at.since(now.mono))
+    }
+
+    /// Whether everything was sent, and forgotten by its sender.
+    pub(super) fn is_drained(&self, stopped: bool) -> bool {
+        let drained = |device: &Device| {
+            let engine = device.engine.as_ref();
+            engine.is_some_and(|engine| engine.sender().is_drained())
+                && (stopped || device.has_offered_all())
+        };
+        self.devices.iter().all(drained)
+            && self.links.iter().flatten().all(Link::is_idle)
+            && self.plain.iter().all(Plain::is_idle)
+    }
+
+    /// What stands open.
+    pub(super) fn describe(&self) -> String {
+        let devices: Vec<String> = self
+            .devices
+            .iter()
+            .map(|device| match &device.engine {
+                Some(engine) => {
+                    let sender = engine.sender();
+                    format!(
+                        "{} backlog {} open {} credit {} in flight {} offered all {} {:?} {:?}",
+                        device.id,
+                        sender.backlog_records(),
+                        sender.is_open(),
+                        sender.credit(),
+                        sender.in_flight_bytes(),
+                        device.has_offered_all(),
+                        sender.counters(),
+                        engine.counters(),
+                    )
+                }
+                None => format!("{} is off", device.id),
+            })
+            .collect();
+        format!("{devices:?}; plain {:?}", self.plain)
+    }
+}
+
+fn disconnected(conn: ConnId, client: &str) -> Event {
+    Event::Disconnected {
+        conn,
+        client: Arc::from(client),
+        orderly: false,
+    }
+}

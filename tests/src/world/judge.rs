@@ -1,0 +1,139 @@
+//! Core: the judge of a run: what the lake, the other sinks and the senders hold against each other.
+
+use super::check::{self, Found, Known};
+use super::copy::COPY;
+use super::course::Course;
+use super::fleet::Fleet;
+use super::seen::Summary;
+use super::site::Site;
+use super::stream::STREAM;
+
+/// Judges a run that has come to rest; what is wrong stands in its faults.
+pub(super) fn judge(fleet: &mut Fleet, site: &mut Site, course: &mut Course) -> Summary {
+    check::check_audit(&site.collector.store, &mut course.faults);
+    for device in &mut fleet.devices {
+        device.note_counters(&mut course.seen);
+    }
+    site.collector.note_counters(&mut course.seen);
+    let found = match check::read(&site.collector.store) {
+        Ok(found) => found,
+        Err(fault) => {
+            let fault = format!("the lake cannot be read: {fault}");
+            course.faults.push(fault);
+            Found::default()
+        }
+    };
+    course.seen.lines += found.lines;
+    course.seen.dictionaries += found.dictionaries;
+    course.seen.checkpoints += found.checkpoints;
+    judge_fleet(&found, fleet, site, course);
+    judge_sinks(&found, site, course);
+    for plain in &fleet.plain {
+        let (made, had) = (plain.made(), &plain.acknowledged);
+        let (lost, faults) = ((site.lost_disk, site.rotten), &mut course.faults);
+        check::check_plain(&found, &plain.name, made, had, lost, faults);
+    }
+    let there = |key: &&_| found.readings.contains_key(*key);
+    Summary {
+        made: fleet.made.readings().len() as u64,
+        found: fleet.made.readings().keys().filter(there).count() as u64,
+        deaths: course.deaths,
+        elapsed_ms: course.now.mono.0,
+        seen: course.seen,
+    }
+}
+
+/// What the run knows of each name.
+fn known(fleet: &Fleet, site: &Site, ends_at_journal: bool) -> Vec<Known> {
+    let mut known: Vec<Known> = Vec::new();
+    for device in &fleet.devices {
+        let name = device.id.as_str();
+        match known.iter_mut().find(|known| known.name == name) {
+            Some(known) => {
+                known.disturbed = true;
+                known.forgotten |= device.forgotten;
+                known.stepped |= device.stepped;
+            }
+            None => known.push(Known {
+                name: name.to_owned(),
+                disturbed: device.disturbed,
+                forgotten: device.forgotten,
+                stepped: device.stepped,
+                evicted: device.has_evicted(),
+                unnamed: false,
+            }),
+        }
+    }
+    let is_forgetful = site.rotten || site.lost_disk;
+    for known in &mut known {
+        // What the journal cannot give back is named, or asked for again.
+        known.evicted |= site.rotten;
+        // But of a device that held readings in memory alone, the journal's word that it did may
+        // be what rotted or went with its disk: then nobody knows of them.
+        let mut devices = fleet.devices.iter();
+        let in_memory = devices.any(|d| d.id.as_str() == known.name && d.not_durable() > 0);
+        known.forgotten |= in_memory && is_forgetful;
+        // What agents were told to forget went with the journal.
+        known.unnamed = ends_at_journal && is_forgetful;
+    }
+    known
+}
+
+/// Judges what the agents sent.
+fn judge_fleet(found: &Found, fleet: &mut Fleet, site: &Site, course: &mut Course) {
+    let known = known(fleet, site, course.plan.ends_at_journal);
+    check::check_rows(found, &fleet.made, &known, &mut course.faults);
+    for device in &mut fleet.devices {
+        course.faults.append(&mut device.broken);
+        course.seen.not_durable += device.not_durable();
+        let name = device.id.as_str();
+        if let Some(known) = known.iter().find(|known| known.name == name) {
+            check::check_durable(found, device.durable(), known, &mut course.faults);
+        }
+    }
+}
+
+/// Judges the sinks beside the lake.
+fn judge_sinks(found: &Found, site: &Site, course: &mut Course) {
+    let (plan, seen, faults) = (&course.plan, &mut course.seen, &mut course.faults);
+    let collector = &site.collector;
+    let (copies, service) = (collector.copies.shelf(), collector.service.shelf());
+    seen.copied += copies.taken;
+    seen.copies_failed += copies.failed;
+    seen.copies_refused += copies.refused.len() as u64;
+    seen.batches += service.batches;
+    seen.batches_repeated += service.repeats;
+    seen.batches_remade += service.remade;
+    seen.batches_failed += service.failed;
+    seen.items_refused += service.refused.len() as u64;
+    let until = collector.taken_out.as_ref();
+    // What rots no sink has any more.
+    if !site.rotten {
+        if plan.copy.is_some() {
+            check::check_sink(found, COPY, &copies.rows, until, faults);
+        }
+        if plan.stream.is_some() {
+            check::check_sink(found, STREAM, &service.rows, None, faults);
+            check::check_refused(found, &service.refused, faults);
+        }
+        // A journal that is gone takes its plans with it, and an old copy uses positions once more.
+        if plan.stream.is_some() && !site.lost_disk {
+            faults.extend(service.faults.iter().cloned());
+            let lacks = found.lacks.get(STREAM);
+            let is_behind = lacks.is_some_and(|lacks| lacks.left_behind > 0);
+            if service.broken > 0 && !is_behind {
+                faults.push("a batch could not be made again from its plan".to_owned());
+            }
+        }
+    }
+    let had_room = collector.most_bytes <= plan.journal_bytes / 2 && !collector.was_stalled;
+    for (sink, lacks) in &found.lacks {
+        seen.left_behind += lacks.left_behind;
+        let is_out = sink == COPY && until.is_some();
+        if lacks.left_behind > 0 && !is_out && had_room {
+            faults.push(format!(
+                "sink {sink} was left behind, though the journal had room"
+            ));
+        }
+    }
+}
