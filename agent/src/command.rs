@@ -21,7 +21,7 @@ use crate::source::records::{Record, Records};
 use crate::source::refusals::beginning;
 use crate::source::rows::{self, RowReader};
 use crate::source::{CHUNK_BYTES, MAX_LINE_BYTES, Reading};
-use crate::status::Status;
+use crate::status::{Node, Status};
 
 /// How the agent is doing, as a text for people or as one JSON object, and whether it runs. An idle
 /// agent leaves its status as it is, so the age of a status does not tell; the lock on the spool does.
@@ -103,6 +103,20 @@ fn told(
         if count > 0 {
             writeln!(out, "  {count} {what}")?;
         }
+    }
+    for node in &status.nodes {
+        let Node {
+            device,
+            connected,
+            backlog_records,
+            backlog_bytes,
+        } = node;
+        let state = if *connected { "speaks" } else { "silent" };
+        let kib = backlog_bytes / 1024;
+        writeln!(
+            out,
+            "  node {device}: {state}, {backlog_records} records wait for the lake, {kib} KiB"
+        )?;
     }
     for source in &status.sources {
         let (name, health) = (&source.name, &source.health);
@@ -445,6 +459,7 @@ mod tests {
         let (_tell, events) = mpsc::channel(1);
         let refusals = Arc::new(Refusals::new("send", clock));
         let desk = Desk {
+            ways: std::collections::BTreeMap::new(),
             engine: open_engine(&config, clock).unwrap(),
             inlets: vec![Inlet {
                 source: 0,

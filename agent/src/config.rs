@@ -69,6 +69,8 @@ pub struct Spool {
     pub group_ms: u64,
     /// Size of a segment.
     pub segment_bytes: u64,
+    /// Disk for records of nodes behind this agent.
+    pub nodes_bytes: u64,
     /// Disk for dead letters.
     pub dead_letter_bytes: u64,
 }
@@ -174,7 +176,7 @@ mod tests {
             .map(|line| line.split("   #").next().unwrap_or(line).to_owned() + "\n")
             .collect();
         let config = Config::parse(&uncommented, "host").unwrap();
-        assert_eq!(config.sources.len(), 6);
+        assert_eq!(config.sources.len(), 7);
         let resuming: Vec<_> = config
             .sources
             .iter()

@@ -1,6 +1,6 @@
 //! The engine's thread: hands it what comes from sources and link, carries out what it says.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::clock::{Clock, wall_error};
 use crate::pipeline::admit::as_text;
-use crate::pipeline::engine::{Engine, Event, OfferError, Offered};
+use crate::pipeline::engine::{Engine, Event, OfferError, Offered, Way};
 use crate::source::refusals::{NOTICE_MS, Refusals};
 use crate::source::{Feed, PortEnd, QUEUE_READINGS};
 use crate::status::{Pace, Status};
@@ -65,6 +65,8 @@ pub struct Desk<D: Disk> {
     pub inlets: Vec<Inlet>,
     /// The refused parts of each source, in the order of the engine's settings.
     pub refusals: Vec<Arc<Refusals>>,
+    /// Where answers to nodes go.
+    pub ways: BTreeMap<Way, mpsc::Sender<Vec<u8>>>,
     /// To the link; holds one publish.
     pub up: mpsc::Sender<Vec<u8>>,
     /// From the link.
@@ -94,6 +96,7 @@ impl<D: Disk> Desk<D> {
             }
             self.engine.handle(Event::Tick, now);
             self.tell_settled();
+            self.answer_nodes();
             let blocked = self.publish(now);
             self.tell_status(now);
             in_ram = self.tell_disk(in_ram);
@@ -181,9 +184,10 @@ impl<D: Disk> Desk<D> {
                 self.take_event(&event, now);
             }
             self.engine.handle(Event::Tick, now);
+            self.answer_nodes();
             let blocked = self.publish(now);
-            let sender = self.engine.sender();
-            if !sender.is_open() || sender.is_delivered() || now.mono >= end {
+            let is_open = self.engine.sender().is_open();
+            if !is_open || self.engine.is_delivered() || now.mono >= end {
                 return;
             }
             let due = self.engine.next_wakeup().map_or(end, |due| due.min(end));
@@ -244,6 +248,20 @@ impl<D: Disk> Desk<D> {
             let inlet = &mut self.inlets[at];
             let refusals = self.refusals.get(inlet.source);
             while let Some(feed) = inlet.waiting.pop_front() {
+                let feed = match feed {
+                    Feed::Way(change) => {
+                        self.engine.pass(inlet.source);
+                        match change.answers {
+                            Some(answers) => self.ways.insert(change.way, answers),
+                            None => {
+                                self.engine.node_way_gone(change.way);
+                                self.ways.remove(&change.way)
+                            }
+                        };
+                        continue;
+                    }
+                    other => other,
+                };
                 if let Some(back) = offer(&mut self.engine, inlet, refusals, feed, now) {
                     inlet.waiting.push_front(back);
                     break;
@@ -272,6 +290,16 @@ impl<D: Disk> Desk<D> {
             match self.engine.next_publish(now) {
                 Some(bytes) => permit.send(bytes),
                 None => return false,
+            }
+        }
+    }
+
+    /// Hands answers to the ways to nodes. One that finds no room on a slow line is lost: it can be asked for
+    /// again.
+    fn answer_nodes(&mut self) {
+        for (way, answer) in self.engine.take_node_answers() {
+            if let Some(answers) = self.ways.get(&way) {
+                let _ = answers.try_send(answer);
             }
         }
     }
@@ -314,9 +342,7 @@ impl<D: Disk> Desk<D> {
             .iter()
             .filter(|inlet| inlet.awaited)
             .all(|inlet| inlet.ended && inlet.waiting.is_empty());
-        ended
-            && self.engine.lanes().all(|lane| lane.memory_bytes == 0)
-            && self.engine.sender().is_drained()
+        ended && self.engine.lanes().all(|lane| lane.memory_bytes == 0) && self.engine.is_drained()
     }
 
     /// Tells the operator when the disk goes and when it comes back.
@@ -355,6 +381,16 @@ fn offer<D: Disk>(
             engine.lost(source, lane, *lost, *cursor, now);
             return None;
         }
+        Feed::Packet(packet) => {
+            engine.pass(source);
+            let allows = |device: &_| packet.allowed.allows(device);
+            let faults = engine.node_packet(packet.way, &allows, &packet.bytes, now);
+            for (fault, refusals) in faults.iter().zip(refusals) {
+                refusals.note(&"a packet", fault, &[]);
+            }
+            return None;
+        }
+        Feed::Way(_) => return None,
     };
     match offered {
         Err(OfferError::Busy) if inlet.resumes => Some(feed),
@@ -380,7 +416,7 @@ fn offer<D: Disk>(
                         refusals.note(&format_args!("value of {name}"), &fault, shown.as_bytes());
                     }
                     Feed::Line(_, line, _) => refusals.note(&"a line", &fault, line),
-                    Feed::Refused(..) | Feed::Lost(..) => {}
+                    Feed::Refused(..) | Feed::Lost(..) | Feed::Packet(_) | Feed::Way(_) => {}
                 }
             }
             None

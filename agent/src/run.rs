@@ -64,6 +64,7 @@ pub fn settings(config: &Config, boot: u64) -> Settings {
         spool: SpoolSettings {
             segment_bytes: config.spool.segment_bytes,
             lane_bytes: config.spool.lane_bytes,
+            nodes_bytes: config.spool.nodes_bytes,
             dead_letter_bytes: config.spool.dead_letter_bytes,
             fs_reserve_percent: 5,
             fs_reserve_bytes: 8 << 20,
@@ -157,6 +158,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
         engine,
         inlets: std::mem::take(&mut sources.inlets),
         refusals,
+        ways: std::collections::BTreeMap::new(),
         up,
         events,
         wake,

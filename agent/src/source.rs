@@ -26,6 +26,7 @@ pub mod health;
 pub mod host;
 pub mod kind;
 pub mod lines;
+pub mod nodes;
 pub mod port;
 pub mod records;
 pub mod refusals;
@@ -163,6 +164,10 @@ pub enum Feed {
     Refused(RefusedPart, Option<Cursor>),
     /// Readings that the source had to drop, since its queue was full, and where it resumes after them.
     Lost(Lost, Option<Cursor>),
+    /// A packet of a node: its records keep the node's own numbers.
+    Packet(nodes::Packet),
+    /// A way to nodes came or went.
+    Way(nodes::WayChange),
 }
 
 impl Feed {
@@ -174,6 +179,8 @@ impl Feed {
             | Self::Line(_, _, cursor)
             | Self::Refused(_, cursor)
             | Self::Lost(_, cursor) => *cursor,
+            // What a node resumes from, its own marks say.
+            Self::Packet(_) | Self::Way(_) => None,
         }
     }
 }

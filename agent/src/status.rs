@@ -98,6 +98,42 @@ pub struct Status {
     /// Each source, in the order of the configuration; lines from `send` are the last.
     #[serde(default)]
     pub sources: Vec<Source>,
+    /// Records of nodes behind this agent.
+    #[serde(default)]
+    pub forwarded: Forwarded,
+    /// Each node that speaks to this agent, or of which records wait here.
+    #[serde(default)]
+    pub nodes: Vec<Node>,
+}
+
+/// Records of nodes since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Forwarded {
+    /// Taken.
+    pub records: u64,
+    /// Here already when they came.
+    pub repeats: u64,
+    /// Refused for want of room or of a disk: their nodes keep them.
+    pub not_taken: u64,
+    /// Packets that were damaged or made no sense.
+    pub malformed: u64,
+    /// Hellos and bundles of devices that may not speak, or for which there is no place.
+    pub refused: u64,
+    /// Bytes that they may take on disk.
+    pub quota_bytes: u64,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its device id.
+    pub device: String,
+    /// It spoke on a connection that is still there.
+    pub connected: bool,
+    /// Its records that are not committed.
+    pub backlog_records: u64,
+    /// Bytes of them on this disk.
+    pub backlog_bytes: u64,
 }
 
 impl Status {
@@ -285,6 +321,29 @@ pub fn of<D: Disk>(engine: &Engine<D>, refusals: &[Arc<Refusals>], now: Now) -> 
                 }
             })
             .collect(),
+        forwarded: forwarded(engine),
+        nodes: engine
+            .node_statuses()
+            .into_iter()
+            .map(|node| Node {
+                device: node.device.as_str().to_owned(),
+                connected: node.connected,
+                backlog_records: node.backlog_records,
+                backlog_bytes: node.backlog_bytes,
+            })
+            .collect(),
+    }
+}
+
+fn forwarded<D: Disk>(engine: &Engine<D>) -> Forwarded {
+    let counters = engine.node_counters();
+    Forwarded {
+        records: counters.records,
+        repeats: counters.repeats,
+        not_taken: counters.not_taken,
+        malformed: counters.malformed,
+        refused: counters.refused,
+        quota_bytes: engine.settings().spool.nodes_bytes,
     }
 }
 

@@ -12,6 +12,7 @@
 //! | message | [`message`] | messages about records: Hello, Welcome, Ack, Gap ... |
 //! | refused | [`refused`] | parts of an input that could not be read |
 //! | delivery | [`delivery`] | which records are sent when, and who may forget them |
+//! | serial | [`serial`] | packets of frames on a byte stream |
 //! | MQTT | [`mqtt`] | the carrier, 3.1.1 and 5, both roles |
 #![cfg_attr(not(feature = "std"), no_std)]
 
@@ -29,6 +30,7 @@ pub mod refused;
 pub mod sabotage;
 pub mod sample;
 pub mod schema;
+pub mod serial;
 pub mod text;
 pub mod time;
 pub mod topic;

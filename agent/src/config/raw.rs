@@ -77,6 +77,7 @@ struct RawSpool {
     alarm_percent: u64,
     bulk_percent: u64,
     group_ms: u64,
+    nodes_mib: u64,
     dead_letters_mib: u64,
 }
 
@@ -89,6 +90,7 @@ impl Default for RawSpool {
             alarm_percent: 10,
             bulk_percent: 30,
             group_ms: 50,
+            nodes_mib: 64,
             dead_letters_mib: 16,
         }
     }
@@ -251,6 +253,7 @@ impl RawSpool {
             alarm_percent,
             bulk_percent,
             group_ms,
+            nodes_mib,
             dead_letters_mib,
         } = self;
         let why = "so that giving one segment back frees little and writing one costs little";
@@ -261,6 +264,7 @@ impl RawSpool {
         });
         let why = "MiB";
         let max_mib = within("spool.max_mib", max_mib, 16..=1 << 20, why, problems);
+        let nodes = within("spool.nodes_mib", nodes_mib, 4..=1 << 16, why, problems);
         let dead = within(
             "spool.dead_letters_mib",
             dead_letters_mib,
@@ -307,6 +311,7 @@ impl RawSpool {
             group_ms,
             lane_bytes,
             segment_bytes: segment_mib * MIB,
+            nodes_bytes: nodes * MIB,
             dead_letter_bytes: dead * MIB,
         }
     }

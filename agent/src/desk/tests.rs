@@ -32,6 +32,7 @@ fn desk(
     let (up, _publishes) = mpsc::channel(1);
     let (tell, events) = mpsc::channel(1);
     let desk = Desk {
+        ways: std::collections::BTreeMap::new(),
         engine: open_engine(&config, clock).unwrap(),
         inlets: vec![inlet],
         refusals: Vec::new(),

@@ -1,6 +1,9 @@
 //! Core: the agent's engine. It takes readings, makes them durable, numbers them, publishes them
 //! and forgets them when they are committed. Generic over its disk; time and entropy are arguments.
 //!
+//! Records of nodes behind this agent pass through unopened: `hosts.rs` plays the receiver towards them,
+//! `store/nodes.rs` keeps them, `outbox/relays.rs` sends them; they meet in `relaying.rs`.
+//!
 //! Three machines do it, none of which holds another: the intake takes what sources give until it is a
 //! record, the store makes records durable, the outbox sends them. They return values, and meet here only:
 //! intake and store in `taking.rs`, store and outbox in `writing.rs` and `sending.rs`.
@@ -19,19 +22,22 @@ use headwater_proto::ids::Lane;
 use headwater_proto::time::{Base, Millis, Now};
 use headwater_spool::Disk;
 
+mod hosts;
 mod intake;
 mod outbox;
+mod relaying;
 mod sending;
 mod store;
 mod taking;
 mod types;
 mod writing;
 
+pub use hosts::{MAX_ANSWERS, MAX_LISTED, MAX_NODES, NODE_BUNDLE_BYTES, Way};
 pub use outbox::{AgentSender, MAX_DOWN_BYTES, MAX_EPOCHS, MAX_FLIGHTS, UNREADABLE_MS};
 pub use store::{DEAD_LETTER, GROUP_BYTES, MAX_GAPS, PROBE_MS};
 pub use types::{
-    Counters, EngineError, Event, LaneStatus, Lost, OfferError, Offered, Settings, SourceSettings,
-    SpoolSettings,
+    Counters, EngineError, Event, LaneStatus, Lost, NodeCounters, NodeFault, NodeStatus,
+    OfferError, Offered, Settings, SourceSettings, SpoolSettings,
 };
 pub use writing::MAX_FAILED_SYNCS;
 
@@ -39,8 +45,10 @@ use super::batcher::Which;
 use super::receipts::Settled;
 use super::record::Cursor;
 use super::timekeeper::Timekeeper;
+use hosts::Hosts;
 use intake::Intake;
-use outbox::Outbox;
+use outbox::{Outbox, Relays};
+use relaying::Relaying;
 use store::{Draft, Moment, News, Over, Own, Store, Trouble, place_of};
 use writing::{Step, Writing};
 
@@ -51,6 +59,11 @@ pub struct Engine<D: Disk> {
     intake: Intake,
     store: Store<D>,
     outbox: Outbox,
+    /// Nodes that speak to this agent.
+    hosts: Hosts,
+    /// What nodes have to send to the collector.
+    relays: Relays,
+    nodes: NodeCounters,
     refused_records: u64,
     damaged_records: u64,
     trouble: Vec<String>,
@@ -76,17 +89,21 @@ impl<D: Disk> Engine<D> {
             return Err(EngineError::Sources(settings.sources.len()));
         }
         let intake = Intake::new(&settings, now);
-        let random = (entropy(), entropy());
+        let random = (entropy(), entropy(), entropy());
         let (store, Trouble { trouble, hidden }) =
             Store::open(&disk, &settings, intake.base(), random)?;
         let device = settings.device.clone();
         let outbox = Outbox::new(device, settings.boot, settings.sender, entropy());
+        let relays = Relays::new(settings.sender, entropy());
         let mut engine = Self {
             settings,
             opened: now.mono,
             intake,
             store,
             outbox,
+            hosts: Hosts::default(),
+            relays,
+            nodes: NodeCounters::default(),
             refused_records: 0,
             damaged_records: 0,
             trouble,
@@ -104,6 +121,7 @@ impl<D: Disk> Engine<D> {
             engine.writing(at, now).begin_lane();
             engine.pass_on_news();
         }
+        Relaying::new(&mut engine, now).pass_on();
         let since = engine.intake.clock.known_wall(now);
         engine.store.begin_life(&engine.settings.sources, since);
         Ok(engine)
@@ -149,14 +167,15 @@ impl<D: Disk> Engine<D> {
     /// Takes in what happened.
     pub fn handle(&mut self, event: Event<'_>, now: Now) {
         match event {
-            Event::LinkUp => self.outbox.link_up(now.mono),
-            Event::LinkDown => self.outbox.link_down(now.mono),
-            Event::Message(bytes) => {
-                let clocks = self.clocks(now);
-                for heard in self.outbox.message(bytes, &mut self.store.lanes, clocks) {
-                    self.intake.clock.heard(heard.time, heard.sent, now);
-                }
+            Event::LinkUp => {
+                self.outbox.link_up(now.mono);
+                self.relays.link(true, now.mono);
             }
+            Event::LinkDown => {
+                self.outbox.link_down(now.mono);
+                self.relays.link(false, now.mono);
+            }
+            Event::Message(bytes) => self.message(bytes, now),
             Event::Clock(kernel) => self.intake.clock.measured(kernel, now),
             Event::Tick => {
                 self.follow_the_clock(now);
@@ -177,6 +196,7 @@ impl<D: Disk> Engine<D> {
                     self.carry_out(at, [Step::Name], now);
                 }
                 self.outbox.tick(now.mono);
+                Relaying::new(self, now).tick();
             }
         }
     }
@@ -190,7 +210,12 @@ impl<D: Disk> Engine<D> {
             let due = self.intake.batches(at).next_due(lane.turn());
             [lane.sync_at(), probe, due]
         });
-        let others = [self.outbox.next_wakeup(), self.intake.next_wakeup()];
+        let others = [
+            self.outbox.next_wakeup(),
+            self.intake.next_wakeup(),
+            self.relays.next_wakeup(),
+            self.store.nodes.sync_at(),
+        ];
         groups.chain(others).flatten().min()
     }
 
@@ -201,6 +226,7 @@ impl<D: Disk> Engine<D> {
             self.close(at, Which::All, now);
             self.carry_out(at, [Step::Sync], now);
         }
+        Relaying::new(self, now).sync();
     }
 
     /// A clean stop: everything is stored, each lane's epoch ends with a record that says so, and
@@ -331,12 +357,12 @@ impl<D: Disk> Engine<D> {
             busy: taken.busy,
             lost_samples: taken.lost_samples,
             records: taken.records,
-            failed_syncs: stored.failed_syncs,
+            failed_syncs: stored.failed_syncs + self.store.nodes.failed_syncs(),
             disk_failures: stored.disk_failures,
-            evicted_records: stored.evicted_records,
+            evicted_records: stored.evicted_records + self.nodes.evicted_records,
             damaged_records: self.damaged_records,
             refused_records: self.refused_records,
-            refused_messages: self.outbox.refused_messages(),
+            refused_messages: self.outbox.refused_messages() + self.nodes.refused_messages,
         }
     }
 
@@ -344,6 +370,18 @@ impl<D: Disk> Engine<D> {
     #[must_use]
     pub fn sender(&self) -> &AgentSender {
         self.outbox.sender()
+    }
+
+    /// Whether the collector has received all that is stored.
+    #[must_use]
+    pub fn is_delivered(&self) -> bool {
+        self.outbox.sender().is_delivered() && self.relays.is_delivered()
+    }
+
+    /// Whether the collector has committed all that is stored.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.outbox.sender().is_drained() && self.relays.is_drained()
     }
 
     /// How each lane is doing.

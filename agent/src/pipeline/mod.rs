@@ -6,6 +6,7 @@ pub mod admit;
 pub mod batcher;
 pub mod drift;
 pub mod engine;
+pub mod foreign;
 pub mod receipts;
 pub mod record;
 pub mod refusals;

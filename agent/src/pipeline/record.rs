@@ -22,7 +22,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version, now 2 |
+//! | 1 | version, now 3 |
 //! | 8 | epoch, little-endian |
 //! | 8 | boot in which the epoch was written, little-endian; 0 if unknown |
 //! | 1 | 0: times count from the Unix epoch, 1: from the boot |
@@ -31,21 +31,21 @@
 //! | | name (varint, n) · flags (1 cursor, 2 live, 4 unclean, 8 last time, 16 unclean since) · cursor · last time · unclean since |
 //! | varint, each: | earlier epochs that have ended |
 //! | | epoch (8) · first · next (varints) · epoch (8) and number of the record that says so |
-//! | varint, each: | boots whose uptime was tied to wall time |
-//! | | boot (8) · epoch (8) and number (varint) of the record that says so |
+//! | varint, each: | boots whose uptime was tied to wall time, of this device and of nodes |
+//! | | device (varint, n) · boot (8) · epoch (8) and number (varint) of the record that says so |
 //! | varint, each: | schemas in use |
 //! | | number · length (varints) · bytes |
 
 use headwater_proto::bundle::Stamps;
 use headwater_proto::codec::BatchHeader;
 use headwater_proto::frame::{self, Kind};
-use headwater_proto::ids::{Epoch, SeqRange};
+use headwater_proto::ids::{DeviceId, Epoch, SeqRange};
 use headwater_proto::text::TextHeader;
 use headwater_proto::time::{Base, UnixMicros};
 use headwater_proto::varint::{self, MAX_VARINT_BYTES};
 
 /// The snapshot version this build writes and reads.
-pub const SNAPSHOT_VERSION: u8 = 2;
+pub const SNAPSHOT_VERSION: u8 = 3;
 /// Longest name of a source: it stands in every record.
 pub const MAX_SOURCE_BYTES: usize = 64;
 /// Most sources of one agent.
@@ -54,8 +54,10 @@ pub const MAX_SOURCES: usize = 64;
 pub const MAX_ENDED: usize = 1024;
 /// Most schemas that a snapshot lists.
 pub const MAX_SNAPSHOT_SCHEMAS: usize = 256;
-/// Most boots whose time base a snapshot lists; a collector keeps no more of one device.
-pub const MAX_BASES: usize = 16;
+/// Most boots whose time base a snapshot lists, of all devices.
+pub const MAX_BASES: usize = 192;
+/// Most of one device: a collector keeps no more.
+pub const MAX_BASES_OF_ONE: usize = 16;
 
 const CURSOR: u8 = 1;
 const LIVE: u8 = 2;
@@ -280,8 +282,10 @@ pub struct Unclean {
 }
 
 /// A boot whose uptime a record ties to wall time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootBase {
+    /// The device that booted: this one, or a node.
+    pub device: DeviceId,
     /// Which one.
     pub boot: u64,
     /// The record: its epoch, and its number there.
@@ -353,6 +357,7 @@ impl Snapshot {
         }
         put(out, self.bases.len() as u64);
         for base in &self.bases {
+            put_bytes(out, base.device.as_str().as_bytes());
             out.extend_from_slice(&base.boot.to_le_bytes());
             out.extend_from_slice(&base.named_in.0.get().to_le_bytes());
             put(out, base.named_in.1);
@@ -437,6 +442,7 @@ fn read_snapshot(from: &mut Reader<'_>) -> Option<Snapshot> {
     let mut bases = Vec::new();
     for _ in 0..from.count(MAX_BASES)? {
         bases.push(BootBase {
+            device: from.device()?,
             boot: from.fixed()?,
             named_in: (from.epoch()?, from.varint()?),
         });
@@ -539,6 +545,10 @@ impl<'a> Reader<'a> {
         (bytes.len() <= MAX_SOURCE_BYTES).then(|| std::str::from_utf8(bytes).ok())?
     }
 
+    fn device(&mut self) -> Option<DeviceId> {
+        DeviceId::new(std::str::from_utf8(self.bytes()?).ok()?).ok()
+    }
+
     fn cursor(&mut self) -> Option<Cursor> {
         Some(Cursor {
             major: self.varint()?,
@@ -633,6 +643,7 @@ mod tests {
                 named_in: (Epoch::new(5), 6),
             }],
             bases: vec![BootBase {
+                device: DeviceId::new("n").unwrap(),
                 boot: 7,
                 named_in: (Epoch::new(8), 9),
             }],
@@ -642,10 +653,10 @@ mod tests {
         snapshot.encode(&mut out);
         assert_eq!(
             out,
-            b"\x02\x02\x01\0\0\0\0\0\0\x04\x03\0\0\0\0\0\0\x01\
+            b"\x03\x02\x01\0\0\0\0\0\0\x04\x03\0\0\0\0\0\0\x01\
               \x07\x01\x01a\x1f\x00\x09\x00\x02\x04\
               \x01\x03\0\0\0\0\0\0\0\x00\x04\x05\0\0\0\0\0\0\0\x06\
-              \x01\x07\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x09\x01\x01\x02xy"
+              \x01\x01n\x07\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x09\x01\x01\x02xy"
         );
         assert_eq!(Snapshot::decode(&out), Ok(snapshot));
     }
@@ -753,7 +764,8 @@ mod tests {
                     SourceMark { name, cursor, live, last_time, unclean }
                 }).collect(),
                 bases: bases.into_iter().map(|(boot, e, at)| {
-                    BootBase { boot, named_in: (Epoch::new(e), at) }
+                    let device = DeviceId::new("node-7").unwrap();
+                    BootBase { device, boot, named_in: (Epoch::new(e), at) }
                 }).collect(),
                 ended: ended.into_iter().map(|(e, first, next, at)| {
                     let named_in = (Epoch::new(e ^ 1), at);

@@ -24,8 +24,8 @@ use crate::pipeline::receipts;
 
 mod settings;
 
-pub(super) use settings::influx;
 pub use settings::{Endpoint, LineFormat, LinesSource, RawLines};
+pub(super) use settings::{influx, socket_path, tcp_address};
 
 /// Most connections at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 32;
@@ -362,7 +362,8 @@ fn held(endpoint: &Endpoint, error: &std::io::Error) -> String {
         .map_or_else(String::new, |holder| format!(", which {holder} holds"))
 }
 
-fn resolve(host: &str, port: u16) -> std::io::Result<std::net::SocketAddr> {
+/// The first address of a name.
+pub(super) fn resolve(host: &str, port: u16) -> std::io::Result<std::net::SocketAddr> {
     (host, port)
         .to_socket_addrs()?
         .next()

@@ -16,6 +16,7 @@ macro_rules! kinds {
             lines => Lines(crate::source::lines::LinesSource),
             exec => Exec(crate::source::exec::ExecSource),
             file => File(crate::source::file::FileSource),
+            nodes => Nodes(crate::source::nodes::NodesSource),
             replay => Replay(crate::source::replay::ReplaySource),
             generator => Generator(crate::source::generator::GeneratorSource),
         }

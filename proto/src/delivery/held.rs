@@ -33,6 +33,8 @@ pub(super) struct Held {
     pub(super) greeted: bool,
     /// The receiver asked for the oldest first.
     pub(super) oldest_first: bool,
+    /// Nothing of it goes out, by the shell's word.
+    pub(super) withheld: bool,
 }
 
 impl Held {
@@ -49,6 +51,7 @@ impl Held {
             sent_high: first,
             greeted: false,
             oldest_first: false,
+            withheld: false,
         }
     }
 
@@ -100,19 +103,23 @@ impl Held {
         self.settled.clear();
     }
 
-    /// Takes in a mark; false if it covers records that were never stored.
-    pub(super) fn apply(&mut self, mark: &Mark) -> bool {
+    /// Takes in a mark; false if it covers records that were never stored. `relayed`: they may have come by
+    /// another gateway.
+    pub(super) fn apply(&mut self, mark: &Mark, relayed: bool) -> bool {
         let end = mark.ranges.last().map_or(mark.received, |range| range.next);
         // A writer whose disk lost synced records may have sent more than it remembers; its epoch has
         // ended. An epoch of this process cannot have been received from elsewhere.
-        if end > self.info.next && !self.info.ended {
+        if end > self.info.next && !self.info.ended && !relayed {
             return false;
         }
         let clamp = |seq: u64| seq.min(self.info.next);
         self.received = self.received.max(clamp(mark.received));
         let mut committed = self.committed.max(clamp(mark.committed));
         for range in &mark.ranges {
-            let part = SeqRange::new(range.first, clamp(range.next));
+            let part = SeqRange::new(clamp(range.first), clamp(range.next));
+            if part.is_empty() {
+                continue;
+            }
             // A range beyond the bound stays unknown, and may be sent again.
             let _ = self.settled.insert(part);
             if range.committed {

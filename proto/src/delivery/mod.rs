@@ -46,6 +46,8 @@
 //! | bytes in flight | the credit, and one bundle when nothing is in flight | it waits |
 //! | refused ranges that wait for the shell | 8 | the reject is forgotten, and comes again |
 
+#[cfg(feature = "alloc")]
+pub mod answers;
 mod command;
 pub mod epoch;
 mod held;

@@ -32,7 +32,7 @@ use crate::delivery::held::Held;
 use crate::delivery::rto::{Jitter, Rto};
 use crate::ids::{DeviceId, Epoch, JournalId, Lane, MAX_DEVICE_ID_BYTES, SeqRange};
 use crate::message::{
-    Ack, Hello, MAX_HELLO_STREAMS, MAX_PAGES, PROTOCOL, Reject, RejectReason, Welcome,
+    Ack, Hello, MAX_HELLO_STREAMS, MAX_PAGES, MAX_SEQ, PROTOCOL, Reject, RejectReason, Welcome,
 };
 use crate::time::Millis;
 use epochs::Epochs;
@@ -80,6 +80,8 @@ pub struct Sender<const EPOCHS: usize, const FLIGHTS: usize, const N: usize = MA
     /// A Welcome was completed on this connection.
     open: bool,
     more_epochs: bool,
+    /// The origin is a node, and other gateways may send its records too.
+    relays: bool,
     timeouts_in_a_row: u32,
     /// When a Hello goes out if no message of the receiver came until then.
     ask_at: Millis,
@@ -105,6 +107,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
             link_up: false,
             open: false,
             more_epochs: false,
+            relays: false,
             timeouts_in_a_row: 0,
             ask_at: Millis(0),
             counters: SenderCounters {
@@ -116,6 +119,14 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
                 refused: 0,
             },
         }
+    }
+
+    /// The same for a node behind this gateway. Its Hello is never complete, since another gateway may hold
+    /// the rest of an epoch; for the same reason a mark may reach beyond what is stored here.
+    #[must_use]
+    pub const fn relaying(mut self) -> Self {
+        self.relays = true;
+        self
     }
 
     /// Takes in an epoch that the disk holds, or that begins now. Oldest first: the order within a
@@ -136,6 +147,30 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
     /// to be complete, and the receiver abandons no epoch.
     pub const fn set_more_epochs(&mut self, more: bool) {
         self.more_epochs = more;
+    }
+
+    /// Takes an epoch out: nothing of it is on the disk, or it is added again with another range, since
+    /// records of a node arrive in any order. What is in flight of it counts no more; marks of it are
+    /// ignored until a Hello that lists it is answered.
+    pub fn remove_epoch(&mut self, lane: Lane, epoch: Epoch) {
+        self.epochs.remove(lane, epoch);
+        self.flights.remove(lane, epoch, SeqRange::new(0, MAX_SEQ));
+        self.window.go_on();
+    }
+
+    /// Holds the records of an epoch back, or lets them go: a record of another origin dates them, and has
+    /// to arrive first.
+    ///
+    /// # Errors
+    /// [`DeliveryError::Unknown`].
+    pub fn withhold(
+        &mut self,
+        lane: Lane,
+        epoch: Epoch,
+        is_withheld: bool,
+    ) -> Result<(), DeliveryError> {
+        self.epochs.get_mut(lane, epoch)?.withheld = is_withheld;
+        Ok(())
     }
 
     /// Everything below `next` of the epoch is durable now (or stored, in a RAM epoch).
@@ -233,9 +268,15 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         self.window.hold_back();
     }
 
-    /// Bytes that other senders of the same connection have in flight: the credit is shared.
+    /// Bytes that other senders of the same connection have in flight: the credit is shared. Where they
+    /// have become fewer, a record that waited for room is tried again.
     pub const fn set_in_flight_elsewhere(&mut self, bytes: u32) {
         self.window.set_in_flight_elsewhere(bytes);
+    }
+
+    /// The credit that a message for another sender of the same connection brought.
+    pub const fn set_credit(&mut self, credit: u32) {
+        self.window.set_credit(credit);
     }
 
     /// Takes in an event.
@@ -327,7 +368,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
             nonce,
             page,
             pages,
-            complete: !self.more_epochs && self.epochs.len() <= Self::MAX_LISTED,
+            complete: !self.relays && !self.more_epochs && self.epochs.len() <= Self::MAX_LISTED,
             boot: facts.boot,
             uptime_ms: facts.uptime_ms,
             wall: facts.wall,
@@ -338,6 +379,12 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
 
     /// Most streams that the pages of a Hello list; with more the Hello is not complete.
     const MAX_LISTED: usize = MAX_PAGES as usize * MAX_HELLO_STREAMS;
+
+    /// Whether it holds an epoch.
+    #[must_use]
+    pub fn holds(&self, lane: Lane, epoch: Epoch) -> bool {
+        self.epochs.get(lane, epoch).is_some()
+    }
 
     /// Whether every record of `range` is durable at the collector: evict these before others.
     #[must_use]
@@ -425,8 +472,11 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         self.counters.hellos += 1;
     }
 
-    fn next_publish(&self, now: Millis) -> Option<Command> {
-        if !self.open || self.flights.is_full() {
+    /// The Publish that [`Sender::next_command`] would give once nothing else is to be said. It changes
+    /// nothing: a shell looks here for what it may put into the same publish as another sender's bundle.
+    #[must_use]
+    pub fn next_publish(&self, now: Millis) -> Option<Command> {
+        if !self.link_up || !self.open || self.flights.is_full() {
             return None;
         }
         let max_bytes = self.window.bytes(self.flights.bytes(), now)?;
@@ -487,7 +537,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         self.on_credit(welcome.credit, now);
         let max_bundle = self.limits.max_bundle.min(welcome.max_bundle);
         self.window.set_max_bundle(max_bundle);
-        let result = self.epochs.welcome(&welcome.marks);
+        let result = self.epochs.welcome(&welcome.marks, self.relays);
         self.land(None);
         if self.greeter.answered(welcome.page, welcome.pages) {
             self.timeouts_in_a_row = 0;
@@ -507,7 +557,14 @@ impl<const EPOCHS: usize, const FLIGHTS: usize, const N: usize> Sender<EPOCHS, F
         self.on_credit(ack.credit, now);
         let mut result = Ok(());
         for mark in &ack.marks {
-            result = result.and(self.epochs.apply(mark));
+            // Before its epoch is opened, a mark may answer an older Hello that began at another number.
+            let is_open = self
+                .epochs
+                .get(mark.lane, mark.epoch)
+                .is_none_or(|held| held.greeted);
+            if is_open || !self.relays {
+                result = result.and(self.epochs.apply(mark, self.relays));
+            }
         }
         self.land(Some(now));
         result
@@ -638,6 +695,122 @@ mod tests {
 
     fn device() -> DeviceId {
         DeviceId::new("pump-7").unwrap()
+    }
+
+    fn mark(received: u64, ranges: &[(u64, u64)]) -> crate::message::Mark {
+        let range = |&(first, next)| crate::message::AckRange {
+            first,
+            next,
+            committed: true,
+        };
+        crate::message::Mark {
+            lane: Lane::Normal,
+            epoch: Epoch::new(1),
+            received,
+            committed: received,
+            ranges: ranges.iter().map(range).collect(),
+        }
+    }
+
+    /// Sends the running Hello and answers it with one mark.
+    fn welcome(sender: &mut Sender<2, 2>, mark: crate::message::Mark) {
+        while let Some(Command::SendHello { .. }) = sender.next_command(Millis(0)) {}
+        let (nonce, _) = sender.greeter.nonce_and_pages().unwrap();
+        let welcome = Welcome {
+            version: PROTOCOL,
+            origin: device(),
+            nonce,
+            page: 0,
+            pages: 1,
+            journal: JournalId(7),
+            credit: 10_000,
+            max_bundle: 10_000,
+            time: crate::time::UnixMicros(0),
+            marks: core::iter::once(mark).collect(),
+        };
+        sender.handle(Input::Welcome(&welcome), Millis(0)).unwrap();
+    }
+
+    fn ack(mark: crate::message::Mark) -> Ack {
+        Ack {
+            origin: device(),
+            journal: JournalId(7),
+            credit: 10_000,
+            time: crate::time::UnixMicros(0),
+            marks: core::iter::once(mark).collect(),
+        }
+    }
+
+    fn connected(sender: Sender<2, 2>, info: HeldEpoch) -> Sender<2, 2> {
+        let mut sender = sender;
+        sender.add_epoch(info).unwrap();
+        sender.handle(Input::LinkUp, Millis(0)).unwrap();
+        sender
+    }
+
+    fn first_to_send(sender: &Sender<2, 2>) -> Option<u64> {
+        match sender.next_publish(Millis(0)) {
+            Some(Command::Publish { first, .. }) => Some(first),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn what_another_gateway_brought_of_a_node_is_believed_beyond_what_is_held_here() {
+        let new = || Sender::<2, 2>::new(device(), SenderLimits::DEFAULT, 42);
+        let mut own = connected(new(), info(1, 10));
+        let mut relayed = connected(new().relaying(), info(1, 10));
+        let beyond = mark(4, &[(6, 30)]);
+        while own.next_command(Millis(0)).is_some() {}
+        let (nonce, _) = own.greeter.nonce_and_pages().unwrap();
+        assert!(nonce != 0 && own.epochs.welcome(&[beyond.clone()], false).is_err());
+        welcome(&mut relayed, beyond);
+        let of = |first, next| SeqRange::new(first, next);
+        let epoch = Epoch::new(1);
+        assert!(relayed.is_committed(Lane::Normal, epoch, of(6, 10)));
+        assert!(!relayed.is_received(Lane::Normal, epoch, of(4, 6)));
+        assert_eq!(relayed.counters().from_the_future, 0);
+        let facts = HelloFacts {
+            boot: 1,
+            uptime_ms: 0,
+            wall: None,
+            max_down_bytes: 4096,
+        };
+        assert!(!relayed.hello(0, &facts).complete);
+    }
+
+    #[test]
+    fn an_ack_of_the_hello_before_says_nothing_of_records_that_came_back_below_it() {
+        let sender = Sender::<2, 2>::new(device(), SenderLimits::DEFAULT, 42).relaying();
+        let held = |first| HeldEpoch {
+            first,
+            ..info(1, 10)
+        };
+        let mut sender = connected(sender, held(6));
+        welcome(&mut sender, mark(6, &[]));
+        assert_eq!(first_to_send(&sender), Some(6));
+        // Records 2 to 5 arrive late: the epoch begins anew, below what this Ack counts from.
+        sender.remove_epoch(Lane::Normal, Epoch::new(1));
+        sender.add_epoch(held(2)).unwrap();
+        sender
+            .handle(Input::Ack(&ack(mark(10, &[]))), Millis(0))
+            .unwrap();
+        let late = SeqRange::new(2, 6);
+        assert!(!sender.is_received(Lane::Normal, Epoch::new(1), late));
+        welcome(&mut sender, mark(2, &[(6, 10)]));
+        assert_eq!(first_to_send(&sender), Some(2));
+    }
+
+    #[test]
+    fn a_withheld_epoch_waits_until_it_is_let_go() {
+        let sender = Sender::<2, 2>::new(device(), SenderLimits::DEFAULT, 42);
+        let mut sender = connected(sender, info(1, 10));
+        welcome(&mut sender, mark(0, &[]));
+        let (lane, epoch) = (Lane::Normal, Epoch::new(1));
+        sender.withhold(lane, epoch, true).unwrap();
+        assert_eq!(first_to_send(&sender), None);
+        sender.withhold(lane, epoch, false).unwrap();
+        assert_eq!(first_to_send(&sender), Some(0));
     }
 
     #[test]

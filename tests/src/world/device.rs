@@ -126,6 +126,7 @@ impl Device {
             spool: SpoolSettings {
                 segment_bytes: 4096,
                 lane_bytes: [self.lane_bytes; 3],
+                nodes_bytes: 16 * 4096,
                 dead_letter_bytes: 16 * 4096,
                 fs_reserve_percent: 0,
                 fs_reserve_bytes: 0,

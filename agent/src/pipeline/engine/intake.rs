@@ -233,6 +233,11 @@ impl Intake {
         }
     }
 
+    /// Counts an item that needs nothing here: its receipt is settled at once.
+    pub(super) fn pass(&mut self, source: usize) {
+        self.receipts[source].take();
+    }
+
     /// Takes note of what a source had to drop before it could offer it.
     pub(super) fn lost(
         &mut self,

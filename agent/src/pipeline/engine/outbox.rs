@@ -22,9 +22,11 @@ use headwater_proto::time::{Millis, Now, UnixMicros};
 use crate::pipeline::record::Life;
 
 mod pack;
+mod relays;
 mod schemas;
 
 use pack::{Packed, Packing};
+pub(super) use relays::{Here, Publish, Relays, Sighting, origin_of};
 use schemas::{Schemas, schema_payload};
 
 /// Most epochs that the sender holds; more wait until older ones are committed.
@@ -39,6 +41,8 @@ const LEAST_BUNDLE_BYTES: u32 = 64 * 1024;
 pub const UNREADABLE_MS: u64 = 10_000;
 /// How often that is tried.
 const RETRY_MS: u64 = 1_000;
+/// How long the uptime that a node said is gone by: clocks drift.
+const SIGHTING_MS: u64 = 600_000;
 /// Bytes of a bundle that holds one schema, beside the schema.
 const SCHEMA_OVERHEAD_BYTES: usize = 512;
 
@@ -175,13 +179,41 @@ struct Asked {
     bundle: Option<Sent>,
 }
 
-/// What one agent has to send.
-pub(super) struct Outbox {
+/// The clock of an origin's boot, as far as it is known here.
+#[derive(Debug, Clone, Copy)]
+enum Uptime {
+    /// This agent's own boot.
+    Own(u64),
+    /// A node's boot: its uptime is this many milliseconds ahead of this agent's, as of the moment.
+    Node {
+        boot: u64,
+        ahead_ms: i64,
+        at: Millis,
+    },
+    /// Nobody has said.
+    Unknown,
+}
+
+impl Uptime {
+    /// The boot that runs, and its uptime; `None` if that was said too long ago to be gone by.
+    fn at(self, now: Millis) -> Option<(u64, u64)> {
+        match self {
+            Self::Own(boot) => Some((boot, now.0)),
+            Self::Node { boot, ahead_ms, at } if now.since(at) < SIGHTING_MS => {
+                Some((boot, now.0.checked_add_signed(ahead_ms)?))
+            }
+            Self::Node { .. } | Self::Unknown => None,
+        }
+    }
+}
+
+/// What one origin has to send: this agent itself, or a node behind it.
+pub(super) struct Outbox<const EPOCHS: usize = MAX_EPOCHS, const FLIGHTS: usize = MAX_FLIGHTS> {
     device: DeviceId,
-    boot: u64,
+    uptime: Uptime,
     /// Largest bundle by the settings.
     max_bundle: u32,
-    sender: Box<AgentSender>,
+    sender: Box<Sender<EPOCHS, FLIGHTS>>,
     /// Epochs that the sender had no room for, oldest first.
     pub(super) waiting: VecDeque<HeldEpoch>,
     schemas: Schemas,
@@ -194,14 +226,30 @@ pub(super) struct Outbox {
     refused_messages: u64,
 }
 
-impl Outbox {
+impl<const EPOCHS: usize, const FLIGHTS: usize> Outbox<EPOCHS, FLIGHTS> {
     /// Without an epoch. `boot`: the one that runs; `seed`: random bits for nonces and waits.
     pub(super) fn new(device: DeviceId, boot: u64, limits: SenderLimits, seed: u64) -> Self {
+        let sender = Sender::new(device.clone(), limits, seed);
+        Self::with(device, Uptime::Own(boot), limits, sender)
+    }
+
+    /// The same for a node behind this agent.
+    fn relaying(device: DeviceId, limits: SenderLimits, seed: u64) -> Self {
+        let sender = Sender::new(device.clone(), limits, seed).relaying();
+        Self::with(device, Uptime::Unknown, limits, sender)
+    }
+
+    fn with(
+        device: DeviceId,
+        uptime: Uptime,
+        limits: SenderLimits,
+        sender: Sender<EPOCHS, FLIGHTS>,
+    ) -> Self {
         Self {
             max_bundle: limits.max_bundle,
-            sender: Box::new(AgentSender::new(device.clone(), limits, seed)),
+            sender: Box::new(sender),
             device,
-            boot,
+            uptime,
             waiting: VecDeque::new(),
             schemas: Schemas::default(),
             asked: Asked::default(),
@@ -213,7 +261,7 @@ impl Outbox {
     }
 
     /// The sender, to look at.
-    pub(super) fn sender(&self) -> &AgentSender {
+    pub(super) fn sender(&self) -> &Sender<EPOCHS, FLIGHTS> {
         &self.sender
     }
 
@@ -225,6 +273,17 @@ impl Outbox {
     /// Whether records of a range may be forgotten, as far as the collector said.
     pub(super) fn is_committed(&self, lane: Lane, epoch: Epoch, range: SeqRange) -> bool {
         self.sender.is_committed(lane, epoch, range)
+    }
+
+    /// Whether a record was received, or was committed and is not held any more.
+    pub(super) fn is_delivered(&self, record: RecordRef) -> bool {
+        let RecordRef { lane, epoch, seq } = record;
+        let mut waiting = self.waiting.iter();
+        if waiting.any(|waiting| waiting.lane == lane && waiting.epoch == epoch) {
+            return false;
+        }
+        let one = SeqRange::new(seq, seq + 1);
+        !self.sender.holds(lane, epoch) || self.sender.is_received(lane, epoch, one)
     }
 
     /// Takes in an epoch, or keeps it until the sender has room.
@@ -375,7 +434,7 @@ impl Outbox {
     }
 
     fn ack(&mut self, ack: &Ack, now: Millis, heard: &mut Vec<Heard>) -> bool {
-        let is_received = |sender: &AgentSender, sent: &Sent| {
+        let is_received = |sender: &Sender<EPOCHS, FLIGHTS>, sent: &Sent| {
             sender.is_received(sent.lane, sent.epoch, sent.range)
         };
         // What was settled by other means says nothing of when this Ack was made.
@@ -451,7 +510,7 @@ impl Outbox {
                 } => {
                     let head = self.head(lane, epoch, first, shelf, clocks);
                     let range = SeqRange::new(first, limit);
-                    match self.bundle(&head, range, max_bytes, shelf, clocks.now.mono) {
+                    match self.bundle(&head, range, max_bytes, true, shelf, clocks.now.mono) {
                         Bundled::Out(out) => out,
                         Bundled::Wait => return None,
                         Bundled::Next => continue,
@@ -482,6 +541,35 @@ impl Outbox {
         }
     }
 
+    /// A bundle that goes into the rest of another origin's publish, of at most so many bytes and records.
+    fn fill(&mut self, most: (u32, u64), shelf: &mut impl Shelf, clocks: Clocks) -> Option<Out> {
+        let Command::Publish {
+            lane,
+            epoch,
+            first,
+            limit,
+            max_bytes,
+        } = self.sender.next_publish(clocks.now.mono)?
+        else {
+            return None;
+        };
+        let head = self.head(lane, epoch, first, shelf, clocks);
+        let range = SeqRange::new(first, limit.min(first + most.1));
+        let max_bytes = max_bytes.min(most.0);
+        match self.bundle(&head, range, max_bytes, false, shelf, clocks.now.mono) {
+            Bundled::Out(out) => Some(out),
+            Bundled::Wait | Bundled::Next => None,
+        }
+    }
+
+    /// The lane of what would go out next.
+    fn next_lane(&self, now: Millis) -> Option<Lane> {
+        match self.sender.next_publish(now)? {
+            Command::Publish { lane, .. } => Some(lane),
+            Command::SendHello { .. } | Command::Release { .. } | Command::Refused { .. } => None,
+        }
+    }
+
     /// The head of a bundle; the clock of its rows is still to be set.
     fn head(
         &self,
@@ -492,6 +580,8 @@ impl Outbox {
         clocks: Clocks,
     ) -> BundleHead {
         let Kept { life, ram } = shelf.kept(lane, epoch);
+        let uptime = self.uptime.at(clocks.now.mono);
+        let uptime = uptime.filter(|(boot, _)| *boot == life.boot);
         BundleHead {
             origin: self.device.clone(),
             lane,
@@ -502,7 +592,7 @@ impl Outbox {
             base: life.base,
             stamps: Stamps::default(),
             // The clock of the boot that runs says nothing of another one.
-            uptime_ms: (life.boot == self.boot).then_some(clocks.now.mono.0),
+            uptime_ms: uptime.map(|(_, uptime_ms)| uptime_ms),
             wall: clocks.wall,
         }
     }
@@ -511,9 +601,10 @@ impl Outbox {
         if page == 0 {
             self.asked.hello = Some(clocks.now.mono);
         }
+        let (boot, uptime_ms) = self.uptime.at(clocks.now.mono).unwrap_or_default();
         let facts = HelloFacts {
-            boot: self.boot,
-            uptime_ms: clocks.now.mono.0,
+            boot,
+            uptime_ms,
             wall: clocks.wall,
             max_down_bytes: MAX_DOWN_BYTES,
         };
@@ -522,11 +613,13 @@ impl Outbox {
         out
     }
 
+    /// `is_alone`: it has a publish of its own, so that what does not fit will not fit later either.
     fn bundle(
         &mut self,
         head: &BundleHead,
         range: SeqRange,
         max_bytes: u32,
+        is_alone: bool,
         shelf: &mut impl Shelf,
         now: Millis,
     ) -> Bundled {
@@ -546,6 +639,9 @@ impl Outbox {
             }
             if !packed.missing.is_empty() {
                 return self.miss(lane, epoch, packed.missing, packed.damaged);
+            }
+            if packed.too_large && !is_alone {
+                return Bundled::Wait;
             }
             if packed.too_large {
                 return self.too_large(head, packed, max_bytes);

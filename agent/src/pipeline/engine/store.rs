@@ -24,6 +24,7 @@ mod lives;
 mod marks;
 mod memory;
 mod names;
+mod nodes;
 mod open;
 mod ram;
 mod refused;
@@ -34,6 +35,9 @@ pub use dead::DEAD_LETTER;
 pub(crate) use draft::{Draft, Own, Says};
 pub use gaps::MAX_GAPS;
 pub(crate) use lane::{Group, Over};
+#[cfg(test)]
+pub(crate) use nodes::SHARE_PERCENT;
+pub(crate) use nodes::{Lost, NodeShelf, NodeStore, Offered as NodeOffered};
 pub use ram::PROBE_MS;
 pub(crate) use room::Evicted;
 
@@ -106,6 +110,8 @@ pub(crate) struct Counted {
 pub(crate) struct Store<D: Disk> {
     /// Where records are written.
     pub(crate) lanes: LaneSet<D>,
+    /// Where records of nodes are written.
+    pub(crate) nodes: NodeStore<D>,
     dead: dead::DeadLetters<D>,
     lives: lives::Lives<D>,
     gaps: gaps::Gaps,
@@ -131,16 +137,18 @@ impl<D: Disk> Store<D> {
         disk: &D,
         settings: &Settings,
         base: Base,
-        random: (u64, u64),
+        random: (u64, u64, u64),
     ) -> Result<(Self, Trouble), EngineError> {
         let open::Logs {
             lanes: spool,
             dead,
+            nodes,
             trouble,
             hidden,
         } = open::open_logs(disk, settings)?;
         let store = Self {
-            lanes: LaneSet::open(spool, settings, base, random)?,
+            lanes: LaneSet::open(spool, settings, base, (random.0, random.1))?,
+            nodes: NodeStore::open(nodes, settings.group_ms, random.2),
             dead: dead::DeadLetters::new(dead),
             lives: lives::Lives::open(disk)?,
             gaps: gaps::Gaps::default(),

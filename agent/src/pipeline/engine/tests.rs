@@ -5,6 +5,7 @@ mod faults;
 mod flaky;
 mod loss;
 mod memory;
+mod nodes;
 mod outgoing;
 mod quarantine;
 mod receipts;

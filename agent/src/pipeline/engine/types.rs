@@ -31,6 +31,8 @@ pub struct SpoolSettings {
     pub segment_bytes: u64,
     /// Room of each lane, in the order of [`Lane::AGENT`]. What `bulk` leaves, `normal` may take.
     pub lane_bytes: [u64; 3],
+    /// Room of the records of nodes.
+    pub nodes_bytes: u64,
     /// Room of the dead letters.
     pub dead_letter_bytes: u64,
     /// Share of the file system that is left to others, in percent.
@@ -82,6 +84,7 @@ impl Settings {
             spool: SpoolSettings {
                 segment_bytes: 2 * MIB,
                 lane_bytes: [26 * MIB, 154 * MIB, 76 * MIB],
+                nodes_bytes: 64 * MIB,
                 dead_letter_bytes: 16 * MIB,
                 fs_reserve_percent: 5,
                 fs_reserve_bytes: 8 * MIB,
@@ -262,6 +265,52 @@ pub struct Counters {
     pub refused_records: u64,
     /// Down messages that were damaged or made no sense.
     pub refused_messages: u64,
+}
+
+/// Counters of records of nodes since the engine was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NodeCounters {
+    /// Records taken.
+    pub records: u64,
+    /// Records that were here already.
+    pub repeats: u64,
+    /// Packets that were damaged or made no sense.
+    pub malformed: u64,
+    /// Hellos and bundles of devices that the source does not allow, or for which there is no place.
+    pub refused: u64,
+    /// Records refused for want of room or of a disk: their nodes keep them.
+    pub not_taken: u64,
+    /// Records evicted, each within a gap.
+    pub evicted_records: u64,
+    /// Messages of the collector for nodes that are not known here.
+    pub refused_messages: u64,
+}
+
+/// Why a packet of a node, or a part of it, was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NodeFault {
+    /// It is damaged, or holds what does not belong there.
+    #[error("it is damaged, or holds what no node sends")]
+    Malformed,
+    /// The source does not name the device.
+    #[error("device {0} is not among those that may speak here")]
+    NotAllowed(DeviceId),
+    /// There are too many nodes, or it lists too many streams, or it speaks another version.
+    #[error("device {0} finds no place: too many nodes or streams, or another protocol version")]
+    NoPlace(DeviceId),
+}
+
+/// How one node is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Its device id.
+    pub device: DeviceId,
+    /// It spoke on a way that is still there.
+    pub connected: bool,
+    /// Its records that are not committed.
+    pub backlog_records: u64,
+    /// Bytes of them on this disk.
+    pub backlog_bytes: u64,
 }
 
 /// How one lane is doing.

@@ -121,26 +121,7 @@ impl Kind for LinesSource {
             Endpoint::Tcp(host, port) => (Protocol::Tcp, host, *port),
         };
         let shown = self.listen.to_string();
-        let address = match (host.as_str(), port)
-            .to_socket_addrs()
-            .map(|mut all| all.next())
-        {
-            Ok(Some(address)) => address,
-            // The configuration's own check has named this fault.
-            _ if host.is_empty() => return,
-            Ok(None) => return found.fault(&key, shown, "the name has no address"),
-            Err(error) => return found.fault(&key, shown, &error),
-        };
-        match try_listening(protocol, address) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let who = holder(protocol, address)
-                    .map_or_else(|| "somebody".to_owned(), |holder| holder.to_string());
-                let why = format!("{who} holds it now; an agent cannot listen there meanwhile");
-                found.warn(&key, shown, &why);
-            }
-            Err(error) => found.fault(&key, shown, &error),
-        }
+        listening(&key, protocol, (host, port), &shown, found);
     }
 
     async fn run(self, start: Start) -> Result<(), SourceError> {
@@ -185,8 +166,46 @@ fn endpoint(key: &str, text: &str, problems: &mut Vec<String>) -> Endpoint {
     Endpoint::Stdin
 }
 
+/// An address to listen on for connections.
+pub(in crate::source) fn tcp_address(
+    key: &str,
+    host: &str,
+    port: u16,
+    shown: &str,
+    found: &mut Findings,
+) {
+    listening(key, Protocol::Tcp, (host, port), shown, found);
+}
+
+/// An address to listen on: its name must have an address, and it should be free.
+fn listening(
+    key: &str,
+    protocol: Protocol,
+    (host, port): (&str, u16),
+    shown: &str,
+    found: &mut Findings,
+) {
+    let address = match (host, port).to_socket_addrs().map(|mut all| all.next()) {
+        Ok(Some(address)) => address,
+        // The configuration's own check has named this fault.
+        _ if host.is_empty() => return,
+        Ok(None) => return found.fault(key, shown, "the name has no address"),
+        Err(error) => return found.fault(key, shown, &error),
+    };
+    match try_listening(protocol, address) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let who = holder(protocol, address)
+                .map_or_else(|| "somebody".to_owned(), |holder| holder.to_string());
+            let why = format!("{who} holds it now; an agent cannot listen there meanwhile");
+            found.warn(key, shown, &why);
+        }
+        Err(error) => found.fault(key, shown, &error),
+    }
+}
+
 /// A place for a socket: its folder must exist, and nothing else may stand there.
-fn socket_path(key: &str, path: &Path, shown: &str, found: &mut Findings) {
+pub(in crate::source) fn socket_path(key: &str, path: &Path, shown: &str, found: &mut Findings) {
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     if let Some(folder) = folder
         && !folder.is_dir()

@@ -212,7 +212,10 @@ fn datagrams_that_find_no_room_are_told_with_their_samples_and_times() {
                 match inlet.queue.recv().await.unwrap() {
                     Feed::Reading(..) => readings += 1,
                     Feed::Lost(told, _) => lost = Some(told),
-                    other @ (Feed::Line(..) | Feed::Refused(..)) => panic!("{other:?}"),
+                    other @ (Feed::Line(..)
+                    | Feed::Refused(..)
+                    | Feed::Packet(_)
+                    | Feed::Way(_)) => panic!("{other:?}"),
                 }
             }
             (readings, lost.unwrap())
@@ -279,7 +282,11 @@ fn a_source_that_is_told_to_stop_ends_when_its_connections_have_given_what_they_
             .iter()
             .map(|feed| match feed {
                 Feed::Reading(reading, _) => reading.values[0].clone(),
-                other @ (Feed::Line(..) | Feed::Refused(..) | Feed::Lost(..)) => {
+                other @ (Feed::Line(..)
+                | Feed::Refused(..)
+                | Feed::Lost(..)
+                | Feed::Packet(_)
+                | Feed::Way(_)) => {
                     panic!("{other:?}")
                 }
             })

@@ -60,15 +60,20 @@ impl<const EPOCHS: usize> Epochs<EPOCHS> {
             .ok_or(DeliveryError::Unknown { lane, epoch })
     }
 
-    /// Takes in a mark.
+    pub(super) fn remove(&mut self, lane: Lane, epoch: Epoch) {
+        self.0
+            .retain(|held| held.info.lane != lane || held.info.epoch != epoch);
+    }
+
+    /// Takes in a mark. `relayed`: other gateways may have brought what it reaches beyond.
     ///
     /// # Errors
     /// [`DeliveryError::Unknown`], or [`DeliveryError::AckFromTheFuture`].
-    pub(super) fn apply(&mut self, mark: &Mark) -> Result<(), DeliveryError> {
+    pub(super) fn apply(&mut self, mark: &Mark, relayed: bool) -> Result<(), DeliveryError> {
         let (lane, epoch) = (mark.lane, mark.epoch);
         let held = self.get_mut(lane, epoch)?;
         let before = held.received;
-        if !held.apply(mark) {
+        if !held.apply(mark, relayed) {
             return Err(DeliveryError::AckFromTheFuture {
                 lane,
                 epoch,
@@ -86,13 +91,13 @@ impl<const EPOCHS: usize> Epochs<EPOCHS> {
     ///
     /// # Errors
     /// As [`Self::apply`], of the first mark that is refused; the others count.
-    pub(super) fn welcome(&mut self, marks: &[Mark]) -> Result<(), DeliveryError> {
+    pub(super) fn welcome(&mut self, marks: &[Mark], relayed: bool) -> Result<(), DeliveryError> {
         let mut result = Ok(());
         for mark in marks {
             if let Ok(held) = self.get_mut(mark.lane, mark.epoch) {
                 held.lower_received(mark.received);
             }
-            result = result.and(self.apply(mark));
+            result = result.and(self.apply(mark, relayed));
         }
         result
     }
@@ -197,7 +202,7 @@ mod tests {
             epochs.add(info(3, 0, false)),
             Err(DeliveryError::TooManyEpochs)
         );
-        epochs.apply(&mark(1, 3)).unwrap();
+        epochs.apply(&mark(1, 3), false).unwrap();
         assert!(epochs.next_release().is_some() && epochs.next_release().is_none());
         epochs.add(info(3, 0, false)).unwrap();
         let held: std::vec::Vec<_> = epochs.iter().map(|held| held.info.epoch.get()).collect();
@@ -218,11 +223,11 @@ mod tests {
         };
         epochs.add(old).unwrap();
         epochs.add(info(2, 1, false)).unwrap();
-        epochs.apply(&mark(1, 3)).unwrap();
+        epochs.apply(&mark(1, 3), false).unwrap();
         while epochs.next_release().is_some() {}
         epochs.retire();
         assert_eq!(epochs.len(), 2);
-        epochs.apply(&mark(2, 1)).unwrap();
+        epochs.apply(&mark(2, 1), false).unwrap();
         epochs.retire();
         assert_eq!(epochs.len(), 1);
     }

@@ -79,7 +79,7 @@ impl Schedule {
     ) -> Option<Turn> {
         epochs
             .iter()
-            .filter(|held| held.greeted && held.info.lane == lane)
+            .filter(|held| held.greeted && !held.withheld && held.info.lane == lane)
             .find_map(|held| {
                 let epoch = held.info.epoch;
                 let in_flight = flights.ranges(lane, epoch);
@@ -188,7 +188,7 @@ mod tests {
             committed: 0,
             ranges: heapless::Vec::new(),
         };
-        epochs.apply(&received).unwrap();
+        epochs.apply(&received, false).unwrap();
         assert!(schedule.next(&epochs, &flights).is_some());
     }
 
@@ -212,9 +212,9 @@ mod tests {
             committed: 0,
             ranges: heapless::Vec::new(),
         };
-        epochs.apply(&received(2)).unwrap();
+        epochs.apply(&received(2), false).unwrap();
         assert_eq!(schedule.next(&epochs, &flights).unwrap().epoch, new);
-        epochs.apply(&received(3)).unwrap();
+        epochs.apply(&received(3), false).unwrap();
         assert_eq!(schedule.next(&epochs, &flights).unwrap().epoch, old);
     }
 

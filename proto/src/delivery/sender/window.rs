@@ -48,7 +48,11 @@ impl Window {
         self.max_bundle = bytes;
     }
 
+    /// Room that others leave may be what was waited for.
     pub(super) const fn set_in_flight_elsewhere(&mut self, bytes: u32) {
+        if bytes < self.in_flight_elsewhere {
+            self.held_back = false;
+        }
         self.in_flight_elsewhere = bytes;
     }
 
@@ -123,6 +127,19 @@ mod tests {
         window.tick(Millis(7));
         assert_eq!(window.pause_ends(), None);
         assert_eq!(window.bytes(0, Millis(7)), Some(10_000));
+    }
+
+    #[test]
+    fn a_record_that_waits_for_room_is_tried_again_where_another_sender_leaves_some() {
+        let mut window = Window::new(8_000);
+        window.set_credit(10_000);
+        window.set_in_flight_elsewhere(6_000);
+        window.hold_back();
+        assert_eq!(window.bytes(0, Millis(0)), None);
+        window.set_in_flight_elsewhere(6_000);
+        assert_eq!(window.bytes(0, Millis(0)), None);
+        window.set_in_flight_elsewhere(3_000);
+        assert_eq!(window.bytes(0, Millis(0)), Some(7_000));
     }
 
     proptest! {

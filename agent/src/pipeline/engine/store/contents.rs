@@ -12,19 +12,19 @@ use crate::pipeline::record;
 
 /// What a segment of an epoch held that was not committed.
 #[derive(Debug)]
-pub(super) struct Contents {
+pub(crate) struct Contents {
     /// Its lane, by number.
     pub(super) lane: usize,
     pub(super) epoch: Epoch,
     /// From the first to the last record that is not committed.
-    pub(super) lost: Option<SeqRange>,
-    pub(super) samples: u64,
-    pub(super) t_first: Option<i64>,
-    pub(super) t_last: Option<i64>,
+    pub(crate) lost: Option<SeqRange>,
+    pub(crate) samples: u64,
+    pub(crate) t_first: Option<i64>,
+    pub(crate) t_last: Option<i64>,
     /// The number of each gap's record, and the gap.
-    pub(super) gaps: Vec<(u64, Gap)>,
-    pub(super) ends: Vec<EpochEnd>,
-    pub(super) bases: Vec<TimeBase>,
+    pub(crate) gaps: Vec<(u64, Gap)>,
+    pub(crate) ends: Vec<EpochEnd>,
+    pub(crate) bases: Vec<TimeBase>,
 }
 
 impl Contents {

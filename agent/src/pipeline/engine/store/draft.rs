@@ -95,8 +95,8 @@ pub(crate) enum Says {
     },
     /// A gap names what an unclean stop of a source lost.
     Unclean(String),
-    /// The wall time of a boot.
-    Dated { boot: u64 },
+    /// The wall time of a boot of this device, or of a node.
+    Dated { device: DeviceId, boot: u64 },
 }
 
 impl Says {
@@ -120,7 +120,7 @@ impl Says {
 
 /// A message that the agent stores as a record of its own.
 pub(crate) trait Own: message::Body {
-    /// What it says of this device.
+    /// What it says of this device, or of the boots of a node.
     fn says(&self, device: &DeviceId) -> Says;
 }
 
@@ -148,10 +148,10 @@ impl Own for Gap {
 }
 
 impl Own for TimeBase {
-    fn says(&self, device: &DeviceId) -> Says {
-        if self.origin != *device {
-            return Says::Nothing;
+    fn says(&self, _: &DeviceId) -> Says {
+        Says::Dated {
+            device: self.origin.clone(),
+            boot: self.boot,
         }
-        Says::Dated { boot: self.boot }
     }
 }

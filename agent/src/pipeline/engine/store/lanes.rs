@@ -138,13 +138,7 @@ impl<D: Disk> LaneSet<D> {
         let record = |lane: Lane, (epoch, seq): (Epoch, u64)| RecordRef { lane, epoch, seq };
         let dated_by = |life: Life| {
             let counts = life.base == Base::Uptime && life.boot != self.boot;
-            let lanes = self.lanes.iter().filter(|_| counts);
-            let mut found = lanes.filter_map(|lane| {
-                let mut bases = lane.durable.bases.iter();
-                let base = bases.find(|base| base.boot == life.boot)?;
-                Some(record(lane.lane, base.named_in))
-            });
-            found.next()
+            counts.then(|| self.dated_by(&self.device, life.boot))?
         };
         let held = lane.epochs.iter().map(|stored| {
             let end = lane.durable.end_of(stored.epoch);
@@ -161,6 +155,18 @@ impl<D: Disk> LaneSet<D> {
             }
         });
         held.collect()
+    }
+
+    /// The record that dates a boot, of this device or of a node.
+    pub(crate) fn dated_by(&self, device: &DeviceId, boot: u64) -> Option<RecordRef> {
+        let mut found = self.lanes.iter().filter_map(|lane| {
+            let mut bases = lane.durable.bases.iter();
+            let base = bases.find(|base| base.boot == boot && base.device == *device)?;
+            let (epoch, seq) = base.named_in;
+            let lane = lane.lane;
+            Some(RecordRef { lane, epoch, seq })
+        });
+        found.next()
     }
 
     /// Appends a record to its lane.

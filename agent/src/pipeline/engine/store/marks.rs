@@ -5,7 +5,7 @@ use headwater_proto::time::UnixMicros;
 
 use super::draft::{Draft, Says};
 use crate::pipeline::record::{
-    BootBase, Cursor, Ended, MAX_BASES, MAX_ENDED, MAX_SOURCES, SourceMark,
+    BootBase, Cursor, Ended, MAX_BASES, MAX_BASES_OF_ONE, MAX_ENDED, MAX_SOURCES, SourceMark,
 };
 
 /// What all records of a lane up to some point say about its sources and epochs.
@@ -72,7 +72,8 @@ impl Marks {
                     mark.unclean = None;
                 }
             }
-            Says::Dated { boot } => self.base(BootBase {
+            Says::Dated { device, boot } => self.base(BootBase {
+                device: device.clone(),
                 boot: *boot,
                 named_in,
             }),
@@ -81,9 +82,17 @@ impl Marks {
     }
 
     fn base(&mut self, base: BootBase) {
-        self.bases.retain(|known| known.boot != base.boot);
-        if self.bases.len() == MAX_BASES {
-            self.bases.remove(0);
+        let is_of = |known: &BootBase| known.device == base.device;
+        self.bases
+            .retain(|known| !is_of(known) || known.boot != base.boot);
+        let of_one = self.bases.iter().filter(|known| is_of(known)).count();
+        let oldest = if of_one == MAX_BASES_OF_ONE {
+            self.bases.iter().position(is_of)
+        } else {
+            (self.bases.len() == MAX_BASES).then_some(0)
+        };
+        if let Some(oldest) = oldest {
+            self.bases.remove(oldest);
         }
         self.bases.push(base);
     }
@@ -131,5 +140,30 @@ mod tests {
         // An epoch whose end is not known counts as one that a kill ended: it is said again.
         assert_eq!(marks.end_of(Epoch::new(1)), None);
         assert!(marks.end_of(Epoch::new(0)).is_some());
+    }
+
+    #[test]
+    fn a_device_that_boots_often_displaces_no_other_ones_boots() {
+        use headwater_proto::ids::DeviceId;
+        let mut marks = Marks::default();
+        let mut dated = |device: &str, boot| {
+            let device = DeviceId::new(device).unwrap();
+            let says = Says::Dated { device, boot };
+            marks.said(Lane::Normal, (Epoch::new(0), boot), &says);
+        };
+        dated("a", 1);
+        for boot in 0..=MAX_BASES_OF_ONE as u64 {
+            dated("b", boot);
+        }
+        dated("b", 5);
+        let of = |marks: &Marks, device: &str| {
+            let all = marks.bases.iter();
+            all.filter(|base| base.device.as_str() == device).count()
+        };
+        for k in 0..MAX_BASES - MAX_BASES_OF_ONE {
+            dated(&format!("c{k}"), 1);
+        }
+        assert_eq!((of(&marks, "a"), of(&marks, "b")), (0, MAX_BASES_OF_ONE));
+        assert_eq!(marks.bases.len(), MAX_BASES);
     }
 }

@@ -14,6 +14,10 @@ use crate::pipeline::record::{self, Life, SNAPSHOT_VERSION, Snapshot, Unclean};
 /// Bytes read at once while the newest segment is replayed.
 const CHUNK_BYTES: usize = 256 * 1024;
 
+/// Size of a segment of nodes' records: the index knows where a stream begins in each, so that smaller ones
+/// are searched faster.
+const NODES_SEGMENT_BYTES: u64 = 1 << 20;
+
 /// What one lane's log says.
 pub(super) struct Found {
     pub(super) epochs: Vec<Stored>,
@@ -172,13 +176,14 @@ fn replay<D: Disk>(
 pub(super) struct Logs<D: Disk> {
     pub(super) lanes: Lanes<D>,
     pub(super) dead: Log<D>,
+    pub(super) nodes: Log<D>,
     /// What the start could not do with files it found, for the operator.
     pub(super) trouble: Vec<String>,
     /// Segments of the lanes whose records are not seen, or not all of them.
     pub(super) hidden: Vec<String>,
 }
 
-/// Opens the lanes' logs and the dead letters.
+/// Opens the logs of the lanes, of nodes and of dead letters.
 ///
 /// # Errors
 /// [`EngineError::NotSynced`]: what a source or the collector hears of the spool from now on must
@@ -209,6 +214,16 @@ pub(super) fn open_logs<D: Disk>(disk: &D, settings: &Settings) -> Result<Logs<D
         ],
     };
     let (lanes, recoveries) = Lanes::open(disk, &config)?;
+    let nodes = Config {
+        name: "nodes".to_owned(),
+        segment_bytes: NODES_SEGMENT_BYTES.min(spool.nodes_bytes / 4),
+        quota_bytes: spool.nodes_bytes,
+        reserve_bytes: NODES_SEGMENT_BYTES.min(spool.nodes_bytes / 4),
+        ..each.clone()
+    };
+    let (nodes, of_nodes) = Log::open(disk.clone(), nodes)?;
+    let mut recoveries = recoveries;
+    recoveries.push(of_nodes);
     if let Some(file) = recoveries.iter().find_map(|lane| lane.unsynced.first()) {
         return Err(EngineError::NotSynced { file: file.clone() });
     }
@@ -234,6 +249,7 @@ pub(super) fn open_logs<D: Disk>(disk: &D, settings: &Settings) -> Result<Logs<D
     Ok(Logs {
         lanes,
         dead,
+        nodes,
         trouble,
         hidden,
     })

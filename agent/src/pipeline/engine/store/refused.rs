@@ -3,14 +3,15 @@
 use std::ops::ControlFlow;
 
 use headwater_proto::frame;
-use headwater_proto::ids::{Epoch, Lane, SeqRange};
+use headwater_proto::ids::{Epoch, Lane, SeqRange, Stream};
 use headwater_proto::message::RejectReason;
 use headwater_proto::time::{Base, UnixMicros};
 use headwater_spool::Disk;
 
 use super::contents::extent;
-use super::{Store, place_of};
-use crate::pipeline::record;
+use super::{NodeShelf, Store, place_of};
+use crate::pipeline::engine::outbox::Shelf as _;
+use crate::pipeline::record::{self, Envelope};
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -29,7 +30,49 @@ pub(crate) struct Copied {
     pub(crate) dropped: u64,
 }
 
+impl Copied {
+    /// Counts the samples of a record.
+    fn add(&mut self, envelope: Option<&Envelope<'_>>) {
+        let is_wall = envelope.is_some_and(|it| it.life.base == Base::Wall);
+        let extent = envelope
+            .and_then(|envelope| frame::decode(envelope.frame).ok())
+            .and_then(|(frame, _)| extent(&frame));
+        if let Some((samples, first, last)) = extent {
+            self.samples = Some(self.samples.unwrap_or(0) + samples);
+            let time = |us| is_wall.then_some(UnixMicros(us));
+            self.t_first = self.t_first.into_iter().chain(time(first)).min();
+            self.t_last = self.t_last.into_iter().chain(time(last)).max();
+        }
+    }
+}
+
 impl<D: Disk> Store<D> {
+    /// Keeps a copy of every record of a range of a node's stream, and makes them durable.
+    pub(crate) fn copy_refused_of(
+        &mut self,
+        stream: &Stream,
+        range: SeqRange,
+        reason: RejectReason,
+    ) -> Copied {
+        let mut copied = Copied::default();
+        let (lane, epoch, dead) = (stream.lane, stream.epoch, &mut self.dead);
+        let mut take = |_, payload: &[u8]| {
+            copied.dropped += dead.keep(lane, epoch, reason, payload);
+            copied.add(record::decode(payload).ok().as_ref());
+            ControlFlow::Continue(())
+        };
+        let mut shelf = NodeShelf {
+            store: &mut self.nodes,
+            device: &stream.device,
+        };
+        // What cannot be read has no copy.
+        let _ = shelf.read(lane, epoch, range, usize::MAX, &mut take);
+        if !self.dead.sync() {
+            self.lanes.counted.failed_syncs += 1;
+        }
+        copied
+    }
+
     /// Keeps a copy of every record of a range that a source gave, and makes them durable.
     pub(crate) fn copy_refused(
         &mut self,
@@ -51,18 +94,7 @@ impl<D: Disk> Store<D> {
                 return;
             }
             copied.dropped += dead.keep(lane, epoch, reason, payload);
-            let is_wall = envelope
-                .as_ref()
-                .is_some_and(|it| it.life.base == Base::Wall);
-            let extent = envelope
-                .and_then(|envelope| frame::decode(envelope.frame).ok())
-                .and_then(|(frame, _)| extent(&frame));
-            if let Some((samples, first, last)) = extent {
-                copied.samples = Some(copied.samples.unwrap_or(0) + samples);
-                let time = |us| is_wall.then_some(UnixMicros(us));
-                copied.t_first = copied.t_first.into_iter().chain(time(first)).min();
-                copied.t_last = copied.t_last.into_iter().chain(time(last)).max();
-            }
+            copied.add(envelope.as_ref());
         };
         let state = self.lanes.lane(at);
         if let Some(ram) = state.ram_of(epoch) {

@@ -194,12 +194,14 @@ impl<D: Disk> Store<D> {
             self.lanes.say(writer, end, moment)?;
         }
         for base in &contents.bases {
-            if self
-                .lanes
-                .lanes
-                .iter()
-                .any(|lane| lane.counts_from(base.boot))
-            {
+            let is_own = base.origin == self.lanes.device;
+            let mut lanes = self.lanes.lanes.iter();
+            let counts = if is_own {
+                lanes.any(|lane| lane.counts_from(base.boot))
+            } else {
+                self.nodes.counts_from(&base.origin, base.boot)
+            };
+            if counts {
                 self.lanes.say(writer, base, moment)?;
             }
         }

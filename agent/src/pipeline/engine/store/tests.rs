@@ -29,7 +29,7 @@ pub(crate) fn open(disk: &FakeDisk, random: u64) -> Store<FakeDisk> {
 }
 
 fn open_with(disk: &FakeDisk, settings: &Settings, random: u64) -> Store<FakeDisk> {
-    let opened = Store::open(disk, settings, Base::Wall, (random, 2));
+    let opened = Store::open(disk, settings, Base::Wall, (random, 2, 3));
     opened.unwrap().0
 }
 

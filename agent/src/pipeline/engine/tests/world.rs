@@ -451,14 +451,19 @@ fn noise(k: u64) -> String {
 /// What the wall clock shows as the boot begins: a time after which this program was made.
 pub(super) const BOOT_US: i64 = FLOOR.0 + 1_000_000_000;
 
-fn at(ms: u64) -> Now {
+pub(super) fn at(ms: u64) -> Now {
     Now {
         mono: Millis(ms),
         wall: UnixMicros(BOOT_US + ms as i64 * 1000),
     }
 }
 
-fn open(disk: &FakeDisk, settings: &Settings, entropy: &mut u64, now: Now) -> Engine<FakeDisk> {
+pub(super) fn open(
+    disk: &FakeDisk,
+    settings: &Settings,
+    entropy: &mut u64,
+    now: Now,
+) -> Engine<FakeDisk> {
     let mut draw = || {
         *entropy = entropy
             .wrapping_mul(0x5851_f42d_4c95_7f2d)

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use headwater_gate::ConnId;
+use headwater_proto::delivery::answers::{Page, pages};
 use headwater_proto::ids::{DeviceId, JournalId, Stream};
-use headwater_proto::message::{
-    Ack, MAX_MARKS, MAX_MESSAGE_BYTES, MAX_PAGES, Mark, PROTOCOL, Welcome,
-};
+use headwater_proto::message::{Ack, MAX_MESSAGE_BYTES, MAX_PAGES, Mark, PROTOCOL, Welcome};
 use headwater_proto::time::Now;
 
 use super::{Output, Sessions, Settings};
@@ -30,18 +29,6 @@ impl Terms {
             now,
         }
     }
-}
-
-/// Marks of one answer.
-type Page = heapless::Vec<Mark, MAX_MARKS>;
-
-/// Most bytes of an answer beside its marks and the origin's id: a frame around a Welcome.
-const ANSWER_BYTES: usize =
-    headwater_proto::frame::MAX_OVERHEAD_BYTES + 1 + 1 + 2 + 10 + 2 + 10 + 5 + 5 + 10 + 1;
-
-/// Most bytes of a mark in an answer.
-fn mark_bytes(mark: &Mark) -> usize {
-    1 + 10 + 10 + 10 + 1 + mark.ranges.len() * (10 + 10 + 1)
 }
 
 impl Sessions {
@@ -160,32 +147,10 @@ impl Sessions {
         }
     }
 
-    /// Marks as the pages of an answer, at least one, none larger than its receiver takes. Where one
-    /// mark alone would be, its ranges go: they only spare repeats.
+    /// Marks as the pages of an answer, at least one, none larger than its receiver takes.
     fn pages(&self, conn: ConnId, origin: &DeviceId, marks: Vec<Mark>) -> Vec<Page> {
         let said = self.origin(conn, origin);
         let most = said.map_or(MAX_MESSAGE_BYTES, |said| said.max_down_bytes);
-        let room = most.saturating_sub(ANSWER_BYTES + origin.as_str().len());
-        let mut pages = vec![Page::new()];
-        let mut used = 0;
-        for mut mark in marks {
-            let mut bytes = mark_bytes(&mark);
-            if bytes > room {
-                mark.ranges.clear();
-                bytes = mark_bytes(&mark);
-            }
-            let is_full = pages
-                .last()
-                .is_none_or(|page| page.is_full() || (used + bytes > room && !page.is_empty()));
-            if is_full {
-                pages.push(Page::new());
-                used = 0;
-            }
-            used += bytes;
-            if let Some(page) = pages.last_mut() {
-                let _ = page.push(mark);
-            }
-        }
-        pages
+        pages(marks, origin, most)
     }
 }

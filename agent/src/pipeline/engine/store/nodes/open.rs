@@ -1,0 +1,102 @@
+//! Core: what a start makes of the nodes' records that it finds.
+
+use std::ops::ControlFlow;
+
+use headwater_proto::frame;
+use headwater_proto::ids::JournalId;
+use headwater_spool::{Disk, Log};
+
+use super::index::Entry;
+use super::{Index, NodeStore, Streams};
+use crate::pipeline::foreign::{self, Listed};
+
+/// Bytes read at once.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+impl<D: Disk> NodeStore<D> {
+    /// Builds it from what its log holds: all records are read once. `random`: the id under which nodes know
+    /// it, if it is new or that is lost.
+    pub(crate) fn open(log: Log<D>, group_ms: u64, random: u64) -> Self {
+        let mut store = Self {
+            log,
+            spool: JournalId(random),
+            streams: Streams::default(),
+            index: Index::default(),
+            held: Vec::new(),
+            held_bytes: 0,
+            sync_at: None,
+            group_ms,
+            news: Vec::new(),
+            failed_syncs: 0,
+        };
+        let found = store.newest_snapshot();
+        if let Some((spool, listed)) = found {
+            store.spool = spool;
+            // The one used last comes first.
+            for listed in listed.into_iter().rev() {
+                store.streams.restore(listed);
+            }
+        }
+        store.replay();
+        store
+    }
+
+    fn newest_snapshot(&self) -> Option<(JournalId, Vec<Listed>)> {
+        let newest = self.log.segments().rev();
+        let snapshots = newest.filter_map(|info| self.log.snapshot_of(info.id).ok().flatten());
+        let mut read = snapshots.filter_map(|bytes| foreign::decode_snapshot(&bytes).ok());
+        read.next()
+    }
+
+    fn replay(&mut self) {
+        let segments: Vec<_> = self.log.segments().copied().collect();
+        for info in segments.iter().filter(|info| info.readable) {
+            let mut from = info.first;
+            while from < info.next {
+                let (streams, mut entries) = (&mut self.streams, Vec::new());
+                let read = self.log.read(from, CHUNK_BYTES, |position, _, payload| {
+                    if position >= info.next {
+                        return ControlFlow::Break(());
+                    }
+                    let Ok(record) = foreign::decode(payload) else {
+                        return ControlFlow::Continue(());
+                    };
+                    let life = (record.life, record.ram);
+                    let Some(id) = streams.open(&record.stream, life, &|_| false) else {
+                        return ControlFlow::Continue(());
+                    };
+                    let envelope = &record.envelope;
+                    if let Some((number, bytes)) = envelope.schema {
+                        streams.bind(id, number, bytes, Some(info.id));
+                    }
+                    if let Some(kept) = streams.get_mut(id) {
+                        let crc = frame::crc32c(envelope.frame);
+                        kept.receiver().offer(envelope.seq, crc);
+                    }
+                    entries.push(Entry {
+                        segment: info.id,
+                        stream: id,
+                        seq: envelope.seq,
+                        position,
+                        bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+                        is_new: true,
+                    });
+                    ControlFlow::Continue(())
+                });
+                for entry in &entries {
+                    if self.index.has_room(entry.segment, entry.stream, entry.seq) {
+                        self.add(entry);
+                        self.streams.need(entry.stream, entry.bytes);
+                    }
+                }
+                match read {
+                    Ok(chunk) if chunk.next > from => from = chunk.next,
+                    _ => break,
+                }
+            }
+        }
+        for kept in self.streams.iter_mut() {
+            kept.close(true);
+        }
+    }
+}

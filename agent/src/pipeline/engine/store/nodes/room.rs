@@ -1,0 +1,216 @@
+//! Core: which segments of nodes' records go: those that nobody needs, and under a full quota the one that
+//! holds least of nodes within their share.
+
+use std::ops::ControlFlow;
+
+use headwater_proto::frame::{self, Kind};
+use headwater_proto::ids::{SeqRange, Stream};
+use headwater_spool::Disk;
+
+use super::index::Run;
+use super::{Incoming, NodeStore};
+use crate::pipeline::engine::store::contents::Contents;
+use crate::pipeline::foreign;
+use crate::pipeline::record::schema_of;
+
+/// Bytes of a segment that are looked through at once.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// A segment with more percent of it still needed is not moved: that would free little.
+const MOVE_PERCENT: u64 = 90;
+
+/// Records of a node that give way.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    pub(crate) stream: Stream,
+    pub(crate) contents: Contents,
+}
+
+/// The segment that gives way.
+#[derive(Debug)]
+pub(crate) struct Victim {
+    segment: u64,
+    /// What is lost with it. The rest moves.
+    pub(crate) lost: Vec<Lost>,
+}
+
+impl<D: Disk> NodeStore<D> {
+    /// Records of a stream may be forgotten, as far as `is_committed` says so or a gap names them.
+    pub(crate) fn settle(&mut self, stream: &Stream, is_committed: &dyn Fn(SeqRange) -> bool) {
+        let Some(id) = self.streams.find(stream) else {
+            return;
+        };
+        for run in self.index.of_mut(id).filter(|run| !run.done) {
+            let kept = self.streams.get(id);
+            if kept.is_some_and(|kept| kept.is_done(run.seqs, is_committed)) {
+                run.done = true;
+                self.streams.free(id, run.bytes);
+            }
+        }
+    }
+
+    /// Gives back the segments of which nobody needs anything. The newest stays: it carries the marks.
+    pub(crate) fn release_done(&mut self) {
+        let newest = self.log.segments().next_back().map(|info| info.id);
+        let all = self.log.segments().filter(|info| info.readable);
+        let done: Vec<u64> = all
+            .map(|info| info.id)
+            .filter(|id| Some(*id) != newest && self.index.runs(*id).iter().all(|run| run.done))
+            // Records of the open group may stand in a segment that is not the newest any more.
+            .filter(|id| self.held.iter().all(|entry| entry.segment != *id))
+            .collect();
+        for id in done {
+            self.release(id);
+        }
+    }
+
+    fn release(&mut self, segment: u64) -> bool {
+        if !matches!(self.log.release(segment), Ok(true)) {
+            return false;
+        }
+        for run in self.index.forget(segment).iter().filter(|run| !run.done) {
+            self.streams.free(run.stream, run.bytes);
+        }
+        true
+    }
+
+    /// A gap names these records: they are not needed here.
+    pub(crate) fn let_go(&mut self, stream: &Stream, range: SeqRange) {
+        let id = self.streams.find(stream);
+        if let Some(kept) = id.and_then(|id| self.streams.get_mut(id)) {
+            kept.let_go(range);
+        }
+    }
+
+    /// The segment that gives way under a full quota. `None`: none would make room, and what comes must wait.
+    pub(crate) fn victim(&mut self) -> Option<Victim> {
+        let share = self.share(0);
+        let over: Vec<u32> = self
+            .streams
+            .iter()
+            .filter(|(_, kept)| self.bytes_of(&kept.stream.device) > share)
+            .map(|(id, _)| id)
+            .collect();
+        let newest = self.log.segments().next_back().map(|info| info.id);
+        let held = |id: u64| self.held.iter().any(|entry| entry.segment == id);
+        let stays = |id: u64| -> u64 {
+            let runs = self.index.runs(id).iter();
+            let kept = runs.filter(|run| !run.done && !over.contains(&run.stream));
+            kept.map(|run| u64::from(run.bytes)).sum()
+        };
+        let segments = self.log.segments().filter(|info| info.readable);
+        let (stays, segment) = segments
+            .map(|info| info.id)
+            .filter(|id| Some(*id) != newest && !held(*id))
+            .map(|id| (stays(id), id))
+            .min()?;
+        if stays > self.log.config().segment_bytes / 100 * MOVE_PERCENT {
+            return None;
+        }
+        let runs = self.index.runs(segment).iter();
+        let lost: Vec<Run> = runs
+            .filter(|run| !run.done && over.contains(&run.stream))
+            .copied()
+            .collect();
+        let lost = lost.iter().filter_map(|run| self.look_through(run));
+        let lost = lost.collect();
+        Some(Victim { segment, lost })
+    }
+
+    /// What the records of a run hold.
+    fn look_through(&mut self, run: &Run) -> Option<Lost> {
+        let stream = self.streams.get(run.stream)?.stream.clone();
+        let mut contents = Contents::new(0, stream.epoch, Some(run.seqs));
+        let mut take = |seq, payload: &[u8]| {
+            contents.take(seq, payload);
+            false
+        };
+        // What cannot be read is lost without a count.
+        let mut from = run.seqs.first;
+        while from < run.seqs.next {
+            let read = self.read_run(&stream, run, from, &mut take);
+            from = read.unwrap_or(run.seqs.next).max(from + 1);
+        }
+        Some(Lost { stream, contents })
+    }
+
+    /// Lets a segment go, after gaps name what is lost with it: the other records that are needed move to the
+    /// newest segment and are synced before. False: it is still there.
+    pub(crate) fn evict(&mut self, victim: &Victim) -> bool {
+        for Lost { stream, contents } in &victim.lost {
+            if let Some(range) = contents.lost {
+                self.let_go(stream, range);
+                self.settle(stream, &|_| false);
+            }
+        }
+        let info = self.log.segments().find(|info| info.id == victim.segment);
+        let Some(info) = info.copied() else {
+            return false;
+        };
+        let stays: Vec<Run> = self.index.runs(victim.segment).to_vec();
+        let mut from = info.first;
+        while from < info.next && stays.iter().any(|run| !run.done) {
+            // They are copied out first: the log is read and written by turns.
+            let mut records: Vec<(u64, Vec<u8>)> = Vec::new();
+            let chunk = self.log.read(from, CHUNK_BYTES, |position, _, payload| {
+                if position >= info.next {
+                    return ControlFlow::Break(());
+                }
+                records.push((position, payload.to_vec()));
+                ControlFlow::Continue(())
+            });
+            for (position, payload) in &records {
+                if !self.move_record(*position, payload, &stays) {
+                    return false;
+                }
+            }
+            match chunk {
+                Ok(chunk) if chunk.next > from => from = chunk.next,
+                _ => return false,
+            }
+        }
+        self.sync() && self.release(victim.segment)
+    }
+
+    /// Appends a record of a segment that goes, if somebody needs it. False: it finds no room.
+    fn move_record(&mut self, position: u64, payload: &[u8], stays: &[Run]) -> bool {
+        let Ok(record) = foreign::decode(payload) else {
+            return true;
+        };
+        let Some(id) = self.streams.find(&record.stream) else {
+            return true;
+        };
+        let envelope = &record.envelope;
+        if let Some((number, bytes)) = envelope.schema {
+            self.streams.bind(id, number, bytes, None);
+        }
+        let is_needed = stays.iter().any(|run| {
+            let is_there = (run.at..=run.last).contains(&position);
+            !run.done && run.stream == id && run.seqs.contains(envelope.seq) && is_there
+        });
+        let frame = frame::decode(envelope.frame).map(|(frame, _)| frame.kind);
+        let Some(kind) = frame.ok().filter(|_| is_needed) else {
+            return true;
+        };
+        self.append_moved(id, kind, &record)
+    }
+
+    fn append_moved(&mut self, id: u32, kind: Kind, record: &foreign::Foreign<'_>) -> bool {
+        let envelope = &record.envelope;
+        let moved = Incoming {
+            seq: envelope.seq,
+            kind,
+            stamps: envelope.stamps,
+            frame: envelope.frame,
+            schema: schema_of(envelope.frame),
+            is_new: false,
+        };
+        match self.write(id, &moved, true) {
+            Ok(()) => true,
+            Err(headwater_spool::AppendError::Sync(error)) => {
+                self.lose_group(&error);
+                false
+            }
+            Err(_) => false,
+        }
+    }
+}
