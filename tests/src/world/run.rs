@@ -352,23 +352,22 @@ impl World {
         seen.batches_failed += service.failed;
         seen.items_refused += service.refused.len() as u64;
         let until = collector.taken_out.as_ref();
-        // What rots no sink has any more.
-        if !self.rotten {
-            if self.plan.copy.is_some() {
-                check::check_sink(found, COPY, &copies.rows, until, faults);
-            }
-            if self.plan.stream.is_some() {
-                check::check_sink(found, STREAM, &service.rows, None, faults);
-                check::check_refused(found, &service.refused, faults);
-            }
-            // A journal that is gone takes its plans with it, and an old copy uses positions once more.
-            if self.plan.stream.is_some() && !self.lost_disk {
-                faults.extend(service.faults.iter().cloned());
-                let lacks = found.lacks.get(STREAM);
-                let is_behind = lacks.is_some_and(|lacks| lacks.left_behind > 0);
-                if service.broken > 0 && !is_behind {
-                    faults.push("a batch could not be made again from its plan".to_owned());
-                }
+        if self.plan.copy.is_some() {
+            let has = (&copies.rows, &copies.undecodable);
+            check::check_sink(found, COPY, has, until, faults);
+        }
+        if self.plan.stream.is_some() {
+            let has = (&service.rows, &service.undecodable);
+            check::check_sink(found, STREAM, has, None, faults);
+            check::check_refused(found, &service.refused, faults);
+        }
+        // A journal that is gone or rots takes plans with it, and an old copy uses positions once more.
+        if self.plan.stream.is_some() && !self.lost_disk && !self.rotten {
+            faults.extend(service.faults.iter().cloned());
+            let lacks = found.lacks.get(STREAM);
+            let is_behind = lacks.is_some_and(|lacks| lacks.left_behind > 0);
+            if service.broken > 0 && !is_behind {
+                faults.push("a batch could not be made again from its plan".to_owned());
             }
         }
         let had_room =
