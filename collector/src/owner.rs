@@ -11,14 +11,14 @@ use headwater_gate::ingest::{ArrivalsWaker, Waited};
 use headwater_gate::session::Admission;
 use headwater_gate::store::{Opening, SessionStore, StoreError};
 use headwater_gate::{Arrivals, Body, GateEvent, GateHandle};
-use headwater_proto::ids::DeviceId;
+use headwater_proto::ids::{DeviceId, JournalId};
 use headwater_proto::time::{Millis, Now};
-use headwater_spool::Disk;
+use headwater_spool::{Disk, Reader};
 use tokio::sync::oneshot;
 
 use crate::metrics::{Board, CustodyLook};
 use crate::pipeline::custody::{
-    Custody, Event, Forgotten, JournalSide, LakeSide, Meeting, Output, PlainPublish, Stretch,
+    Custody, Event, Forgotten, Found, JournalSide, LakeSide, Meeting, Output, PlainPublish, Stretch,
 };
 
 /// Longest time without a tick: what was withheld is tried again, absent epochs are looked at.
@@ -115,6 +115,10 @@ impl Mailbox {
     }
 }
 
+/// Reads a stretch of the journal of a name; with what the lake tells of it. The error is told in words.
+pub(crate) type ReadStretch<D> =
+    Arc<dyn Fn(&Stretch, JournalId, &mut Reader<D>) -> Result<Found, String> + Send + Sync>;
+
 /// The owner's parts.
 pub(crate) struct Owner<D: Disk> {
     pub(crate) custody: Custody<D>,
@@ -123,6 +127,8 @@ pub(crate) struct Owner<D: Disk> {
     pub(crate) commands: Receiver<Command>,
     /// Where it hears of what it has others do.
     pub(crate) mailbox: Mailbox,
+    /// Reads a stretch, on a thread of its own.
+    pub(crate) stretches: ReadStretch<D>,
     /// Told whenever something became durable; each holds one token.
     pub(crate) readers: Vec<SyncSender<()>>,
     pub(crate) board: Arc<Board>,
@@ -334,12 +340,16 @@ impl<D: Disk> Owner<D> {
 
     /// Has a stretch read on a thread of its own; custody asks for one at a time.
     fn read(&mut self, stretch: Stretch) {
-        let (reader, mailbox) = (self.custody.reader(), self.mailbox.clone());
+        let (mut reader, mailbox) = (self.custody.reader(), self.mailbox.clone());
+        let (journal, stretches) = (self.custody.journal(), Arc::clone(&self.stretches));
         let asked = stretch.clone();
         let read = move || {
-            let found = stretch.read(reader);
-            if let Err(error) = &found {
-                tracing::warn!(%error, "what a sink lacks cannot be read now; its segments are kept");
+            let found = stretches(&stretch, journal, &mut reader);
+            if let Err(why) = &found {
+                tracing::warn!(
+                    why,
+                    "what a sink lacks cannot be read now; its segments are kept"
+                );
             }
             let found = found.ok();
             // Without an owner nothing is let go of.

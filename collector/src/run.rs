@@ -32,6 +32,7 @@ use crate::sink::kind::Site;
 use crate::sink::lake::late::Late;
 use crate::sink::lake::{
     AtStart, JoinError, LakeKind, LakeSettings, LakeSinkError, NAME, existing_lake, join,
+    read_stretch,
 };
 use crate::sink::registry;
 
@@ -168,7 +169,12 @@ async fn run_parts(config: Config, claims: Claims, clock: Clock) -> Result<()> {
     }
     let view = site.take::<HotView>();
 
+    let lake = config.lake().context("no sink is a lake")?.dir.clone();
     let owner = Owner {
+        stretches: Arc::new(move |stretch, journal, reader| {
+            let found = read_stretch(stretch, journal, reader, || existing_lake(&lake));
+            found.map_err(|error| chain(&error))
+        }),
         custody: site.custody,
         arrivals,
         gate: gate.handle(),

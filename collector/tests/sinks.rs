@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::{Rig, bundle, device, flush_all, hello, listed, settings};
+use common::{Rig, batch, bundle, device, flush_all, hello, listed, rot_record, settings};
 use headwater_collector::pipeline::custody::{Event, Output, Settings, SinkSpec};
 use headwater_collector::pipeline::envelope::{self, Record};
 use headwater_collector::sink::lake::NAME;
@@ -153,7 +153,8 @@ fn what_a_sink_reports_while_its_stretch_is_read_is_not_named() {
     let Some(Output::Read(stretch)) = output else {
         panic!("nothing is to be read: {output:?}");
     };
-    let found = stretch.read(rig.custody.reader()).ok();
+    let found = stretch.read(&mut rig.custody.reader()).ok();
+    let found = found.map(|pass| pass.numbers);
     // Its answer for the first ten is on its way.
     let has = vec![(stream(), vec![SeqRange::new(0, 10)])];
     rig.handle(Event::Committed {
@@ -346,4 +347,98 @@ fn each_sink_has_a_plan_of_its_own() {
     says(&mut rig, durable, Vec::new());
     assert_eq!(bytes(&rig, COPY), None);
     assert_eq!(bytes(&rig, NAME).unwrap(), b"of the lake");
+}
+
+/// The copy says that it has the numbers in `has`, and passed a record that it could not read.
+fn passes_rot(rig: &mut Rig, through: u64, has: &[SeqRange]) {
+    rig.handle(Event::Committed {
+        sink: COPY.into(),
+        through,
+        streams: vec![(stream(), has.to_vec())],
+        refused: Vec::new(),
+        damaged: 1,
+    });
+}
+
+#[test]
+fn what_rotted_before_an_optional_sink_read_it_is_named_as_the_lake_has_it() {
+    let mut rig = start(with_copy(false));
+    for first in [0, 10, 20] {
+        rig.up(bundle(1, first, first + 10), 1);
+        assert!(rig.sync());
+        flush_all(&mut rig);
+    }
+    let through = rig.custody.log().durable();
+    rot_record(&rig.disk, &batch(13));
+    passes_rot(
+        &mut rig,
+        through,
+        &[SeqRange::new(0, 13), SeqRange::new(14, 30)],
+    );
+    assert!(rig.custody.is_holding(COPY));
+    assert!(rig.sync());
+    flush_all(&mut rig);
+    assert!(!rig.custody.is_holding(COPY));
+    assert!(rig.custody.cursor(COPY) >= Some(through));
+    assert_eq!(named(&rig), [(GapReason::Damaged, SeqRange::new(13, 14))]);
+    assert_eq!(gaps_of_copy(&rig), 1);
+}
+
+#[test]
+fn a_sink_that_passed_rot_waits_until_the_lake_has_come_as_far_and_is_there() {
+    let mut rig = start(with_copy(false));
+    rig.up(bundle(1, 0, 10), 1);
+    assert!(rig.sync());
+    // The lake has read what rots then, and did not commit it yet.
+    rig.read_all();
+    let through = rig.custody.log().durable();
+    rot_record(&rig.disk, &batch(4));
+    passes_rot(&mut rig, through, &[SeqRange::new(0, 4)]);
+    for _ in 0..3 {
+        rig.ms += 1_000;
+        rig.handle(Event::Tick);
+        assert!(rig.sync());
+        assert!(rig.custody.is_holding(COPY));
+    }
+    rig.flush().unwrap();
+    rig.store.set_away(true);
+    rig.handle(Event::Tick);
+    assert!(rig.sync());
+    assert!(rig.custody.is_holding(COPY));
+    rig.store.set_away(false);
+    flush_all(&mut rig);
+    assert!(!rig.custody.is_holding(COPY));
+    assert_eq!(named(&rig), [(GapReason::Damaged, SeqRange::new(4, 5))]);
+}
+
+#[test]
+fn the_names_of_rot_that_a_failed_group_takes_back_are_said_again() {
+    let mut rig = start(with_copy(false));
+    rig.up(bundle(1, 0, 10), 1);
+    assert!(rig.sync());
+    flush_all(&mut rig);
+    let through = rig.custody.log().durable();
+    rot_record(&rig.disk, &batch(4));
+    passes_rot(
+        &mut rig,
+        through,
+        &[SeqRange::new(0, 4), SeqRange::new(5, 10)],
+    );
+    let read = std::iter::from_fn(|| rig.custody.next_output()).find_map(|output| match output {
+        Output::Read(stretch) => Some(stretch),
+        _ => None,
+    });
+    let stretch = read.unwrap();
+    let found = Some(vec![(stream(), vec![SeqRange::new(4, 5)])]);
+    rig.handle(Event::Read { stretch, found });
+    // The report is taken in the same group, which fails.
+    rig.handle(Event::Tick);
+    assert!(!rig.custody.is_holding(COPY));
+    rig.disk.fail_sync(0);
+    assert!(!rig.sync());
+    assert_eq!(named(&rig), []);
+    assert!(rig.custody.is_holding(COPY));
+    flush_all(&mut rig);
+    assert_eq!(named(&rig), [(GapReason::Damaged, SeqRange::new(4, 5))]);
+    assert!(!rig.custody.is_holding(COPY));
 }

@@ -50,6 +50,8 @@ pub enum Bug {
     LateLakeByPresentEnd,
     /// After a lost journal nothing names what the lake has and another sink may lack.
     LostJournalUnnamed,
+    /// Nothing names for an optional sink what rotted before it read it.
+    RotUnnamed,
 }
 
 #[cfg(feature = "sabotage")]

@@ -144,6 +144,11 @@ mod bugs {
     }
 
     #[test]
+    fn rot_that_names_nothing_for_an_optional_sink_is_noticed() {
+        is_noticed(Bug::RotUnnamed);
+    }
+
+    #[test]
     fn a_release_before_the_ack_is_noticed() {
         is_noticed(Bug::ReleaseBeforeAck);
     }

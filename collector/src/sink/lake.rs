@@ -23,6 +23,7 @@ mod kind;
 pub mod late;
 mod others;
 mod seam;
+mod stretch;
 mod there;
 mod waiting;
 
@@ -30,6 +31,7 @@ pub use join::{Call, JoinError, Met, join};
 pub(crate) use kind::{AtStart, existing_lake};
 pub use kind::{LakeFolder, LakeKind};
 use others::Others;
+pub use stretch::{StretchError, read_stretch};
 use there::There;
 
 use super::rows::{RowCounters, RowMaker, boot_of, is_of_lake};

@@ -18,7 +18,7 @@ use headwater_collector::pipeline::custody::{
 use headwater_collector::pipeline::pattern::Pattern;
 use headwater_collector::pipeline::rules::Decoder;
 use headwater_collector::sink::lake::join;
-use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, Staged};
+use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, Staged, read_stretch};
 use headwater_gate::repeat::fingerprint;
 use headwater_gate::{ConnId, Token};
 use headwater_lake::MemStore;
@@ -167,7 +167,10 @@ impl Rig {
         let mut was_read = false;
         while let Some(output) = self.custody.next_output() {
             if let Output::Read(stretch) = output {
-                let found = stretch.read(self.custody.reader()).ok();
+                let (mut reader, store) = (self.custody.reader(), &self.store);
+                let journal = self.custody.journal();
+                let found = read_stretch(&stretch, journal, &mut reader, || Ok(store.clone()));
+                let found = found.ok();
                 self.handle(Event::Read { stretch, found });
                 was_read = true;
             } else {
@@ -211,8 +214,18 @@ impl Rig {
         }));
     }
 
+    /// Lets the sink read all that is durable.
+    pub fn read_all(&mut self) {
+        self.take_all().unwrap();
+    }
+
     /// Lets the sink read all that is durable, and flushes it.
     pub fn flush(&mut self) -> Result<(), String> {
+        let damaged = self.take_all()?;
+        self.deliver(damaged)
+    }
+
+    fn take_all(&mut self) -> Result<u64, String> {
         let now = self.now();
         let mut damaged = 0;
         loop {
@@ -238,9 +251,13 @@ impl Rig {
             }
             self.sink.passed(chunk.next, now.mono);
             if chunk.next == from {
-                break;
+                return Ok(damaged);
             }
         }
+    }
+
+    fn deliver(&mut self, damaged: u64) -> Result<(), String> {
+        let now = self.now();
         match self.sink.stage(now).map_err(|e| e.to_string())? {
             Staged::Nothing => return Ok(()),
             Staged::Empty => {}

@@ -19,6 +19,7 @@ mod files;
 pub mod guard;
 mod head;
 mod marks;
+mod numbers;
 pub mod owner;
 pub mod parquet;
 mod paths;
@@ -34,6 +35,7 @@ pub mod store;
 pub mod writer;
 
 pub use error::LakeError;
+pub use numbers::{Near, near};
 pub use owner::{Claim, Owner};
 pub use paths::{HEAD_PATH, MARKS_PATH, OWNER_PATH};
 pub use plan::{Plan, PlanError, PlanFile, Sha256};

@@ -243,11 +243,12 @@ fn number_of(batch: &RecordBatch, row: usize, columns: [&str; 4]) -> Option<Numb
 }
 
 /// Holds what another sink has against the lake: it has each record as the lake has it, or the lake names it
-/// as lacking. Of records that came after it was taken out only those `until` then count.
+/// as lacking, or the sink was told that it is one of `undecodable`. Of records that came after it was taken
+/// out only those `until` then count.
 pub fn check_sink(
     found: &Found,
     name: &str,
-    rows: &BTreeMap<Number, BTreeSet<Row>>,
+    (rows, undecodable): (&BTreeMap<Number, BTreeSet<Row>>, &BTreeSet<Number>),
     until: Option<&Arrived>,
     faults: &mut Faults,
 ) {
@@ -264,6 +265,7 @@ pub fn check_sink(
                 "record {seq} of {stream:?} is {rows:?} in sink {name} and {expected:?} in the lake"
             )),
             None if lacking.is_some_and(|lacks| lacks.contains(*seq)) => {}
+            None if undecodable.contains(&(stream.clone(), *seq)) => {}
             None => faults.push(format!(
                 "sink {name} lacks record {seq} of {stream:?}, and no gap names it"
             )),

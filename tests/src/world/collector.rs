@@ -14,7 +14,7 @@ use headwater_collector::pipeline::rules::Decoder;
 use headwater_collector::sink::SinkError;
 use headwater_collector::sink::lake::late::{Late, Turn};
 use headwater_collector::sink::lake::{JoinError, join};
-use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME};
+use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, read_stretch};
 use headwater_collector::sink::worker::Worker;
 use headwater_lake::MemStore;
 use headwater_proto::delivery::Ranges;
@@ -22,6 +22,7 @@ use headwater_proto::ids::{DeviceId, JournalId, SeqRange};
 use headwater_proto::time::{Now, UnixMicros};
 use headwater_spool::{Config, Disk, DiskFile, FakeDisk};
 
+use super::check;
 use super::copy::{Arrived, COPY, CopyFaults, CopySink, Destination};
 use super::dice::{Death, Dice};
 use super::hands::{Did, finish, hands};
@@ -200,16 +201,18 @@ impl Collector {
         let mut arrived = Arrived::new();
         for (stream, track) in ledger.streams() {
             let mut all = Ranges::new();
-            for range in track.receiver.data().iter() {
+            // What was not durable comes again, after the sink is gone.
+            let receiver = &track.receiver;
+            for range in receiver.committed().iter().chain(receiver.owed()) {
                 // Without a bound on ranges nothing is refused.
                 let _ = all.insert(range);
             }
             arrived.insert(stream.clone(), all);
         }
-        for (stream, track) in ledger.plain() {
+        for (stream, next, _) in ledger.plain_durable() {
             let mut all = Ranges::new();
             // Without a bound on ranges nothing is refused.
-            let _ = all.insert(SeqRange::new(0, track.next));
+            let _ = all.insert(SeqRange::new(0, next));
             arrived.insert(stream, all);
         }
         self.taken_out = Some(arrived);
@@ -364,8 +367,27 @@ impl Collector {
         is_noted
     }
 
+    /// What only its disk had may come again, after the second sink was taken out: that one never has it.
+    fn undo_arrivals(&mut self) {
+        let Some(arrived) = &mut self.taken_out else {
+            return;
+        };
+        let Ok(found) = check::read(&self.store.fork()) else {
+            return;
+        };
+        let had = std::mem::take(arrived);
+        for (stream, seq) in found.numbers.into_keys() {
+            if had.get(&stream).is_some_and(|all| all.contains(seq)) {
+                let all = arrived.entry(stream).or_default();
+                // Without a bound on ranges nothing is refused.
+                let _ = all.insert(SeqRange::new(seq, seq + 1));
+            }
+        }
+    }
+
     /// Another disk is in its journal's place: an empty one, or one of an earlier time. The lake goes on.
     pub fn replace_disk(&mut self, disk: FakeDisk) {
+        self.undo_arrivals();
         self.running = None;
         self.disk = disk;
         self.store.restart();
@@ -419,7 +441,9 @@ impl Collector {
     /// Another thread reads a stretch of the journal for it.
     pub fn read(&mut self, stretch: Stretch, now: Now) {
         let Some(running) = &self.running else { return };
-        let found = stretch.read(running.custody.reader()).ok();
+        let (mut reader, store) = (running.custody.reader(), &self.store);
+        let journal = running.custody.journal();
+        let found = read_stretch(&stretch, journal, &mut reader, || Ok(store.clone())).ok();
         self.handle(Event::Read { stretch, found }, now);
     }
 

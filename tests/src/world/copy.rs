@@ -6,10 +6,11 @@ use std::future::{Future, pending};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use headwater_collector::interpret::Interpreted;
+use headwater_collector::interpret::{Gap, Interpreted};
 use headwater_collector::sink::{Delivered, Due, Sink, SinkError};
 use headwater_proto::delivery::Ranges;
 use headwater_proto::ids::{SeqRange, Stream};
+use headwater_proto::message::GapReason;
 use headwater_proto::sample::Value;
 use headwater_proto::time::{Millis, Now};
 
@@ -51,6 +52,8 @@ pub struct Shelf {
     pub rows: BTreeMap<Number, BTreeSet<Row>>,
     /// Records that it refused.
     pub refused: BTreeMap<Stream, Ranges<{ usize::MAX }>>,
+    /// Records that it was told nobody can decode: the schema that they need rotted.
+    pub undecodable: BTreeSet<Number>,
     /// Records that it took; those that came again count again.
     pub taken: u64,
     /// Calls that failed.
@@ -66,6 +69,14 @@ impl Destination {
     pub fn shelf(&self) -> MutexGuard<'_, Shelf> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The numbered record, if what it says is that nobody can decode it.
+#[must_use]
+pub fn undecodable(item: &Interpreted<'_>) -> Option<Number> {
+    let number = item.origin.map(|origin| (origin.stream(), origin.seq));
+    let is_lost = |gap: &Gap| gap.reason == GapReason::Undecodable && !gap.carried;
+    number.filter(|_| item.gaps.iter().any(is_lost))
 }
 
 /// The rows of a record, as the lake's tables hold them.
@@ -222,6 +233,8 @@ impl Sink for CopySink {
                     cause: "its kind is not known there".to_owned(),
                 });
             }
+            let lost = undecodable(item);
+            self.destination.shelf().undecodable.extend(lost);
             let rows = rows_of(item);
             if !rows.is_empty() {
                 self.waiting.push((number, rows));

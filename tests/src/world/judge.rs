@@ -107,23 +107,22 @@ fn judge_sinks(found: &Found, site: &Site, course: &mut Course) {
     seen.batches_failed += service.failed;
     seen.items_refused += service.refused.len() as u64;
     let until = collector.taken_out.as_ref();
-    // What rots no sink has any more.
-    if !site.rotten {
-        if plan.copy.is_some() {
-            check::check_sink(found, COPY, &copies.rows, until, faults);
-        }
-        if plan.stream.is_some() {
-            check::check_sink(found, STREAM, &service.rows, None, faults);
-            check::check_refused(found, &service.refused, faults);
-        }
-        // A journal that is gone takes its plans with it, and an old copy uses positions once more.
-        if plan.stream.is_some() && !site.lost_disk {
-            faults.extend(service.faults.iter().cloned());
-            let lacks = found.lacks.get(STREAM);
-            let is_behind = lacks.is_some_and(|lacks| lacks.left_behind > 0);
-            if service.broken > 0 && !is_behind {
-                faults.push("a batch could not be made again from its plan".to_owned());
-            }
+    if plan.copy.is_some() {
+        let has = (&copies.rows, &copies.undecodable);
+        check::check_sink(found, COPY, has, until, faults);
+    }
+    if plan.stream.is_some() {
+        let has = (&service.rows, &service.undecodable);
+        check::check_sink(found, STREAM, has, None, faults);
+        check::check_refused(found, &service.refused, faults);
+    }
+    // A journal that is gone or rots takes plans with it, and an old copy uses positions once more.
+    if plan.stream.is_some() && !site.lost_disk && !site.rotten {
+        faults.extend(service.faults.iter().cloned());
+        let lacks = found.lacks.get(STREAM);
+        let is_behind = lacks.is_some_and(|lacks| lacks.left_behind > 0);
+        if service.broken > 0 && !is_behind {
+            faults.push("a batch could not be made again from its plan".to_owned());
         }
     }
     let had_room = collector.most_bytes <= plan.journal_bytes / 2 && !collector.was_stalled;

@@ -20,7 +20,7 @@ use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::FakeDisk;
 
-use super::copy::{CopyFaults, Number, Row, rows_of};
+use super::copy::{CopyFaults, Number, Row, rows_of, undecodable};
 use super::dice::Dice;
 
 /// Name of the stream sink.
@@ -55,6 +55,8 @@ pub struct Shelf {
     pub rows: BTreeMap<Number, BTreeSet<Row>>,
     /// Records that it refused, or that were not sent again since their batch could not be made again.
     pub refused: BTreeSet<Number>,
+    /// Records that it was told nobody can decode: the schema that they need rotted.
+    pub undecodable: BTreeSet<Number>,
     /// Batches that could not be made again.
     pub broken: u64,
     /// What it was sent and should not have been; each a line.
@@ -418,6 +420,7 @@ impl StreamSink {
 
 impl Sink for StreamSink {
     fn take(&mut self, item: &Interpreted<'_>, now: Now) -> Result<(), SinkError> {
+        self.service.shelf().undecodable.extend(undecodable(item));
         self.taken.push_back(Taken {
             position: item.position,
             number: item.origin.map(|origin| (origin.stream(), origin.seq)),

@@ -16,7 +16,8 @@ use headwater_proto::time::{Millis, Now, UnixMicros};
 use headwater_spool::{Disk, ReadError};
 
 use super::open::fill_coverage;
-use super::sides::{Agreed, JournalSide, Lacking, LakeSide, MeetError, Meeting, Proven, Told};
+use super::sides::{Agreed, JournalSide, LakeSide, MeetError, Meeting, Proven, Told};
+use super::stretch::Lacking;
 use super::{Custody, Leaves, Past};
 use crate::pipeline::envelope::{CursorHead, GapHead, Record};
 use crate::pipeline::ledger::Ledger;

@@ -58,11 +58,11 @@ pub use journal::{OpenError, Past};
 pub use open::Opened;
 pub use sessions::{MAX_ASKED, MAX_ORIGINS};
 use sessions::{Sessions, Terms};
-pub use sides::{Agreed, JournalSide, Lacking, LakeSide, MeetError, Meeting, Proven, Told};
+pub use sides::{Agreed, JournalSide, LakeSide, MeetError, Meeting, Proven, Told};
 pub use sinks::PlanError;
 pub use streams::MAX_COVERED_RANGES;
 use streams::{Streams, Unknown};
-pub use stretch::{Found, Stretch};
+pub use stretch::{Found, Lacking, Pass, Stretch};
 pub use types::{Counters, Event, Gateway, Mode, Output, PlainPublish, Settings, SinkSpec};
 use upkeep::{Earlier, Upkeep};
 

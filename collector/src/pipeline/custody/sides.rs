@@ -8,7 +8,7 @@ use headwater_proto::ids::{JournalId, SeqRange, Stream};
 use headwater_proto::sabotage::{self, Bug};
 use headwater_spool::{Disk, ReadError, SyncError};
 
-use super::stretch::Found;
+use super::stretch::Lacking;
 use super::{Custody, Opened, Past};
 use crate::done::DoneError;
 
@@ -85,19 +85,6 @@ pub struct Proven {
     pub end: Option<End>,
     /// Its epoch is closed or abandoned, and the lake has all of it or names it: it belongs in the index.
     pub is_whole: bool,
-}
-
-/// What a sink of a journal that is gone may lack: the lake has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lacking {
-    /// The sink.
-    pub sink: String,
-    /// The numbers.
-    pub numbers: Found,
-    /// The sink's place among those of the lake's flushes.
-    pub place: String,
-    /// Where that place goes when the numbers are named.
-    pub through: u64,
 }
 
 /// What the lake says.

@@ -6,10 +6,13 @@
 //!        named, and its cursor moves ◄── less what it reported ◄── Event::Read
 //!                                        meanwhile
 //! ```
+//! Of records that rotted the lake tells what they were, as far as it has them; so the thread adds that. A
+//! sink that passed rotten records has only those read.
+//!
 //! One stretch is read at a time.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use headwater_proto::delivery::Ranges;
 use headwater_proto::ids::{SeqRange, Stream};
@@ -33,26 +36,58 @@ pub struct Stretch {
     pub from: u64,
     /// The first position after it.
     pub to: u64,
+    /// Whether only the records that cannot be read are asked for.
+    pub rotten_only: bool,
 }
 
 /// What the records of a stretch stand for.
 pub type Found = Vec<(Stream, Vec<SeqRange>)>;
+
+/// What a sink of a journal that is gone may lack: the lake has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lacking {
+    /// The sink.
+    pub sink: String,
+    /// The numbers.
+    pub numbers: Found,
+    /// The sink's place among those of the lake's flushes.
+    pub place: String,
+    /// Where that place goes when the numbers are named.
+    pub through: u64,
+}
+
+/// A stretch as the journal has it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pass {
+    /// What the records that can be read stand for.
+    pub numbers: Found,
+    /// The positions of those that cannot.
+    pub damage: Vec<Range<u64>>,
+}
 
 impl Stretch {
     /// Reads it; to be called on a thread that may wait for the disk.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn read<D: Disk>(&self, mut reader: Reader<D>) -> Result<Found, ReadError> {
+    pub fn read<D: Disk>(&self, reader: &mut Reader<D>) -> Result<Pass, ReadError> {
         let mut numbers = Numbers::new();
-        each_number(&mut reader, self.from, self.to, &mut |_, stream, range| {
-            // Without a bound on ranges nothing is refused.
-            let _ = numbers.entry(stream.clone()).or_default().insert(range);
+        let mut damage = Vec::new();
+        let visit = &mut |_, record: &Record<'_>| {
+            ledger::committed_by(record, &mut |stream, range| {
+                // Without a bound on ranges nothing is refused.
+                let _ = numbers.entry(stream.clone()).or_default().insert(range);
+            });
+        };
+        each(reader, self.from, self.to, visit, &mut |lost| {
+            damage.push(lost);
         })?;
         let listed = numbers.into_iter();
-        Ok(listed
-            .map(|(stream, ranges)| (stream, ranges.as_slice().to_vec()))
-            .collect())
+        let numbers = listed.map(|(stream, ranges)| (stream, ranges.as_slice().to_vec()));
+        Ok(Pass {
+            numbers: numbers.collect(),
+            damage,
+        })
     }
 }
 
@@ -141,7 +176,21 @@ pub(super) fn each_record<D: Disk>(
     to: u64,
     visit: &mut impl FnMut(u64, &Record<'_>),
 ) -> Result<u64, ReadError> {
-    let (mut at, mut damaged) = (from, 0);
+    let mut damaged = 0;
+    each(reader, from, to, visit, &mut |lost| {
+        damaged += lost.end - lost.start;
+    })?;
+    Ok(damaged)
+}
+
+fn each<D: Disk>(
+    reader: &mut Reader<D>,
+    from: u64,
+    to: u64,
+    visit: &mut impl FnMut(u64, &Record<'_>),
+    lost: &mut impl FnMut(Range<u64>),
+) -> Result<(), ReadError> {
+    let mut at = from;
     while at < to {
         let chunk = reader.read(at, READ_BYTES, |position, kind, payload| {
             if position >= to {
@@ -153,13 +202,15 @@ pub(super) fn each_record<D: Disk>(
             ControlFlow::Continue(())
         })?;
         for damage in &chunk.damage {
-            let lost = damage.positions.start..damage.positions.end.min(to);
-            damaged += lost.end.saturating_sub(lost.start);
+            let positions = damage.positions.start..damage.positions.end.min(to);
+            if !positions.is_empty() {
+                lost(positions);
+            }
         }
         if chunk.next == at {
             break;
         }
         at = chunk.next;
     }
-    Ok(damaged)
+    Ok(())
 }

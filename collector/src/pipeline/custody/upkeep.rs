@@ -5,6 +5,7 @@ mod abandon;
 mod earlier;
 mod lacks;
 mod losses;
+mod rot;
 
 use headwater_proto::message::GapReason;
 use headwater_proto::time::Now;
@@ -74,6 +75,10 @@ impl<'a, D: Disk> Upkeep<'a, D> {
             self.custody.journal.sinks.hold(said);
             return;
         }
+        if self.waits_for_names(&before, &said) {
+            self.custody.journal.sinks.hold(said);
+            return;
+        }
         if !said.refused.is_empty() {
             let sink = std::slice::from_ref(&said.sink);
             if self
@@ -83,6 +88,9 @@ impl<'a, D: Disk> Upkeep<'a, D> {
                 self.custody.journal.sinks.hold(said);
                 return;
             }
+        }
+        if !said.refused.is_empty() || said.damaged > 0 {
+            // Should the running group fail, its names are to be said again.
             let said = Some(said.clone());
             self.custody.journal.sinks.moving(Moved {
                 cursor: before,

@@ -18,22 +18,14 @@ use std::collections::BTreeMap;
 use headwater_proto::ids::JournalId;
 
 use super::Lake;
-use crate::audit::{Holdings, Scan, StreamMark};
+use crate::audit::{Holdings, StreamMark};
 use crate::delta::Log;
 use crate::error::LakeError;
+use crate::numbers::{NUMBERED, merge, numbers_in};
 use crate::paths::FileName;
 use crate::plan::Plan;
 use crate::schema::Table;
 use crate::store::Store;
-
-/// The tables whose rows came in numbered records.
-const NUMBERED: [Table; 5] = [
-    Table::Samples,
-    Table::Logs,
-    Table::Quarantine,
-    Table::Gaps,
-    Table::Epochs,
-];
 
 /// What a sink of an earlier journal may lack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +100,7 @@ impl<S: Store> Lake<S> {
                 else {
                     return Ok(());
                 };
-                let held = self.numbers_in(table, &add.path)?;
+                let held = numbers_in(&self.store, table, &add.path)?;
                 for (_, at, sum) in &mut all {
                     if *at <= last {
                         merge(sum, &held);
@@ -121,26 +113,6 @@ impl<S: Store> Lake<S> {
             .into_iter()
             .map(|(sink, _, held)| (sink, held))
             .collect())
-    }
-
-    /// The numbers of the records that rows of a file came in. What a gap names is no row.
-    fn numbers_in(&self, table: Table, path: &str) -> Result<Holdings, LakeError> {
-        let mut scan = Scan::default();
-        let path = format!("{}/{path}", table.name());
-        scan.file(&self.store, table, &path, &|_| true)?;
-        let mut held = scan.into_holdings();
-        for holding in held.values_mut() {
-            holding.named = crate::ranges::Ranges::default();
-            holding.epoch = None;
-        }
-        held.retain(|_, holding| !holding.there.is_empty() || !holding.partial.is_empty());
-        Ok(held)
-    }
-}
-
-fn merge(sum: &mut Holdings, held: &Holdings) {
-    for (key, holding) in held {
-        sum.entry(key.clone()).or_default().merge(holding);
     }
 }
 

@@ -11,7 +11,7 @@ use headwater_proto::message::GapReason;
 use headwater_proto::sabotage::{self, Bug};
 use headwater_spool::Disk;
 
-use super::super::sides::Lacking;
+use super::super::stretch::Lacking;
 use super::super::{Leaves, Refused};
 use super::Upkeep;
 use crate::pipeline::envelope::{CursorHead, Record};

@@ -98,6 +98,7 @@ impl<D: Disk> Upkeep<'_, D> {
             sink: cursor.name.clone(),
             from: cursor.position,
             to,
+            rotten_only: false,
         };
         let read = Output::Read(stretch.clone());
         self.custody.sessions.put_out(read);
@@ -138,31 +139,33 @@ impl<D: Disk> Upkeep<'_, D> {
         let Some(cursor) = cursor.filter(is_behind).cloned() else {
             return;
         };
-        if self
-            .name_stretch(&cursor, &lacks, reading.moved_to)
-            .is_err()
-        {
+        if self.name_stretch(&cursor, &lacks, &reading).is_err() {
             self.custody.reading = Some(reading);
         }
     }
 
-    /// Names `lacks` as lacking in a sink, and moves its cursor to `moved_to`.
+    /// Names `lacks` as lacking in a sink, and moves its cursor beyond the stretch.
     fn name_stretch(
         &mut self,
         cursor: &SinkCursor,
         lacks: &Found,
-        moved_to: u64,
+        reading: &Reading,
     ) -> Result<(), Refused> {
         if !sabotage::is(Bug::SegmentBeforeSinkGap) {
             let sink = std::slice::from_ref(&cursor.name);
-            self.name_lacks(sink, lacks, GapReason::SinkSkipped)?;
+            let reason = if reading.stretch.rotten_only {
+                GapReason::Damaged
+            } else {
+                GapReason::SinkSkipped
+            };
+            self.name_lacks(sink, lacks, reason)?;
         }
         let (cursor, said) = (cursor.clone(), None);
         let name = cursor.name.clone();
         self.custody.journal.sinks.moving(Moved { cursor, said });
         let head = CursorHead {
             sink: &name,
-            position: moved_to,
+            position: reading.moved_to,
         };
         self.custody.append(&Record::Cursor(head), Leaves::One)?;
         Ok(())
