@@ -69,6 +69,8 @@ pub struct Config {
     pub journal_dir: PathBuf,
     /// Folder of keyed state.
     pub state_dir: PathBuf,
+    /// Folder of the folders of dead letters.
+    pub dead_dir: PathBuf,
     /// Where MQTT is taken.
     pub gate_listen: SocketAddr,
     /// Bounds of connections.

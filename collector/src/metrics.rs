@@ -85,6 +85,19 @@ impl SinkState {
     }
 }
 
+/// The dead letters of a sink at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LetterLook {
+    /// Letters in the folder.
+    pub kept: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// Letters that went for room since the folder was opened.
+    pub dropped: u64,
+    /// Refused numbers of which no copy could be kept.
+    pub lost: u64,
+}
+
 /// A sink at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct SinkLook {
@@ -106,6 +119,8 @@ pub struct SinkLook {
     pub refused: u64,
     /// Records that the journal could not give it.
     pub damaged: u64,
+    /// Its dead letters.
+    pub letters: LetterLook,
     /// Its own counters and gauges; a counter's name ends in `_total`.
     pub counts: Vec<(&'static str, u64)>,
 }
@@ -180,7 +195,21 @@ impl Board {
                  the journal has room"
             )
         });
-        held.chain(self.troubles(false)).collect()
+        held.chain(self.troubles(false))
+            .chain(self.letters())
+            .collect()
+    }
+
+    fn letters(&self) -> Vec<String> {
+        let sinks = locked(&self.sinks);
+        let refused = sinks.iter().filter(|(_, look)| look.letters.kept > 0);
+        let line = |(name, look): (&Arc<str>, &SinkLook)| {
+            let letters = look.letters.kept;
+            format!(
+                "sink {name} refused {letters} records for good: `headwater-collector deadletters list` shows them"
+            )
+        };
+        refused.map(line).collect()
     }
 
     fn troubles(&self, required: bool) -> Vec<String> {
@@ -245,7 +274,7 @@ impl Board {
 
     fn render_sinks(&self, custody: &CustodyLook, page: &mut Page) {
         let sinks = locked(&self.sinks).clone();
-        let figures: [Figure; 8] = [
+        let figures: [Figure; 12] = [
             ("sink_up", "gauge", |_, look| {
                 u64::from(look.state == SinkState::Up)
             }),
@@ -265,6 +294,16 @@ impl Board {
             ("sink_calls_total", "counter", |_, look| look.calls),
             ("sink_refused_total", "counter", |_, look| look.refused),
             ("sink_damaged_total", "counter", |_, look| look.damaged),
+            ("sink_dead_letters", "gauge", |_, look| look.letters.kept),
+            ("sink_dead_letters_bytes", "gauge", |_, look| {
+                look.letters.bytes
+            }),
+            ("sink_dead_letters_dropped_total", "counter", |_, look| {
+                look.letters.dropped
+            }),
+            ("sink_dead_letters_lost_total", "counter", |_, look| {
+                look.letters.lost
+            }),
         ];
         for (name, kind, of) in figures {
             page.head(name, kind);

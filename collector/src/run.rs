@@ -159,7 +159,7 @@ async fn run_parts(config: Config, claims: Claims, clock: Clock) -> Result<()> {
     let sessions = JournalSessions::new(mailbox.clone(), custody.sessions().iter().cloned());
     let (gate, arrivals) = Gate::new(gate_settings(&config, sessions, clock));
     mailbox.wake_with(arrivals.waker());
-    let mut crew = Crew::new(mailbox.clone(), Arc::clone(&board), clock);
+    let mut crew = Crew::new(mailbox.clone(), Arc::clone(&board), clock, &config.dead_dir);
     let mut site = Site::new(custody, clock, &config.state_dir);
     site.leave(lake);
     if let Err(error) = registry::start_all(&config.sinks, &mut site, &mut crew) {

@@ -153,19 +153,6 @@ fn as_text(target: &Target, item: &Interpreted<'_>) -> String {
 }
 
 fn as_json(target: &Target, item: &Interpreted<'_>) -> Json {
-    let sample = |sample: Sample<'_>| {
-        let (kind, value) = value_of(sample.value);
-        let tags: Option<Json> = serde_json::from_str(sample.tags).ok();
-        json!({
-            "row": sample.row,
-            "ts": instant_text(sample.ts_us),
-            "received": sample.class == TimeClass::Received,
-            "metric": sample.metric,
-            "tags": tags,
-            "kind": kind,
-            "value": value,
-        })
-    };
     let refused = |refused: Refused<'_>| {
         json!({
             "reason": refused.reason.name(),
@@ -175,9 +162,24 @@ fn as_json(target: &Target, item: &Interpreted<'_>) -> Json {
     };
     json!({
         "device": target.device.as_str(),
-        "samples": item.samples.iter().map(sample).collect::<Vec<_>>(),
+        "samples": item.samples.iter().map(sample_json).collect::<Vec<_>>(),
         "refused": item.refused().map(refused).collect::<Vec<_>>(),
         "missing": item.missing,
+    })
+}
+
+/// A sample as JSON.
+pub(super) fn sample_json(sample: Sample<'_>) -> Json {
+    let (kind, value) = value_of(sample.value);
+    let tags: Option<Json> = serde_json::from_str(sample.tags).ok();
+    json!({
+        "row": sample.row,
+        "ts": instant_text(sample.ts_us),
+        "received": sample.class == TimeClass::Received,
+        "metric": sample.metric,
+        "tags": tags,
+        "kind": kind,
+        "value": value,
     })
 }
 

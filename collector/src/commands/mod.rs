@@ -1,6 +1,7 @@
 //! What the program can be asked to do.
 
 mod audit;
+mod deadletters;
 mod devices;
 mod dictionary;
 mod lake;
@@ -32,6 +33,9 @@ pub enum Command {
     ///
     /// Exit code 1: part of it is refused.
     Map(map::MapArgs),
+    /// Look at what sinks refused for good, and give it to them once more.
+    #[command(subcommand)]
+    Deadletters(deadletters::DeadLettersCommand),
     /// Decide about devices.
     #[command(subcommand)]
     Devices(devices::DevicesCommand),
@@ -58,6 +62,7 @@ pub fn run(command: Command) -> Result<bool> {
         Command::Demo(args) => demo::run(&args, &clock),
         Command::Audit(args) => audit::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Deadletters(command) => deadletters::run(&command, &clock),
         Command::Devices(command) => devices::run(&command),
         Command::Map(args) => map::run(&args, &clock),
         Command::Lake(command) => lake::run(&command, &clock),

@@ -197,6 +197,7 @@ impl RawConfig {
         Some(Config {
             journal_dir,
             state_dir,
+            dead_dir: data.join("dead"),
             gate_listen: gate_listen?,
             limits,
             acl: Acl {

@@ -62,6 +62,12 @@ impl<D: Disk> Feed<D> {
         self.segment = None;
     }
 
+    /// A reader of the same journal, with a place of its own.
+    #[must_use]
+    pub fn reader(&self) -> Reader<D> {
+        self.reader.another()
+    }
+
     /// The position after the last record that is durable.
     #[must_use]
     pub fn durable(&self) -> u64 {

@@ -10,10 +10,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use headwater_proto::codec::Limits;
+use headwater_proto::codec::{BatchHeader, Limits};
+use headwater_proto::frame::{Frame, Kind};
 use headwater_proto::ids::{DeviceId, Epoch};
 use headwater_proto::schema::Schema;
-use headwater_proto::text;
+use headwater_proto::text::{self, TextHeader};
 use sha2::{Digest as _, Sha256};
 
 use super::envelope::SchemaHead;
@@ -31,6 +32,16 @@ pub type SchemaId = [u8; 32];
 
 /// Distinct schemas, and the numbers with the place of theirs.
 pub(crate) type Dump = (Vec<Arc<[u8]>>, Vec<(SchemaHead, u32)>);
+
+/// The number of the schema that a frame's batch is read with, or of its text's dictionary.
+#[must_use]
+pub fn number_in(frame: &Frame<'_>) -> Option<u32> {
+    match frame.kind {
+        Kind::Batch => Some(BatchHeader::peek(frame.payload).ok()?.schema_no),
+        Kind::Text => TextHeader::read(frame.payload)?.0.dictionary,
+        _ => None,
+    }
+}
 
 /// What came of binding a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! The threads of sinks: one for each, with what its worker needs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
@@ -22,6 +23,8 @@ pub(crate) type Ended = (Arc<str>, Result<()>);
 
 /// The sinks that run.
 pub(crate) struct Crew {
+    /// Folder of the folders of dead letters.
+    dead_dir: Box<Path>,
     mailbox: Mailbox,
     board: Arc<Board>,
     clock: Clock,
@@ -31,8 +34,10 @@ pub(crate) struct Crew {
 }
 
 impl Crew {
-    pub(crate) fn new(mailbox: Mailbox, board: Arc<Board>, clock: Clock) -> Self {
+    /// - `dead_dir`: folder of the folders of dead letters.
+    pub(crate) fn new(mailbox: Mailbox, board: Arc<Board>, clock: Clock, dead_dir: &Path) -> Self {
         Self {
+            dead_dir: dead_dir.into(),
             mailbox,
             board,
             clock,
@@ -62,6 +67,7 @@ impl Crew {
         let (wake, durable) = sync_channel(1);
         self.readers.push(wake);
         let context = worker::Context {
+            letters: self.dead_dir.join(&*name),
             name,
             mailbox: self.mailbox.clone(),
             durable,
@@ -152,7 +158,12 @@ mod tests {
         runtime.block_on(async {
             let board = Arc::new(Board::default());
             let (mailbox, _commands) = Mailbox::new();
-            let mut crew = Crew::new(mailbox, Arc::clone(&board), Clock::start());
+            let mut crew = Crew::new(
+                mailbox,
+                Arc::clone(&board),
+                Clock::start(),
+                Path::new("/nowhere"),
+            );
             crew.start::<HotSink>("optional".into(), false, |_| panic!("on purpose"));
             crew.start::<HotSink>("required".into(), true, |_| panic!("on purpose"));
             let error = format!("{:#}", crew.ended().await);

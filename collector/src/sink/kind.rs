@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::Sink;
 use super::crew::Crew;
+use super::letters::{self, Around, Letters, Replayed};
 use super::worker::{Context, EndedEarly, Worker};
 use crate::interpret::{Depth, Feed};
 use crate::pipeline::custody::Custody;
@@ -50,6 +51,16 @@ pub(crate) trait Kind: Debug + Clone + Sized {
     /// When it cannot be opened: the collector then does not start. An optional sink whose destination is
     /// merely away starts, and its deliveries fail until it is there.
     fn start(self, start: Start<'_>) -> anyhow::Result<()>;
+
+    /// Opens it without a collector, and gives it its dead letters once more with [`Replay::run`]. Only a kind
+    /// that refuses records needs this.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or does not take them now.
+    fn replay(self, replay: Replay<'_>) -> anyhow::Result<Replayed> {
+        let _ = replay;
+        anyhow::bail!("a sink of this kind refuses nothing, and has no dead letters")
+    }
 }
 
 /// How many sinks of a kind there are.
@@ -62,6 +73,26 @@ pub(crate) enum Rule {
         /// The default of `required`.
         required: bool,
     },
+}
+
+/// Everything that a sink needs to be given its dead letters.
+pub(crate) struct Replay<'a> {
+    /// Folder of keyed state.
+    pub(crate) state_dir: &'a Path,
+    pub(crate) letters: &'a mut Letters<RealDisk>,
+    pub(crate) around: Around<'a>,
+}
+
+impl Replay<'_> {
+    /// Gives `sink` every letter.
+    pub(super) fn run<S: Sink>(self, mut sink: S, depth: Depth) -> anyhow::Result<Replayed> {
+        Ok(letters::replay(
+            &mut sink,
+            self.letters,
+            depth,
+            &self.around,
+        )?)
+    }
 }
 
 /// Everything that a sink is given when it starts.

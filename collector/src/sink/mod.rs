@@ -12,6 +12,7 @@ pub(crate) mod crew;
 pub mod hot;
 pub(crate) mod kind;
 pub mod lake;
+pub mod letters;
 pub mod registry;
 pub mod rows;
 pub mod worker;

@@ -8,7 +8,8 @@ use headwater_program::faults::Part;
 use headwater_program::findings::Findings;
 
 use super::crew::Crew;
-use super::kind::{Kind, Rule, Site, Start};
+use super::kind::{Kind, Replay, Rule, Site, Start};
+use super::letters::Replayed;
 
 /// Makes [`SinkKind`] of a table. `lake => Lake(LakeKind)`: sinks written with `kind = "lake"` are a
 /// `SinkKind::Lake`, whose settings are a `LakeKind`. Sinks start in the order of the lines.
@@ -68,6 +69,13 @@ macro_rules! sink_kinds {
             pub fn examine(&self, name: &str, found: &mut Findings) {
                 match self {
                     $(Self::$Variant(settings) => settings.examine(name, found),)*
+                }
+            }
+
+            /// Gives a sink its dead letters once more.
+            pub(crate) fn replay(self, replay: Replay<'_>) -> anyhow::Result<Replayed> {
+                match self {
+                    $(Self::$Variant(settings) => settings.replay(replay),)*
                 }
             }
 

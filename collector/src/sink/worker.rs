@@ -1,7 +1,9 @@
 //! The thread of a sink: carries out what the [`Worker`] decides.
 
+mod letter_box;
 mod machine;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
@@ -13,10 +15,11 @@ use headwater_spool::Disk;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-pub use machine::{Commit, Step, Worker};
+use letter_box::LetterBox;
+pub use machine::{Commit, MAX_CAUSE_BYTES, Step, Worker};
 
 use super::{Plan, Sink, SinkError};
-use crate::metrics::Board;
+use crate::metrics::{Board, SinkLook};
 use crate::owner::{Command, Mailbox};
 use crate::pipeline::custody::Event;
 
@@ -31,6 +34,8 @@ const SAY_AGAIN_MS: u64 = 60_000;
 pub(crate) struct Context {
     /// The sink's name in custody, metrics and the log.
     pub(crate) name: Arc<str>,
+    /// Folder of what it refuses for good.
+    pub(crate) letters: PathBuf,
     pub(crate) mailbox: Mailbox,
     pub(crate) durable: Receiver<()>,
     pub(crate) board: Arc<Board>,
@@ -52,6 +57,13 @@ impl Context {
                 std::thread::sleep(Duration::from_millis(most_ms));
             }
         }
+    }
+
+    fn post<S: Sink, D: Disk>(&self, worker: &Worker<S, D>, letters: &LetterBox) {
+        let letters = letters.look();
+        let look = worker.look();
+        self.board
+            .post_sink(&self.name, SinkLook { letters, ..look });
     }
 
     fn make_durable(&self, plan: Plan) -> Result<Result<(), String>, OwnerGone> {
@@ -92,6 +104,7 @@ pub(crate) fn run<S: Sink, D: Disk>(
     context: &Context,
 ) -> Result<(), EndedEarly> {
     let mut voice = Voice::default();
+    let mut letters = LetterBox::open(&context.name, context.letters.clone());
     let mut held = None;
     loop {
         if let Some(answer) = held.take() {
@@ -123,14 +136,8 @@ pub(crate) fn run<S: Sink, D: Disk>(
                 worker.delivered(result, context.clock.now(), random());
             }
             Step::Commit(commit) => {
-                if !commit.refused.is_empty() {
-                    let streams = commit.refused.len();
-                    tracing::warn!(
-                        sink = &*context.name,
-                        streams,
-                        "records are refused for good"
-                    );
-                }
+                // Durable before custody hears of it: the cursor moves past them then.
+                letters.keep(&context.name, &commit, &mut worker.reader(), now.wall);
                 let event = Event::Committed {
                     sink: context.name.to_string(),
                     through: commit.through,
@@ -148,17 +155,17 @@ pub(crate) fn run<S: Sink, D: Disk>(
                 }
             }
             Step::Fatal(error) => {
-                context.board.post_sink(&context.name, worker.look());
+                context.post(&worker, &letters);
                 return Err(EndedEarly::Sink(error));
             }
             Step::Wait(until) => wait = Some(until),
             Step::Done => {
                 worker.close(now);
-                context.board.post_sink(&context.name, worker.look());
+                context.post(&worker, &letters);
                 return Ok(());
             }
         }
-        context.board.post_sink(&context.name, worker.look());
+        context.post(&worker, &letters);
         let trouble = worker
             .trouble()
             .map(|error| (error.code(), error.to_string()));

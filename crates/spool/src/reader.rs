@@ -72,6 +72,16 @@ impl<D: Disk> Reader<D> {
         }
     }
 
+    /// A reader of the same log, with a place of its own.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self::new(
+            self.disk.clone(),
+            Arc::clone(&self.log),
+            Arc::clone(&self.shared),
+        )
+    }
+
     /// Position after the last durable record.
     #[must_use]
     pub fn durable(&self) -> u64 {

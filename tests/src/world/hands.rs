@@ -122,6 +122,7 @@ impl Hands<'_> {
                     streams,
                     refused,
                     damaged,
+                    ..
                 } = commit;
                 let event = Event::Committed {
                     sink: name.to_owned(),

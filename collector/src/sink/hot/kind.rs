@@ -15,8 +15,9 @@ use serde::Deserialize;
 use super::{HotSettings, HotSink, HotStore, RefillError};
 use crate::background;
 use crate::interpret::{Depth, Feed};
-use crate::sink::kind::{Kind, Rule, Start};
+use crate::sink::kind::{Kind, Replay, Rule, Start};
 use crate::sink::lake::{self, LakeFolder};
+use crate::sink::letters::Replayed;
 use crate::sink::worker::Worker;
 use crate::state::StateError;
 
@@ -89,6 +90,12 @@ impl Kind for HotKind {
         {
             found.fault(&format!("sink {name}: dir"), dir.display(), &error);
         }
+    }
+
+    fn replay(self, replay: Replay<'_>) -> Result<Replayed> {
+        let folder = self.dir.unwrap_or_else(|| replay.state_dir.to_path_buf());
+        let (store, _) = HotStore::open(&folder, self.settings)?;
+        replay.run(HotSink::apart(store), Depth::Blocks)
     }
 
     /// One that is required and cannot be opened, or filled when it is empty, is an error; an optional one

@@ -18,7 +18,8 @@ const EXPIRE_MS: u64 = 60_000;
 #[derive(Debug)]
 pub struct HotSink {
     store: HotStore,
-    journal: JournalId,
+    /// `None`: it is given records of no journal, and its own cursor stays where it is.
+    journal: Option<JournalId>,
     /// Whether the journal waits for it: records that are not stored are then not passed over.
     is_required: bool,
     /// Records that an optional one left out.
@@ -48,7 +49,7 @@ impl HotSink {
     ) -> Self {
         Self {
             store,
-            journal,
+            journal: Some(journal),
             is_required,
             skipped: 0,
             freshness_ms,
@@ -58,6 +59,14 @@ impl HotSink {
             committed_at: Millis(0),
             expired_at: None,
             covers: Covers::default(),
+        }
+    }
+
+    /// Apart from any journal: what it is given has positions of its own. It refuses what it cannot hold.
+    pub(super) fn apart(store: HotStore) -> Self {
+        Self {
+            journal: None,
+            ..Self::new(store, JournalId(0), 0, 0, true)
         }
     }
 
@@ -105,7 +114,11 @@ impl Sink for HotSink {
 
     fn deliver(&mut self, now: Now) -> impl Future<Output = Result<Delivered, SinkError>> + Send {
         let position = self.position;
-        ready(match self.store.commit(self.journal, position) {
+        let committed = match self.journal {
+            Some(journal) => self.store.commit(journal, position),
+            None => self.store.settle(),
+        };
+        ready(match committed {
             Ok(()) => {
                 (self.cursor, self.committed_at) = (position, now.mono);
                 self.is_told = true;

@@ -227,6 +227,15 @@ impl HotStore {
         self.state.sync()
     }
 
+    /// Makes durable what was taken, and says nothing of a journal.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub(super) fn settle(&mut self) -> Result<(), StateError> {
+        self.fold_changed()?;
+        self.state.sync()
+    }
+
     /// Takes the newest values of the chunks that came since the last time over into `latest`.
     fn fold_changed(&mut self) -> Result<(), StateError> {
         self.room = Room::UNKNOWN;

@@ -16,7 +16,7 @@ use headwater_proto::delivery::Ranges;
 use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::{Millis, Now, UnixMicros};
-use headwater_spool::{Chunk, Damage, Disk, ReadError};
+use headwater_spool::{Chunk, Damage, Disk, ReadError, Reader};
 
 use crate::interpret::{Feed, Taken};
 use crate::metrics::{SinkLook, SinkState};
@@ -27,6 +27,9 @@ use crate::sink::{Delivered, Due, Plan, Sink, SinkError};
 const KEEP_MS: (u64, u64) = (1_000, 5_000);
 /// Stretches of damage that are counted apart until the sink has passed them.
 const MAX_STRETCHES: usize = 64;
+
+/// Most bytes of a cause that is kept with what was refused: it may be a destination's own words.
+pub const MAX_CAUSE_BYTES: usize = 512;
 
 /// What the shell has to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,14 +54,29 @@ pub enum Step {
 /// What custody learns of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Commit {
+    /// The first position that the sink did not have before.
+    pub from: u64,
     /// The first position that the sink does not have.
     pub through: u64,
+    /// The first position that it was not given yet: of what lies between, it may have refused some.
+    pub read_to: u64,
     /// Numbers of each stream that it has by that.
     pub streams: Vec<(Stream, Vec<SeqRange>)>,
     /// Numbers that it refused for good.
     pub refused: Vec<(Stream, Vec<SeqRange>)>,
+    /// Why, by stream: of several causes the last one, at most [`MAX_CAUSE_BYTES`].
+    pub causes: BTreeMap<Stream, String>,
     /// Records before `through` that the journal could not give back.
     pub damaged: u64,
+}
+
+impl Commit {
+    /// How many numbers it says were refused.
+    #[must_use]
+    pub fn refused_numbers(&self) -> u64 {
+        let ranges = self.refused.iter().flat_map(|(_, ranges)| ranges);
+        ranges.map(|range| range.len()).sum()
+    }
 }
 
 /// How far the present delivery is.
@@ -97,6 +115,7 @@ pub struct Worker<S: Sink, D: Disk> {
     /// Ends of unreadable stretches, and the records in them.
     damage: Vec<(u64, u64)>,
     refused: BTreeMap<Stream, Ranges<{ usize::MAX }>>,
+    causes: BTreeMap<Stream, String>,
     call_trouble: Option<SinkError>,
     read_trouble: Option<SinkError>,
     keep_trouble: Option<SinkError>,
@@ -124,6 +143,7 @@ impl<S: Sink, D: Disk> Worker<S, D> {
             next_oldest: None,
             damage: Vec::new(),
             refused: BTreeMap::new(),
+            causes: BTreeMap::new(),
             call_trouble: None,
             read_trouble: None,
             keep_trouble: None,
@@ -261,8 +281,7 @@ impl<S: Sink, D: Disk> Worker<S, D> {
             match sink.take(item, now) {
                 Ok(()) => {}
                 Err(SinkError::Refused { cause, .. }) => {
-                    refusals.extend(item.covers.iter().cloned());
-                    tracing::debug!(position = item.position, cause, "a record is refused");
+                    refusals.push((item.covers.to_vec(), cause));
                 }
                 Err(error) => {
                     trouble = Some(error);
@@ -279,7 +298,9 @@ impl<S: Sink, D: Disk> Worker<S, D> {
             Phase::Planned(_) | Phase::Delivering => &mut self.next_oldest,
         };
         *oldest_slot = oldest_slot.or(oldest);
-        self.refuse(&refusals);
+        for (items, cause) in refusals {
+            self.refuse(&items, cause);
+        }
         let code = trouble.as_ref().map_or("journal", SinkError::code);
         let unread = read.as_ref().err().map(|error| SinkError::Busy {
             retry_after: None,
@@ -318,8 +339,10 @@ impl<S: Sink, D: Disk> Worker<S, D> {
         chunk.damage
     }
 
-    fn refuse(&mut self, items: &[(Stream, SeqRange)]) {
+    fn refuse(&mut self, items: &[(Stream, SeqRange)], mut cause: String) {
+        cause.truncate(cause.floor_char_boundary(MAX_CAUSE_BYTES));
         for (stream, range) in items {
+            self.causes.insert(stream.clone(), cause.clone());
             self.look.refused += range.len();
             // Without a bound on ranges nothing is refused.
             let _ = self
@@ -365,8 +388,7 @@ impl<S: Sink, D: Disk> Worker<S, D> {
             Ok(delivered) => self.commit(delivered),
             Err(SinkError::Refused { items, cause }) if !items.is_empty() => {
                 self.look.failed("refused");
-                tracing::debug!(cause, "a part of a delivery is refused");
-                self.refuse(&items);
+                self.refuse(&items, cause);
             }
             Err(_) if sabotage::is(Bug::CursorPastUnanswered) => self.commit(Delivered {
                 through: self.feed.position(),
@@ -386,7 +408,7 @@ impl<S: Sink, D: Disk> Worker<S, D> {
         let Delivered { through, streams } = delivered;
         (self.calls, self.call_trouble) = (BackOff::default(), None);
         self.phase = Phase::Gathering;
-        self.cursor = through;
+        let from = std::mem::replace(&mut self.cursor, through);
         self.look.deliveries += 1;
         self.oldest = self.next_oldest.take();
         self.oldest = self.oldest.filter(|(position, _)| *position >= through);
@@ -399,11 +421,20 @@ impl<S: Sink, D: Disk> Worker<S, D> {
         let refused = std::mem::take(&mut self.refused).into_iter();
         let refused = refused.map(|(stream, ranges)| (stream, ranges.as_slice().to_vec()));
         self.commit = Some(Commit {
+            from,
             through,
+            read_to: self.feed.position(),
             streams,
             refused: refused.collect(),
+            causes: std::mem::take(&mut self.causes),
             damaged,
         });
+    }
+
+    /// A reader of the journal, with a place of its own.
+    #[must_use]
+    pub fn reader(&self) -> Reader<D> {
+        self.feed.reader()
     }
 
     /// Whether custody holds back what it was told with the last [`Step::Commit`]: as long as it does,

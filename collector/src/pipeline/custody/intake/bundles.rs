@@ -17,7 +17,7 @@ use super::Intake;
 use crate::pipeline::dating;
 use crate::pipeline::envelope::{BatchHead, Clock, Reason, Record, SchemaHead, TimeClass, Verdict};
 use crate::pipeline::ledger;
-use crate::pipeline::schemas::Bound;
+use crate::pipeline::schemas::{self, Bound};
 use crate::pipeline::snapshot::{HOLE_BYTES, NEW_BYTES, NUMBER_BYTES, RANGE_BYTES, STREAM_BYTES};
 use crate::pipeline::time_bases::BASE_BYTES;
 
@@ -410,31 +410,15 @@ struct Needs {
 }
 
 fn needs(frame: &Frame<'_>) -> Needs {
-    if frame.kind == Kind::Batch
-        && let Ok(batch) = BatchHeader::peek(frame.payload)
-    {
-        return Needs {
-            samples: batch.samples,
-            schema: Some(batch.schema_no),
-        };
+    let samples = match frame.kind {
+        Kind::Batch => BatchHeader::peek(frame.payload).map_or(0, |batch| batch.samples),
+        Kind::Refused => refused::Refused::decode(frame.payload).map_or(0, |parts| parts.count),
+        _ => 0,
+    };
+    Needs {
+        samples,
+        schema: schemas::number_in(frame),
     }
-    if frame.kind == Kind::Refused
-        && let Some(refused) = refused::Refused::decode(frame.payload)
-    {
-        return Needs {
-            samples: refused.count,
-            schema: None,
-        };
-    }
-    if frame.kind == Kind::Text
-        && let Some((text, _)) = TextHeader::read(frame.payload)
-    {
-        return Needs {
-            samples: 0,
-            schema: text.dictionary,
-        };
-    }
-    Needs::default()
 }
 
 /// Earliest and latest time of a record, as its maker counts.

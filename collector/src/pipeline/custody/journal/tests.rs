@@ -8,6 +8,7 @@ use headwater_spool::{FakeDisk, Log};
 
 use super::super::types::SinkSpec;
 use super::*;
+use crate::pipeline::envelope::GONE;
 use crate::pipeline::envelope::{CursorHead, GapHead, PlanHead, SessionHead, SinkCursor};
 use crate::pipeline::snapshot::Plans;
 

@@ -136,7 +136,12 @@ impl Rig {
     ) -> T {
         let (mailbox, commands) = Mailbox::new();
         self.runtime.block_on(async {
-            let mut crew = Crew::new(mailbox, Arc::new(Board::default()), self.clock);
+            let mut crew = Crew::new(
+                mailbox,
+                Arc::new(Board::default()),
+                self.clock,
+                &self.folder.path().join("dead"),
+            );
             let kind = HotKind {
                 dir: None,
                 settings: SETTINGS,

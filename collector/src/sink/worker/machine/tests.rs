@@ -298,7 +298,7 @@ fn what_is_refused_is_told_with_the_next_delivery_and_holds_up_nothing() {
         (stream.clone(), SeqRange::new(4, 6)),
         (stream.clone(), SeqRange::new(6, 7)),
     ];
-    let cause = "too large".to_owned();
+    let cause = "ä".repeat(MAX_CAUSE_BYTES);
     let mut rig = rig(Scripted {
         refuses: Some(1),
         answers: VecDeque::from([SinkError::Refused { items, cause }]),
@@ -306,7 +306,12 @@ fn what_is_refused_is_told_with_the_next_delivery_and_holds_up_nothing() {
     });
     let commit = rig.commit();
     assert_eq!(commit.through, rig.durable());
-    assert_eq!(commit.refused, [(stream, vec![SeqRange::new(4, 7)])]);
+    assert_eq!(
+        commit.refused,
+        [(stream.clone(), vec![SeqRange::new(4, 7)])]
+    );
+    assert_eq!(commit.causes[&stream].len(), MAX_CAUSE_BYTES);
+    assert_eq!((commit.from, commit.read_to), (0, rig.durable()));
     assert_eq!(rig.worker.look().refused, 3);
     rig.write(1);
     assert_eq!(rig.commit().refused, []);
