@@ -545,6 +545,10 @@ mod tests {
             gate: gate.handle(),
             commands,
             mailbox,
+            stretches: Arc::new(|stretch, _, reader| {
+                let pass = stretch.read(reader).map_err(|error| error.to_string())?;
+                Ok(pass.numbers)
+            }),
             readers: Vec::new(),
             board: Arc::default(),
             clock,

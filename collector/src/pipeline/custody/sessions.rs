@@ -10,6 +10,7 @@
 //! [`Sessions::fail_group`].
 
 mod answers;
+mod asked;
 mod origin;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,34 +21,26 @@ use headwater_gate::{CloseReason, ConnId, Token};
 use headwater_proto::ids::{DeviceId, Epoch, Lane, Stream};
 use headwater_proto::message::{self, Body, Hello, HelloStream, SchemaRequest};
 use headwater_proto::sabotage::{self, Bug};
-use headwater_proto::time::{Millis, Now};
+use headwater_proto::time::Now;
 
 use super::types::{Event, Output, Settings};
 use crate::pipeline::dating::Sightings;
 use crate::pipeline::envelope::SchemaHead;
 use crate::pipeline::schemas::SchemaId;
 pub(super) use answers::Terms;
+use asked::Asked;
+pub use asked::MAX_ASKED;
 use origin::Origin;
 
 /// Most origins of one connection: a gateway speaks for its nodes. One more ends the connection.
 pub const MAX_ORIGINS: usize = 256;
-/// Most schemas of a connection that are remembered as asked for, as referred to, as not taken. Where more
-/// come, one is asked for again that need not be.
-pub const MAX_ASKED: usize = 256;
-/// How long an answer to a request may take before it is made again: the request may be lost.
-const ASK_AGAIN_MS: u64 = 5_000;
-
 /// What one connection said.
 #[derive(Debug)]
 struct Conn {
     client: Arc<str>,
     origins: BTreeMap<DeviceId, Origin>,
-    /// Schemas that it was asked for, and when.
-    asked: BTreeMap<SchemaHead, Millis>,
-    /// Numbers that stand for dictionaries which were not kept when they were told.
-    referred: BTreeMap<SchemaHead, SchemaId>,
-    /// Numbers of dictionaries that were not taken: lines that need them never will be.
-    untaken: BTreeSet<SchemaHead>,
+    /// Most connections never need it.
+    asked: Option<Box<Asked>>,
     withheld_bytes: usize,
 }
 
@@ -77,7 +70,8 @@ pub(super) struct Sessions {
     /// Most payload bytes that wait of one connection, and of all.
     withheld_bytes_per_connection: usize,
     most_withheld_bytes: usize,
-    conns: BTreeMap<ConnId, Conn>,
+    /// Boxed: the map is half empty, and most connections are idle.
+    conns: BTreeMap<ConnId, Box<Conn>>,
     by_origin: BTreeMap<DeviceId, BTreeSet<ConnId>>,
     /// With the clocks at their receipt, by which they are dated whenever they are taken.
     withheld: VecDeque<(Event, Now)>,
@@ -111,12 +105,10 @@ impl Sessions {
         let state = Conn {
             client,
             origins: BTreeMap::new(),
-            asked: BTreeMap::new(),
-            referred: BTreeMap::new(),
-            untaken: BTreeSet::new(),
+            asked: None,
             withheld_bytes: 0,
         };
-        self.conns.insert(conn, state);
+        self.conns.insert(conn, Box::new(state));
     }
 
     pub(super) fn is_connected(&self, conn: ConnId) -> bool {
@@ -303,48 +295,30 @@ impl Sessions {
     /// A number stands for a dictionary that is not kept. It is asked for with the first lines that need
     /// it, if no other device has sent it by then.
     pub(super) fn refer(&mut self, conn: ConnId, schema: SchemaHead, id: SchemaId) {
-        if let Some(state) = self.conns.get_mut(&conn)
-            && state.referred.len() < MAX_ASKED
-        {
-            state.referred.insert(schema, id);
+        if let Some(asked) = self.asked_mut(conn) {
+            asked.refer(schema, id);
         }
     }
 
-    /// The dictionary that a number was said to stand for.
-    pub(super) fn referred(&self, conn: ConnId, schema: &SchemaHead) -> Option<SchemaId> {
-        self.conns.get(&conn)?.referred.get(schema).copied()
+    /// What a connection said of dictionaries; `None` if it said nothing.
+    pub(super) fn asked(&self, conn: ConnId) -> Option<&Asked> {
+        self.conns.get(&conn)?.asked.as_deref()
     }
 
     /// A dictionary is wrong or finds no room. It is not asked for again: it is large, and its lines need
     /// not hold up what comes after them.
     pub(super) fn refuse(&mut self, conn: ConnId, schema: SchemaHead) {
-        if let Some(state) = self.conns.get_mut(&conn) {
-            // Those before are asked for again, and refused again; this one must not wait for ever.
-            if state.untaken.len() >= MAX_ASKED {
-                state.untaken.clear();
-            }
-            state.untaken.insert(schema);
+        if let Some(asked) = self.asked_mut(conn) {
+            asked.refuse(schema);
         }
-    }
-
-    /// Whether a number stands for a dictionary that was refused.
-    pub(super) fn is_refused(&self, conn: ConnId, schema: &SchemaHead) -> bool {
-        let state = self.conns.get(&conn);
-        state.is_some_and(|state| state.untaken.contains(schema))
     }
 
     /// Asks for a schema: once, not for each of its batches, and again should no answer come. Whether it
     /// asked.
     pub(super) fn ask(&mut self, conn: ConnId, lane: Lane, schema: SchemaHead, now: Now) -> bool {
-        let Some(state) = self.conns.get_mut(&conn) else {
+        let asked = self.asked_mut(conn);
+        if !asked.is_some_and(|asked| asked.ask(&schema, now.mono)) {
             return false;
-        };
-        let asked = state.asked.get(&schema);
-        if asked.is_some_and(|at| now.mono.since(*at) < ASK_AGAIN_MS) {
-            return false;
-        }
-        if state.asked.len() >= MAX_ASKED {
-            state.asked.clear();
         }
         let request = SchemaRequest {
             origin: schema.origin.clone(),
@@ -352,7 +326,6 @@ impl Sessions {
             epoch: schema.epoch,
             schema: schema.number,
         };
-        state.asked.insert(schema, now.mono);
         self.send(conn, &request);
         true
     }
@@ -413,6 +386,11 @@ impl Sessions {
         for conn in conns {
             self.close(conn, CloseReason::Journal);
         }
+    }
+
+    fn asked_mut(&mut self, conn: ConnId) -> Option<&mut Asked> {
+        let state = self.conns.get_mut(&conn)?;
+        Some(state.asked.get_or_insert_default())
     }
 
     fn origin(&self, conn: ConnId, origin: &DeviceId) -> Option<&Origin> {

@@ -156,7 +156,8 @@ impl<D: Disk> Intake<'_, D> {
         if self.custody.journal.schemas.knows(number) {
             return Ok(true);
         }
-        let Some(id) = self.custody.sessions.referred(self.conn, number) else {
+        let asked = self.custody.sessions.asked(self.conn);
+        let Some(id) = asked.and_then(|asked| asked.referred(number)) else {
             return Ok(false);
         };
         let reference = text::refer(&id);
@@ -324,7 +325,8 @@ impl<D: Disk> Intake<'_, D> {
         if self.knows(&number)? {
             return Ok(Admitted::Yes(needs));
         }
-        if self.custody.sessions.is_refused(self.conn, &number) {
+        let asked = self.custody.sessions.asked(self.conn);
+        if asked.is_some_and(|asked| asked.is_refused(&number)) {
             return Ok(Admitted::No(RejectReason::Unsupported));
         }
         let has_asked = self

@@ -257,8 +257,9 @@ fn a_schema_is_asked_for_once_and_what_is_remembered_is_bounded() {
         sessions.refer(CONN, schema(number), [0; 32]);
         sessions.refuse(CONN, schema(number));
     }
-    assert_eq!(sessions.referred(CONN, &schema(0)), Some([0; 32]));
-    assert_eq!(sessions.referred(CONN, &schema(most)), None);
-    assert!(sessions.is_refused(CONN, &schema(most)));
-    assert!(!sessions.is_refused(CONN, &schema(0)));
+    let asked = sessions.asked(CONN).unwrap();
+    assert_eq!(asked.referred(&schema(0)), Some([0; 32]));
+    assert_eq!(asked.referred(&schema(most)), None);
+    assert!(asked.is_refused(&schema(most)));
+    assert!(!asked.is_refused(&schema(0)));
 }
