@@ -26,6 +26,7 @@ use super::check;
 use super::copy::{Arrived, COPY, CopyFaults, CopySink, Destination};
 use super::dice::{Death, Dice};
 use super::hands::{Did, finish, hands};
+use super::letters::MailRoom;
 use super::plan::Plan;
 use super::seen::Seen;
 use super::stream::{self, STREAM, Service, StreamSink};
@@ -101,6 +102,8 @@ pub struct Collector {
     pub service: Service,
     /// How that treats it.
     pub stream_faults: CopyFaults,
+    /// What its sinks refused.
+    pub letters: MailRoom,
     /// Starts without a readable snapshot.
     rebuilt: u64,
     /// Starts without the lake.
@@ -126,6 +129,7 @@ impl Collector {
             copy_faults: plan.copy_faults,
             service: Service::default(),
             stream_faults: plan.stream_faults,
+            letters: MailRoom::default(),
             taken_out: None,
             was_stalled: false,
             most_bytes: 0,
@@ -318,6 +322,7 @@ impl Collector {
         self.note_counters(seen);
         self.service.collector_died();
         self.running = None;
+        self.letters.die(death, dice);
         match death {
             Death::Killed => {
                 self.disk = self.disk.process_killed();
@@ -343,15 +348,15 @@ impl Collector {
                 stream,
             } = running;
             let mut is_good = match lake {
-                Lake::There(lake) => finish(lake, NAME, custody, at, dice),
+                Lake::There(lake) => finish(lake, NAME, &mut self.letters, custody, at, dice),
                 // One that is waited for took nothing.
                 Lake::Away(_) => true,
             };
             if let Some(copy) = copy {
-                is_good &= finish(copy, COPY, custody, at, dice);
+                is_good &= finish(copy, COPY, &mut self.letters, custody, at, dice);
             }
             if let Some(stream) = stream {
-                is_good &= finish(stream, STREAM, custody, at, dice);
+                is_good &= finish(stream, STREAM, &mut self.letters, custody, at, dice);
             }
             is_good &= custody.note_cursors(at, true);
             is_good & custody.sync(at).is_ok()
@@ -468,7 +473,8 @@ impl Collector {
             (Which::Lake, ..) => {
                 let late = match lake {
                     Lake::There(worker) => {
-                        return hands(custody, most_bytes, now, dice).step(worker, NAME);
+                        return hands(&mut self.letters, custody, most_bytes, now, dice)
+                            .step(worker, NAME);
                     }
                     Lake::Away(late) => late,
                 };
@@ -481,9 +487,11 @@ impl Collector {
                     Err(did) => did,
                 }
             }
-            (Which::Copy, Some(copy), _) => hands(custody, most_bytes, now, dice).step(copy, COPY),
+            (Which::Copy, Some(copy), _) => {
+                hands(&mut self.letters, custody, most_bytes, now, dice).step(copy, COPY)
+            }
             (Which::Stream, _, Some(stream)) => {
-                hands(custody, most_bytes, now, dice).step(stream, STREAM)
+                hands(&mut self.letters, custody, most_bytes, now, dice).step(stream, STREAM)
             }
             (Which::Copy | Which::Stream, ..) => Did::Nothing,
         }

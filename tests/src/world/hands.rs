@@ -11,6 +11,7 @@ use headwater_proto::time::Now;
 use headwater_spool::FakeDisk;
 
 use super::dice::Dice;
+use super::letters::MailRoom;
 
 /// What a sink did in one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +33,13 @@ const STEPS_OF_AN_END: usize = 10_000;
 pub(super) fn finish<S: Sink>(
     worker: &mut Worker<S, FakeDisk>,
     name: &str,
+    letters: &mut MailRoom,
     custody: &mut Custody<FakeDisk>,
     now: Now,
     dice: &mut Dice,
 ) -> bool {
     let mut hands = Hands {
+        letters,
         custody,
         most_bytes: 1 << 20,
         is_stopping: true,
@@ -58,6 +61,7 @@ pub(super) fn finish<S: Sink>(
 
 /// Carries out what a worker decides, as the thread of a sink does.
 pub(super) struct Hands<'a> {
+    letters: &'a mut MailRoom,
     custody: &'a mut Custody<FakeDisk>,
     /// What it may read.
     most_bytes: usize,
@@ -68,12 +72,14 @@ pub(super) struct Hands<'a> {
 
 /// Hands of a worker that goes on.
 pub(super) const fn hands<'a>(
+    letters: &'a mut MailRoom,
     custody: &'a mut Custody<FakeDisk>,
     most_bytes: usize,
     now: Now,
     dice: &'a mut Dice,
 ) -> Hands<'a> {
     Hands {
+        letters,
         custody,
         most_bytes,
         is_stopping: false,
@@ -85,7 +91,11 @@ pub(super) const fn hands<'a>(
 impl Hands<'_> {
     pub(super) fn step<S: Sink>(&mut self, worker: &mut Worker<S, FakeDisk>, name: &str) -> Did {
         let Self {
-            custody, now, dice, ..
+            letters,
+            custody,
+            now,
+            dice,
+            ..
         } = self;
         let now = *now;
         if !custody.is_holding(name) {
@@ -117,6 +127,8 @@ impl Hands<'_> {
                 }
             }
             Step::Commit(commit) => {
+                // A journal that rots, or a disk that crashes, does not give all of them.
+                let _ = letters.keep(name, &commit, &mut worker.reader(), now.wall);
                 let Commit {
                     through,
                     streams,

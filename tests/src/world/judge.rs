@@ -125,6 +125,10 @@ fn judge_sinks(found: &Found, site: &Site, course: &mut Course) {
             faults.push("a batch could not be made again from its plan".to_owned());
         }
     }
+    // A journal that rots gives no copy of what a sink refused of it.
+    if !site.rotten {
+        seen.dead_letters += collector.letters.check(found, faults);
+    }
     let had_room = collector.most_bytes <= plan.journal_bytes / 2 && !collector.was_stalled;
     for (sink, lacks) in &found.lacks {
         seen.left_behind += lacks.left_behind;

@@ -51,6 +51,7 @@ mod fleet;
 pub mod generator;
 mod hands;
 mod judge;
+mod letters;
 pub mod link;
 pub mod plain;
 pub mod plan;

@@ -89,6 +89,8 @@ seen! {
     copies_failed
     /// Streams of which it refused records.
     copies_refused
+    /// Copies of what sinks refused for good.
+    dead_letters
     /// Records that it was left behind by.
     left_behind
     /// Times that it was taken out.

@@ -1,0 +1,91 @@
+//! Core: dead letters of the world's sinks, which outlive the collector as its disk does.
+
+use std::collections::BTreeMap;
+
+use headwater_collector::interpret::Depth;
+use headwater_collector::sink::letters::{Letters, Refusal, list, read};
+use headwater_collector::sink::worker::Commit;
+use headwater_proto::time::UnixMicros;
+use headwater_spool::{Disk, FakeDisk, Reader};
+
+use super::check::Found;
+use super::copy::rows_of;
+use super::course::Faults;
+use super::dice::{Death, Dice};
+
+/// A folder of dead letters for each sink that refused something.
+#[derive(Default)]
+pub struct MailRoom(BTreeMap<String, FakeDisk>);
+
+impl MailRoom {
+    /// Copies what a sink refused, as its thread does before custody hears of it. False if the folder
+    /// failed, which it does for nobody but one who crashes.
+    pub fn keep<D: Disk>(
+        &mut self,
+        sink: &str,
+        commit: &Commit,
+        journal: &mut Reader<D>,
+        at: UnixMicros,
+    ) -> bool {
+        if commit.refused.is_empty() {
+            return true;
+        }
+        let disk = self.0.entry(sink.to_owned()).or_default();
+        let refusal = Refusal {
+            from: commit.from,
+            to: commit.read_to,
+            streams: &commit.refused,
+            causes: &commit.causes,
+            at,
+        };
+        let letters = Letters::open(disk.clone());
+        letters.is_ok_and(|mut letters| letters.keep(&refusal, journal).is_ok())
+    }
+
+    /// The collector died.
+    pub fn die(&mut self, death: Death, dice: &mut Dice) {
+        for disk in self.0.values_mut() {
+            *disk = match death {
+                Death::Killed => disk.process_killed(),
+                Death::PowerCut => disk.power_cut(dice.bits()),
+            };
+        }
+    }
+
+    /// Every record that the lake names as refused by a sink is one letter of it, and says what the lake
+    /// says. Returns how many letters there are.
+    pub fn check(&self, found: &Found, faults: &mut Faults) -> u64 {
+        let mut count = 0;
+        for (sink, lacks) in &found.lacks {
+            let mut letters = BTreeMap::new();
+            if let Some(disk) = self.0.get(sink) {
+                let files = list(disk).unwrap_or_default();
+                for name in files.keys() {
+                    let read = read(disk, name, Depth::Samples, &mut |_, item| {
+                        let Some(item) = item else { return };
+                        for (stream, range) in item.covers {
+                            count += 1;
+                            for seq in range.first..range.next {
+                                letters.insert((stream.clone(), seq), rows_of(item));
+                            }
+                        }
+                    });
+                    if let Err(error) = read {
+                        faults.push(format!("letters of sink {sink}: {name}: {error}"));
+                    }
+                }
+            }
+            for number in &lacks.refused {
+                let rows = found.numbers.get(number);
+                match letters.get(number) {
+                    Some(letter) if rows.is_none_or(|rows| rows == letter) => {}
+                    letter => faults.push(format!(
+                        "record {number:?}, which sink {sink} refused, is {letter:?} as a dead letter and \
+                         {rows:?} in the lake"
+                    )),
+                }
+            }
+        }
+        count
+    }
+}
