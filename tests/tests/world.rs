@@ -149,6 +149,31 @@ mod bugs {
     }
 
     #[test]
+    fn a_sink_that_takes_what_another_one_refuses_is_noticed() {
+        is_noticed(Bug::TwoVerdicts);
+    }
+
+    #[test]
+    fn a_meaning_that_depends_on_the_present_is_noticed() {
+        is_noticed(Bug::InterpretedByPresent);
+    }
+
+    #[test]
+    fn an_earlier_boot_that_is_dated_by_the_present_one_is_noticed() {
+        is_noticed(Bug::EarlierBootDatedByPresent);
+    }
+
+    #[test]
+    fn a_gateways_word_that_abandons_what_another_one_holds_is_noticed() {
+        is_noticed(Bug::ForeignEpochAbandoned);
+    }
+
+    #[test]
+    fn a_commit_after_a_takeover_is_noticed() {
+        is_noticed(Bug::CommitAfterTakeover);
+    }
+
+    #[test]
     fn a_release_before_the_ack_is_noticed() {
         is_noticed(Bug::ReleaseBeforeAck);
     }

@@ -268,13 +268,19 @@ impl Timekeeper {
         self.date(now.wall, now)
     }
 
-    /// The wall clock for the head of a message; `None` while it cannot be right.
+    /// The wall time for the head of a message: the clock's, or while that cannot be right what the collector's
+    /// messages say of it. `None` if nobody knows.
     #[must_use]
     pub fn wall(&self, now: Now) -> Option<WallClock> {
-        (self.base == Base::Wall).then_some(WallClock {
-            time: now.wall,
-            error_ms: self.present.error_ms,
-        })
+        if self.base == Base::Wall {
+            return Some(WallClock {
+                time: now.wall,
+                error_ms: self.present.error_ms,
+            });
+        }
+        // Without it a way that is always slow would date the boot by its delay.
+        let (time, error_ms) = self.wall_of_uptime(now)?;
+        error_ms.is_some().then_some(WallClock { time, error_ms })
     }
 
     /// The wall time as a gap or an end names it; `None` while it cannot be right.

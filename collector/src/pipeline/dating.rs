@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | wall, and no receipt speaks against the sender's word | the sender | the sender's, or unknown |
 //! | wall, and its clock is off by more than it says | the sender | how far the clock is off; for one ahead [`ALLOWANCE_MS`] more, since the way hides as much |
-//! | uptime of the boot that runs | the sender's clock if it is good, else the receipt with the least delay | the clock's, else [`DATED_ERROR_MS`], or unknown after a single receipt |
+//! | uptime of the boot that runs | the sender's clock if it is good, else the receipt with the least delay | the clock's, else [`DATED_ERROR_MS`], or how far a clock behind is off if that is more; unknown after a single receipt |
 //! | uptime of an earlier boot | the time base that was learnt of that boot | the time base's |
 //! | uptime of an earlier boot without a time base | nobody: quarantine, with the reason `undated` | |
 
@@ -223,15 +223,21 @@ fn running_boot(head: &BundleHead, uptime_ms: u64, sightings: &Sightings, now: N
         error_ms,
     };
     let uptime_us = micros(uptime_ms);
+    let mut least_error_ms = DATED_ERROR_MS;
     if let Some(WallClock {
         time,
         error_ms: Some(error_ms),
     }) = head.wall
     {
         let told = now.wall.0.saturating_sub(time.0);
-        let off_ms = whole_millis(sightings.behind_us().unwrap_or(told));
+        let behind_us = sightings.behind_us().unwrap_or(told);
+        let off_ms = whole_millis(behind_us);
         if off_ms <= error_ms.saturating_add(ALLOWANCE_MS) {
             return dated(time.0.saturating_sub(uptime_us), Some(error_ms));
+        }
+        if behind_us > 0 {
+            // It is wrong, or each of its publishes was on the way for so long.
+            least_error_ms = least_error_ms.max(off_ms.saturating_add(error_ms));
         }
     }
     let seen = sightings.seen.filter(|seen| seen.boot == head.boot);
@@ -239,7 +245,7 @@ fn running_boot(head: &BundleHead, uptime_ms: u64, sightings: &Sightings, now: N
         seen.began_us.get()
     });
     let is_confirmed = seen.is_some_and(|seen| seen.count > 1);
-    dated(began_us, is_confirmed.then_some(DATED_ERROR_MS))
+    dated(began_us, is_confirmed.then_some(least_error_ms))
 }
 
 fn micros(ms: u64) -> i64 {

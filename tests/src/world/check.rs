@@ -2,245 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array, RecordBatch};
-use headwater_lake::delta::{Log, LogError};
-use headwater_lake::{MemStore, Store, Table, audit};
-use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
-use headwater_proto::text::is_dictionary;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use headwater_collector::pipeline::rules::TimeWindow;
+use headwater_lake::{MemStore, audit};
+use headwater_proto::ids::Stream;
 
-use super::copy::{Arrived, COPY, Number, Row};
+use super::copy::Arrived;
 use super::course::Faults;
-use super::generator::{Bits, CLOCK_STEP_US, Key, LOG, Made, line_number};
-use super::plan::MAX_STEP_US;
+use super::found::Found;
+use super::generator::{Bits, Key, Made};
+use super::given::{Given, Number};
+use super::plan::{MAX_STEP_US, NARROW};
 use super::stream::STREAM;
 
-/// Rows and gaps of a lake.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// Per reading: how often it is there, and with which values.
-    pub readings: BTreeMap<Key, Vec<Bits>>,
-    /// Per device: the time spans of its gaps; `None`: a gap without times.
-    pub gaps: BTreeMap<String, Vec<Option<(i64, i64)>>>,
-    /// By sink beside the lake what it is said to lack.
-    pub lacks: BTreeMap<String, Lacks>,
-    /// Rows of each numbered record.
-    pub numbers: BTreeMap<Number, BTreeSet<Row>>,
-    /// Log lines.
-    pub lines: u64,
-    /// Dictionaries that it took to read them.
-    pub dictionaries: u64,
-    /// Tables with a checkpoint.
-    pub checkpoints: u64,
-}
-
-/// What a sink beside the lake is said to lack.
-#[derive(Debug, Default)]
-pub struct Lacks {
-    /// All of it.
-    pub numbers: Arrived,
-    /// Because its destination refused it.
-    pub refused: BTreeSet<Number>,
-    /// How many because it was left behind.
-    pub left_behind: u64,
-}
-
-/// Reads `samples`, `logs` and `gaps` of a lake.
-///
-/// # Errors
-/// A line that says what cannot be read.
-pub fn read(store: &MemStore) -> Result<Found, String> {
-    let mut found = Found::default();
-    each_batch(store, Table::Samples, |batch| found.take_samples(batch))?;
-    each_batch(store, Table::Logs, |batch| found.take_lines(batch))?;
-    each_batch(store, Table::Gaps, |batch| found.take_gaps(batch))?;
-    let kept = store.list("_headwater/schemas");
-    for entry in kept.map_err(|error| error.to_string())? {
-        let bytes = store.get(&entry.path).map_err(|error| error.to_string())?;
-        found.dictionaries += u64::from(is_dictionary(&bytes));
-    }
-    for table in Table::ALL {
-        let hint = format!("{}/_delta_log/_last_checkpoint", table.name());
-        found.checkpoints += u64::from(store.get(&hint).is_ok());
-    }
-    Ok(found)
-}
-
-fn each_batch(
-    store: &MemStore,
-    table: Table,
-    mut take: impl FnMut(&RecordBatch) -> Option<()>,
-) -> Result<(), String> {
-    let log = Log::load(store, table).map_err(|error| error.to_string())?;
-    let mut paths = Vec::new();
-    log.files::<LogError>(store, |add| {
-        paths.push(format!("{}/{}", table.name(), add.path));
-        Ok(())
-    })
-    .map_err(|error| error.to_string())?;
-    for path in paths {
-        let broken = |what: String| format!("{path}: {what}");
-        let bytes = store
-            .get(&path)
-            .map_err(|error| broken(error.to_string()))?;
-        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
-            .and_then(ParquetRecordBatchReaderBuilder::build)
-            .map_err(|error| broken(error.to_string()))?;
-        for batch in reader {
-            let batch = batch.map_err(|error| broken(error.to_string()))?;
-            take(&batch).ok_or_else(|| broken("a column is missing".to_owned()))?;
-        }
-    }
-    Ok(())
-}
-
-impl Found {
-    fn take_samples(&mut self, batch: &RecordBatch) -> Option<()> {
-        let device = batch.column_by_name("device_id")?.as_string::<i32>();
-        let metric = batch.column_by_name("metric")?.as_string::<i32>();
-        let time = batch
-            .column_by_name("ts")?
-            .as_primitive::<TimestampMicrosecondType>();
-        let float = batch
-            .column_by_name("value_f64")?
-            .as_primitive::<Float64Type>();
-        let whole = batch
-            .column_by_name("value_i64")?
-            .as_primitive::<Int64Type>();
-        for row in 0..batch.num_rows() {
-            let key = (
-                device.value(row).to_owned(),
-                metric.value(row).to_owned(),
-                time.value(row),
-            );
-            let bits = if float.is_valid(row) {
-                Bits::F64(float.value(row).to_bits())
-            } else {
-                Bits::I64(whole.value(row))
-            };
-            if let Some(number) = number_of(batch, row, ["device_id", "lane", "epoch", "seq"]) {
-                let of = (key.1.clone(), key.2, bits);
-                self.numbers.entry(number).or_default().insert(of);
-            }
-            self.readings.entry(key).or_default().push(bits);
-        }
-        Some(())
-    }
-
-    fn take_lines(&mut self, batch: &RecordBatch) -> Option<()> {
-        let device = batch.column_by_name("device_id")?.as_string::<i32>();
-        let text = batch.column_by_name("message")?.as_string::<i32>();
-        let time = batch
-            .column_by_name("ts")?
-            .as_primitive::<TimestampMicrosecondType>();
-        for row in 0..batch.num_rows() {
-            let name = device.value(row);
-            // A line of any other text is one that was never made.
-            let number = line_number(name, text.value(row)).unwrap_or(-1);
-            let record = ["rec_device", "rec_lane", "rec_epoch", "rec_seq"];
-            if let Some(carrier) = number_of(batch, row, record) {
-                let of = (LOG.to_owned(), time.value(row), Bits::Line(number));
-                self.numbers.entry(carrier).or_default().insert(of);
-            }
-            let key = (name.to_owned(), LOG.to_owned(), time.value(row));
-            let lines = self.readings.entry(key).or_default();
-            lines.push(Bits::Line(number));
-            self.lines += 1;
-        }
-        Some(())
-    }
-
-    fn take_gaps(&mut self, batch: &RecordBatch) -> Option<()> {
-        let device = batch.column_by_name("device_id")?.as_string::<i32>();
-        let first = batch
-            .column_by_name("t_first")?
-            .as_primitive::<TimestampMicrosecondType>();
-        let last = batch
-            .column_by_name("t_last")?
-            .as_primitive::<TimestampMicrosecondType>();
-        let sink = batch.column_by_name("sink")?.as_string::<i32>();
-        for row in 0..batch.num_rows() {
-            if sink.is_valid(row) {
-                self.take_lacks(batch, row, sink.value(row))?;
-                continue;
-            }
-            let known = first.is_valid(row) && last.is_valid(row);
-            let span = known.then(|| (first.value(row), last.value(row)));
-            self.gaps
-                .entry(device.value(row).to_owned())
-                .or_default()
-                .push(span);
-        }
-        Some(())
-    }
-
-    /// What another sink lacks: for the lake it is no gap.
-    fn take_lacks(&mut self, batch: &RecordBatch, row: usize, sink: &str) -> Option<()> {
-        let columns = ["device_id", "lane", "epoch", "seq_first"];
-        let (stream, first) = number_of(batch, row, columns)?;
-        let columns = ["device_id", "lane", "epoch", "seq_last"];
-        let (_, last) = number_of(batch, row, columns)?;
-        let stage = batch.column_by_name("stage")?.as_string::<i32>();
-        if ![COPY, STREAM].contains(&sink) || stage.value(row) != "sink" {
-            return None;
-        }
-        let reason = batch.column_by_name("reason")?.as_string::<i32>();
-        let lacks = self.lacks.entry(sink.to_owned()).or_default();
-        match reason.value(row) {
-            "refused" => {
-                let numbers = (first..=last).map(|seq| (stream.clone(), seq));
-                lacks.refused.extend(numbers);
-            }
-            "sink_skipped" => lacks.left_behind += last - first + 1,
-            _ => {}
-        }
-        let numbers = lacks.numbers.entry(stream).or_default();
-        numbers.insert(SeqRange::new(first, last + 1)).ok()
-    }
-
-    /// Turn of the first reading in the lake that came from the same source of the same physical
-    /// device: of clones, the clocks tell which.
-    fn first_live(&self, key: &Key, made: &Made) -> Option<u64> {
-        let from = (key.0.clone(), String::new(), i64::MIN);
-        let rows = self
-            .readings
-            .range(from..)
-            .take_while(|(other, _)| other.0 == key.0);
-        let alike = |other: &Key| {
-            other.1.starts_with("live") && other.2 % CLOCK_STEP_US == key.2 % CLOCK_STEP_US
-        };
-        rows.filter(|(other, _)| alike(other))
-            .filter_map(|(other, _)| made.turn(&other.0, other.2))
-            .min()
-    }
-
-    /// Whether a gap names the time, by a clock that may have been set by `slack_us` meanwhile.
-    fn is_named(&self, device: &str, time: i64, slack_us: i64) -> bool {
-        let names = |gap: &Option<(i64, i64)>| {
-            gap.is_none_or(|(first, last)| (first - slack_us..=last + slack_us).contains(&time))
-        };
-        let gaps = self.gaps.get(device);
-        gaps.is_some_and(|gaps| gaps.iter().any(names))
-    }
-}
-
-/// The numbered record of a row, by the columns that name it.
-fn number_of(batch: &RecordBatch, row: usize, columns: [&str; 4]) -> Option<Number> {
-    let [device, lane, epoch, seq] = columns;
-    let text = |name| Some(batch.column_by_name(name)?.as_string::<i32>().value(row));
-    let whole = |name| {
-        let column = batch.column_by_name(name)?.as_primitive::<Int64Type>();
-        Some(column.value(row).cast_unsigned())
-    };
-    let stream = Stream {
-        device: DeviceId::new(text(device)?).ok()?,
-        lane: Lane::from_name(text(lane)?)?,
-        epoch: Epoch::new(whole(epoch)?),
-    };
-    Some((stream, whole(seq)?))
-}
+/// Rows that a device makes within one microsecond of its clock stand one after the other: how far the last of
+/// them may be from there.
+const CLOCK_ROWS_US: u64 = 2_000;
 
 /// Holds what another sink has against the lake: it has each record as the lake has it, or the lake names it
 /// as lacking, or the sink was told that it is one of `undecodable`. Of records that came after it was taken
@@ -248,7 +24,7 @@ fn number_of(batch: &RecordBatch, row: usize, columns: [&str; 4]) -> Option<Numb
 pub fn check_sink(
     found: &Found,
     name: &str,
-    (rows, undecodable): (&BTreeMap<Number, BTreeSet<Row>>, &BTreeSet<Number>),
+    (given, undecodable): (&BTreeMap<Number, Given>, &BTreeSet<Number>),
     until: Option<&Arrived>,
     faults: &mut Faults,
 ) {
@@ -259,10 +35,10 @@ pub fn check_sink(
             continue;
         }
         let lacking = lacks.and_then(|lacks| lacks.numbers.get(stream));
-        match rows.get(&(stream.clone(), *seq)) {
-            Some(rows) if rows == expected => {}
-            Some(rows) => faults.push(format!(
-                "record {seq} of {stream:?} is {rows:?} in sink {name} and {expected:?} in the lake"
+        match given.get(&(stream.clone(), *seq)) {
+            Some(given) if given == expected => {}
+            Some(given) => faults.push(format!(
+                "record {seq} of {stream:?} is {given:?} in sink {name} and {expected:?} in the lake"
             )),
             None if lacking.is_some_and(|lacks| lacks.contains(*seq)) => {}
             None if undecodable.contains(&(stream.clone(), *seq)) => {}
@@ -294,10 +70,26 @@ pub struct Known {
     pub forgotten: bool,
     /// Its wall clock was set.
     pub stepped: bool,
+    /// Its wall clock may have shown any year.
+    pub is_wild: bool,
+    /// Its time service once called a clock right that was not.
+    pub lied: bool,
     /// It evicted records: readings may be missing, if a gap names them.
     pub evicted: bool,
     /// Custody ended at a disk that was lost: readings may be missing, and nobody knows of them.
     pub unnamed: bool,
+}
+
+impl Known {
+    /// How far a span that names what is missing may be off the times of its readings.
+    const fn slack_us(&self) -> i64 {
+        match (self.is_wild, self.stepped) {
+            // Half of all time: no sum of it with a time runs over.
+            (true, _) => i64::MAX / 2,
+            (false, true) => 2 * MAX_STEP_US,
+            (false, false) => 0,
+        }
+    }
 }
 
 /// The audit's word.
@@ -359,11 +151,7 @@ pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Fa
             continue;
         }
         // The times of a source that waits are its own.
-        let slack_us = if device.stepped && !waits {
-            2 * MAX_STEP_US
-        } else {
-            0
-        };
+        let slack_us = if waits { 0 } else { device.slack_us() };
         if waits && !device.evicted && !device.disturbed {
             faults.push(format!(
                 "{key:?} is missing, though its source waits and nothing gave way"
@@ -372,6 +160,95 @@ pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Fa
             faults.push(format!("{key:?} is missing, and no gap names it"));
         }
     }
+}
+
+/// Holds what the lake says of times against when readings were truly made, by a collector whose clock is
+/// right and time services that do not err.
+pub fn check_times(found: &Found, made: &Made, devices: &[Known], faults: &mut Faults) {
+    let is_judged = |name: &str| {
+        devices
+            .iter()
+            .any(|known| known.name == name && !known.lied)
+    };
+    for stated in found
+        .stated
+        .iter()
+        .filter(|stated| is_judged(&stated.key.0))
+    {
+        let Some(truth) = made.truth(&stated.key.0, stated.key.2) else {
+            continue;
+        };
+        let off_us = stated.ts_us.abs_diff(truth.0);
+        let Some(error_ms) = stated.error_ms else {
+            continue;
+        };
+        if off_us > 1_000 * u64::from(error_ms) + CLOCK_ROWS_US {
+            faults.push(format!(
+                "the time of {:?} is off by {} ms, and the lake says by {error_ms} ms at most: {}",
+                stated.key,
+                off_us / 1_000,
+                stated.class
+            ));
+        }
+    }
+}
+
+/// Holds what was given up as abandoned against what came after all: while somebody holds records of an epoch,
+/// nobody may give them up.
+pub fn check_abandoned(found: &Found, devices: &[Known], faults: &mut Faults) {
+    let is_whole = |stream: &Stream| {
+        let name = stream.device.as_str();
+        devices.iter().any(|d| d.name == name && !d.disturbed)
+    };
+    for (stream, seq) in found.numbers.keys() {
+        let abandoned = found.abandoned.get(stream);
+        if abandoned.is_some_and(|all| all.contains(*seq)) && is_whole(stream) {
+            faults.push(format!(
+                "record {seq} of {stream:?} was given up as abandoned, and somebody still held it"
+            ));
+        }
+    }
+    for (stream, last_at) in &found.last_at {
+        let given_up = found.given_up.get(stream);
+        if given_up.is_some_and(|at| at < last_at) && is_whole(stream) {
+            faults.push(format!(
+                "{stream:?} was given up as abandoned, and records of it came later"
+            ));
+        }
+    }
+}
+
+/// Holds what was refused for its time, and what was not, against the windows that collectors of the run
+/// may have had.
+pub fn check_verdicts(found: &Found, devices: &[Known], windows: bool, faults: &mut Faults) {
+    let default = TimeWindow::default();
+    let strict = if windows { NARROW } else { default };
+    for untimely in &found.untimely {
+        let at = untimely.at_us;
+        let mut devices = devices.iter();
+        let is_wild = devices.any(|known| known.name == untimely.key.0 && known.is_wild);
+        let is_right = match untimely.reason.as_str() {
+            "undated" => is_wild,
+            _ => lies_outside(&strict, untimely.us, at),
+        };
+        if !is_right {
+            faults.push(format!("{untimely:?} is in quarantine without need"));
+        }
+    }
+    for stated in &found.stated {
+        // The lake keeps whole milliseconds of a receipt.
+        let mut ats = [stated.at_us, stated.at_us + 999].into_iter();
+        if ats.all(|at| lies_outside(&default, stated.ts_us, at)) {
+            faults.push(format!("{stated:?} is believed, and cannot be"));
+        }
+    }
+}
+
+/// Whether a window does not hold a time that was received at `at_us`. The collector's own word for it is not
+/// asked: a deliberate bug may live there.
+fn lies_outside(window: &TimeWindow, ts_us: i64, at_us: i64) -> bool {
+    let late_us = at_us.saturating_sub(ts_us);
+    window.max_late_us.is_some_and(|most| late_us > most) || late_us < -window.max_ahead_us
 }
 
 /// Holds the lake against what sources were told is durable. Readings of a source that can begin again
@@ -385,7 +262,7 @@ pub fn check_durable<'a>(
     if device.disturbed || device.unnamed {
         return;
     }
-    let slack_us = if device.stepped { 2 * MAX_STEP_US } else { 0 };
+    let slack_us = device.slack_us();
     for key in durable.filter(|key| !found.readings.contains_key(*key)) {
         if !(device.evicted && found.is_named(&key.0, key.2, slack_us)) {
             faults.push(format!(

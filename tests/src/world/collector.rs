@@ -10,7 +10,7 @@ use headwater_collector::pipeline::custody::{
     SinkSpec, Stretch,
 };
 use headwater_collector::pipeline::pattern::Pattern;
-use headwater_collector::pipeline::rules::Decoder;
+use headwater_collector::pipeline::rules::{Decoder, TimeWindow};
 use headwater_collector::sink::SinkError;
 use headwater_collector::sink::lake::late::{Late, Turn};
 use headwater_collector::sink::lake::{JoinError, join};
@@ -18,27 +18,22 @@ use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, read_stretch
 use headwater_collector::sink::worker::Worker;
 use headwater_lake::MemStore;
 use headwater_proto::delivery::Ranges;
-use headwater_proto::ids::{DeviceId, JournalId, SeqRange};
+use headwater_proto::ids::{JournalId, SeqRange};
 use headwater_proto::time::{Now, UnixMicros};
 use headwater_spool::{Config, Disk, DiskFile, FakeDisk};
 
-use super::check;
+use super::bugs::show_present;
 use super::copy::{Arrived, COPY, CopyFaults, CopySink, Destination};
 use super::dice::{Death, Dice};
+use super::found;
 use super::hands::{Did, finish, hands};
 use super::letters::MailRoom;
-use super::plan::Plan;
+use super::plan::{NARROW, Plan};
 use super::seen::Seen;
 use super::stream::{self, STREAM, Service, StreamSink};
 
-/// Client id of the gateway, which speaks for every `node-*`.
-pub const GATEWAY: &str = "gateway";
-
-/// The gateway as a device.
-#[must_use]
-pub fn gateway_id() -> DeviceId {
-    DeviceId::new(GATEWAY).expect("a plain name")
-}
+/// Client ids of the gateways, each of which speaks for every `node-*`.
+pub const GATEWAYS: [&str; 2] = ["gateway", "gateway-2"];
 
 /// Where a segment's snapshot begins.
 const SNAPSHOT_AT: u64 = 64;
@@ -94,6 +89,11 @@ pub struct Collector {
     pub most_bytes: u64,
     /// What its wall clock shows beyond the world's.
     step_us: i64,
+    /// Its wall clock was set once.
+    pub was_set: bool,
+    /// Which times it believes, and how often a start changed that.
+    window: TimeWindow,
+    windows: u64,
     /// What the second sink delivers to.
     pub copies: Destination,
     /// How that treats it.
@@ -125,6 +125,9 @@ impl Collector {
             running: None,
             plan,
             step_us: 0,
+            was_set: false,
+            window: TimeWindow::default(),
+            windows: 0,
             copies: Destination::default(),
             copy_faults: plan.copy_faults,
             service: Service::default(),
@@ -140,9 +143,36 @@ impl Collector {
         }
     }
 
+    /// Another machine with an empty disk beside the same lake, switched off. What its sinks deliver to is the
+    /// same too.
+    #[must_use]
+    pub fn successor(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            step_us: self.step_us,
+            was_set: self.was_set,
+            copies: self.copies.clone(),
+            copy_faults: self.copy_faults,
+            service: self.service.clone(),
+            stream_faults: self.stream_faults,
+            taken_out: self.taken_out.clone(),
+            was_stalled: self.was_stalled,
+            most_bytes: self.most_bytes,
+            ..Self::new(self.plan)
+        }
+    }
+
+    /// Whether it owns the lake, as far as it knows.
+    #[must_use]
+    pub fn has_lake(&self) -> bool {
+        let running = self.running.as_ref();
+        running.is_some_and(|running| matches!(running.lake, Lake::There(_)))
+    }
+
     /// Somebody sets its wall clock.
     pub const fn set_clock(&mut self, step_us: i64) {
         self.step_us = step_us;
+        self.was_set = true;
     }
 
     const fn clock(&self, now: Now) -> Now {
@@ -179,17 +209,20 @@ impl Collector {
                 Pattern::new("plain/{device}/readings", Decoder::Json)
                     .expect("the pattern names a device"),
             ],
-            gateways: vec![Gateway {
-                client: GATEWAY.to_owned(),
-                devices: vec!["node-*".to_owned()],
-            }],
+            gateways: GATEWAYS
+                .map(|client| Gateway {
+                    client: client.to_owned(),
+                    devices: vec!["node-*".to_owned()],
+                })
+                .to_vec(),
             sinks,
+            window: self.window,
             mode: if self.plan.ends_at_journal {
                 Mode::Journal
             } else {
                 Mode::Sinks
             },
-            abandon_after_ms: 20_000,
+            abandon_after_ms: self.plan.abandon_after_ms,
             keep_closed_ms: self.plan.keep_closed_ms,
             max_bundle_bytes: 16 << 10,
             ..Settings::default()
@@ -235,6 +268,15 @@ impl Collector {
     }
 
     fn try_start(&mut self, now: Now, dice: &mut Dice) -> Option<Running> {
+        if self.plan.windows {
+            let before = self.window;
+            self.window = if dice.one_in(2) {
+                NARROW
+            } else {
+                TimeWindow::default()
+            };
+            self.windows += u64::from(self.window != before);
+        }
         let (settings, index) = (self.settings(), Box::new(self.done.clone()));
         let mut entropy = || dice.bits();
         let opened = Custody::open(self.disk.clone(), settings, index, &mut entropy);
@@ -297,7 +339,12 @@ impl Collector {
         let copy = custody.cursor(COPY).map(|from| {
             let (to, faults) = (self.copies.clone(), self.copy_faults);
             let sink = CopySink::new(to, from, faults, Dice::new(dice.bits()), now);
-            Worker::new(sink, Feed::new(custody.reader(), from, Depth::Samples))
+            let depth = if self.plan.copy_blocks {
+                Depth::Blocks
+            } else {
+                Depth::Samples
+            };
+            Worker::new(sink, Feed::new(custody.reader(), from, depth))
         });
         Some(Running {
             lake,
@@ -312,6 +359,7 @@ impl Collector {
         seen.journals_rebuilt += std::mem::take(&mut self.rebuilt);
         seen.begun_alone += std::mem::take(&mut self.alone);
         seen.renamed_late += std::mem::take(&mut self.renamed_late);
+        seen.windows_changed += std::mem::take(&mut self.windows);
         if let Some(running) = &self.running {
             seen.add_collector(running.custody.counters());
         }
@@ -340,6 +388,7 @@ impl Collector {
     pub fn stop(&mut self, now: Now, dice: &mut Dice, seen: &mut Seen) -> bool {
         self.sync(now);
         let at = self.clock(now);
+        show_present(at.wall);
         let is_noted = self.running.as_mut().is_some_and(|running| {
             let Running {
                 custody,
@@ -377,11 +426,11 @@ impl Collector {
         let Some(arrived) = &mut self.taken_out else {
             return;
         };
-        let Ok(found) = check::read(&self.store.fork()) else {
+        let Ok(numbers) = found::numbers(&self.store.fork()) else {
             return;
         };
         let had = std::mem::take(arrived);
-        for (stream, seq) in found.numbers.into_keys() {
+        for (stream, seq) in numbers {
             if had.get(&stream).is_some_and(|all| all.contains(seq)) {
                 let all = arrived.entry(stream).or_default();
                 // Without a bound on ranges nothing is refused.
@@ -460,6 +509,7 @@ impl Collector {
     /// One step of a sink; of the journal it reads `most_bytes`, or nothing if there are none.
     pub fn step_sink(&mut self, which: Which, most_bytes: usize, now: Now, dice: &mut Dice) -> Did {
         let now = self.clock(now);
+        show_present(now.wall);
         let Some(Running {
             custody,
             lake,

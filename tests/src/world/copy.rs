@@ -11,11 +11,10 @@ use headwater_collector::sink::{Delivered, Due, Sink, SinkError};
 use headwater_proto::delivery::Ranges;
 use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::message::GapReason;
-use headwater_proto::sample::Value;
 use headwater_proto::time::{Millis, Now};
 
 use super::dice::Dice;
-use super::generator::{Bits, LOG, line_number};
+use super::given::{Given, Number};
 
 /// Name of the second sink.
 pub const COPY: &str = "copy";
@@ -38,22 +37,20 @@ pub struct CopyFaults {
     pub away_ms: u64,
 }
 
-/// A numbered record.
-pub type Number = (Stream, u64);
 /// Numbers of streams.
 pub type Arrived = BTreeMap<Stream, Ranges<{ usize::MAX }>>;
-/// Metric, time and value.
-pub type Row = (String, i64, Bits);
 
 /// What the destination has.
 #[derive(Debug, Default)]
 pub struct Shelf {
-    /// Rows of each record.
-    pub rows: BTreeMap<Number, BTreeSet<Row>>,
+    /// What it was given of each record.
+    pub given: BTreeMap<Number, Given>,
     /// Records that it refused.
     pub refused: BTreeMap<Stream, Ranges<{ usize::MAX }>>,
     /// Records that it was told nobody can decode: the schema that they need rotted.
     pub undecodable: BTreeSet<Number>,
+    /// Batches that came as they are in the journal.
+    pub blocks: u64,
     /// Records that it took; those that came again count again.
     pub taken: u64,
     /// Calls that failed.
@@ -79,35 +76,13 @@ pub fn undecodable(item: &Interpreted<'_>) -> Option<Number> {
     number.filter(|_| item.gaps.iter().any(is_lost))
 }
 
-/// The rows of a record, as the lake's tables hold them.
-#[must_use]
-pub fn rows_of(item: &Interpreted<'_>) -> BTreeSet<Row> {
-    let Some(origin) = item.origin else {
-        return BTreeSet::new();
-    };
-    let samples = item.samples.iter().filter_map(|sample| {
-        let bits = match sample.value {
-            Value::F64(value) => Bits::F64(value.to_bits()),
-            Value::I64(value) => Bits::I64(value),
-            Value::F32(_) | Value::Bool(_) | Value::Str(_) => return None,
-        };
-        Some((sample.metric.to_owned(), sample.ts_us, bits))
-    });
-    let device = origin.device.as_str();
-    let lines = item.lines.iter().map(|line| {
-        let number = line_number(device, &line.message).unwrap_or(-1);
-        (LOG.to_owned(), line.ts_us, Bits::Line(number))
-    });
-    samples.chain(lines).collect()
-}
-
 /// The sink in front of it.
 pub struct CopySink {
     destination: Destination,
     faults: CopyFaults,
     away_until: Millis,
     dice: Dice,
-    waiting: Vec<(Number, BTreeSet<Row>)>,
+    waiting: Vec<(Number, Given)>,
     position: u64,
     cursor: u64,
     first_at: Option<Millis>,
@@ -197,10 +172,10 @@ impl CopySink {
                 cause: "the destination does not like it".to_owned(),
             });
         }
-        for (number, rows) in &self.waiting {
+        for (number, given) in &self.waiting {
             let mut shelf = self.destination.shelf();
             shelf.taken += 1;
-            shelf.rows.insert(number.clone(), rows.clone());
+            shelf.given.entry(number.clone()).or_default().merge(given);
         }
         if self.dice.one_in(self.faults.lost) {
             if self.dice.one_in(2) {
@@ -235,9 +210,10 @@ impl Sink for CopySink {
             }
             let lost = undecodable(item);
             self.destination.shelf().undecodable.extend(lost);
-            let rows = rows_of(item);
-            if !rows.is_empty() {
-                self.waiting.push((number, rows));
+            self.destination.shelf().blocks += u64::from(item.block.is_some());
+            let given = Given::of(item);
+            if !given.is_empty() {
+                self.waiting.push((number, given));
             }
         }
         for (stream, range) in item.covers {

@@ -32,10 +32,7 @@ impl Course {
         let mut course = Self {
             plan,
             dice,
-            now: Now {
-                mono: Millis(FIRST_MS),
-                wall: UnixMicros(START_US),
-            },
+            now: now(FIRST_MS),
             seen: Seen::default(),
             deaths: 0,
             faults: Faults::new(),
@@ -59,9 +56,7 @@ impl Course {
 
     /// Time passes.
     pub(super) fn pass(&mut self, ms: u64) {
-        self.now.mono = self.now.mono.plus(ms);
-        let elapsed_us = i64::try_from(self.now.mono.0).unwrap_or(0) * 1000;
-        self.now.wall = UnixMicros(START_US + elapsed_us);
+        self.now = now(self.now.mono.0 + ms);
     }
 
     /// Somebody dies, and how.
@@ -75,5 +70,14 @@ impl Course {
     /// Whether a process dies between two commands.
     pub(super) const fn dies_here(&mut self) -> bool {
         self.dice.one_in(self.plan.deaths_between_commands)
+    }
+}
+
+/// The world's clocks, of which the wall clock is the truth.
+fn now(ms: u64) -> Now {
+    let elapsed_us = i64::try_from(ms).unwrap_or(0) * 1000;
+    Now {
+        mono: Millis(ms),
+        wall: UnixMicros(START_US + elapsed_us),
     }
 }

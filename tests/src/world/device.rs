@@ -10,12 +10,15 @@ use headwater_proto::time::{Millis, Now, UnixMicros};
 use headwater_spool::FakeDisk;
 
 use super::dice::{Death, Dice};
-use super::generator::{Key, Made, SOURCES, Says, dictionary, line};
+use super::generator::{Key, Made, SOURCES, START_US, Says, dictionary, line};
 use super::receipts::Receipts;
 use super::seen::Seen;
 
 /// What the kernel says of a clock that its time service holds.
 const SYNCED: WallError = WallError::Synced { error_ms: 20 };
+
+/// Where a clock stands that is far ahead.
+const IN_2040_US: i64 = 2_210_000_000_000_000;
 
 /// Every so many rows, something beside one cannot be read.
 const REFUSED_EVERY: u64 = 13;
@@ -52,10 +55,17 @@ pub struct Device {
     pub forgotten: bool,
     /// Its wall clock was set: spans that it names may be off by so much.
     pub stepped: bool,
+    /// Its wall clock may show any year.
+    pub is_wild: bool,
+    /// Its time service once called a clock right that was not.
+    pub lied: bool,
     /// What was promised and did not hold.
     pub broken: Vec<String>,
-    /// Speaks to the collector through the gateway.
-    pub is_node: bool,
+    /// The gateway through which it speaks to the collector, if it does.
+    pub gateway: Option<usize>,
+    /// Which part of what its name stands for it holds, and how many there are: a node that went from one
+    /// gateway to another left a backlog at both.
+    pub part: (u64, u64),
     /// Records it evicted over all lives.
     pub evicted: u64,
     /// Per source: what was called durable.
@@ -82,8 +92,11 @@ impl Device {
             disturbed: false,
             forgotten: false,
             stepped: false,
+            is_wild: false,
+            lied: false,
             broken: Vec::new(),
-            is_node: false,
+            gateway: None,
+            part: (0, 1),
             evicted: 0,
             receipts: Default::default(),
         }
@@ -108,8 +121,11 @@ impl Device {
             disturbed: true,
             forgotten: false,
             stepped: self.stepped,
+            is_wild: self.is_wild,
+            lied: self.lied,
             broken: Vec::new(),
-            is_node: self.is_node,
+            gateway: self.gateway,
+            part: self.part,
             evicted: 0,
             receipts: Default::default(),
         }
@@ -152,10 +168,34 @@ impl Device {
         self.stepped = true;
         // Its time service finds out sooner or later, or never.
         self.kernel = if step_us / 1000 % 2 == 0 {
+            self.lied = true;
             SYNCED
         } else {
             WallError::Unsynced
         };
+    }
+
+    /// Draws what its wall clock shows: at a boot often the year in which clocks without a battery begin.
+    pub fn draw_clock(&mut self, is_boot: bool, dice: &mut Dice) {
+        self.is_wild = true;
+        let (step_us, kernel) = match dice.below(if is_boot { 6 } else { 8 }) {
+            0..=2 => (-START_US, WallError::Unsynced),
+            3 => (IN_2040_US - START_US, WallError::Unsynced),
+            4 => (700_000, WallError::Unsynced),
+            _ => (0, SYNCED),
+        };
+        (self.step_us, self.kernel) = (step_us, kernel);
+    }
+
+    /// What its clocks show, in words.
+    #[must_use]
+    pub fn clocks(&self) -> String {
+        let (boot, began) = self.boot;
+        let (step_us, kernel) = (self.step_us, self.kernel);
+        format!(
+            "boot {boot} since {} ms, wall {step_us} us, {kernel:?}",
+            began.0
+        )
     }
 
     const fn clock(&self, now: Now) -> Now {
@@ -207,6 +247,9 @@ impl Device {
             Death::Killed => self.disk.process_killed(),
             Death::PowerCut => {
                 self.boot = (self.boot.0 + 1, now.mono);
+                if self.is_wild {
+                    self.draw_clock(true, dice);
+                }
                 self.disk.power_cut(dice.bits())
             }
         };
@@ -237,7 +280,7 @@ impl Device {
 
     /// Offers rows that exist and were not offered yet.
     pub fn offer(&mut self, source: usize, most: u64, made: &mut Made, now: Now) {
-        let now = self.clock(now);
+        let (truth, now) = (now.wall, self.clock(now));
         let spec = &SOURCES[source];
         if self.stopping {
             return;
@@ -249,11 +292,15 @@ impl Device {
             }
             return;
         };
+        if engine.wants_clock(now) {
+            engine.handle(Event::Clock(self.kernel), now);
+        }
+        let (part, parts) = self.part;
         let end = self.made[source].min(self.next[source] + most);
         while self.next[source] < end {
             let number = self.next[source];
             let time = UnixMicros(now.wall.0 + self.clock_offset_us);
-            let (row, keys) = made.row(self.id.as_str(), spec, number, time);
+            let (row, keys) = made.row(self.id.as_str(), spec, number * parts + part, time, truth);
             let cursor = spec.resumes.then_some(Cursor {
                 major: number + 1,
                 minor: 0,
@@ -264,7 +311,7 @@ impl Device {
                     engine.offer(source, spec.lane, sample, cursor, now)
                 }),
                 Says::Lines => {
-                    let line = line(self.id.as_str(), number.cast_signed());
+                    let line = line(self.id.as_str(), row.number.cast_signed());
                     let line = line.as_bytes();
                     engine.offer_line(source, spec.lane, row.time, line, cursor, now)
                 }

@@ -54,8 +54,7 @@ impl World {
     /// No more faults.
     fn calm(&mut self) {
         self.course.plan.deaths_between_commands = 0;
-        self.site.bring_lake_back(&mut self.course);
-        self.site.calm(&self.course.plan);
+        self.site.calm(&mut self.course);
         if self.site.collector.is_up() {
             // Faults that wait for a later operation go with the process.
             self.kill_collector();

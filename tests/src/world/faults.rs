@@ -19,6 +19,8 @@ enum Fault {
     Rot,
     OldJournal,
     LakeAway,
+    Takeover,
+    GatewayAway,
 }
 
 /// Breaks what the dice say, at the device of this place or at the site.
@@ -32,7 +34,7 @@ pub(super) fn break_something(world: &mut World, place: usize) {
 }
 
 impl Fault {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 15] = [
         Self::Cut,
         Self::Death,
         Self::Stop,
@@ -46,6 +48,8 @@ impl Fault {
         Self::Rot,
         Self::OldJournal,
         Self::LakeAway,
+        Self::Takeover,
+        Self::GatewayAway,
     ];
 
     /// Steps in which it happens once; 0 is never.
@@ -64,6 +68,8 @@ impl Fault {
             Self::Rot => plan.rots,
             Self::OldJournal => plan.old_journals,
             Self::LakeAway => plan.lake_aways,
+            Self::Takeover => plan.takeovers,
+            Self::GatewayAway => plan.gateways_away,
         }
     }
 
@@ -94,6 +100,11 @@ impl Fault {
             Self::Rot => world.site.rot(&mut world.course),
             Self::OldJournal => copy_journal(world),
             Self::LakeAway => lose_sight_of_lake(world),
+            Self::Takeover => take_over(world),
+            Self::GatewayAway => {
+                let left = world.fleet.lose_gateway(&mut world.course);
+                world.site.hear(left, &world.course);
+            }
         }
     }
 }
@@ -102,8 +113,10 @@ fn cut(world: &mut World, place: usize) {
     world
         .course
         .note(|| format!("the link of device {place} is cut"));
-    if world.fleet.devices[place].is_node && world.course.dice.one_in(2) {
-        let left = world.fleet.hang_up_gateway(world.course.now);
+    if let Some(gateway) = world.fleet.devices[place].gateway
+        && world.course.dice.one_in(2)
+    {
+        let left = world.fleet.hang_up_gateway(gateway, world.course.now);
         world.site.hear(left, &world.course);
     }
     world.hang_up(place);
@@ -155,6 +168,20 @@ fn copy_journal(world: &mut World) {
     }
 }
 
+/// Another collector takes the lake over from one that is stopped.
+fn take_over(world: &mut World) {
+    if world.course.dice.one_in(2) {
+        // A flush is due.
+        world.pass(world.course.plan.flush_after_ms);
+    }
+    if world.site.take_over(&mut world.course) {
+        lose_acknowledged(world);
+        if world.site.collector.is_crashed() {
+            world.kill_collector();
+        }
+    }
+}
+
 /// The journal is gone, and with it what plain devices had acknowledged of it.
 fn lose_acknowledged(world: &mut World) {
     world.drop_connections();
@@ -164,6 +191,13 @@ fn lose_acknowledged(world: &mut World) {
 /// Somebody sets a wall clock, forward or back.
 fn set_a_clock(world: &mut World, place: usize) {
     let course = &mut world.course;
+    if course.plan.wild_clocks {
+        let device = &mut world.fleet.devices[place];
+        device.draw_clock(false, &mut course.dice);
+        course.note(|| format!("the clock of device {place} is set: {}", device.clocks()));
+        course.seen.device_clock_steps += 1;
+        return;
+    }
     let most_ms = MAX_STEP_US.cast_unsigned() / 1000;
     let ms = course.dice.below(2 * most_ms).cast_signed() - most_ms.cast_signed();
     if course.dice.one_in(3) {

@@ -10,12 +10,13 @@ use headwater_agent::pipeline::engine::Event as AgentEvent;
 use headwater_collector::pipeline::custody::{Event, Output};
 use headwater_gate::ConnId;
 use headwater_proto::ids::DeviceId;
-use headwater_proto::time::Now;
+use headwater_proto::time::{Millis, Now};
 use headwater_spool::FakeDisk;
 
-use super::collector::{GATEWAY, gateway_id};
+use super::collector::GATEWAYS;
 use super::course::Course;
 use super::device::Device;
+use super::dice::Dice;
 use super::generator::{Made, SOURCES};
 use super::link::{Link, Weather};
 use super::plain::Plain;
@@ -26,14 +27,27 @@ const MAX_DEVICES: usize = 6;
 /// Rounds that one of several devices of a name keeps the connection.
 const ROUNDS_PER_CLONE: u64 = 12;
 
+/// A gateway's side of its connection to the collector.
+#[derive(Debug, Default)]
+struct Gateway {
+    /// The connection, which its nodes share.
+    conn: Option<ConnId>,
+    /// Until when it has none.
+    away_until: Option<Millis>,
+}
+
+/// Shortest and longest time in which a gateway cannot reach the collector: longer than a device's own epoch
+/// may be absent.
+const MIN_AWAY_MS: u64 = 10_000;
+const MAX_AWAY_MS: u64 = 90_000;
+
 /// Everybody who sends.
 pub(super) struct Fleet {
     pub(super) devices: Vec<Device>,
     /// By device: its connection, if it has one.
     links: Vec<Option<Link>>,
     pub(super) plain: Vec<Plain>,
-    /// The gateway's connection, which its nodes share.
-    gateway: Option<ConnId>,
+    gateways: [Gateway; GATEWAYS.len()],
     next_conn: u64,
     /// Copies of disks, by device.
     backups: Vec<(usize, FakeDisk)>,
@@ -43,25 +57,32 @@ pub(super) struct Fleet {
 
 impl Fleet {
     /// The devices of a run, switched off.
-    pub(super) fn new(plan: &Plan, seed: u64) -> Self {
+    pub(super) fn new(plan: &Plan, seed: u64, dice: &mut Dice) -> Self {
         let device = |name: String, place| {
             let id = DeviceId::new(&name).expect("a plain name");
             Device::new(id, place, plan.lane_bytes)
         };
+        let parts = if plan.shared_nodes { 2 } else { 1 };
         let agents = (0..plan.devices).map(|place| device(format!("agent-{place}"), place));
-        let nodes = (0..plan.nodes).map(|place| {
-            let mut node = device(format!("node-{place}"), plan.devices + place);
-            node.is_node = true;
+        let nodes = (0..plan.nodes * parts).map(|place| {
+            let (node, part) = (place / parts, place % parts);
+            let mut node = device(format!("node-{node}"), plan.devices + place);
+            node.gateway = Some(part);
+            node.part = (part as u64, parts as u64);
             node
         });
-        let devices: Vec<Device> = agents.chain(nodes).collect();
+        let mut devices: Vec<Device> = agents.chain(nodes).collect();
+        if plan.wild_clocks {
+            let devices = devices.iter_mut();
+            devices.for_each(|device| device.draw_clock(true, dice));
+        }
         Self {
             links: devices.iter().map(|_| None).collect(),
             devices,
             plain: (0..plan.plain)
                 .map(|place| Plain::new(format!("plain-{place}")))
                 .collect(),
-            gateway: None,
+            gateways: Default::default(),
             next_conn: 1,
             backups: Vec::new(),
             made: Made::new(seed),
@@ -151,11 +172,12 @@ impl Fleet {
         let link = self.links[place].as_mut()?;
         let (token, payload) = link.take_up(weather, &mut course.dice)?;
         let (conn, mut device) = (link.conn, self.devices[place].id.clone());
-        if self.devices[place].is_node {
+        if let Some(gateway) = self.devices[place].gateway {
             course.seen.via_gateway += 1;
-            // A gateway publishes on the topic of its node, or on its own.
-            if course.dice.one_in(2) {
-                device = gateway_id();
+            // A gateway publishes on the topic of its node, or on its own: it must if it is not the only one
+            // that may hold what is the node's.
+            if self.devices[place].part.1 > 1 || course.dice.one_in(2) {
+                device = DeviceId::new(GATEWAYS[gateway]).expect("a plain name");
             }
         }
         Some(Event::Up {
@@ -197,31 +219,34 @@ impl Fleet {
         if self.devices[place].engine.is_none() || self.links[place].is_some() {
             return None;
         }
-        let id = self.devices[place].id.clone();
+        let gateway = self.devices[place].gateway;
+        let away_until = gateway.and_then(|gateway| self.gateways[gateway].away_until);
+        if away_until.is_some_and(|until| course.now.mono < until) {
+            return None;
+        }
         let mut events = Vec::new();
         for other in 0..self.devices.len() {
-            if other != place && self.devices[other].id == id {
+            if other != place && self.is_rival(other, place) {
                 events.extend(self.hang_up(other, course.now));
             }
         }
-        let is_node = self.devices[place].is_node;
-        let conn = match self.gateway.filter(|_| is_node) {
-            Some(conn) => conn,
-            None => {
-                let conn = self.next_conn();
-                let client = Arc::from(if is_node { GATEWAY } else { id.as_str() });
-                events.push(Event::Connected { conn, client });
-                conn
-            }
-        };
+        let known = gateway.and_then(|gateway| self.gateways[gateway].conn);
+        let conn = known.unwrap_or_else(|| {
+            let conn = self.next_conn();
+            let name = self.devices[place].id.as_str();
+            let client = Arc::from(gateway.map_or(name, |gateway| GATEWAYS[gateway]));
+            events.push(Event::Connected { conn, client });
+            conn
+        });
         course.note(|| format!("device {place} connects as {conn:?}"));
         // Each connection of a node has tokens of its own.
         let turn = self.next_conn().0;
-        self.links[place] = Some(if is_node {
-            self.gateway = Some(conn);
-            Link::of_node(conn, turn)
-        } else {
-            Link::new(conn)
+        self.links[place] = Some(match gateway {
+            Some(gateway) => {
+                self.gateways[gateway].conn = Some(conn);
+                Link::of_node(conn, turn)
+            }
+            None => Link::new(conn),
         });
         self.devices[place].handle(AgentEvent::LinkUp, course.now);
         Some(events)
@@ -233,14 +258,25 @@ impl Fleet {
         let conn = self.links[place].as_ref()?.conn;
         self.cut(place, now);
         let device = &self.devices[place];
-        (!device.is_node).then(|| disconnected(conn, device.id.as_str()))
+        let is_direct = device.gateway.is_none();
+        is_direct.then(|| disconnected(conn, device.id.as_str()))
     }
 
-    /// The gateway's connection ends at both sides, for all its nodes.
-    pub(super) fn hang_up_gateway(&mut self, now: Now) -> Option<Event> {
-        let conn = self.gateway?;
+    /// A gateway's connection ends at both sides, for all its nodes.
+    pub(super) fn hang_up_gateway(&mut self, gateway: usize, now: Now) -> Option<Event> {
+        let conn = self.gateways[gateway].conn?;
         self.cut_all(conn, now);
-        Some(disconnected(conn, GATEWAY))
+        Some(disconnected(conn, GATEWAYS[gateway]))
+    }
+
+    /// A gateway cannot reach the collector for long.
+    pub(super) fn lose_gateway(&mut self, course: &mut Course) -> Option<Event> {
+        let gateway = course.dice.index(GATEWAYS.len());
+        let ms = MIN_AWAY_MS + course.dice.below(MAX_AWAY_MS - MIN_AWAY_MS);
+        course.note(|| format!("{} is away for {ms} ms", GATEWAYS[gateway]));
+        course.seen.gateways_away += 1;
+        self.gateways[gateway].away_until = Some(course.now.mono.plus(ms));
+        self.hang_up_gateway(gateway, course.now)
     }
 
     /// The plain devices' connections end.
@@ -251,14 +287,23 @@ impl Fleet {
             .collect()
     }
 
-    /// The gateway's side of its connection ends.
-    pub(super) const fn forget_gateway(&mut self) {
-        self.gateway = None;
+    /// The gateways' sides of their connections end.
+    pub(super) fn forget_gateways(&mut self) {
+        let gateways = self.gateways.iter_mut();
+        gateways.for_each(|gateway| gateway.conn = None);
+    }
+
+    /// Whether two devices have one name at one place: only one of them has a connection at a time.
+    fn is_rival(&self, other: usize, place: usize) -> bool {
+        let (other, one) = (&self.devices[other], &self.devices[place]);
+        other.id == one.id && other.gateway == one.gateway
     }
 
     /// The devices' side of a connection ends.
     fn cut_all(&mut self, conn: ConnId, now: Now) {
-        self.gateway = self.gateway.filter(|gateway| *gateway != conn);
+        for gateway in &mut self.gateways {
+            gateway.conn = gateway.conn.filter(|known| *known != conn);
+        }
         for place in 0..self.links.len() {
             let link = self.links[place].as_ref();
             if link.is_some_and(|link| link.conn == conn) {
@@ -361,9 +406,8 @@ impl Fleet {
 
     /// Whether it is a device's turn in a round of the drain: devices of one name take turns.
     pub(super) fn is_turn(&self, place: usize, round: u64) -> bool {
-        let id = &self.devices[place].id;
         let same: Vec<usize> = (0..self.devices.len())
-            .filter(|&other| self.devices[other].id == *id)
+            .filter(|&other| self.is_rival(other, place))
             .collect();
         let turn = usize::try_from(round / ROUNDS_PER_CLONE).unwrap_or(0) % same.len();
         same[turn] == place

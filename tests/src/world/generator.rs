@@ -118,8 +118,11 @@ pub type Key = (String, String, i64);
 pub struct Made {
     seed: u64,
     readings: BTreeMap<Key, Bits>,
-    /// Live rows in the order in which they were made, which a clock that was set need not show.
-    order: BTreeMap<(String, i64), u64>,
+    /// Live rows in the order in which they were made, which a clock that was set need not show, and when
+    /// each was truly made.
+    order: BTreeMap<(String, i64), (u64, UnixMicros)>,
+    /// Times of readings by device, metric and the row's own number, which its values show.
+    numbered: BTreeMap<(String, String, u64), i64>,
 }
 
 /// Row `number` of a source, as it is offered to an agent.
@@ -129,8 +132,31 @@ pub struct Row {
     pub time: UnixMicros,
     /// The float, missing in one row of five.
     pub level: Option<f64>,
-    /// The counter; a line's number.
+    /// The counter.
     pub count: i64,
+    /// The row's own number among those of its source, or of a source that cannot make it again among all
+    /// rows of all such sources. Both values show it.
+    pub number: u64,
+}
+
+/// What the counter rises by from row to row.
+const COUNT_STEP: i64 = 3;
+
+/// The number of the row that a value belongs to.
+fn number_of(bits: Bits) -> Option<u64> {
+    match bits {
+        Bits::F64(bits) => {
+            let value = f64::from_bits(bits);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a run makes some thousand rows"
+            )]
+            (0.0..1e9).contains(&value).then_some(value as u64)
+        }
+        Bits::I64(count) => u64::try_from(count / COUNT_STEP).ok(),
+        Bits::Line(number) => u64::try_from(number).ok(),
+    }
 }
 
 impl Made {
@@ -141,36 +167,42 @@ impl Made {
             seed,
             readings: BTreeMap::new(),
             order: BTreeMap::new(),
+            numbered: BTreeMap::new(),
         }
     }
 
-    /// Row `number` of a device's source, and its readings. One that cannot make it again makes it at `time`, or right
-    /// after the rows of this device that its clock has shown then before.
+    /// Row `number` of a device's source, and its readings. One that cannot make it again makes it now: its
+    /// clock shows `shown`, or the row stands right after those that its clock has shown then before.
     pub fn row(
         &mut self,
         device: &str,
         source: &Source,
         number: u64,
-        time: UnixMicros,
+        shown: UnixMicros,
+        truth: UnixMicros,
     ) -> (Row, Vec<Key>) {
-        let time = if source.resumes {
-            UnixMicros(START_US + i64::try_from(number).unwrap_or(0) * 250_000)
+        let (number, time) = if source.resumes {
+            let after_us = i64::try_from(number).unwrap_or(0) * 250_000;
+            (number, UnixMicros(START_US + after_us))
         } else {
-            self.live_time(device, time)
+            self.live(device, shown, truth)
         };
         let mut dice = super::dice::Dice::new(self.seed ^ u64::from_le_bytes(time.0.to_le_bytes()));
         let level = (dice.below(5) > 0).then(|| {
-            let hundredths = u32::try_from(dice.below(10_000)).unwrap_or(0);
+            let hundredths = u32::try_from(100 * number + dice.below(100)).unwrap_or(0);
             f64::from(hundredths) / 100.0
         });
         let row = Row {
             time,
             level,
-            count: i64::try_from(number).unwrap_or(0) * 3,
+            count: number.cast_signed() * COUNT_STEP,
+            number,
         };
         let mut keys = Vec::new();
         let mut note = |metric: &str, bits| {
             let key = (device.to_owned(), metric.to_owned(), time.0);
+            let of = (key.0.clone(), key.1.clone(), number);
+            self.numbered.insert(of, time.0);
             self.readings.insert(key.clone(), bits);
             keys.push(key);
         };
@@ -186,20 +218,37 @@ impl Made {
         (row, keys)
     }
 
-    fn live_time(&mut self, device: &str, time: UnixMicros) -> UnixMicros {
-        let mut key = (device.to_owned(), time.0);
+    /// The next of the live rows, and its time.
+    fn live(&mut self, device: &str, shown: UnixMicros, truth: UnixMicros) -> (u64, UnixMicros) {
+        let mut key = (device.to_owned(), shown.0);
         while self.order.contains_key(&key) {
             key.1 += CLOCK_STEP_US;
         }
         let (time, turn) = (UnixMicros(key.1), self.order.len() as u64);
-        self.order.insert(key, turn);
-        time
+        self.order.insert(key, (turn, truth));
+        (turn, time)
+    }
+
+    /// The reading that a value of a device is, whatever time is said of it.
+    #[must_use]
+    pub fn key_of(&self, device: &str, metric: &str, bits: Bits) -> Option<Key> {
+        let of = (device.to_owned(), metric.to_owned(), number_of(bits)?);
+        let time = self.numbered.get(&of)?;
+        Some((of.0, of.1, *time))
     }
 
     /// The turn of the live row that a device made at `time`, among all live rows.
     #[must_use]
     pub fn turn(&self, device: &str, time: i64) -> Option<u64> {
-        self.order.get(&(device.to_owned(), time)).copied()
+        let (turn, _) = self.order.get(&(device.to_owned(), time))?;
+        Some(*turn)
+    }
+
+    /// When the live row that a device made at `time` was truly made.
+    #[must_use]
+    pub fn truth(&self, device: &str, time: i64) -> Option<UnixMicros> {
+        let (_, truth) = self.order.get(&(device.to_owned(), time))?;
+        Some(*truth)
     }
 
     /// All readings.

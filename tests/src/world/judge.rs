@@ -1,9 +1,10 @@
 //! Core: the judge of a run: what the lake, the other sinks and the senders hold against each other.
 
-use super::check::{self, Found, Known};
+use super::check::{self, Known};
 use super::copy::COPY;
 use super::course::Course;
 use super::fleet::Fleet;
+use super::found::{self, Found, Stated};
 use super::seen::Summary;
 use super::site::Site;
 use super::stream::STREAM;
@@ -15,7 +16,7 @@ pub(super) fn judge(fleet: &mut Fleet, site: &mut Site, course: &mut Course) -> 
         device.note_counters(&mut course.seen);
     }
     site.collector.note_counters(&mut course.seen);
-    let found = match check::read(&site.collector.store) {
+    let found = match found::read(&site.collector.store, &fleet.made) {
         Ok(found) => found,
         Err(fault) => {
             let fault = format!("the lake cannot be read: {fault}");
@@ -26,6 +27,13 @@ pub(super) fn judge(fleet: &mut Fleet, site: &mut Site, course: &mut Course) -> 
     course.seen.lines += found.lines;
     course.seen.dictionaries += found.dictionaries;
     course.seen.checkpoints += found.checkpoints;
+    for untimely in &found.untimely {
+        let is_undated = untimely.reason == "undated";
+        course.seen.undated += u64::from(is_undated);
+        course.seen.untimely += u64::from(!is_undated);
+    }
+    let is_dated = |stated: &&Stated| stated.class == "offset";
+    course.seen.dated += found.stated.iter().filter(is_dated).count() as u64;
     judge_fleet(&found, fleet, site, course);
     judge_sinks(&found, site, course);
     for plain in &fleet.plain {
@@ -50,15 +58,20 @@ fn known(fleet: &Fleet, site: &Site, ends_at_journal: bool) -> Vec<Known> {
         let name = device.id.as_str();
         match known.iter_mut().find(|known| known.name == name) {
             Some(known) => {
-                known.disturbed = true;
+                known.disturbed |= device.disturbed;
+                known.evicted |= device.has_evicted();
                 known.forgotten |= device.forgotten;
                 known.stepped |= device.stepped;
+                known.is_wild |= device.is_wild;
+                known.lied |= device.lied;
             }
             None => known.push(Known {
                 name: name.to_owned(),
                 disturbed: device.disturbed,
                 forgotten: device.forgotten,
                 stepped: device.stepped,
+                is_wild: device.is_wild,
+                lied: device.lied,
                 evicted: device.has_evicted(),
                 unnamed: false,
             }),
@@ -83,6 +96,11 @@ fn known(fleet: &Fleet, site: &Site, ends_at_journal: bool) -> Vec<Known> {
 fn judge_fleet(found: &Found, fleet: &mut Fleet, site: &Site, course: &mut Course) {
     let known = known(fleet, site, course.plan.ends_at_journal);
     check::check_rows(found, &fleet.made, &known, &mut course.faults);
+    check::check_verdicts(found, &known, course.plan.windows, &mut course.faults);
+    if !site.collector.was_set {
+        check::check_abandoned(found, &known, &mut course.faults);
+        check::check_times(found, &fleet.made, &known, &mut course.faults);
+    }
     for device in &mut fleet.devices {
         course.faults.append(&mut device.broken);
         course.seen.not_durable += device.not_durable();
@@ -100,6 +118,7 @@ fn judge_sinks(found: &Found, site: &Site, course: &mut Course) {
     let (copies, service) = (collector.copies.shelf(), collector.service.shelf());
     seen.copied += copies.taken;
     seen.copies_failed += copies.failed;
+    seen.blocks += copies.blocks;
     seen.copies_refused += copies.refused.len() as u64;
     seen.batches += service.batches;
     seen.batches_repeated += service.repeats;
@@ -108,11 +127,11 @@ fn judge_sinks(found: &Found, site: &Site, course: &mut Course) {
     seen.items_refused += service.refused.len() as u64;
     let until = collector.taken_out.as_ref();
     if plan.copy.is_some() {
-        let has = (&copies.rows, &copies.undecodable);
+        let has = (&copies.given, &copies.undecodable);
         check::check_sink(found, COPY, has, until, faults);
     }
     if plan.stream.is_some() {
-        let has = (&service.rows, &service.undecodable);
+        let has = (&service.given, &service.undecodable);
         check::check_sink(found, STREAM, has, None, faults);
         check::check_refused(found, &service.refused, faults);
     }

@@ -8,10 +8,10 @@ use headwater_collector::sink::worker::Commit;
 use headwater_proto::time::UnixMicros;
 use headwater_spool::{Disk, FakeDisk, Reader};
 
-use super::check::Found;
-use super::copy::rows_of;
 use super::course::Faults;
 use super::dice::{Death, Dice};
+use super::found::Found;
+use super::given::Given;
 
 /// A folder of dead letters for each sink that refused something.
 #[derive(Default)]
@@ -66,7 +66,7 @@ impl MailRoom {
                         for (stream, range) in item.covers {
                             count += 1;
                             for seq in range.first..range.next {
-                                letters.insert((stream.clone(), seq), rows_of(item));
+                                letters.insert((stream.clone(), seq), Given::of(item));
                             }
                         }
                     });

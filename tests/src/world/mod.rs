@@ -21,6 +21,10 @@
 //! | the stream's service is busy, away, refuses items of a batch, or its answers are lost | `stream.rs` |
 //! | orderly ends of the collector, after which no batch may come again | `site.rs` |
 //! | wall clocks set forward and back, of devices and of the collector | `faults.rs` |
+//! | wall clocks of devices that begin in 1970 at each boot, stand in 2040, are set right late | `device.rs` |
+//! | a time window that changes from start to start, so that sinks read what arrived under another one | `collector.rs` |
+//! | a collector that is stopped anywhere, taken over from, and wakes | `takeover.rs` |
+//! | two gateways with a part each of a node's backlog, one of them away for long | `fleet.rs` |
 //!
 //! | part | holds |
 //! |---|---|
@@ -28,6 +32,7 @@
 //! | `fleet.rs` | devices, their links, the gateway, plain devices, copies of their disks |
 //! | `site.rs` | the collector, copies of its journal, whether its lake can be reached |
 //! | `run.rs` | the world, in which the two meet: `steps.rs`, what breaks (`faults.rs`), `drain.rs` |
+//! | `found.rs`, `given.rs` | what the lake holds, and what a sink was given of a record, in one form |
 //! | `judge.rs` | what is held against each other at the end, by the rules of `check.rs` |
 //!
 //! Some devices reach the collector through a gateway, some log lines as well as numbers; in some
@@ -48,7 +53,9 @@ pub mod dice;
 mod drain;
 mod faults;
 mod fleet;
+pub mod found;
 pub mod generator;
+pub mod given;
 mod hands;
 mod judge;
 mod letters;
@@ -61,6 +68,7 @@ mod seen;
 mod site;
 mod steps;
 pub mod stream;
+mod takeover;
 
 pub use bugs::seeds_until_noticed;
 pub use run::{Failure, run, run_many};

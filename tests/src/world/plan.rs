@@ -1,5 +1,7 @@
 //! Core: what a seed decides before the run begins.
 
+use headwater_collector::pipeline::rules::TimeWindow;
+
 use super::copy::CopyFaults;
 use super::dice::Dice;
 use super::link::Weather;
@@ -8,6 +10,13 @@ use super::link::Weather;
 /// the hour by which a reading may be ahead of its receipt.
 pub const MAX_STEP_US: i64 = 20 * 60 * 1_000_000;
 
+/// The time window that a collector of the world starts with now and then: readings of a backlog are too
+/// old for it, and those by a clock that was set too old or too new.
+pub const NARROW: TimeWindow = TimeWindow {
+    max_late_us: Some(8_000_000),
+    max_ahead_us: 2_000_000,
+};
+
 /// The faults of one run; each one in so many steps, 0 is never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
@@ -15,10 +24,16 @@ pub struct Plan {
     pub devices: usize,
     /// Devices beside them that reach the collector through a gateway.
     pub nodes: usize,
+    /// Two gateways hold a part each of what is a node's.
+    pub shared_nodes: bool,
+    /// Times that a gateway cannot reach the collector for long.
+    pub gateways_away: u64,
     /// Plain MQTT devices.
     pub plain: usize,
     /// A second sink beside the lake; whether the journal waits for it.
     pub copy: Option<bool>,
+    /// The second sink takes batches as they are in the journal, where it may.
+    pub copy_blocks: bool,
     /// How the second sink's destination treats it.
     pub copy_faults: CopyFaults,
     /// Steps before the second sink is taken out.
@@ -51,6 +66,11 @@ pub struct Plan {
     pub disk_losses: u64,
     /// Wall clocks set.
     pub clock_steps: u64,
+    /// Wall clocks of devices may also stand in 1970 or 2040, begin so at a boot, and be set right later. The
+    /// collector's is right then, and time services do not err.
+    pub wild_clocks: bool,
+    /// Now and then the collector starts with a time window that is much narrower.
+    pub windows: bool,
     /// Versions of a table between two checkpoints.
     pub checkpoint_versions: u64,
     /// Bits of the journal that flip.
@@ -59,8 +79,12 @@ pub struct Plan {
     pub old_journals: u64,
     /// Times in which the lake cannot be reached.
     pub lake_aways: u64,
+    /// Times that another collector takes the lake over from one that is stopped, and wakes later.
+    pub takeovers: u64,
     /// Custody ends at the journal.
     pub ends_at_journal: bool,
+    /// How long an epoch may be absent from its sender's Hellos.
+    pub abandon_after_ms: u64,
     /// How long the collector keeps the marks of epochs that are over.
     pub keep_closed_ms: u64,
     /// Bytes of each lane of a spool.
@@ -87,13 +111,19 @@ impl Plan {
         let deaths_between_commands = maybe(150);
         let disturbances = if dice.one_in(4) { 120 } else { 0 };
         let disk_losses = if dice.one_in(6) { 150 } else { 0 };
-        let clock_steps = if dice.one_in(3) { 40 } else { 0 };
+        let wild_clocks = dice.one_in(4);
+        let clock_steps = if wild_clocks || dice.one_in(3) { 40 } else { 0 };
+        let windows = dice.one_in(2);
         let copy = dice.one_in(2).then(|| dice.one_in(2));
+        let copy_blocks = dice.one_in(2);
         let nodes = if dice.one_in(3) { 1 + dice.index(2) } else { 0 };
+        let shared_nodes = nodes > 0 && dice.one_in(2);
+        let gateways_away = if shared_nodes { 60 } else { 0 };
         let rots = if dice.one_in(4) { 60 } else { 0 };
         let old_journals = if dice.one_in(5) { 40 } else { 0 };
         let is_away = dice.one_in(if old_journals > 0 { 2 } else { 4 });
         let lake_aways = if is_away { 90 } else { 0 };
+        let takeovers = if dice.one_in(5) { 60 } else { 0 };
         let ends_at_journal = dice.one_in(5);
         let keep_closed_ms = if dice.one_in(2) {
             2_000 + dice.below(20_000)
@@ -120,14 +150,19 @@ impl Plan {
         Self {
             devices: 1 + dice.index(3),
             nodes,
+            shared_nodes,
+            gateways_away,
             plain: dice.index(2),
             copy,
+            copy_blocks,
             copy_faults,
             copy_leaves,
             stream,
             stream_faults,
             stops,
             clock_steps,
+            wild_clocks,
+            windows,
             checkpoint_versions: if dice.one_in(2) { 4 } else { 100 },
             steps: 100 + dice.below(250),
             weather,
@@ -142,7 +177,9 @@ impl Plan {
             rots,
             old_journals,
             lake_aways,
+            takeovers,
             ends_at_journal,
+            abandon_after_ms: if shared_nodes { 5_000 } else { 20_000 },
             keep_closed_ms,
             lane_bytes: if dice.one_in(3) { 5 * 4096 } else { 40 * 4096 },
             journal_bytes: if dice.one_in(3) {

@@ -31,9 +31,9 @@ pub(super) struct World {
 
 impl World {
     fn new(seed: u64, traced: bool) -> Self {
-        let course = Course::new(seed, traced);
+        let mut course = Course::new(seed, traced);
         Self {
-            fleet: Fleet::new(&course.plan, seed),
+            fleet: Fleet::new(&course.plan, seed, &mut course.dice),
             site: Site::new(course.plan),
             course,
         }

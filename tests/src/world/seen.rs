@@ -111,6 +111,22 @@ seen! {
     device_clock_steps
     /// Times that the collector's wall clock was set.
     collector_clock_steps
+    /// Times that a gateway could not reach the collector for long.
+    gateways_away
+    /// Collectors that were stopped while another one took their lake over.
+    takeovers
+    /// Of these, those that woke and found that out.
+    fenced
+    /// Starts of the collector with another time window.
+    windows_changed
+    /// Readings in quarantine for times that lie outside it.
+    untimely
+    /// Readings in quarantine because nothing dates their boot.
+    undated
+    /// Readings in the lake that were made by uptime.
+    dated
+    /// Batches that the second sink took as they are in the journal.
+    blocks
     /// Tables of the lake with a checkpoint.
     checkpoints
     /// Bits of the journal that flipped.

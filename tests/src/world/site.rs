@@ -9,9 +9,16 @@ use super::collector::Collector;
 use super::copy::CopyFaults;
 use super::course::Course;
 use super::plan::Plan;
+use super::takeover::{Sleeper, take_over};
 
 /// Longest time in which the lake cannot be reached.
 const MAX_AWAY_MS: u64 = 10_000;
+
+/// Steps of a sink in which a collector that was stopped is awake, at most.
+const STEPS_AWAKE: u64 = 20;
+
+/// Steps of the world between two times that it wakes.
+const WAKES_ONCE_IN: u64 = 4;
 
 /// Where everything is brought to rest.
 pub(super) struct Site {
@@ -20,6 +27,8 @@ pub(super) struct Site {
     away_until: Option<Millis>,
     /// Copies of the journal's disk.
     journals: Vec<FakeDisk>,
+    /// A collector that stands still, and was taken over from.
+    asleep: Option<Sleeper>,
     /// The collector's disk was lost once, or was not what it had been.
     pub(super) lost_disk: bool,
     /// Bits of the journal flipped once.
@@ -33,6 +42,7 @@ impl Site {
             collector: Collector::new(plan),
             away_until: None,
             journals: Vec::new(),
+            asleep: None,
             lost_disk: false,
             rotten: false,
         }
@@ -127,6 +137,43 @@ impl Site {
         self.undo(FakeDisk::new(), course);
     }
 
+    /// The collector is stopped, and another one with a journal of its own takes the lake over. Whether that
+    /// was tried.
+    pub(super) fn take_over(&mut self, course: &mut Course) -> bool {
+        if !self.collector.has_lake() || self.collector.store.is_away() {
+            return false;
+        }
+        self.end_sleeper(course);
+        let next = Collector::new(course.plan);
+        let stopped = std::mem::replace(&mut self.collector, next);
+        (self.collector, self.asleep) = take_over(stopped, course);
+        let (found, is_taken) = (&self.collector.found, self.asleep.is_some());
+        course.note(|| format!("another collector takes over: {is_taken}, {found}"));
+        course.seen.takeovers += u64::from(is_taken);
+        course.deaths += 1;
+        self.lost_disk = true;
+        true
+    }
+
+    /// A collector that was taken over from wakes for a while, now and then.
+    pub(super) fn wake_sleeper(&mut self, course: &mut Course) {
+        if self.asleep.is_none() || !course.dice.one_in(WAKES_ONCE_IN) {
+            return;
+        }
+        let steps = course.dice.below(STEPS_AWAKE);
+        let sleeper = self.asleep.take();
+        self.asleep = sleeper.and_then(|sleeper| sleeper.wake(steps, course));
+    }
+
+    /// It wakes for the last time.
+    fn end_sleeper(&mut self, course: &mut Course) {
+        let sleeper = self.asleep.take();
+        let sleeper = sleeper.and_then(|sleeper| sleeper.wake(STEPS_AWAKE, course));
+        if let Some(sleeper) = sleeper {
+            sleeper.end(course);
+        }
+    }
+
     /// Bits of the journal flip.
     pub(super) fn rot(&mut self, course: &mut Course) {
         let flipped = self.collector.rot(&mut course.dice);
@@ -169,7 +216,10 @@ impl Site {
     }
 
     /// No more faults.
-    pub(super) fn calm(&mut self, plan: &Plan) {
+    pub(super) fn calm(&mut self, course: &mut Course) {
+        self.end_sleeper(course);
+        self.bring_lake_back(course);
+        let plan = &course.plan;
         self.collector.copy_faults = CopyFaults {
             refuses: plan.copy_faults.refuses,
             ..CopyFaults::default()

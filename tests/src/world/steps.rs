@@ -44,6 +44,7 @@ impl World {
             _ => self.publish_plain(),
         }
         break_something(self, place);
+        self.site.wake_sleeper(&mut self.course);
     }
 
     /// Takes what an agent says; the collector hears of it if it dies over that.
@@ -209,7 +210,7 @@ impl World {
 
     /// The collector is gone: everybody's connection ends.
     pub(super) fn drop_connections(&mut self) {
-        self.fleet.forget_gateway();
+        self.fleet.forget_gateways();
         for place in 0..self.fleet.devices.len() {
             self.fleet.cut(place, self.course.now);
             self.pump_device(place);

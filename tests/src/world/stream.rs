@@ -20,8 +20,9 @@ use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::FakeDisk;
 
-use super::copy::{CopyFaults, Number, Row, rows_of, undecodable};
+use super::copy::{CopyFaults, undecodable};
 use super::dice::Dice;
+use super::given::{Given, Number};
 
 /// Name of the stream sink.
 pub const STREAM: &str = "stream";
@@ -51,8 +52,8 @@ struct Arrived {
 /// What the service has.
 #[derive(Debug, Default)]
 pub struct Shelf {
-    /// Rows of each record.
-    pub rows: BTreeMap<Number, BTreeSet<Row>>,
+    /// What it was given of each record.
+    pub given: BTreeMap<Number, Given>,
     /// Records that it refused, or that were not sent again since their batch could not be made again.
     pub refused: BTreeSet<Number>,
     /// Records that it was told nobody can decode: the schema that they need rotted.
@@ -74,13 +75,7 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    fn arrive(
-        &mut self,
-        id: BatchId,
-        bytes: &[u8],
-        items: &[(Number, BTreeSet<Row>)],
-        refuses: u64,
-    ) {
+    fn arrive(&mut self, id: BatchId, bytes: &[u8], items: &[(Number, Given)], refuses: u64) {
         self.batches += 1;
         self.last = Some(id);
         match self.arrived.get_mut(&id) {
@@ -109,11 +104,11 @@ impl Shelf {
                 }
             }
         }
-        for (number, rows) in items {
+        for (number, given) in items {
             if is_refused(number, refuses) {
                 self.refused.insert(number.clone());
             } else {
-                self.rows.insert(number.clone(), rows.clone());
+                self.given.entry(number.clone()).or_default().merge(given);
             }
         }
     }
@@ -191,14 +186,14 @@ impl Cut {
 struct Taken {
     position: u64,
     number: Option<Number>,
-    rows: BTreeSet<Row>,
+    given: Given,
     covers: Vec<(Stream, SeqRange)>,
 }
 
 /// The batch that is on its way.
 struct Batch {
     cut: Cut,
-    items: Vec<(Number, BTreeSet<Row>)>,
+    items: Vec<(Number, Given)>,
     bytes: Vec<u8>,
     /// Its records cannot be read as they were when it was cut: it is not sent.
     is_broken: bool,
@@ -279,10 +274,10 @@ impl StreamSink {
     fn end(&self) -> u64 {
         let mut rows = 0;
         for taken in &self.taken {
-            if rows > 0 && rows + taken.rows.len() > MAX_BATCH_ROWS {
+            if rows > 0 && rows + taken.given.len() > MAX_BATCH_ROWS {
                 return taken.position.min(self.cursor + MAX_BATCH_POSITIONS);
             }
-            rows += taken.rows.len();
+            rows += taken.given.len();
         }
         self.position.min(self.cursor + MAX_BATCH_POSITIONS)
     }
@@ -290,8 +285,8 @@ impl StreamSink {
     fn make(&self, cut: Cut) -> Batch {
         let records = self.taken.iter().filter(|taken| taken.position < cut.end);
         let items: Vec<_> = records
-            .filter(|taken| !taken.rows.is_empty())
-            .filter_map(|taken| Some((taken.number.clone()?, taken.rows.clone())))
+            .filter(|taken| !taken.given.is_empty())
+            .filter_map(|taken| Some((taken.number.clone()?, taken.given.clone())))
             .collect();
         let bytes = encode(&items, cut.format);
         Batch {
@@ -424,7 +419,7 @@ impl Sink for StreamSink {
         self.taken.push_back(Taken {
             position: item.position,
             number: item.origin.map(|origin| (origin.stream(), origin.seq)),
-            rows: rows_of(item),
+            given: Given::of(item),
             covers: item.covers.to_vec(),
         });
         self.passed(item.position + 1, now);
@@ -462,11 +457,11 @@ impl Sink for StreamSink {
     }
 }
 
-fn encode(items: &[(Number, BTreeSet<Row>)], format: u8) -> Vec<u8> {
+fn encode(items: &[(Number, Given)], format: u8) -> Vec<u8> {
     let between = if format == 0 { '\n' } else { ';' };
     let text: String = items
         .iter()
-        .map(|((stream, seq), rows)| format!("{stream:?} {seq} {rows:?}{between}"))
+        .map(|((stream, seq), given)| format!("{stream:?} {seq} {given:?}{between}"))
         .collect();
     text.into_bytes()
 }

@@ -6,6 +6,7 @@
 //! a disk would hold afterwards.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -85,6 +86,7 @@ struct State {
     /// Conditional writes to come that somebody else is quicker with.
     lost_races: u64,
     crash: Option<Crash>,
+    interrupt: Option<Interrupt>,
     /// Nobody reaches it.
     away: bool,
 }
@@ -101,6 +103,19 @@ struct Crash {
     after: u64,
     /// Whether the operation that fails first takes effect all the same.
     lands: bool,
+}
+
+/// What somebody else does while whoever uses the store stands still.
+struct Interrupt {
+    /// Operations that are done before.
+    after: u64,
+    act: Box<dyn FnOnce() + Send>,
+}
+
+impl fmt::Debug for Interrupt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Interrupt after {}", self.after)
+    }
 }
 
 impl MemStore {
@@ -142,6 +157,24 @@ impl MemStore {
     /// As [`Self::crash_after`], but the first operation to fail takes effect: its answer is lost.
     pub fn crash_after_landing(&self, n: u64) {
         self.set_crash(n, true);
+    }
+
+    /// Lets `n` more operations go by, and `act` before the one after them: whoever begins that one stands
+    /// still meanwhile, as a process that was stopped does. `act` may use the store.
+    pub fn interrupt_after(&self, n: u64, act: impl FnOnce() + Send + 'static) {
+        let mut state = self.lock();
+        state.interrupt = Some(Interrupt {
+            after: state.operations + n,
+            act: Box::new(act),
+        });
+    }
+
+    /// Lets what [`MemStore::interrupt_after`] was given act now, unless it has.
+    pub fn interrupt(&self) {
+        let interrupt = self.lock().interrupt.take();
+        if let Some(interrupt) = interrupt {
+            (interrupt.act)();
+        }
     }
 
     /// Lets the next `n` conditional writes find that somebody else was quicker, though nothing
@@ -220,6 +253,12 @@ impl MemStore {
             source: io::Error::other(cause.to_owned()),
         };
         let mut state = self.lock();
+        let is_due = |interrupt: &Interrupt| interrupt.after <= state.operations;
+        if !state.away && state.interrupt.as_ref().is_some_and(is_due) {
+            drop(state);
+            self.interrupt();
+            state = self.lock();
+        }
         *state.calls.entry(call).or_default() += 1;
         if state.away {
             return Err(failed("the store cannot be reached"));
@@ -450,6 +489,22 @@ mod tests {
             .map(|e| e.path)
             .collect();
         assert_eq!(left, ["c", "s/a"]);
+    }
+
+    #[test]
+    fn somebody_else_acts_before_the_operation_that_is_due() {
+        let store = MemStore::new();
+        let other = store.clone();
+        store.interrupt_after(1, move || {
+            other.put_if_absent("b", b"other").unwrap();
+        });
+        assert_eq!(store.put_if_absent("a", b"1").unwrap(), Put::Created);
+        assert_eq!(store.put_if_absent("b", b"2").unwrap(), Put::Exists);
+        let other = store.clone();
+        store.interrupt_after(9, move || other.replace("a", b"other").unwrap());
+        store.interrupt();
+        store.interrupt();
+        assert_eq!(&store.get("a").unwrap()[..], b"other");
     }
 
     #[test]

@@ -88,28 +88,42 @@ impl Schedule {
                 {
                     return None;
                 }
-                let within = datable(epochs, held, part(held))?;
-                let range = held.unsent(within, in_flight)?;
+                let part = part(held);
+                let range = if is_datable(epochs, held) {
+                    held.unsent(part, in_flight)
+                } else {
+                    bases_in(epochs, held)
+                        .filter(|base| part.contains(base.first))
+                        .find_map(|base| held.unsent(base, in_flight.clone()))
+                };
+                let range = range?;
                 Some(Turn { lane, epoch, range })
             })
     }
 }
 
-/// The part of `within` that the collector can date by what it has received. A stream at the bound of its
-/// holes goes on without: its records are then kept, but in quarantine.
-fn datable<const EPOCHS: usize>(
-    epochs: &Epochs<EPOCHS>,
-    held: &Held,
-    within: SeqRange,
-) -> Option<SeqRange> {
+/// Whether the collector can date records by what it has received. A stream at the bound of its holes goes on
+/// without: its records are then kept, but in quarantine.
+fn is_datable<const EPOCHS: usize>(epochs: &Epochs<EPOCHS>, held: &Held) -> bool {
     let Some(base) = held.info.dated_by.filter(|_| !held.oldest_first) else {
-        return Some(within);
+        return true;
     };
     let one = SeqRange::new(base.seq, base.seq + 1);
-    let is_known = epochs
+    epochs
         .get(base.lane, base.epoch)
-        .is_none_or(|carrier| carrier.is_received(one));
-    is_known.then_some(within)
+        .is_none_or(|carrier| carrier.is_received(one))
+}
+
+/// The records of a stream that date others. They need no date themselves, and must not wait for one: the
+/// record that dates a boot may stand in an epoch of that boot, or two such epochs each date the other.
+fn bases_in<'a, const EPOCHS: usize>(
+    epochs: &'a Epochs<EPOCHS>,
+    held: &'a Held,
+) -> impl Iterator<Item = SeqRange> + 'a {
+    let bases = epochs.iter().filter_map(|other| other.info.dated_by);
+    bases
+        .filter(|base| (base.lane, base.epoch) == (held.info.lane, held.info.epoch))
+        .map(|base| SeqRange::new(base.seq, base.seq + 1))
 }
 
 #[cfg(test)]
@@ -216,6 +230,28 @@ mod tests {
         assert_eq!(schedule.next(&epochs, &flights).unwrap().epoch, new);
         epochs.apply(&received(3), false).unwrap();
         assert_eq!(schedule.next(&epochs, &flights).unwrap().epoch, old);
+    }
+
+    #[test]
+    fn a_record_that_dates_its_own_epoch_goes_out_before_the_rest_of_it() {
+        let mut epochs = epochs(&[Lane::Normal], 5);
+        let (schedule, mut flights) = (Schedule::new(), Flights::<4>::new());
+        let old = Epoch::new(1);
+        let held = epochs.get_mut(Lane::Normal, old).unwrap();
+        held.info.ended = true;
+        held.info.dated_by = Some(crate::delivery::command::RecordRef {
+            lane: Lane::Normal,
+            epoch: old,
+            seq: 3,
+        });
+        let turn = schedule.next(&epochs, &flights).unwrap();
+        assert_eq!(turn.range, SeqRange::new(3, 4));
+        flights.push(flight(turn, 4));
+        assert_eq!(schedule.next(&epochs, &flights), None);
+        let held = epochs.get_mut(Lane::Normal, old).unwrap();
+        assert!(held.settle(SeqRange::new(3, 4)));
+        let turn = schedule.next(&epochs, &flights).unwrap();
+        assert_eq!(turn.range, SeqRange::new(0, 3));
     }
 
     proptest! {

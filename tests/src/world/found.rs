@@ -1,0 +1,413 @@
+//! Core: what a lake holds after a run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array, RecordBatch};
+use headwater_lake::delta::{Log, LogError};
+use headwater_lake::{MemStore, Store, Table};
+use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
+use headwater_proto::text::is_dictionary;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::copy::{Arrived, COPY};
+use super::generator::{Bits, CLOCK_STEP_US, Key, LOG, Made, line_number};
+use super::given::{Given, Number, Refused, Row};
+use super::stream::STREAM;
+
+/// Rows and gaps of a lake.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Per reading as it was made: how often it is there or in quarantine, and with which values.
+    pub readings: BTreeMap<Key, Vec<Bits>>,
+    /// What is said of the time of readings of a source that cannot make them again.
+    pub stated: Vec<Stated>,
+    /// Readings that are in quarantine for their times.
+    pub untimely: Vec<Untimely>,
+    /// Per device: the time spans of its gaps; `None`: a gap without times.
+    pub gaps: BTreeMap<String, Vec<Option<(i64, i64)>>>,
+    /// What was given up with its epoch.
+    pub abandoned: Arrived,
+    /// Epochs that were given up, and when the lake first said it.
+    pub given_up: BTreeMap<Stream, i64>,
+    /// When something of each stream was last received.
+    pub last_at: BTreeMap<Stream, i64>,
+    /// By sink beside the lake what it is said to lack.
+    pub lacks: BTreeMap<String, Lacks>,
+    /// What each numbered record gave.
+    pub numbers: BTreeMap<Number, Given>,
+    /// Log lines.
+    pub lines: u64,
+    /// Dictionaries that it took to read them.
+    pub dictionaries: u64,
+    /// Tables with a checkpoint.
+    pub checkpoints: u64,
+}
+
+/// What the lake says of a reading's time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stated {
+    /// The reading as it was made.
+    pub key: Key,
+    /// Its time.
+    pub ts_us: i64,
+    /// How that was found.
+    pub class: String,
+    /// How far it may be off, where that is known.
+    pub error_ms: Option<u32>,
+    /// When it was received.
+    pub at_us: i64,
+}
+
+/// A reading that is in quarantine for its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Untimely {
+    /// The reading as it was made.
+    pub key: Key,
+    /// Its time, or its uptime if nothing dates its boot.
+    pub us: i64,
+    /// Why.
+    pub reason: String,
+    /// When it was received.
+    pub at_us: i64,
+}
+
+/// What a sink beside the lake is said to lack.
+#[derive(Debug, Default)]
+pub struct Lacks {
+    /// All of it.
+    pub numbers: Arrived,
+    /// Because its destination refused it.
+    pub refused: BTreeSet<Number>,
+    /// How many because it was left behind.
+    pub left_behind: u64,
+}
+
+/// Reads `samples`, `logs`, `quarantine` and `gaps` of a lake, and finds in them what was `made`.
+///
+/// # Errors
+/// A line that says what cannot be read.
+pub fn read(store: &MemStore, made: &Made) -> Result<Found, String> {
+    let mut found = Found::default();
+    each_batch(store, Table::Samples, |batch| {
+        found.take_samples(batch, made)
+    })?;
+    each_batch(store, Table::Logs, |batch| found.take_lines(batch, made))?;
+    each_batch(store, Table::Quarantine, |batch| {
+        found.take_refused(batch, made)
+    })?;
+    each_batch(store, Table::Gaps, |batch| found.take_gaps(batch))?;
+    each_batch(store, Table::Epochs, |batch| found.take_epochs(batch))?;
+    let kept = store.list("_headwater/schemas");
+    for entry in kept.map_err(|error| error.to_string())? {
+        let bytes = store.get(&entry.path).map_err(|error| error.to_string())?;
+        found.dictionaries += u64::from(is_dictionary(&bytes));
+    }
+    for table in Table::ALL {
+        let hint = format!("{}/_delta_log/_last_checkpoint", table.name());
+        found.checkpoints += u64::from(store.get(&hint).is_ok());
+    }
+    Ok(found)
+}
+
+/// Which numbered records a lake has.
+///
+/// # Errors
+/// As [`read`].
+pub fn numbers(store: &MemStore) -> Result<Vec<Number>, String> {
+    // For the numbers alone it does not matter what was made.
+    let found = read(store, &Made::new(0))?;
+    Ok(found.numbers.into_keys().collect())
+}
+
+fn each_batch(
+    store: &MemStore,
+    table: Table,
+    mut take: impl FnMut(&RecordBatch) -> Option<()>,
+) -> Result<(), String> {
+    let log = Log::load(store, table).map_err(|error| error.to_string())?;
+    let mut paths = Vec::new();
+    log.files::<LogError>(store, |add| {
+        paths.push(format!("{}/{}", table.name(), add.path));
+        Ok(())
+    })
+    .map_err(|error| error.to_string())?;
+    for path in paths {
+        let broken = |what: String| format!("{path}: {what}");
+        let bytes = store
+            .get(&path)
+            .map_err(|error| broken(error.to_string()))?;
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
+            .and_then(ParquetRecordBatchReaderBuilder::build)
+            .map_err(|error| broken(error.to_string()))?;
+        for batch in reader {
+            let batch = batch.map_err(|error| broken(error.to_string()))?;
+            take(&batch).ok_or_else(|| broken("a column is missing".to_owned()))?;
+        }
+    }
+    Ok(())
+}
+
+impl Found {
+    fn take_samples(&mut self, batch: &RecordBatch, made: &Made) -> Option<()> {
+        let device = batch.column_by_name("device_id")?.as_string::<i32>();
+        let metric = batch.column_by_name("metric")?.as_string::<i32>();
+        let class = batch.column_by_name("time_class")?.as_string::<i32>();
+        let float = batch
+            .column_by_name("value_f64")?
+            .as_primitive::<Float64Type>();
+        let whole = batch
+            .column_by_name("value_i64")?
+            .as_primitive::<Int64Type>();
+        for row in 0..batch.num_rows() {
+            let bits = if float.is_valid(row) {
+                Bits::F64(float.value(row).to_bits())
+            } else {
+                Bits::I64(whole.value(row))
+            };
+            let given = Row {
+                metric: metric.value(row).to_owned(),
+                ts_us: time(batch, row, "ts")?,
+                error_ms: error(batch, row)?,
+                bits,
+            };
+            let key = self.take_reading(device.value(row), &given, made);
+            if key.1.starts_with("live") {
+                self.stated.push(Stated {
+                    key,
+                    ts_us: given.ts_us,
+                    class: class.value(row).to_owned(),
+                    error_ms: given.error_ms,
+                    at_us: time(batch, row, "ingest_ts")?,
+                });
+            }
+            if let Some(number) = number_of(batch, row, ["device_id", "lane", "epoch", "seq"]) {
+                self.note_receipt(&number.0, time(batch, row, "ingest_ts")?);
+                self.numbers.entry(number).or_default().rows.insert(given);
+            }
+        }
+        Some(())
+    }
+
+    fn note_receipt(&mut self, stream: &Stream, at_us: i64) {
+        let last = self.last_at.entry(stream.clone()).or_insert(at_us);
+        *last = at_us.max(*last);
+    }
+
+    /// Finds out which reading a row is, whatever time it has, and counts it.
+    fn take_reading(&mut self, device: &str, row: &Row, made: &Made) -> Key {
+        let known = made.key_of(device, &row.metric, row.bits);
+        let as_it_is = || (device.to_owned(), row.metric.clone(), row.ts_us);
+        let key = known.unwrap_or_else(as_it_is);
+        self.readings.entry(key.clone()).or_default().push(row.bits);
+        key
+    }
+
+    fn take_lines(&mut self, batch: &RecordBatch, made: &Made) -> Option<()> {
+        let device = batch.column_by_name("device_id")?.as_string::<i32>();
+        let text = batch.column_by_name("message")?.as_string::<i32>();
+        for row in 0..batch.num_rows() {
+            let name = device.value(row);
+            // A line of any other text is one that was never made.
+            let number = line_number(name, text.value(row)).unwrap_or(-1);
+            let given = Row {
+                metric: LOG.to_owned(),
+                ts_us: time(batch, row, "ts")?,
+                error_ms: error(batch, row)?,
+                bits: Bits::Line(number),
+            };
+            self.take_reading(name, &given, made);
+            let record = ["rec_device", "rec_lane", "rec_epoch", "rec_seq"];
+            if let Some(carrier) = number_of(batch, row, record) {
+                self.note_receipt(&carrier.0, time(batch, row, "ingest_ts")?);
+                self.numbers.entry(carrier).or_default().rows.insert(given);
+            }
+            self.lines += 1;
+        }
+        Some(())
+    }
+
+    fn take_refused(&mut self, batch: &RecordBatch, made: &Made) -> Option<()> {
+        let device = batch.column_by_name("device_id")?.as_string::<i32>();
+        let text = |row, name| {
+            let column = batch.column_by_name(name)?.as_string::<i32>();
+            column.is_valid(row).then(|| column.value(row).to_owned())
+        };
+        let number = batch.column_by_name("row")?.as_primitive::<Int32Type>();
+        let payload = batch.column_by_name("payload")?.as_binary::<i32>();
+        for row in 0..batch.num_rows() {
+            let refused = Refused {
+                row: number
+                    .is_valid(row)
+                    .then(|| number.value(row).cast_unsigned()),
+                metric: text(row, "metric"),
+                reason: text(row, "reason")?,
+                cause: text(row, "cause"),
+                payload: payload.value(row).to_vec(),
+            };
+            if let Some(given) = untimely(&refused) {
+                let key = self.take_reading(device.value(row), &given, made);
+                self.untimely.push(Untimely {
+                    key,
+                    us: given.ts_us,
+                    reason: refused.reason.clone(),
+                    at_us: time(batch, row, "at")?,
+                });
+            }
+            let of = number_of(batch, row, ["device_id", "lane", "epoch", "seq"])?;
+            self.numbers.entry(of).or_default().refused.insert(refused);
+        }
+        Some(())
+    }
+
+    fn take_gaps(&mut self, batch: &RecordBatch) -> Option<()> {
+        let device = batch.column_by_name("device_id")?.as_string::<i32>();
+        let first = batch
+            .column_by_name("t_first")?
+            .as_primitive::<TimestampMicrosecondType>();
+        let last = batch
+            .column_by_name("t_last")?
+            .as_primitive::<TimestampMicrosecondType>();
+        let sink = batch.column_by_name("sink")?.as_string::<i32>();
+        let reason = batch.column_by_name("reason")?.as_string::<i32>();
+        for row in 0..batch.num_rows() {
+            if sink.is_valid(row) {
+                self.take_lacks(batch, row, sink.value(row))?;
+                continue;
+            }
+            if reason.value(row) == "abandoned" {
+                self.take_abandoned(batch, row);
+            }
+            let known = first.is_valid(row) && last.is_valid(row);
+            let span = known.then(|| (first.value(row), last.value(row)));
+            self.gaps
+                .entry(device.value(row).to_owned())
+                .or_default()
+                .push(span);
+        }
+        Some(())
+    }
+
+    fn take_epochs(&mut self, batch: &RecordBatch) -> Option<()> {
+        let state = batch.column_by_name("state")?.as_string::<i32>();
+        let rows = (0..batch.num_rows()).filter(|row| state.value(*row) == "abandoned");
+        for row in rows {
+            let columns = ["device_id", "lane", "epoch", "next_seq"];
+            let (stream, _) = number_of(batch, row, columns)?;
+            let at_us = time(batch, row, "at")?;
+            let first = self.given_up.entry(stream).or_insert(at_us);
+            *first = at_us.min(*first);
+        }
+        Some(())
+    }
+
+    /// What was given up with its epoch, if it is known by numbers.
+    fn take_abandoned(&mut self, batch: &RecordBatch, row: usize) {
+        let end = |column| number_of(batch, row, ["device_id", "lane", "epoch", column]);
+        if let (Some((stream, first)), Some((_, last))) = (end("seq_first"), end("seq_last")) {
+            let all = self.abandoned.entry(stream).or_default();
+            // Without a bound on ranges nothing is refused.
+            let _ = all.insert(SeqRange::new(first, last + 1));
+        }
+    }
+
+    /// What another sink lacks: for the lake it is no gap.
+    fn take_lacks(&mut self, batch: &RecordBatch, row: usize, sink: &str) -> Option<()> {
+        let columns = ["device_id", "lane", "epoch", "seq_first"];
+        let (stream, first) = number_of(batch, row, columns)?;
+        let columns = ["device_id", "lane", "epoch", "seq_last"];
+        let (_, last) = number_of(batch, row, columns)?;
+        let stage = batch.column_by_name("stage")?.as_string::<i32>();
+        if ![COPY, STREAM].contains(&sink) || stage.value(row) != "sink" {
+            return None;
+        }
+        let reason = batch.column_by_name("reason")?.as_string::<i32>();
+        let lacks = self.lacks.entry(sink.to_owned()).or_default();
+        match reason.value(row) {
+            "refused" => {
+                let numbers = (first..=last).map(|seq| (stream.clone(), seq));
+                lacks.refused.extend(numbers);
+            }
+            "sink_skipped" => lacks.left_behind += last - first + 1,
+            _ => {}
+        }
+        let numbers = lacks.numbers.entry(stream).or_default();
+        numbers.insert(SeqRange::new(first, last + 1)).ok()
+    }
+
+    /// Turn of the first reading in the lake that came from the same source of the same physical
+    /// device: of clones, the clocks tell which.
+    pub(super) fn first_live(&self, key: &Key, made: &Made) -> Option<u64> {
+        let from = (key.0.clone(), String::new(), i64::MIN);
+        let rows = self
+            .readings
+            .range(from..)
+            .take_while(|(other, _)| other.0 == key.0);
+        let alike = |other: &Key| {
+            other.1.starts_with("live") && other.2 % CLOCK_STEP_US == key.2 % CLOCK_STEP_US
+        };
+        rows.filter(|(other, _)| alike(other))
+            .filter_map(|(other, _)| made.turn(&other.0, other.2))
+            .min()
+    }
+
+    /// Whether a gap names the time, by a clock that may have been set by `slack_us` meanwhile.
+    pub(super) fn is_named(&self, device: &str, time: i64, slack_us: i64) -> bool {
+        let names = |gap: &Option<(i64, i64)>| {
+            gap.is_none_or(|(first, last)| (first - slack_us..=last + slack_us).contains(&time))
+        };
+        let gaps = self.gaps.get(device);
+        gaps.is_some_and(|gaps| gaps.iter().any(names))
+    }
+}
+
+/// A time of a row.
+fn time(batch: &RecordBatch, row: usize, column: &str) -> Option<i64> {
+    let column = batch.column_by_name(column)?;
+    let times = column.as_primitive::<TimestampMicrosecondType>();
+    Some(times.value(row))
+}
+
+/// How far the time of a row may be off, where that is known.
+fn error(batch: &RecordBatch, row: usize) -> Option<Option<u32>> {
+    let column = batch.column_by_name("time_err_ms")?;
+    let errors = column.as_primitive::<Int64Type>();
+    let known = errors.is_valid(row).then(|| errors.value(row));
+    Some(known.and_then(|ms| u32::try_from(ms).ok()))
+}
+
+/// The sample that was refused for its time: its payload says time and value in words.
+fn untimely(refused: &Refused) -> Option<Row> {
+    let text = std::str::from_utf8(&refused.payload).ok()?;
+    let (time, value) = text.strip_suffix(')')?.split_once(" us, ")?;
+    let bits = match value.split_once('(')? {
+        ("F64", value) => Bits::F64(value.parse::<f64>().ok()?.to_bits()),
+        ("I64", value) => Bits::I64(value.parse().ok()?),
+        _ => return None,
+    };
+    Some(Row {
+        metric: refused.metric.clone()?,
+        ts_us: time.parse().ok()?,
+        error_ms: None,
+        bits,
+    })
+}
+
+/// The numbered record of a row, by the columns that name it.
+fn number_of(batch: &RecordBatch, row: usize, columns: [&str; 4]) -> Option<Number> {
+    let [device, lane, epoch, seq] = columns;
+    let text = |name| Some(batch.column_by_name(name)?.as_string::<i32>().value(row));
+    let whole = |name| {
+        let column = batch.column_by_name(name)?.as_primitive::<Int64Type>();
+        column
+            .is_valid(row)
+            .then(|| column.value(row).cast_unsigned())
+    };
+    let stream = Stream {
+        device: DeviceId::new(text(device)?).ok()?,
+        lane: Lane::from_name(text(lane)?)?,
+        epoch: Epoch::new(whole(epoch)?),
+    };
+    Some((stream, whole(seq)?))
+}
