@@ -510,6 +510,10 @@ mod tests {
         let mut keeper = Timekeeper::new(WallError::Unsynced, now(0, -BOOT_US));
         hear(&mut keeper, 1_000, 10, now(1_020, -BOOT_US));
         assert_eq!(keeper.base(), Base::Uptime, "1970 is known to be wrong");
+        // Heads say what is known: the way took 20 ms.
+        let head = keeper.wall(now(1_020, -BOOT_US)).unwrap();
+        let off_ms = whole_ms(head.time.0.abs_diff(now(1_020, 0).wall.0));
+        assert!(off_ms <= u64::from(head.error_ms.unwrap()) && head.error_ms <= Some(12));
         let (wall, error_ms) = keeper.wall_of_uptime(now(2_000, -BOOT_US)).unwrap();
         let off_ms = whole_ms(wall.0.abs_diff(now(2_000, 0).wall.0));
         assert!(

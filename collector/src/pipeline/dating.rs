@@ -416,6 +416,23 @@ mod tests {
     }
 
     #[test]
+    fn a_boot_whose_publishes_are_all_late_is_not_called_right_to_a_second() {
+        let mut sightings = Sightings::default();
+        for sent_ms in [0, 1_000] {
+            let mut head = head(0, Stamps::default(), sent_ms);
+            head.base = Base::Uptime;
+            head.wall = head.wall.map(|wall| WallClock {
+                error_ms: Some(300),
+                ..wall
+            });
+            let clock = received(&head, &mut sightings, now(sent_ms + 7_000));
+            let off_us = clock.offset_us - (TRUE_US - 5_000_000);
+            assert_eq!(off_us, 7_000_000);
+            assert_eq!(clock.error_ms, (sent_ms > 0).then_some(7_300));
+        }
+    }
+
+    #[test]
     fn the_error_of_an_uptime_grows_with_the_distance_from_where_it_was_dated() {
         let day_us = 24 * 3_600 * 1_000_000i64;
         let error = |times| drifted(Clock::SYNCED, day_us, times).error_ms;

@@ -1,17 +1,6 @@
 //! Core: deliberate bugs, to show that the world would notice them.
 
 use headwater_proto::sabotage::Bug;
-use headwater_proto::time::UnixMicros;
-
-/// Shows the present to a bug in code that has no clock.
-#[cfg(feature = "sabotage")]
-pub(super) fn show_present(now: UnixMicros) {
-    headwater_proto::sabotage::set_present_us(now.0);
-}
-
-/// Without the `sabotage` feature nobody looks.
-#[cfg(not(feature = "sabotage"))]
-pub(super) const fn show_present(_now: UnixMicros) {}
 
 /// Runs seeds with `bug` switched on until one fails; how many it took and the first fault, `None`
 /// if all of `most` passed.

@@ -195,7 +195,8 @@ pub fn check_times(found: &Found, made: &Made, devices: &[Known], faults: &mut F
 
 /// Holds what was given up as abandoned against what came after all: while somebody holds records of an epoch,
 /// nobody may give them up.
-pub fn check_abandoned(found: &Found, devices: &[Known], faults: &mut Faults) {
+/// `is_right`: times of the lake show what came first, since the collector's clock was never set.
+pub fn check_abandoned(found: &Found, devices: &[Known], is_right: bool, faults: &mut Faults) {
     let is_whole = |stream: &Stream| {
         let name = stream.device.as_str();
         devices.iter().any(|d| d.name == name && !d.disturbed)
@@ -210,7 +211,7 @@ pub fn check_abandoned(found: &Found, devices: &[Known], faults: &mut Faults) {
     }
     for (stream, last_at) in &found.last_at {
         let given_up = found.given_up.get(stream);
-        if given_up.is_some_and(|at| at < last_at) && is_whole(stream) {
+        if is_right && given_up.is_some_and(|at| at < last_at) && is_whole(stream) {
             faults.push(format!(
                 "{stream:?} was given up as abandoned, and records of it came later"
             ));
@@ -220,9 +221,9 @@ pub fn check_abandoned(found: &Found, devices: &[Known], faults: &mut Faults) {
 
 /// Holds what was refused for its time, and what was not, against the windows that collectors of the run
 /// may have had.
-pub fn check_verdicts(found: &Found, devices: &[Known], windows: bool, faults: &mut Faults) {
+pub fn check_verdicts(found: &Found, devices: &[Known], rules_change: bool, faults: &mut Faults) {
     let default = TimeWindow::default();
-    let strict = if windows { NARROW } else { default };
+    let strict = if rules_change { NARROW } else { default };
     for untimely in &found.untimely {
         let at = untimely.at_us;
         let mut devices = devices.iter();

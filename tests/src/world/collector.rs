@@ -10,7 +10,7 @@ use headwater_collector::pipeline::custody::{
     SinkSpec, Stretch,
 };
 use headwater_collector::pipeline::pattern::Pattern;
-use headwater_collector::pipeline::rules::{Decoder, TimeWindow};
+use headwater_collector::pipeline::rules::{Decoder, PlainRule, TimeWindow};
 use headwater_collector::sink::SinkError;
 use headwater_collector::sink::lake::late::{Late, Turn};
 use headwater_collector::sink::lake::{JoinError, join};
@@ -22,13 +22,13 @@ use headwater_proto::ids::{JournalId, SeqRange};
 use headwater_proto::time::{Now, UnixMicros};
 use headwater_spool::{Config, Disk, DiskFile, FakeDisk};
 
-use super::bugs::show_present;
 use super::copy::{Arrived, COPY, CopyFaults, CopySink, Destination};
 use super::dice::{Death, Dice};
 use super::found;
 use super::hands::{Did, finish, hands};
 use super::letters::MailRoom;
 use super::plan::{NARROW, Plan};
+use super::present::show_present;
 use super::seen::Seen;
 use super::stream::{self, STREAM, Service, StreamSink};
 
@@ -91,9 +91,10 @@ pub struct Collector {
     step_us: i64,
     /// Its wall clock was set once.
     pub was_set: bool,
-    /// Which times it believes, and how often a start changed that.
-    window: TimeWindow,
-    windows: u64,
+    /// Which times it believes, and whether it keeps a part of the names of plain readings.
+    rules: (TimeWindow, bool),
+    /// How often a start changed that.
+    rules_changed: u64,
     /// What the second sink delivers to.
     pub copies: Destination,
     /// How that treats it.
@@ -126,8 +127,8 @@ impl Collector {
             plan,
             step_us: 0,
             was_set: false,
-            window: TimeWindow::default(),
-            windows: 0,
+            rules: (TimeWindow::default(), false),
+            rules_changed: 0,
             copies: Destination::default(),
             copy_faults: plan.copy_faults,
             service: Service::default(),
@@ -207,7 +208,11 @@ impl Collector {
             },
             patterns: vec![
                 Pattern::new("plain/{device}/readings", Decoder::Json)
-                    .expect("the pattern names a device"),
+                    .expect("the pattern names a device")
+                    .read_by(PlainRule {
+                        keep_values: self.rules.1,
+                        ..PlainRule::new(Decoder::Json)
+                    }),
             ],
             gateways: GATEWAYS
                 .map(|client| Gateway {
@@ -216,7 +221,7 @@ impl Collector {
                 })
                 .to_vec(),
             sinks,
-            window: self.window,
+            window: self.rules.0,
             mode: if self.plan.ends_at_journal {
                 Mode::Journal
             } else {
@@ -268,14 +273,14 @@ impl Collector {
     }
 
     fn try_start(&mut self, now: Now, dice: &mut Dice) -> Option<Running> {
-        if self.plan.windows {
-            let before = self.window;
-            self.window = if dice.one_in(2) {
+        if self.plan.rules_change {
+            let window = if dice.one_in(2) {
                 NARROW
             } else {
                 TimeWindow::default()
             };
-            self.windows += u64::from(self.window != before);
+            let before = std::mem::replace(&mut self.rules, (window, dice.one_in(2)));
+            self.rules_changed += u64::from(self.rules != before);
         }
         let (settings, index) = (self.settings(), Box::new(self.done.clone()));
         let mut entropy = || dice.bits();
@@ -359,7 +364,7 @@ impl Collector {
         seen.journals_rebuilt += std::mem::take(&mut self.rebuilt);
         seen.begun_alone += std::mem::take(&mut self.alone);
         seen.renamed_late += std::mem::take(&mut self.renamed_late);
-        seen.windows_changed += std::mem::take(&mut self.windows);
+        seen.rules_changed += std::mem::take(&mut self.rules_changed);
         if let Some(running) = &self.running {
             seen.add_collector(running.custody.counters());
         }

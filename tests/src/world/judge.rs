@@ -6,11 +6,11 @@ use super::course::Course;
 use super::fleet::Fleet;
 use super::found::{self, Found, Stated};
 use super::seen::Summary;
-use super::site::Site;
+use super::site::Home;
 use super::stream::STREAM;
 
 /// Judges a run that has come to rest; what is wrong stands in its faults.
-pub(super) fn judge(fleet: &mut Fleet, site: &mut Site, course: &mut Course) -> Summary {
+pub(super) fn judge(fleet: &mut Fleet, site: &mut Home, course: &mut Course) -> Summary {
     check::check_audit(&site.collector.store, &mut course.faults);
     for device in &mut fleet.devices {
         device.note_counters(&mut course.seen);
@@ -52,7 +52,7 @@ pub(super) fn judge(fleet: &mut Fleet, site: &mut Site, course: &mut Course) -> 
 }
 
 /// What the run knows of each name.
-fn known(fleet: &Fleet, site: &Site, ends_at_journal: bool) -> Vec<Known> {
+fn known(fleet: &Fleet, site: &Home, ends_at_journal: bool) -> Vec<Known> {
     let mut known: Vec<Known> = Vec::new();
     for device in &fleet.devices {
         let name = device.id.as_str();
@@ -93,12 +93,13 @@ fn known(fleet: &Fleet, site: &Site, ends_at_journal: bool) -> Vec<Known> {
 }
 
 /// Judges what the agents sent.
-fn judge_fleet(found: &Found, fleet: &mut Fleet, site: &Site, course: &mut Course) {
+fn judge_fleet(found: &Found, fleet: &mut Fleet, site: &Home, course: &mut Course) {
     let known = known(fleet, site, course.plan.ends_at_journal);
     check::check_rows(found, &fleet.made, &known, &mut course.faults);
-    check::check_verdicts(found, &known, course.plan.windows, &mut course.faults);
-    if !site.collector.was_set {
-        check::check_abandoned(found, &known, &mut course.faults);
+    check::check_verdicts(found, &known, course.plan.rules_change, &mut course.faults);
+    let is_right = !site.collector.was_set;
+    check::check_abandoned(found, &known, is_right, &mut course.faults);
+    if is_right {
         check::check_times(found, &fleet.made, &known, &mut course.faults);
     }
     for device in &mut fleet.devices {
@@ -112,7 +113,7 @@ fn judge_fleet(found: &Found, fleet: &mut Fleet, site: &Site, course: &mut Cours
 }
 
 /// Judges the sinks beside the lake.
-fn judge_sinks(found: &Found, site: &Site, course: &mut Course) {
+fn judge_sinks(found: &Found, site: &Home, course: &mut Course) {
     let (plan, seen, faults) = (&course.plan, &mut course.seen, &mut course.faults);
     let collector = &site.collector;
     let (copies, service) = (collector.copies.shelf(), collector.service.shelf());

@@ -22,7 +22,7 @@
 //! | orderly ends of the collector, after which no batch may come again | `site.rs` |
 //! | wall clocks set forward and back, of devices and of the collector | `faults.rs` |
 //! | wall clocks of devices that begin in 1970 at each boot, stand in 2040, are set right late | `device.rs` |
-//! | a time window that changes from start to start, so that sinks read what arrived under another one | `collector.rs` |
+//! | rules that change from start to start, so that sinks read what arrived under other ones | `collector.rs` |
 //! | a collector that is stopped anywhere, taken over from, and wakes | `takeover.rs` |
 //! | two gateways with a part each of a node's backlog, one of them away for long | `fleet.rs` |
 //!
@@ -62,6 +62,7 @@ mod letters;
 pub mod link;
 pub mod plain;
 pub mod plan;
+mod present;
 mod receipts;
 pub mod run;
 mod seen;

@@ -82,7 +82,7 @@ impl Plain {
             if !may_begin {
                 return None;
             }
-            let payload = format!("{{\"number\":{}}}", self.next);
+            let payload = format!("{{\"values\":{{\"number\":{}}}}}", self.next);
             self.next += 1;
             self.open = Some((self.next_packet_id, payload, false));
             self.next_packet_id = self.next_packet_id.checked_add(1).unwrap_or(1);

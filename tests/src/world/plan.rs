@@ -69,8 +69,9 @@ pub struct Plan {
     /// Wall clocks of devices may also stand in 1970 or 2040, begin so at a boot, and be set right later. The
     /// collector's is right then, and time services do not err.
     pub wild_clocks: bool,
-    /// Now and then the collector starts with a time window that is much narrower.
-    pub windows: bool,
+    /// Now and then the collector starts with other rules: a time window that is much narrower, other names of
+    /// plain readings.
+    pub rules_change: bool,
     /// Versions of a table between two checkpoints.
     pub checkpoint_versions: u64,
     /// Bits of the journal that flip.
@@ -113,7 +114,7 @@ impl Plan {
         let disk_losses = if dice.one_in(6) { 150 } else { 0 };
         let wild_clocks = dice.one_in(4);
         let clock_steps = if wild_clocks || dice.one_in(3) { 40 } else { 0 };
-        let windows = dice.one_in(2);
+        let rules_change = dice.one_in(2);
         let copy = dice.one_in(2).then(|| dice.one_in(2));
         let copy_blocks = dice.one_in(2);
         let nodes = if dice.one_in(3) { 1 + dice.index(2) } else { 0 };
@@ -162,7 +163,7 @@ impl Plan {
             stops,
             clock_steps,
             wild_clocks,
-            windows,
+            rules_change,
             checkpoint_versions: if dice.one_in(2) { 4 } else { 100 },
             steps: 100 + dice.below(250),
             weather,

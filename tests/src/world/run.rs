@@ -6,7 +6,7 @@ use super::course::{Course, Faults};
 use super::fleet::Fleet;
 use super::judge::judge;
 use super::seen::Summary;
-use super::site::Site;
+use super::site::Home;
 
 /// Faults shown of one run.
 const MAX_FAULTS: usize = 12;
@@ -26,7 +26,7 @@ pub struct Failure {
 pub(super) struct World {
     pub(super) course: Course,
     pub(super) fleet: Fleet,
-    pub(super) site: Site,
+    pub(super) site: Home,
 }
 
 impl World {
@@ -34,7 +34,7 @@ impl World {
         let mut course = Course::new(seed, traced);
         Self {
             fleet: Fleet::new(&course.plan, seed, &mut course.dice),
-            site: Site::new(course.plan),
+            site: Home::new(course.plan),
             course,
         }
     }

@@ -115,10 +115,12 @@ seen! {
     gateways_away
     /// Collectors that were stopped while another one took their lake over.
     takeovers
-    /// Of these, those that woke and found that out.
+    /// Of these, those that stood still in the midst of a step of their sink.
+    stopped_midway
+    /// And those that woke and found that out.
     fenced
-    /// Starts of the collector with another time window.
-    windows_changed
+    /// Starts of the collector with other rules.
+    rules_changed
     /// Readings in quarantine for times that lie outside it.
     untimely
     /// Readings in quarantine because nothing dates their boot.

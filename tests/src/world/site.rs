@@ -21,7 +21,7 @@ const STEPS_AWAKE: u64 = 20;
 const WAKES_ONCE_IN: u64 = 4;
 
 /// Where everything is brought to rest.
-pub(super) struct Site {
+pub(super) struct Home {
     pub(super) collector: Collector,
     /// Until when nobody reaches the lake's store.
     away_until: Option<Millis>,
@@ -35,7 +35,7 @@ pub(super) struct Site {
     pub(super) rotten: bool,
 }
 
-impl Site {
+impl Home {
     /// A collector that is switched off, beside an empty lake.
     pub(super) fn new(plan: Plan) -> Self {
         Self {

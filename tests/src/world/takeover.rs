@@ -48,6 +48,7 @@ pub(super) fn take_over(
     let is_begun = || begun.lock().is_ok_and(|begun| begun.is_some());
     for _ in 0..course.dice.below(MAX_STEPS) {
         let did = collector.step_sink(Which::Lake, MOST_BYTES, course.now, &mut course.dice);
+        course.seen.stopped_midway += u64::from(is_begun());
         if is_begun() || matches!(did, Did::Nothing | Did::Ended) {
             break;
         }
