@@ -4,6 +4,9 @@
 //! the same records, from a backup or because it never heard of their commit. Then the stream is
 //! found here and nothing is taken twice. An index over the lake: when it is lost, it is filled again
 //! from table `epochs`.
+//!
+//! It is filled on another thread than the one that asks it: a write waits for a disk, and nobody's PUBACK
+//! waits with it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,15 +21,18 @@ pub const MAX_DONE_BYTES: usize = crate::state::MAX_VALUE_BYTES;
 #[error("the index of epochs that are over failed: {0}")]
 pub struct DoneError(pub String);
 
+/// Epochs that are over, with what is to be kept of each.
+pub type Epochs = Vec<(Stream, Vec<u8>)>;
+
 /// An index of epochs that are over.
-pub trait DoneEpochs: Send {
+pub trait DoneEpochs: Send + Sync {
     /// Keeps what is known of each epoch; durable when this returns. Replaces what was kept of it.
     ///
     /// - `epochs`: at most [`MAX_DONE_BYTES`] each.
     ///
     /// # Errors
     /// [`DoneError`]; some may be kept then.
-    fn keep(&mut self, epochs: &[(Stream, Vec<u8>)]) -> Result<(), DoneError>;
+    fn keep(&self, epochs: &[(Stream, Vec<u8>)]) -> Result<(), DoneError>;
 
     /// What was kept of an epoch.
     ///
@@ -41,14 +47,57 @@ pub trait DoneEpochs: Send {
     ///
     /// # Errors
     /// [`DoneError`].
-    fn clear(&mut self) -> Result<(), DoneError>;
+    fn clear(&self) -> Result<(), DoneError>;
 
     /// All that the lake knew is in, durably when this returns.
     ///
     /// # Errors
     /// [`DoneError`].
-    fn set_whole(&mut self) -> Result<(), DoneError>;
+    fn set_whole(&self) -> Result<(), DoneError>;
 }
+
+/// Epochs for the index, to be put there on a thread that may wait for its disk.
+#[derive(Clone)]
+pub struct Keeping {
+    index: Arc<dyn DoneEpochs>,
+    epochs: Epochs,
+}
+
+impl Keeping {
+    /// - `epochs`: at most [`MAX_DONE_BYTES`] each.
+    #[must_use]
+    pub fn new(index: Arc<dyn DoneEpochs>, epochs: Epochs) -> Self {
+        Self { index, epochs }
+    }
+
+    /// Puts them there. Returns them, and whether the index has them, durably.
+    #[must_use]
+    pub fn keep(self) -> (Epochs, Result<(), DoneError>) {
+        let kept = self.index.keep(&self.epochs);
+        (self.epochs, kept)
+    }
+
+    /// They cannot be put there now.
+    #[must_use]
+    pub fn failed(self, cause: String) -> (Epochs, Result<(), DoneError>) {
+        (self.epochs, Err(DoneError(cause)))
+    }
+}
+
+impl std::fmt::Debug for Keeping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Keeping").field(&self.epochs).finish()
+    }
+}
+
+/// There is one index.
+impl PartialEq for Keeping {
+    fn eq(&self, other: &Self) -> bool {
+        self.epochs == other.epochs
+    }
+}
+
+impl Eq for Keeping {}
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -80,7 +129,7 @@ impl DoneInMemory {
 }
 
 impl DoneEpochs for DoneInMemory {
-    fn keep(&mut self, epochs: &[(Stream, Vec<u8>)]) -> Result<(), DoneError> {
+    fn keep(&self, epochs: &[(Stream, Vec<u8>)]) -> Result<(), DoneError> {
         self.with(|kept| kept.epochs.extend(epochs.iter().cloned()));
         Ok(())
     }
@@ -93,12 +142,12 @@ impl DoneEpochs for DoneInMemory {
         self.with(|kept| kept.whole)
     }
 
-    fn clear(&mut self) -> Result<(), DoneError> {
+    fn clear(&self) -> Result<(), DoneError> {
         self.with(|kept| *kept = Kept::default());
         Ok(())
     }
 
-    fn set_whole(&mut self) -> Result<(), DoneError> {
+    fn set_whole(&self) -> Result<(), DoneError> {
         self.with(|kept| kept.whole = true);
         Ok(())
     }

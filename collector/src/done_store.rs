@@ -1,6 +1,7 @@
 //! The index of epochs that are over, on sled: [`crate::done`].
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use headwater_proto::ids::Stream;
 
@@ -22,7 +23,7 @@ pub struct DoneStore {
     state: State,
     epochs: Map,
     meta: Map,
-    whole: bool,
+    whole: AtomicBool,
 }
 
 impl DoneStore {
@@ -38,14 +39,14 @@ impl DoneStore {
             state,
             epochs,
             meta,
-            whole,
+            whole: AtomicBool::new(whole),
         };
         Ok((store, found))
     }
 }
 
 impl DoneEpochs for DoneStore {
-    fn keep(&mut self, epochs: &[(Stream, Vec<u8>)]) -> Result<(), DoneError> {
+    fn keep(&self, epochs: &[(Stream, Vec<u8>)]) -> Result<(), DoneError> {
         if !self.state.has_space() {
             return Err(DoneError("its disk is full".to_owned()));
         }
@@ -64,11 +65,11 @@ impl DoneEpochs for DoneStore {
     }
 
     fn is_whole(&self) -> bool {
-        self.whole
+        self.whole.load(Ordering::Acquire)
     }
 
-    fn clear(&mut self) -> Result<(), DoneError> {
-        self.whole = false;
+    fn clear(&self) -> Result<(), DoneError> {
+        self.whole.store(false, Ordering::Release);
         let clear = || {
             self.meta.remove(WHOLE)?;
             self.epochs.clear()?;
@@ -77,13 +78,13 @@ impl DoneEpochs for DoneStore {
         clear().map_err(failed)
     }
 
-    fn set_whole(&mut self) -> Result<(), DoneError> {
+    fn set_whole(&self) -> Result<(), DoneError> {
         let set = || {
             self.meta.put(WHOLE, &[1])?;
             self.state.sync()
         };
         set().map_err(failed)?;
-        self.whole = true;
+        self.whole.store(true, Ordering::Release);
         Ok(())
     }
 }
@@ -120,7 +121,7 @@ mod tests {
     #[test]
     fn what_was_kept_is_found_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut store, found) = DoneStore::open(folder.path()).unwrap();
+        let (store, found) = DoneStore::open(folder.path()).unwrap();
         assert_eq!(found, Found::New);
         assert!(!store.is_whole());
         store.keep(&[(stream("d", 7), b"track".to_vec())]).unwrap();

@@ -16,6 +16,7 @@ use headwater_proto::time::{Millis, Now};
 use headwater_spool::{Disk, Reader};
 use tokio::sync::oneshot;
 
+use crate::done::Keeping;
 use crate::metrics::{Board, CustodyLook};
 use crate::pipeline::custody::{
     Custody, Event, Forgotten, Found, JournalSide, LakeSide, Meeting, Output, PlainPublish, Stretch,
@@ -42,8 +43,8 @@ pub(crate) enum Command {
         event: Event,
         reply: SyncSender<bool>,
     },
-    /// What custody asked to be read.
-    Read(Event),
+    /// What custody asked another thread to do.
+    Done(Event),
     /// Make a change to the sessions durable, then answer.
     Session {
         client: Arc<str>,
@@ -211,7 +212,7 @@ impl<D: Disk> Owner<D> {
                 }
                 self.custody.handle(event, now);
             }
-            Command::Read(event) => self.custody.handle(event, now),
+            Command::Done(event) => self.custody.handle(event, now),
             Command::Session {
                 client,
                 present,
@@ -331,6 +332,7 @@ impl<D: Disk> Owner<D> {
                     self.gate.close(conn, reason);
                 }
                 Output::Read(stretch) => self.read(stretch),
+                Output::Keep(keeping) => self.keep(keeping),
             }
         }
         if !pubacks.is_empty() {
@@ -353,7 +355,7 @@ impl<D: Disk> Owner<D> {
             }
             let found = found.ok();
             // Without an owner nothing is let go of.
-            mailbox.send(Command::Read(Event::Read { stretch, found }));
+            mailbox.send(Command::Done(Event::Read { stretch, found }));
         };
         let thread = std::thread::Builder::new().name("stretch".to_owned());
         if let Err(error) = thread.spawn(read) {
@@ -361,6 +363,27 @@ impl<D: Disk> Owner<D> {
             let (stretch, found) = (asked, None);
             let now = self.clock.now();
             self.custody.handle(Event::Read { stretch, found }, now);
+        }
+    }
+
+    /// Has epochs put into the index on a thread of its own; custody asks for it once at a time.
+    fn keep(&mut self, keeping: Keeping) {
+        let mailbox = self.mailbox.clone();
+        let asked = keeping.clone();
+        let keep = move || {
+            let (epochs, kept) = keeping.keep();
+            if let Err(error) = &kept {
+                tracing::warn!(%error, "the ledger keeps epochs that are over");
+            }
+            // Without an owner nothing is let go of.
+            mailbox.send(Command::Done(Event::Kept { epochs, kept }));
+        };
+        let thread = std::thread::Builder::new().name("index".to_owned());
+        if let Err(error) = thread.spawn(keep) {
+            tracing::warn!(%error, "no thread to fill the index; the ledger keeps epochs that are over");
+            let (epochs, kept) = asked.failed(error.to_string());
+            let now = self.clock.now();
+            self.custody.handle(Event::Kept { epochs, kept }, now);
         }
     }
 

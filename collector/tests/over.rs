@@ -148,7 +148,7 @@ struct Failing {
 }
 
 impl DoneEpochs for Failing {
-    fn keep(&mut self, _: &[(Stream, Vec<u8>)]) -> Result<(), DoneError> {
+    fn keep(&self, _: &[(Stream, Vec<u8>)]) -> Result<(), DoneError> {
         Err(DoneError("full".to_owned()))
     }
     fn find(&self, stream: &Stream) -> Result<Option<Vec<u8>>, DoneError> {
@@ -160,10 +160,10 @@ impl DoneEpochs for Failing {
     fn is_whole(&self) -> bool {
         true
     }
-    fn clear(&mut self) -> Result<(), DoneError> {
+    fn clear(&self) -> Result<(), DoneError> {
         Ok(())
     }
-    fn set_whole(&mut self) -> Result<(), DoneError> {
+    fn set_whole(&self) -> Result<(), DoneError> {
         Ok(())
     }
 }

@@ -173,6 +173,10 @@ impl Rig {
                 let found = found.ok();
                 self.handle(Event::Read { stretch, found });
                 was_read = true;
+            } else if let Output::Keep(keeping) = output {
+                let (epochs, kept) = keeping.keep();
+                self.handle(Event::Kept { epochs, kept });
+                was_read = true;
             } else {
                 self.sent.push(output);
             }

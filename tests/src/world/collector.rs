@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use headwater_collector::done::DoneInMemory;
+use headwater_collector::done::{DoneInMemory, Keeping};
 use headwater_collector::interpret::{Depth, Feed};
 use headwater_collector::pipeline::credit::CreditLimits;
 use headwater_collector::pipeline::custody::{
@@ -80,6 +80,8 @@ pub struct Collector {
     /// Its index of epochs that are over.
     pub done: DoneInMemory,
     running: Option<Running>,
+    /// What another thread is to put into the index.
+    keeping: Option<Keeping>,
     plan: Plan,
     /// Numbers that had arrived when the second sink was taken out, if it was.
     pub taken_out: Option<Arrived>,
@@ -124,6 +126,7 @@ impl Collector {
             store: MemStore::new(),
             done: DoneInMemory::default(),
             running: None,
+            keeping: None,
             plan,
             step_us: 0,
             was_set: false,
@@ -374,6 +377,11 @@ impl Collector {
     pub fn die(&mut self, death: Death, dice: &mut Dice, seen: &mut Seen) {
         self.note_counters(seen);
         self.service.collector_died();
+        if dice.one_in(2) {
+            // The other thread was done, and only its word is lost.
+            self.put_into_index();
+        }
+        self.keeping = None;
         self.running = None;
         self.letters.die(death, dice);
         match death {
@@ -420,6 +428,7 @@ impl Collector {
         if !is_noted {
             self.service.collector_died();
         }
+        self.keeping = None;
         self.running = None;
         self.disk = self.disk.process_killed();
         self.store.restart();
@@ -447,6 +456,7 @@ impl Collector {
     /// Another disk is in its journal's place: an empty one, or one of an earlier time. The lake goes on.
     pub fn replace_disk(&mut self, disk: FakeDisk) {
         self.undo_arrivals();
+        self.keeping = None;
         self.running = None;
         self.disk = disk;
         self.store.restart();
@@ -506,6 +516,17 @@ impl Collector {
         self.handle(Event::Read { stretch, found }, now);
     }
 
+    /// Another thread is to put epochs into its index.
+    pub fn keep(&mut self, keeping: Keeping) {
+        self.keeping = Some(keeping);
+    }
+
+    /// The other thread is done with that.
+    fn put_into_index(&mut self) -> Option<Event> {
+        let (epochs, kept) = self.keeping.take()?.keep();
+        Some(Event::Kept { epochs, kept })
+    }
+
     /// What it says next.
     pub fn next_output(&mut self) -> Option<Output> {
         self.running.as_mut()?.custody.next_output()
@@ -513,6 +534,12 @@ impl Collector {
 
     /// One step of a sink; of the journal it reads `most_bytes`, or nothing if there are none.
     pub fn step_sink(&mut self, which: Which, most_bytes: usize, now: Now, dice: &mut Dice) -> Did {
+        if self.keeping.is_some()
+            && dice.one_in(3)
+            && let Some(event) = self.put_into_index()
+        {
+            self.handle(event, now);
+        }
         let now = self.clock(now);
         show_present(now.wall);
         let Some(Running {

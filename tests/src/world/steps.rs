@@ -62,6 +62,7 @@ impl World {
             }
             match self.site.collector.next_output() {
                 Some(Output::Read(stretch)) => self.site.collector.read(stretch, self.course.now),
+                Some(Output::Keep(keeping)) => self.site.collector.keep(keeping),
                 Some(output) => self.fleet.hear(output, &mut self.course),
                 None => return,
             }

@@ -125,6 +125,7 @@ impl<D: Disk> Custody<D> {
                 damaged,
             }),
             Event::Read { stretch, found } => self.upkeep(now).was_read(&stretch, found),
+            Event::Kept { epochs, kept } => self.upkeep(now).kept(&epochs, &kept),
             Event::Tick => self.upkeep(now).tick(),
         }
     }

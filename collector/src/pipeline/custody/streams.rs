@@ -28,7 +28,7 @@ use absent::Absent;
 pub(super) use coverage::Coverage;
 pub use coverage::MAX_COVERED_RANGES;
 use index::Index;
-pub(super) use index::{Expired, Unknown};
+pub(super) use index::{Kept, Unknown};
 pub(super) use watch::Say;
 use watch::Unread;
 use watch::Watched;

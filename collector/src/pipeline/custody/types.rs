@@ -7,6 +7,7 @@ use headwater_gate::{CloseReason, ConnId, Token};
 use headwater_proto::ids::{DeviceId, SeqRange, Stream};
 
 use super::stretch::{Found, Stretch};
+use crate::done::{DoneError, Epochs, Keeping};
 use crate::pipeline::credit::CreditLimits;
 use crate::pipeline::pattern::Pattern;
 use crate::pipeline::rules::TimeWindow;
@@ -166,6 +167,13 @@ pub enum Event {
         /// What it stands for; `None` if it cannot be read now.
         found: Option<Found>,
     },
+    /// The index was given epochs with [`Output::Keep`].
+    Kept {
+        /// Which.
+        epochs: Epochs,
+        /// Whether it has them, durably.
+        kept: Result<(), DoneError>,
+    },
     /// Time passed.
     Tick,
 }
@@ -215,6 +223,9 @@ pub enum Output {
         /// Why.
         reason: CloseReason,
     },
+    /// Put these into the index of closed epochs on another thread ([`Keeping::keep`]), and hand in
+    /// [`Event::Kept`]. Until then the ledger has them too.
+    Keep(Keeping),
     /// Read a stretch of the journal on another thread ([`Stretch::read`]), and hand in
     /// [`Event::Read`].
     Read(Stretch),
@@ -300,7 +311,7 @@ impl Event {
             | Self::Settled { conn, .. }
             | Self::Disconnected { conn, .. } => Some(*conn),
             Self::Plain(publish) => Some(publish.conn),
-            Self::Committed { .. } | Self::Read { .. } | Self::Tick => None,
+            Self::Committed { .. } | Self::Read { .. } | Self::Kept { .. } | Self::Tick => None,
         }
     }
 
@@ -314,6 +325,7 @@ impl Event {
             | Self::Disconnected { .. }
             | Self::Committed { .. }
             | Self::Read { .. }
+            | Self::Kept { .. }
             | Self::Tick => 0,
         }
     }

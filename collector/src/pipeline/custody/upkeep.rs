@@ -3,6 +3,7 @@
 
 mod abandon;
 mod earlier;
+mod index;
 mod lacks;
 mod losses;
 mod rot;
@@ -13,7 +14,6 @@ use headwater_spool::Disk;
 
 use super::intake::Intake;
 use super::journal::{Moved, Report};
-use super::streams::Expired;
 use super::{Custody, Leaves};
 use crate::pipeline::envelope::{CursorHead, Record};
 pub(super) use earlier::Earlier;
@@ -163,22 +163,5 @@ impl<'a, D: Disk> Upkeep<'a, D> {
         };
         // Without room the next tick tries again.
         let _ = self.custody.append(&Record::Cursor(head), Leaves::None);
-    }
-
-    /// Lets go of streams that are over.
-    fn expire(&mut self) {
-        match self.custody.streams.expire(self.now) {
-            Expired::None => {}
-            Expired::IndexFailed => self.custody.counters.index_failures_total += 1,
-            Expired::Gone(streams) => {
-                for stream in &streams {
-                    self.custody
-                        .journal
-                        .schemas
-                        .forget(&stream.device, stream.epoch);
-                }
-                self.custody.journal.measure(self.custody.streams.ledger());
-            }
-        }
     }
 }

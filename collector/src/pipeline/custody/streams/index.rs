@@ -1,11 +1,13 @@
 //! Core: streams that are over: let go of once the index has them, and found there again.
 
+use std::sync::Arc;
+
 use headwater_proto::delivery::End;
 use headwater_proto::ids::{Lane, SeqRange, Stream};
 use headwater_proto::time::{Millis, Now};
 
 use super::Streams;
-use crate::done::{DoneEpochs, DoneError, MAX_DONE_BYTES};
+use crate::done::{DoneEpochs, DoneError, Epochs, Keeping, MAX_DONE_BYTES};
 use crate::pipeline::ledger::Track;
 use crate::pipeline::snapshot;
 
@@ -16,7 +18,11 @@ const MAX_EXPIRED: usize = 4_096;
 
 /// The index of closed epochs, and when it gets more.
 pub(super) struct Index {
-    done: Box<dyn DoneEpochs>,
+    done: Arc<dyn DoneEpochs>,
+    /// It is being given epochs: it is given no others meanwhile.
+    is_keeping: bool,
+    /// It was emptied while it was given some: it may have them no more.
+    was_emptied: bool,
     /// It did not tell what it has of an epoch that was read again.
     has_failed: bool,
     next_expiry: Millis,
@@ -25,7 +31,9 @@ pub(super) struct Index {
 impl Index {
     pub(super) fn new(done: Box<dyn DoneEpochs>) -> Self {
         Self {
-            done,
+            done: Arc::from(done),
+            is_keeping: false,
+            was_emptied: false,
             has_failed: false,
             next_expiry: Millis(0),
         }
@@ -41,48 +49,76 @@ pub(in super::super) enum Unknown {
     Damaged,
 }
 
-/// What came of a look for streams to let go of.
+/// What came of giving epochs to the index.
 #[derive(Debug, PartialEq, Eq)]
-pub(in super::super) enum Expired {
-    /// None is due.
-    None,
-    /// The index has these, and the ledger no more.
+pub(in super::super) enum Kept {
+    /// It has these, and the ledger no more.
     Gone(Vec<Stream>),
-    /// The index could not take them; they stay.
-    IndexFailed,
+    /// It could not take them; they stay.
+    Failed,
 }
 
-impl Streams {
-    /// Lets go of streams that were closed and committed for long enough, after the index has them.
-    pub(in super::super) fn expire(&mut self, now: Now) -> Expired {
-        if self.index.next_expiry > now.mono {
-            return Expired::None;
+/// Streams, where they leave the ledger for the index.
+pub(in super::super) struct Expiry<'a>(&'a mut Streams);
+
+impl Expiry<'_> {
+    /// Streams that were closed and committed for long enough, to be put into the index on another thread and
+    /// then handed to [`Expiry::kept`]; `None` also while it is given others.
+    pub(in super::super) fn due(&mut self, now: Now) -> Option<Keeping> {
+        let after_ms = self.0.keep_closed_ms;
+        let Streams { ledger, index, .. } = &mut *self.0;
+        if index.is_keeping || index.next_expiry > now.mono {
+            return None;
         }
-        let after_ms = self.keep_closed_ms;
-        self.index.next_expiry = now.mono.plus(EXPIRY_EVERY_MS.min(after_ms));
-        let mut epochs = Vec::new();
-        self.ledger.expired(now.wall, after_ms, |stream, track| {
+        index.next_expiry = now.mono.plus(EXPIRY_EVERY_MS.min(after_ms));
+        let mut epochs = Epochs::new();
+        ledger.expired(now.wall, after_ms, |stream, track| {
             if epochs.len() >= MAX_EXPIRED {
                 return;
             }
-            let mut bytes = Vec::new();
-            snapshot::write_track(stream, track, &mut bytes);
+            let bytes = bytes_of(stream, track);
             // One with so many holes stays where it is, and keeps none of the others there.
             if bytes.len() <= MAX_DONE_BYTES {
                 epochs.push((stream.clone(), bytes));
             }
         });
-        if epochs.is_empty() {
-            return Expired::None;
+        index.is_keeping = !epochs.is_empty();
+        index
+            .is_keeping
+            .then(|| Keeping::new(Arc::clone(&index.done), epochs))
+    }
+
+    /// The index was given epochs. Those that are as they were then leave the ledger; others are given to it
+    /// again when they are over.
+    pub(in super::super) fn kept(&mut self, epochs: &Epochs, is_kept: bool) -> Kept {
+        let Streams {
+            ledger,
+            coverage,
+            index,
+            ..
+        } = &mut *self.0;
+        index.is_keeping = false;
+        let was_emptied = std::mem::take(&mut index.was_emptied);
+        if !is_kept {
+            return Kept::Failed;
         }
-        if self.index.done.keep(&epochs).is_err() {
-            return Expired::IndexFailed;
+        let mut gone = Vec::new();
+        for (stream, bytes) in epochs.iter().filter(|_| !was_emptied) {
+            let track = ledger.track(stream);
+            if track.is_some_and(|track| bytes_of(stream, track) == *bytes) {
+                ledger.forget(stream);
+                coverage.forget(stream, SeqRange::new(0, u64::MAX));
+                gone.push(stream.clone());
+            }
         }
-        for (stream, _) in &epochs {
-            self.ledger.forget(stream);
-            self.coverage.forget(stream, SeqRange::new(0, u64::MAX));
-        }
-        Expired::Gone(epochs.into_iter().map(|(stream, _)| stream).collect())
+        Kept::Gone(gone)
+    }
+}
+
+impl Streams {
+    /// Where streams leave the ledger for the index.
+    pub(in super::super) const fn expiry(&mut self) -> Expiry<'_> {
+        Expiry(self)
     }
 
     /// Brings a stream that was let go of back from the index, before anything is said of it. Whether it
@@ -125,7 +161,8 @@ impl Streams {
         &mut self,
         over: impl Iterator<Item = (Stream, End)>,
     ) -> Result<(), DoneError> {
-        let done = &mut self.index.done;
+        self.index.was_emptied = self.index.is_keeping;
+        let done = &self.index.done;
         done.clear()?;
         let mut epochs = Vec::new();
         for (stream, end) in over {
@@ -134,8 +171,7 @@ impl Streams {
             let _ = track.receiver.seed(SeqRange::new(0, end.next));
             track.receiver.end(end);
             track.receiver.synced();
-            let mut bytes = Vec::new();
-            snapshot::write_track(&stream, &track, &mut bytes);
+            let bytes = bytes_of(&stream, &track);
             epochs.push((stream, bytes));
             if epochs.len() >= MAX_EXPIRED {
                 done.keep(&epochs)?;
@@ -151,9 +187,16 @@ impl Streams {
     }
 }
 
+/// What is kept of a stream.
+fn bytes_of(stream: &Stream, track: &Track) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    snapshot::write_track(stream, track, &mut bytes);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use headwater_proto::delivery::receiver::Namer;
     use headwater_proto::ids::{DeviceId, Epoch};
@@ -172,7 +215,7 @@ mod tests {
     }
 
     impl DoneEpochs for Noting {
-        fn keep(&mut self, epochs: &[(Stream, Vec<u8>)]) -> Result<(), DoneError> {
+        fn keep(&self, epochs: &[(Stream, Vec<u8>)]) -> Result<(), DoneError> {
             self.at_once.lock().unwrap().push(epochs.len());
             self.kept.keep(epochs)
         }
@@ -182,10 +225,10 @@ mod tests {
         fn is_whole(&self) -> bool {
             self.kept.is_whole()
         }
-        fn clear(&mut self) -> Result<(), DoneError> {
+        fn clear(&self) -> Result<(), DoneError> {
             self.kept.clear()
         }
-        fn set_whole(&mut self) -> Result<(), DoneError> {
+        fn set_whole(&self) -> Result<(), DoneError> {
             self.kept.set_whole()
         }
     }
@@ -234,6 +277,43 @@ mod tests {
         clean: true,
     };
 
+    /// What is due is put into the index, and the ledger is told.
+    fn let_go(custody: &mut Custody<FakeDisk>, ms: u64) -> Kept {
+        let keeping = custody.streams.expiry().due(now(ms)).unwrap();
+        let (epochs, kept) = keeping.keep();
+        custody.streams.expiry().kept(&epochs, kept.is_ok())
+    }
+
+    #[test]
+    fn a_stream_leaves_the_ledger_only_once_the_index_says_that_it_has_it() {
+        let (mut custody, _) = custody();
+        for epoch in 0..2 {
+            let whole = [SeqRange::new(0, END.next)];
+            custody.seed(stream("d", epoch), &whole, &[], Some(END));
+        }
+        let due = |custody: &mut Custody<FakeDisk>, ms| custody.streams.expiry().due(now(ms));
+        let (epochs, _) = due(&mut custody, 1).unwrap().failed("full".to_owned());
+        assert_eq!((epochs.len(), custody.ledger().len()), (2, 2));
+        // Nothing more is asked for meanwhile.
+        assert_eq!(due(&mut custody, 100_000), None);
+        let kept = custody.streams.expiry().kept(&epochs, false);
+        assert_eq!((kept, custody.ledger().len()), (Kept::Failed, 2));
+        let (epochs, _) = due(&mut custody, 200_000).unwrap().keep();
+        // One of them changed meanwhile: what the index has of it is not the last word.
+        let mut other = custody.ledger().track(&stream("d", 1)).unwrap().clone();
+        other.boot += 1;
+        custody.streams.ledger.restore(stream("d", 1), other);
+        let kept = custody.streams.expiry().kept(&epochs, true);
+        assert_eq!(kept, Kept::Gone(vec![stream("d", 0)]));
+        // An index that was filled anew in between may have lost it.
+        let (epochs, _) = due(&mut custody, 300_000).unwrap().keep();
+        custody.streams.fill_index(std::iter::empty()).unwrap();
+        let kept = custody.streams.expiry().kept(&epochs, true);
+        assert_eq!((kept, custody.ledger().len()), (Kept::Gone(Vec::new()), 1));
+        let_go(&mut custody, 400_000);
+        assert_eq!(custody.ledger().len(), 0);
+    }
+
     #[test]
     fn streams_are_let_go_of_a_bounded_number_at_a_time() {
         let (mut custody, index) = custody();
@@ -242,12 +322,12 @@ mod tests {
             let whole = [SeqRange::new(0, END.next)];
             custody.seed(stream("d", epoch), &whole, &[], Some(END));
         }
-        custody.streams.expire(now(1));
+        let_go(&mut custody, 1);
         assert_eq!(
             (custody.ledger().len(), index.at_once()),
             (1, vec![MAX_EXPIRED])
         );
-        custody.streams.expire(now(2));
+        let_go(&mut custody, 2);
         assert_eq!((custody.ledger().len(), index.at_once()), (0, vec![1]));
     }
 
@@ -310,7 +390,7 @@ mod tests {
             };
             custody.streams.ledger.restore(stream, track.clone());
         }
-        custody.streams.expire(now(1));
+        let_go(&mut custody, 1);
         assert_eq!(index.at_once(), [1]);
         assert!(custody.ledger().track(&largest).is_none());
         assert_eq!(custody.ledger().len(), MAX_EXPIRED);
