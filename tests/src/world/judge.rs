@@ -145,8 +145,8 @@ fn judge_sinks(found: &Found, site: &Home, course: &mut Course) {
             faults.push("a batch could not be made again from its plan".to_owned());
         }
     }
-    // A journal that rots gives no copy of what a sink refused of it.
-    if !site.rotten {
+    // A journal that rots gives no copy of what a sink refused of it, and letters go with their disk.
+    if !site.rotten && !site.lost_disk {
         seen.dead_letters += collector.letters.check(found, faults);
     }
     let had_room = collector.most_bytes <= plan.journal_bytes / 2 && !collector.was_stalled;
