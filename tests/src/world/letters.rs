@@ -66,7 +66,10 @@ impl MailRoom {
                         for (stream, range) in item.covers {
                             count += 1;
                             for seq in range.first..range.next {
-                                letters.insert((stream.clone(), seq), Given::of(item));
+                                let number = (stream.clone(), seq);
+                                let letter: &mut Given = letters.entry(number).or_default();
+                                // A loss that the collector names may have the number of a record.
+                                letter.merge(&Given::of(item));
                             }
                         }
                     });
