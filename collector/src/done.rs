@@ -71,14 +71,12 @@ impl Keeping {
     }
 
     /// Puts them there. Returns them, and whether the index has them, durably.
-    #[must_use]
     pub fn keep(self) -> (Epochs, Result<(), DoneError>) {
         let kept = self.index.keep(&self.epochs);
         (self.epochs, kept)
     }
 
     /// They cannot be put there now.
-    #[must_use]
     pub fn failed(self, cause: String) -> (Epochs, Result<(), DoneError>) {
         (self.epochs, Err(DoneError(cause)))
     }
