@@ -64,6 +64,11 @@ impl World {
         }
         self.site.collector.disk.set_capacity(None);
         self.start_collector();
+        if self.course.plan.shared_nodes {
+            // One gateway comes back long after the other one.
+            let left = self.fleet.lose_gateway(&mut self.course);
+            self.site.hear(left, &self.course);
+        }
         for place in 0..self.fleet.devices.len() {
             let device = &mut self.fleet.devices[place];
             if device.engine.is_some() {
