@@ -96,7 +96,7 @@ impl<D: Disk> Desk<D> {
             }
             self.engine.handle(Event::Tick, now);
             self.tell_settled();
-            self.answer_nodes();
+            self.answer_nodes(now);
             let blocked = self.publish(now);
             self.tell_status(now);
             in_ram = self.tell_disk(in_ram);
@@ -184,10 +184,10 @@ impl<D: Disk> Desk<D> {
                 self.take_event(&event, now);
             }
             self.engine.handle(Event::Tick, now);
-            self.answer_nodes();
+            self.answer_nodes(now);
             let blocked = self.publish(now);
             let is_open = self.engine.sender().is_open();
-            if !is_open || self.engine.is_delivered() || now.mono >= end {
+            if !is_open || self.engine.progress().is_delivered || now.mono >= end {
                 return;
             }
             let due = self.engine.next_wakeup().map_or(end, |due| due.min(end));
@@ -250,11 +250,11 @@ impl<D: Disk> Desk<D> {
             while let Some(feed) = inlet.waiting.pop_front() {
                 let feed = match feed {
                     Feed::Way(change) => {
-                        self.engine.pass(inlet.source);
+                        self.engine.nodes(now).pass(inlet.source);
                         match change.answers {
                             Some(answers) => self.ways.insert(change.way, answers),
                             None => {
-                                self.engine.node_way_gone(change.way);
+                                self.engine.nodes(now).way_gone(change.way);
                                 self.ways.remove(&change.way)
                             }
                         };
@@ -296,8 +296,8 @@ impl<D: Disk> Desk<D> {
 
     /// Hands answers to the ways to nodes. One that finds no room on a slow line is lost: it can be asked for
     /// again.
-    fn answer_nodes(&mut self) {
-        for (way, answer) in self.engine.take_node_answers() {
+    fn answer_nodes(&mut self, now: Now) {
+        for (way, answer) in self.engine.nodes(now).take_answers() {
             if let Some(answers) = self.ways.get(&way) {
                 let _ = answers.try_send(answer);
             }
@@ -342,7 +342,9 @@ impl<D: Disk> Desk<D> {
             .iter()
             .filter(|inlet| inlet.awaited)
             .all(|inlet| inlet.ended && inlet.waiting.is_empty());
-        ended && self.engine.lanes().all(|lane| lane.memory_bytes == 0) && self.engine.is_drained()
+        ended
+            && self.engine.lanes().all(|lane| lane.memory_bytes == 0)
+            && self.engine.progress().is_drained
     }
 
     /// Tells the operator when the disk goes and when it comes back.
@@ -382,9 +384,10 @@ fn offer<D: Disk>(
             return None;
         }
         Feed::Packet(packet) => {
-            engine.pass(source);
+            let mut nodes = engine.nodes(now);
+            nodes.pass(source);
             let allows = |device: &_| packet.allowed.allows(device);
-            let faults = engine.node_packet(packet.way, &allows, &packet.bytes, now);
+            let faults = nodes.packet(packet.way, &allows, &packet.bytes);
             for (fault, refusals) in faults.iter().zip(refusals) {
                 refusals.note(&"a packet", fault, &[]);
             }

@@ -6,7 +6,7 @@ use headwater_proto::time::{Base, Millis, Now};
 use headwater_spool::Disk;
 use serde::{Deserialize, Serialize};
 
-use crate::pipeline::engine::Engine;
+use crate::pipeline::engine::{Engine, NodeCounters};
 use crate::source::health::{self, State};
 use crate::source::refusals::Refusals;
 
@@ -260,7 +260,7 @@ pub struct Lane {
 #[must_use]
 pub fn of<D: Disk>(engine: &Engine<D>, refusals: &[Arc<Refusals>], now: Now) -> Status {
     let (counters, sender) = (engine.counters(), engine.sender());
-    let sent = sender.counters();
+    let (sent, report) = (sender.counters(), engine.node_report());
     Status {
         version: VERSION,
         device: engine.settings().device.as_str().to_owned(),
@@ -321,9 +321,9 @@ pub fn of<D: Disk>(engine: &Engine<D>, refusals: &[Arc<Refusals>], now: Now) -> 
                 }
             })
             .collect(),
-        forwarded: forwarded(engine),
-        nodes: engine
-            .node_statuses()
+        forwarded: forwarded(&report.counters, engine.settings().spool.nodes_bytes),
+        nodes: report
+            .nodes
             .into_iter()
             .map(|node| Node {
                 device: node.device.as_str().to_owned(),
@@ -335,15 +335,14 @@ pub fn of<D: Disk>(engine: &Engine<D>, refusals: &[Arc<Refusals>], now: Now) -> 
     }
 }
 
-fn forwarded<D: Disk>(engine: &Engine<D>) -> Forwarded {
-    let counters = engine.node_counters();
+const fn forwarded(counters: &NodeCounters, quota_bytes: u64) -> Forwarded {
     Forwarded {
         records: counters.records,
         repeats: counters.repeats,
         not_taken: counters.not_taken,
         malformed: counters.malformed,
         refused: counters.refused,
-        quota_bytes: engine.settings().spool.nodes_bytes,
+        quota_bytes,
     }
 }
 

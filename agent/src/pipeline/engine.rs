@@ -36,8 +36,8 @@ pub use hosts::{MAX_ANSWERS, MAX_LISTED, MAX_NODES, NODE_BUNDLE_BYTES, Way};
 pub use outbox::{AgentSender, MAX_DOWN_BYTES, MAX_EPOCHS, MAX_FLIGHTS, UNREADABLE_MS};
 pub use store::{DEAD_LETTER, GROUP_BYTES, MAX_GAPS, PROBE_MS};
 pub use types::{
-    Counters, EngineError, Event, LaneStatus, Lost, NodeCounters, NodeFault, NodeStatus,
-    OfferError, Offered, Settings, SourceSettings, SpoolSettings,
+    Counters, EngineError, Event, LaneStatus, Lost, NodeCounters, NodeFault, NodeReport,
+    NodeStatus, OfferError, Offered, Progress, Settings, SourceSettings, SpoolSettings,
 };
 pub use writing::MAX_FAILED_SYNCS;
 
@@ -48,7 +48,8 @@ use super::timekeeper::Timekeeper;
 use hosts::Hosts;
 use intake::Intake;
 use outbox::{Outbox, Relays};
-use relaying::Relaying;
+pub use relaying::Relaying;
+use sending::Sending;
 use store::{Draft, Moment, News, Over, Own, Store, Trouble, place_of};
 use writing::{Step, Writing};
 
@@ -175,7 +176,7 @@ impl<D: Disk> Engine<D> {
                 self.outbox.link_down(now.mono);
                 self.relays.link(false, now.mono);
             }
-            Event::Message(bytes) => self.message(bytes, now),
+            Event::Message(bytes) => Sending::new(self, now).message(bytes),
             Event::Clock(kernel) => self.intake.clock.measured(kernel, now),
             Event::Tick => {
                 self.follow_the_clock(now);
@@ -372,16 +373,14 @@ impl<D: Disk> Engine<D> {
         self.outbox.sender()
     }
 
-    /// Whether the collector has received all that is stored.
+    /// How far the collector is with all that is stored, of this agent and of nodes.
     #[must_use]
-    pub fn is_delivered(&self) -> bool {
-        self.outbox.sender().is_delivered() && self.relays.is_delivered()
-    }
-
-    /// Whether the collector has committed all that is stored.
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
-        self.outbox.sender().is_drained() && self.relays.is_drained()
+    pub fn progress(&self) -> Progress {
+        let sender = self.outbox.sender();
+        Progress {
+            is_delivered: sender.is_delivered() && self.relays.is_delivered(),
+            is_drained: sender.is_drained() && self.relays.is_drained(),
+        }
     }
 
     /// How each lane is doing.

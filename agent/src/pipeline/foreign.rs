@@ -65,7 +65,7 @@ pub struct Foreign<'a> {
 /// Appends a record. `envelope` has the epoch and [`NODE`] as its source.
 pub fn encode(stream: &Stream, boot: u64, ram: bool, envelope: &Envelope<'_>, out: &mut Vec<u8>) {
     out.push(stream.lane.to_u8());
-    out.push(u8::from(ram) * RAM);
+    out.push(flag(ram, RAM));
     put_id(&stream.device, out);
     out.extend_from_slice(&boot.to_le_bytes());
     envelope.encode(out);
@@ -132,9 +132,9 @@ pub fn add_stream(listed: &Listed, out: &mut Vec<u8>) {
     };
     out.push(listed.stream.lane.to_u8());
     out.push(
-        u8::from(listed.ram) * RAM
-            | u8::from(listed.life.base == Base::Uptime) * UPTIME
-            | u8::from(listed.ended) * ENDED,
+        flag(listed.ram, RAM)
+            | flag(listed.life.base == Base::Uptime, UPTIME)
+            | flag(listed.ended, ENDED),
     );
     put_id(&listed.stream.device, out);
     out.extend_from_slice(&listed.stream.epoch.get().to_le_bytes());
@@ -188,6 +188,10 @@ fn read_snapshot(mut bytes: &[u8]) -> Option<(JournalId, Vec<Listed>)> {
         bytes = rest;
     }
     bytes.is_empty().then_some((spool, all))
+}
+
+const fn flag(on: bool, bit: u8) -> u8 {
+    if on { bit } else { 0 }
 }
 
 fn put_id(device: &DeviceId, out: &mut Vec<u8>) {

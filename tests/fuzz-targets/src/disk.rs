@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use headwater_agent::pipeline::record;
+use headwater_agent::pipeline::{foreign, record};
 use headwater_collector::interpret::{Depth, Interpreter};
 use headwater_collector::pipeline::rules::RuleSet;
 use headwater_collector::pipeline::{envelope, snapshot};
@@ -16,7 +16,7 @@ use headwater_lake::{
     Claim, Encoding, Lake, MemStore, Plan, PlanFile, Settings, Sha256, Store as _, Table,
 };
 use headwater_proto::bundle::Stamps;
-use headwater_proto::ids::{Epoch, JournalId, SeqRange};
+use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, SeqRange, Stream};
 use headwater_proto::time::{Base, UnixMicros};
 use headwater_spool::disk::FileSize;
 use headwater_spool::{Config, Disk, DiskFile, FakeDisk, Log, Space, fsck};
@@ -198,6 +198,37 @@ pub fn agent_snapshot(bytes: &[u8]) {
     assert_eq!(record::Snapshot::decode(&out).as_ref(), Ok(&snapshot));
 }
 
+/// A node's record in the agent's spool: written to bytes that read as the same. Borrows all it gives.
+pub fn node_record(bytes: &[u8]) {
+    let Ok(record) = within(0, || foreign::decode(bytes)) else {
+        return;
+    };
+    let mut out = Vec::new();
+    let (life, envelope) = (record.life, &record.envelope);
+    foreign::encode(&record.stream, life.boot, record.ram, envelope, &mut out);
+    assert!(out.len() <= bytes.len());
+    let again = foreign::decode(&out).expect("what was written");
+    assert_eq!((&again.stream, &again.envelope), (&record.stream, envelope));
+    assert_eq!((again.life, again.ram), (life, record.ram));
+}
+
+/// A snapshot of the agent's spool of nodes: written to bytes that read as the same. The smallest entry has
+/// two dozen bytes; a list that grows is there twice, and in reserve for as much again.
+pub fn node_snapshot(bytes: &[u8]) {
+    let most = bytes.len() / 20 * 3 * size_of::<foreign::Listed>() + bytes.len() + 4096;
+    let Ok((spool, listed)) = within(most, || foreign::decode_snapshot(bytes)) else {
+        return;
+    };
+    let mut out = Vec::new();
+    foreign::begin_snapshot(spool, &mut out);
+    listed
+        .iter()
+        .for_each(|it| foreign::add_stream(it, &mut out));
+    // An epoch has 63 bits; all else is as it was.
+    assert_eq!(out.len(), bytes.len());
+    assert_eq!(foreign::decode_snapshot(&out), Ok((spool, listed)));
+}
+
 /// A record of the journal; the first byte is its kind. Written to bytes that read as the same.
 /// Borrows all it gives but the sinks' cursors of a segment's first record.
 pub fn journal_record(input: &[u8]) {
@@ -374,6 +405,46 @@ fn cursor() -> record::Cursor {
         major: 2,
         minor: 4_000,
         tag: 1_234,
+    }
+}
+
+/// A node's record, with a schema and without.
+#[must_use]
+pub fn node_record_seeds() -> Vec<Vec<u8>> {
+    let stream = node_stream();
+    let records = agent_record_seeds().into_iter().map(|bytes| {
+        let mut out = Vec::new();
+        let mut envelope = record::decode(&bytes).expect("a record");
+        envelope.epoch = Some(stream.epoch);
+        foreign::encode(&stream, 3, true, &envelope, &mut out);
+        out
+    });
+    records.collect()
+}
+
+/// A snapshot of two streams.
+#[must_use]
+pub fn node_snapshot_seeds() -> Vec<Vec<u8>> {
+    let mut out = Vec::new();
+    foreign::begin_snapshot(JournalId(7), &mut out);
+    for base in [Base::Wall, Base::Uptime] {
+        let listed = foreign::Listed {
+            stream: node_stream(),
+            life: record::Life { boot: 5, base },
+            ram: false,
+            ended: base == Base::Wall,
+            received: vec![1, 0, 0, 0, 0, 0],
+        };
+        foreign::add_stream(&listed, &mut out);
+    }
+    vec![out]
+}
+
+fn node_stream() -> Stream {
+    Stream {
+        device: DeviceId::new("node-7").expect("an id"),
+        lane: Lane::Normal,
+        epoch: Epoch::new(77),
     }
 }
 

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `codec` | schemas and batches |
 //! | `mqtt` | packets, and a connection of the gate |
-//! | `wire` | frames, bundles, messages, log lines, topics |
+//! | `wire` | frames, bundles, messages, log lines, topics, packets on a serial line, what a node sends |
 //! | `disk` | segments, records, snapshots, plans, table logs |
 //! | `text` | lines, payloads, tables, configuration |
 
@@ -44,7 +44,7 @@ fn topic_seeds() -> Vec<Vec<u8>> {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 29] = [
+pub const TARGETS: [Target; 33] = [
     target("codec_schema", codec::schema, codec::schema_seeds),
     target("codec_rows", codec::rows, codec::batch_seeds),
     target("codec_batch", codec::batch, codec::batch_seeds),
@@ -57,6 +57,12 @@ pub const TARGETS: [Target; 29] = [
     target("wire_message", wire::message, wire::message_seeds),
     target("wire_text", wire::text, wire::text_seeds),
     target("wire_topic", wire::topic, topic_seeds),
+    target("wire_serial", wire::serial, wire::serial_seeds),
+    target(
+        "wire_node_packet",
+        wire::node_packet,
+        wire::node_packet_seeds,
+    ),
     target("disk_receiver", wire::receiver, wire::receiver_seeds),
     target("disk_spool", disk::spool, disk::spool_seeds),
     target(
@@ -86,6 +92,16 @@ pub const TARGETS: [Target; 29] = [
     ),
     target("disk_plan", disk::plan, disk::plan_seeds),
     target("disk_table_log", disk::table_log, disk::table_log_seeds),
+    target(
+        "disk_node_record",
+        disk::node_record,
+        disk::node_record_seeds,
+    ),
+    target(
+        "disk_node_snapshot",
+        disk::node_snapshot,
+        disk::node_snapshot_seeds,
+    ),
     target("text_influx", texts::influx, texts::influx_seeds),
     target("text_json", texts::json, texts::json_seeds),
     target("text_single", texts::single, texts::single_seeds),

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use headwater_agent::pipeline::engine::{Engine, Event, Settings};
 use headwater_proto::bundle::{Bundle, BundleHead, BundleWriter, Stamps};
 use headwater_proto::delivery::receiver::{MAX_RANGES, Namer};
 use headwater_proto::delivery::snapshot::MAX_SNAPSHOT_BYTES;
@@ -9,13 +10,15 @@ use headwater_proto::delivery::{End, Receiver};
 use headwater_proto::frame::{self, Frames, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange};
 use headwater_proto::message::{
-    self, Ack, Body, EpochEnd, Gap, Hello, MAX_MESSAGE_BYTES, Reject, SchemaRequest, Stat,
-    TimeBase, Welcome,
+    self, Ack, Body, EpochEnd, Gap, Hello, HelloStream, MAX_MESSAGE_BYTES, Reject, SchemaRequest,
+    Stat, TimeBase, Welcome,
 };
 use headwater_proto::refused;
+use headwater_proto::serial;
 use headwater_proto::text::{Lines, MAX_HEADER_BYTES, TextHeader};
-use headwater_proto::time::Base;
+use headwater_proto::time::{Base, Millis, Now, UnixMicros};
 use headwater_proto::topic::Topic;
+use headwater_spool::FakeDisk;
 
 use crate::heap::within;
 use crate::mend;
@@ -164,6 +167,149 @@ pub fn topic(bytes: &[u8]) {
     if let Ok(topic) = Topic::parse(text) {
         assert_eq!(topic.text(), text);
     }
+}
+
+/// A serial line. The first byte is the size of the largest packet: none is larger, what is read is written
+/// as a packet that reads as the same, and behind any bytes the next whole packet is found. Takes nothing
+/// from the heap.
+pub fn serial(input: &[u8]) {
+    let Some((&most, line)) = input.split_first() else {
+        return;
+    };
+    let most = usize::from(most);
+    let mut buffer = [0; 255];
+    let mut decoder = serial::Decoder::new(&mut buffer[..most]);
+    within(0, || {
+        for byte in line {
+            if let serial::Read::Packet(packet) = decoder.push(*byte) {
+                assert!(packet.len() <= most);
+                let mut again = [0; serial::max_encoded(255)];
+                let len = serial::encode(packet, &mut again).expect("there is room");
+                let ends = again[..len].iter().filter(|byte| **byte == serial::END);
+                assert_eq!((ends.count(), again[len - 1]), (1, serial::END));
+                let mut second = serial::Decoder::new([0; 255]);
+                for byte in &again[..len - 1] {
+                    assert_eq!(second.push(*byte), serial::Read::More);
+                }
+                assert_eq!(second.push(serial::END), serial::Read::Packet(packet));
+            }
+        }
+        decoder.push(serial::END);
+        assert!(!decoder.is_inside());
+    });
+}
+
+/// Packets of a node, as they are and with their checksums mended, to an agent that has heard its Hello: it
+/// stays whole, and answers in frames.
+pub fn node_packet(bytes: &[u8]) {
+    let mut engine = nodes_agent();
+    let now = |ms| Now {
+        mono: Millis(ms),
+        wall: UnixMicros(1_700_000_000_000_000),
+    };
+    let mut mended = bytes.to_vec();
+    mend::frames(&mut mended);
+    let hello = node_hello();
+    for (ms, packet) in [&hello[..], bytes, &mended[..], &hello[..]]
+        .iter()
+        .enumerate()
+    {
+        engine.nodes(now(ms as u64)).packet(1, &|_| true, packet);
+        engine.handle(Event::Tick, now(ms as u64 + 100));
+    }
+    let answers = engine.nodes(now(9)).take_answers();
+    assert!(!answers.is_empty(), "the Hello is answered");
+    for (way, answer) in answers {
+        assert_eq!(way, 1);
+        assert!(Frames::new(&answer).all(|frame| frame.is_ok()));
+    }
+}
+
+fn nodes_agent() -> Engine<FakeDisk> {
+    let mut settings = Settings::new(DeviceId::new("gw").expect("an id"));
+    let spool = &mut settings.spool;
+    spool.lane_bytes = [1 << 16; 3];
+    (spool.segment_bytes, spool.nodes_bytes) = (4096, 1 << 16);
+    (spool.fs_reserve_percent, spool.fs_reserve_bytes) = (0, 0);
+    let mut draws = 0;
+    let mut entropy = || {
+        draws += 1;
+        draws
+    };
+    let now = Now {
+        mono: Millis(0),
+        wall: UnixMicros(1_700_000_000_000_000),
+    };
+    Engine::open(FakeDisk::new(), settings, &mut entropy, now).expect("an empty disk")
+}
+
+fn node_hello() -> Vec<u8> {
+    let stream = HelloStream {
+        lane: Lane::Normal,
+        epoch: Epoch::new(7),
+        oldest: 0,
+        next: 3,
+        ram: false,
+        ended: false,
+        boot: 1,
+        base: Base::Wall,
+    };
+    let hello: Hello = Hello {
+        version_min: message::PROTOCOL,
+        version_max: message::PROTOCOL,
+        origin: DeviceId::new("node-7").expect("an id"),
+        nonce: 9,
+        page: 0,
+        pages: 1,
+        complete: true,
+        boot: 1,
+        uptime_ms: 5,
+        wall: None,
+        max_bundle: 256,
+        streams: [stream].into_iter().collect(),
+    };
+    let mut out = Vec::new();
+    message::append_frame(&hello, &mut out);
+    out
+}
+
+/// A Hello, and a bundle of its stream.
+#[must_use]
+pub fn node_packet_seeds() -> Vec<Vec<u8>> {
+    let head = BundleHead {
+        origin: DeviceId::new("node-7").expect("an id"),
+        lane: Lane::Normal,
+        epoch: Epoch::new(7),
+        first: 0,
+        ram: false,
+        boot: 1,
+        base: Base::Wall,
+        stamps: Stamps::default(),
+        uptime_ms: Some(5),
+        wall: None,
+    };
+    let mut out = [0; 256];
+    let mut writer = BundleWriter::new(head, &mut out).expect("there is room");
+    for kind in [Kind::Schema, Kind::Refused, Kind::Gap, Kind::EpochEnd] {
+        writer.push(kind, b"\x04body").expect("there is room");
+    }
+    let len = writer.finish();
+    vec![node_hello(), out[..len].to_vec()]
+}
+
+/// A packet on a line, a cut one, and one with a long run.
+#[must_use]
+pub fn serial_seeds() -> Vec<Vec<u8>> {
+    let line = |packet: &[u8]| {
+        let mut line = vec![200];
+        serial::append(packet, &mut line);
+        line
+    };
+    let mut cut = line(b"cut in the middle");
+    cut.truncate(5);
+    cut.push(serial::END);
+    cut.extend(&line(b"whole")[1..]);
+    vec![line(b"a\0packet\0"), cut, line(&[7; 200])]
 }
 
 /// A receiver from a journal's snapshot: written to bytes that give the same receiver, and fit for

@@ -406,3 +406,85 @@ fn framed<M: Body>(message: &M) -> Vec<u8> {
     message::append_frame(message, &mut bytes);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headwater_proto::message::MAX_HELLO_STREAMS;
+    use headwater_proto::time::Base;
+
+    fn hello(name: &str, page: u8, pages: u8, streams: usize) -> Hello {
+        let stream = |k: usize| HelloStream {
+            lane: Lane::Normal,
+            epoch: Epoch::new(u64::from(page) * 100 + k as u64),
+            oldest: 0,
+            next: 1,
+            ram: false,
+            ended: false,
+            boot: 1,
+            base: Base::Wall,
+        };
+        Hello {
+            version_min: PROTOCOL,
+            version_max: PROTOCOL,
+            origin: DeviceId::new(name).unwrap(),
+            nonce: 7,
+            page,
+            pages,
+            complete: true,
+            boot: 1,
+            uptime_ms: 0,
+            wall: None,
+            max_bundle: 256,
+            streams: (0..streams).map(stream).collect(),
+        }
+    }
+
+    #[test]
+    fn answers_beyond_their_bound_take_the_place_of_the_oldest() {
+        let mut hosts = Hosts::default();
+        for way in 0..=MAX_ANSWERS as u64 {
+            let mut other = hello("n", 0, 1, 0);
+            other.version_min = PROTOCOL + 1;
+            other.version_max = PROTOCOL + 1;
+            assert_eq!(hosts.hello(way, &other, Millis(0)), Heard::Refused);
+        }
+        let answers = hosts.take_answers();
+        assert_eq!((answers.len(), answers[0].0), (MAX_ANSWERS, 1));
+    }
+
+    #[test]
+    fn a_hello_of_as_many_streams_as_are_kept_is_heard_and_one_of_more_is_refused() {
+        let mut hosts = Hosts::default();
+        let most = MAX_LISTED / MAX_HELLO_STREAMS;
+        let pages = u8::try_from(most).unwrap();
+        for page in 0..pages {
+            let heard = hosts.hello(1, &hello("n", page, pages, MAX_HELLO_STREAMS), Millis(0));
+            let is_last = page + 1 == pages;
+            assert_eq!(heard, if is_last { Heard::Whole } else { Heard::More });
+        }
+        let device = DeviceId::new("n").unwrap();
+        assert_eq!(hosts.listed(&device).count(), MAX_LISTED);
+        for page in 0..=pages {
+            let said = hello("m", page, pages + 1, MAX_HELLO_STREAMS);
+            let heard = hosts.hello(1, &said, Millis(0));
+            assert_eq!(heard == Heard::Refused, page == pages);
+        }
+    }
+
+    #[test]
+    fn a_node_that_was_silent_for_long_gives_its_place_to_another() {
+        let mut hosts = Hosts::default();
+        for k in 0..MAX_NODES {
+            hosts.hello(1, &hello(&format!("n{k}"), 0, 1, 0), Millis(k as u64));
+        }
+        let one_more = hello("more", 0, 1, 0);
+        assert_eq!(
+            hosts.hello(2, &one_more, Millis(SILENT_MS - 1)),
+            Heard::Refused
+        );
+        assert_eq!(hosts.hello(2, &one_more, Millis(SILENT_MS)), Heard::Whole);
+        assert!(!hosts.knows(&DeviceId::new("n0").unwrap()));
+        assert!(hosts.knows(&DeviceId::new("n1").unwrap()));
+    }
+}

@@ -13,55 +13,21 @@ use super::Engine;
 use super::hosts::{Heard, Terms, Way};
 use super::outbox::{Here, Out, Sighting};
 use super::store::{Lost, NodeOffered as Offered, NodeStore, place_of};
-use super::types::{NodeCounters, NodeFault, NodeStatus};
+use super::types::{NodeCounters, NodeFault, NodeReport, NodeStatus};
 use super::writing::Step;
 
-/// Segments that may go for one record.
-const MAX_VICTIMS: usize = 8;
+/// Segments that may go for one record; then its node keeps it.
+const VICTIMS_OF_ONE: usize = 8;
 
 impl<D: Disk> Engine<D> {
-    /// Takes in a packet of a node: frames back to back, as in a publish. Returns what was wrong with it.
-    ///
-    /// - `way`: where it came from, and where answers go.
-    /// - `allows`: whether a device may speak that way.
-    pub fn node_packet(
-        &mut self,
-        way: Way,
-        allows: &dyn Fn(&DeviceId) -> bool,
-        packet: &[u8],
-        now: Now,
-    ) -> Option<NodeFault> {
-        let mut relaying = Relaying::new(self, now);
-        relaying.packet(way, allows, packet);
-        relaying.sync_if_due();
-        relaying.answer();
-        relaying.fault
+    /// The engine as nodes see it.
+    pub const fn nodes(&mut self, now: Now) -> Relaying<'_, D> {
+        Relaying::new(self, now)
     }
 
-    /// Counts what a source of nodes handed over. How far that is durable its nodes hear by answers.
-    pub fn pass(&mut self, source: usize) {
-        self.intake.pass(source);
-    }
-
-    /// A way to nodes is gone.
-    pub fn node_way_gone(&mut self, way: Way) {
-        self.hosts.gone(way);
-    }
-
-    /// What is to be said to nodes, and on which way. An answer may be lost.
-    pub fn take_node_answers(&mut self) -> Vec<(Way, Vec<u8>)> {
-        self.hosts.take_answers()
-    }
-
-    /// Counters of records of nodes.
+    /// How the nodes are doing that speak, or of which something is here.
     #[must_use]
-    pub const fn node_counters(&self) -> NodeCounters {
-        self.nodes
-    }
-
-    /// How each node is doing that speaks, or of which something is here.
-    #[must_use]
-    pub fn node_statuses(&self) -> Vec<NodeStatus> {
+    pub fn node_report(&self) -> NodeReport {
         let status = |device: &DeviceId, connected, backlog_bytes| NodeStatus {
             device: device.clone(),
             connected,
@@ -77,12 +43,15 @@ impl<D: Disk> Engine<D> {
             .iter()
             .filter(|(device, _)| !self.hosts.knows(device));
         let silent = silent.map(|(device, bytes)| status(device, false, *bytes));
-        heard.chain(silent).collect()
+        NodeReport {
+            counters: self.nodes,
+            nodes: heard.chain(silent).collect(),
+        }
     }
 }
 
 /// The engine while records of nodes are dealt with.
-pub(super) struct Relaying<'a, D: Disk> {
+pub struct Relaying<'a, D: Disk> {
     engine: &'a mut Engine<D>,
     now: Now,
     /// What was wrong with a packet.
@@ -96,6 +65,37 @@ impl<'a, D: Disk> Relaying<'a, D> {
             now,
             fault: None,
         }
+    }
+
+    /// Takes in a packet of a node: frames back to back, as in a publish. Returns what was wrong with it.
+    ///
+    /// - `way`: where it came from, and where answers go.
+    /// - `allows`: whether a device may speak that way.
+    pub fn packet(
+        &mut self,
+        way: Way,
+        allows: &dyn Fn(&DeviceId) -> bool,
+        packet: &[u8],
+    ) -> Option<NodeFault> {
+        self.take(way, allows, packet);
+        self.sync_if_due();
+        self.answer();
+        self.fault.take()
+    }
+
+    /// Counts what a source of nodes handed over. How far that is durable its nodes hear by answers.
+    pub fn pass(&mut self, source: usize) {
+        self.engine.intake.pass(source);
+    }
+
+    /// A way to nodes is gone.
+    pub fn way_gone(&mut self, way: Way) {
+        self.engine.hosts.gone(way);
+    }
+
+    /// What is to be said to nodes, and on which way. An answer may be lost.
+    pub fn take_answers(&mut self) -> Vec<(Way, Vec<u8>)> {
+        self.engine.hosts.take_answers()
     }
 
     fn nodes(&mut self) -> &mut NodeStore<D> {
@@ -176,7 +176,7 @@ impl<'a, D: Disk> Relaying<'a, D> {
         self.engine.hosts.settle(&terms);
     }
 
-    fn packet(&mut self, way: Way, allows: &dyn Fn(&DeviceId) -> bool, packet: &[u8]) {
+    fn take(&mut self, way: Way, allows: &dyn Fn(&DeviceId) -> bool, packet: &[u8]) {
         if Bundle::is_bundle(packet) {
             let mut rest = packet;
             let mut records = 0;
@@ -273,7 +273,7 @@ impl<'a, D: Disk> Relaying<'a, D> {
             let mut offered = self
                 .nodes()
                 .offer(head, seq, &record.frame, record.bytes, now);
-            for _ in 0..MAX_VICTIMS {
+            for _ in 0..VICTIMS_OF_ONE {
                 if offered != Offered::Full || !self.make_room() {
                     break;
                 }

@@ -25,51 +25,70 @@ impl<D: Disk> Engine<D> {
                 self.relays.turns(&self.outbox, now.mono)
             };
             let found = turns.iter().enumerate().find_map(|(at, origin)| {
-                let out = self.next_of(origin.as_ref(), now)?;
+                let out = Sending::new(self, now).next_of(origin.as_ref())?;
                 Some((at, origin, out))
             });
             let (at, origin, out) = found?;
             if let Out::Publish(bytes) = out {
                 self.relays.served(origin.as_ref(), bytes.len());
-                return Some(self.fill(bytes, &turns[at + 1..], now));
+                let max_bytes = self.relays.max_bundle(&self.outbox, origin.as_ref());
+                let publish = Publish::new(bytes, max_bytes);
+                return Some(Sending::new(self, now).fill(publish, &turns[at + 1..]));
             }
             match origin {
-                None => self.carry_out_own(out, now),
+                None => Sending::new(self, now).carry_out(out),
                 Some(device) => Relaying::new(self, now).carry_out(device, out),
             }
         }
     }
+}
 
-    fn next_of(&mut self, origin: Option<&DeviceId>, now: Now) -> Option<Out> {
-        let clocks = self.clocks(now);
+/// The engine while something goes out, or the collector has said something.
+pub(super) struct Sending<'a, D: Disk> {
+    engine: &'a mut Engine<D>,
+    now: Now,
+}
+
+impl<'a, D: Disk> Sending<'a, D> {
+    pub(super) const fn new(engine: &'a mut Engine<D>, now: Now) -> Self {
+        Self { engine, now }
+    }
+
+    fn next_of(&mut self, origin: Option<&DeviceId>) -> Option<Out> {
+        let clocks = self.clocks();
         match origin {
-            None => self.outbox.next(&mut self.store.lanes, clocks),
+            None => self
+                .engine
+                .outbox
+                .next(&mut self.engine.store.lanes, clocks),
             Some(device) => {
-                let store = &mut self.store.nodes;
+                let store = &mut self.engine.store.nodes;
                 let mut shelf = NodeShelf { store, device };
-                self.relays.next(device, &mut shelf, clocks)
+                self.engine.relays.next(device, &mut shelf, clocks)
             }
         }
     }
 
     /// Fills the rest of a publish with bundles of nodes.
-    fn fill(&mut self, bytes: Vec<u8>, nodes: &[Option<DeviceId>], now: Now) -> Vec<u8> {
-        let max_bytes = self.settings.sender.max_bundle;
-        let mut publish = Publish::new(bytes, max_bytes);
-        let clocks = self.clocks(now);
+    fn fill(&mut self, mut publish: Publish, nodes: &[Option<DeviceId>]) -> Vec<u8> {
+        let clocks = self.clocks();
         for device in nodes.iter().flatten() {
             if publish.rest().is_none() {
                 break;
             }
-            self.relays.share(&mut self.outbox, None);
-            let store = &mut self.store.nodes;
+            self.engine.relays.share(&mut self.engine.outbox, None);
+            let store = &mut self.engine.store.nodes;
             let mut shelf = NodeShelf { store, device };
-            match self.relays.fill(device, &publish, &mut shelf, clocks) {
+            match self
+                .engine
+                .relays
+                .fill(device, &publish, &mut shelf, clocks)
+            {
                 Some(Out::Publish(bundle)) => {
-                    self.relays.served(Some(device), bundle.len());
+                    self.engine.relays.served(Some(device), bundle.len());
                     publish.push(&bundle);
                 }
-                Some(out) => Relaying::new(self, now).carry_out(device, out),
+                Some(out) => Relaying::new(self.engine, self.now).carry_out(device, out),
                 None => {}
             }
         }
@@ -77,31 +96,38 @@ impl<D: Disk> Engine<D> {
     }
 
     /// Takes in one down publish: each frame is for this agent itself or for one of its nodes.
-    pub(super) fn message(&mut self, bytes: &[u8], now: Now) {
-        let clocks = self.clocks(now);
+    pub(super) fn message(&mut self, bytes: &[u8]) {
+        let clocks = self.clocks();
         let mut heard = Vec::new();
-        if self.relays.is_empty() {
-            heard = self.outbox.message(bytes, &mut self.store.lanes, clocks);
+        if self.engine.relays.is_empty() {
+            heard = self
+                .engine
+                .outbox
+                .message(bytes, &mut self.engine.store.lanes, clocks);
         } else {
             for frame in Frames::new(bytes) {
                 let whole = frame.as_ref().map_or(bytes, |(_, whole)| whole);
                 match origin_of(whole) {
-                    Some((device, credit)) if device != self.settings.device => {
-                        if !self.relays.knows(&device) {
-                            self.nodes.refused_messages += 1;
+                    Some((device, credit)) if device != self.engine.settings.device => {
+                        if !self.engine.relays.knows(&device) {
+                            self.engine.nodes.refused_messages += 1;
                             continue;
                         }
-                        let store = &mut self.store.nodes;
+                        let store = &mut self.engine.store.nodes;
                         let device = &device;
                         let mut shelf = NodeShelf { store, device };
-                        heard.extend(self.relays.message(device, whole, &mut shelf, clocks));
-                        self.relays.share(&mut self.outbox, credit);
+                        heard.extend(
+                            self.engine
+                                .relays
+                                .message(device, whole, &mut shelf, clocks),
+                        );
+                        self.engine.relays.share(&mut self.engine.outbox, credit);
                     }
                     own => {
-                        let lanes = &mut self.store.lanes;
-                        heard.extend(self.outbox.message(whole, lanes, clocks));
+                        let lanes = &mut self.engine.store.lanes;
+                        heard.extend(self.engine.outbox.message(whole, lanes, clocks));
                         let credit = own.and_then(|(_, credit)| credit);
-                        self.relays.share(&mut self.outbox, credit);
+                        self.engine.relays.share(&mut self.engine.outbox, credit);
                     }
                 }
                 if frame.is_err() {
@@ -110,12 +136,15 @@ impl<D: Disk> Engine<D> {
             }
         }
         for heard in heard {
-            self.intake.clock.heard(heard.time, heard.sent, now);
+            self.engine
+                .intake
+                .clock
+                .heard(heard.time, heard.sent, self.now);
         }
     }
 
     /// Does what the outbox of the agent itself asks for, other than to publish.
-    fn carry_out_own(&mut self, out: Out, now: Now) {
+    fn carry_out(&mut self, out: Out) {
         match out {
             Out::Publish(_) => {}
             Out::Forget {
@@ -128,50 +157,50 @@ impl<D: Disk> Engine<D> {
                 epoch,
                 range,
                 reason,
-            } => self.refused(lane, epoch, range, reason, now),
+            } => self.refused(lane, epoch, range, reason),
             Out::TooLarge { lane, epoch, seq } => {
                 let one = SeqRange::new(seq, seq + 1);
-                self.refused(lane, epoch, one, RejectReason::TooLarge, now);
-                self.outbox.absent(lane, epoch, one);
+                self.refused(lane, epoch, one, RejectReason::TooLarge);
+                self.engine.outbox.absent(lane, epoch, one);
             }
             Out::Damaged { lane, epoch, range } => {
-                self.damaged_records += range.len();
+                self.engine.damaged_records += range.len();
                 let gap = Gap {
                     seqs: Some(range),
-                    ..self.store.lanes.gap(lane, epoch, GapReason::Damaged, now)
+                    ..self
+                        .engine
+                        .store
+                        .lanes
+                        .gap(lane, epoch, GapReason::Damaged, self.now)
                 };
-                self.put_own(place_of(lane), &gap, now);
+                self.engine.put_own(place_of(lane), &gap, self.now);
             }
         }
     }
 
-    pub(super) fn clocks(&self, now: Now) -> Clocks {
-        let wall = self.intake.clock.wall(now);
+    fn clocks(&self) -> Clocks {
+        let now = self.now;
+        let wall = self.engine.intake.clock.wall(now);
         Clocks { now, wall }
     }
 
     /// The collector will never take these: a dead-letter copy and a gap, both durable, take their
     /// place.
-    fn refused(
-        &mut self,
-        lane: Lane,
-        epoch: Epoch,
-        range: SeqRange,
-        reason: RejectReason,
-        now: Now,
-    ) {
+    fn refused(&mut self, lane: Lane, epoch: Epoch, range: SeqRange, reason: RejectReason) {
+        let now = self.now;
         let at = place_of(lane);
-        self.refused_records += range.len();
-        let copied = self.store.copy_refused(lane, epoch, range, reason);
+        self.engine.refused_records += range.len();
+        let copied = self.engine.store.copy_refused(lane, epoch, range, reason);
         for _ in 0..copied.dropped {
             let gap = Gap {
                 part: "dead_letters".parse().ok(),
                 ..self
+                    .engine
                     .store
                     .lanes
                     .gap(lane, epoch, GapReason::CopyDropped, now)
             };
-            self.put_own(at, &gap, now);
+            self.engine.put_own(at, &gap, now);
         }
         // Were the refusal of the agent's own words named, that gap would be refused for the same
         // reason, without end.
@@ -183,18 +212,22 @@ impl<D: Disk> Engine<D> {
             samples: copied.samples,
             t_first: copied.t_first,
             t_last: copied.t_last,
-            ..self.store.lanes.gap(lane, epoch, GapReason::Refused, now)
+            ..self
+                .engine
+                .store
+                .lanes
+                .gap(lane, epoch, GapReason::Refused, now)
         };
-        self.put_own(at, &gap, now);
-        self.carry_out(at, [Step::Sync], now);
+        self.engine.put_own(at, &gap, now);
+        self.engine.carry_out(at, [Step::Sync], now);
     }
 
     /// The collector has committed all below `through`.
     fn forget(&mut self, lane: Lane, epoch: Epoch, through: u64) {
-        let outbox = &self.outbox;
+        let outbox = &self.engine.outbox;
         let committed =
             |lane: Lane, epoch: Epoch, range: SeqRange| outbox.is_committed(lane, epoch, range);
-        self.store.forget(lane, epoch, through, &committed);
-        self.outbox.announce_waiting();
+        self.engine.store.forget(lane, epoch, through, &committed);
+        self.engine.outbox.announce_waiting();
     }
 }

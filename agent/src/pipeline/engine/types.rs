@@ -286,6 +286,24 @@ pub struct NodeCounters {
     pub refused_messages: u64,
 }
 
+/// How nodes are doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeReport {
+    /// What was counted of their records.
+    pub counters: NodeCounters,
+    /// Each of them.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// How far the collector is with what is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// It has received all of it.
+    pub is_delivered: bool,
+    /// It has committed all of it.
+    pub is_drained: bool,
+}
+
 /// Why a packet of a node, or a part of it, was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NodeFault {

@@ -44,6 +44,10 @@ impl Window {
         self.credit = credit;
     }
 
+    pub(super) const fn max_bundle(&self) -> u32 {
+        self.max_bundle
+    }
+
     pub(super) const fn set_max_bundle(&mut self, bytes: u32) {
         self.max_bundle = bytes;
     }

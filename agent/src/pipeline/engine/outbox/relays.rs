@@ -319,6 +319,17 @@ impl Relays {
         self.nodes.get_mut(device)?.outbox.fill(most, shelf, clocks)
     }
 
+    /// Largest publish that an origin may send, and others with it.
+    pub(in super::super) fn max_bundle<const E: usize, const F: usize>(
+        &self,
+        own: &Outbox<E, F>,
+        origin: Option<&DeviceId>,
+    ) -> u32 {
+        let relay = origin.and_then(|device| self.nodes.get(device));
+        let of_relay = relay.map(|relay| relay.outbox.sender.max_bundle());
+        of_relay.unwrap_or_else(|| own.sender.max_bundle())
+    }
+
     /// So many bytes of an origin go out.
     pub(in super::super) fn served(&mut self, origin: Option<&DeviceId>, bytes: usize) {
         let served = match origin {
@@ -563,5 +574,71 @@ pub(in super::super) fn origin_of(frame: &[u8]) -> Option<(DeviceId, Option<u32>
         Some((request.origin, None))
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn here(epoch: u64, first: u64, next: u64) -> Here {
+        Here {
+            lane: Lane::Normal,
+            epoch: Epoch::new(epoch),
+            range: SeqRange::new(first, next),
+            life: Life {
+                boot: 1,
+                base: Base::Wall,
+            },
+            ram: false,
+            ended: false,
+        }
+    }
+
+    fn relays() -> (Relays, DeviceId) {
+        let relays = Relays::new(SenderLimits::DEFAULT, 5);
+        (relays, DeviceId::new("n").unwrap())
+    }
+
+    #[test]
+    fn epochs_beyond_those_that_a_sender_holds_wait_for_their_turn() {
+        let (mut relays, node) = relays();
+        let all = MAX_NODE_EPOCHS as u64 + 2;
+        for epoch in 0..all {
+            relays.here(&node, &here(epoch, 0, 3), Millis(0));
+        }
+        let relay = &relays.nodes[&node];
+        let held = relay.told.values().filter(|told| told.is_held).count();
+        assert_eq!((held, relay.told.len()), (MAX_NODE_EPOCHS, 10));
+        assert!(!relays.is_delivered());
+    }
+
+    #[test]
+    fn a_sender_of_a_node_takes_little_memory() {
+        use headwater_proto::delivery::Sender;
+        let one = size_of::<Sender<MAX_NODE_EPOCHS, MAX_NODE_FLIGHTS>>();
+        assert!(one * 64 <= 1 << 20, "{one} bytes");
+    }
+
+    #[test]
+    fn a_hole_is_waited_for_and_then_passed() {
+        let (mut relays, node) = relays();
+        relays.here(&node, &here(1, 0, 3), Millis(0));
+        relays.here(&node, &here(1, 5, 7), Millis(10));
+        let next = |relays: &Relays| {
+            let relay = &relays.nodes[&node];
+            relay.told[&(Lane::Normal, Epoch::new(1))].range.next
+        };
+        relays.tick(Millis(10 + HOLE_MS - 1));
+        assert_eq!(next(&relays), 3);
+        assert_eq!(relays.next_wakeup(), Some(Millis(10 + HOLE_MS)));
+        relays.tick(Millis(10 + HOLE_MS));
+        assert_eq!(next(&relays), 7);
+        // One that is filled in time is no hole.
+        relays.here(&node, &here(2, 4, 6), Millis(0));
+        relays.here(&node, &here(2, 8, 9), Millis(0));
+        relays.here(&node, &here(2, 6, 8), Millis(0));
+        let told = &relays.nodes[&node].told[&(Lane::Normal, Epoch::new(2))];
+        assert_eq!((told.range.next, told.passes_at), (9, None));
     }
 }

@@ -201,11 +201,13 @@ impl<D: Disk> NodeStore<D> {
         } else {
             others
         };
-        if !(false) && room < bytes.len() as u64 {
+        if room < bytes.len() as u64 {
             return Offered::Refused(RejectReason::NoCredit);
         }
         let schema = schema_of(bytes);
-        if let Some(number) = schema.filter(|number| !self.knows(id, *number)) {
+        let kept = self.streams.get(id);
+        let knows = |number: &u32| kept.is_some_and(|kept| kept.schemas.contains_key(number));
+        if let Some(number) = schema.filter(|number| !knows(number)) {
             return Offered::Wants(number);
         }
         let record = Incoming {
@@ -263,11 +265,6 @@ impl<D: Disk> NodeStore<D> {
         }
     }
 
-    fn knows(&self, id: u32, number: u32) -> bool {
-        let kept = self.streams.get(id);
-        kept.is_some_and(|kept| kept.schemas.contains_key(&number))
-    }
-
     /// A node's record says that an epoch of it is over.
     fn note_end(&mut self, device: &DeviceId, payload: &[u8]) {
         let Ok(end) = message::decode::<EpochEnd>(payload) else {
@@ -303,8 +300,7 @@ impl<D: Disk> NodeStore<D> {
         let snapshot = |out: &mut Vec<u8>| streams.snapshot(spool, out);
         log.make_way(&[with.len()], &snapshot, reserved)?;
         let segment = log.segments().next_back().map_or(0, |info| info.id);
-        let has_it = std::env::var("HW_BREAK").as_deref() == Ok("9")
-            || bound.is_none_or(|bound| bound.segment == Some(segment));
+        let has_it = bound.is_none_or(|bound| bound.segment == Some(segment));
         let bytes = if has_it {
             payload(kept, record, None)
         } else {
@@ -363,10 +359,7 @@ impl<D: Disk> NodeStore<D> {
     fn lose_group(&mut self, error: &SyncError) {
         self.failed_syncs += 1;
         self.sync_at = None;
-        self.note_durable(
-            error.lost.start,
-            std::env::var("HW_BREAK").as_deref() == Ok("5"),
-        );
+        self.note_durable(error.lost.start, false);
         // A segment may have been lost with the schemas that it was given.
         for kept in self.streams.iter_mut() {
             for bound in kept.schemas.values_mut() {

@@ -17,6 +17,8 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// Size of a segment of nodes' records: the index knows where a stream begins in each, so that smaller ones
 /// are searched faster.
 const NODES_SEGMENT_BYTES: u64 = 1 << 20;
+/// Disk is taken in blocks of so many bytes.
+const BLOCK_BYTES: u64 = 4096;
 
 /// What one lane's log says.
 pub(super) struct Found {
@@ -214,11 +216,14 @@ pub(super) fn open_logs<D: Disk>(disk: &D, settings: &Settings) -> Result<Logs<D
         ],
     };
     let (lanes, recoveries) = Lanes::open(disk, &config)?;
+    // At least three beside the reserve: one that is written, and those that can give way.
+    let quarter = (spool.nodes_bytes / 4) & !(BLOCK_BYTES - 1);
+    let nodes_segment = quarter.clamp(BLOCK_BYTES, NODES_SEGMENT_BYTES);
     let nodes = Config {
         name: "nodes".to_owned(),
-        segment_bytes: NODES_SEGMENT_BYTES.min(spool.nodes_bytes / 4),
+        segment_bytes: nodes_segment,
         quota_bytes: spool.nodes_bytes,
-        reserve_bytes: NODES_SEGMENT_BYTES.min(spool.nodes_bytes / 4),
+        reserve_bytes: nodes_segment,
         ..each.clone()
     };
     let (nodes, of_nodes) = Log::open(disk.clone(), nodes)?;

@@ -26,7 +26,7 @@ fn records_of_a_node_reach_the_collector_under_its_identity_and_the_node_forgets
     node.make(50, 100);
     site.run(3_000, &mut [&mut node]);
     assert_eq!(site.hub.samples(&node.id), ks(50));
-    assert!(node.is_drained() && site.engine.is_drained());
+    assert!(node.is_drained() && site.engine.progress().is_drained);
     let hellos = site.hub.hellos.iter();
     let relayed: Vec<_> = hellos.filter(|hello| hello.origin == node.id).collect();
     assert!(
@@ -46,7 +46,7 @@ fn a_node_hears_of_a_record_when_it_is_synced_and_not_before() {
     node.make(5, 100);
     site.talk(&mut [&mut node]);
     assert_eq!(node.records[&(Lane::Normal, Epoch::new(1))].len(), 5);
-    assert_eq!(site.engine.node_counters().records, 5);
+    assert_eq!(site.engine.node_report().counters.records, 5);
     // The agent dies before the sync: it heard of nothing.
     site.kill();
     node.disconnect(site.now());
@@ -115,9 +115,9 @@ fn an_agent_that_comes_back_sends_what_it_acknowledged_and_takes_no_record_twice
     site.link(true);
     site.run(10_000, &mut [&mut node]);
     assert_eq!(site.hub.samples(&node.id), ks(200));
-    assert!(node.is_drained() && site.engine.is_drained());
+    assert!(node.is_drained() && site.engine.progress().is_drained);
     assert_eq!(site.hub.repeats, 0);
-    assert_eq!(site.engine.node_statuses()[0].backlog_bytes, 0);
+    assert_eq!(site.engine.node_report().nodes[0].backlog_bytes, 0);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn several_lives_of_a_node_travel_under_their_own_epochs_and_end_where_it_says()
     site.link(true);
     site.run(20_000, &mut [&mut node]);
     assert_eq!(site.hub.samples(&node.id), ks(110));
-    assert!(site.engine.is_drained());
+    assert!(site.engine.progress().is_drained);
     let ends = site.hub.bodies::<headwater_proto::message::EpochEnd>();
     let own = ends.iter().filter(|(_, end)| end.origin == node.id);
     assert_eq!(own.count(), 11);
@@ -157,7 +157,11 @@ fn a_schema_is_asked_for_where_the_node_did_not_send_it_and_stands_in_every_segm
         node.put(Kind::Batch, coded);
     }
     site.run(20_000, &mut [&mut node]);
-    assert!(node.is_drained(), "{:?}", site.engine.node_counters());
+    assert!(
+        node.is_drained(),
+        "{:?}",
+        site.engine.node_report().counters
+    );
     // A later life has read them again; an agent that kept no schema in memory would find them too.
     site.kill();
     site.link(true);
@@ -186,10 +190,10 @@ fn a_node_beyond_its_share_keeps_its_records_and_others_are_taken() {
     assert!(quiet.is_drained());
     assert!(!loud.is_drained(), "its share is smaller than its backlog");
     let quota = site.settings.spool.nodes_bytes;
-    let held = site.engine.node_statuses()[0].backlog_bytes;
+    let held = site.engine.node_report().nodes[0].backlog_bytes;
     assert!(held <= quota / 100 * SHARE_PERCENT, "{held}");
     assert!(held >= quota / 5, "{held}");
-    assert_eq!(site.engine.node_counters().evicted_records, 0);
+    assert_eq!(site.engine.node_report().counters.evicted_records, 0);
     // Nothing is lost once the collector is there.
     site.link(true);
     site.run(120_000, &mut [&mut loud, &mut quiet]);
@@ -213,7 +217,7 @@ fn where_more_nodes_come_the_one_beyond_its_share_is_evicted_and_named_and_no_ot
     }
     let mut all: Vec<&mut Node> = std::iter::once(&mut first).chain(&mut others).collect();
     site.run(60_000, &mut all);
-    let evicted = site.engine.node_counters().evicted_records;
+    let evicted = site.engine.node_report().counters.evicted_records;
     assert!(evicted > 0, "shares became smaller");
     site.kill();
     site.link(true);
@@ -224,7 +228,7 @@ fn where_more_nodes_come_the_one_beyond_its_share_is_evicted_and_named_and_no_ot
     }
     site.run(200_000, &mut all);
     drop(all);
-    assert!(site.engine.is_drained());
+    assert!(site.engine.progress().is_drained);
     for node in &others {
         assert_eq!(site.hub.samples(&node.id), ks(1_000), "{}", node.id);
         assert_eq!(site.hub.named(&node.id), 0);
@@ -267,8 +271,8 @@ fn a_node_that_moves_to_another_agent_leaves_nothing_abandoned_and_nothing_doubl
     one.link(true);
     one.run(10_000, &mut []);
     assert_eq!(one.hub.samples(&node.id), ks(180));
-    assert!(one.engine.is_drained());
-    assert_eq!(one.engine.node_statuses()[0].backlog_bytes, 0);
+    assert!(one.engine.progress().is_drained);
+    assert_eq!(one.engine.node_report().nodes[0].backlog_bytes, 0);
 }
 
 #[test]
@@ -287,11 +291,11 @@ fn records_that_come_late_below_a_hole_are_sent_too() {
             turn += 1;
             let is_lost = step < 600 && turn % 2 == 0;
             if !is_lost {
-                site.engine.node_packet(0, &|_| true, &packet, now);
+                site.engine.nodes(now).packet(0, &|_| true, &packet);
             }
         }
         site.engine.handle(super::super::Event::Tick, now);
-        for (_, bytes) in site.engine.take_node_answers() {
+        for (_, bytes) in site.engine.nodes(now).take_answers() {
             node.take(&bytes, now);
         }
         site.exchange();
@@ -302,7 +306,7 @@ fn records_that_come_late_below_a_hole_are_sent_too() {
     site.run(60_000, &mut [&mut node]);
     assert!(node.is_drained());
     assert_eq!(site.hub.samples(&node.id), ks(60));
-    assert!(site.engine.is_drained());
+    assert!(site.engine.progress().is_drained);
     assert!(site.hub.bodies::<Gap>().is_empty());
 }
 
@@ -378,10 +382,10 @@ fn who_is_not_allowed_or_finds_no_place_gets_no_answer_and_is_counted() {
     node.connect(site.now());
     let now = site.now();
     let hello = node.next_packet(now).unwrap();
-    site.engine.node_packet(0, &|_| false, &hello, now);
-    site.engine.node_packet(0, &|_| true, b"not a packet", now);
-    assert!(site.engine.take_node_answers().is_empty());
-    let counters = site.engine.node_counters();
+    site.engine.nodes(now).packet(0, &|_| false, &hello);
+    site.engine.nodes(now).packet(0, &|_| true, b"not a packet");
+    assert!(site.engine.nodes(now).take_answers().is_empty());
+    let counters = site.engine.node_report().counters;
     let expected = NodeCounters {
         refused: 1,
         malformed: 1,
@@ -392,10 +396,10 @@ fn who_is_not_allowed_or_finds_no_place_gets_no_answer_and_is_counted() {
         let mut node = Node::new(&format!("many-{k}"));
         node.connect(now);
         let hello = node.next_packet(now).unwrap();
-        site.engine.node_packet(k, &|_| true, &hello, now);
+        site.engine.nodes(now).packet(k, &|_| true, &hello);
     }
-    assert_eq!(site.engine.take_node_answers().len(), MAX_NODES);
-    assert_eq!(site.engine.node_counters().refused, 2);
+    assert_eq!(site.engine.nodes(now).take_answers().len(), MAX_NODES);
+    assert_eq!(site.engine.node_report().counters.refused, 2);
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl<D: Disk> NodeStore<D> {
             news: Vec::new(),
             failed_syncs: 0,
         };
-        let found = store.newest_snapshot();
+        let found = newest_snapshot(&store.log);
         if let Some((spool, listed)) = found {
             store.spool = spool;
             // The one used last comes first.
@@ -39,13 +39,6 @@ impl<D: Disk> NodeStore<D> {
         }
         store.replay();
         store
-    }
-
-    fn newest_snapshot(&self) -> Option<(JournalId, Vec<Listed>)> {
-        let newest = self.log.segments().rev();
-        let snapshots = newest.filter_map(|info| self.log.snapshot_of(info.id).ok().flatten());
-        let mut read = snapshots.filter_map(|bytes| foreign::decode_snapshot(&bytes).ok());
-        read.next()
     }
 
     fn replay(&mut self) {
@@ -99,4 +92,12 @@ impl<D: Disk> NodeStore<D> {
             kept.close(true);
         }
     }
+}
+
+/// What the newest snapshot says that can be read.
+fn newest_snapshot<D: Disk>(log: &Log<D>) -> Option<(JournalId, Vec<Listed>)> {
+    let newest = log.segments().rev();
+    let snapshots = newest.filter_map(|info| log.snapshot_of(info.id).ok().flatten());
+    let mut read = snapshots.filter_map(|bytes| foreign::decode_snapshot(&bytes).ok());
+    read.next()
 }

@@ -29,6 +29,54 @@ impl<D: Disk> NodeShelf<'_, D> {
             epoch,
         }
     }
+
+    /// Gives the schemas that stand with a stream's records in the segment of a run; says whether `wanted` is
+    /// one.
+    fn schemas_of(
+        &mut self,
+        stream: &Stream,
+        run: &Run,
+        wanted: u32,
+        keep: &mut dyn FnMut(u32, &[u8]),
+    ) -> bool {
+        let segments = self.store.log.segments();
+        let Some(info) = segments
+            .copied()
+            .find(|info| info.positions().contains(&run.at))
+        else {
+            return false;
+        };
+        let mut found = false;
+        let mut from = info.first;
+        while from <= run.last && !found {
+            let read = self
+                .store
+                .log
+                .read(from, CHUNK_BYTES, |position, _, payload| {
+                    if let Ok(Foreign {
+                        stream: of,
+                        envelope,
+                        ..
+                    }) = foreign::decode(payload)
+                        && of == *stream
+                        && let Some((number, bytes)) = envelope.schema
+                    {
+                        keep(number, bytes);
+                        found |= number == wanted;
+                    }
+                    if found || position >= run.last {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                });
+            match read {
+                Ok(chunk) if chunk.next > from => from = chunk.next,
+                _ => break,
+            }
+        }
+        found
+    }
 }
 
 impl<D: Disk> Shelf for NodeShelf<'_, D> {
@@ -110,7 +158,7 @@ impl<D: Disk> Shelf for NodeShelf<'_, D> {
             }
         }
         for run in runs {
-            if self.store.schemas_of(&stream, &run, wanted, keep) {
+            if self.schemas_of(&stream, &run, wanted, keep) {
                 return;
             }
         }
@@ -178,50 +226,5 @@ impl<D: Disk> NodeStore<D> {
             kept.hint = (next - 1, position);
         }
         Ok(next)
-    }
-
-    /// Gives the schemas that stand with a stream's records in the segment of a run; says whether `wanted` is
-    /// one.
-    fn schemas_of(
-        &mut self,
-        stream: &Stream,
-        run: &Run,
-        wanted: u32,
-        keep: &mut dyn FnMut(u32, &[u8]),
-    ) -> bool {
-        let segments = self.log.segments();
-        let Some(info) = segments
-            .copied()
-            .find(|info| info.positions().contains(&run.at))
-        else {
-            return false;
-        };
-        let mut found = false;
-        let mut from = info.first;
-        while from <= run.last && !found {
-            let read = self.log.read(from, CHUNK_BYTES, |position, _, payload| {
-                if let Ok(Foreign {
-                    stream: of,
-                    envelope,
-                    ..
-                }) = foreign::decode(payload)
-                    && of == *stream
-                    && let Some((number, bytes)) = envelope.schema
-                {
-                    keep(number, bytes);
-                    found |= number == wanted;
-                }
-                if found || position >= run.last {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
-            });
-            match read {
-                Ok(chunk) if chunk.next > from => from = chunk.next,
-                _ => break,
-            }
-        }
-        found
     }
 }

@@ -559,7 +559,7 @@ impl Site {
         for k in 0..rows {
             let fields = [Field::new(
                 "k",
-                Value::I64(k.wrapping_mul(0x9e37_79b9_7f4a_7c1)),
+                Value::I64(k.wrapping_mul(0x1e37_79b9_7f4a_7c15)),
             )];
             let sample = Sample {
                 time: now.wall,
@@ -576,7 +576,7 @@ impl Site {
         let now = self.now();
         for (way, node) in (0..).zip(nodes.iter_mut()) {
             while let Some(packet) = node.next_packet(now) {
-                self.engine.node_packet(way, &|_| true, &packet, now);
+                self.engine.nodes(now).packet(way, &|_| true, &packet);
                 self.answer(&mut [&mut **node], way);
             }
         }
@@ -585,7 +585,7 @@ impl Site {
     /// Answers go to nodes, of which the first has this way.
     fn answer(&mut self, nodes: &mut [&mut Node], first: Way) {
         let now = self.now();
-        for (way, bytes) in self.engine.take_node_answers() {
+        for (way, bytes) in self.engine.nodes(now).take_answers() {
             let at = way
                 .checked_sub(first)
                 .and_then(|at| usize::try_from(at).ok());

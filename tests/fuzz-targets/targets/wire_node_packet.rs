@@ -1,0 +1,4 @@
+//! Runs the target under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| headwater_fuzz::wire::node_packet(bytes));
