@@ -36,10 +36,12 @@ pub(crate) type Dump = (Vec<Arc<[u8]>>, Vec<(SchemaHead, u32)>);
 /// The number of the schema that a frame's batch is read with, or of its text's dictionary.
 #[must_use]
 pub fn number_in(frame: &Frame<'_>) -> Option<u32> {
-    match frame.kind {
-        Kind::Batch => Some(BatchHeader::peek(frame.payload).ok()?.schema_no),
-        Kind::Text => TextHeader::read(frame.payload)?.0.dictionary,
-        _ => None,
+    if frame.kind == Kind::Batch {
+        Some(BatchHeader::peek(frame.payload).ok()?.schema_no)
+    } else if frame.kind == Kind::Text {
+        TextHeader::read(frame.payload)?.0.dictionary
+    } else {
+        None
     }
 }
 

@@ -59,17 +59,14 @@ struct Told {
 
 impl Told {
     fn learn(&mut self, record: &Record<'_>, payload: &[u8]) {
-        match record {
-            Record::Begin(head) => self.journal = Some(head.journal),
-            Record::Rules(_) | Record::DecoderState(_) => {
-                self.rules
-                    .push(Arc::new(Context::new(record.kind(), payload)));
-            }
-            Record::Schema(head, bytes) => {
-                self.schemas.bind(head, bytes);
-                self.schemas.synced();
-            }
-            _ => {}
+        if let Record::Begin(head) = record {
+            self.journal = Some(head.journal);
+        } else if let Record::Rules(_) | Record::DecoderState(_) = record {
+            let told = Context::new(record.kind(), payload);
+            self.rules.push(Arc::new(told));
+        } else if let Record::Schema(head, bytes) = record {
+            self.schemas.bind(head, bytes);
+            self.schemas.synced();
         }
     }
 

@@ -185,9 +185,10 @@ impl<S: Sink> Giving<'_, S> {
         if *tries >= MAX_TRIES || matches!(error, SinkError::Fatal { .. }) {
             return Err(error);
         }
-        let asked = match &error {
-            SinkError::Busy { retry_after, .. } => *retry_after,
-            _ => None,
+        let asked = if let SinkError::Busy { retry_after, .. } = &error {
+            *retry_after
+        } else {
+            None
         };
         (self.around.pause)(asked.unwrap_or(PAUSE.0).min(PAUSE.1));
         Ok(())

@@ -412,10 +412,12 @@ struct Needs {
 }
 
 fn needs(frame: &Frame<'_>) -> Needs {
-    let samples = match frame.kind {
-        Kind::Batch => BatchHeader::peek(frame.payload).map_or(0, |batch| batch.samples),
-        Kind::Refused => refused::Refused::decode(frame.payload).map_or(0, |parts| parts.count),
-        _ => 0,
+    let samples = if frame.kind == Kind::Batch {
+        BatchHeader::peek(frame.payload).map_or(0, |batch| batch.samples)
+    } else if frame.kind == Kind::Refused {
+        refused::Refused::decode(frame.payload).map_or(0, |parts| parts.count)
+    } else {
+        0
     };
     Needs {
         samples,
