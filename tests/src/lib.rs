@@ -3,6 +3,7 @@
 pub mod dice;
 pub mod lake;
 pub mod mqtt;
+pub mod node;
 pub mod process;
 pub mod signals;
 pub mod site;

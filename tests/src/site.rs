@@ -24,6 +24,8 @@ pub struct Site {
     folder: TempDir,
     mqtt_port: u16,
     http_port: u16,
+    /// More keys of the collector's `[gate]`.
+    pub gate: String,
     /// More of the collector's configuration: whole sections.
     pub settings: String,
     /// What the collector's command is started with, for example strace and its arguments.
@@ -118,6 +120,7 @@ impl Site {
             folder,
             mqtt_port: free_port()?,
             http_port: free_port()?,
+            gate: String::new(),
             settings: String::new(),
             wrapper: Vec::new(),
             collector: None,
@@ -188,11 +191,12 @@ impl Site {
 
     fn collector_config(&self) -> String {
         format!(
-            "data_dir = {:?}\n\n[gate]\nlisten = \"127.0.0.1:{}\"\n\n[http]\nlisten = \
+            "data_dir = {:?}\n\n[gate]\nlisten = \"127.0.0.1:{}\"\n{}\n\n[http]\nlisten = \
              \"127.0.0.1:{}\"\n\n[[sink]]\nkind = \"lake\"\ndir = \
              {:?}\nflush_s = 1\n\n[[sink]]\nkind = \"hot\"\n{}",
             self.data(),
             self.mqtt_port,
+            self.gate,
             self.http_port,
             self.lake(),
             self.settings

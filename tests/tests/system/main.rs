@@ -18,6 +18,7 @@ mod full_disk;
 mod happy_path;
 mod kill;
 mod late_lake;
+mod nodes;
 mod outage;
 mod readers;
 mod slow_client;
