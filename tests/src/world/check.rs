@@ -20,12 +20,12 @@ const CLOCK_ROWS_US: u64 = 2_000;
 
 /// Holds what another sink has against the lake: it has each record as the lake has it, or the lake names it
 /// as lacking, or the sink was told that it is one of `undecodable`. Of records that came after it was taken
-/// out only those `until` then count.
+/// out only those `until` then count. `comes_again`: the journal lost what it had once.
 pub fn check_sink(
     found: &Found,
     name: &str,
     (given, undecodable): (&BTreeMap<Number, Given>, &BTreeSet<Number>),
-    until: Option<&Arrived>,
+    (until, comes_again): (Option<&Arrived>, bool),
     faults: &mut Faults,
 ) {
     let lacks = found.lacks.get(name);
@@ -37,6 +37,10 @@ pub fn check_sink(
         let lacking = lacks.and_then(|lacks| lacks.numbers.get(stream));
         match given.get(&(stream.clone(), *seq)) {
             Some(given) if given == expected => {}
+            // What went with the journal is received again, later and under the rules of that time: the sink
+            // may have both, or only the one that the lake has not, and is said to lack the other.
+            Some(given) if comes_again && given.has_all_of(expected) => {}
+            Some(_) if comes_again && lacking.is_some_and(|lacks| lacks.contains(*seq)) => {}
             Some(given) => faults.push(format!(
                 "record {seq} of {stream:?} is {given:?} in sink {name} and {expected:?} in the lake"
             )),

@@ -127,13 +127,22 @@ fn judge_sinks(found: &Found, site: &Home, course: &mut Course) {
     seen.batches_failed += service.failed;
     seen.items_refused += service.refused.len() as u64;
     let until = collector.taken_out.as_ref();
-    if plan.copy.is_some() {
+    // What a required sink lacks of what rotted is known only if another one reported it.
+    let is_judged = |required: Option<bool>| match required {
+        Some(true) => !site.rotten,
+        Some(false) => true,
+        None => false,
+    };
+    let comes_again = site.lost_disk || site.rotten;
+    if is_judged(plan.copy) {
         let has = (&copies.given, &copies.undecodable);
-        check::check_sink(found, COPY, has, until, faults);
+        check::check_sink(found, COPY, has, (until, comes_again), faults);
+    }
+    if is_judged(plan.stream) {
+        let has = (&service.given, &service.undecodable);
+        check::check_sink(found, STREAM, has, (None, comes_again), faults);
     }
     if plan.stream.is_some() {
-        let has = (&service.given, &service.undecodable);
-        check::check_sink(found, STREAM, has, None, faults);
         check::check_refused(found, &service.refused, faults);
     }
     // A journal that is gone or rots takes plans with it, and an old copy uses positions once more.

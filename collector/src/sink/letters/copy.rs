@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use headwater_proto::delivery::Ranges;
 use headwater_proto::frame;
 use headwater_proto::ids::{JournalId, SeqRange, Stream};
 use headwater_proto::time::UnixMicros;
@@ -98,11 +99,46 @@ fn schema_of(record: &Record<'_>) -> Option<SchemaHead> {
     })
 }
 
-/// Hands over the records of the journal that were refused, in the order of their positions.
+/// Hands over the records of the journal that were refused, in the order of their positions. A delivery that
+/// was made again from its plan may hold records from before the place where the sink goes on: for them all of
+/// the journal is read.
 ///
 /// # Errors
 /// [`LettersError`]: the journal's, or the first of `visit`.
 pub(super) fn each_refused<J: Disk>(
+    refusal: &Refusal<'_>,
+    journal: &mut Reader<J>,
+    visit: &mut dyn FnMut(&Found<'_>) -> Result<(), LettersError>,
+) -> Result<(), LettersError> {
+    let mut missing: BTreeMap<&Stream, Ranges<{ usize::MAX }>> = BTreeMap::new();
+    for (stream, ranges) in refusal.streams {
+        let all = missing.entry(stream).or_default();
+        for range in ranges {
+            // Without a bound on ranges nothing is refused.
+            let _ = all.insert(*range);
+        }
+    }
+    in_stretch(refusal, journal, &mut |found| {
+        for (stream, range) in &found.covers {
+            if let Some(missing) = missing.get_mut(stream) {
+                // Without a bound on ranges nothing is refused.
+                let _ = missing.remove(*range);
+            }
+        }
+        visit(found)
+    })?;
+    if missing.values().all(Ranges::is_empty) {
+        return Ok(());
+    }
+    let before = Refusal {
+        from: 0,
+        to: refusal.from,
+        ..*refusal
+    };
+    in_stretch(&before, journal, visit)
+}
+
+fn in_stretch<J: Disk>(
     refusal: &Refusal<'_>,
     journal: &mut Reader<J>,
     visit: &mut dyn FnMut(&Found<'_>) -> Result<(), LettersError>,
@@ -151,7 +187,12 @@ fn in_segment<J: Disk>(
                 let Some(cause) = refusal.cause(&record) else {
                     return ControlFlow::Continue(());
                 };
+                let mut covers = Vec::new();
+                ledger::committed_by(&record, &mut |stream, range| {
+                    covers.push((stream.clone(), range));
+                });
                 outcome = visit(&Found {
+                    covers,
                     // Without its first record a segment does not say whose it is.
                     journal: told.journal.unwrap_or(JournalId(0)),
                     head: LetterHead { position, cause },

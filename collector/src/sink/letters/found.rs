@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headwater_proto::ids::JournalId;
+use headwater_proto::ids::{JournalId, SeqRange, Stream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -43,4 +43,6 @@ pub(super) struct Found<'a> {
     pub(super) kind: u8,
     pub(super) payload: &'a [u8],
     pub(super) context: Vec<Arc<Context>>,
+    /// The numbers that it stands for.
+    pub(super) covers: Vec<(Stream, SeqRange)>,
 }
