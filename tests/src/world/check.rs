@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_collector::pipeline::rules::TimeWindow;
 use headwater_lake::{MemStore, audit};
-use headwater_proto::ids::Stream;
+use headwater_proto::ids::{Lane, Stream};
 
 use super::copy::Arrived;
 use super::course::Faults;
@@ -25,7 +25,7 @@ pub fn check_sink(
     found: &Found,
     name: &str,
     (given, undecodable): (&BTreeMap<Number, Given>, &BTreeSet<Number>),
-    (until, comes_again): (Option<&Arrived>, bool),
+    (until, comes_again, rotten): (Option<&Arrived>, bool, bool),
     faults: &mut Faults,
 ) {
     let lacks = found.lacks.get(name);
@@ -34,13 +34,16 @@ pub fn check_sink(
         if until.is_some_and(|until| !had_arrived(until)) {
             continue;
         }
+        // Of what rots of plain devices nobody may know.
+        if rotten && stream.lane == Lane::Plain {
+            continue;
+        }
         let lacking = lacks.and_then(|lacks| lacks.numbers.get(stream));
         match given.get(&(stream.clone(), *seq)) {
             Some(given) if given == expected => {}
-            // What went with the journal is received again, later and under the rules of that time: the sink
-            // may have both, or only the one that the lake has not, and is said to lack the other.
-            Some(given) if comes_again && given.has_all_of(expected) => {}
-            Some(_) if comes_again && lacking.is_some_and(|lacks| lacks.contains(*seq)) => {}
+            // What went with the journal is received again, later and under the rules and clocks of that time:
+            // the sink may have what the lake has not.
+            Some(_) if comes_again => {}
             Some(given) => faults.push(format!(
                 "record {seq} of {stream:?} is {given:?} in sink {name} and {expected:?} in the lake"
             )),
@@ -207,7 +210,8 @@ pub fn check_abandoned(found: &Found, devices: &[Known], is_right: bool, faults:
     };
     for (stream, seq) in found.numbers.keys() {
         let abandoned = found.abandoned.get(stream);
-        if abandoned.is_some_and(|all| all.contains(*seq)) && is_whole(stream) {
+        let is_relayed = stream.device.as_str().starts_with("node-");
+        if is_relayed && abandoned.is_some_and(|all| all.contains(*seq)) && is_whole(stream) {
             faults.push(format!(
                 "record {seq} of {stream:?} was given up as abandoned, and somebody still held it"
             ));
@@ -215,6 +219,8 @@ pub fn check_abandoned(found: &Found, devices: &[Known], is_right: bool, faults:
     }
     for (stream, last_at) in &found.last_at {
         let given_up = found.given_up.get(stream);
+        let is_relayed = stream.device.as_str().starts_with("node-");
+        let is_right = is_right && is_relayed;
         if is_right && given_up.is_some_and(|at| at < last_at) && is_whole(stream) {
             faults.push(format!(
                 "{stream:?} was given up as abandoned, and records of it came later"

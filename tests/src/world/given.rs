@@ -102,12 +102,6 @@ impl Given {
         self.len() == 0
     }
 
-    /// Whether all that `other` says is said here too.
-    #[must_use]
-    pub fn has_all_of(&self, other: &Self) -> bool {
-        self.rows.is_superset(&other.rows) && self.refused.is_superset(&other.refused)
-    }
-
     /// Adds what came under the same number. If it is the same as before, nothing changes.
     pub fn merge(&mut self, other: &Self) {
         self.rows.extend(other.rows.iter().cloned());

@@ -127,8 +127,7 @@ impl Hands<'_> {
                 }
             }
             Step::Commit(commit) => {
-                // A journal that rots, or a disk that crashes, does not give all of them.
-                let _ = letters.keep(name, &commit, &mut worker.reader(), now.wall);
+                letters.keep(name, &commit, &mut worker.reader(), now.wall);
                 let Commit {
                     through,
                     streams,

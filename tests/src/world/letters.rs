@@ -15,22 +15,25 @@ use super::given::Given;
 
 /// A folder of dead letters for each sink that refused something.
 #[derive(Default)]
-pub struct MailRoom(BTreeMap<String, FakeDisk>);
+pub struct MailRoom {
+    folders: BTreeMap<String, FakeDisk>,
+    /// A letter could not be kept, since the journal did not give it: counted, and the sink goes on.
+    has_lost: bool,
+}
 
 impl MailRoom {
-    /// Copies what a sink refused, as its thread does before custody hears of it. False if the folder
-    /// failed, which it does for nobody but one who crashes.
+    /// Copies what a sink refused, as its thread does before custody hears of it.
     pub fn keep<D: Disk>(
         &mut self,
         sink: &str,
         commit: &Commit,
         journal: &mut Reader<D>,
         at: UnixMicros,
-    ) -> bool {
+    ) {
         if commit.refused.is_empty() {
-            return true;
+            return;
         }
-        let disk = self.0.entry(sink.to_owned()).or_default();
+        let disk = self.folders.entry(sink.to_owned()).or_default();
         let refusal = Refusal {
             from: commit.from,
             to: commit.read_to,
@@ -39,12 +42,13 @@ impl MailRoom {
             at,
         };
         let letters = Letters::open(disk.clone());
-        letters.is_ok_and(|mut letters| letters.keep(&refusal, journal).is_ok())
+        let is_kept = letters.is_ok_and(|mut letters| letters.keep(&refusal, journal).is_ok());
+        self.has_lost |= !is_kept;
     }
 
     /// The collector died.
     pub fn die(&mut self, death: Death, dice: &mut Dice) {
-        for disk in self.0.values_mut() {
+        for disk in self.folders.values_mut() {
             *disk = match death {
                 Death::Killed => disk.process_killed(),
                 Death::PowerCut => disk.power_cut(dice.bits()),
@@ -58,7 +62,7 @@ impl MailRoom {
         let mut count = 0;
         for (sink, lacks) in &found.lacks {
             let mut letters = BTreeMap::new();
-            if let Some(disk) = self.0.get(sink) {
+            if let Some(disk) = self.folders.get(sink) {
                 let files = list(disk).unwrap_or_default();
                 for name in files.keys() {
                     let read = read(disk, name, Depth::Samples, &mut |_, item| {
@@ -78,7 +82,7 @@ impl MailRoom {
                     }
                 }
             }
-            for number in &lacks.refused {
+            for number in lacks.refused.iter().filter(|_| !self.has_lost) {
                 let rows = found.numbers.get(number);
                 match letters.get(number) {
                     // A sink may refuse what tells of a loss, and take the record when it comes after all.
