@@ -260,7 +260,11 @@ impl<D: Disk> Desk<D> {
                         };
                         continue;
                     }
-                    other => other,
+                    other @ (Feed::Reading(..)
+                    | Feed::Line(..)
+                    | Feed::Refused(..)
+                    | Feed::Lost(..)
+                    | Feed::Packet(_)) => other,
                 };
                 if let Some(back) = offer(&mut self.engine, inlet, refusals, feed, now) {
                     inlet.waiting.push_front(back);

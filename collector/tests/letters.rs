@@ -1,4 +1,9 @@
 //! Dead letters: what a sink refused for good means later what it meant then, once, within bounds.
+#![allow(
+    clippy::unwrap_used,
+    clippy::type_complexity,
+    reason = "a failure is a failed test"
+)]
 
 mod common;
 

@@ -473,7 +473,7 @@ pub fn agent_snapshot_seeds() -> Vec<Vec<u8>> {
             named_in: (Epoch::new(77), 1),
         }],
         bases: vec![record::BootBase {
-            device: "node-7".parse().unwrap(),
+            device: "node-7".parse().expect("a device id"),
             boot: 4,
             named_in: (Epoch::new(77), 2),
         }],

@@ -140,7 +140,7 @@ fn judge_sinks(found: &Found, site: &Home, course: &mut Course) {
     let was_taken_over = plan.takeovers > 0 && site.lost_disk;
     let is_judged = |required: Option<bool>| match required {
         Some(true) => !site.rotten && !was_taken_over,
-        Some(false) => !was_taken_over && !(site.rotten && plan.ends_at_journal),
+        Some(false) => !(was_taken_over || site.rotten && plan.ends_at_journal),
         None => false,
     };
     let comes_again = site.lost_disk || site.rotten;

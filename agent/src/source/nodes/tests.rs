@@ -1,4 +1,8 @@
 //! Nodes over real streams, up to the engine's queue.
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test: whatever else is a failure"
+)]
 
 use headwater_proto::serial::max_encoded;
 use tokio::io::AsyncWriteExt as _;

@@ -88,7 +88,13 @@ fn what_another_gateway_brought_of_a_node_is_believed_beyond_what_is_held_here()
     let beyond = mark(4, &[(6, 30)]);
     while own.next_command(Millis(0)).is_some() {}
     let (nonce, _) = own.greeter.nonce_and_pages().unwrap();
-    assert!(nonce != 0 && own.epochs.welcome(&[beyond.clone()], false).is_err());
+    assert!(
+        nonce != 0
+            && own
+                .epochs
+                .welcome(std::slice::from_ref(&beyond), false)
+                .is_err()
+    );
     welcome(&mut relayed, beyond);
     let of = |first, next| SeqRange::new(first, next);
     let epoch = Epoch::new(1);

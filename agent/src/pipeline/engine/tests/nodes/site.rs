@@ -1,4 +1,9 @@
 //! Nodes, an engine on a fake disk, and a collector of several origins, on one clock.
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    clippy::type_complexity,
+    reason = "a test: whatever else is a failure"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
