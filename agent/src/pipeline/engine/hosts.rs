@@ -14,7 +14,7 @@ use headwater_proto::message::{
 };
 use headwater_proto::time::{Millis, UnixMicros};
 
-/// Most nodes of one agent. A further one gets no answer until another was silent for [`SILENT_MS`].
+/// Most nodes of one agent. A further one gets no answer until another was silent for `SILENT_MS`.
 pub const MAX_NODES: usize = 64;
 /// Most answers that wait for their way; beyond it the oldest are dropped: each can be asked for again.
 pub const MAX_ANSWERS: usize = 256;
