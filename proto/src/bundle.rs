@@ -51,6 +51,9 @@ pub enum BundleError {
         /// Records that follow, as far as they were counted.
         found: u16,
     },
+    /// The bundles of one publish hold more than [`MAX_RECORDS`] together.
+    #[error("the bundles of the publish hold too many records together")]
+    TooMany,
     /// Sequence numbers pass [`MAX_SEQ`].
     #[error("the sequence numbers of the bundle pass their limit")]
     Seq,
@@ -195,6 +198,47 @@ pub struct Record<'a> {
     pub frame: Frame<'a>,
     /// Its encoded bytes, header and checksum included.
     pub bytes: &'a [u8],
+}
+
+/// The bundles of a publish, in order. What cannot be read ends it with an error: nothing from there on can
+/// be trusted, not even whose it is. So does one more record than [`MAX_RECORDS`] in all, where a bundle counts
+/// as one, for it is work too if it holds nothing.
+#[derive(Debug, Clone)]
+pub struct Bundles<'a> {
+    rest: &'a [u8],
+    records: u32,
+}
+
+impl<'a> Bundles<'a> {
+    /// Those of `publish`.
+    #[must_use]
+    pub const fn new(publish: &'a [u8]) -> Self {
+        Self {
+            rest: publish,
+            records: 0,
+        }
+    }
+}
+
+impl<'a> Iterator for Bundles<'a> {
+    type Item = Result<Bundle<'a>, BundleError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let publish = core::mem::take(&mut self.rest);
+        if publish.is_empty() {
+            return None;
+        }
+        let (bundle, rest) = match Bundle::first(publish) {
+            Ok(opened) => opened,
+            Err(error) => return Some(Err(error)),
+        };
+        self.records += 1 + u32::from(bundle.count);
+        if self.records > u32::from(MAX_RECORDS) + 1 {
+            return Some(Err(BundleError::TooMany));
+        }
+        self.rest = rest;
+        Some(Ok(bundle))
+    }
 }
 
 impl<'a> Bundle<'a> {

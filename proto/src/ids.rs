@@ -217,6 +217,12 @@ impl SeqRange {
     pub const fn contains(self, seq: u64) -> bool {
         self.first <= seq && seq < self.next
     }
+
+    /// Whether some number is in both.
+    #[must_use]
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.first < other.next && other.first < self.next
+    }
 }
 
 /// One numbered sequence of records: the origin's device, lane and epoch.

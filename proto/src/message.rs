@@ -268,6 +268,21 @@ pub struct Reject<const N: usize = MAX_DEVICE_ID_BYTES> {
     pub reason: RejectReason,
 }
 
+impl<const N: usize> Reject<N> {
+    /// What a sender is told of which no version is spoken here. It keeps what it has, and asks again.
+    #[must_use]
+    pub fn of_version(hello: &Hello<N>) -> Self {
+        let first = hello.streams.first();
+        Self {
+            origin: hello.origin.clone(),
+            lane: first.map_or(Lane::Normal, |stream| stream.lane),
+            epoch: first.map_or(Epoch::new(0), |stream| stream.epoch),
+            range: first.map_or(SeqRange::new(0, 0), |s| SeqRange::new(s.oldest, s.next)),
+            reason: RejectReason::Version,
+        }
+    }
+}
+
 /// Down: a schema number that the collector cannot resolve.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchemaRequest<const N: usize = MAX_DEVICE_ID_BYTES> {

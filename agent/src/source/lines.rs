@@ -11,10 +11,10 @@ use std::time::Duration;
 use headwater_payload::Format;
 use headwater_program::listen::{Protocol, holder};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, UdpSocket, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, UdpSocket, UnixStream};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::accept::{listen_unix, serve_each};
 use super::records::{Record, Records};
 use super::refusals::Refusals;
 use super::rows::{Read, RowReader};
@@ -29,9 +29,6 @@ pub(super) use settings::{influx, socket_path, tcp_address};
 
 /// Most connections at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 32;
-/// How long a way in waits after the system could give it no connection: out of descriptors, most
-/// likely, and others must close first.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long nothing may come, once the agent stops, before a connection or socket is taken for read.
 const LAST_QUIET: Duration = Duration::from_millis(50);
 /// How long one is read at most once the agent stops, whatever still comes.
@@ -170,57 +167,26 @@ impl Intake {
                 let listener = TcpListener::bind(resolve(host, *port).map_err(failed)?).await;
                 let listener = listener.map_err(failed)?;
                 let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
-                self.accept(accept, take_all).await
+                self.accept(accept, take_all).await;
+                Ok(())
             }
             Endpoint::Unix(path) => {
-                // One that a killed agent left stands in the way.
-                let _ = std::fs::remove_file(path);
-                let listener = UnixListener::bind(path).map_err(failed)?;
+                let listener = listen_unix(path).map_err(failed)?;
                 let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
-                self.accept(accept, take_all).await
+                self.accept(accept, take_all).await;
+                Ok(())
             }
         }
     }
 
     /// Serves connections until told to stop, each in a task of its own, and waits for them.
-    async fn accept<S, F, T>(
-        &self,
-        accept: impl Fn() -> F,
-        serve: impl Fn(Self, S) -> T,
-    ) -> Result<(), LinesError>
+    async fn accept<S, F, T>(&self, accept: impl Fn() -> F, serve: impl Fn(Self, S) -> T)
     where
         F: Future<Output = std::io::Result<S>>,
         T: Future<Output = ()> + Send + 'static,
     {
-        self.port.up();
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            let place = tokio::select! {
-                () = self.stop.stopped() => break,
-                place = Arc::clone(&room).acquire_owned() => place,
-            };
-            let accepted = tokio::select! {
-                () = self.stop.stopped() => break,
-                accepted = accept() => accepted,
-            };
-            let stream = match accepted {
-                Ok(stream) => stream,
-                Err(error) => {
-                    self.port.failing(&format!("cannot accept: {error}"));
-                    sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            self.port.up();
-            let served = serve(self.clone(), stream);
-            tokio::spawn(async move {
-                served.await;
-                drop(place);
-            });
-        }
-        let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
-        let _ = room.acquire_many(all).await;
-        Ok(())
+        let serve = |stream| serve(self.clone(), stream);
+        serve_each(&self.port, &self.stop, MAX_CONNECTIONS, accept, serve).await;
     }
 
     /// Takes the records of one stream to its end; returns which rows were handed on. When told to stop
@@ -430,14 +396,14 @@ pub async fn serve_send(
         endpoint: path.display().to_string(),
         source,
     };
-    let _ = std::fs::remove_file(path);
-    let listener = UnixListener::bind(path).map_err(failed)?;
+    let listener = listen_unix(path).map_err(failed)?;
     let intake = Intake {
         stop,
         ..Intake::new(Format::Line, port, refusals)
     };
     let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
-    intake.accept(accept, answer).await
+    intake.accept(accept, answer).await;
+    Ok(())
 }
 
 /// Takes what one client sends, and answers it. Without an answer it knows that the agent stopped.

@@ -7,15 +7,14 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use headwater_proto::serial::{self, Decoder};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::net::unix::pipe;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::sleep;
 
+use super::accept::{listen_unix, serve_each};
 use super::kind::Start;
 use super::lines::resolve;
 use super::refusals::Refusals;
@@ -35,8 +34,6 @@ const PACKET_BYTES: usize = NODE_BUNDLE_BYTES as usize;
 const WAITING_BYTES: usize = 8 * PACKET_BYTES;
 /// Answers that wait for a slow line; further ones are dropped, since each can be asked for again.
 const WAITING_ANSWERS: usize = 64;
-/// How long to wait after the system could give no connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Names the ways of all sources of one process.
 static WAYS: AtomicU64 = AtomicU64::new(0);
@@ -120,14 +117,14 @@ async fn run(source: NodesSource, start: Start) -> Result<(), SourceError> {
                 stream.set_nodelay(true)?;
                 Ok(stream.into_split())
             };
-            talk.accept(accept).await
+            talk.accept(accept).await;
+            Ok(())
         }
         Place::Unix(path) => {
-            // One that a killed agent left stands in the way.
-            let _ = std::fs::remove_file(path);
-            let listener = UnixListener::bind(path).map_err(failed)?;
+            let listener = listen_unix(path).map_err(failed)?;
             let accept = || async { Ok(listener.accept().await?.0.into_split()) };
-            talk.accept(accept).await
+            talk.accept(accept).await;
+            Ok(())
         }
         Place::Serial(path) => {
             let file = std::fs::OpenOptions::new()
@@ -151,43 +148,21 @@ async fn run(source: NodesSource, start: Start) -> Result<(), SourceError> {
 }
 
 impl Talk {
-    /// Serves connections until told to stop, each in a task of its own.
-    async fn accept<R, W, F>(&self, accept: impl Fn() -> F) -> Result<(), SourceError>
+    /// Serves connections until told to stop, each in a task of its own, and waits for them.
+    async fn accept<R, W, F>(&self, accept: impl Fn() -> F)
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
         F: Future<Output = io::Result<(R, W)>>,
     {
-        self.port.up();
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            let place = tokio::select! {
-                () = self.stop.stopped() => break,
-                place = Arc::clone(&room).acquire_owned() => place,
-            };
-            let accepted = tokio::select! {
-                () = self.stop.stopped() => break,
-                accepted = accept() => accepted,
-            };
-            let (read, write) = match accepted {
-                Ok(halves) => halves,
-                Err(error) => {
-                    self.port.failing(&format!("cannot accept: {error}"));
-                    sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            self.port.up();
+        let serve = |(read, write)| {
             let talk = self.clone();
-            tokio::spawn(async move {
+            async move {
                 // The agent stops: there is nobody to tell.
                 let _ = talk.serve(read, write).await;
-                drop(place);
-            });
-        }
-        let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
-        let _ = room.acquire_many(all).await;
-        Ok(())
+            }
+        };
+        serve_each(&self.port, &self.stop, MAX_CONNECTIONS, accept, serve).await;
     }
 
     /// Serves one byte stream until it ends or the agent stops.

@@ -5,6 +5,7 @@ pub mod custody;
 pub mod dating;
 pub mod envelope;
 pub mod ledger;
+pub mod numbers;
 pub mod pattern;
 pub mod rules;
 pub mod schemas;

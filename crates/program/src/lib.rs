@@ -6,6 +6,7 @@
 //! | [`entropy`] | random bits from the operating system |
 //! | [`faults`] | core: reads a configuration and names every fault in it at once |
 //! | [`findings`] | what `--check` finds on this machine |
+//! | [`glob`] | core: patterns of ids |
 //! | [`config`] | the configuration's file |
 //! | [`log`] | what is logged, checked with the configuration and started once |
 //! | [`listen`] | listening sockets, and who holds an address that is taken |
@@ -19,6 +20,7 @@ pub mod config;
 pub mod entropy;
 pub mod faults;
 pub mod findings;
+pub mod glob;
 pub mod listen;
 pub mod log;
 pub mod output;

@@ -204,14 +204,14 @@ pub fn check_times(found: &Found, made: &Made, devices: &[Known], faults: &mut F
 /// nobody may give them up.
 /// `is_right`: times of the lake show what came first, since the collector's clock was never set.
 pub fn check_abandoned(found: &Found, devices: &[Known], is_right: bool, faults: &mut Faults) {
-    let is_whole = |stream: &Stream| {
+    // Of an agent's own epoch its Hello decides; for a node several gateways may hold parts.
+    let is_judged = |stream: &Stream| {
         let name = stream.device.as_str();
-        devices.iter().any(|d| d.name == name && !d.disturbed)
+        name.starts_with("node-") && devices.iter().any(|d| d.name == name && !d.disturbed)
     };
     for (stream, seq) in found.numbers.keys() {
         let abandoned = found.abandoned.get(stream);
-        let is_relayed = stream.device.as_str().starts_with("node-");
-        if is_relayed && abandoned.is_some_and(|all| all.contains(*seq)) && is_whole(stream) {
+        if abandoned.is_some_and(|all| all.contains(*seq)) && is_judged(stream) {
             faults.push(format!(
                 "record {seq} of {stream:?} was given up as abandoned, and somebody still held it"
             ));
@@ -219,9 +219,7 @@ pub fn check_abandoned(found: &Found, devices: &[Known], is_right: bool, faults:
     }
     for (stream, last_at) in &found.last_at {
         let given_up = found.given_up.get(stream);
-        let is_relayed = stream.device.as_str().starts_with("node-");
-        let is_right = is_right && is_relayed;
-        if is_right && given_up.is_some_and(|at| at < last_at) && is_whole(stream) {
+        if is_right && given_up.is_some_and(|at| at < last_at) && is_judged(stream) {
             faults.push(format!(
                 "{stream:?} was given up as abandoned, and records of it came later"
             ));

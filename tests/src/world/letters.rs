@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use headwater_collector::interpret::Depth;
-use headwater_collector::sink::letters::{Letters, Refusal, list, read};
+use headwater_collector::sink::letters::{Letters, list, read};
 use headwater_collector::sink::worker::Commit;
 use headwater_proto::time::UnixMicros;
 use headwater_spool::{Disk, FakeDisk, Reader};
@@ -30,17 +30,10 @@ impl MailRoom {
         journal: &mut Reader<D>,
         at: UnixMicros,
     ) {
-        if commit.refused.is_empty() {
+        let Some(refusal) = commit.refusal(at) else {
             return;
-        }
-        let disk = self.folders.entry(sink.to_owned()).or_default();
-        let refusal = Refusal {
-            from: commit.from,
-            to: commit.read_to,
-            streams: &commit.refused,
-            causes: &commit.causes,
-            at,
         };
+        let disk = self.folders.entry(sink.to_owned()).or_default();
         let letters = Letters::open(disk.clone());
         let is_kept = letters.is_ok_and(|mut letters| letters.keep(&refusal, journal).is_ok());
         self.has_lost |= !is_kept;

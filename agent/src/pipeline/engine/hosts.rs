@@ -97,7 +97,7 @@ impl Hosts {
     /// Takes in a page of a Hello that came on a way.
     pub(super) fn hello(&mut self, way: Way, hello: &Hello, now: Millis) -> Heard {
         if !(hello.version_min..=hello.version_max).contains(&PROTOCOL) {
-            self.refuse_version(way, hello);
+            self.put(way, &Reject::of_version(hello));
             return Heard::Refused;
         }
         if !self.hosts.contains_key(&hello.origin) && !self.has_place(now) {
@@ -116,18 +116,6 @@ impl Hosts {
                 .retain(|_, host| now.since(host.heard_at) < SILENT_MS);
         }
         self.hosts.len() < MAX_NODES
-    }
-
-    fn refuse_version(&mut self, way: Way, hello: &Hello) {
-        let first = hello.streams.first();
-        let reject = Reject {
-            origin: hello.origin.clone(),
-            lane: first.map_or(Lane::Normal, |stream| stream.lane),
-            epoch: first.map_or(Epoch::new(0), |stream| stream.epoch),
-            range: first.map_or(SeqRange::new(0, 0), |s| SeqRange::new(s.oldest, s.next)),
-            reason: RejectReason::Version,
-        };
-        self.put(way, &reject);
     }
 
     /// Whether a bundle may be taken that came on a way: its epoch stands in the node's latest Hello there.

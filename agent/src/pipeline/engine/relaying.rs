@@ -1,7 +1,7 @@
 //! Core: where records of nodes meet the rest: hosts and store when a packet comes, store and relays when
 //! records are durable, committed or lost. Gaps in a node's stream are records of the agent itself.
 
-use headwater_proto::bundle::{Bundle, BundleHead, MAX_RECORDS};
+use headwater_proto::bundle::{Bundle, BundleHead, Bundles};
 use headwater_proto::frame::{Frames, Kind};
 use headwater_proto::ids::{DeviceId, Lane, SeqRange, Stream};
 use headwater_proto::message::{self, Gap, GapReason, Hello, RejectReason, TimeBase};
@@ -178,19 +178,11 @@ impl<'a, D: Disk> Relaying<'a, D> {
 
     fn take(&mut self, way: Way, allows: &dyn Fn(&DeviceId) -> bool, packet: &[u8]) {
         if Bundle::is_bundle(packet) {
-            let mut rest = packet;
-            let mut records = 0;
-            while !rest.is_empty() {
-                let opened = Bundle::first(rest).ok().filter(|(bundle, _)| {
-                    records += 1 + u32::from(bundle.count);
-                    records <= u32::from(MAX_RECORDS) + 1
-                });
-                let Some((bundle, after)) = opened else {
-                    self.malformed();
-                    return;
-                };
-                self.bundle(way, allows, &bundle);
-                rest = after;
+            for bundle in Bundles::new(packet) {
+                match bundle {
+                    Ok(bundle) => self.bundle(way, allows, &bundle),
+                    Err(_) => self.malformed(),
+                }
             }
             return;
         }

@@ -4,6 +4,8 @@
     reason = "a test: whatever else is a failure"
 )]
 
+use std::time::Duration;
+
 use headwater_proto::serial::max_encoded;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixStream};

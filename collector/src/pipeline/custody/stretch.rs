@@ -11,21 +11,17 @@
 //!
 //! One stretch is read at a time.
 
-use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
 
-use headwater_proto::delivery::Ranges;
 use headwater_proto::ids::{SeqRange, Stream};
 use headwater_spool::{Disk, ReadError, Reader};
 
 use crate::pipeline::envelope::{self, Record};
 use crate::pipeline::ledger;
+use crate::pipeline::numbers::{Listed, Numbers};
 
 /// Bytes read at once when the journal is read again.
 pub(super) const READ_BYTES: usize = 4 << 20;
-
-/// Numbers by stream.
-type Numbers = BTreeMap<Stream, Ranges<{ usize::MAX }>>;
 
 /// A stretch of the journal that a sink will be said to lack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +37,7 @@ pub struct Stretch {
 }
 
 /// What the records of a stretch stand for.
-pub type Found = Vec<(Stream, Vec<SeqRange>)>;
+pub type Found = Listed;
 
 /// What a sink of a journal that is gone may lack: the lake has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,17 +71,14 @@ impl Stretch {
         let mut damage = Vec::new();
         let visit = &mut |_, record: &Record<'_>| {
             ledger::committed_by(record, &mut |stream, range| {
-                // Without a bound on ranges nothing is refused.
-                let _ = numbers.entry(stream.clone()).or_default().insert(range);
+                numbers.insert(stream, range);
             });
         };
         each(reader, self.from, self.to, visit, &mut |lost| {
             damage.push(lost);
         })?;
-        let listed = numbers.into_iter();
-        let numbers = listed.map(|(stream, ranges)| (stream, ranges.as_slice().to_vec()));
         Ok(Pass {
-            numbers: numbers.collect(),
+            numbers: numbers.take(),
             damage,
         })
     }
@@ -117,13 +110,7 @@ impl Reading {
         if self.stretch.sink != sink {
             return;
         }
-        for (stream, ranges) in streams {
-            let reported = self.reported.entry(stream.clone()).or_default();
-            for range in ranges {
-                // Without a bound on ranges nothing is refused.
-                let _ = reported.insert(*range);
-            }
-        }
+        self.reported.add(streams);
     }
 
     /// It was read.
@@ -133,20 +120,7 @@ impl Reading {
 
     /// What the sink lacks of it, once it was read.
     pub(super) fn lacks(&self) -> Option<Found> {
-        let lacks = self.found.as_ref()?.iter().map(|(stream, ranges)| {
-            let lacking = |range: &SeqRange| match self.reported.get(stream) {
-                Some(reported) => reported.holes(*range).collect(),
-                None => vec![*range],
-            };
-            (stream.clone(), ranges.iter().flat_map(lacking).collect())
-        });
-        let lacks: Found = lacks.collect();
-        Some(
-            lacks
-                .into_iter()
-                .filter(|(_, ranges)| !ranges.is_empty())
-                .collect(),
-        )
+        Some(self.reported.missing_of(self.found.as_ref()?))
     }
 }
 

@@ -1,13 +1,12 @@
 //! Core: a stretch of the journal, with what the lake has of the records in it that rotted.
 
 use headwater_lake::{LakeError, Store, StoreError, near};
-use headwater_proto::delivery::Ranges;
-use headwater_proto::ids::{JournalId, SeqRange, Stream};
+use headwater_proto::ids::JournalId;
 use headwater_spool::{Disk, ReadError, Reader};
-use std::collections::BTreeMap;
 
 use super::there::stream_of;
 use crate::pipeline::custody::{Found, Stretch};
+use crate::pipeline::numbers::Numbers;
 
 /// Why a stretch cannot be read now.
 #[derive(Debug, thiserror::Error)]
@@ -19,9 +18,6 @@ pub enum StretchError {
     #[error(transparent)]
     Lake(#[from] LakeError),
 }
-
-/// Numbers by stream.
-type Numbers = BTreeMap<Stream, Ranges<{ usize::MAX }>>;
 
 /// Reads what a stretch stands for. Damaged records are those of the flushes that hold their positions, less
 /// what of those flushes can be read in the journal; where that was let go of, more is told than rotted. To be
@@ -39,7 +35,7 @@ pub fn read_stretch<D: Disk, S: Store>(
     let pass = stretch.read(reader)?;
     let mut all = Numbers::new();
     if !stretch.rotten_only {
-        add(&mut all, &pass.numbers);
+        all.add(&pass.numbers);
     }
     if !pass.damage.is_empty() {
         let store = store().map_err(LakeError::from)?;
@@ -51,33 +47,13 @@ pub fn read_stretch<D: Disk, S: Store>(
                 to: flush.end,
                 ..stretch.clone()
             };
-            add(&mut readable, &flush.read(reader)?.numbers);
+            readable.add(&flush.read(reader)?.numbers);
         }
-        for mark in &near.streams {
-            let Some(stream) = stream_of(mark) else {
-                continue;
-            };
-            let known = readable.get(&stream);
-            let rotten = |range: &SeqRange| match known {
-                Some(known) => known.holes(*range).collect(),
-                None => vec![*range],
-            };
-            let rotten: Vec<SeqRange> = mark.held.iter().flat_map(rotten).collect();
-            add(&mut all, &[(stream, rotten)]);
-        }
+        let held = near.streams.iter().filter_map(|mark| {
+            let held = mark.held.iter().copied();
+            Some((stream_of(mark)?, held.collect()))
+        });
+        all.add(&readable.missing_of(&held.collect::<Found>()));
     }
-    let all = all.into_iter().filter(|(_, ranges)| !ranges.is_empty());
-    Ok(all
-        .map(|(stream, ranges)| (stream, ranges.as_slice().to_vec()))
-        .collect())
-}
-
-fn add(all: &mut Numbers, found: &[(Stream, Vec<SeqRange>)]) {
-    for (stream, ranges) in found {
-        let sum = all.entry(stream.clone()).or_default();
-        for range in ranges {
-            // Without a bound on ranges nothing is refused.
-            let _ = sum.insert(*range);
-        }
-    }
+    Ok(all.take())
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use headwater_proto::delivery::Ranges;
 use headwater_proto::frame;
 use headwater_proto::ids::{JournalId, SeqRange, Stream};
 use headwater_proto::time::UnixMicros;
@@ -14,6 +13,7 @@ use super::LettersError;
 use super::found::{Context, Found, LetterHead};
 use crate::pipeline::envelope::{self, Record, RecordKind, SchemaHead};
 use crate::pipeline::ledger;
+use crate::pipeline::numbers::Numbers;
 use crate::pipeline::schemas::{self, SchemaBook};
 use crate::pipeline::snapshot;
 
@@ -41,8 +41,8 @@ impl Refusal<'_> {
         let mut cause = None;
         ledger::committed_by(record, &mut |stream, range| {
             let ranges = self.streams.iter().find(|(refused, _)| refused == stream);
-            let overlaps = |other: &SeqRange| other.first < range.next && range.first < other.next;
-            if ranges.is_some_and(|(_, ranges)| ranges.iter().any(overlaps)) {
+            let is_refused = |refused: &SeqRange| refused.overlaps(range);
+            if ranges.is_some_and(|(_, ranges)| ranges.iter().any(is_refused)) {
                 cause = Some(self.causes.get(stream).map_or("", String::as_str));
             }
         });
@@ -99,7 +99,7 @@ fn schema_of(record: &Record<'_>) -> Option<SchemaHead> {
     })
 }
 
-/// Hands over the records of the journal that were refused, in the order of their positions. A delivery that
+/// Hands over the records of the journal that were refused. A delivery that
 /// was made again from its plan may hold records from before the place where the sink goes on: for them all of
 /// the journal is read.
 ///
@@ -110,24 +110,15 @@ pub(super) fn each_refused<J: Disk>(
     journal: &mut Reader<J>,
     visit: &mut dyn FnMut(&Found<'_>) -> Result<(), LettersError>,
 ) -> Result<(), LettersError> {
-    let mut missing: BTreeMap<&Stream, Ranges<{ usize::MAX }>> = BTreeMap::new();
-    for (stream, ranges) in refusal.streams {
-        let all = missing.entry(stream).or_default();
-        for range in ranges {
-            // Without a bound on ranges nothing is refused.
-            let _ = all.insert(*range);
-        }
-    }
+    let mut missing = Numbers::new();
+    missing.add(refusal.streams);
     in_stretch(refusal, journal, &mut |found| {
         for (stream, range) in &found.covers {
-            if let Some(missing) = missing.get_mut(stream) {
-                // Without a bound on ranges nothing is refused.
-                let _ = missing.remove(*range);
-            }
+            missing.remove(stream, *range);
         }
         visit(found)
     })?;
-    if missing.values().all(Ranges::is_empty) {
+    if missing.is_empty() {
         return Ok(());
     }
     let before = Refusal {

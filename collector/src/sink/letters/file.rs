@@ -7,8 +7,8 @@
 //! | 4 | CRC-32C of the rest, little-endian |
 //! | rest | [`Entry`]s in postcard, one after the other |
 //!
-//! Its name says when the sink refused, which journal the records are of, their first and last position
-//! and how many they are; so a listing of the folder is an index of it.
+//! Its name says when the sink refused, which journal the records are of, their lowest and highest
+//! position, and how many they are; so a listing of the folder is an index of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -58,9 +58,9 @@ pub struct Name {
     pub at: UnixMicros,
     /// The journal of the records.
     pub journal: JournalId,
-    /// Position of the first record.
+    /// Lowest position of a record.
     pub first: u64,
-    /// Position of the last one.
+    /// Highest one.
     pub last: u64,
     /// How many there are.
     pub letters: u32,
@@ -169,8 +169,8 @@ impl Draft {
     }
 
     fn count(&mut self, journal: JournalId, position: u64) {
-        let (_, _, last, letters) = self.holds.get_or_insert((journal, position, position, 0));
-        *last = position;
+        let (_, first, last, letters) = self.holds.get_or_insert((journal, position, position, 0));
+        (*first, *last) = (position.min(*first), position.max(*last));
         *letters += 1;
     }
 
@@ -214,7 +214,7 @@ pub enum Unreadable {
     Damaged,
 }
 
-/// Hands over every letter of a file in the order of positions, with what it means; `None`: this build
+/// Hands over every letter of a file, with what it means; `None`: this build
 /// does not know its kind.
 ///
 /// # Errors

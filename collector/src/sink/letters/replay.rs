@@ -169,9 +169,8 @@ impl<S: Sink> Giving<'_, S> {
 
     fn refuse(&mut self, items: &[(Stream, SeqRange)], cause: &str) {
         let meets = |(stream, range): &(Stream, SeqRange)| {
-            items.iter().any(|(other, refused)| {
-                other == stream && refused.first < range.next && range.first < refused.next
-            })
+            let mut items = items.iter();
+            items.any(|(other, refused)| other == stream && refused.overlaps(*range))
         };
         for (position, covers) in &self.covers {
             if covers.iter().any(meets) {

@@ -8,7 +8,7 @@ use headwater_spool::{Disk, Reader, RealDisk};
 
 use super::Commit;
 use crate::metrics::LetterLook;
-use crate::sink::letters::{Letters, LettersError, Refusal};
+use crate::sink::letters::{Letters, LettersError};
 
 /// The dead letters of one running sink. A folder that cannot be used costs the letters and nothing else:
 /// what they hold is named in gaps, and the lake has it.
@@ -50,15 +50,8 @@ impl LetterBox {
         journal: &mut Reader<D>,
         at: UnixMicros,
     ) {
-        if commit.refused.is_empty() {
+        let Some(refusal) = commit.refusal(at) else {
             return;
-        }
-        let refusal = Refusal {
-            from: commit.from,
-            to: commit.read_to,
-            streams: &commit.refused,
-            causes: &commit.causes,
-            at,
         };
         let kept = self
             .get()

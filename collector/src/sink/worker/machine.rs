@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::future::Future;
 
 use headwater_program::chain::chain;
-use headwater_proto::delivery::Ranges;
 use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::{Millis, Now, UnixMicros};
@@ -20,7 +19,9 @@ use headwater_spool::{Chunk, Damage, Disk, ReadError, Reader};
 
 use crate::interpret::{Feed, Taken};
 use crate::metrics::{SinkLook, SinkState};
+use crate::pipeline::numbers::Numbers;
 use crate::sink::back_off::BackOff;
+use crate::sink::letters::Refusal;
 use crate::sink::{Delivered, Due, Plan, Sink, SinkError};
 
 /// Time between two calls of [`Sink::keep`], and after one that failed.
@@ -71,6 +72,18 @@ pub struct Commit {
 }
 
 impl Commit {
+    /// What it says was refused, for the sink's dead letters; `None` if that is nothing.
+    #[must_use]
+    pub fn refusal(&self, at: UnixMicros) -> Option<Refusal<'_>> {
+        (!self.refused.is_empty()).then_some(Refusal {
+            from: self.from,
+            to: self.read_to,
+            streams: &self.refused,
+            causes: &self.causes,
+            at,
+        })
+    }
+
     /// How many numbers it says were refused.
     #[must_use]
     pub fn refused_numbers(&self) -> u64 {
@@ -114,7 +127,7 @@ pub struct Worker<S: Sink, D: Disk> {
     next_oldest: Option<Place>,
     /// Ends of unreadable stretches, and the records in them.
     damage: Vec<(u64, u64)>,
-    refused: BTreeMap<Stream, Ranges<{ usize::MAX }>>,
+    refused: Numbers,
     causes: BTreeMap<Stream, String>,
     call_trouble: Option<SinkError>,
     read_trouble: Option<SinkError>,
@@ -142,7 +155,7 @@ impl<S: Sink, D: Disk> Worker<S, D> {
             oldest: None,
             next_oldest: None,
             damage: Vec::new(),
-            refused: BTreeMap::new(),
+            refused: Numbers::new(),
             causes: BTreeMap::new(),
             call_trouble: None,
             read_trouble: None,
@@ -344,12 +357,7 @@ impl<S: Sink, D: Disk> Worker<S, D> {
         for (stream, range) in items {
             self.causes.insert(stream.clone(), cause.clone());
             self.look.refused += range.len();
-            // Without a bound on ranges nothing is refused.
-            let _ = self
-                .refused
-                .entry(stream.clone())
-                .or_default()
-                .insert(*range);
+            self.refused.insert(stream, *range);
         }
     }
 
@@ -418,14 +426,12 @@ impl<S: Sink, D: Disk> Worker<S, D> {
             damaged += if is_passed { *records } else { 0 };
             !is_passed
         });
-        let refused = std::mem::take(&mut self.refused).into_iter();
-        let refused = refused.map(|(stream, ranges)| (stream, ranges.as_slice().to_vec()));
         self.commit = Some(Commit {
             from,
             through,
             read_to: self.feed.position(),
             streams,
-            refused: refused.collect(),
+            refused: self.refused.take(),
             causes: std::mem::take(&mut self.causes),
             damaged,
         });

@@ -1,6 +1,6 @@
 //! Core: bundles. Each record is judged on its own; what is new is appended with its envelope.
 
-use headwater_proto::bundle::{Bundle, BundleHead, MAX_RECORDS, Record as BundleRecord};
+use headwater_proto::bundle::{Bundle, BundleHead, Bundles, Record as BundleRecord};
 use headwater_proto::codec::BatchHeader;
 use headwater_proto::delivery::Verdict as Judgement;
 use headwater_proto::frame::{Frame, Kind};
@@ -25,22 +25,13 @@ impl<D: Disk> Intake<'_, D> {
     /// The bundles of one publish, in order. A publish that finds no room half-way is taken again from
     /// its start: what was taken of it is a repeat then.
     pub(super) fn bundles(&mut self, device: &DeviceId, publish: &[u8]) -> Result<(), Refused> {
-        let mut rest = publish;
-        let mut records = 0;
-        while !rest.is_empty() {
-            let opened = Bundle::first(rest).ok().filter(|(bundle, _)| {
-                // A bundle is work too, if it holds nothing.
-                records += 1 + u32::from(bundle.count);
-                records <= u32::from(MAX_RECORDS) + 1
-            });
-            let Some((bundle, after)) = opened else {
-                // Nothing from here on can be trusted, not even whose it is: its sender sends again
-                // when the Ack does not come.
+        for bundle in Bundles::new(publish) {
+            let Ok(bundle) = bundle else {
+                // Its sender sends again when the Ack does not come.
                 self.custody.counters.malformed_total += 1;
                 return Ok(());
             };
             self.bundle(device, &bundle)?;
-            rest = after;
         }
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
-use headwater_proto::message::{GapReason, Hello, HelloStream, PROTOCOL, Reject, RejectReason};
+use headwater_proto::ids::{DeviceId, Stream};
+use headwater_proto::message::{GapReason, Hello, HelloStream, PROTOCOL, Reject};
 use headwater_proto::sabotage::{self, Bug};
 use headwater_spool::Disk;
 
@@ -105,14 +105,7 @@ impl<D: Disk> Intake<'_, D> {
     /// Tells a sender that no version it speaks is spoken here. It keeps what it has, and asks again.
     fn refuse_version(&mut self, hello: &Hello) {
         self.custody.counters.versions_refused_total += 1;
-        let first = hello.streams.first();
-        let reject = Reject {
-            origin: hello.origin.clone(),
-            lane: first.map_or(Lane::Normal, |stream| stream.lane),
-            epoch: first.map_or(Epoch::new(0), |stream| stream.epoch),
-            range: first.map_or(SeqRange::new(0, 0), |s| SeqRange::new(s.oldest, s.next)),
-            reason: RejectReason::Version,
-        };
+        let reject = Reject::of_version(hello);
         self.custody.sessions.send(self.conn, &reject);
     }
 }
