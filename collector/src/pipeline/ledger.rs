@@ -27,6 +27,23 @@ pub const MAX_PLAIN_DEVICES: usize = 65_536;
 /// without the lake, which begins another epoch, is refused beyond it.
 pub const MAX_OLDER_PLAIN: usize = MAX_PLAIN_DEVICES;
 
+/// When a Hello was said, by its sender's own clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SaidAt {
+    /// The sender's boot, 0 if it does not know.
+    pub boot: u64,
+    /// Milliseconds since that boot.
+    pub uptime_ms: u64,
+}
+
+impl SaidAt {
+    /// Whether a Hello may have been said after another one: one that comes again, or was overtaken, was not.
+    #[must_use]
+    pub const fn is_after(self, other: Self) -> bool {
+        self.boot == 0 || self.boot != other.boot || self.uptime_ms > other.uptime_ms
+    }
+}
+
 /// What is known of one stream.
 #[derive(Debug, Clone, Default)]
 pub struct Track {
@@ -42,6 +59,8 @@ pub struct Track {
     pub relayed: bool,
     /// When a Hello listed it last; tentative until the next snapshot.
     pub(crate) listed_at: UnixMicros,
+    /// When its sender listed it last, by the sender's clock; not known after a start.
+    pub(crate) said_at: SaidAt,
     /// Its sender no longer lists it.
     pub abandoned: bool,
     /// When it was found closed and committed.
@@ -49,10 +68,11 @@ pub struct Track {
 }
 
 impl Track {
-    /// Whether more may come of it: it is neither closed nor abandoned.
+    /// Whether something is missing of it, as far as anybody knows: it is not closed. One that is abandoned can be
+    /// open: its end came after that, and told of more.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        !self.abandoned && !self.receiver.is_closed()
+        !self.receiver.is_closed()
     }
 
     /// What a Hello proves to be lost: its sender holds nothing below `oldest` any more. Of a relayed stream
@@ -259,11 +279,22 @@ impl Ledger {
 
     /// Notes what a Hello says of a known stream; nothing that must survive a restart.
     /// A stream that a gateway ever listed stays relayed: the gateway may hold what its origin does not.
-    pub fn claim(&mut self, stream: &Stream, next: u64, relayed: bool, at: UnixMicros) {
+    ///
+    /// - `said_at`, `at`: when it was said by the sender's clock, and received.
+    pub fn claim(
+        &mut self,
+        stream: &Stream,
+        next: u64,
+        relayed: bool,
+        (said_at, at): (SaidAt, UnixMicros),
+    ) {
         if let Some(track) = self.tracks.get_mut(stream) {
             track.relayed |= relayed;
             track.claimed = track.claimed.max(next);
             track.listed_at = track.listed_at.max(at);
+            if said_at.is_after(track.said_at) {
+                track.said_at = said_at;
+            }
         }
     }
 

@@ -23,7 +23,7 @@ use headwater_spool::format::MAX_SNAPSHOT_BYTES;
 use serde::{Deserialize, Serialize};
 
 use super::envelope::{SchemaHead, SinkCursor};
-use super::ledger::{Ledger, PlainTrack, Track};
+use super::ledger::{Ledger, PlainTrack, SaidAt, Track};
 use super::schemas::SchemaBook;
 use super::time_bases::KnownBase;
 
@@ -225,6 +225,7 @@ pub(crate) fn read_track(bytes: &[u8]) -> Option<(Stream, Track, &[u8])> {
         boot: head.boot,
         relayed: head.relayed,
         listed_at: head.listed_at,
+        said_at: SaidAt::default(),
         abandoned: head.abandoned,
         closed_at: head.closed_at,
     };

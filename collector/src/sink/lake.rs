@@ -37,6 +37,7 @@ use there::There;
 use super::rows::{RowCounters, RowMaker, boot_of, is_of_lake};
 use crate::interpret::{EpochChange, EpochNews, Interpreted};
 use crate::pipeline::custody::Told;
+use crate::pipeline::envelope::SinkCursor;
 
 pub use super::rows::LAKE as NAME;
 
@@ -258,6 +259,12 @@ impl<S: Store> LakeSink<S> {
         self.others = Others::default();
         (self.position, self.cursor) = (position, position);
         Ok(())
+    }
+
+    /// The journal has these sinks beside the lake. To be called right after [`LakeSink::open`], or
+    /// [`LakeSink::begin_anew`].
+    pub fn know_others(&mut self, sinks: &[SinkCursor]) {
+        self.others.know(sinks, self.cursor);
     }
 
     /// The journal has a new name, which a crash may take back until its first record is durable: the

@@ -52,6 +52,13 @@ pub struct Given {
 }
 
 impl Given {
+    /// Whether nobody could decode it.
+    #[must_use]
+    pub fn is_undecodable(&self) -> bool {
+        let mut refused = self.refused.iter();
+        self.rows.is_empty() && refused.any(|refused| refused.reason == "undecodable")
+    }
+
     /// What a record says. A batch that was not opened is opened here, and all its rows are believed.
     #[must_use]
     pub fn of(item: &Interpreted<'_>) -> Self {

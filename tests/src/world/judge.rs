@@ -35,14 +35,6 @@ pub(super) fn judge(fleet: &mut Fleet, site: &mut Home, course: &mut Course) -> 
     let is_dated = |stated: &&Stated| stated.class == "offset";
     course.seen.dated += found.stated.iter().filter(is_dated).count() as u64;
     judge_fleet(&found, fleet, site, course);
-    // Where a record rots that several required sinks wait for, it is asked for again now and then although
-    // the lake has it, or named by nobody: known, and not mended yet.
-    let several = [course.plan.copy, course.plan.stream].contains(&Some(true));
-    if site.rotten && several {
-        let is_known =
-            |fault: &String| fault.starts_with("audit: ") || fault.contains(" is in the lake ");
-        course.faults.retain(|fault| !is_known(fault));
-    }
     judge_sinks(&found, site, course);
     for plain in &fleet.plain {
         let (made, had) = (plain.made(), &plain.acknowledged);
@@ -135,29 +127,23 @@ fn judge_sinks(found: &Found, site: &Home, course: &mut Course) {
     seen.batches_failed += service.failed;
     seen.items_refused += service.refused.len() as u64;
     let until = collector.taken_out.as_ref();
-    // What a required sink lacks of what rotted is known only if another one reported it.
     // After a takeover nobody knows what the journal of the one that was stopped had.
     let was_taken_over = plan.takeovers > 0 && site.lost_disk;
-    let is_judged = |required: Option<bool>| match required {
-        Some(true) => !site.rotten && !was_taken_over,
-        Some(false) => !(was_taken_over || site.rotten && plan.ends_at_journal),
-        None => false,
-    };
+    let is_judged = |required: Option<bool>| required.is_some() && !was_taken_over;
     let comes_again = site.lost_disk || site.rotten;
     if is_judged(plan.copy) {
         let has = (&copies.given, &copies.undecodable);
-        check::check_sink(found, COPY, has, (until, comes_again, site.rotten), faults);
+        check::check_sink(found, COPY, has, (until, comes_again), faults);
     }
     if is_judged(plan.stream) {
         let has = (&service.given, &service.undecodable);
-        check::check_sink(found, STREAM, has, (None, comes_again, site.rotten), faults);
+        check::check_sink(found, STREAM, has, (None, comes_again), faults);
     }
     if plan.stream.is_some() {
         check::check_refused(found, &service.refused, faults);
     }
     // A journal that is gone or rots takes plans with it, and an old copy uses positions once more.
-    // Where a sync fails, a batch came again with other bytes in 1 of 10,000 runs: known, and not mended yet.
-    let is_steady = !site.lost_disk && !site.rotten && plan.failures == 0;
+    let is_steady = !site.lost_disk && !site.rotten;
     if plan.stream.is_some() && is_steady {
         faults.extend(service.faults.iter().cloned());
         let lacks = found.lacks.get(STREAM);

@@ -59,6 +59,7 @@ impl<D: Disk> Joining<'_, D> {
         if !is_sure && lake.proven.is_none() {
             return Ok(Meeting::NeedsMarks);
         }
+        self.custody.journal.sinks.has_met(self.sink);
         let was_apart = self.custody.journal.apart_since().is_some();
         let renamed = lake.renamed.map(|name| (name, journal.since));
         let damaged = self.end_apart(renamed)?;

@@ -225,6 +225,10 @@ impl<D: Disk> Replay<'_, D> {
         let unread = commit_stretch(self.journal, self.streams, known, now)?;
         self.journal.set_committed_to(now);
         let between = fill_coverage(self.journal, self.streams)?;
+        if unread > 0 {
+            // All sinks passed them, and what each had or was named for is not known.
+            self.streams.doubt_coverage();
+        }
         if past == Past::Records {
             self.streams.doubt_ends();
         } else {

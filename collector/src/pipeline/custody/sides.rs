@@ -11,6 +11,7 @@ use headwater_spool::{Disk, ReadError, SyncError};
 use super::stretch::Lacking;
 use super::{Custody, Opened, Past};
 use crate::done::DoneError;
+use crate::pipeline::envelope::SinkCursor;
 
 /// What a journal that was just opened says of itself to the lake.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct JournalSide {
     pub plan: Option<Vec<u8>>,
     /// The first position that it does not know to be in the lake.
     pub known: u64,
+    /// How far each sink is.
+    pub sinks: Vec<SinkCursor>,
     /// A lake that has more than what stands before this position has seen a later time of the journal
     /// than its disk shows: the end, or where a time without the lake began.
     pub since: u64,
@@ -44,6 +47,7 @@ impl JournalSide {
             journal: custody.journal(),
             plan: custody.plan(sink).map(|plan| plan.bytes.clone()),
             known: custody.cursor(sink).unwrap_or_default(),
+            sinks: custody.cursors().to_vec(),
             since: match custody.apart_since() {
                 Some(since) if !sabotage::is(Bug::LateLakeByPresentEnd) => since,
                 Some(_) | None => custody.log().next(),

@@ -22,7 +22,7 @@ use headwater_proto::time::{Millis, UnixMicros};
 use super::types::{Mode, Settings};
 use crate::done::DoneEpochs;
 use crate::pipeline::envelope::Record;
-use crate::pipeline::ledger::Ledger;
+use crate::pipeline::ledger::{Ledger, SaidAt};
 pub(super) use absent::Abandonment;
 use absent::Absent;
 pub(super) use coverage::Coverage;
@@ -30,7 +30,6 @@ pub use coverage::MAX_COVERED_RANGES;
 use index::Index;
 pub(super) use index::{Kept, Unknown};
 pub(super) use watch::Say;
-use watch::Unread;
 use watch::Watched;
 
 /// All streams. See the module's page.
@@ -105,8 +104,14 @@ impl Streams {
     }
 
     /// Notes what a Hello says of a stream; nothing that must survive a restart.
-    pub(super) fn claim(&mut self, stream: &Stream, next: u64, relayed: bool, at: UnixMicros) {
-        self.ledger.claim(stream, next, relayed, at);
+    pub(super) fn claim(
+        &mut self,
+        stream: &Stream,
+        next: u64,
+        relayed: bool,
+        when: (SaidAt, UnixMicros),
+    ) {
+        self.ledger.claim(stream, next, relayed, when);
     }
 
     /// Numbers plain devices under another epoch from now on.

@@ -32,7 +32,6 @@ impl<'a, D: Disk> Upkeep<'a, D> {
     /// Time passed.
     pub(super) fn tick(&mut self) {
         self.say_again();
-        self.name_unread();
         self.name_earlier();
         self.name_reading();
         self.name_leavers();

@@ -89,6 +89,7 @@ impl<S: Store> Met<S> {
             sink.begin_anew(name, journal.since, at)?;
             (renamed, is_alone) = (Some(name), false);
         }
+        sink.know_others(&journal.sinks);
         if renamed.is_some() || journal.past == Past::Nothing {
             sink.begin_without_lease(at)?;
         }

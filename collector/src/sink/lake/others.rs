@@ -38,6 +38,17 @@ impl Others {
         }
     }
 
+    /// The journal has these sinks. The record that says so may have rotted: of one that no flush has spoken of
+    /// the next ones have to, or nobody would name what it lacks.
+    ///
+    /// - `cursor`: the first position that the lake does not have.
+    pub(super) fn know(&mut self, sinks: &[SinkCursor], cursor: u64) {
+        for sink in sinks.iter().filter(|sink| sink.name != NAME) {
+            let places = self.places.entry(sink.name.clone());
+            places.or_insert_with(|| sink.position.min(cursor));
+        }
+    }
+
     /// A record was taken, by which sinks were so far.
     pub(super) fn see(&mut self, sinks: &[SinkCursor]) {
         if self.seen == sinks {

@@ -11,6 +11,7 @@ use super::super::sessions::Said;
 use super::super::{Leaves, Refused};
 use super::Intake;
 use crate::pipeline::envelope::{Change, MarkHead, Record};
+use crate::pipeline::ledger::SaidAt;
 use crate::pipeline::snapshot::{NEW_BYTES, STREAM_BYTES};
 
 impl<D: Disk> Intake<'_, D> {
@@ -26,14 +27,18 @@ impl<D: Disk> Intake<'_, D> {
         let Said::Whole(streams) = self.custody.sessions.hello(self.conn, hello, self.now) else {
             return Ok(());
         };
+        let said_at = SaidAt {
+            boot: hello.boot,
+            uptime_ms: hello.uptime_ms,
+        };
         for stream in &streams {
-            self.listed(origin, stream, relayed)?;
+            self.listed(origin, stream, relayed, said_at)?;
         }
         let listed: BTreeMap<_, _> = streams.iter().map(|s| ((s.lane, s.epoch), *s)).collect();
         if hello.complete && !relayed {
             self.custody
                 .streams
-                .note_absent(self.conn, origin, &listed, self.now);
+                .note_absent(self.conn, origin, &listed, (said_at, self.now));
         }
         let shared = self
             .custody
@@ -52,6 +57,7 @@ impl<D: Disk> Intake<'_, D> {
         origin: &DeviceId,
         listed: &HelloStream,
         relayed: bool,
+        said_at: SaidAt,
     ) -> Result<(), Refused> {
         let stream = Stream {
             device: origin.clone(),
@@ -89,7 +95,7 @@ impl<D: Disk> Intake<'_, D> {
         }
         self.custody
             .streams
-            .claim(&stream, listed.next, relayed, self.now.wall);
+            .claim(&stream, listed.next, relayed, (said_at, self.now.wall));
         let track = self.custody.streams.ledger().track(&stream);
         let missing = track.map(|track| track.missing_at_source(listed.oldest));
         for range in missing.unwrap_or_default() {

@@ -27,6 +27,8 @@ pub(in super::super) struct Report {
     pub(in super::super) refused: Vec<(Stream, Vec<SeqRange>)>,
     /// Records on the way there that it could not read.
     pub(in super::super) damaged: u64,
+    /// Records of the running group, or durable ones, name what the lake has of those.
+    pub(in super::super) is_named: bool,
 }
 
 /// A cursor that records of the running group let pass.
@@ -56,12 +58,14 @@ pub(in super::super) struct Sinks {
     worth_noting: u64,
     /// What sinks said and the journal has not taken yet.
     held: Vec<Report>,
-    /// Cursors that were moved by records of the running group.
-    moved: Vec<Moved>,
+    /// Cursors that were moved by records of the running group, each with the plan that its sink had until then.
+    moved: Vec<(Moved, Option<PendingPlan>)>,
     /// The first position that sinks which were taken out never had to have.
     began_at: u64,
     /// The end has come: reports are taken however much they are, since nothing more comes.
     is_ending: bool,
+    /// The name of the lake, once it and the journal have met.
+    lake: Option<String>,
 }
 
 impl Sinks {
@@ -81,6 +85,7 @@ impl Sinks {
             moved: Vec::new(),
             began_at: 0,
             is_ending: false,
+            lake: None,
         }
     }
 
@@ -105,6 +110,21 @@ impl Sinks {
     /// The first position that a sink has not committed.
     pub(in super::super) fn cursor(&self, sink: &str) -> Option<u64> {
         position(&self.cursors, sink)
+    }
+
+    /// The journal has met the lake, which is the sink of that name.
+    pub(in super::super) fn has_met(&mut self, lake: &str) {
+        self.lake = Some(lake.to_owned());
+    }
+
+    /// Whether a sink is the lake that the journal has met.
+    pub(in super::super) fn is_lake(&self, sink: &str) -> bool {
+        self.lake.as_deref() == Some(sink)
+    }
+
+    /// The first position that the lake has not committed; `None` before the journal has met it.
+    pub(in super::super) fn lake_position(&self) -> Option<u64> {
+        self.cursor(self.lake.as_deref()?)
     }
 
     /// The names of the sinks that the journal waits for, in the order of the configuration.
@@ -207,9 +227,17 @@ impl Sinks {
                 held.streams.extend(said.streams);
                 held.refused.extend(said.refused);
                 held.damaged += said.damaged;
+                held.is_named &= said.damaged == 0;
             }
             None => self.held.push(said),
         }
+    }
+
+    /// What a sink could not read up to a position is named: a report that goes no further has not to wait for it.
+    pub(in super::super) fn named_damage(&mut self, sink: &str, to: u64) {
+        let held = self.held.iter_mut();
+        let held = held.filter(|held| held.sink == sink && held.through <= to);
+        held.for_each(|held| held.is_named = true);
     }
 
     /// All that is held, to be taken in once more.
@@ -219,7 +247,8 @@ impl Sinks {
 
     /// A sink's cursor is about to be moved by records of the running group.
     pub(in super::super) fn moving(&mut self, moved: Moved) {
-        self.moved.push(moved);
+        let plan = self.plans.get(&moved.cursor.name).cloned();
+        self.moved.push((moved, plan));
     }
 
     /// The end has come.
@@ -227,9 +256,13 @@ impl Sinks {
         self.is_ending = true;
     }
 
-    /// Whether a sink is further than another required one, so that its reports can wait.
+    /// Whether a sink is further than another required one, so that its reports can wait. The lake cannot
+    /// while another one waits for what it has of damaged records.
     pub(in super::super) fn can_wait(&self, sink: &str) -> bool {
-        self.cursor(sink) > Some(self.required_position()) && !self.is_ending
+        let is_behind = |held: &Report| self.cursor(&held.sink) < Some(held.through);
+        let mut held = self.held.iter();
+        let is_awaited = self.is_lake(sink) && held.any(|held| held.damaged > 0 && is_behind(held));
+        self.cursor(sink) > Some(self.required_position()) && !self.is_ending && !is_awaited
     }
 
     /// A start has read the journal up to `position`.
@@ -288,13 +321,18 @@ impl Sinks {
         self.pending = None;
         self.settled.clear();
         self.plans.retain(|_, plan| plan.position < first);
-        for Moved { cursor, said } in std::mem::take(&mut self.moved).into_iter().rev() {
+        for (Moved { cursor, said }, plan) in std::mem::take(&mut self.moved).into_iter().rev() {
+            if let Some(plan) = plan.filter(|plan| plan.position < first) {
+                // It is carried out once more, should the process end before its sink is named again.
+                self.plans.insert(cursor.name.clone(), plan);
+            }
             match self.cursors.iter_mut().find(|c| c.name == cursor.name) {
                 Some(present) => present.position = cursor.position,
                 None => self.cursors.push(cursor),
             }
             self.held.extend(said);
         }
+        self.held.iter_mut().for_each(|held| held.is_named = false);
         self.noted.clear();
     }
 

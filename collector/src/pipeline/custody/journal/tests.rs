@@ -79,6 +79,7 @@ fn report(through: u64) -> Report {
         streams: Vec::new(),
         refused: Vec::new(),
         damaged: 0,
+        is_named: false,
     }
 }
 
@@ -123,6 +124,9 @@ fn a_failed_group_takes_back_its_plans_and_the_cursors_that_it_moved() {
     let disk = FakeDisk::new();
     let (mut journal, ledger) = journal(&disk, 1 << 20);
     journal.append(&ledger, None, &session("a"), Leaves::Three);
+    let carried_out = PlanHead { sink: LAKE };
+    let carried_out = Record::Plan(carried_out, b"carried out");
+    journal.append(&ledger, None, &carried_out, Leaves::One);
     journal.sync().unwrap();
     let before = SinkCursor {
         name: LAKE.to_owned(),
@@ -134,13 +138,15 @@ fn a_failed_group_takes_back_its_plans_and_the_cursors_that_it_moved() {
         cursor: before.clone(),
         said,
     });
-    journal.sinks.raise(LAKE, 3);
+    journal.sinks.has_come(LAKE, 3);
+    assert!(journal.sinks.plans().is_empty());
     let plan = PlanHead { sink: HOT };
     let put = journal.append(&ledger, None, &Record::Plan(plan, b"plan"), Leaves::One);
     assert!(put.came.is_ok() && journal.sinks.plans().contains_key(HOT));
     disk.fail_sync(0);
     journal.sync().unwrap_err();
-    assert!(journal.sinks.plans().is_empty());
+    let plans: Vec<_> = journal.sinks.plans().keys().collect();
+    assert_eq!(plans, [LAKE], "the one that was durable before is back");
     assert_eq!(journal.sinks.cursor(LAKE), Some(0));
     assert_eq!(
         journal.sinks.take_held(),

@@ -9,6 +9,7 @@ use headwater_proto::message::HelloStream;
 use headwater_proto::time::{Millis, Now};
 
 use super::{Streams, is_due};
+use crate::pipeline::ledger::SaidAt;
 
 /// Time between two looks for relayed epochs that nobody lists.
 const RELAYED_LOOK_MS: u64 = 60_000;
@@ -41,18 +42,22 @@ pub(in super::super) struct Abandonment {
 }
 
 impl Streams {
-    /// Known streams that a complete Hello no longer lists begin to be absent.
+    /// Known streams that a complete Hello no longer lists begin to be absent; not those that a Hello listed
+    /// which was said after this one.
+    ///
+    /// - `said_at`, `now`: when it was said by the sender's clock, and received.
     pub(in super::super) fn note_absent(
         &mut self,
         conn: ConnId,
         origin: &DeviceId,
         listed: &BTreeMap<(Lane, Epoch), HelloStream>,
-        now: Now,
+        (said_at, now): (SaidAt, Now),
     ) {
         let absent = self.ledger.streams_of(origin).filter(|(stream, track)| {
             stream.lane != Lane::Plain
                 && !track.relayed
                 && !listed.contains_key(&(stream.lane, stream.epoch))
+                && said_at.is_after(track.said_at)
                 && track.is_open()
         });
         for (stream, _) in absent {
@@ -119,7 +124,8 @@ impl Streams {
             .collect()
     }
 
-    /// What has to be said to abandon a stream; `None` if it is over already, or not known.
+    /// What has to be said to abandon a stream, or to name what turned out to be missing of one that is; `None` if
+    /// it is over already, or not known.
     pub(in super::super) fn abandonment(&self, stream: &Stream) -> Option<Abandonment> {
         let track = self.ledger.track(stream).filter(|track| track.is_open())?;
         let known = track.receiver.next();
@@ -130,7 +136,7 @@ impl Streams {
         }
         Some(Abandonment {
             missing,
-            ram: track.ram,
+            ram: track.ram && !track.abandoned,
             next,
         })
     }

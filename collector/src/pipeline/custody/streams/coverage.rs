@@ -104,12 +104,6 @@ impl Coverage {
         self.sinks.len() > 1
     }
 
-    /// The required sinks other than `sink`.
-    pub(super) fn others(&self, sink: &str) -> Vec<String> {
-        let others = self.sinks.keys().filter(|name| *name != sink);
-        others.cloned().collect()
-    }
-
     /// Whether the journal waits for a sink.
     pub(in super::super) fn requires(&self, sink: &str) -> bool {
         self.sinks.contains_key(sink)

@@ -3,7 +3,7 @@
 use headwater_proto::delivery::End;
 use headwater_proto::ids::{SeqRange, Stream};
 
-use super::{Streams, Unread};
+use super::Streams;
 
 impl Streams {
     /// What was committed is not known beyond what is here: where the end of an epoch is not either, there
@@ -33,8 +33,8 @@ impl Streams {
     }
 
     /// The parts of `held`, which `sink` holds of a stream, that count as committed. With several required
-    /// sinks they are not those that another one has yet to read from the journal; of what this journal
-    /// took and cannot read any more the others lack what they had not read: it is named for them.
+    /// sinks they are not those that another one has yet to read from the journal. What this journal took and
+    /// cannot read any more counts: a sink that had not read it is named for it before its cursor passes.
     pub(in super::super) fn take_seeds(
         &mut self,
         sink: &str,
@@ -64,13 +64,8 @@ impl Streams {
                 continue;
             }
             if self.coverage.is_doubtful() {
+                // It cannot be read: who has not passed it is named for it before it does.
                 seeds.push(part);
-                let others = self.coverage.others(sink);
-                let unread = taken.into_iter().map(|range| Unread {
-                    sinks: others.clone(),
-                    lacks: (stream.clone(), vec![range]),
-                });
-                self.watched.unread.extend(unread);
                 continue;
             }
             // Its records are readable, and the other sinks come to them.

@@ -12,7 +12,7 @@ use headwater_proto::time::Now;
 use super::super::types::SinkSpec;
 use super::*;
 use crate::done::DoneInMemory;
-use crate::pipeline::envelope::{BatchHead, Change, Clock, MarkHead, RawHead, Verdict};
+use crate::pipeline::envelope::{BatchHead, Change, Clock, GapHead, MarkHead, RawHead, Verdict};
 use crate::pipeline::ledger::plain_stream;
 use crate::pipeline::rules::RulesId;
 
@@ -146,13 +146,23 @@ fn what_one_required_sink_has_is_named_for_the_other_and_committed_when_that_is_
     assert_eq!(streams.coverage().ranges(LAKE), 0);
 }
 
+fn said(uptime_ms: u64) -> SaidAt {
+    SaidAt { boot: 1, uptime_ms }
+}
+
 #[test]
 fn a_stream_is_abandoned_when_it_was_absent_for_long() {
     let mut streams = streams_of(Mode::Sinks, &[LAKE]);
     open(&mut streams, &stream(1), false, at(0));
-    streams.claim(&stream(1), 7, false, at(0).wall);
+    streams.claim(&stream(1), 7, false, (said(0), at(0).wall));
     let (conn, nothing) = (ConnId(1), BTreeMap::new());
-    streams.note_absent(conn, &device(), &nothing, at(1));
+    streams.note_absent(conn, &device(), &nothing, (said(0), at(1)));
+    assert_eq!(
+        streams.absent_for_long(at(AFTER_MS + 1)),
+        [],
+        "a Hello of before the claim comes again"
+    );
+    streams.note_absent(conn, &device(), &nothing, (said(1), at(1)));
     assert_eq!(streams.absent_for_long(at(AFTER_MS)), []);
     assert_eq!(streams.absent_for_long(at(AFTER_MS + 1)), [stream(1)]);
     let abandonment = streams.abandonment(&stream(1)).unwrap();
@@ -164,6 +174,12 @@ fn a_stream_is_abandoned_when_it_was_absent_for_long() {
             next: 7,
         }
     );
+    streams.apply(&Record::Gap(GapHead {
+        stream: stream(1),
+        range: Some(SeqRange::new(0, 7)),
+        reason: GapReason::Abandoned,
+        at: at(AFTER_MS).wall,
+    }));
     streams.apply(&Record::Mark(MarkHead {
         stream: stream(1),
         change: Change::Abandoned { next: 7 },
@@ -172,7 +188,25 @@ fn a_stream_is_abandoned_when_it_was_absent_for_long() {
     streams.end_absence(&stream(1));
     assert_eq!(streams.abandonment(&stream(1)), None);
     assert_eq!(streams.absent_for_long(at(AFTER_MS + 1)), []);
-    assert!(!streams.ledger().track(&stream(1)).unwrap().is_open());
+    assert!(streams.ledger().track(&stream(1)).unwrap().abandoned);
+}
+
+#[test]
+fn what_the_end_of_an_abandoned_stream_tells_beyond_is_named_too() {
+    let mut streams = streams_of(Mode::Sinks, &[LAKE]);
+    open(&mut streams, &stream(1), true, at(0));
+    let track = |change| {
+        Record::Mark(MarkHead {
+            stream: stream(1),
+            change,
+            at: at(0).wall,
+        })
+    };
+    streams.apply(&track(Change::Abandoned { next: 2 }));
+    let missing = vec![SeqRange::new(0, 2)];
+    let (ram, next) = (false, 2);
+    let expected = Abandonment { missing, ram, next };
+    assert_eq!(streams.abandonment(&stream(1)), Some(expected));
 }
 
 #[test]
@@ -192,7 +226,7 @@ fn a_stream_that_another_connection_left_out_shows_a_shared_identity() {
     let with: BTreeMap<_, _> = [((listed.lane, listed.epoch), listed)].into();
     let (one, other) = (ConnId(1), ConnId(2));
     for (back, shared) in [(one, 0), (other, 1)] {
-        streams.note_absent(one, &device(), &BTreeMap::new(), at(1));
+        streams.note_absent(one, &device(), &BTreeMap::new(), (said(1), at(1)));
         assert_eq!(streams.note_present(back, &device(), &with), shared);
         assert_eq!(streams.absent_for_long(at(9_999)), []);
     }
@@ -202,7 +236,7 @@ fn a_stream_that_another_connection_left_out_shows_a_shared_identity() {
 fn a_relayed_stream_gets_time_after_a_start_before_it_is_abandoned() {
     let mut streams = streams_of(Mode::Sinks, &[LAKE]);
     open(&mut streams, &stream(1), true, at(0));
-    streams.note_absent(ConnId(1), &device(), &BTreeMap::new(), at(0));
+    streams.note_absent(ConnId(1), &device(), &BTreeMap::new(), (said(1), at(0)));
     assert_eq!(
         streams.absent_for_long(at(9_999)),
         [],

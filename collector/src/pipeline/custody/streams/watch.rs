@@ -14,9 +14,10 @@
 //!     a plain device's              ──► named in a gap: it had its PUBACK
 //! ```
 //! A start watches too: the process may have ended after a sink passed the damage. It knows of several
-//! required sinks what each has by reading the records between their cursors; of those that it cannot
-//! read a sink may have some, so what is then in no sink as far as is known is named and not asked for
-//! again: that sink would have it twice.
+//! required sinks what each has by reading the records between their cursors; of those that it cannot read the
+//! lake says what it has, and another sink may have some: what is then in no sink as far as is known is named
+//! and not asked for again, or that sink would have it twice. What a sink beside the lake cannot read and the
+//! lake has was named before its cursor passed (`upkeep/rot.rs`).
 
 use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::message::GapReason;
@@ -45,15 +46,6 @@ enum Item {
     Unknown,
 }
 
-/// What a start found in one required sink and could not read for the others.
-#[derive(Debug)]
-pub(in super::super) struct Unread {
-    /// The others.
-    pub(in super::super) sinks: Vec<String>,
-    /// What they lack.
-    pub(in super::super) lacks: (Stream, Vec<SeqRange>),
-}
-
 /// What is watched, and what of it the running group settles.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
@@ -64,9 +56,6 @@ pub(super) struct Watched {
     settled: Vec<Item>,
     /// Numbers that some required sinks lack for good, as records of the running group say.
     settled_lacks: Vec<(Stream, SeqRange)>,
-    pub(super) unread: Vec<Unread>,
-    /// What of it was named in the running group.
-    named_unread: Vec<Unread>,
 }
 
 /// What has to be said of numbers that are lost.
@@ -93,14 +82,12 @@ impl Watched {
     /// The running group is durable. Returns the numbers that it named for sinks that lack them.
     pub(super) fn synced(&mut self) -> Vec<(Stream, SeqRange)> {
         self.settled.clear();
-        self.named_unread.clear();
         std::mem::take(&mut self.settled_lacks)
     }
 
     /// What was settled in a group that failed is open again.
     pub(super) fn unsettle(&mut self) {
         self.settled_lacks.clear();
-        self.unread.append(&mut self.named_unread);
         let settled = std::mem::take(&mut self.settled);
         self.put_back(settled);
     }
@@ -252,19 +239,5 @@ impl Streams {
             return Say::Gap(stream.clone(), Some(range), GapReason::Damaged);
         }
         Say::Lost(stream.clone(), range)
-    }
-
-    /// What a start could not read for some sinks and is not named yet.
-    pub(in super::super) fn next_unread(&mut self) -> Option<Unread> {
-        self.watched.unread.pop()
-    }
-
-    /// Records of the running group name it for those sinks, or it waits.
-    pub(in super::super) fn unread(&mut self, unread: Unread, is_named: bool) {
-        if is_named {
-            self.watched.named_unread.push(unread);
-        } else {
-            self.watched.unread.push(unread);
-        }
     }
 }

@@ -139,7 +139,12 @@ impl<D: Disk> Upkeep<'_, D> {
         let Some(cursor) = cursor.filter(is_behind).cloned() else {
             return;
         };
-        if self.name_stretch(&cursor, &lacks, &reading).is_err() {
+        let named = if reading.stretch.rotten_only {
+            self.name_damage(&cursor.name, &lacks, reading.moved_to)
+        } else {
+            self.name_stretch(&cursor, &lacks, reading.moved_to)
+        };
+        if named.is_err() {
             self.custody.reading = Some(reading);
         }
     }
@@ -149,25 +154,35 @@ impl<D: Disk> Upkeep<'_, D> {
         &mut self,
         cursor: &SinkCursor,
         lacks: &Found,
-        reading: &Reading,
+        moved_to: u64,
     ) -> Result<(), Refused> {
         if !sabotage::is(Bug::SegmentBeforeSinkGap) {
             let sink = std::slice::from_ref(&cursor.name);
-            let reason = if reading.stretch.rotten_only {
-                GapReason::Damaged
-            } else {
-                GapReason::SinkSkipped
-            };
-            self.name_lacks(sink, lacks, reason)?;
+            self.name_lacks(sink, lacks, GapReason::SinkSkipped)?;
         }
         let (cursor, said) = (cursor.clone(), None);
         let name = cursor.name.clone();
         self.custody.journal.sinks.moving(Moved { cursor, said });
         let head = CursorHead {
             sink: &name,
-            position: reading.moved_to,
+            position: moved_to,
         };
         self.custody.append(&Record::Cursor(head), Leaves::One)?;
+        Ok(())
+    }
+
+    /// Names `lacks`, which the lake has and the journal cannot give a sink: a report of up to `to`, which waits for
+    /// that, counts from now on.
+    fn name_damage(&mut self, sink: &str, lacks: &Found, to: u64) -> Result<(), Refused> {
+        self.name_lacks(&[sink.to_owned()], lacks, GapReason::Damaged)?;
+        self.custody.journal.sinks.named_damage(sink, to);
+        let is_required = self.custody.streams.coverage().requires(sink);
+        for (stream, ranges) in lacks.iter().filter(|_| is_required) {
+            // Named counts as had. Should the running group fail, it is named again.
+            if self.custody.streams.has(sink, stream, ranges) {
+                self.custody.sessions.owe_acks(stream);
+            }
+        }
         Ok(())
     }
 }

@@ -56,16 +56,4 @@ impl<D: Disk> Upkeep<'_, D> {
         self.custody.sessions.send_all(&stream.device, &reject);
         Ok(())
     }
-
-    /// Names what a start could not read for some sinks; without room the next tick tries again.
-    pub(super) fn name_unread(&mut self) {
-        while let Some(unread) = self.custody.streams.next_unread() {
-            let lacks = std::slice::from_ref(&unread.lacks);
-            let named = self.name_lacks(&unread.sinks, lacks, GapReason::Damaged);
-            self.custody.streams.unread(unread, named.is_ok());
-            if named.is_err() {
-                return;
-            }
-        }
-    }
 }

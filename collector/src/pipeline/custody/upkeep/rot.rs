@@ -1,9 +1,12 @@
-//! Core: an optional sink passed records that it could not read. The lake may have them: what it has of them is
-//! named for the sink before its cursor passes.
+//! Core: a sink passed records that it could not read. The lake may have them: what it has of them is named for
+//! the sink before its cursor passes.
 //!
-//! Of required sinks what all passed and not all have tells the same, and is watched for. Of an optional one
-//! custody keeps no numbers; so once the lake has come as far, another thread compares its flushes with what
-//! can be read of them here. The sink waits meanwhile.
+//! ```text
+//! a sink passes damage ──► its report waits ──► the lake has come as far ──► another thread compares the
+//!     lake's flushes with what can be read of them here ──► Lacks in the journal ──► the report counts
+//! ```
+//! So a cursor beyond damage means that its sink has what was there, or is named for it. What the lake itself
+//! cannot read is watched for, and in the end asked for again or named.
 
 use headwater_proto::sabotage::{self, Bug};
 use headwater_spool::Disk;
@@ -19,16 +22,16 @@ impl<D: Disk> Upkeep<'_, D> {
     ///
     /// - `before`: the sink's cursor.
     pub(super) fn waits_for_names(&mut self, before: &SinkCursor, said: &Report) -> bool {
-        let sink = said.sink.as_str();
+        let (sink, sinks) = (said.sink.as_str(), &self.custody.journal.sinks);
         if said.damaged == 0
+            || said.is_named
             || before.position >= said.through
-            || self.custody.streams.coverage().requires(sink)
+            || sinks.is_lake(sink)
             || sabotage::is(Bug::RotUnnamed)
         {
             return false;
         }
-        let has_lake = self.custody.journal.sinks.required_position() >= said.through;
-        if self.custody.reading.is_none() && has_lake {
+        if self.custody.reading.is_none() && sinks.lake_position() >= Some(said.through) {
             let stretch = Stretch {
                 sink: sink.to_owned(),
                 from: before.position,
