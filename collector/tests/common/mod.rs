@@ -8,6 +8,7 @@
     reason = "shared by test files, each of which uses its part; a failure is a failed test"
 )]
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use headwater_collector::done::DoneInMemory;
@@ -379,6 +380,11 @@ pub fn hello(streams: &[HelloStream]) -> Vec<u8> {
     hello_of(&device(), streams)
 }
 
+thread_local! {
+    /// The uptime of the next Hello: each is said after the one before.
+    static HELLOS: Cell<u64> = const { Cell::new(1_000) };
+}
+
 pub fn hello_of(origin: &DeviceId, streams: &[HelloStream]) -> Vec<u8> {
     let hello = Hello {
         version_min: headwater_proto::message::PROTOCOL,
@@ -389,7 +395,7 @@ pub fn hello_of(origin: &DeviceId, streams: &[HelloStream]) -> Vec<u8> {
         pages: 1,
         complete: true,
         boot: 3,
-        uptime_ms: 1000,
+        uptime_ms: HELLOS.with(|said| said.replace(said.get() + 1)),
         wall: Some(wall()),
         max_bundle: 65_536,
         streams: streams.iter().copied().collect(),

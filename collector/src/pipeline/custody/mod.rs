@@ -123,7 +123,7 @@ impl<D: Disk> Custody<D> {
                 streams,
                 refused,
                 damaged,
-                is_named: false,
+                named: None,
             }),
             Event::Read { stretch, found } => self.upkeep(now).was_read(&stretch, found),
             Event::Kept { epochs, kept } => self.upkeep(now).kept(&epochs, &kept),

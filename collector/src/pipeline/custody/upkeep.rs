@@ -120,7 +120,8 @@ impl<'a, D: Disk> Upkeep<'a, D> {
             return;
         }
         self.custody.journal.committed_so_far();
-        for (stream, ranges) in said.streams.iter().chain(&said.refused) {
+        let named = said.named.iter().flatten();
+        for (stream, ranges) in said.streams.iter().chain(&said.refused).chain(named) {
             if self.custody.streams.has(sink, stream, ranges) {
                 self.custody.sessions.owe_acks(stream);
             }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::time::Millis;
 
+use super::super::stretch::Found;
 use super::super::types::SinkSpec;
 use crate::pipeline::envelope::{GONE, SinkCursor};
 use crate::pipeline::snapshot::{PendingPlan, Plans};
@@ -27,8 +28,8 @@ pub(in super::super) struct Report {
     pub(in super::super) refused: Vec<(Stream, Vec<SeqRange>)>,
     /// Records on the way there that it could not read.
     pub(in super::super) damaged: u64,
-    /// Records of the running group, or durable ones, name what the lake has of those.
-    pub(in super::super) is_named: bool,
+    /// What the lake has of those, once records name it.
+    pub(in super::super) named: Option<Found>,
 }
 
 /// A cursor that records of the running group let pass.
@@ -227,17 +228,21 @@ impl Sinks {
                 held.streams.extend(said.streams);
                 held.refused.extend(said.refused);
                 held.damaged += said.damaged;
-                held.is_named &= said.damaged == 0;
+                if said.damaged > 0 {
+                    held.named = None;
+                }
             }
             None => self.held.push(said),
         }
     }
 
-    /// What a sink could not read up to a position is named: a report that goes no further has not to wait for it.
-    pub(in super::super) fn named_damage(&mut self, sink: &str, to: u64) {
-        let held = self.held.iter_mut();
-        let held = held.filter(|held| held.sink == sink && held.through <= to);
-        held.for_each(|held| held.is_named = true);
+    /// What the lake has of the records that a sink could not read up to a position is named: a report that goes no
+    /// further has not to wait for it.
+    pub(in super::super) fn named_damage(&mut self, sink: &str, lacks: &Found, to: u64) {
+        let mut held = self.held.iter_mut();
+        if let Some(held) = held.find(|held| held.sink == sink && held.through <= to) {
+            held.named = Some(lacks.clone());
+        }
     }
 
     /// All that is held, to be taken in once more.
@@ -332,7 +337,7 @@ impl Sinks {
             }
             self.held.extend(said);
         }
-        self.held.iter_mut().for_each(|held| held.is_named = false);
+        self.held.iter_mut().for_each(|held| held.named = None);
         self.noted.clear();
     }
 

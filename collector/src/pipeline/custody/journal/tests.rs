@@ -79,7 +79,7 @@ fn report(through: u64) -> Report {
         streams: Vec::new(),
         refused: Vec::new(),
         damaged: 0,
-        is_named: false,
+        named: None,
     }
 }
 

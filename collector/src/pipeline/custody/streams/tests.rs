@@ -146,7 +146,7 @@ fn what_one_required_sink_has_is_named_for_the_other_and_committed_when_that_is_
     assert_eq!(streams.coverage().ranges(LAKE), 0);
 }
 
-fn said(uptime_ms: u64) -> SaidAt {
+fn uptime(uptime_ms: u64) -> SaidAt {
     SaidAt { boot: 1, uptime_ms }
 }
 
@@ -154,15 +154,15 @@ fn said(uptime_ms: u64) -> SaidAt {
 fn a_stream_is_abandoned_when_it_was_absent_for_long() {
     let mut streams = streams_of(Mode::Sinks, &[LAKE]);
     open(&mut streams, &stream(1), false, at(0));
-    streams.claim(&stream(1), 7, false, (said(0), at(0).wall));
+    streams.claim(&stream(1), 7, false, (uptime(0), at(0).wall));
     let (conn, nothing) = (ConnId(1), BTreeMap::new());
-    streams.note_absent(conn, &device(), &nothing, (said(0), at(1)));
+    streams.note_absent(conn, &device(), &nothing, (uptime(0), at(1)));
     assert_eq!(
         streams.absent_for_long(at(AFTER_MS + 1)),
         [],
         "a Hello of before the claim comes again"
     );
-    streams.note_absent(conn, &device(), &nothing, (said(1), at(1)));
+    streams.note_absent(conn, &device(), &nothing, (uptime(1), at(1)));
     assert_eq!(streams.absent_for_long(at(AFTER_MS)), []);
     assert_eq!(streams.absent_for_long(at(AFTER_MS + 1)), [stream(1)]);
     let abandonment = streams.abandonment(&stream(1)).unwrap();
@@ -226,7 +226,7 @@ fn a_stream_that_another_connection_left_out_shows_a_shared_identity() {
     let with: BTreeMap<_, _> = [((listed.lane, listed.epoch), listed)].into();
     let (one, other) = (ConnId(1), ConnId(2));
     for (back, shared) in [(one, 0), (other, 1)] {
-        streams.note_absent(one, &device(), &BTreeMap::new(), (said(1), at(1)));
+        streams.note_absent(one, &device(), &BTreeMap::new(), (uptime(1), at(1)));
         assert_eq!(streams.note_present(back, &device(), &with), shared);
         assert_eq!(streams.absent_for_long(at(9_999)), []);
     }
@@ -236,7 +236,7 @@ fn a_stream_that_another_connection_left_out_shows_a_shared_identity() {
 fn a_relayed_stream_gets_time_after_a_start_before_it_is_abandoned() {
     let mut streams = streams_of(Mode::Sinks, &[LAKE]);
     open(&mut streams, &stream(1), true, at(0));
-    streams.note_absent(ConnId(1), &device(), &BTreeMap::new(), (said(1), at(0)));
+    streams.note_absent(ConnId(1), &device(), &BTreeMap::new(), (uptime(1), at(0)));
     assert_eq!(
         streams.absent_for_long(at(9_999)),
         [],

@@ -175,14 +175,7 @@ impl<D: Disk> Upkeep<'_, D> {
     /// that, counts from now on.
     fn name_damage(&mut self, sink: &str, lacks: &Found, to: u64) -> Result<(), Refused> {
         self.name_lacks(&[sink.to_owned()], lacks, GapReason::Damaged)?;
-        self.custody.journal.sinks.named_damage(sink, to);
-        let is_required = self.custody.streams.coverage().requires(sink);
-        for (stream, ranges) in lacks.iter().filter(|_| is_required) {
-            // Named counts as had. Should the running group fail, it is named again.
-            if self.custody.streams.has(sink, stream, ranges) {
-                self.custody.sessions.owe_acks(stream);
-            }
-        }
+        self.custody.journal.sinks.named_damage(sink, lacks, to);
         Ok(())
     }
 }

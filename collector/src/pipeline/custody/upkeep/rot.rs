@@ -24,7 +24,7 @@ impl<D: Disk> Upkeep<'_, D> {
     pub(super) fn waits_for_names(&mut self, before: &SinkCursor, said: &Report) -> bool {
         let (sink, sinks) = (said.sink.as_str(), &self.custody.journal.sinks);
         if said.damaged == 0
-            || said.is_named
+            || said.named.is_some()
             || before.position >= said.through
             || sinks.is_lake(sink)
             || sabotage::is(Bug::RotUnnamed)
