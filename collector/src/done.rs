@@ -5,8 +5,8 @@
 //! found here and nothing is taken twice. An index over the lake: when it is lost, it is filled again
 //! from table `epochs`.
 //!
-//! It is filled on another thread than the one that asks it: a write waits for a disk, and nobody's PUBACK
-//! waits with it.
+//! It is filled and asked on another thread than the one that acknowledges: both wait for a disk, and nobody's
+//! PUBACK waits with them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -81,6 +81,58 @@ impl Keeping {
         (self.epochs, Err(DoneError(cause)))
     }
 }
+
+/// What an index says of each epoch that was looked up.
+pub type Looked = Vec<(Stream, Result<Option<Vec<u8>>, DoneError>)>;
+
+/// Epochs to be looked up in the index, on a thread that may wait for its disk.
+#[derive(Clone)]
+pub struct Finding {
+    index: Arc<dyn DoneEpochs>,
+    streams: Vec<Stream>,
+}
+
+impl Finding {
+    /// Which.
+    #[must_use]
+    pub fn new(index: Arc<dyn DoneEpochs>, streams: Vec<Stream>) -> Self {
+        Self { index, streams }
+    }
+
+    /// Looks them up.
+    #[must_use]
+    pub fn find(self) -> Looked {
+        let Self { index, streams } = self;
+        let look = |stream| {
+            let found = index.find(&stream);
+            (stream, found)
+        };
+        streams.into_iter().map(look).collect()
+    }
+
+    /// They cannot be looked up now.
+    #[must_use]
+    pub fn failed(self, cause: &str) -> Looked {
+        let streams = self.streams.into_iter();
+        let failed = |stream| (stream, Err(DoneError(cause.to_owned())));
+        streams.map(failed).collect()
+    }
+}
+
+impl std::fmt::Debug for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Finding").field(&self.streams).finish()
+    }
+}
+
+/// There is one index.
+impl PartialEq for Finding {
+    fn eq(&self, other: &Self) -> bool {
+        self.streams == other.streams
+    }
+}
+
+impl Eq for Finding {}
 
 impl std::fmt::Debug for Keeping {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -16,7 +16,7 @@ use headwater_proto::time::{Millis, Now};
 use headwater_spool::{Disk, Reader};
 use tokio::sync::oneshot;
 
-use crate::done::Keeping;
+use crate::done::{Finding, Keeping};
 use crate::metrics::{Board, CustodyLook};
 use crate::pipeline::custody::{
     Custody, Event, Forgotten, Found, JournalSide, LakeSide, Meeting, Output, PlainPublish, Stretch,
@@ -333,6 +333,7 @@ impl<D: Disk> Owner<D> {
                 }
                 Output::Read(stretch) => self.read(stretch),
                 Output::Keep(keeping) => self.keep(keeping),
+                Output::Find(finding) => self.find(finding),
             }
         }
         if !pubacks.is_empty() {
@@ -384,6 +385,27 @@ impl<D: Disk> Owner<D> {
             let (epochs, kept) = asked.failed(error.to_string());
             let now = self.clock.now();
             self.custody.handle(Event::Kept { epochs, kept }, now);
+        }
+    }
+
+    /// Has epochs looked up in the index on a thread of its own; custody asks for it once at a time.
+    fn find(&mut self, finding: Finding) {
+        let mailbox = self.mailbox.clone();
+        let asked = finding.clone();
+        let find = move || {
+            let looked = finding.find();
+            if let Some(error) = looked.iter().find_map(|(_, found)| found.as_ref().err()) {
+                tracing::warn!(%error, "epochs that may be over are not taken for new now");
+            }
+            // Without an owner nobody waits for it.
+            mailbox.send(Command::Done(Event::Found(looked)));
+        };
+        let thread = std::thread::Builder::new().name("index".to_owned());
+        if let Err(error) = thread.spawn(find) {
+            tracing::warn!(%error, "no thread to ask the index; no epoch is taken for new now");
+            let looked = asked.failed(&error.to_string());
+            let now = self.clock.now();
+            self.custody.handle(Event::Found(looked), now);
         }
     }
 

@@ -39,7 +39,11 @@ fn a_gateway_that_speaks_for_too_many_nodes_is_cut_off() {
     let closes = |rig: &Rig| -> Vec<_> {
         let closes = rig.sent.iter().filter_map(|output| match output {
             Output::Close { conn, reason } => Some((*conn, *reason)),
-            Output::Send { .. } | Output::PubAck { .. } | Output::Read(_) | Output::Keep(_) => None,
+            Output::Send { .. }
+            | Output::PubAck { .. }
+            | Output::Read(_)
+            | Output::Keep(_)
+            | Output::Find(_) => None,
         });
         closes.collect()
     };

@@ -105,7 +105,10 @@ fn one_device_cannot_open_streams_without_bound() {
         let gaps: Vec<_> = (first..first + 1_000)
             .map(|epoch| gap_of("dev", 10 + epoch))
             .collect();
-        rig.up(bundle_of(&device(), 1, first, &gaps), 1);
+        // Streams that nobody knows are looked up first.
+        for token in 1..3 {
+            rig.up(bundle_of(&device(), 1, first, &gaps), token);
+        }
         assert!(rig.sync());
     }
     assert_eq!(rig.custody.ledger().len(), MAX_STREAMS_PER_DEVICE);
@@ -149,7 +152,12 @@ fn a_journal_that_filled_up_during_an_outage_of_the_lake_empties_after_it() {
             greet(&mut rig);
             seq = rig.mark(1).unwrap().received;
             let gap = gap_of("dev", 100 + sent);
-            rig.up(bundle_of(&device(), 1, seq, &[gap]), 2);
+            for token in 2..4 {
+                rig.up(
+                    bundle_of(&device(), 1, seq, std::slice::from_ref(&gap)),
+                    token,
+                );
+            }
             rig.sync();
         }
     }

@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{CONN, Rig, SAMPLES, bundle, bundle_of, device, epoch_end, hello, listed};
 use headwater_collector::done::{DoneEpochs, DoneError, DoneInMemory};
 use headwater_collector::interpret::{Depth, Feed};
-use headwater_collector::pipeline::custody::{Custody, Event, Settings};
+use headwater_collector::pipeline::custody::{Custody, Event, Output, Settings};
 use headwater_proto::frame::Kind;
 use headwater_proto::ids::Stream;
+use headwater_proto::message::{RejectReason, Welcome};
 use headwater_spool::FakeDisk;
 
 fn settings() -> Settings {
@@ -243,4 +244,48 @@ fn an_index_that_fails_at_the_start_keeps_nobody_out_and_nothing_is_taken_twice(
         epoch: headwater_proto::ids::Epoch::new(1),
     });
     assert_eq!(known.map(|track| track.receiver.next()), Some(4));
+}
+
+#[test]
+fn a_hello_waits_for_the_index_and_keeps_nobody_else_waiting() {
+    let mut rig = Rig::start(
+        FakeDisk::new(),
+        headwater_lake::MemStore::new(),
+        settings(),
+        0,
+    )
+    .unwrap();
+    rig.connect("dev");
+    rig.up(hello(&[listed(1, 0, 3)]), 0);
+    assert!(rig.sync());
+    let welcomes: Vec<Welcome> = rig.messages();
+    assert_eq!(welcomes.len(), 1);
+    rig.sent.clear();
+    // The index is slow: its answer for another epoch stays away.
+    let hello = Event::Up {
+        conn: CONN,
+        device: device(),
+        payload: hello(&[listed(1, 0, 3), listed(2, 0, 3)]).into(),
+        token: None,
+    };
+    let now = rig.now();
+    rig.custody.handle(hello, now);
+    let Some(Output::Find(finding)) = rig.custody.next_output() else {
+        panic!("nothing is looked up");
+    };
+    rig.up(bundle(1, 0, 3), 1);
+    rig.up(bundle(2, 0, 3), 2);
+    assert!(rig.sync());
+    assert_eq!(rig.pubacks(), [1, 2]);
+    assert_eq!(rig.mark(1).unwrap().received, 3);
+    let reasons: Vec<_> = rig.rejects().iter().map(|it| it.reason).collect();
+    assert_eq!(reasons, [RejectReason::NotDurable], "it is sent again");
+    assert!(rig.messages::<Welcome>().is_empty());
+    rig.handle(Event::Found(finding.find()));
+    assert!(rig.sync());
+    let welcomes: Vec<Welcome> = rig.messages();
+    assert_eq!(welcomes[0].marks.len(), 2);
+    rig.up(bundle(2, 0, 3), 3);
+    assert!(rig.sync());
+    assert_eq!(rig.mark(2).unwrap().received, 3);
 }

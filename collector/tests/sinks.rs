@@ -426,9 +426,11 @@ fn the_names_of_rot_that_a_failed_group_takes_back_are_said_again() {
     );
     let read = std::iter::from_fn(|| rig.custody.next_output()).find_map(|output| match output {
         Output::Read(stretch) => Some(stretch),
-        Output::Send { .. } | Output::PubAck { .. } | Output::Close { .. } | Output::Keep(_) => {
-            None
-        }
+        Output::Send { .. }
+        | Output::PubAck { .. }
+        | Output::Close { .. }
+        | Output::Keep(_)
+        | Output::Find(_) => None,
     });
     let stretch = read.unwrap();
     let found = Some(vec![(stream(), vec![SeqRange::new(4, 5)])]);

@@ -156,34 +156,51 @@ impl Rig {
         at(self.ms)
     }
 
+    /// Hands it an event; what a publish has other threads do is done at once.
     pub fn handle(&mut self, event: Event) {
         let now = self.now();
+        let is_publish = matches!(event, Event::Up { .. });
         self.custody.handle(event, now);
+        if is_publish {
+            self.carry_out();
+        }
     }
 
     /// Syncs and gathers what is said.
     pub fn sync(&mut self) -> bool {
         let now = self.now();
         let ok = self.custody.sync(now).is_ok();
-        let mut was_read = false;
+        // What other threads did, and made custody append, becomes durable too.
+        let was_done = self.carry_out();
+        ok && (!was_done || self.sync())
+    }
+
+    /// Gathers what is said, and does what other threads do. Whether there was something to do.
+    fn carry_out(&mut self) -> bool {
+        let mut was_done = false;
         while let Some(output) = self.custody.next_output() {
-            if let Output::Read(stretch) = output {
-                let (mut reader, store) = (self.custody.reader(), &self.store);
-                let journal = self.custody.journal();
-                let found = read_stretch(&stretch, journal, &mut reader, || Ok(store.clone()));
-                let found = found.ok();
-                self.handle(Event::Read { stretch, found });
-                was_read = true;
-            } else if let Output::Keep(keeping) = output {
-                let (epochs, kept) = keeping.keep();
-                self.handle(Event::Kept { epochs, kept });
-                was_read = true;
-            } else {
-                self.sent.push(output);
-            }
+            let event = match output {
+                Output::Read(stretch) => {
+                    let (mut reader, store) = (self.custody.reader(), &self.store);
+                    let journal = self.custody.journal();
+                    let found = read_stretch(&stretch, journal, &mut reader, || Ok(store.clone()));
+                    let found = found.ok();
+                    Event::Read { stretch, found }
+                }
+                Output::Find(finding) => Event::Found(finding.find()),
+                Output::Keep(keeping) => {
+                    let (epochs, kept) = keeping.keep();
+                    Event::Kept { epochs, kept }
+                }
+                Output::Send { .. } | Output::PubAck { .. } | Output::Close { .. } => {
+                    self.sent.push(output);
+                    continue;
+                }
+            };
+            self.handle(event);
+            was_done = true;
         }
-        // What that made custody append becomes durable too.
-        ok && (!was_read || self.sync())
+        was_done
     }
 
     pub fn connect(&mut self, client: &str) {

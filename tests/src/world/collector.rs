@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use headwater_collector::done::{DoneInMemory, Keeping};
+use headwater_collector::done::{DoneInMemory, Finding, Keeping};
 use headwater_collector::interpret::{Depth, Feed};
 use headwater_collector::pipeline::credit::CreditLimits;
 use headwater_collector::pipeline::custody::{
@@ -82,6 +82,8 @@ pub struct Collector {
     running: Option<Running>,
     /// What another thread is to put into the index.
     keeping: Option<Keeping>,
+    /// What another thread is to look up there.
+    finding: Option<Finding>,
     plan: Plan,
     /// Numbers that had arrived when the second sink was taken out, if it was.
     pub taken_out: Option<Arrived>,
@@ -127,6 +129,7 @@ impl Collector {
             done: DoneInMemory::default(),
             running: None,
             keeping: None,
+            finding: None,
             plan,
             step_us: 0,
             was_set: false,
@@ -381,7 +384,7 @@ impl Collector {
             // The other thread was done, and only its word is lost.
             self.put_into_index();
         }
-        self.keeping = None;
+        (self.keeping, self.finding) = (None, None);
         self.running = None;
         self.letters.die(death, dice);
         match death {
@@ -428,7 +431,7 @@ impl Collector {
         if !is_noted {
             self.service.collector_died();
         }
-        self.keeping = None;
+        (self.keeping, self.finding) = (None, None);
         self.running = None;
         self.disk = self.disk.process_killed();
         self.store.restart();
@@ -456,7 +459,7 @@ impl Collector {
     /// Another disk is in its journal's place: an empty one, or one of an earlier time. The lake goes on.
     pub fn replace_disk(&mut self, disk: FakeDisk) {
         self.undo_arrivals();
-        self.keeping = None;
+        (self.keeping, self.finding) = (None, None);
         self.running = None;
         self.disk = disk;
         self.store.restart();
@@ -519,6 +522,24 @@ impl Collector {
     /// Another thread is to put epochs into its index.
     pub fn keep(&mut self, keeping: Keeping) {
         self.keeping = Some(keeping);
+    }
+
+    /// Another thread is to look epochs up in its index.
+    pub fn find(&mut self, finding: Finding) {
+        self.finding = Some(finding);
+    }
+
+    /// Whether another thread looks epochs up.
+    #[must_use]
+    pub const fn is_finding(&self) -> bool {
+        self.finding.is_some()
+    }
+
+    /// The other thread is done with that.
+    pub fn look_up(&mut self, now: Now) {
+        if let Some(finding) = self.finding.take() {
+            self.handle(Event::Found(finding.find()), now);
+        }
     }
 
     /// The other thread is done with that.

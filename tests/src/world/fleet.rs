@@ -158,7 +158,7 @@ impl Fleet {
                 }
             }
             // Another thread's work.
-            Output::Read(_) | Output::Keep(_) => {}
+            Output::Read(_) | Output::Keep(_) | Output::Find(_) => {}
         }
     }
 

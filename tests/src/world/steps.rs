@@ -63,7 +63,12 @@ impl World {
             match self.site.collector.next_output() {
                 Some(Output::Read(stretch)) => self.site.collector.read(stretch, self.course.now),
                 Some(Output::Keep(keeping)) => self.site.collector.keep(keeping),
+                Some(Output::Find(finding)) => self.site.collector.find(finding),
                 Some(output) => self.fleet.hear(output, &mut self.course),
+                // The other thread may be done at once, or later.
+                None if self.course.dice.one_in(2) && self.site.collector.is_finding() => {
+                    self.site.collector.look_up(self.course.now);
+                }
                 None => return,
             }
             if self.course.dies_here() {
@@ -100,6 +105,7 @@ impl World {
     pub(super) fn pass(&mut self, ms: u64) {
         self.course.pass(ms);
         self.site.pass(&mut self.course);
+        self.site.collector.look_up(self.course.now);
         self.sync_collector();
         for place in 0..self.fleet.devices.len() {
             self.fleet.devices[place].handle(AgentEvent::Tick, self.course.now);

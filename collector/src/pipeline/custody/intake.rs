@@ -63,6 +63,7 @@ impl<'a, D: Disk> Intake<'a, D> {
             | Event::Disconnected { .. }
             | Event::Committed { .. }
             | Event::Read { .. }
+            | Event::Found(_)
             | Event::Kept { .. }
             | Event::Tick => (Ok(()), None),
         };

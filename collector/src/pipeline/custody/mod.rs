@@ -126,6 +126,7 @@ impl<D: Disk> Custody<D> {
                 named: None,
             }),
             Event::Read { stretch, found } => self.upkeep(now).was_read(&stretch, found),
+            Event::Found(looked) => self.upkeep(now).found(looked),
             Event::Kept { epochs, kept } => self.upkeep(now).kept(&epochs, &kept),
             Event::Tick => self.upkeep(now).tick(),
         }
@@ -298,10 +299,11 @@ impl<D: Disk> Custody<D> {
         Upkeep::new(self, now)
     }
 
-    /// Brings a stream that is over back. False if it must not be taken for new.
-    fn recall(&mut self, stream: &Stream) -> bool {
-        let (journal, streams) = (&mut self.journal, &mut self.streams);
-        recall(journal, streams, &mut self.counters, stream)
+    /// Has streams looked up in the index, if some are to be and none are yet.
+    fn look_up(&mut self) {
+        if let Some(finding) = self.streams.look_ups().next_finding() {
+            self.sessions.put_out(Output::Find(finding));
+        }
     }
 
     /// Whether the index of closed epochs has all that the lake knew when it was made, and told it.

@@ -26,6 +26,7 @@ use headwater_proto::time::Now;
 use super::types::{Event, Output, Settings};
 use crate::pipeline::dating::Sightings;
 use crate::pipeline::envelope::SchemaHead;
+use crate::pipeline::ledger::SaidAt;
 use crate::pipeline::schemas::SchemaId;
 pub(super) use answers::Terms;
 use asked::Asked;
@@ -63,6 +64,20 @@ pub(super) enum Said {
     Whole(Vec<HelloStream>),
 }
 
+/// The streams of a whole Hello.
+pub(super) type Listed = BTreeMap<(Lane, Epoch), HelloStream>;
+
+/// What a whole Hello says beside its streams.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Whole {
+    /// A gateway said it for another device.
+    pub(super) relayed: bool,
+    /// It lists all that its sender holds.
+    pub(super) complete: bool,
+    /// When it was said.
+    pub(super) said_at: SaidAt,
+}
+
 /// Everybody who is connected. See the module's page.
 #[derive(Debug)]
 pub(super) struct Sessions {
@@ -76,6 +91,8 @@ pub(super) struct Sessions {
     /// With the clocks at their receipt, by which they are dated whenever they are taken.
     withheld: VecDeque<(Event, Now)>,
     withheld_bytes: usize,
+    /// Whole Hellos that wait for the index of closed epochs, or for room: the last one of each origin.
+    pub(super) waiting: BTreeMap<(ConnId, DeviceId), Whole>,
     group: Group,
     outputs: VecDeque<Output>,
     credit: u64,
@@ -94,6 +111,7 @@ impl Sessions {
             by_origin: BTreeMap::new(),
             withheld: VecDeque::new(),
             withheld_bytes: 0,
+            waiting: BTreeMap::new(),
             group: Group::default(),
             outputs: VecDeque::new(),
             credit,
@@ -216,6 +234,7 @@ impl Sessions {
                 }
             }
         }
+        self.waiting.retain(|(waits, _), _| *waits != conn);
         if state.withheld_bytes > 0 {
             self.withheld
                 .retain(|(event, _)| event.conn() != Some(conn));
@@ -247,12 +266,7 @@ impl Sessions {
     }
 
     /// The streams of a whole Hello are known now: batches of them are taken, and a Welcome is owed.
-    pub(super) fn listed(
-        &mut self,
-        conn: ConnId,
-        origin: &DeviceId,
-        listed: BTreeMap<(Lane, Epoch), HelloStream>,
-    ) {
+    pub(super) fn listed(&mut self, conn: ConnId, origin: &DeviceId, listed: Listed) {
         if let Some(said) = self.origin_mut(conn, origin) {
             said.listed = listed;
         }
@@ -393,7 +407,8 @@ impl Sessions {
         Some(state.asked.get_or_insert_default())
     }
 
-    fn origin(&self, conn: ConnId, origin: &DeviceId) -> Option<&Origin> {
+    /// What a connection said about an origin.
+    pub(super) fn origin(&self, conn: ConnId, origin: &DeviceId) -> Option<&Origin> {
         self.conns.get(&conn)?.origins.get(origin)
     }
 

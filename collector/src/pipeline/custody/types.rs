@@ -7,7 +7,7 @@ use headwater_gate::{CloseReason, ConnId, Token};
 use headwater_proto::ids::{DeviceId, SeqRange, Stream};
 
 use super::stretch::{Found, Stretch};
-use crate::done::{DoneError, Epochs, Keeping};
+use crate::done::{DoneError, Epochs, Finding, Keeping, Looked};
 use crate::pipeline::credit::CreditLimits;
 use crate::pipeline::pattern::Pattern;
 use crate::pipeline::rules::TimeWindow;
@@ -167,6 +167,8 @@ pub enum Event {
         /// What it stands for; `None` if it cannot be read now.
         found: Option<Found>,
     },
+    /// What the index says of epochs that were looked up with [`Output::Find`].
+    Found(Looked),
     /// The index was given epochs with [`Output::Keep`].
     Kept {
         /// Which.
@@ -226,6 +228,9 @@ pub enum Output {
     /// Put these into the index of closed epochs on another thread ([`Keeping::keep`]), and hand in
     /// [`Event::Kept`]. Until then the ledger has them too.
     Keep(Keeping),
+    /// Look these up in the index of closed epochs on another thread ([`Finding::find`]), and hand in
+    /// [`Event::Found`]. Until then Hellos that list them wait for their Welcome.
+    Find(Finding),
     /// Read a stretch of the journal on another thread ([`Stretch::read`]), and hand in
     /// [`Event::Read`].
     Read(Stretch),
@@ -311,7 +316,11 @@ impl Event {
             | Self::Settled { conn, .. }
             | Self::Disconnected { conn, .. } => Some(*conn),
             Self::Plain(publish) => Some(publish.conn),
-            Self::Committed { .. } | Self::Read { .. } | Self::Kept { .. } | Self::Tick => None,
+            Self::Committed { .. }
+            | Self::Read { .. }
+            | Self::Found(_)
+            | Self::Kept { .. }
+            | Self::Tick => None,
         }
     }
 
@@ -325,6 +334,7 @@ impl Event {
             | Self::Disconnected { .. }
             | Self::Committed { .. }
             | Self::Read { .. }
+            | Self::Found(_)
             | Self::Kept { .. }
             | Self::Tick => 0,
         }

@@ -37,6 +37,7 @@ impl<'a, D: Disk> Upkeep<'a, D> {
         self.name_leavers();
         self.make_room();
         self.custody.note_cursors(self.now, false);
+        self.greet_waiting();
         self.retry_withheld();
         self.abandon_absent();
         self.name_losses();

@@ -62,7 +62,10 @@ impl<D: Disk> Intake<'_, D> {
         };
         if self.custody.streams.ledger().track(&stream).is_none() {
             // There was no room for it at the Hello, or it was let go since.
-            let reason = if self.custody.streams.ledger().has_room(&stream) {
+            let streams = &mut self.custody.streams;
+            let has_room = streams.ledger().has_room(&stream);
+            let may_come = has_room && !streams.look_ups().is_wanted(&stream);
+            let reason = if may_come {
                 RejectReason::NotInHello
             } else {
                 RejectReason::NotDurable
@@ -250,6 +253,15 @@ impl<D: Disk> Intake<'_, D> {
         Ok(())
     }
 
+    /// Whether the ledger knows a stream or may take it for new; if that is not known, it is looked up meanwhile.
+    fn is_known_or_new(&mut self, stream: &Stream) -> bool {
+        let is_told = self.custody.streams.look_ups().is_told(stream);
+        self.custody.look_up();
+        let streams = &mut self.custody.streams;
+        let is_known = streams.ledger().track(stream).is_some();
+        is_told && (is_known || streams.look_ups().is_new(stream))
+    }
+
     /// Whether a record that was not stored before may be: what it names, what it adds to the snapshot,
     /// the schema that it needs.
     fn admit(
@@ -271,7 +283,7 @@ impl<D: Disk> Intake<'_, D> {
             let more = STREAM_BYTES + RANGE_BYTES;
             let fits = self.custody.streams.ledger().has_room(&named)
                 && self.custody.has_state_room(more, HOLE_BYTES);
-            if !fits || !self.custody.recall(&named) {
+            if !fits || !self.is_known_or_new(&named) {
                 return Ok(Admitted::No(RejectReason::NotDurable));
             }
             self.custody.journal.grew(more);

@@ -1,13 +1,12 @@
 //! Core: Hellos, and what a Hello proves to be lost.
 
-use std::collections::BTreeMap;
-
+use headwater_gate::CloseReason;
 use headwater_proto::ids::{DeviceId, Stream};
 use headwater_proto::message::{GapReason, Hello, HelloStream, PROTOCOL, Reject};
 use headwater_proto::sabotage::{self, Bug};
 use headwater_spool::Disk;
 
-use super::super::sessions::Said;
+use super::super::sessions::{Listed, Said, Whole};
 use super::super::{Leaves, Refused};
 use super::Intake;
 use crate::pipeline::envelope::{Change, MarkHead, Record};
@@ -27,25 +26,79 @@ impl<D: Disk> Intake<'_, D> {
         let Said::Whole(streams) = self.custody.sessions.hello(self.conn, hello, self.now) else {
             return Ok(());
         };
+        let listed = streams.iter().map(|s| ((s.lane, s.epoch), *s)).collect();
+        self.custody.sessions.listed(self.conn, origin, listed);
         let said_at = SaidAt {
             boot: hello.boot,
             uptime_ms: hello.uptime_ms,
         };
-        for stream in &streams {
+        let whole = Whole {
+            relayed,
+            complete: hello.complete,
+            said_at,
+        };
+        self.greet(origin, whole)
+    }
+
+    /// Does what a whole Hello asks for, and owes its Welcome; without room, at a later tick.
+    pub(in super::super) fn greet_or_close(&mut self, origin: &DeviceId, whole: Whole) {
+        if self.greet(origin, whole).is_err() {
+            self.custody.sessions.close(self.conn, CloseReason::Journal);
+        }
+    }
+
+    /// The same; fails only with the running group.
+    fn greet(&mut self, origin: &DeviceId, whole: Whole) -> Result<(), Refused> {
+        let said = self.custody.sessions.origin(self.conn, origin);
+        let listed = said.map(|said| said.listed.clone()).unwrap_or_default();
+        if !self.is_told(origin, &listed) {
+            self.wait(origin, whole);
+            self.custody.look_up();
+            return Ok(());
+        }
+        match self.take_in(origin, &listed, whole) {
+            Err(Refused::Full) => self.wait(origin, whole),
+            other => return other,
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, origin: &DeviceId, whole: Whole) {
+        let waiting = &mut self.custody.sessions.waiting;
+        waiting.insert((self.conn, origin.clone()), whole);
+    }
+
+    /// Whether it is known of all streams whether they are new.
+    fn is_told(&mut self, origin: &DeviceId, listed: &Listed) -> bool {
+        let mut is_told = true;
+        for (lane, epoch) in listed.keys() {
+            let (device, lane, epoch) = (origin.clone(), *lane, *epoch);
+            let stream = Stream {
+                device,
+                lane,
+                epoch,
+            };
+            is_told &= self.custody.streams.look_ups().is_told(&stream);
+        }
+        is_told
+    }
+
+    fn take_in(&mut self, origin: &DeviceId, listed: &Listed, whole: Whole) -> Result<(), Refused> {
+        let Whole {
+            relayed,
+            complete,
+            said_at,
+        } = whole;
+        for stream in listed.values() {
             self.listed(origin, stream, relayed, said_at)?;
         }
-        let listed: BTreeMap<_, _> = streams.iter().map(|s| ((s.lane, s.epoch), *s)).collect();
-        if hello.complete && !relayed {
+        if complete && !relayed {
             self.custody
                 .streams
-                .note_absent(self.conn, origin, &listed, (said_at, self.now));
+                .note_absent(self.conn, origin, listed, (said_at, self.now));
         }
-        let shared = self
-            .custody
-            .streams
-            .note_present(self.conn, origin, &listed);
+        let shared = self.custody.streams.note_present(self.conn, origin, listed);
         self.custody.counters.identity_shared_total += shared;
-        self.custody.sessions.listed(self.conn, origin, listed);
         self.custody.upkeep(self.now).abandon_absent();
         self.custody.sessions.owe_welcome(self.conn, origin);
         Ok(())
@@ -72,12 +125,10 @@ impl<D: Disk> Intake<'_, D> {
                 self.custody.counters.streams_full_total += 1;
                 return Ok(());
             }
-            if !self.custody.recall(&stream) {
-                // If the index cannot be read, the epoch is not taken for new.
+            if !self.custody.streams.look_ups().is_new(&stream) {
+                // The index cannot be read: the epoch is not taken for new.
                 return Ok(());
             }
-        }
-        if self.custody.streams.ledger().track(&stream).is_none() {
             let change = Change::Opened {
                 oldest: listed.oldest,
                 ram: listed.ram,

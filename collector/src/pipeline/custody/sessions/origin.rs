@@ -1,18 +1,19 @@
 //! Core: what a connection said about one origin.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use headwater_proto::ids::{Epoch, Lane};
 use headwater_proto::message::{Hello, HelloStream};
 use headwater_proto::time::Now;
 
+use super::Listed;
 use crate::pipeline::dating::Sightings;
 
 /// What a connection said about one origin.
 #[derive(Debug, Default)]
-pub(super) struct Origin {
+pub(in super::super) struct Origin {
     /// Streams of its latest complete set of pages, with the oldest record held.
-    pub(super) listed: BTreeMap<(Lane, Epoch), HelloStream>,
+    pub(in super::super) listed: Listed,
     /// Nonce that the Welcome echoes.
     pub(super) nonce: u64,
     pending: Option<Pending>,

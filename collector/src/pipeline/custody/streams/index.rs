@@ -1,5 +1,11 @@
 //! Core: streams that are over: let go of once the index has them, and found there again.
+//!
+//! ```text
+//! Hello, or a record that names a stream ──► nobody here knows it: wanted ──► Output::Find ──► another thread
+//!     it is back in the ledger, or new, or it cannot be told ◄── Event::Found ◄──┘
+//! ```
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use headwater_proto::delivery::End;
@@ -7,7 +13,7 @@ use headwater_proto::ids::{Lane, SeqRange, Stream};
 use headwater_proto::time::{Millis, Now};
 
 use super::Streams;
-use crate::done::{DoneEpochs, DoneError, Epochs, Keeping, MAX_DONE_BYTES};
+use crate::done::{DoneEpochs, DoneError, Epochs, Finding, Keeping, Looked, MAX_DONE_BYTES};
 use crate::pipeline::ledger::Track;
 use crate::pipeline::snapshot;
 
@@ -15,6 +21,11 @@ use crate::pipeline::snapshot;
 const EXPIRY_EVERY_MS: u64 = 60_000;
 /// Most streams that are let go of at once: each is a write to the index.
 const MAX_EXPIRED: usize = 4_096;
+/// Most streams that are looked up at once.
+const MAX_FOUND: usize = 4_096;
+/// Most streams of which it is remembered that the index has them not: those that a Hello lists and that find no
+/// room stay so long. Beyond it they are looked up again.
+const MAX_ABSENT: usize = 65_536;
 
 /// The index of closed epochs, and when it gets more.
 pub(super) struct Index {
@@ -26,6 +37,16 @@ pub(super) struct Index {
     /// It did not tell what it has of an epoch that was read again.
     has_failed: bool,
     next_expiry: Millis,
+    /// To be looked up.
+    wanted: BTreeSet<Stream>,
+    /// Some are being looked up: no others are meanwhile.
+    is_finding: bool,
+    /// It was filled anew meanwhile: what was found may not hold any more.
+    was_filled: bool,
+    /// It has these not.
+    absent: BTreeSet<Stream>,
+    /// Nobody can say whether it has these, as the last look showed.
+    untold: BTreeSet<Stream>,
 }
 
 impl Index {
@@ -36,6 +57,11 @@ impl Index {
             was_emptied: false,
             has_failed: false,
             next_expiry: Millis(0),
+            wanted: BTreeSet::new(),
+            is_finding: false,
+            was_filled: false,
+            absent: BTreeSet::new(),
+            untold: BTreeSet::new(),
         }
     }
 }
@@ -107,11 +133,80 @@ impl Expiry<'_> {
             let track = ledger.track(stream);
             if track.is_some_and(|track| bytes_of(stream, track) == *bytes) {
                 ledger.forget(stream);
+                index.absent.remove(stream);
                 coverage.forget(stream, SeqRange::new(0, u64::MAX));
                 gone.push(stream.clone());
             }
         }
         Kept::Gone(gone)
+    }
+}
+
+/// Streams, where the index is asked for them.
+pub(in super::super) struct LookUps<'a>(&'a mut Streams);
+
+impl LookUps<'_> {
+    /// Whether it is known what a stream is: one of the ledger, new, or one of which nobody can say it. If not, it
+    /// is to be looked up.
+    pub(in super::super) fn is_told(&mut self, stream: &Stream) -> bool {
+        let index = &mut self.0.index;
+        let is_told = self.0.ledger.track(stream).is_some()
+            || index.absent.contains(stream)
+            || index.untold.contains(stream)
+            // So many wait that this one is not taken for new: its sender asks again.
+            || index.wanted.len() >= MAX_ABSENT;
+        if !is_told {
+            index.wanted.insert(stream.clone());
+        }
+        is_told
+    }
+
+    /// Whether a stream that the ledger does not know is new, so that it may be opened.
+    pub(in super::super) fn is_new(&self, stream: &Stream) -> bool {
+        self.0.index.absent.contains(stream)
+    }
+
+    /// Whether a stream is to be looked up, or is being looked up.
+    pub(in super::super) fn is_wanted(&self, stream: &Stream) -> bool {
+        self.0.index.wanted.contains(stream)
+    }
+
+    /// Streams to be looked up on another thread, and then handed to [`LookUps::found`]; `None` also while others
+    /// are.
+    pub(in super::super) fn next_finding(&mut self) -> Option<Finding> {
+        let index = &mut self.0.index;
+        if index.is_finding || index.wanted.is_empty() {
+            return None;
+        }
+        index.is_finding = true;
+        let streams = index.wanted.iter().take(MAX_FOUND).cloned().collect();
+        Some(Finding::new(Arc::clone(&index.done), streams))
+    }
+
+    /// What the index says of them. Returns what became of each that it does not say to be new.
+    pub(in super::super) fn found(&mut self, looked: Looked) -> Vec<Result<Stream, Unknown>> {
+        self.0.index.is_finding = false;
+        self.0.index.untold.clear();
+        if std::mem::take(&mut self.0.index.was_filled) {
+            return Vec::new();
+        }
+        if self.0.index.absent.len() + looked.len() > MAX_ABSENT {
+            self.0.index.absent.clear();
+        }
+        let mut all = Vec::new();
+        for (stream, found) in looked {
+            self.0.index.wanted.remove(&stream);
+            let found = found.map_err(|_| Unknown::Failed);
+            match found.and_then(|found| self.0.bring_back(&stream, found)) {
+                Ok(true) => all.push(Ok(stream)),
+                Ok(false) => drop(self.0.index.absent.insert(stream)),
+                Err(why) => {
+                    self.0.index.untold.insert(stream);
+                    all.push(Err(why));
+                }
+            }
+        }
+        all
     }
 }
 
@@ -121,8 +216,13 @@ impl Streams {
         Expiry(self)
     }
 
+    /// Where the index is asked for streams.
+    pub(in super::super) const fn look_ups(&mut self) -> LookUps<'_> {
+        LookUps(self)
+    }
+
     /// Brings a stream that was let go of back from the index, before anything is said of it. Whether it
-    /// was there.
+    /// was there. For a start, which may wait for the index.
     ///
     /// # Errors
     /// [`Unknown`].
@@ -130,7 +230,14 @@ impl Streams {
         if stream.lane == Lane::Plain || self.ledger.track(stream).is_some() {
             return Ok(false);
         }
-        let Some(bytes) = self.index.done.find(stream).map_err(|_| Unknown::Failed)? else {
+        let found = self.index.done.find(stream).map_err(|_| Unknown::Failed)?;
+        self.bring_back(stream, found)
+    }
+
+    /// Brings a stream back into the ledger if the index had it. Whether it had.
+    fn bring_back(&mut self, stream: &Stream, found: Option<Vec<u8>>) -> Result<bool, Unknown> {
+        let found = found.filter(|_| self.ledger.track(stream).is_none());
+        let Some(bytes) = found else {
             return Ok(false);
         };
         let read = snapshot::read_track(&bytes).filter(|(named, ..)| named == stream);
@@ -162,6 +269,8 @@ impl Streams {
         over: impl Iterator<Item = (Stream, End)>,
     ) -> Result<(), DoneError> {
         self.index.was_emptied = self.index.is_keeping;
+        self.index.was_filled = self.index.is_finding;
+        self.index.absent.clear();
         let done = &self.index.done;
         done.clear()?;
         let mut epochs = Vec::new();
@@ -397,5 +506,70 @@ mod tests {
         assert_eq!(custody.streams.recall(&largest), Ok(true));
         let known = custody.ledger().track(&largest);
         assert!(known.is_some_and(|track| track.receiver.is_done()));
+    }
+
+    #[test]
+    fn a_bounded_number_of_streams_is_looked_up_at_once_and_remembered_and_waits() {
+        let (mut custody, _) = custody();
+        let streams = &mut custody.streams;
+        let count = MAX_ABSENT as u64 + 1;
+        let wants = |streams: &mut Streams, epoch| streams.look_ups().is_told(&stream("d", epoch));
+        for epoch in 0..count {
+            assert_eq!(wants(streams, epoch), epoch >= MAX_ABSENT as u64);
+        }
+        let last = stream("d", count - 1);
+        assert!(
+            !streams.look_ups().is_new(&last),
+            "there was no room to ask"
+        );
+        let mut looked = 0;
+        while let Some(finding) = streams.look_ups().next_finding() {
+            assert_eq!(streams.look_ups().next_finding(), None, "one at a time");
+            let found = finding.find();
+            assert_eq!(found.len(), MAX_FOUND);
+            looked += found.len();
+            assert_eq!(streams.look_ups().found(found), []);
+        }
+        assert_eq!(looked, MAX_ABSENT);
+        assert!(streams.look_ups().is_new(&stream("d", 0)));
+        // One more, and those before are asked for again when they come.
+        assert!(!wants(streams, count));
+        let found = streams.look_ups().next_finding().unwrap().find();
+        assert_eq!(streams.look_ups().found(found), []);
+        assert!(wants(streams, count) && !wants(streams, 0));
+    }
+
+    #[test]
+    fn what_was_looked_up_while_the_index_was_filled_anew_is_looked_up_again() {
+        let (mut custody, _) = custody();
+        let streams = &mut custody.streams;
+        let over = stream("d", 1);
+        assert!(!streams.look_ups().is_told(&over));
+        let found = streams.look_ups().next_finding().unwrap().find();
+        let filled = [(over.clone(), END)].into_iter();
+        streams.fill_index(filled).unwrap();
+        assert_eq!(streams.look_ups().found(found), []);
+        assert!(!streams.look_ups().is_new(&over));
+        let found = streams.look_ups().next_finding().unwrap().find();
+        assert_eq!(streams.look_ups().found(found), [Ok(over.clone())]);
+        assert!(streams.ledger().track(&over).is_some());
+    }
+
+    #[test]
+    fn of_what_the_index_does_not_tell_nothing_is_said_until_it_is_asked_again() {
+        let (mut custody, _) = custody();
+        let streams = &mut custody.streams;
+        let one = stream("d", 1);
+        assert!(!streams.look_ups().is_told(&one));
+        let finding = streams.look_ups().next_finding().unwrap();
+        let found = streams.look_ups().found(finding.failed("away"));
+        assert_eq!(found, [Err(Unknown::Failed)]);
+        let mut look_ups = streams.look_ups();
+        assert!(look_ups.is_told(&one) && !look_ups.is_new(&one));
+        // The next look, whatever it is for, takes that back.
+        assert!(!look_ups.is_told(&stream("d", 2)));
+        let found = look_ups.next_finding().unwrap().find();
+        assert_eq!(look_ups.found(found), []);
+        assert!(!look_ups.is_told(&one));
     }
 }
