@@ -1,6 +1,7 @@
 //! The thread that owns custody: drains the gate's queue, appends all, syncs once, answers all.
 
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -343,69 +344,81 @@ impl<D: Disk> Owner<D> {
 
     /// Has a stretch read on a thread of its own; custody asks for one at a time.
     fn read(&mut self, stretch: Stretch) {
-        let (mut reader, mailbox) = (self.custody.reader(), self.mailbox.clone());
+        let mut reader = self.custody.reader();
         let (journal, stretches) = (self.custody.journal(), Arc::clone(&self.stretches));
         let asked = stretch.clone();
         let read = move || {
-            let found = stretches(&stretch, journal, &mut reader);
-            if let Err(why) = &found {
-                tracing::warn!(
-                    why,
-                    "what a sink lacks cannot be read now; its segments are kept"
-                );
-            }
-            let found = found.ok();
-            // Without an owner nothing is let go of.
-            mailbox.send(Command::Done(Event::Read { stretch, found }));
+            let found = stretches(&stretch, journal, &mut reader)?;
+            let found = Some(found);
+            Ok(Event::Read { stretch, found })
         };
-        let thread = std::thread::Builder::new().name("stretch".to_owned());
-        if let Err(error) = thread.spawn(read) {
-            tracing::warn!(%error, "no thread to read what a sink lacks; its segments are kept");
-            let (stretch, found) = (asked, None);
-            let now = self.clock.now();
-            self.custody.handle(Event::Read { stretch, found }, now);
-        }
+        self.aside("stretch", read, move |why| {
+            tracing::warn!(
+                why,
+                "what a sink lacks cannot be read now; its segments are kept"
+            );
+            let (stretch, found) = (asked.clone(), None);
+            Event::Read { stretch, found }
+        });
     }
 
     /// Has epochs put into the index on a thread of its own; custody asks for it once at a time.
     fn keep(&mut self, keeping: Keeping) {
-        let mailbox = self.mailbox.clone();
         let asked = keeping.clone();
         let keep = move || {
             let (epochs, kept) = keeping.keep();
             if let Err(error) = &kept {
                 tracing::warn!(%error, "the ledger keeps epochs that are over");
             }
-            // Without an owner nothing is let go of.
-            mailbox.send(Command::Done(Event::Kept { epochs, kept }));
+            Ok(Event::Kept { epochs, kept })
         };
-        let thread = std::thread::Builder::new().name("index".to_owned());
-        if let Err(error) = thread.spawn(keep) {
-            tracing::warn!(%error, "no thread to fill the index; the ledger keeps epochs that are over");
-            let (epochs, kept) = asked.failed(error.to_string());
-            let now = self.clock.now();
-            self.custody.handle(Event::Kept { epochs, kept }, now);
-        }
+        self.aside("index", keep, move |why| {
+            tracing::warn!(
+                why,
+                "the index is not filled; the ledger keeps epochs that are over"
+            );
+            let (epochs, kept) = asked.clone().failed(why.to_owned());
+            Event::Kept { epochs, kept }
+        });
     }
 
     /// Has epochs looked up in the index on a thread of its own; custody asks for it once at a time.
     fn find(&mut self, finding: Finding) {
-        let mailbox = self.mailbox.clone();
         let asked = finding.clone();
         let find = move || {
             let looked = finding.find();
             if let Some(error) = looked.iter().find_map(|(_, found)| found.as_ref().err()) {
                 tracing::warn!(%error, "epochs that may be over are not taken for new now");
             }
-            // Without an owner nobody waits for it.
-            mailbox.send(Command::Done(Event::Found(looked)));
+            Ok(Event::Found(looked))
         };
-        let thread = std::thread::Builder::new().name("index".to_owned());
-        if let Err(error) = thread.spawn(find) {
-            tracing::warn!(%error, "no thread to ask the index; no epoch is taken for new now");
-            let looked = asked.failed(&error.to_string());
+        self.aside("index", find, move |why| {
+            tracing::warn!(why, "the index is not asked; no epoch is taken for new now");
+            Event::Found(asked.clone().failed(why))
+        });
+    }
+
+    /// Does work on a thread of its own, and hands in what comes of it; without an owner nobody waits for that.
+    ///
+    /// - `failed`: what is handed in if it fails, panics or finds no thread; it is told why.
+    fn aside(
+        &mut self,
+        name: &str,
+        work: impl FnOnce() -> Result<Event, String> + Send + 'static,
+        failed: impl Fn(&str) -> Event + Clone + Send + 'static,
+    ) {
+        let (mailbox, otherwise) = (self.mailbox.clone(), failed.clone());
+        let work = move || {
+            // Custody waits for an answer: a bug in the work must not keep it waiting for ever.
+            let done = catch_unwind(AssertUnwindSafe(work));
+            let done = done.unwrap_or_else(|_| Err("a bug ended the thread".to_owned()));
+            mailbox.send(Command::Done(done.unwrap_or_else(|why| otherwise(&why))));
+        };
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        if let Err(error) = thread.spawn(work) {
             let now = self.clock.now();
-            self.custody.handle(Event::Found(looked), now);
+            let event = failed(&format!("no thread for it: {error}"));
+            self.custody.handle(event, now);
         }
     }
 

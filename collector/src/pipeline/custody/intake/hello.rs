@@ -143,6 +143,7 @@ impl<D: Disk> Intake<'_, D> {
             };
             self.custody.append(&Record::Mark(head), Leaves::Two)?;
             self.custody.journal.grew(STREAM_BYTES);
+            self.custody.streams.look_ups().opened(&stream);
         }
         self.custody
             .streams

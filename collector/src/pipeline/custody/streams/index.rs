@@ -5,7 +5,7 @@
 //!     it is back in the ledger, or new, or it cannot be told ◄── Event::Found ◄──┘
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use headwater_proto::delivery::End;
@@ -23,8 +23,9 @@ const EXPIRY_EVERY_MS: u64 = 60_000;
 const MAX_EXPIRED: usize = 4_096;
 /// Most streams that are looked up at once.
 const MAX_FOUND: usize = 4_096;
-/// Most streams of which it is remembered that the index has them not: those that a Hello lists and that find no
-/// room stay so long. Beyond it they are looked up again.
+/// Most streams that wait to be looked up; and most of which it is remembered that the index has them not. One that
+/// finds no room to be asked for is not taken for new, and its sender asks again; what is not remembered any more is
+/// looked up again.
 const MAX_ABSENT: usize = 65_536;
 
 /// The index of closed epochs, and when it gets more.
@@ -37,8 +38,10 @@ pub(super) struct Index {
     /// It did not tell what it has of an epoch that was read again.
     has_failed: bool,
     next_expiry: Millis,
-    /// To be looked up.
+    /// To be looked up, or being looked up.
     wanted: BTreeSet<Stream>,
+    /// Those of them that are not being looked up yet, oldest first.
+    queue: VecDeque<Stream>,
     /// Some are being looked up: no others are meanwhile.
     is_finding: bool,
     /// It was filled anew meanwhile: what was found may not hold any more.
@@ -58,6 +61,7 @@ impl Index {
             has_failed: false,
             next_expiry: Millis(0),
             wanted: BTreeSet::new(),
+            queue: VecDeque::new(),
             is_finding: false,
             was_filled: false,
             absent: BTreeSet::new(),
@@ -155,8 +159,8 @@ impl LookUps<'_> {
             || index.untold.contains(stream)
             // So many wait that this one is not taken for new: its sender asks again.
             || index.wanted.len() >= MAX_ABSENT;
-        if !is_told {
-            index.wanted.insert(stream.clone());
+        if !is_told && index.wanted.insert(stream.clone()) {
+            index.queue.push_back(stream.clone());
         }
         is_told
     }
@@ -164,6 +168,11 @@ impl LookUps<'_> {
     /// Whether a stream that the ledger does not know is new, so that it may be opened.
     pub(in super::super) fn is_new(&self, stream: &Stream) -> bool {
         self.0.index.absent.contains(stream)
+    }
+
+    /// A stream was opened: the ledger knows it.
+    pub(in super::super) fn opened(&mut self, stream: &Stream) {
+        self.0.index.absent.remove(stream);
     }
 
     /// Whether a stream is to be looked up, or is being looked up.
@@ -175,11 +184,12 @@ impl LookUps<'_> {
     /// are.
     pub(in super::super) fn next_finding(&mut self) -> Option<Finding> {
         let index = &mut self.0.index;
-        if index.is_finding || index.wanted.is_empty() {
+        if index.is_finding || index.queue.is_empty() {
             return None;
         }
         index.is_finding = true;
-        let streams = index.wanted.iter().take(MAX_FOUND).cloned().collect();
+        let most = MAX_FOUND.min(index.queue.len());
+        let streams = index.queue.drain(..most).collect();
         Some(Finding::new(Arc::clone(&index.done), streams))
     }
 
@@ -188,6 +198,8 @@ impl LookUps<'_> {
         self.0.index.is_finding = false;
         self.0.index.untold.clear();
         if std::mem::take(&mut self.0.index.was_filled) {
+            let again = looked.into_iter().map(|(stream, _)| stream);
+            self.0.index.queue.extend(again);
             return Vec::new();
         }
         if self.0.index.absent.len() + looked.len() > MAX_ABSENT {
