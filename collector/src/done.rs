@@ -6,7 +6,8 @@
 //! from table `epochs`.
 //!
 //! It is filled and asked on another thread than the one that acknowledges: both wait for a disk, and nobody's
-//! PUBACK waits with them.
+//! PUBACK waits with them. A lake that was away and has to prove its marks when it is back has it filled anew, by the
+//! thread that acknowledges.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

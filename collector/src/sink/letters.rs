@@ -58,7 +58,7 @@ pub struct Letters<D: Disk> {
     disk: D,
     /// With their bytes, oldest first.
     files: BTreeMap<Name, u64>,
-    /// The records that they are, once somebody asked.
+    /// The records that they are and that may be refused again, once somebody asked.
     known: Option<BTreeSet<(JournalId, u64)>>,
     dropped: u64,
 }
@@ -116,6 +116,8 @@ impl<D: Disk> Letters<D> {
             Some(known) => known,
             None => self.records(),
         };
+        // What stands before is answered for: it is not refused again in this life.
+        known.retain(|(_, position)| *position >= refusal.from);
         let (mut draft, mut kept) = (Draft::default(), 0);
         copy::each_refused(refusal, journal, &mut |found| {
             if !known.insert((found.journal, found.head.position)) {

@@ -41,7 +41,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use headwater_proto::ids::{JournalId, Stream};
-use headwater_proto::time::Now;
+use headwater_proto::time::{Millis, Now};
 use headwater_spool::{Disk, Log, Reader, SyncError};
 
 use super::credit::credit;
@@ -83,6 +83,8 @@ pub struct Custody<D: Disk> {
     sessions: Sessions,
     /// The stretch that is read on another thread.
     reading: Option<stretch::Reading>,
+    /// When one may be read again, after one that could not be.
+    read_again_at: Millis,
     /// What sinks of earlier journals may lack.
     earlier: Earlier,
     counters: Counters,
@@ -301,7 +303,8 @@ impl<D: Disk> Custody<D> {
 
     /// Has streams looked up in the index, if some are to be and none are yet.
     fn look_up(&mut self) {
-        if let Some(finding) = self.streams.look_ups().next_finding() {
+        let hellos = self.sessions.waiting();
+        if let Some(finding) = self.streams.look_ups().begin(hellos) {
             self.sessions.put_out(Output::Find(finding));
         }
     }

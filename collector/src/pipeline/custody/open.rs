@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use headwater_gate::{ConnId, Token};
 use headwater_proto::delivery::End;
 use headwater_proto::ids::{SeqRange, Stream};
+use headwater_proto::time::Millis;
 use headwater_spool::{Disk, Log, ReadError, Recovery};
 
 use super::journal::{Rules, other_version, restore};
@@ -94,6 +95,7 @@ impl<D: Disk> Custody<D> {
             journal,
             streams,
             reading: None,
+            read_again_at: Millis(0),
             earlier: Earlier::default(),
             counters,
         };

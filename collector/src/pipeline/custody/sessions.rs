@@ -92,7 +92,7 @@ pub(super) struct Sessions {
     withheld: VecDeque<(Event, Now)>,
     withheld_bytes: usize,
     /// Whole Hellos that wait for the index of closed epochs, or for room: the last one of each origin.
-    pub(super) waiting: BTreeMap<(ConnId, DeviceId), Whole>,
+    pub(super) waits: BTreeMap<(ConnId, DeviceId), Whole>,
     group: Group,
     outputs: VecDeque<Output>,
     credit: u64,
@@ -111,7 +111,7 @@ impl Sessions {
             by_origin: BTreeMap::new(),
             withheld: VecDeque::new(),
             withheld_bytes: 0,
-            waiting: BTreeMap::new(),
+            waits: BTreeMap::new(),
             group: Group::default(),
             outputs: VecDeque::new(),
             credit,
@@ -234,7 +234,7 @@ impl Sessions {
                 }
             }
         }
-        self.waiting.retain(|(waits, _), _| *waits != conn);
+        self.waits.retain(|(waits, _), _| *waits != conn);
         if state.withheld_bytes > 0 {
             self.withheld
                 .retain(|(event, _)| event.conn() != Some(conn));
@@ -272,6 +272,20 @@ impl Sessions {
         }
         let conns = self.by_origin.entry(origin.clone()).or_default();
         conns.insert(conn);
+    }
+
+    /// How many Hellos wait, and the streams that each lists.
+    pub(super) fn waiting(&self) -> (usize, impl Iterator<Item = impl Iterator<Item = Stream>>) {
+        let hellos = self.waits.keys().map(|(conn, origin)| {
+            let said = self.origin(*conn, origin);
+            let listed = said.into_iter().flat_map(|said| said.listed.keys());
+            listed.map(|(lane, epoch)| Stream {
+                device: origin.clone(),
+                lane: *lane,
+                epoch: *epoch,
+            })
+        });
+        (self.waits.len(), hellos)
     }
 
     /// The oldest record that a sender holds of a stream; `None` if it did not list it.

@@ -1,13 +1,11 @@
 //! Core: what a stretch of the journal stands for, read beside the thread that acknowledges.
 //!
 //! ```text
-//! a sink is left behind, or was taken out ──► Output::Read ──► another thread: Stretch::read
-//!                                                                      │
+//! a sink is left behind, was taken out, ──► Output::Read ──► another thread: Stretch::read
+//!     or passed damage                                                 │
 //!        named, and its cursor moves ◄── less what it reported ◄── Event::Read
-//!                                        meanwhile
 //! ```
-//! Of records that rotted the lake tells what they were, as far as it has them; so the thread adds that. A
-//! sink that passed rotten records has only those read.
+//! Of records that rotted the lake tells what they were, as far as it has them; so the thread adds that.
 //!
 //! One stretch is read at a time.
 
@@ -32,8 +30,6 @@ pub struct Stretch {
     pub from: u64,
     /// The first position after it.
     pub to: u64,
-    /// Whether only the records that cannot be read are asked for.
-    pub rotten_only: bool,
 }
 
 /// What the records of a stretch stand for.
@@ -84,22 +80,31 @@ impl Stretch {
     }
 }
 
+/// What a stretch is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhatFor {
+    /// The sink has not come there and will not: its cursor goes to a position when it is named.
+    Skipped(u64),
+    /// The sink passed it and met damage: its report counts when it is named.
+    Damaged,
+}
+
 /// The stretch that is being read, or has been.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) stretch: Stretch,
-    /// Where the sink's cursor goes when it is named.
-    pub(super) moved_to: u64,
+    /// What it is read for.
+    pub(super) what_for: WhatFor,
     /// What the sink reported since it was asked for.
     reported: Numbers,
     found: Option<Found>,
 }
 
 impl Reading {
-    pub(super) const fn new(stretch: Stretch, moved_to: u64) -> Self {
+    pub(super) const fn new(stretch: Stretch, what_for: WhatFor) -> Self {
         Self {
             stretch,
-            moved_to,
+            what_for,
             reported: Numbers::new(),
             found: None,
         }

@@ -33,10 +33,9 @@ pub fn read_stretch<D: Disk, S: Store>(
     store: impl FnOnce() -> Result<S, StoreError>,
 ) -> Result<Found, StretchError> {
     let pass = stretch.read(reader)?;
+    // Also of a stretch that had damage: the sink may have met some that has healed since.
     let mut all = Numbers::new();
-    if !stretch.rotten_only {
-        all.add(&pass.numbers);
-    }
+    all.add(&pass.numbers);
     if !pass.damage.is_empty() {
         let store = store().map_err(LakeError::from)?;
         let near = near(&store, journal, &pass.damage)?;

@@ -62,9 +62,9 @@ impl<D: Disk> Intake<'_, D> {
         };
         if self.custody.streams.ledger().track(&stream).is_none() {
             // There was no room for it at the Hello, or it was let go since.
-            let streams = &mut self.custody.streams;
-            let has_room = streams.ledger().has_room(&stream);
-            let may_come = has_room && !streams.look_ups().is_wanted(&stream);
+            let said = (self.conn, head.origin.clone());
+            let may_come = self.custody.streams.ledger().has_room(&stream)
+                && !self.custody.sessions.waits.contains_key(&said);
             let reason = if may_come {
                 RejectReason::NotInHello
             } else {
@@ -255,11 +255,13 @@ impl<D: Disk> Intake<'_, D> {
 
     /// Whether the ledger knows a stream or may take it for new; if that is not known, it is looked up meanwhile.
     fn is_known_or_new(&mut self, stream: &Stream) -> bool {
-        let is_told = self.custody.streams.look_ups().is_told(stream);
-        self.custody.look_up();
         let streams = &mut self.custody.streams;
-        let is_known = streams.ledger().track(stream).is_some();
-        is_told && (is_known || streams.look_ups().is_new(stream))
+        if streams.ledger().track(stream).is_some() || streams.look_ups().is_new(stream) {
+            return true;
+        }
+        streams.look_ups().name(stream);
+        self.custody.look_up();
+        false
     }
 
     /// Whether a record that was not stored before may be: what it names, what it adds to the snapshot,

@@ -49,8 +49,11 @@ impl<D: Disk> Intake<'_, D> {
 
     /// The same; fails only with the running group.
     fn greet(&mut self, origin: &DeviceId, whole: Whole) -> Result<(), Refused> {
-        let said = self.custody.sessions.origin(self.conn, origin);
-        let listed = said.map(|said| said.listed.clone()).unwrap_or_default();
+        let Some(said) = self.custody.sessions.origin(self.conn, origin) else {
+            // Its connection ended meanwhile: that it lists nothing would say that nobody holds anything.
+            return Ok(());
+        };
+        let listed = said.listed.clone();
         if !self.is_told(origin, &listed) {
             self.wait(origin, whole);
             self.custody.look_up();
@@ -64,23 +67,20 @@ impl<D: Disk> Intake<'_, D> {
     }
 
     fn wait(&mut self, origin: &DeviceId, whole: Whole) {
-        let waiting = &mut self.custody.sessions.waiting;
-        waiting.insert((self.conn, origin.clone()), whole);
+        let waits = &mut self.custody.sessions.waits;
+        waits.insert((self.conn, origin.clone()), whole);
     }
 
     /// Whether it is known of all streams whether they are new.
     fn is_told(&mut self, origin: &DeviceId, listed: &Listed) -> bool {
-        let mut is_told = true;
-        for (lane, epoch) in listed.keys() {
-            let (device, lane, epoch) = (origin.clone(), *lane, *epoch);
-            let stream = Stream {
-                device,
-                lane,
-                epoch,
-            };
-            is_told &= self.custody.streams.look_ups().is_told(&stream);
-        }
-        is_told
+        let look_ups = self.custody.streams.look_ups();
+        listed.keys().all(|(lane, epoch)| {
+            look_ups.is_told(&Stream {
+                device: origin.clone(),
+                lane: *lane,
+                epoch: *epoch,
+            })
+        })
     }
 
     fn take_in(&mut self, origin: &DeviceId, listed: &Listed, whole: Whole) -> Result<(), Refused> {

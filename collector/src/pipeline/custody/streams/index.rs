@@ -5,7 +5,7 @@
 //!     it is back in the ledger, or new, or it cannot be told ◄── Event::Found ◄──┘
 //! ```
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use headwater_proto::delivery::End;
@@ -23,9 +23,7 @@ const EXPIRY_EVERY_MS: u64 = 60_000;
 const MAX_EXPIRED: usize = 4_096;
 /// Most streams that are looked up at once.
 const MAX_FOUND: usize = 4_096;
-/// Most streams that wait to be looked up; and most of which it is remembered that the index has them not. One that
-/// finds no room to be asked for is not taken for new, and its sender asks again; what is not remembered any more is
-/// looked up again.
+/// Most streams of which it is remembered that the index has them not. Beyond it they are looked up again.
 const MAX_ABSENT: usize = 65_536;
 
 /// The index of closed epochs, and when it gets more.
@@ -38,10 +36,8 @@ pub(super) struct Index {
     /// It did not tell what it has of an epoch that was read again.
     has_failed: bool,
     next_expiry: Millis,
-    /// To be looked up, or being looked up.
-    wanted: BTreeSet<Stream>,
-    /// Those of them that are not being looked up yet, oldest first.
-    queue: VecDeque<Stream>,
+    /// To be looked up: records name them.
+    named: BTreeSet<Stream>,
     /// Some are being looked up: no others are meanwhile.
     is_finding: bool,
     /// It was filled anew meanwhile: what was found may not hold any more.
@@ -60,8 +56,7 @@ impl Index {
             was_emptied: false,
             has_failed: false,
             next_expiry: Millis(0),
-            wanted: BTreeSet::new(),
-            queue: VecDeque::new(),
+            named: BTreeSet::new(),
             is_finding: false,
             was_filled: false,
             absent: BTreeSet::new(),
@@ -150,19 +145,14 @@ impl Expiry<'_> {
 pub(in super::super) struct LookUps<'a>(&'a mut Streams);
 
 impl LookUps<'_> {
-    /// Whether it is known what a stream is: one of the ledger, new, or one of which nobody can say it. If not, it
-    /// is to be looked up.
-    pub(in super::super) fn is_told(&mut self, stream: &Stream) -> bool {
-        let index = &mut self.0.index;
-        let is_told = self.0.ledger.track(stream).is_some()
+    /// Whether it is known what a stream is: one of the ledger, new, one of which nobody can say it, or one that
+    /// finds no room whatever it is. If not, it is to be looked up.
+    pub(in super::super) fn is_told(&self, stream: &Stream) -> bool {
+        let Streams { ledger, index, .. } = &*self.0;
+        ledger.track(stream).is_some()
             || index.absent.contains(stream)
             || index.untold.contains(stream)
-            // So many wait that this one is not taken for new: its sender asks again.
-            || index.wanted.len() >= MAX_ABSENT;
-        if !is_told && index.wanted.insert(stream.clone()) {
-            index.queue.push_back(stream.clone());
-        }
-        is_told
+            || !ledger.has_room(stream)
     }
 
     /// Whether a stream that the ledger does not know is new, so that it may be opened.
@@ -175,39 +165,58 @@ impl LookUps<'_> {
         self.0.index.absent.remove(stream);
     }
 
-    /// Whether a stream is to be looked up, or is being looked up.
-    pub(in super::super) fn is_wanted(&self, stream: &Stream) -> bool {
-        self.0.index.wanted.contains(stream)
+    /// A record names a stream that is to be looked up; one that finds no room is asked for when the record comes
+    /// again.
+    pub(in super::super) fn name(&mut self, stream: &Stream) {
+        let named = &mut self.0.index.named;
+        if named.len() < MAX_FOUND {
+            named.insert(stream.clone());
+        }
     }
 
-    /// Streams to be looked up on another thread, and then handed to [`LookUps::found`]; `None` also while others
-    /// are.
-    pub(in super::super) fn next_finding(&mut self) -> Option<Finding> {
-        let index = &mut self.0.index;
-        if index.is_finding || index.queue.is_empty() {
+    /// Has streams looked up that records name and Hellos list, on another thread; then they are to be handed to
+    /// [`LookUps::found`]. `None` if there are none, or while others are looked up.
+    ///
+    /// - `hellos`: how many Hellos wait, and what each lists: all get the same share.
+    pub(in super::super) fn begin<I>(
+        &mut self,
+        hellos: (usize, impl Iterator<Item = I>),
+    ) -> Option<Finding>
+    where
+        I: Iterator<Item = Stream>,
+    {
+        if self.0.index.is_finding {
             return None;
         }
-        index.is_finding = true;
-        let most = MAX_FOUND.min(index.queue.len());
-        let streams = index.queue.drain(..most).collect();
-        Some(Finding::new(Arc::clone(&index.done), streams))
+        let mut wanted = std::mem::take(&mut self.0.index.named);
+        let (count, hellos) = hellos;
+        let share = (MAX_FOUND / count.max(1)).max(1);
+        for hello in hellos {
+            wanted.extend(hello.filter(|stream| !self.is_told(stream)).take(share));
+            if wanted.len() >= MAX_FOUND {
+                break;
+            }
+        }
+        let index = &mut self.0.index;
+        index.is_finding = !wanted.is_empty();
+        let streams = wanted.into_iter().collect();
+        index
+            .is_finding
+            .then(|| Finding::new(Arc::clone(&index.done), streams))
     }
 
     /// What the index says of them. Returns what became of each that it does not say to be new.
     pub(in super::super) fn found(&mut self, looked: Looked) -> Vec<Result<Stream, Unknown>> {
-        self.0.index.is_finding = false;
-        self.0.index.untold.clear();
-        if std::mem::take(&mut self.0.index.was_filled) {
-            let again = looked.into_iter().map(|(stream, _)| stream);
-            self.0.index.queue.extend(again);
+        let index = &mut self.0.index;
+        index.is_finding = false;
+        if std::mem::take(&mut index.was_filled) {
             return Vec::new();
         }
-        if self.0.index.absent.len() + looked.len() > MAX_ABSENT {
-            self.0.index.absent.clear();
+        if index.absent.len() + looked.len() > MAX_ABSENT {
+            index.absent.clear();
         }
         let mut all = Vec::new();
         for (stream, found) in looked {
-            self.0.index.wanted.remove(&stream);
             let found = found.map_err(|_| Unknown::Failed);
             match found.and_then(|found| self.0.bring_back(&stream, found)) {
                 Ok(true) => all.push(Ok(stream)),
@@ -219,6 +228,11 @@ impl LookUps<'_> {
             }
         }
         all
+    }
+
+    /// The Hellos that waited were answered: what could not be told to them is asked for again.
+    pub(in super::super) fn answered(&mut self) {
+        self.0.index.untold.clear();
     }
 }
 
@@ -520,35 +534,64 @@ mod tests {
         assert!(known.is_some_and(|track| track.receiver.is_done()));
     }
 
+    /// Looks up what one Hello lists.
+    fn look_up(streams: &mut Streams, epochs: std::ops::Range<u64>) -> Option<Finding> {
+        let listed = epochs.map(|epoch| stream("d", epoch));
+        streams.look_ups().begin((1, std::iter::once(listed)))
+    }
+
     #[test]
-    fn a_bounded_number_of_streams_is_looked_up_at_once_and_remembered_and_waits() {
+    fn a_bounded_number_of_streams_is_looked_up_at_once_and_remembered() {
         let (mut custody, _) = custody();
         let streams = &mut custody.streams;
-        let count = MAX_ABSENT as u64 + 1;
-        let wants = |streams: &mut Streams, epoch| streams.look_ups().is_told(&stream("d", epoch));
-        for epoch in 0..count {
-            assert_eq!(wants(streams, epoch), epoch >= MAX_ABSENT as u64);
-        }
-        let last = stream("d", count - 1);
-        assert!(
-            !streams.look_ups().is_new(&last),
-            "there was no room to ask"
-        );
-        let mut looked = 0;
-        while let Some(finding) = streams.look_ups().next_finding() {
-            assert_eq!(streams.look_ups().next_finding(), None, "one at a time");
+        let most = MAX_FOUND as u64;
+        for pass in 0..(MAX_ABSENT / MAX_FOUND) as u64 {
+            let finding = look_up(streams, pass * most..(pass + 2) * most).unwrap();
+            assert_eq!(look_up(streams, 0..u64::MAX), None, "one at a time");
             let found = finding.find();
             assert_eq!(found.len(), MAX_FOUND);
-            looked += found.len();
             assert_eq!(streams.look_ups().found(found), []);
         }
-        assert_eq!(looked, MAX_ABSENT);
         assert!(streams.look_ups().is_new(&stream("d", 0)));
         // One more, and those before are asked for again when they come.
-        assert!(!wants(streams, count));
-        let found = streams.look_ups().next_finding().unwrap().find();
+        let last = MAX_ABSENT as u64;
+        let found = look_up(streams, last..last + 1).unwrap().find();
         assert_eq!(streams.look_ups().found(found), []);
-        assert!(wants(streams, count) && !wants(streams, 0));
+        assert!(streams.look_ups().is_new(&stream("d", last)));
+        assert!(!streams.look_ups().is_told(&stream("d", 0)));
+    }
+
+    #[test]
+    fn every_hello_that_waits_gets_a_share_of_a_look_and_so_do_records() {
+        let (mut custody, _) = custody();
+        let streams = &mut custody.streams;
+        for epoch in 0..MAX_FOUND as u64 + 1 {
+            streams.look_ups().name(&stream("named", epoch));
+        }
+        let list = |device: &'static str| (0..100_000).map(move |epoch| stream(device, epoch));
+        let hellos = ["a", "b"].map(list);
+        assert_eq!(
+            streams
+                .look_ups()
+                .begin((2, hellos.clone().into_iter()))
+                .unwrap()
+                .find()
+                .len(),
+            MAX_FOUND + MAX_FOUND / 2
+        );
+        streams.look_ups().found(Looked::new());
+        let found = streams
+            .look_ups()
+            .begin((2, hellos.into_iter()))
+            .unwrap()
+            .find();
+        let of = |device: &str| {
+            found
+                .iter()
+                .filter(|it| it.0.device.as_str() == device)
+                .count()
+        };
+        assert_eq!((of("a"), of("b")), (MAX_FOUND / 2, MAX_FOUND / 2));
     }
 
     #[test]
@@ -556,32 +599,33 @@ mod tests {
         let (mut custody, _) = custody();
         let streams = &mut custody.streams;
         let over = stream("d", 1);
-        assert!(!streams.look_ups().is_told(&over));
-        let found = streams.look_ups().next_finding().unwrap().find();
+        let found = look_up(streams, 1..2).unwrap().find();
         let filled = [(over.clone(), END)].into_iter();
         streams.fill_index(filled).unwrap();
         assert_eq!(streams.look_ups().found(found), []);
-        assert!(!streams.look_ups().is_new(&over));
-        let found = streams.look_ups().next_finding().unwrap().find();
+        assert!(!streams.look_ups().is_told(&over));
+        let found = look_up(streams, 1..2).unwrap().find();
         assert_eq!(streams.look_ups().found(found), [Ok(over.clone())]);
         assert!(streams.ledger().track(&over).is_some());
     }
 
     #[test]
-    fn of_what_the_index_does_not_tell_nothing_is_said_until_it_is_asked_again() {
+    fn what_the_index_does_not_tell_is_asked_for_again_by_the_next_hello() {
         let (mut custody, _) = custody();
         let streams = &mut custody.streams;
         let one = stream("d", 1);
-        assert!(!streams.look_ups().is_told(&one));
-        let finding = streams.look_ups().next_finding().unwrap();
+        let finding = look_up(streams, 1..2).unwrap();
         let found = streams.look_ups().found(finding.failed("away"));
         assert_eq!(found, [Err(Unknown::Failed)]);
         let mut look_ups = streams.look_ups();
-        assert!(look_ups.is_told(&one) && !look_ups.is_new(&one));
-        // The next look, whatever it is for, takes that back.
-        assert!(!look_ups.is_told(&stream("d", 2)));
-        let found = look_ups.next_finding().unwrap().find();
-        assert_eq!(look_ups.found(found), []);
+        assert!(
+            look_ups.is_told(&one) && !look_ups.is_new(&one),
+            "no more can be said"
+        );
+        look_ups.answered();
         assert!(!look_ups.is_told(&one));
+        let found = look_up(streams, 1..2).unwrap().find();
+        assert_eq!(streams.look_ups().found(found), []);
+        assert!(streams.look_ups().is_new(&one));
     }
 }

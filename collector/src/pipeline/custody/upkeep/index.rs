@@ -54,12 +54,13 @@ impl<D: Disk> Upkeep<'_, D> {
             }
         }
         self.greet_waiting();
+        self.custody.streams.look_ups().answered();
         self.custody.look_up();
     }
 
     /// Takes up Hellos that waited for the index, or for room.
     pub(super) fn greet_waiting(&mut self) {
-        for ((conn, origin), whole) in std::mem::take(&mut self.custody.sessions.waiting) {
+        for ((conn, origin), whole) in std::mem::take(&mut self.custody.sessions.waits) {
             Intake::new(self.custody, conn, self.now).greet_or_close(&origin, whole);
         }
     }

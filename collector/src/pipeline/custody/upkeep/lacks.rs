@@ -16,11 +16,14 @@ use headwater_proto::sabotage::{self, Bug};
 use headwater_spool::Disk;
 
 use super::super::journal::Moved;
-use super::super::stretch::{Found, Reading, Stretch};
+use super::super::stretch::{Found, Reading, Stretch, WhatFor};
 use super::super::{Leaves, Output, Refused};
 use super::Upkeep;
 use crate::pipeline::envelope::{CursorHead, GONE, LacksHead, Record, SinkCursor};
 
+/// Time after a stretch that could not be read before one is read again, so that a place that is away is told once a
+/// minute.
+const READ_AGAIN_MS: u64 = 60_000;
 /// Ranges in one record: it stays far below what a segment takes.
 const RANGES_PER_RECORD: usize = 256;
 
@@ -69,7 +72,7 @@ impl<D: Disk> Upkeep<'_, D> {
     /// segment holds for them is named.
     pub(super) fn leave_behind(&mut self) {
         let is_tight = self.custody.journal.is_near_quota() || self.custody.is_stalled();
-        if self.custody.reading.is_some() || !is_tight {
+        if !self.may_read() || !is_tight {
             return;
         }
         let Some(to) = self.custody.journal.kept_for_others_to() else {
@@ -83,7 +86,7 @@ impl<D: Disk> Upkeep<'_, D> {
     /// Sinks that are no longer in the configuration: what they never had of the time before this start
     /// is named, and they are forgotten.
     pub(super) fn name_leavers(&mut self) {
-        if self.custody.reading.is_some() {
+        if !self.may_read() {
             return;
         }
         let began_at = self.custody.journal.sinks.began_at();
@@ -98,11 +101,21 @@ impl<D: Disk> Upkeep<'_, D> {
             sink: cursor.name.clone(),
             from: cursor.position,
             to,
-            rotten_only: false,
         };
-        let read = Output::Read(stretch.clone());
+        let what_for = WhatFor::Skipped(moved_to);
+        self.begin(Reading::new(stretch, what_for));
+    }
+
+    /// Whether a stretch may be read now: one at a time, and none right after one that could not be.
+    pub(super) fn may_read(&self) -> bool {
+        self.custody.reading.is_none() && self.now.mono >= self.custody.read_again_at
+    }
+
+    /// Has a stretch read.
+    pub(super) fn begin(&mut self, reading: Reading) {
+        let read = Output::Read(reading.stretch.clone());
         self.custody.sessions.put_out(read);
-        self.custody.reading = Some(Reading::new(stretch, moved_to));
+        self.custody.reading = Some(reading);
     }
 
     /// A stretch was read, or could not be: its segment is then kept, and it is asked for again.
@@ -112,8 +125,8 @@ impl<D: Disk> Upkeep<'_, D> {
             return;
         };
         let Some(found) = found else {
-            // Not at once: what cannot be read now may be with the next tick.
             self.custody.reading = None;
+            self.custody.read_again_at = self.now.mono.plus(READ_AGAIN_MS);
             return;
         };
         reading.read(found);
@@ -135,14 +148,17 @@ impl<D: Disk> Upkeep<'_, D> {
         let sink = &reading.stretch.sink;
         let mut cursors = self.custody.journal.sinks.cursors().iter();
         let cursor = cursors.find(|cursor| cursor.name == *sink);
-        let is_behind = |cursor: &&SinkCursor| cursor.position < reading.moved_to;
+        let to = match reading.what_for {
+            WhatFor::Skipped(moved_to) => moved_to,
+            WhatFor::Damaged => reading.stretch.to,
+        };
+        let is_behind = |cursor: &&SinkCursor| cursor.position < to;
         let Some(cursor) = cursor.filter(is_behind).cloned() else {
             return;
         };
-        let named = if reading.stretch.rotten_only {
-            self.name_damage(&cursor.name, &lacks, reading.moved_to)
-        } else {
-            self.name_stretch(&cursor, &lacks, reading.moved_to)
+        let named = match reading.what_for {
+            WhatFor::Skipped(_) => self.name_stretch(&cursor, &lacks, to),
+            WhatFor::Damaged => self.name_damage(&cursor.name, &lacks, to),
         };
         if named.is_err() {
             self.custody.reading = Some(reading);

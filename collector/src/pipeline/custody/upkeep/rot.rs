@@ -2,8 +2,9 @@
 //! the sink before its cursor passes.
 //!
 //! ```text
-//! a sink passes damage ──► its report waits ──► the lake has come as far ──► another thread compares the
-//!     lake's flushes with what can be read of them here ──► Lacks in the journal ──► the report counts
+//! a sink passes damage ──► its report waits ──► the lake has come as far ──► another thread reads what the
+//!     journal and the lake's flushes have there ──► less what the sink reports: Lacks in the journal
+//!                                                                            ──► the report counts
 //! ```
 //! So a cursor beyond damage means that its sink has what was there, or is named for it. What the lake itself
 //! cannot read is watched for, and in the end asked for again or named.
@@ -11,9 +12,8 @@
 use headwater_proto::sabotage::{self, Bug};
 use headwater_spool::Disk;
 
-use super::super::Output;
 use super::super::journal::Report;
-use super::super::stretch::{Reading, Stretch};
+use super::super::stretch::{Reading, Stretch, WhatFor};
 use super::Upkeep;
 use crate::pipeline::envelope::SinkCursor;
 
@@ -31,18 +31,16 @@ impl<D: Disk> Upkeep<'_, D> {
         {
             return false;
         }
-        if self.custody.reading.is_none() && sinks.lake_position() >= Some(said.through) {
+        if self.may_read() && self.custody.journal.sinks.lake_position() >= Some(said.through) {
             let stretch = Stretch {
                 sink: sink.to_owned(),
                 from: before.position,
                 to: said.through,
-                rotten_only: true,
             };
-            let mut reading = Reading::new(stretch.clone(), said.through);
+            let mut reading = Reading::new(stretch, WhatFor::Damaged);
             reading.reported(sink, &said.streams);
             reading.reported(sink, &said.refused);
-            self.custody.sessions.put_out(Output::Read(stretch));
-            self.custody.reading = Some(reading);
+            self.begin(reading);
         }
         true
     }
