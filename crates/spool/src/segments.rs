@@ -164,8 +164,9 @@ impl Inventory {
             }
             Fate::Rescue => {
                 let older = self.segments.last().map(|segment| segment.info.next);
+                let promised = newer.map(|newer| promised(file, newer));
                 let likely = likely_positions(file, older, newer);
-                if let Err(error) = self.rescue(disk, &name, file, likely) {
+                if let Err(error) = self.rescue(disk, &name, file, likely, promised) {
                     self.skip(&name, "scan", &error);
                 }
             }
@@ -270,12 +271,15 @@ impl Inventory {
     }
 
     /// Takes what records there are in a file without a header.
+    ///
+    /// - `promised`: the position after its last one, if a header after it says that.
     fn rescue<D: Disk>(
         &mut self,
         disk: &D,
         name: &str,
         found: &Found,
         likely: Range<u64>,
+        promised: Option<u64>,
     ) -> io::Result<()> {
         let file = disk.open(name)?;
         let mut walk = Walk::new(file, found.id, 0, 0, found.len, u64::MAX);
@@ -285,17 +289,17 @@ impl Inventory {
         }
         let (first, records_at) = (walk.position(), walk.offset());
         while walk.step_strict()? != Step::End {}
-        let (next, end) = match found.footer {
-            Some(footer) => (
-                footer.next.max(walk.position()),
-                footer.end.max(walk.offset()),
-            ),
-            None => (walk.position(), walk.offset()),
-        };
+        let read = (walk.position(), walk.offset());
         if found.footer.is_none() {
             // Nothing says that they were synced: `sync_newest` does it, where nothing newer does.
-            rewrite(walk.file(), end)?;
+            rewrite(walk.file(), read.1)?;
         }
+        let (next, end) = match (found.footer, promised) {
+            (Some(footer), _) => (footer.next.max(read.0), footer.end.max(read.1)),
+            // What its successor says was there, and is not read up to here, is damaged.
+            (None, Some(promised)) if promised > read.0 => (promised, found.len),
+            (None, _) => read,
+        };
         let why = format!("its header is damaged; records from position {first} on are read");
         self.recovery.unreadable.push(Unreadable {
             file: name.to_owned(),
@@ -324,17 +328,20 @@ impl Inventory {
     }
 }
 
+/// The position after the last one that a file may hold, as the header after it says.
+const fn promised(file: &Found, newer: Header) -> u64 {
+    if newer.previous == file.id {
+        newer.previous_next
+    } else {
+        newer.first
+    }
+}
+
 /// Positions that a file without a header may hold: so that not every byte of it that could begin a
 /// record costs the checksum of what would be its payload.
 fn likely_positions(file: &Found, older: Option<u64>, newer: Option<Header>) -> Range<u64> {
     let most = file.len / RECORD_HEADER_BYTES as u64;
-    let promised = newer.map(|newer| {
-        if newer.previous == file.id {
-            newer.previous_next
-        } else {
-            newer.first
-        }
-    });
+    let promised = newer.map(|newer| promised(file, newer));
     let end = file.footer.map(|footer| footer.next).or(promised);
     let from = end.map_or(0, |end| end.saturating_sub(most));
     match (older, end) {

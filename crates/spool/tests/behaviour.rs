@@ -199,6 +199,25 @@ fn a_damaged_header_costs_no_record() {
 }
 
 #[test]
+fn a_record_that_rots_in_a_file_without_header_and_footer_is_named_and_hides_none_behind_it() {
+    let disk = FakeDisk::new();
+    let mut log = open(&disk);
+    fill(&mut log, 5, 1000);
+    let first = file(&log, 0);
+    drop(log);
+    assert!(disk.rot(&first, 20, 1));
+    let (mut log, _) = Log::open(disk.clone(), config()).unwrap();
+    fill(&mut log, 1, 1000);
+    drop(log);
+    for (rots, damaged) in [(2, vec![2]), (4, vec![2, 4])] {
+        assert!(disk.rot(&first, 64 + rots * 1016 + 500, 1));
+        let (mut log, _) = Log::open(disk.clone(), config()).unwrap();
+        let (records, found) = read_all(&mut log);
+        assert_eq!((records.len(), found), (6 - damaged.len(), damaged));
+    }
+}
+
+#[test]
 fn a_segment_of_another_version_is_kept_named_and_never_read_or_overwritten() {
     let disk = FakeDisk::new();
     let mut log = open(&disk);
