@@ -120,23 +120,33 @@ impl<F: DiskFile> Walk<F> {
         }
     }
 
-    /// Passes over records before `position` without checking their payloads.
+    /// Passes over records before `position` without checking their payloads. Where a header's length may be
+    /// damaged, since no header stands behind the record, that one is checked: from any position on the same is
+    /// damaged.
     pub(crate) fn skip_to(&mut self, position: u64) -> io::Result<()> {
-        while self.expected < position.min(self.limit) {
-            match self.header(self.offset)? {
-                Some(head) if head.position == self.expected => {
-                    self.offset += head.total() as u64;
-                    self.expected += 1;
-                }
-                // Damage: the careful way finds where to go on.
-                _ => {
-                    if self.step()? == Step::End {
-                        return Ok(());
-                    }
-                }
+        let until = position.min(self.limit);
+        // Offset of the record that was passed over last and not checked.
+        let mut unchecked = None;
+        loop {
+            let head = self.header(self.offset)?;
+            let follows = head.is_some_and(|head| head.position == self.expected);
+            if self.expected >= until && (follows || unchecked.is_none()) {
+                return Ok(());
+            }
+            if let Some(head) = head.filter(|_| follows) {
+                unchecked = Some(self.offset);
+                self.offset += head.total() as u64;
+                self.expected += 1;
+                continue;
+            }
+            if let Some(offset) = unchecked.take() {
+                (self.offset, self.expected) = (offset, self.expected - 1);
+            }
+            // Damage: the careful way finds where to go on.
+            if self.step()? == Step::End {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Looks for a record of a position among `likely` from the present offset on, where the header
@@ -337,6 +347,47 @@ mod tests {
         }
         fn size(&self) -> io::Result<FileSize> {
             Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    #[test]
+    fn from_every_position_on_the_same_records_are_damaged() {
+        const RECORDS: u64 = 6;
+        let mut whole = Vec::new();
+        for position in 0..RECORDS {
+            append_record(&mut whole, 7, position, 1, &[position as u8; 40]);
+        }
+        let record = whole.len() / RECORDS as usize;
+        let damaged = |bytes: &[u8], from| {
+            let file = Counted {
+                bytes: bytes.to_vec(),
+                read: Arc::default(),
+            };
+            let mut walk = Walk::new(file, 7, 0, 0, bytes.len() as u64, RECORDS);
+            walk.skip_to(from).unwrap();
+            let mut lost: Vec<u64> = (from..walk.position()).collect();
+            loop {
+                match walk.step().unwrap() {
+                    Step::Record { .. } => {}
+                    Step::Damaged(positions) => lost.extend(positions),
+                    Step::End => return lost,
+                }
+            }
+        };
+        // Every bit of a header, and one of a payload, of every record.
+        for bit in (0..RECORD_HEADER_BYTES * 8 + 8).chain([record * 8 - 1]) {
+            for hit in 0..RECORDS {
+                let mut bytes = whole.clone();
+                bytes[hit as usize * record + bit / 8] ^= 1 << (bit % 8);
+                for from in 0..RECORDS {
+                    let expected: Vec<u64> = (hit >= from).then_some(hit).into_iter().collect();
+                    assert_eq!(
+                        damaged(&bytes, from),
+                        expected,
+                        "bit {bit} of {hit} from {from}"
+                    );
+                }
+            }
         }
     }
 

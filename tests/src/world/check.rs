@@ -24,7 +24,11 @@ const CLOCK_ROWS_US: u64 = 2_000;
 pub fn check_sink(
     found: &Found,
     name: &str,
-    (given, undecodable): (&BTreeMap<Number, Given>, &BTreeSet<Number>),
+    (given, undecodable, refused): (
+        &BTreeMap<Number, Given>,
+        &BTreeSet<Number>,
+        &BTreeSet<Number>,
+    ),
     (until, comes_again): (Option<&Arrived>, bool),
     faults: &mut Faults,
 ) {
@@ -50,6 +54,8 @@ pub fn check_sink(
             )),
             None if lacking.is_some_and(|lacks| lacks.contains(*seq)) => {}
             None if undecodable.contains(&(stream.clone(), *seq)) => {}
+            // The record that named it may have rotted, or gone with its disk, before the lake had it.
+            None if comes_again && refused.contains(&(stream.clone(), *seq)) => {}
             // It had no rows for anybody: nothing of it is named beyond the journal.
             None if comes_again && expected.is_undecodable() => {}
             None => faults.push(format!(
@@ -103,17 +109,19 @@ impl Known {
 }
 
 /// The audit's word.
-pub fn check_audit(store: &MemStore, faults: &mut Faults) {
+///
+/// - `has_clones`: two devices may bear one name, so that one ends an epoch that the other goes on with; that this
+///   is told as a conflict is right.
+pub fn check_audit(store: &MemStore, has_clones: bool, faults: &mut Faults) {
     match audit::audit(store) {
         Ok(audit) if audit.totals.is_good() => {}
         Ok(audit) => {
-            let bad = audit.streams.iter().filter(|stream| {
-                matches!(
-                    stream.verdict,
-                    audit::Verdict::Unexplained
-                        | audit::Verdict::Repeated
-                        | audit::Verdict::Conflicting
-                )
+            let bad = audit.streams.iter().filter(|stream| match stream.verdict {
+                audit::Verdict::Unexplained | audit::Verdict::Repeated => true,
+                audit::Verdict::Conflicting => !has_clones,
+                audit::Verdict::Complete | audit::Verdict::Explained | audit::Verdict::Pending => {
+                    false
+                }
             });
             faults.extend(bad.map(|stream| format!("audit: {stream:?}")));
         }

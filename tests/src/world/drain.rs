@@ -118,6 +118,9 @@ impl World {
             }
         }
         self.sync_collector();
+        // Other threads are faster than a turn of two that fight for one name.
+        self.site.collector.look_up(self.course.now);
+        self.sync_collector();
         self.run_sinks();
         for place in 0..self.fleet.devices.len() {
             while !self.fleet.is_idle(place) {

@@ -1,5 +1,8 @@
 //! Core: the judge of a run: what the lake, the other sinks and the senders hold against each other.
 
+use headwater_proto::delivery::Ranges;
+use headwater_proto::ids::Stream;
+
 use super::check::{self, Known};
 use super::copy::COPY;
 use super::course::Course;
@@ -11,7 +14,8 @@ use super::stream::STREAM;
 
 /// Judges a run that has come to rest; what is wrong stands in its faults.
 pub(super) fn judge(fleet: &mut Fleet, site: &mut Home, course: &mut Course) -> Summary {
-    check::check_audit(&site.collector.store, &mut course.faults);
+    let has_clones = course.plan.disturbances > 0;
+    check::check_audit(&site.collector.store, has_clones, &mut course.faults);
     for device in &mut fleet.devices {
         device.note_counters(&mut course.seen);
     }
@@ -132,11 +136,16 @@ fn judge_sinks(found: &Found, site: &Home, course: &mut Course) {
     let is_judged = |required: Option<bool>| required.is_some() && !was_taken_over;
     let comes_again = site.lost_disk || site.rotten;
     if is_judged(plan.copy) {
-        let has = (&copies.given, &copies.undecodable);
+        let each = |(stream, ranges): (&Stream, &Ranges<{ usize::MAX }>)| {
+            let numbers = ranges.iter().flat_map(|range| range.first..range.next);
+            numbers.map(|seq| (stream.clone(), seq)).collect::<Vec<_>>()
+        };
+        let refused = copies.refused.iter().flat_map(each).collect();
+        let has = (&copies.given, &copies.undecodable, &refused);
         check::check_sink(found, COPY, has, (until, comes_again), faults);
     }
     if is_judged(plan.stream) {
-        let has = (&service.given, &service.undecodable);
+        let has = (&service.given, &service.undecodable, &service.refused);
         check::check_sink(found, STREAM, has, (None, comes_again), faults);
     }
     if plan.stream.is_some() {

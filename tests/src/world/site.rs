@@ -91,7 +91,8 @@ impl Home {
             return;
         }
         let known = course.faults.len();
-        check::check_audit(&self.collector.store, &mut course.faults);
+        let has_clones = course.plan.disturbances > 0;
+        check::check_audit(&self.collector.store, has_clones, &mut course.faults);
         for fault in &mut course.faults[known..] {
             fault.insert_str(0, "after a crash: ");
         }

@@ -267,6 +267,8 @@ impl Sessions {
 
     /// The streams of a whole Hello are known now: batches of them are taken, and a Welcome is owed.
     pub(super) fn listed(&mut self, conn: ConnId, origin: &DeviceId, listed: Listed) {
+        // One that waits lists something else: it is not taken up any more.
+        self.waits.remove(&(conn, origin.clone()));
         if let Some(said) = self.origin_mut(conn, origin) {
             said.listed = listed;
         }
