@@ -18,6 +18,7 @@ const RELAYED_MS: u64 = 31 * 24 * 3_600 * 1_000;
 impl World {
     /// Drains. Adds a fault if that never ends.
     pub(super) fn drain(&mut self) {
+        self.is_draining = true;
         self.course.note(|| "the drain begins".to_owned());
         self.calm();
         if !self.settle(false) {
@@ -117,9 +118,6 @@ impl World {
                 self.deliver_up(place, Weather::default());
             }
         }
-        self.sync_collector();
-        // Other threads are faster than a turn of two that fight for one name.
-        self.site.collector.look_up(self.course.now);
         self.sync_collector();
         self.run_sinks();
         for place in 0..self.fleet.devices.len() {

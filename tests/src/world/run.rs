@@ -27,6 +27,8 @@ pub(super) struct World {
     pub(super) course: Course,
     pub(super) fleet: Fleet,
     pub(super) site: Home,
+    /// The faults are over.
+    pub(super) is_draining: bool,
 }
 
 impl World {
@@ -35,6 +37,7 @@ impl World {
         Self {
             fleet: Fleet::new(&course.plan, seed, &mut course.dice),
             site: Home::new(course.plan),
+            is_draining: false,
             course,
         }
     }
@@ -54,6 +57,7 @@ pub fn run(seed: u64, traced: bool) -> Result<Summary, Failure> {
         mut course,
         mut fleet,
         mut site,
+        is_draining: _,
     } = world;
     let summary = judge(&mut fleet, &mut site, &mut course);
     let mut faults = std::mem::take(&mut course.faults);

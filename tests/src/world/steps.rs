@@ -65,8 +65,11 @@ impl World {
                 Some(Output::Keep(keeping)) => self.site.collector.keep(keeping),
                 Some(Output::Find(finding)) => self.site.collector.find(finding),
                 Some(output) => self.fleet.hear(output, &mut self.course),
-                // The other thread may be done at once, or later.
-                None if self.course.dice.one_in(2) && self.site.collector.is_finding() => {
+                // The other thread may be done at once, or later; in the drain it is faster than a turn of two
+                // that fight for one name.
+                None if self.site.collector.is_finding()
+                    && (self.is_draining || self.course.dice.one_in(2)) =>
+                {
                     self.site.collector.look_up(self.course.now);
                 }
                 None => return,
