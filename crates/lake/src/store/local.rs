@@ -5,12 +5,13 @@
 //! `renameat2(RENAME_NOREPLACE)`. Then the folder is synced. Replacing an object only if it is the
 //! expected one is the subject of `swap.rs`.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
@@ -26,6 +27,17 @@ const TMP_DIR: &str = "_headwater/tmp";
 #[derive(Debug)]
 pub struct LocalStore {
     root: PathBuf,
+    /// The folder that was opened.
+    opened: Mutex<Opened>,
+}
+
+/// What tells the folder that was opened from another one in its place.
+#[derive(Debug)]
+struct Opened {
+    /// Its device and inode.
+    id: (u64, u64),
+    /// The objects that this store replaced there last.
+    swapped: BTreeMap<String, Tag>,
 }
 
 /// Number of the next temporary file of this process, whatever store writes it.
@@ -37,11 +49,15 @@ impl LocalStore {
     /// # Errors
     /// [`StoreError::Io`] if the folder cannot be made.
     pub fn new(root: &Path) -> Result<Self, StoreError> {
-        let store = Self {
-            root: root.to_owned(),
+        let id = make_dirs(root).and_then(|()| id_of(root));
+        let opened = Opened {
+            id: id.map_err(io_error("create", &root.display().to_string()))?,
+            swapped: BTreeMap::new(),
         };
-        make_dirs(root).map_err(io_error("create", &root.display().to_string()))?;
-        Ok(store)
+        Ok(Self {
+            root: root.to_owned(),
+            opened: Mutex::new(opened),
+        })
     }
 
     /// The folder.
@@ -52,7 +68,33 @@ impl LocalStore {
 
     fn full(&self, path: &str) -> Result<PathBuf, StoreError> {
         check(path)?;
+        self.still_there()?;
         Ok(self.root.join(path))
+    }
+
+    /// Makes sure that the folder is the one that was opened: where a disk was mounted, its mount point is a folder
+    /// too, and whatever is written there is in no lake. After a disk is mounted again, which may give it another
+    /// number, it is told by what this store wrote there last.
+    fn still_there(&self) -> Result<(), StoreError> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let elsewhere = |source| StoreError::Io {
+            action: "find the lake in",
+            path: self.root.display().to_string(),
+            source,
+        };
+        let id = id_of(&self.root).map_err(elsewhere)?;
+        if id == opened.id {
+            return Ok(());
+        }
+        let has = |(path, tag): (&String, &Tag)| {
+            fs::read(self.root.join(path)).is_ok_and(|bytes| tag_of(&bytes) == *tag)
+        };
+        if opened.swapped.is_empty() || !opened.swapped.iter().all(has) {
+            let why = "another folder is in its place; is its disk mounted?";
+            return Err(elsewhere(io::Error::other(why)));
+        }
+        opened.id = id;
+        Ok(())
     }
 
     /// Writes and syncs a file that bears no name of the lake yet. The file is created new: two
@@ -110,7 +152,10 @@ impl Store for LocalStore {
             .and_then(|()| swap::replace_if(&lock, &target, expected, &tmp.path))
             .and_then(|done| sync_parent(&target).map(|()| done));
         Ok(if swapped.map_err(io_error("replace", path))? {
-            Swap::Done(tag_of(bytes))
+            let tag = tag_of(bytes);
+            let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            opened.swapped.insert(path.to_owned(), tag.clone());
+            Swap::Done(tag)
         } else {
             Swap::Changed
         })
@@ -148,7 +193,7 @@ impl Store for LocalStore {
             let bytes = file.metadata()?.len();
             Ok(OpenFile { file, bytes })
         };
-        check(path)?;
+        self.full(path)?;
         open()
             .map(|f| Arc::new(f) as Arc<dyn ReadAt>)
             .map_err(io_error("open", path))
@@ -168,6 +213,7 @@ impl Store for LocalStore {
 
     fn list_some(&self, prefix: &str, most: usize) -> Result<Vec<Entry>, StoreError> {
         let dir = if prefix.is_empty() {
+            self.still_there()?;
             self.root.clone()
         } else {
             self.full(prefix)?
@@ -264,6 +310,11 @@ impl ReadAt for OpenFile {
         self.file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes.into())
     }
+}
+
+fn id_of(folder: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::metadata(folder)?;
+    Ok((found.dev(), found.ino()))
 }
 
 fn io_error<'a>(action: &'static str, path: &'a str) -> impl Fn(io::Error) -> StoreError + 'a {
@@ -479,5 +530,36 @@ mod tests {
         assert_eq!(store.size("nothing").unwrap(), None);
         assert_eq!(store.list("nothing").unwrap(), []);
         store.delete("nothing").unwrap();
+    }
+
+    #[test]
+    fn a_folder_in_the_place_of_the_one_that_was_opened_is_an_outage_and_gets_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, away) = (dir.path().join("lake"), dir.path().join("away"));
+        let store = LocalStore::new(&root).unwrap();
+        let Swap::Done(tag) = store.swap("owner", None, b"1").unwrap() else {
+            panic!("it is new");
+        };
+        fs::rename(&root, &away).unwrap();
+        for has_folder in [false, true] {
+            if has_folder {
+                fs::create_dir(&root).unwrap();
+            }
+            let outages = [
+                store.put_if_absent("a", b"1").map(drop),
+                store.swap("owner", Some(&tag), b"2").map(drop),
+                store.get_tagged("owner").map(drop),
+                store.list("").map(drop),
+                store.stage("stage/a", b"1").map(drop),
+                store.open("owner").map(drop),
+            ];
+            for outage in outages {
+                assert!(outage.unwrap_err().is_outage());
+            }
+        }
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+        // The disk is back, under another number.
+        fs::write(root.join("owner"), b"1").unwrap();
+        assert_eq!(store.put_if_absent("a", b"1").unwrap(), Put::Created);
     }
 }
