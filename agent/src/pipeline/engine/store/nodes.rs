@@ -34,7 +34,7 @@ mod streams;
 pub(crate) use reading::NodeShelf;
 pub(crate) use room::Lost;
 
-use index::{Entry, Index};
+use index::{Entry, Index, MAX_RUNS};
 use streams::{Kept, Streams};
 
 /// Part of the quota that all shares together take: the rest lets segments be emptied.
@@ -77,6 +77,8 @@ pub(crate) struct NodeStore<D: Disk> {
     /// Records of the open group.
     held: Vec<Entry>,
     held_bytes: usize,
+    /// Runs that the index will have more with them.
+    held_runs: usize,
     sync_at: Option<Millis>,
     /// Milliseconds after which a group is synced.
     group_ms: u64,
@@ -185,11 +187,11 @@ impl<D: Disk> NodeStore<D> {
         let Some(id) = self.open_stream(head) else {
             return Offered::Refused(RejectReason::NotDurable);
         };
-        let Some(kept) = self.streams.get_mut(id) else {
+        let Some(kept) = self.streams.get(id) else {
             return Offered::Refused(RejectReason::NotDurable);
         };
         let crc = frame::crc32c(bytes);
-        match kept.receiver().judge(seq, crc) {
+        match kept.judge(seq, crc) {
             Verdict::Store => {}
             Verdict::Repeat => return Offered::Repeat,
             Verdict::Conflict => return Offered::Refused(RejectReason::Conflict),
@@ -225,13 +227,24 @@ impl<D: Disk> NodeStore<D> {
         offered
     }
 
+    /// Whether a record goes on with a run of its segment.
+    fn goes_on(&self, segment: u64, stream: u32, seq: u64) -> bool {
+        let is_before = |entry: &Entry| {
+            let of = (entry.segment, entry.stream, entry.seq.checked_add(1));
+            of == (segment, stream, Some(seq))
+        };
+        self.held.iter().any(is_before) || self.index.goes_on(segment, stream, seq)
+    }
+
     fn take(&mut self, id: u32, record: &Incoming<'_>, crc: u32, now: Millis) -> Offered {
         let newest = self.log.segments().next_back().map_or(0, |info| info.id);
+        let is_full = self.index.runs_in_all() + self.held_runs >= MAX_RUNS
+            && !self.goes_on(newest, id, record.seq);
         let Some(kept) = self.streams.get_mut(id) else {
             return Offered::Refused(RejectReason::NotDurable);
         };
-        let is_full = !self.index.has_room(newest, id, record.seq);
         if is_full || kept.receiver().offer(record.seq, crc) != Verdict::Store {
+            self.give_back(id, record.seq);
             return Offered::Refused(RejectReason::TooManyHoles);
         }
         let lane = kept.stream.lane;
@@ -246,11 +259,8 @@ impl<D: Disk> NodeStore<D> {
         };
         if let AppendError::Sync(error) = &error {
             self.lose_group(error);
-        } else if let Some(kept) = self.streams.get_mut(id) {
-            let one = SeqRange::new(record.seq, record.seq + 1);
-            if kept.receiver().forget(one).is_err() {
-                kept.receiver().rollback();
-            }
+        } else {
+            self.give_back(id, record.seq);
         }
         match error {
             AppendError::Full {
@@ -262,6 +272,20 @@ impl<D: Disk> NodeStore<D> {
             | AppendError::Disk { .. }
             | AppendError::TooLarge(_)
             | AppendError::SnapshotTooLarge(_) => Offered::Refused(RejectReason::NotDurable),
+        }
+    }
+
+    /// A record was not taken after all. A stream with no other in the open group is not held open: its Ack
+    /// would wait for a sync that nobody needs.
+    fn give_back(&mut self, id: u32, seq: u64) {
+        let is_alone = self.held.iter().all(|entry| entry.stream != id);
+        let Some(kept) = self.streams.get_mut(id) else {
+            return;
+        };
+        if is_alone {
+            kept.close(false);
+        } else if kept.receiver().forget(SeqRange::new(seq, seq + 1)).is_err() {
+            kept.receiver().rollback();
         }
     }
 
@@ -321,6 +345,7 @@ impl<D: Disk> NodeStore<D> {
             is_new: record.is_new,
         };
         self.held_bytes += bytes.len();
+        self.held_runs += usize::from(!self.goes_on(segment, id, record.seq));
         self.held.push(entry);
         self.streams.need(id, entry.bytes);
         let bound = self.streams.get_mut(id).zip(record.schema);
@@ -377,7 +402,7 @@ impl<D: Disk> NodeStore<D> {
                 self.streams.free(entry.stream, entry.bytes);
             }
         }
-        self.held_bytes = 0;
+        (self.held_bytes, self.held_runs) = (0, 0);
         for kept in self.streams.iter_mut() {
             kept.close(counts);
         }

@@ -62,6 +62,29 @@ fn a_node_hears_of_a_record_when_it_is_synced_and_not_before() {
 }
 
 #[test]
+fn a_node_that_repeats_what_is_durable_is_answered_at_once_and_waits_for_no_others_record() {
+    let (mut site, mut node) = (Site::new(), Node::new("node-1"));
+    node.connect(site.now());
+    site.talk(&mut [&mut node]);
+    node.make(5, 100);
+    let now = site.now();
+    let packet = node.next_packet(now).unwrap();
+    assert_eq!(site.engine.nodes(now).packet(0, &|_| true, &packet), None);
+    // The answer gets lost.
+    site.ms += 1_000;
+    let now = site.now();
+    site.engine.handle(super::super::Event::Tick, now);
+    assert_eq!(site.engine.nodes(now).take_answers().len(), 1);
+    assert_eq!(site.engine.nodes(now).packet(0, &|_| true, &packet), None);
+    let answers = site.engine.nodes(now).take_answers();
+    assert_eq!(site.engine.node_report().counters.repeats, 5);
+    assert_eq!(answers.len(), 1);
+    node.take(&answers[0].1, now);
+    site.talk(&mut [&mut node]);
+    assert!(node.is_drained());
+}
+
+#[test]
 fn a_failed_sync_is_never_acknowledged_and_its_records_are_sent_again() {
     let (mut site, mut node) = (Site::new(), Node::new("node-1"));
     node.connect(site.now());

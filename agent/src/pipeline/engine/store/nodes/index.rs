@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use headwater_proto::ids::SeqRange;
 
-/// Most runs in all. A new one beyond it is refused until others are forgotten, and its node keeps it.
+/// Most runs in all. A record that would make one more is refused until others are forgotten, and its node
+/// keeps it. What is durable counts, and is never refused: a record that moves, or is found by a start, may pass
+/// the bound, and so may one that goes on with a run of the segment that ends with it.
 pub(crate) const MAX_RUNS: usize = 32 * 1024;
 
 /// Records of one stream with consecutive numbers, in one segment, in this order; others may stand between.
@@ -42,13 +44,15 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Whether a record can be added: it goes on with a run of its segment, or there is room for one more.
-    pub(super) fn has_room(&self, segment: u64, stream: u32, seq: u64) -> bool {
-        let goes_on = || {
-            let runs = self.segments.get(&segment);
-            runs.is_some_and(|runs| runs.iter().any(|run| run.is_before(stream, seq)))
-        };
-        self.runs < MAX_RUNS || goes_on()
+    /// Runs of all segments.
+    pub(super) const fn runs_in_all(&self) -> usize {
+        self.runs
+    }
+
+    /// Whether a record goes on with a run of its segment, and needs none of its own.
+    pub(super) fn goes_on(&self, segment: u64, stream: u32, seq: u64) -> bool {
+        let runs = self.segments.get(&segment);
+        runs.is_some_and(|runs| runs.iter().any(|run| run.is_before(stream, seq)))
     }
 
     pub(super) fn add(&mut self, entry: &Entry) {
@@ -156,15 +160,12 @@ mod tests {
     }
 
     #[test]
-    fn at_the_bound_a_record_is_taken_that_goes_on_with_a_run_and_no_other() {
+    fn a_record_goes_on_with_a_run_of_its_stream_and_segment_and_no_other() {
         let mut index = Index::default();
-        for run in 0..MAX_RUNS as u64 {
-            assert!(index.has_room(1 + run / 64, 1, 2 * run));
-            index.add(&entry(1 + run / 64, 1, 2 * run));
-        }
-        assert!(!index.has_room(1, 1, 1_000_000));
-        assert!(index.has_room(1, 1, 1));
-        index.forget(1);
-        assert!(index.has_room(2, 1, 1_000_000));
+        index.add(&entry(1, 5, 0));
+        assert!(index.goes_on(1, 5, 1));
+        assert!(!index.goes_on(1, 5, 2) && !index.goes_on(1, 6, 1) && !index.goes_on(2, 5, 1));
+        index.of_mut(5).for_each(|run| run.done = true);
+        assert!(!index.goes_on(1, 5, 1));
     }
 }

@@ -7,6 +7,7 @@ use headwater_proto::ids::JournalId;
 use headwater_spool::{Disk, Log};
 
 use super::index::Entry;
+use super::streams::MAX_STREAMS;
 use super::{Index, NodeStore, Streams};
 use crate::pipeline::foreign::{self, Listed};
 
@@ -24,6 +25,7 @@ impl<D: Disk> NodeStore<D> {
             index: Index::default(),
             held: Vec::new(),
             held_bytes: 0,
+            held_runs: 0,
             sync_at: None,
             group_ms,
             news: Vec::new(),
@@ -33,7 +35,7 @@ impl<D: Disk> NodeStore<D> {
         if let Some((spool, listed)) = found {
             store.spool = spool;
             // The one used last comes first.
-            for listed in listed.into_iter().rev() {
+            for listed in listed.into_iter().take(MAX_STREAMS).rev() {
                 store.streams.restore(listed);
             }
         }
@@ -55,9 +57,7 @@ impl<D: Disk> NodeStore<D> {
                         return ControlFlow::Continue(());
                     };
                     let life = (record.life, record.ram);
-                    let Some(id) = streams.open(&record.stream, life, &|_| false) else {
-                        return ControlFlow::Continue(());
-                    };
+                    let id = streams.recall(&record.stream, life);
                     let envelope = &record.envelope;
                     if let Some((number, bytes)) = envelope.schema {
                         streams.bind(id, number, bytes, Some(info.id));
@@ -76,11 +76,10 @@ impl<D: Disk> NodeStore<D> {
                     });
                     ControlFlow::Continue(())
                 });
+                // Bounds hold for what nodes bring: what is durable was acknowledged, and nobody else has it.
                 for entry in &entries {
-                    if self.index.has_room(entry.segment, entry.stream, entry.seq) {
-                        self.add(entry);
-                        self.streams.need(entry.stream, entry.bytes);
-                    }
+                    self.add(entry);
+                    self.streams.need(entry.stream, entry.bytes);
                 }
                 match read {
                     Ok(chunk) if chunk.next > from => from = chunk.next,
@@ -91,6 +90,9 @@ impl<D: Disk> NodeStore<D> {
         for kept in self.streams.iter_mut() {
             kept.close(true);
         }
+        let index = &self.index;
+        let is_free = |id| index.of(id).next().is_none();
+        self.streams.shrink(MAX_STREAMS, &is_free);
     }
 }
 

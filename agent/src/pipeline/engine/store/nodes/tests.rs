@@ -11,11 +11,22 @@ use headwater_proto::time::{Base, Millis};
 use headwater_spool::{Config, FakeDisk, Log};
 
 use super::index::MAX_RUNS;
+use super::streams::MAX_STREAMS;
 use super::*;
 
 const MIB: u64 = 1 << 20;
 
 fn store(quota_bytes: u64) -> NodeStore<FakeDisk> {
+    open(FakeDisk::new(), quota_bytes)
+}
+
+/// As after SIGKILL and a start.
+fn again(store: &NodeStore<FakeDisk>) -> NodeStore<FakeDisk> {
+    let quota_bytes = store.log.config().quota_bytes;
+    open(store.log.disk().process_killed(), quota_bytes)
+}
+
+fn open(disk: FakeDisk, quota_bytes: u64) -> NodeStore<FakeDisk> {
     let config = Config {
         name: "nodes".into(),
         segment_bytes: MIB,
@@ -25,7 +36,7 @@ fn store(quota_bytes: u64) -> NodeStore<FakeDisk> {
         fs_reserve_bytes: 0,
         ..Config::default()
     };
-    NodeStore::open(Log::open(FakeDisk::new(), config).unwrap().0, 50, 7)
+    NodeStore::open(Log::open(disk, config).unwrap().0, 50, 7)
 }
 
 fn head(node: usize, lane: Lane, first: u64) -> BundleHead {
@@ -102,8 +113,54 @@ fn a_record_beyond_the_index_is_refused_and_its_node_sends_the_oldest_first() {
             }
         }
     }
-    // What is not synced yet is not in the index.
-    assert!((MAX_RUNS..MAX_RUNS + 2_000).contains(&taken), "{taken}");
+    // Those of the open group count too.
+    assert_eq!(taken, MAX_RUNS);
+    assert!(store.sync());
+    let mut store = again(&store);
+    let news = store.take_news();
+    let found = news.iter().map(|it| it.range.len()).sum::<u64>();
+    assert_eq!(found, taken as u64);
+}
+
+#[test]
+fn a_start_finds_the_records_of_every_stream_where_a_snapshot_lists_as_many_as_are_kept() {
+    let mut store = store(64 * MIB);
+    for node in 0..MAX_STREAMS {
+        let head = head(node, Lane::Normal, 0);
+        assert_eq!(offer(&mut store, &head, 10), Offered::Stored);
+        store.sync();
+    }
+    // The next segment's snapshot lists them all.
+    let mut node = 0;
+    while store.segments() == 1 {
+        let head = head(node, Lane::Normal, 1);
+        assert_eq!(offer(&mut store, &head, 1_500), Offered::Stored);
+        store.sync();
+        node += 1;
+    }
+    for stream in store.streams() {
+        store.settle(&stream, &|_| true);
+    }
+    store.release_done();
+    // Two idle streams give way.
+    for new in [MAX_STREAMS, MAX_STREAMS + 1] {
+        let head = head(new, Lane::Normal, 0);
+        assert_eq!(offer(&mut store, &head, 10), Offered::Stored);
+    }
+    assert!(store.sync());
+    let mut store = again(&store);
+    for new in [MAX_STREAMS, MAX_STREAMS + 1] {
+        let head = head(new, Lane::Normal, 0);
+        assert!(store.bytes_of(&head.origin) > 0);
+        assert_eq!(store.mark(&stream_of(&head), 0).received, 1);
+    }
+    let news = store.take_news();
+    let is_new = |it: &&Durable| it.stream.epoch >= Epoch::new(MAX_STREAMS as u64);
+    assert_eq!(news.iter().filter(is_new).count(), 2);
+    // Of those without records the one used last is still known.
+    let idle = head(MAX_STREAMS - 1, Lane::Normal, 0);
+    assert_eq!(store.mark(&stream_of(&idle), 0).received, 1);
+    assert_eq!(store.streams().len(), MAX_STREAMS);
 }
 
 #[test]
