@@ -93,6 +93,11 @@ impl<'a, D: Disk> Relaying<'a, D> {
         self.engine.hosts.gone(way);
     }
 
+    /// Ways to nodes that are to end: all that spoke there speak elsewhere now.
+    pub fn take_left(&mut self) -> Vec<Way> {
+        self.engine.hosts.take_left()
+    }
+
     /// What is to be said to nodes, and on which way. An answer may be lost.
     pub fn take_answers(&mut self) -> Vec<(Way, Vec<u8>)> {
         self.engine.hosts.take_answers()
