@@ -227,19 +227,10 @@ impl<D: Disk> NodeStore<D> {
         offered
     }
 
-    /// Whether a record goes on with a run of its segment.
-    fn goes_on(&self, segment: u64, stream: u32, seq: u64) -> bool {
-        let is_before = |entry: &Entry| {
-            let of = (entry.segment, entry.stream, entry.seq.checked_add(1));
-            of == (segment, stream, Some(seq))
-        };
-        self.held.iter().any(is_before) || self.index.goes_on(segment, stream, seq)
-    }
-
     fn take(&mut self, id: u32, record: &Incoming<'_>, crc: u32, now: Millis) -> Offered {
         let newest = self.log.segments().next_back().map_or(0, |info| info.id);
         let is_full = self.index.runs_in_all() + self.held_runs >= MAX_RUNS
-            && !self.goes_on(newest, id, record.seq);
+            && !self.index.goes_on(&self.held, newest, id, record.seq);
         let Some(kept) = self.streams.get_mut(id) else {
             return Offered::Refused(RejectReason::NotDurable);
         };
@@ -345,7 +336,7 @@ impl<D: Disk> NodeStore<D> {
             is_new: record.is_new,
         };
         self.held_bytes += bytes.len();
-        self.held_runs += usize::from(!self.goes_on(segment, id, record.seq));
+        self.held_runs += usize::from(!self.index.goes_on(&self.held, segment, id, record.seq));
         self.held.push(entry);
         self.streams.need(id, entry.bytes);
         let bound = self.streams.get_mut(id).zip(record.schema);
@@ -411,31 +402,27 @@ impl<D: Disk> NodeStore<D> {
     /// Takes a durable record into the index.
     fn add(&mut self, entry: &Entry) {
         self.index.add(entry);
-        let Some(kept) = self.streams.get(entry.stream) else {
+        if entry.is_new {
+            self.tell(entry.stream, SeqRange::new(entry.seq, entry.seq + 1));
+        }
+    }
+
+    /// Records of a stream are to be sent.
+    fn tell(&mut self, id: u32, range: SeqRange) {
+        let Some(kept) = self.streams.get(id) else {
             return;
         };
-        let range = SeqRange::new(entry.seq, entry.seq + 1);
-        let Kept {
-            stream,
-            life,
-            ram,
-            ended,
-            ..
-        } = kept;
-        if !entry.is_new {
-            return;
-        }
         match self.news.last_mut() {
-            Some(last) if last.stream == *stream && last.range.next == entry.seq => {
+            Some(last) if last.stream == kept.stream && last.range.next == range.first => {
                 last.range.next = range.next;
-                last.ended = *ended;
+                last.ended = kept.ended;
             }
             _ => self.news.push(Durable {
-                stream: stream.clone(),
+                stream: kept.stream.clone(),
                 range,
-                life: *life,
-                ram: *ram,
-                ended: *ended,
+                life: kept.life,
+                ram: kept.ram,
+                ended: kept.ended,
             }),
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use headwater_proto::ids::SeqRange;
+use headwater_spool::SegmentInfo;
 
 /// Most runs in all. A record that would make one more is refused until others are forgotten, and its node
 /// keeps it. What is durable counts, and is never refused: a record that moves, or is found by a start, may pass
@@ -50,9 +51,15 @@ impl Index {
     }
 
     /// Whether a record goes on with a run of its segment, and needs none of its own.
-    pub(super) fn goes_on(&self, segment: u64, stream: u32, seq: u64) -> bool {
-        let runs = self.segments.get(&segment);
-        runs.is_some_and(|runs| runs.iter().any(|run| run.is_before(stream, seq)))
+    ///
+    /// - `held`: records that are not durable yet.
+    pub(super) fn goes_on(&self, held: &[Entry], segment: u64, stream: u32, seq: u64) -> bool {
+        let is_before = |entry: &Entry| {
+            let after = (entry.segment, entry.stream, entry.seq.checked_add(1));
+            after == (segment, stream, Some(seq))
+        };
+        let mut runs = self.runs(segment).iter();
+        runs.any(|run| run.is_before(stream, seq)) || held.iter().any(is_before)
     }
 
     pub(super) fn add(&mut self, entry: &Entry) {
@@ -76,6 +83,20 @@ impl Index {
                 self.runs += 1;
             }
         }
+    }
+
+    /// Takes in records of a stream that may stand anywhere in a segment, or be lost with it.
+    pub(super) fn seek(&mut self, segment: &SegmentInfo, stream: u32, seqs: SeqRange) {
+        let run = Run {
+            stream,
+            seqs,
+            at: segment.first,
+            last: segment.next.saturating_sub(1),
+            bytes: 0,
+            done: false,
+        };
+        self.segments.entry(segment.id).or_default().push(run);
+        self.runs += 1;
     }
 
     /// Forgets a segment; gives its runs.
@@ -163,9 +184,16 @@ mod tests {
     fn a_record_goes_on_with_a_run_of_its_stream_and_segment_and_no_other() {
         let mut index = Index::default();
         index.add(&entry(1, 5, 0));
-        assert!(index.goes_on(1, 5, 1));
-        assert!(!index.goes_on(1, 5, 2) && !index.goes_on(1, 6, 1) && !index.goes_on(2, 5, 1));
+        let goes_on = |index: &Index, segment, stream, seq| {
+            let held = [entry(1, 5, 7)];
+            index.goes_on(&held, segment, stream, seq)
+        };
+        for seq in [1, 8] {
+            assert!(goes_on(&index, 1, 5, seq));
+            assert!(!goes_on(&index, 1, 5, seq + 1));
+            assert!(!goes_on(&index, 1, 6, seq) && !goes_on(&index, 2, 5, seq));
+        }
         index.of_mut(5).for_each(|run| run.done = true);
-        assert!(!index.goes_on(1, 5, 1));
+        assert!(!goes_on(&index, 1, 5, 1));
     }
 }

@@ -67,6 +67,33 @@ impl Kept {
         open.map_or_else(|| self.durable().judge(seq, crc), |it| it.judge(seq, crc))
     }
 
+    /// Numbers that were received, without those that are here, which rise. What lies between received ones
+    /// counts as received where so many damaged records may have held it: a snapshot does not tell of the last
+    /// records before it.
+    pub(super) fn missing(&self, here: &[SeqRange], damaged: u64) -> Vec<SeqRange> {
+        let mut missing = Vec::new();
+        let (mut rest, mut received) = (here.iter().peekable(), Vec::<SeqRange>::new());
+        for range in self.durable().data().iter() {
+            match received.last_mut() {
+                Some(last) if range.first - last.next <= damaged => last.next = range.next,
+                _ => received.push(range),
+            }
+        }
+        for range in received {
+            let mut from = range.first;
+            while let Some(own) = rest.next_if(|own| own.first < range.next) {
+                if from < own.first {
+                    missing.push(SeqRange::new(from, own.first));
+                }
+                from = from.max(own.next);
+            }
+            if from < range.next {
+                missing.push(SeqRange::new(from, range.next));
+            }
+        }
+        missing
+    }
+
     /// With the records of the group that is not synced.
     pub(super) fn receiver(&mut self) -> &mut Receiver {
         if self.open.is_none() {

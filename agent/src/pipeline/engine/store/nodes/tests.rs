@@ -191,7 +191,8 @@ fn a_segment_is_moved_when_little_of_it_is_needed_and_nothing_of_it_is_lost() {
             while offer(&mut store, &one, 1_000) == Offered::Full {
                 let victim = store.victim().expect("a segment to move");
                 assert!(victim.lost.is_empty());
-                assert!(store.evict(&victim));
+                assert_eq!(store.move_rest(&victim), Some(Vec::new()));
+                assert!(store.release(victim.segment));
                 moved += 1;
             }
             store.sync();
