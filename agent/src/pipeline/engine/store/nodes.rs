@@ -246,6 +246,9 @@ impl<D: Disk> NodeStore<D> {
             };
             let due = now.plus(wait_ms);
             self.sync_at = Some(self.sync_at.map_or(due, |at| at.min(due)));
+            if let Some(kept) = self.streams.get_mut(id) {
+                kept.take_back(record.seq);
+            }
             return Offered::Stored;
         };
         if let AppendError::Sync(error) = &error {

@@ -119,6 +119,14 @@ impl Index {
         })
     }
 
+    /// The numbers of a stream that are here, rising; those that are only sought are not.
+    pub(super) fn here(&self, stream: u32) -> Vec<SeqRange> {
+        let own = self.of(stream).filter(|(_, run)| !run.is_sought());
+        let mut here: Vec<_> = own.map(|(_, run)| run.seqs).collect();
+        here.sort_by_key(|range| range.first);
+        here
+    }
+
     pub(super) fn of_mut(&mut self, stream: u32) -> impl Iterator<Item = &mut Run> {
         let all = self.segments.values_mut().flatten();
         all.filter(move |run| run.stream == stream)
@@ -142,9 +150,14 @@ impl Index {
 }
 
 impl Run {
+    /// Whether it is not known to be here.
+    pub(super) const fn is_sought(&self) -> bool {
+        self.bytes == 0
+    }
+
     /// Whether this record goes on with it.
     const fn is_before(&self, stream: u32, seq: u64) -> bool {
-        self.stream == stream && self.seqs.next == seq && !self.done
+        self.stream == stream && self.seqs.next == seq && !self.done && !self.is_sought()
     }
 }
 

@@ -127,9 +127,7 @@ fn seek<D: Disk>(store: &mut NodeStore<D>, broken: &[SegmentInfo], damaged: u64)
     }
     let streams = store.streams.iter();
     let missing = streams.flat_map(|(id, kept)| {
-        let mut here: Vec<_> = store.index.of(id).map(|(_, run)| run.seqs).collect();
-        here.sort_by_key(|range| range.first);
-        let missing = kept.missing(&here, damaged).into_iter();
+        let missing = kept.missing(&store.index.here(id), damaged).into_iter();
         missing.map(move |range| (id, range))
     });
     for (id, range) in missing.collect::<Vec<_>>() {

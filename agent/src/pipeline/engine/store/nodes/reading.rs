@@ -125,7 +125,11 @@ impl<D: Disk> Shelf for NodeShelf<'_, D> {
             };
             match self.store.read_run(&stream, &run, want, &mut give) {
                 // A run holds all of its numbers: those that are not read are damaged.
-                Ok(ran) if ran.next == want => return Read::Damaged(ran.goes_on),
+                Ok(ran) if ran.next == want => {
+                    let others = self.store.index.of(id).map(|(_, run)| run.seqs.first);
+                    let next = others.filter(|first| *first > want).min();
+                    return Read::Damaged(next.unwrap_or(until).min(ran.goes_on));
+                }
                 Ok(ran) => want = ran.next,
                 Err(_) => return Read::Unreadable(until),
             }

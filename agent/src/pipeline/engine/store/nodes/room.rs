@@ -8,6 +8,7 @@ use headwater_proto::ids::{SeqRange, Stream};
 use headwater_spool::Disk;
 
 use super::index::Run;
+use super::streams::without;
 use super::{Incoming, NodeStore};
 use crate::pipeline::engine::store::contents::Contents;
 use crate::pipeline::foreign;
@@ -100,14 +101,18 @@ impl<D: Disk> NodeStore<D> {
             kept.map(|run| u64::from(run.bytes)).sum()
         };
         let segments = self.log.segments().filter(|info| info.readable);
-        let (stays, segment) = segments
+        // Where damage may hide records, the collector is asked first which of them it has.
+        let seeks = |id: u64| {
+            let mut runs = self.index.runs(id).iter();
+            runs.any(|run| run.is_sought() && !run.done)
+        };
+        let most = self.log.config().segment_bytes / 100 * MOVE_PERCENT;
+        let (_, _, segment) = segments
             .map(|info| info.id)
             .filter(|id| Some(*id) != newest && !held(*id))
-            .map(|id| (stays(id), id))
+            .map(|id| (seeks(id), stays(id), id))
+            .filter(|(_, stays, _)| *stays <= most)
             .min()?;
-        if stays > self.log.config().segment_bytes / 100 * MOVE_PERCENT {
-            return None;
-        }
         let runs = self.index.runs(segment).iter();
         let lost: Vec<Run> = runs
             .filter(|run| !run.done && over.contains(&run.stream))
@@ -172,9 +177,20 @@ impl<D: Disk> NodeStore<D> {
         }
         let rest = rest.iter().filter(|run| !run.seqs.is_empty());
         damaged.extend(rest.map(|run| (run.stream, run.seqs)));
-        let named = |(id, range)| Some((self.streams.get(id)?.stream.clone(), range));
-        let damaged = damaged.into_iter().filter_map(named).collect();
-        self.sync().then_some(damaged)
+        if !self.sync() {
+            return None;
+        }
+        let named = |(id, range)| {
+            let stream = &self.streams.get(id)?.stream;
+            // What is sought here may have come again since.
+            let others = self.index.of(id).filter(|(at, _)| *at != victim.segment);
+            let others = others.filter(|(_, run)| !run.is_sought());
+            let mut others: Vec<_> = others.map(|(_, run)| run.seqs).collect();
+            others.sort_by_key(|range| range.first);
+            let rest = without(range, &others).into_iter();
+            Some(rest.map(move |range| (stream.clone(), range)))
+        };
+        Some(damaged.into_iter().filter_map(named).flatten().collect())
     }
 
     /// Appends a record of a segment that goes, if somebody needs it; gives its stream and the numbers of its run

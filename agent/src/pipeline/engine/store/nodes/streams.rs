@@ -72,7 +72,7 @@ impl Kept {
     /// records before it.
     pub(super) fn missing(&self, here: &[SeqRange], damaged: u64) -> Vec<SeqRange> {
         let mut missing = Vec::new();
-        let (mut rest, mut received) = (here.iter().peekable(), Vec::<SeqRange>::new());
+        let mut received = Vec::<SeqRange>::new();
         for range in self.durable().data().iter() {
             match received.last_mut() {
                 Some(last) if range.first - last.next <= damaged => last.next = range.next,
@@ -80,16 +80,7 @@ impl Kept {
             }
         }
         for range in received {
-            let mut from = range.first;
-            while let Some(own) = rest.next_if(|own| own.first < range.next) {
-                if from < own.first {
-                    missing.push(SeqRange::new(from, own.first));
-                }
-                from = from.max(own.next);
-            }
-            if from < range.next {
-                missing.push(SeqRange::new(from, range.next));
-            }
+            missing.extend(without(range, here));
         }
         missing
     }
@@ -151,6 +142,13 @@ impl Kept {
         self.let_go = merged;
     }
 
+    /// A record was taken that a gap names: it is needed here like any other.
+    pub(super) fn take_back(&mut self, seq: u64) {
+        let one = SeqRange::new(seq, seq + 1);
+        let rest = self.let_go.iter().flat_map(|range| without(*range, &[one]));
+        self.let_go = rest.collect();
+    }
+
     /// Whether nobody needs a range: `is_committed` says that of all that no gap names.
     pub(super) fn is_done(&self, range: SeqRange, is_committed: &dyn Fn(SeqRange) -> bool) -> bool {
         let mut from = range.first;
@@ -173,6 +171,22 @@ impl Kept {
             received: self.received.clone(),
         }
     }
+}
+
+/// The parts of a range that are in none of others, which rise.
+pub(super) fn without(range: SeqRange, others: &[SeqRange]) -> Vec<SeqRange> {
+    let (mut rest, mut from) = (Vec::new(), range.first);
+    for other in others.iter().filter(|other| other.next > range.first) {
+        let end = other.first.min(range.next);
+        if from < end {
+            rest.push(SeqRange::new(from, end));
+        }
+        from = from.max(other.next);
+    }
+    if from < range.next {
+        rest.push(SeqRange::new(from, range.next));
+    }
+    rest
 }
 
 /// The streams of all nodes.
