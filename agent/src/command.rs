@@ -129,6 +129,13 @@ fn told(
             State::Ended => writeln!(out, "  {name}: its input ended {for_s} s ago")?,
             State::Starting | State::Up => {}
         }
+        if health.waited > 0 {
+            let waited = health.waited;
+            writeln!(
+                out,
+                "  {name}: {waited} connections had to wait for a place"
+            )?;
+        }
         if let Some(last) = &source.last_refused {
             let count = source.refused;
             writeln!(out, "  {name}: {count} refused, the last {last}")?;
@@ -526,10 +533,13 @@ mod tests {
         let health = &mut status.sources[0].health;
         (health.state, health.since_us) = (State::Failing, wall().0 - 3_500_000);
         health.last_error = Some("cannot listen".into());
+        health.waited = 2;
         let text = serde_json::to_string(&status).unwrap();
         std::fs::write(config.status.file.as_ref().unwrap(), text).unwrap();
         let (_, shown) = super::status(&config, false).unwrap();
         let line = "  send: 1 refused, the last line 2, column 3: not a number: \"v=oops\"";
+        assert!(shown.lines().any(|known| known == line), "{shown}");
+        let line = "  send: 2 connections had to wait for a place";
         assert!(shown.lines().any(|known| known == line), "{shown}");
         let line = "  send: failing for 3 s: cannot listen";
         assert!(shown.lines().any(|known| known == line), "{shown}");

@@ -298,9 +298,12 @@ impl<D: Disk> Desk<D> {
         }
     }
 
-    /// Hands answers to the ways to nodes. One that finds no room on a slow line is lost: it can be asked for
-    /// again.
+    /// Hands answers to the ways to nodes, and ends those that all nodes have left: a way ends with its
+    /// answers. An answer that finds no room on a slow line is lost: it can be asked for again.
     fn answer_nodes(&mut self, now: Now) {
+        for way in self.engine.nodes(now).take_left() {
+            self.ways.remove(&way);
+        }
         for (way, answer) in self.engine.nodes(now).take_answers() {
             if let Some(answers) = self.ways.get(&way) {
                 let _ = answers.try_send(answer);

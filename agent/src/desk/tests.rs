@@ -6,6 +6,8 @@ use crate::run::open_engine;
 use crate::source::health::State;
 use crate::source::lines::{Endpoint, LineFormat, LinesSource};
 use crate::source::{ColumnDef, Port, Reading, Stop, lines};
+use headwater_proto::ids::DeviceId;
+use headwater_proto::message;
 use headwater_proto::sample::OwnedValue;
 use headwater_proto::schema::{ColumnKind, MAX_VALUE_TEXT_BYTES};
 use headwater_proto::time::UnixMicros;
@@ -191,6 +193,42 @@ fn datagrams_that_found_no_room_before_a_stop_are_named_though_their_source_has_
         status.lost_samples > 0 && all.is_multiple_of(SENT as u64),
         "{status:?}"
     );
+}
+
+#[test]
+fn a_way_ends_when_the_node_that_spoke_there_speaks_on_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut desk, _port, _tell) = desk(&folder, true);
+    let now = desk.clock.now();
+    let hello: message::Hello = message::Hello {
+        version_min: message::PROTOCOL,
+        version_max: message::PROTOCOL,
+        origin: DeviceId::new("n").unwrap(),
+        nonce: 7,
+        page: 0,
+        pages: 1,
+        complete: true,
+        boot: 1,
+        uptime_ms: 0,
+        wall: None,
+        max_bundle: 256,
+        streams: heapless::Vec::new(),
+    };
+    let mut bytes = Vec::new();
+    message::append_frame(&hello, &mut bytes);
+    let mut ends = Vec::new();
+    for way in [1, 2] {
+        let (tell, answers) = mpsc::channel(8);
+        desk.ways.insert(way, tell);
+        ends.push(answers);
+        desk.engine.nodes(now).packet(way, &|_| true, &bytes);
+        desk.answer_nodes(now);
+    }
+    // Its welcome is still said there.
+    assert!(ends[0].try_recv().is_ok());
+    assert_eq!(ends[0].try_recv(), Err(TryRecvError::Disconnected));
+    assert!(ends[1].try_recv().is_ok());
+    assert_eq!(ends[1].try_recv(), Err(TryRecvError::Empty));
 }
 
 fn port_is_idle(desk: &Desk<RealDisk>) -> bool {

@@ -32,7 +32,7 @@ mod taking;
 mod types;
 mod writing;
 
-pub use hosts::{MAX_ANSWERS, MAX_LISTED, MAX_NODES, NODE_BUNDLE_BYTES, Way};
+pub use hosts::{MAX_ANSWERS, MAX_LISTED, MAX_NODES, NODE_BUNDLE_BYTES, SILENT_MS, Way};
 pub use outbox::{AgentSender, MAX_DOWN_BYTES, MAX_EPOCHS, MAX_FLIGHTS, UNREADABLE_MS};
 pub use store::{DEAD_LETTER, GROUP_BYTES, MAX_GAPS, PROBE_MS};
 pub use types::{

@@ -26,7 +26,7 @@ pub(super) fn listen_unix(path: &Path) -> io::Result<UnixListener> {
 
 /// Serves connections until told to stop, and waits for those that are open then.
 ///
-/// - `most`: connections at once; further ones wait to be accepted.
+/// - `most`: connections at once; a further one waits for a place, and the source says that it fails until then.
 pub(super) async fn serve_each<S, F, T>(
     port: &Port,
     stop: &Stop,
@@ -40,10 +40,6 @@ pub(super) async fn serve_each<S, F, T>(
     port.up();
     let room = Arc::new(Semaphore::new(most));
     loop {
-        let place = tokio::select! {
-            () = stop.stopped() => break,
-            place = Arc::clone(&room).acquire_owned() => place,
-        };
         let accepted = tokio::select! {
             () = stop.stopped() => break,
             accepted = accept() => accepted,
@@ -56,6 +52,14 @@ pub(super) async fn serve_each<S, F, T>(
                 continue;
             }
         };
+        let mut place = Arc::clone(&room).try_acquire_owned().ok();
+        if place.is_none() {
+            port.crowded(most);
+            place = tokio::select! {
+                () = stop.stopped() => break,
+                place = Arc::clone(&room).acquire_owned() => place.ok(),
+            };
+        }
         port.up();
         let served = serve(stream);
         tokio::spawn(async move {

@@ -31,6 +31,9 @@ pub struct Report {
     /// Why it failed last, also if that is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// Connections that had to wait for a place since the start.
+    #[serde(default)]
+    pub waited: u64,
 }
 
 /// The health of one source.
@@ -74,6 +77,12 @@ impl Health {
             self.told_at = Some(now.mono);
             Notice::Fails
         })
+    }
+
+    /// A connection waits for a place, and this is why.
+    pub fn crowded(&mut self, cause: &str, now: Now) -> Option<Notice> {
+        self.report.waited += 1;
+        self.failing(cause, now)
     }
 
     /// Its input has ended.

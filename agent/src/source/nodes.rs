@@ -5,14 +5,17 @@
 use std::fmt;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use headwater_proto::serial::{self, Decoder};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::net::unix::pipe;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::sleep;
 
 use super::accept::{listen_unix, serve_each};
 use super::kind::Start;
@@ -20,14 +23,20 @@ use super::lines::resolve;
 use super::refusals::Refusals;
 use super::supervisor::SourceError;
 use super::{CHUNK_BYTES, Feed, Port, Stop, Stopped};
-use crate::pipeline::engine::{MAX_NODES, NODE_BUNDLE_BYTES, Way};
+use crate::pipeline::engine::{MAX_NODES, NODE_BUNDLE_BYTES, SILENT_MS, Way};
 
 mod settings;
 
 pub use settings::{Allowed, NodesSource, Place, RawNodes};
 
-/// Most connections at once; further ones wait to be accepted.
-const MAX_CONNECTIONS: usize = MAX_NODES;
+/// Most connections at once; a further one waits for a place. Nodes that lost power all at once come back while
+/// nobody knows yet that their connections from before are dead.
+const MAX_CONNECTIONS: usize = 2 * MAX_NODES;
+/// How long a connection may take to bring its first packet: a Hello comes at once.
+const FIRST_PACKET: Duration = Duration::from_secs(30);
+/// How long a connection may bring no packet. A node that lost power says no farewell, and one that has nothing
+/// to say can repeat its Hello.
+const SILENCE: Duration = Duration::from_millis(SILENT_MS);
 /// Largest packet that a node may send: a bundle as the engine announces it.
 const PACKET_BYTES: usize = NODE_BUNDLE_BYTES as usize;
 /// Most bytes of packets that wait for the engine; at least a packet.
@@ -81,6 +90,15 @@ impl fmt::Display for Torn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cut, or longer than {PACKET_BYTES} bytes")
     }
+}
+
+/// Over which a node speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    /// It takes one of [`MAX_CONNECTIONS`] places, and ends when nothing comes for long.
+    Connection,
+    /// Nobody waits for its place: it may be silent.
+    Serial,
 }
 
 /// All that the connections of one source share.
@@ -138,7 +156,7 @@ async fn run(source: NodesSource, start: Start) -> Result<(), SourceError> {
             let read = pipe::Receiver::from_file_unchecked(file).map_err(failed)?;
             let write = pipe::Sender::from_file_unchecked(copy).map_err(failed)?;
             talk.port.up();
-            talk.serve(read, write).await?;
+            talk.serve(Stream::Serial, read, write).await?;
             if talk.stop.is_stopped() {
                 return Ok(());
             }
@@ -159,18 +177,19 @@ impl Talk {
             let talk = self.clone();
             async move {
                 // The agent stops: there is nobody to tell.
-                let _ = talk.serve(read, write).await;
+                let _ = talk.serve(Stream::Connection, read, write).await;
             }
         };
         serve_each(&self.port, &self.stop, MAX_CONNECTIONS, accept, serve).await;
     }
 
-    /// Serves one byte stream until it ends or the agent stops.
+    /// Serves one byte stream until it ends, no answer can come that way any more, or the agent stops.
     ///
     /// # Errors
     /// [`Stopped`].
     async fn serve(
         &self,
+        stream: Stream,
         read: impl AsyncRead + Unpin,
         write: impl AsyncWrite + Unpin,
     ) -> Result<(), Stopped> {
@@ -181,18 +200,28 @@ impl Talk {
         self.port.give(change(answers_to)).await?;
         let ended = tokio::select! {
             () = self.stop.stopped() => Ok(()),
-            ended = self.hear(way, read) => ended,
+            ended = self.hear(way, stream, read) => ended,
             () = say(answers, write) => Ok(()),
         };
         self.port.give(change(None)).await?;
         ended
     }
 
-    async fn hear(&self, way: Way, mut read: impl AsyncRead + Unpin) -> Result<(), Stopped> {
+    async fn hear(
+        &self,
+        way: Way,
+        stream: Stream,
+        mut read: impl AsyncRead + Unpin,
+    ) -> Result<(), Stopped> {
+        let mut silence = pin!(sleep(FIRST_PACKET));
         let mut decoder = Decoder::new(vec![0; PACKET_BYTES]);
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
-            let len = match read.read(&mut chunk).await {
+            let read = tokio::select! {
+                read = read.read(&mut chunk) => read,
+                () = &mut silence, if stream == Stream::Connection => return Ok(()),
+            };
+            let len = match read {
                 Ok(0) | Err(_) => return Ok(()),
                 Ok(len) => len,
             };
@@ -202,6 +231,7 @@ impl Talk {
                     serial::Read::Packet(packet) => {
                         let bytes = packet.to_vec();
                         self.hand_on(way, bytes).await?;
+                        silence.set(sleep(SILENCE));
                     }
                     serial::Read::Bad => self.refusals.note(&"a packet", &Torn, &[]),
                 }

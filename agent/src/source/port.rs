@@ -173,6 +173,13 @@ impl Port {
         self.say(|health, shared| health.failing(cause, shared.clock.now()));
     }
 
+    /// So many connections are open, and one more waits for a place.
+    pub fn crowded(&self, most: usize) {
+        let cause =
+            format!("{most} connections are open, and one more waits until one of them ends");
+        self.say(|health, shared| health.crowded(&cause, shared.clock.now()));
+    }
+
     /// The source's input has ended.
     pub fn ended(&self) {
         self.say(|health, shared| health.ended(shared.clock.now()));

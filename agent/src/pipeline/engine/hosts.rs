@@ -27,7 +27,7 @@ const NODE_CREDIT_BYTES: u64 = 128 * 1024;
 /// How soon a schema is asked for again.
 const ASK_AGAIN_MS: u64 = 5_000;
 /// A node that said nothing for so long gives its place to another.
-const SILENT_MS: u64 = 600_000;
+pub const SILENT_MS: u64 = 600_000;
 
 /// The way to a node: a connection or a line.
 pub type Way = u64;
@@ -91,6 +91,8 @@ pub(super) struct Terms<'a> {
 pub(super) struct Hosts {
     hosts: BTreeMap<DeviceId, Host>,
     answers: VecDeque<(Way, Vec<u8>)>,
+    /// Ways that every node has left for another.
+    left: Vec<Way>,
 }
 
 impl Hosts {
@@ -105,9 +107,28 @@ impl Hosts {
         }
         let host = self.hosts.entry(hello.origin.clone());
         let host = host.or_insert_with(|| Host::new(now));
-        (host.way, host.heard_at) = (Some(way), now);
+        host.heard_at = now;
         host.max_bytes = usize::try_from(hello.max_bundle).unwrap_or(usize::MAX);
-        host.page(hello)
+        let before = host.way.replace(way).filter(|before| *before != way);
+        let heard = host.page(hello);
+        if let Some(before) = before {
+            self.leave(before);
+        }
+        heard
+    }
+
+    /// A node speaks on another way now. The one before is most likely dead, and is given up when no other node
+    /// speaks there.
+    fn leave(&mut self, way: Way) {
+        if self.hosts.values().all(|host| host.way != Some(way)) {
+            self.answers.retain(|(to, _)| *to != way);
+            self.left.push(way);
+        }
+    }
+
+    /// Ways that are to end, since the last call: no node speaks there any more.
+    pub(super) fn take_left(&mut self) -> Vec<Way> {
+        std::mem::take(&mut self.left)
     }
 
     fn has_place(&mut self, now: Millis) -> bool {
@@ -458,6 +479,23 @@ mod tests {
             let heard = hosts.hello(1, &said, Millis(0));
             assert_eq!(heard == Heard::Refused, page == pages);
         }
+    }
+
+    #[test]
+    fn a_way_that_its_last_node_left_for_another_is_given_up() {
+        let mut hosts = Hosts::default();
+        hosts.hello(1, &hello("n", 0, 1, 0), Millis(0));
+        hosts.hello(1, &hello("m", 0, 1, 0), Millis(0));
+        hosts.hello(1, &hello("n", 0, 1, 0), Millis(1));
+        hosts.hello(2, &hello("n", 0, 1, 0), Millis(2));
+        assert!(hosts.take_left().is_empty());
+        hosts.hello(3, &hello("m", 0, 1, 0), Millis(3));
+        assert_eq!(hosts.take_left(), [1]);
+        assert!(hosts.take_left().is_empty());
+        // One that has ended already needs no end.
+        hosts.gone(2);
+        hosts.hello(4, &hello("n", 0, 1, 0), Millis(4));
+        assert!(hosts.take_left().is_empty());
     }
 
     #[test]

@@ -93,6 +93,11 @@ impl<'a, D: Disk> Relaying<'a, D> {
         self.engine.hosts.gone(way);
     }
 
+    /// Ways to nodes that are to end: all that spoke there speak elsewhere now.
+    pub fn take_left(&mut self) -> Vec<Way> {
+        self.engine.hosts.take_left()
+    }
+
     /// What is to be said to nodes, and on which way. An answer may be lost.
     pub fn take_answers(&mut self) -> Vec<(Way, Vec<u8>)> {
         self.engine.hosts.take_answers()
@@ -355,10 +360,7 @@ impl<'a, D: Disk> Relaying<'a, D> {
         if !is_late && !self.name(&victim.lost) {
             return false;
         }
-        let is_gone = self.nodes().evict(&victim);
-        if is_late {
-            self.name(&victim.lost);
-        }
+        let damaged = self.nodes().move_rest(&victim);
         for Lost { stream, contents } in &victim.lost {
             if let Some(range) = contents.lost {
                 let at = (stream.lane, stream.epoch);
@@ -367,7 +369,24 @@ impl<'a, D: Disk> Relaying<'a, D> {
             }
         }
         self.pass_on();
+        let is_named = damaged.is_some_and(|damaged| self.name_damaged(&damaged));
+        let is_gone = is_named && self.nodes().release(victim.segment);
+        if is_late {
+            self.name(&victim.lost);
+        }
         is_gone
+    }
+
+    /// Names, durably, records that a segment that goes holds no more. False: the disk does not take it.
+    fn name_damaged(&mut self, damaged: &[(Stream, SeqRange)]) -> bool {
+        damaged.iter().all(|(stream, range)| {
+            let at = (stream.lane, stream.epoch);
+            let is_named = self.damaged(stream, *range);
+            if is_named {
+                self.engine.relays.absent(&stream.device, at, *range);
+            }
+            is_named
+        })
     }
 
     /// Names, durably, what is lost of nodes; what the lost records themselves said is said again. False: the
@@ -436,15 +455,19 @@ impl<'a, D: Disk> Relaying<'a, D> {
                 self.engine.relays.absent(device, (lane, epoch), one);
             }
             Out::Damaged { lane, epoch, range } => {
-                let stream = stream(lane, epoch);
-                self.engine.damaged_records += range.len();
-                let gap = Gap {
-                    seqs: Some(range),
-                    ..self.gap(&stream, GapReason::Damaged)
-                };
-                self.let_go(&stream, range, &gap);
+                self.damaged(&stream(lane, epoch), range);
             }
         }
+    }
+
+    /// Records cannot be read any more: a gap takes their place. False: it is not on the disk.
+    fn damaged(&mut self, stream: &Stream, range: SeqRange) -> bool {
+        self.engine.damaged_records += range.len();
+        let gap = Gap {
+            seqs: Some(range),
+            ..self.gap(stream, GapReason::Damaged)
+        };
+        self.let_go(stream, range, &gap)
     }
 
     /// The collector will never take these: a dead-letter copy and a gap take their place.
@@ -469,15 +492,17 @@ impl<'a, D: Disk> Relaying<'a, D> {
         self.let_go(stream, range, &gap);
     }
 
-    /// Names records; once that is durable, they are not needed here any more.
-    fn let_go(&mut self, stream: &Stream, range: SeqRange, gap: &Gap) {
+    /// Names records; once that is durable, they are not needed here any more. False: it is not.
+    fn let_go(&mut self, stream: &Stream, range: SeqRange, gap: &Gap) -> bool {
         let at = place_of(Lane::Normal);
         self.engine.put_own(at, gap, self.now);
-        if self.is_said(at) {
+        let is_said = self.is_said(at);
+        if is_said {
             self.nodes().let_go(stream, range);
             self.settle(stream);
             self.nodes().release_done();
         }
+        is_said
     }
 
     /// Records of a stream may be forgotten, as far as the collector said.

@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::*;
 use crate::clock::Clock;
 use crate::source::PortEnd;
+use crate::source::health::State;
 
 fn on_line(packet: &[u8]) -> Vec<u8> {
     let mut line = Vec::new();
@@ -112,28 +113,101 @@ async fn packets_come_in_and_answers_go_back_over_tcp_and_a_unix_socket() {
 
 #[tokio::test]
 async fn a_torn_packet_is_counted_and_the_next_one_is_taken() {
-    let (end, _stop, refusals, _ran) = begin(Place::Serial("unused".into()));
-    let mut end = end;
-    let talk = Talk {
-        allowed: Arc::default(),
-        port: refusals_port(&mut end),
-        stop: Stop::default(),
-        refusals: Arc::clone(&refusals),
-        waiting: Arc::new(Semaphore::new(WAITING_BYTES)),
-    };
+    let (talk, mut end) = talk();
     let torn = [&[9, 1, 2, 0][..], &on_line(&[7; PACKET_BYTES + 1])].concat();
     let line = [&torn[..], &on_line(b"whole")].concat();
-    talk.serve(&line[..], tokio::io::sink()).await.unwrap();
+    let served = talk.serve(Stream::Connection, &line[..], tokio::io::sink());
+    served.await.unwrap();
     let _ = next_way(&mut end).await;
     assert_eq!(next_packet(&mut end).await, b"whole");
-    assert_eq!(refusals.count().0, 2);
+    assert_eq!(talk.refusals.count().0, 2);
 }
 
-/// A port of its own, whose end takes the place of `end`.
-fn refusals_port(end: &mut PortEnd) -> Port {
-    let (port, own) = Port::new("n", Arc::default());
-    *end = own;
-    port
+/// What serves a stream of its own, and the engine's end.
+fn talk() -> (Talk, PortEnd) {
+    let (port, end) = Port::new("n", Arc::default());
+    let talk = Talk {
+        allowed: Arc::default(),
+        port,
+        stop: Stop::default(),
+        refusals: Arc::new(Refusals::new("n", Clock::start())),
+        waiting: Arc::new(Semaphore::new(WAITING_BYTES)),
+    };
+    (talk, end)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_brings_no_packet_for_long_ends_and_a_serial_line_stays() {
+    let (talk, mut end) = talk();
+    for (line, lasts) in [
+        (Vec::new(), FIRST_PACKET),
+        (on_line(b"packet"), SILENCE),
+        // Bytes are no packet.
+        (vec![9; 5], FIRST_PACKET),
+    ] {
+        let (mut node, own) = tokio::io::duplex(1024);
+        node.write_all(&line).await.unwrap();
+        let (read, write) = tokio::io::split(own);
+        let serving = talk.serve(Stream::Connection, read, write);
+        let mut serving = pin!(tokio::time::timeout(2 * SILENCE, serving));
+        let soon = tokio::time::timeout(lasts - Duration::from_millis(2), &mut serving);
+        assert!(soon.await.is_err(), "{line:?}");
+        let late = tokio::time::timeout(Duration::from_millis(10), serving);
+        assert!(late.await.is_ok_and(|ended| ended.is_ok()), "{line:?}");
+        while end.queue.try_recv().is_ok() {}
+    }
+    let (_node, own) = tokio::io::duplex(1024);
+    let (read, write) = tokio::io::split(own);
+    let serving = talk.serve(Stream::Serial, read, write);
+    assert!(tokio::time::timeout(2 * SILENCE, serving).await.is_err());
+}
+
+#[tokio::test]
+async fn a_connection_on_which_no_answer_can_come_any_more_ends() {
+    let (talk, mut end) = talk();
+    let (mut node, own) = tokio::io::duplex(1024);
+    let (read, write) = tokio::io::split(own);
+    let serving = async move { talk.serve(Stream::Connection, read, write).await };
+    let serving = tokio::spawn(serving);
+    drop(next_way(&mut end).await.answers);
+    assert!(next_way(&mut end).await.answers.is_none());
+    serving.await.unwrap().unwrap();
+    assert_eq!(node.read(&mut [0; 8]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_finds_no_place_is_told_and_served_when_another_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("n.sock");
+    let (mut end, stop, _, ran) = begin(Place::Unix(path.clone()));
+    let ran = tokio::spawn(ran);
+    let mut open = Vec::new();
+    while open.len() < MAX_CONNECTIONS {
+        match UnixStream::connect(&path).await {
+            Ok(stream) => {
+                open.push((stream, next_way(&mut end).await));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+    let waits = UnixStream::connect(&path).await.unwrap();
+    let told = async {
+        while end.report().waited == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(10), told);
+    told.await.expect("it is told that one waits");
+    assert_eq!(end.report().state, State::Failing);
+    drop(open.pop());
+    assert!(next_way(&mut end).await.answers.is_none());
+    let served = next_way(&mut end).await;
+    assert!(served.answers.is_some());
+    assert_eq!((end.report().state, end.report().waited), (State::Up, 1));
+    drop((waits, open));
+    stop.stop();
+    while !end.queue.is_closed() && end.queue.recv().await.is_some() {}
+    assert!(ran.await.unwrap());
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ mod streams;
 pub(crate) use reading::NodeShelf;
 pub(crate) use room::Lost;
 
-use index::{Entry, Index};
+use index::{Entry, Index, MAX_RUNS};
 use streams::{Kept, Streams};
 
 /// Part of the quota that all shares together take: the rest lets segments be emptied.
@@ -77,6 +77,8 @@ pub(crate) struct NodeStore<D: Disk> {
     /// Records of the open group.
     held: Vec<Entry>,
     held_bytes: usize,
+    /// Runs that the index will have more with them.
+    held_runs: usize,
     sync_at: Option<Millis>,
     /// Milliseconds after which a group is synced.
     group_ms: u64,
@@ -185,11 +187,11 @@ impl<D: Disk> NodeStore<D> {
         let Some(id) = self.open_stream(head) else {
             return Offered::Refused(RejectReason::NotDurable);
         };
-        let Some(kept) = self.streams.get_mut(id) else {
+        let Some(kept) = self.streams.get(id) else {
             return Offered::Refused(RejectReason::NotDurable);
         };
         let crc = frame::crc32c(bytes);
-        match kept.receiver().judge(seq, crc) {
+        match kept.judge(seq, crc) {
             Verdict::Store => {}
             Verdict::Repeat => return Offered::Repeat,
             Verdict::Conflict => return Offered::Refused(RejectReason::Conflict),
@@ -227,11 +229,13 @@ impl<D: Disk> NodeStore<D> {
 
     fn take(&mut self, id: u32, record: &Incoming<'_>, crc: u32, now: Millis) -> Offered {
         let newest = self.log.segments().next_back().map_or(0, |info| info.id);
+        let is_full = self.index.runs_in_all() + self.held_runs >= MAX_RUNS
+            && !self.index.goes_on(&self.held, newest, id, record.seq);
         let Some(kept) = self.streams.get_mut(id) else {
             return Offered::Refused(RejectReason::NotDurable);
         };
-        let is_full = !self.index.has_room(newest, id, record.seq);
         if is_full || kept.receiver().offer(record.seq, crc) != Verdict::Store {
+            self.give_back(id, record.seq);
             return Offered::Refused(RejectReason::TooManyHoles);
         }
         let lane = kept.stream.lane;
@@ -242,15 +246,15 @@ impl<D: Disk> NodeStore<D> {
             };
             let due = now.plus(wait_ms);
             self.sync_at = Some(self.sync_at.map_or(due, |at| at.min(due)));
+            if let Some(kept) = self.streams.get_mut(id) {
+                kept.take_back(record.seq);
+            }
             return Offered::Stored;
         };
         if let AppendError::Sync(error) = &error {
             self.lose_group(error);
-        } else if let Some(kept) = self.streams.get_mut(id) {
-            let one = SeqRange::new(record.seq, record.seq + 1);
-            if kept.receiver().forget(one).is_err() {
-                kept.receiver().rollback();
-            }
+        } else {
+            self.give_back(id, record.seq);
         }
         match error {
             AppendError::Full {
@@ -262,6 +266,20 @@ impl<D: Disk> NodeStore<D> {
             | AppendError::Disk { .. }
             | AppendError::TooLarge(_)
             | AppendError::SnapshotTooLarge(_) => Offered::Refused(RejectReason::NotDurable),
+        }
+    }
+
+    /// A record was not taken after all. A stream with no other in the open group is not held open: its Ack
+    /// would wait for a sync that nobody needs.
+    fn give_back(&mut self, id: u32, seq: u64) {
+        let is_alone = self.held.iter().all(|entry| entry.stream != id);
+        let Some(kept) = self.streams.get_mut(id) else {
+            return;
+        };
+        if is_alone {
+            kept.close(false);
+        } else if kept.receiver().forget(SeqRange::new(seq, seq + 1)).is_err() {
+            kept.receiver().rollback();
         }
     }
 
@@ -321,6 +339,7 @@ impl<D: Disk> NodeStore<D> {
             is_new: record.is_new,
         };
         self.held_bytes += bytes.len();
+        self.held_runs += usize::from(!self.index.goes_on(&self.held, segment, id, record.seq));
         self.held.push(entry);
         self.streams.need(id, entry.bytes);
         let bound = self.streams.get_mut(id).zip(record.schema);
@@ -377,7 +396,7 @@ impl<D: Disk> NodeStore<D> {
                 self.streams.free(entry.stream, entry.bytes);
             }
         }
-        self.held_bytes = 0;
+        (self.held_bytes, self.held_runs) = (0, 0);
         for kept in self.streams.iter_mut() {
             kept.close(counts);
         }
@@ -386,31 +405,27 @@ impl<D: Disk> NodeStore<D> {
     /// Takes a durable record into the index.
     fn add(&mut self, entry: &Entry) {
         self.index.add(entry);
-        let Some(kept) = self.streams.get(entry.stream) else {
+        if entry.is_new {
+            self.tell(entry.stream, SeqRange::new(entry.seq, entry.seq + 1));
+        }
+    }
+
+    /// Records of a stream are to be sent.
+    fn tell(&mut self, id: u32, range: SeqRange) {
+        let Some(kept) = self.streams.get(id) else {
             return;
         };
-        let range = SeqRange::new(entry.seq, entry.seq + 1);
-        let Kept {
-            stream,
-            life,
-            ram,
-            ended,
-            ..
-        } = kept;
-        if !entry.is_new {
-            return;
-        }
         match self.news.last_mut() {
-            Some(last) if last.stream == *stream && last.range.next == entry.seq => {
+            Some(last) if last.stream == kept.stream && last.range.next == range.first => {
                 last.range.next = range.next;
-                last.ended = *ended;
+                last.ended = kept.ended;
             }
             _ => self.news.push(Durable {
-                stream: stream.clone(),
+                stream: kept.stream.clone(),
                 range,
-                life: *life,
-                ram: *ram,
-                ended: *ended,
+                life: kept.life,
+                ram: kept.ram,
+                ended: kept.ended,
             }),
         }
     }

@@ -4,7 +4,7 @@ mod site;
 
 use headwater_proto::codec::{Encoder, Rows};
 use headwater_proto::frame::Kind;
-use headwater_proto::ids::{Epoch, Lane, Stream};
+use headwater_proto::ids::{Epoch, Lane, SeqRange, Stream};
 use headwater_proto::message::{Gap, GapReason, RejectReason, Stage, TimeBase};
 use headwater_proto::sample::Value;
 use headwater_proto::schema::{Column, ColumnKind, Schema};
@@ -12,7 +12,7 @@ use headwater_proto::time::Base;
 
 use super::super::store::SHARE_PERCENT;
 use super::super::{MAX_NODES, NodeCounters};
-use site::{Hub, Node, Site, id};
+use site::{Hub, Node, Place, Site, id};
 
 fn ks(count: u64) -> Vec<u64> {
     (0..count).collect()
@@ -59,6 +59,29 @@ fn a_node_hears_of_a_record_when_it_is_synced_and_not_before() {
     site.link(true);
     site.run(2_000, &mut []);
     assert_eq!(site.hub.samples(&node.id), ks(5));
+}
+
+#[test]
+fn a_node_that_repeats_what_is_durable_is_answered_at_once_and_waits_for_no_others_record() {
+    let (mut site, mut node) = (Site::new(), Node::new("node-1"));
+    node.connect(site.now());
+    site.talk(&mut [&mut node]);
+    node.make(5, 100);
+    let now = site.now();
+    let packet = node.next_packet(now).unwrap();
+    assert_eq!(site.engine.nodes(now).packet(0, &|_| true, &packet), None);
+    // The answer gets lost.
+    site.ms += 1_000;
+    let now = site.now();
+    site.engine.handle(super::super::Event::Tick, now);
+    assert_eq!(site.engine.nodes(now).take_answers().len(), 1);
+    assert_eq!(site.engine.nodes(now).packet(0, &|_| true, &packet), None);
+    let answers = site.engine.nodes(now).take_answers();
+    assert_eq!(site.engine.node_report().counters.repeats, 5);
+    assert_eq!(answers.len(), 1);
+    node.take(&answers[0].1, now);
+    site.talk(&mut [&mut node]);
+    assert!(node.is_drained());
 }
 
 #[test]
@@ -245,6 +268,86 @@ fn where_more_nodes_come_the_one_beyond_its_share_is_evicted_and_named_and_no_ot
     }
 }
 
+/// What is named as damaged of a node.
+fn damaged(site: &Site, node: &Node) -> Vec<SeqRange> {
+    let gaps = site.hub.bodies::<Gap>().into_iter();
+    let own = gaps.filter(|(_, gap)| gap.origin == node.id && gap.reason == GapReason::Damaged);
+    own.map(|(_, gap)| {
+        assert_eq!((gap.stage, gap.epoch), (Stage::Agent, Epoch::new(1)));
+        gap.seqs.unwrap()
+    })
+    .collect()
+}
+
+#[test]
+fn a_record_that_rots_before_a_start_is_named_in_its_nodes_stream_and_no_other_is() {
+    // The last one of a segment is not in the snapshot of the next: its neighbours tell of it.
+    for place in [Place::First(0), Place::First(4), Place::Last] {
+        let count = 400;
+        let (mut site, mut node) = (Site::new(), Node::new("node-1"));
+        // What the collector has is not here any more, and no loss.
+        let mut done = Node::new("done");
+        site.link(true);
+        done.connect(site.now());
+        done.make(30, 300);
+        site.run(5_000, &mut [&mut done]);
+        site.link(false);
+        node.connect(site.now());
+        node.make(count, 300);
+        site.run(30_000, &mut [&mut node]);
+        assert!(node.is_drained(), "the agent answers for all");
+        site.rot(&node.id, place);
+        site.kill();
+        site.link(true);
+        site.run(20_000, &mut []);
+        let there = site.hub.samples(&node.id);
+        assert_eq!(there.len() as u64, count - 1);
+        let lost = ks(count).into_iter().find(|k| !there.contains(k)).unwrap();
+        assert_eq!(damaged(&site, &node), [SeqRange::new(lost, lost + 1)]);
+        assert_eq!(damaged(&site, &done), []);
+        assert!(site.engine.progress().is_drained);
+        // It stays said, and is not said again.
+        site.kill();
+        site.link(true);
+        site.run(20_000, &mut []);
+        assert_eq!(damaged(&site, &node).len(), 1);
+        assert!(site.engine.progress().is_drained);
+    }
+}
+
+#[test]
+fn a_record_that_rots_in_a_segment_that_is_moved_is_named_before_the_segment_goes() {
+    let mut site = Site::new();
+    let (mut first, mut quiet) = (Node::new("first"), Node::new("quiet"));
+    first.connect(site.now());
+    quiet.connect(site.now());
+    quiet.make(5, 100);
+    site.run(1_000, &mut [&mut quiet]);
+    quiet.disconnect(site.now());
+    first.make(1_000, 400);
+    site.run(30_000, &mut [&mut first]);
+    site.rot(&quiet.id, Place::First(2));
+    let mut others: Vec<Node> = (0..3).map(|k| Node::new(&format!("later-{k}"))).collect();
+    for node in &mut others {
+        node.connect(site.now());
+        node.make(1_000, 400);
+    }
+    let mut all: Vec<&mut Node> = std::iter::once(&mut first).chain(&mut others).collect();
+    site.run(60_000, &mut all);
+    assert!(site.engine.node_report().counters.evicted_records > 0);
+    site.kill();
+    site.link(true);
+    for node in &mut all {
+        let now = site.now();
+        node.disconnect(now);
+        node.connect(now);
+    }
+    site.run(200_000, &mut all);
+    assert_eq!(site.hub.samples(&quiet.id), [0, 1, 3, 4]);
+    assert_eq!(damaged(&site, &quiet), [SeqRange::new(2, 3)]);
+    assert!(site.engine.progress().is_drained);
+}
+
 #[test]
 fn a_node_that_moves_to_another_agent_leaves_nothing_abandoned_and_nothing_double() {
     let (mut one, mut node) = (Site::new(), Node::new("node-1"));
@@ -308,6 +411,26 @@ fn records_that_come_late_below_a_hole_are_sent_too() {
     assert_eq!(site.hub.samples(&node.id), ks(60));
     assert!(site.engine.progress().is_drained);
     assert!(site.hub.bodies::<Gap>().is_empty());
+}
+
+#[test]
+fn a_record_behind_a_hole_is_sent_though_the_hole_stays() {
+    let (mut site, mut node) = (Site::new(), Node::new("node-1"));
+    node.connect(site.now());
+    site.talk(&mut [&mut node]);
+    for k in 0..4 {
+        // Each in a bundle of its own, of which one gets lost; the node is not heard of again.
+        node.make(1, 1_500);
+        let now = site.now();
+        let packet = node.next_packet(now).unwrap();
+        if k != 1 {
+            assert_eq!(site.engine.nodes(now).packet(0, &|_| true, &packet), None);
+        }
+    }
+    site.run(100, &mut []);
+    site.link(true);
+    site.run(20_000, &mut []);
+    assert_eq!(site.hub.samples(&node.id), [0, 2, 3]);
 }
 
 #[test]

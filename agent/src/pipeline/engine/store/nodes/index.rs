@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use headwater_proto::ids::SeqRange;
+use headwater_spool::SegmentInfo;
 
-/// Most runs in all. A new one beyond it is refused until others are forgotten, and its node keeps it.
+/// Most runs in all. A record that would make one more is refused until others are forgotten, and its node
+/// keeps it. What is durable counts, and is never refused: a record that moves, or is found by a start, may pass
+/// the bound, and so may one that goes on with a run of the segment that ends with it.
 pub(crate) const MAX_RUNS: usize = 32 * 1024;
 
 /// Records of one stream with consecutive numbers, in one segment, in this order; others may stand between.
@@ -42,13 +45,21 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Whether a record can be added: it goes on with a run of its segment, or there is room for one more.
-    pub(super) fn has_room(&self, segment: u64, stream: u32, seq: u64) -> bool {
-        let goes_on = || {
-            let runs = self.segments.get(&segment);
-            runs.is_some_and(|runs| runs.iter().any(|run| run.is_before(stream, seq)))
+    /// Runs of all segments.
+    pub(super) const fn runs_in_all(&self) -> usize {
+        self.runs
+    }
+
+    /// Whether a record goes on with a run of its segment, and needs none of its own.
+    ///
+    /// - `held`: records that are not durable yet.
+    pub(super) fn goes_on(&self, held: &[Entry], segment: u64, stream: u32, seq: u64) -> bool {
+        let is_before = |entry: &Entry| {
+            let after = (entry.segment, entry.stream, entry.seq.checked_add(1));
+            after == (segment, stream, Some(seq))
         };
-        self.runs < MAX_RUNS || goes_on()
+        let mut runs = self.runs(segment).iter();
+        runs.any(|run| run.is_before(stream, seq)) || held.iter().any(is_before)
     }
 
     pub(super) fn add(&mut self, entry: &Entry) {
@@ -74,6 +85,20 @@ impl Index {
         }
     }
 
+    /// Takes in records of a stream that may stand anywhere in a segment, or be lost with it.
+    pub(super) fn seek(&mut self, segment: &SegmentInfo, stream: u32, seqs: SeqRange) {
+        let run = Run {
+            stream,
+            seqs,
+            at: segment.first,
+            last: segment.next.saturating_sub(1),
+            bytes: 0,
+            done: false,
+        };
+        self.segments.entry(segment.id).or_default().push(run);
+        self.runs += 1;
+    }
+
     /// Forgets a segment; gives its runs.
     pub(super) fn forget(&mut self, segment: u64) -> Vec<Run> {
         let runs = self.segments.remove(&segment).unwrap_or_default();
@@ -92,6 +117,14 @@ impl Index {
             let own = runs.iter().filter(move |run| run.stream == stream);
             own.map(|run| (*segment, run))
         })
+    }
+
+    /// The numbers of a stream that are here, rising; those that are only sought are not.
+    pub(super) fn here(&self, stream: u32) -> Vec<SeqRange> {
+        let own = self.of(stream).filter(|(_, run)| !run.is_sought());
+        let mut here: Vec<_> = own.map(|(_, run)| run.seqs).collect();
+        here.sort_by_key(|range| range.first);
+        here
     }
 
     pub(super) fn of_mut(&mut self, stream: u32) -> impl Iterator<Item = &mut Run> {
@@ -117,9 +150,14 @@ impl Index {
 }
 
 impl Run {
+    /// Whether it is not known to be here.
+    pub(super) const fn is_sought(&self) -> bool {
+        self.bytes == 0
+    }
+
     /// Whether this record goes on with it.
     const fn is_before(&self, stream: u32, seq: u64) -> bool {
-        self.stream == stream && self.seqs.next == seq && !self.done
+        self.stream == stream && self.seqs.next == seq && !self.done && !self.is_sought()
     }
 }
 
@@ -156,15 +194,19 @@ mod tests {
     }
 
     #[test]
-    fn at_the_bound_a_record_is_taken_that_goes_on_with_a_run_and_no_other() {
+    fn a_record_goes_on_with_a_run_of_its_stream_and_segment_and_no_other() {
         let mut index = Index::default();
-        for run in 0..MAX_RUNS as u64 {
-            assert!(index.has_room(1 + run / 64, 1, 2 * run));
-            index.add(&entry(1 + run / 64, 1, 2 * run));
+        index.add(&entry(1, 5, 0));
+        let goes_on = |index: &Index, segment, stream, seq| {
+            let held = [entry(1, 5, 7)];
+            index.goes_on(&held, segment, stream, seq)
+        };
+        for seq in [1, 8] {
+            assert!(goes_on(&index, 1, 5, seq));
+            assert!(!goes_on(&index, 1, 5, seq + 1));
+            assert!(!goes_on(&index, 1, 6, seq) && !goes_on(&index, 2, 5, seq));
         }
-        assert!(!index.has_room(1, 1, 1_000_000));
-        assert!(index.has_room(1, 1, 1));
-        index.forget(1);
-        assert!(index.has_room(2, 1, 1_000_000));
+        index.of_mut(5).for_each(|run| run.done = true);
+        assert!(!goes_on(&index, 1, 5, 1));
     }
 }

@@ -4,9 +4,10 @@ use std::ops::ControlFlow;
 
 use headwater_proto::frame;
 use headwater_proto::ids::JournalId;
-use headwater_spool::{Disk, Log};
+use headwater_spool::{Disk, Log, SegmentInfo};
 
 use super::index::Entry;
+use super::streams::MAX_STREAMS;
 use super::{Index, NodeStore, Streams};
 use crate::pipeline::foreign::{self, Listed};
 
@@ -24,6 +25,7 @@ impl<D: Disk> NodeStore<D> {
             index: Index::default(),
             held: Vec::new(),
             held_bytes: 0,
+            held_runs: 0,
             sync_at: None,
             group_ms,
             news: Vec::new(),
@@ -33,7 +35,7 @@ impl<D: Disk> NodeStore<D> {
         if let Some((spool, listed)) = found {
             store.spool = spool;
             // The one used last comes first.
-            for listed in listed.into_iter().rev() {
+            for listed in listed.into_iter().take(MAX_STREAMS).rev() {
                 store.streams.restore(listed);
             }
         }
@@ -43,8 +45,16 @@ impl<D: Disk> NodeStore<D> {
 
     fn replay(&mut self) {
         let segments: Vec<_> = self.log.segments().copied().collect();
-        for info in segments.iter().filter(|info| info.readable) {
+        // Records that are damaged or cannot be read, of segments that are not whole.
+        let (mut damaged, mut broken) = (0, Vec::new());
+        for info in &segments {
+            let before = damaged;
             let mut from = info.first;
+            if !info.readable {
+                damaged += info.positions().count() as u64;
+                broken.push(*info);
+                continue;
+            }
             while from < info.next {
                 let (streams, mut entries) = (&mut self.streams, Vec::new());
                 let read = self.log.read(from, CHUNK_BYTES, |position, _, payload| {
@@ -55,9 +65,7 @@ impl<D: Disk> NodeStore<D> {
                         return ControlFlow::Continue(());
                     };
                     let life = (record.life, record.ram);
-                    let Some(id) = streams.open(&record.stream, life, &|_| false) else {
-                        return ControlFlow::Continue(());
-                    };
+                    let id = streams.recall(&record.stream, life);
                     let envelope = &record.envelope;
                     if let Some((number, bytes)) = envelope.schema {
                         streams.bind(id, number, bytes, Some(info.id));
@@ -76,21 +84,57 @@ impl<D: Disk> NodeStore<D> {
                     });
                     ControlFlow::Continue(())
                 });
+                // Bounds hold for what nodes bring: what is durable was acknowledged, and nobody else has it.
                 for entry in &entries {
-                    if self.index.has_room(entry.segment, entry.stream, entry.seq) {
-                        self.add(entry);
-                        self.streams.need(entry.stream, entry.bytes);
-                    }
+                    self.add(entry);
+                    self.streams.need(entry.stream, entry.bytes);
                 }
                 match read {
-                    Ok(chunk) if chunk.next > from => from = chunk.next,
-                    _ => break,
+                    Ok(chunk) if chunk.next > from => {
+                        let own = chunk.damage.iter().filter(|it| it.segment == info.id);
+                        damaged += own
+                            .map(|it| it.positions.end - it.positions.start)
+                            .sum::<u64>();
+                        from = chunk.next;
+                    }
+                    _ => {
+                        damaged += info.next - from;
+                        break;
+                    }
                 }
+            }
+            if damaged > before {
+                broken.push(*info);
             }
         }
         for kept in self.streams.iter_mut() {
             kept.close(true);
         }
+        seek(self, &broken, damaged);
+        let index = &self.index;
+        let is_free = |id| index.of(id).next().is_none();
+        self.streams.shrink(MAX_STREAMS, &is_free);
+    }
+}
+
+/// Numbers that were received and of which no record was found count as here, in each segment that is broken: it
+/// stays until the collector has them, or they are read in vain and named as damaged.
+///
+/// - `damaged`: how many records the broken segments may have held.
+fn seek<D: Disk>(store: &mut NodeStore<D>, broken: &[SegmentInfo], damaged: u64) {
+    if broken.is_empty() {
+        return;
+    }
+    let streams = store.streams.iter();
+    let missing = streams.flat_map(|(id, kept)| {
+        let missing = kept.missing(&store.index.here(id), damaged).into_iter();
+        missing.map(move |range| (id, range))
+    });
+    for (id, range) in missing.collect::<Vec<_>>() {
+        for info in broken {
+            store.index.seek(info, id, range);
+        }
+        store.tell(id, range);
     }
 }
 

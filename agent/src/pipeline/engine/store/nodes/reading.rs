@@ -112,8 +112,10 @@ impl<D: Disk> Shelf for NodeShelf<'_, D> {
             let Some((_, run)) = self.store.index.find(id, want) else {
                 return Read::Through(range.next);
             };
-            // What stands between is not here.
-            want = want.max(run.seqs.first);
+            if want < run.seqs.first {
+                // What stands between is not here, and the next read begins behind it.
+                return Read::Through(run.seqs.first);
+            }
             let until = run.seqs.next;
             let mut full = false;
             let mut give = |seq, payload: &[u8]| {
@@ -122,9 +124,13 @@ impl<D: Disk> Shelf for NodeShelf<'_, D> {
                 full
             };
             match self.store.read_run(&stream, &run, want, &mut give) {
-                // A run holds all of its numbers: one that is not read is damaged.
-                Ok(next) if next == want => return Read::Damaged(next + 1),
-                Ok(next) => want = next,
+                // A run holds all of its numbers: those that are not read are damaged.
+                Ok(ran) if ran.next == want => {
+                    let others = self.store.index.of(id).map(|(_, run)| run.seqs.first);
+                    let next = others.filter(|first| *first > want).min();
+                    return Read::Damaged(next.unwrap_or(until).min(ran.goes_on));
+                }
+                Ok(ran) => want = ran.next,
                 Err(_) => return Read::Unreadable(until),
             }
             if full || want < until {
@@ -165,17 +171,25 @@ impl<D: Disk> Shelf for NodeShelf<'_, D> {
     }
 }
 
+/// How far a run was read.
+pub(super) struct Ran {
+    /// The number after the last that was given, with nothing between.
+    pub(super) next: u64,
+    /// The next number that may be there: those before it are damaged.
+    pub(super) goes_on: u64,
+}
+
 impl<D: Disk> NodeStore<D> {
-    /// Gives records of a run from `want` on, in order, until `give` says that it has enough; returns the
-    /// number after the last that was given, with nothing between.
+    /// Gives records of a run from `want` on, in order, until `give` says that it has enough.
     pub(super) fn read_run(
         &mut self,
         stream: &Stream,
         run: &Run,
         want: u64,
         give: &mut dyn FnMut(u64, &[u8]) -> bool,
-    ) -> Result<u64, ReadError> {
+    ) -> Result<Ran, ReadError> {
         let mut next = want;
+        let mut goes_on = None;
         let hint = self.streams.named(stream).map_or((0, 0), |kept| kept.hint);
         let is_of_run = run.seqs.contains(hint.0) && (run.at..=run.last).contains(&hint.1);
         let mut from = if is_of_run && hint.0 <= want {
@@ -201,6 +215,7 @@ impl<D: Disk> NodeStore<D> {
                 if seq != next || !run.seqs.contains(seq) {
                     // Another run of this stream stands between, or something here is damaged.
                     if run.seqs.contains(seq) && seq > next {
+                        goes_on = Some(seq);
                         ends = true;
                         return ControlFlow::Break(());
                     }
@@ -210,6 +225,7 @@ impl<D: Disk> NodeStore<D> {
                 last = Some(position);
                 ends = give(seq, record.bytes);
                 if ends {
+                    goes_on = Some(next);
                     ControlFlow::Break(())
                 } else {
                     ControlFlow::Continue(())
@@ -225,6 +241,9 @@ impl<D: Disk> NodeStore<D> {
         {
             kept.hint = (next - 1, position);
         }
-        Ok(next)
+        Ok(Ran {
+            next,
+            goes_on: goes_on.unwrap_or(run.seqs.next),
+        })
     }
 }

@@ -8,6 +8,7 @@ use headwater_proto::ids::{SeqRange, Stream};
 use headwater_spool::Disk;
 
 use super::index::Run;
+use super::streams::without;
 use super::{Incoming, NodeStore};
 use crate::pipeline::engine::store::contents::Contents;
 use crate::pipeline::foreign;
@@ -28,7 +29,7 @@ pub(crate) struct Lost {
 /// The segment that gives way.
 #[derive(Debug)]
 pub(crate) struct Victim {
-    segment: u64,
+    pub(crate) segment: u64,
     /// What is lost with it. The rest moves.
     pub(crate) lost: Vec<Lost>,
 }
@@ -63,8 +64,10 @@ impl<D: Disk> NodeStore<D> {
         }
     }
 
-    fn release(&mut self, segment: u64) -> bool {
-        if !matches!(self.log.release(segment), Ok(true)) {
+    /// Lets a segment go of which nothing is needed, or all that is lost with it was named. False: it is still
+    /// there.
+    pub(crate) fn release(&mut self, segment: u64) -> bool {
+        if self.log.release(segment).is_err() {
             return false;
         }
         for run in self.index.forget(segment).iter().filter(|run| !run.done) {
@@ -98,14 +101,18 @@ impl<D: Disk> NodeStore<D> {
             kept.map(|run| u64::from(run.bytes)).sum()
         };
         let segments = self.log.segments().filter(|info| info.readable);
-        let (stays, segment) = segments
+        // Where damage may hide records, the collector is asked first which of them it has.
+        let seeks = |id: u64| {
+            let mut runs = self.index.runs(id).iter();
+            runs.any(|run| run.is_sought() && !run.done)
+        };
+        let most = self.log.config().segment_bytes / 100 * MOVE_PERCENT;
+        let (_, _, segment) = segments
             .map(|info| info.id)
             .filter(|id| Some(*id) != newest && !held(*id))
-            .map(|id| (stays(id), id))
+            .map(|id| (seeks(id), stays(id), id))
+            .filter(|(_, stays, _)| *stays <= most)
             .min()?;
-        if stays > self.log.config().segment_bytes / 100 * MOVE_PERCENT {
-            return None;
-        }
         let runs = self.index.runs(segment).iter();
         let lost: Vec<Run> = runs
             .filter(|run| !run.done && over.contains(&run.stream))
@@ -128,14 +135,14 @@ impl<D: Disk> NodeStore<D> {
         let mut from = run.seqs.first;
         while from < run.seqs.next {
             let read = self.read_run(&stream, run, from, &mut take);
-            from = read.unwrap_or(run.seqs.next).max(from + 1);
+            from = read.map_or(run.seqs.next, |ran| ran.goes_on.max(from + 1));
         }
         Some(Lost { stream, contents })
     }
 
-    /// Lets a segment go, after gaps name what is lost with it: the other records that are needed move to the
-    /// newest segment and are synced before. False: it is still there.
-    pub(crate) fn evict(&mut self, victim: &Victim) -> bool {
+    /// Moves the records of a segment that are needed to the newest one and syncs them, after gaps name what is
+    /// lost with it. Gives those of which it found none: they are damaged. `None`: they could not be moved.
+    pub(crate) fn move_rest(&mut self, victim: &Victim) -> Option<Vec<(Stream, SeqRange)>> {
         for Lost { stream, contents } in &victim.lost {
             if let Some(range) = contents.lost {
                 self.let_go(stream, range);
@@ -143,12 +150,13 @@ impl<D: Disk> NodeStore<D> {
             }
         }
         let info = self.log.segments().find(|info| info.id == victim.segment);
-        let Some(info) = info.copied() else {
-            return false;
-        };
-        let stays: Vec<Run> = self.index.runs(victim.segment).to_vec();
+        let info = info.copied()?;
+        let runs = self.index.runs(victim.segment).iter();
+        // Of each run the numbers that are still to come.
+        let mut rest: Vec<Run> = runs.filter(|run| !run.done).copied().collect();
+        let mut damaged: Vec<(u32, SeqRange)> = Vec::new();
         let mut from = info.first;
-        while from < info.next && stays.iter().any(|run| !run.done) {
+        while from < info.next && rest.iter().any(|run| !run.seqs.is_empty()) {
             // They are copied out first: the log is read and written by turns.
             let mut records: Vec<(u64, Vec<u8>)> = Vec::new();
             let chunk = self.log.read(from, CHUNK_BYTES, |position, _, payload| {
@@ -159,39 +167,66 @@ impl<D: Disk> NodeStore<D> {
                 ControlFlow::Continue(())
             });
             for (position, payload) in &records {
-                if !self.move_record(*position, payload, &stays) {
-                    return false;
-                }
+                let moved = self.move_record(*position, payload, &mut rest)?;
+                damaged.extend(moved.filter(|(_, passed)| !passed.is_empty()));
             }
             match chunk {
                 Ok(chunk) if chunk.next > from => from = chunk.next,
-                _ => return false,
+                _ => return None,
             }
         }
-        self.sync() && self.release(victim.segment)
+        let rest = rest.iter().filter(|run| !run.seqs.is_empty());
+        damaged.extend(rest.map(|run| (run.stream, run.seqs)));
+        if !self.sync() {
+            return None;
+        }
+        let named = |(id, range)| {
+            let stream = &self.streams.get(id)?.stream;
+            // What is sought here may have come again since.
+            let others = self.index.of(id).filter(|(at, _)| *at != victim.segment);
+            let others = others.filter(|(_, run)| !run.is_sought());
+            let mut others: Vec<_> = others.map(|(_, run)| run.seqs).collect();
+            others.sort_by_key(|range| range.first);
+            let rest = without(range, &others).into_iter();
+            Some(rest.map(move |range| (stream.clone(), range)))
+        };
+        Some(damaged.into_iter().filter_map(named).flatten().collect())
     }
 
-    /// Appends a record of a segment that goes, if somebody needs it. False: it finds no room.
-    fn move_record(&mut self, position: u64, payload: &[u8], stays: &[Run]) -> bool {
+    /// Appends a record of a segment that goes, if somebody needs it; gives its stream and the numbers of its run
+    /// that it passed. `None`: it finds no room.
+    #[expect(
+        clippy::option_option,
+        reason = "not needed, and not to be moved, are two answers"
+    )]
+    fn move_record(
+        &mut self,
+        position: u64,
+        payload: &[u8],
+        rest: &mut [Run],
+    ) -> Option<Option<(u32, SeqRange)>> {
         let Ok(record) = foreign::decode(payload) else {
-            return true;
+            return Some(None);
         };
         let Some(id) = self.streams.find(&record.stream) else {
-            return true;
+            return Some(None);
         };
         let envelope = &record.envelope;
         if let Some((number, bytes)) = envelope.schema {
             self.streams.bind(id, number, bytes, None);
         }
-        let is_needed = stays.iter().any(|run| {
+        let run = rest.iter_mut().find(|run| {
             let is_there = (run.at..=run.last).contains(&position);
-            !run.done && run.stream == id && run.seqs.contains(envelope.seq) && is_there
+            run.stream == id && run.seqs.contains(envelope.seq) && is_there
         });
         let frame = frame::decode(envelope.frame).map(|(frame, _)| frame.kind);
-        let Some(kind) = frame.ok().filter(|_| is_needed) else {
-            return true;
+        let Some((run, kind)) = run.zip(frame.ok()) else {
+            return Some(None);
         };
+        let passed = SeqRange::new(run.seqs.first, envelope.seq);
+        run.seqs.first = envelope.seq + 1;
         self.append_moved(id, kind, &record)
+            .then_some(Some((id, passed)))
     }
 
     fn append_moved(&mut self, id: u32, kind: Kind, record: &foreign::Foreign<'_>) -> bool {

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use headwater_proto::delivery::Receiver;
+use headwater_proto::delivery::{Receiver, Verdict};
 use headwater_proto::ids::{DeviceId, JournalId, SeqRange, Stream};
 use headwater_proto::message::Mark;
 
 use crate::pipeline::foreign::{self, Listed, MAX_SNAPSHOT_BYTES};
 use crate::pipeline::record::Life;
 
-/// Most streams of all nodes; the one that was used longest ago gives way, if none of its records is here.
+/// Most streams of all nodes; the one that was used longest ago gives way, if none of its records is here. A
+/// start takes in what it finds records of, also beyond it.
 pub(crate) const MAX_STREAMS: usize = 1024;
 /// Most bytes of schemas that are kept in memory; beyond it those of the stream that was used longest ago
 /// go, and its node is asked for them.
 pub(crate) const MAX_SCHEMA_BYTES: usize = 1 << 20;
 /// Most bytes of one schema: more than any node's, and little beside [`MAX_SCHEMA_BYTES`].
 pub(crate) const MAX_ONE_SCHEMA_BYTES: usize = 64 << 10;
-/// Most ranges of one stream that were refused, damaged or evicted; beyond it the two lowest become one.
+/// Most ranges of one stream that were refused, damaged or evicted; beyond it the
+/// lowest is forgotten, and what stands there is kept until it is committed.
 const MAX_LET_GO: usize = 64;
 
 /// A schema, and the newest segment in which it stands.
@@ -56,6 +58,31 @@ impl Kept {
     /// What is durable of it.
     fn durable(&self) -> Receiver {
         Receiver::decode(&self.received).map_or_else(|_| Receiver::new(), |(receiver, _)| receiver)
+    }
+
+    /// Judges a record without taking it. What is not taken opens nothing: its node is answered at once, and
+    /// not after the sync of a group in which it has no part.
+    pub(super) fn judge(&self, seq: u64, crc: u32) -> Verdict {
+        let open = self.open.as_ref();
+        open.map_or_else(|| self.durable().judge(seq, crc), |it| it.judge(seq, crc))
+    }
+
+    /// Numbers that were received, without those that are here, which rise. What lies between received ones
+    /// counts as received where so many damaged records may have held it: a snapshot does not tell of the last
+    /// records before it.
+    pub(super) fn missing(&self, here: &[SeqRange], damaged: u64) -> Vec<SeqRange> {
+        let mut missing = Vec::new();
+        let mut received = Vec::<SeqRange>::new();
+        for range in self.durable().data().iter() {
+            match received.last_mut() {
+                Some(last) if range.first - last.next <= damaged => last.next = range.next,
+                _ => received.push(range),
+            }
+        }
+        for range in received {
+            missing.extend(without(range, here));
+        }
+        missing
     }
 
     /// With the records of the group that is not synced.
@@ -115,6 +142,13 @@ impl Kept {
         self.let_go = merged;
     }
 
+    /// A record was taken that a gap names: it is needed here like any other.
+    pub(super) fn take_back(&mut self, seq: u64) {
+        let one = SeqRange::new(seq, seq + 1);
+        let rest = self.let_go.iter().flat_map(|range| without(*range, &[one]));
+        self.let_go = rest.collect();
+    }
+
     /// Whether nobody needs a range: `is_committed` says that of all that no gap names.
     pub(super) fn is_done(&self, range: SeqRange, is_committed: &dyn Fn(SeqRange) -> bool) -> bool {
         let mut from = range.first;
@@ -137,6 +171,22 @@ impl Kept {
             received: self.received.clone(),
         }
     }
+}
+
+/// The parts of a range that are in none of others, which rise.
+pub(super) fn without(range: SeqRange, others: &[SeqRange]) -> Vec<SeqRange> {
+    let (mut rest, mut from) = (Vec::new(), range.first);
+    for other in others.iter().filter(|other| other.next > range.first) {
+        let end = other.first.min(range.next);
+        if from < end {
+            rest.push(SeqRange::new(from, end));
+        }
+        from = from.max(other.next);
+    }
+    if from < range.next {
+        rest.push(SeqRange::new(from, range.next));
+    }
+    rest
 }
 
 /// The streams of all nodes.
@@ -209,30 +259,49 @@ impl Streams {
     pub(super) fn open(
         &mut self,
         stream: &Stream,
-        (life, ram): (Life, bool),
+        of: (Life, bool),
         is_free: &dyn Fn(u32) -> bool,
     ) -> Option<u32> {
-        self.uses += 1;
-        let uses = self.uses;
-        if let Some(id) = self.find(stream) {
-            if let Some(kept) = self.get_mut(id) {
-                kept.used = uses;
-            }
-            return Some(id);
+        let is_new = self.find(stream).is_none();
+        if is_new && !self.shrink(MAX_STREAMS - 1, is_free) {
+            return None;
         }
-        if self.by_name.len() >= MAX_STREAMS {
+        Some(self.recall(stream, of))
+    }
+
+    /// Forgets the streams that were used longest ago, until so many are left; says whether that was possible.
+    ///
+    /// - `is_free`: whether no record of a stream is here.
+    pub(super) fn shrink(&mut self, most: usize, is_free: &dyn Fn(u32) -> bool) -> bool {
+        while self.by_name.len() > most {
             let idle = self
                 .iter()
                 .filter(|(id, kept)| !kept.is_open() && kept.bytes == 0 && is_free(*id));
-            let (oldest, _) = idle.min_by_key(|(_, kept)| kept.used)?;
+            let Some((oldest, _)) = idle.min_by_key(|(_, kept)| kept.used) else {
+                return false;
+            };
             self.remove(oldest);
+        }
+        true
+    }
+
+    /// As [`Streams::open`], also beyond the bound: records of it are durable, so that its node may have
+    /// forgotten them.
+    pub(super) fn recall(&mut self, stream: &Stream, (life, ram): (Life, bool)) -> u32 {
+        self.uses += 1;
+        let used = self.uses;
+        if let Some(id) = self.find(stream) {
+            if let Some(kept) = self.get_mut(id) {
+                kept.used = used;
+            }
+            return id;
         }
         let at = self.slots.iter().position(Option::is_none);
         let at = at.unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        let id = u32::try_from(at).ok()?;
+        let id = u32::try_from(at).expect("each stream beyond the bound has a record on the disk");
         self.slots[at] = Some(Kept {
             stream: stream.clone(),
             life,
@@ -243,11 +312,11 @@ impl Streams {
             bytes: 0,
             schemas: BTreeMap::new(),
             let_go: Vec::new(),
-            used: uses,
+            used,
             hint: (0, 0),
         });
         self.by_name.insert(stream.clone(), id);
-        Some(id)
+        id
     }
 
     fn remove(&mut self, id: u32) {
@@ -291,9 +360,7 @@ impl Streams {
 
     /// Takes in a stream that a snapshot lists.
     pub(super) fn restore(&mut self, listed: Listed) {
-        let Some(id) = self.open(&listed.stream, (listed.life, listed.ram), &|_| false) else {
-            return;
-        };
+        let id = self.recall(&listed.stream, (listed.life, listed.ram));
         if let Some(kept) = self.get_mut(id) {
             kept.ended |= listed.ended;
             if Receiver::decode(&listed.received).is_ok() {

@@ -11,11 +11,22 @@ use headwater_proto::time::{Base, Millis};
 use headwater_spool::{Config, FakeDisk, Log};
 
 use super::index::MAX_RUNS;
+use super::streams::MAX_STREAMS;
 use super::*;
 
 const MIB: u64 = 1 << 20;
 
 fn store(quota_bytes: u64) -> NodeStore<FakeDisk> {
+    open(FakeDisk::new(), quota_bytes)
+}
+
+/// As after SIGKILL and a start.
+fn again(store: &NodeStore<FakeDisk>) -> NodeStore<FakeDisk> {
+    let quota_bytes = store.log.config().quota_bytes;
+    open(store.log.disk().process_killed(), quota_bytes)
+}
+
+fn open(disk: FakeDisk, quota_bytes: u64) -> NodeStore<FakeDisk> {
     let config = Config {
         name: "nodes".into(),
         segment_bytes: MIB,
@@ -25,7 +36,7 @@ fn store(quota_bytes: u64) -> NodeStore<FakeDisk> {
         fs_reserve_bytes: 0,
         ..Config::default()
     };
-    NodeStore::open(Log::open(FakeDisk::new(), config).unwrap().0, 50, 7)
+    NodeStore::open(Log::open(disk, config).unwrap().0, 50, 7)
 }
 
 fn head(node: usize, lane: Lane, first: u64) -> BundleHead {
@@ -102,8 +113,54 @@ fn a_record_beyond_the_index_is_refused_and_its_node_sends_the_oldest_first() {
             }
         }
     }
-    // What is not synced yet is not in the index.
-    assert!((MAX_RUNS..MAX_RUNS + 2_000).contains(&taken), "{taken}");
+    // Those of the open group count too.
+    assert_eq!(taken, MAX_RUNS);
+    assert!(store.sync());
+    let mut store = again(&store);
+    let news = store.take_news();
+    let found = news.iter().map(|it| it.range.len()).sum::<u64>();
+    assert_eq!(found, taken as u64);
+}
+
+#[test]
+fn a_start_finds_the_records_of_every_stream_where_a_snapshot_lists_as_many_as_are_kept() {
+    let mut store = store(64 * MIB);
+    for node in 0..MAX_STREAMS {
+        let head = head(node, Lane::Normal, 0);
+        assert_eq!(offer(&mut store, &head, 10), Offered::Stored);
+        store.sync();
+    }
+    // The next segment's snapshot lists them all.
+    let mut node = 0;
+    while store.segments() == 1 {
+        let head = head(node, Lane::Normal, 1);
+        assert_eq!(offer(&mut store, &head, 1_500), Offered::Stored);
+        store.sync();
+        node += 1;
+    }
+    for stream in store.streams() {
+        store.settle(&stream, &|_| true);
+    }
+    store.release_done();
+    // Two idle streams give way.
+    for new in [MAX_STREAMS, MAX_STREAMS + 1] {
+        let head = head(new, Lane::Normal, 0);
+        assert_eq!(offer(&mut store, &head, 10), Offered::Stored);
+    }
+    assert!(store.sync());
+    let mut store = again(&store);
+    for new in [MAX_STREAMS, MAX_STREAMS + 1] {
+        let head = head(new, Lane::Normal, 0);
+        assert!(store.bytes_of(&head.origin) > 0);
+        assert_eq!(store.mark(&stream_of(&head), 0).received, 1);
+    }
+    let news = store.take_news();
+    let is_new = |it: &&Durable| it.stream.epoch >= Epoch::new(MAX_STREAMS as u64);
+    assert_eq!(news.iter().filter(is_new).count(), 2);
+    // Of those without records the one used last is still known.
+    let idle = head(MAX_STREAMS - 1, Lane::Normal, 0);
+    assert_eq!(store.mark(&stream_of(&idle), 0).received, 1);
+    assert_eq!(store.streams().len(), MAX_STREAMS);
 }
 
 #[test]
@@ -134,7 +191,8 @@ fn a_segment_is_moved_when_little_of_it_is_needed_and_nothing_of_it_is_lost() {
             while offer(&mut store, &one, 1_000) == Offered::Full {
                 let victim = store.victim().expect("a segment to move");
                 assert!(victim.lost.is_empty());
-                assert!(store.evict(&victim));
+                assert_eq!(store.move_rest(&victim), Some(Vec::new()));
+                assert!(store.release(victim.segment));
                 moved += 1;
             }
             store.sync();
@@ -180,35 +238,68 @@ fn rot_in_one_record_costs_that_record_and_is_told_as_damage() {
     let name = store.log.active_file().unwrap().to_owned();
     // In the middle of the fifth record or so.
     assert!(disk.rot(&name, 5_000, 1));
-    let device = now(0).origin;
+    let (found, damaged) = read_all(&mut store, 10);
+    assert_eq!((found.len(), damaged), (9, 1), "{found:?}");
+}
+
+/// The numbers of node 1 below `next` that are given, and how many are told as damaged.
+fn read_all(store: &mut NodeStore<FakeDisk>, next: u64) -> (Vec<u64>, u64) {
     use crate::pipeline::engine::outbox::{Read, Shelf as _};
+    let device = head(1, Lane::Normal, 0).origin;
     let mut shelf = NodeShelf {
-        store: &mut store,
+        store,
         device: &device,
     };
-    let mut found = Vec::new();
-    let mut damaged = 0;
-    let mut from = 0;
-    while from < 10 {
-        let range = SeqRange::new(from, 10);
-        let read = shelf.read(
-            Lane::Normal,
-            Epoch::new(1),
-            range,
-            1 << 20,
-            &mut |seq, _| {
-                found.push(seq);
-                std::ops::ControlFlow::Continue(())
-            },
-        );
-        from = match read {
+    let (mut found, mut damaged, mut from) = (Vec::new(), 0, 0);
+    while from < next {
+        let range = SeqRange::new(from, next);
+        let before = found.len() as u64;
+        let mut take = |seq, _: &[u8]| {
+            found.push(seq);
+            std::ops::ControlFlow::Continue(())
+        };
+        let epoch = Epoch::new(1);
+        from = match shelf.read(Lane::Normal, epoch, range, 1 << 20, &mut take) {
             Read::Damaged(next) => {
-                damaged += next - from;
+                damaged += next - from - (found.len() as u64 - before);
                 next
             }
             Read::Through(next) => next,
-            Read::Unreadable(_) => panic!("{read:?}"),
+            Read::Unreadable(_) => panic!("{range:?}"),
         };
     }
-    assert_eq!((found.len(), damaged), (9, 1), "{found:?}");
+    (found, damaged)
+}
+
+#[test]
+fn a_record_that_comes_where_damage_was_thought_to_be_is_kept_until_it_is_committed() {
+    let mut store = store(8 * MIB);
+    for seq in (0..1_500).filter(|seq| *seq != 7) {
+        let head = head(1, Lane::Normal, seq);
+        assert_eq!(offer(&mut store, &head, 1_000), Offered::Stored);
+    }
+    store.sync();
+    assert!(store.segments() > 1);
+    let disk = store.log.disk().clone();
+    // In the fifth record.
+    assert!(disk.rot("nodes-0000000000000001.seg", 5_000, 1));
+    for is_named_before in [false, true] {
+        let mut store = again(&store);
+        let told = store.take_news();
+        // Both look alike from here.
+        assert_eq!(told.iter().map(|it| it.range.len()).sum::<u64>(), 1_500);
+        let late = head(1, Lane::Normal, 7);
+        if is_named_before {
+            store.let_go(&stream_of(&late), SeqRange::new(7, 8));
+            store.settle(&stream_of(&late), &|_| false);
+        }
+        assert_eq!(offer(&mut store, &late, 1_000), Offered::Stored);
+        assert!(store.sync());
+        let needed = store.bytes_of(&late.origin);
+        store.settle(&stream_of(&late), &|_| false);
+        assert_eq!(store.bytes_of(&late.origin), needed);
+        let (found, damaged) = read_all(&mut store, 1_500);
+        assert_eq!((found.len(), damaged), (1_499, 1));
+        assert!(found.contains(&7) && !found.contains(&4));
+    }
 }

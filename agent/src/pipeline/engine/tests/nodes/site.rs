@@ -19,7 +19,7 @@ use headwater_proto::message::{
 use headwater_proto::refused;
 use headwater_proto::sample::Value;
 use headwater_proto::time::{Base, Millis, Now, UnixMicros};
-use headwater_spool::FakeDisk;
+use headwater_spool::{Disk as _, DiskFile as _, FakeDisk};
 
 use super::super::super::{Engine, Event, Settings, Way};
 use super::super::world::{at, open, settings};
@@ -490,6 +490,13 @@ impl Hub {
     }
 }
 
+/// Which of a node's records.
+pub(super) enum Place {
+    /// That with so many before it.
+    First(usize),
+    Last,
+}
+
 /// An agent with nodes, and a collector.
 pub(super) struct Site {
     pub(super) disk: FakeDisk,
@@ -546,6 +553,25 @@ impl Site {
     /// As after SIGKILL: what was written stays, and nodes must connect again.
     pub(super) fn kill(&mut self) {
         self.restart_on(self.disk.process_killed());
+    }
+
+    /// Rots a record of a node: of those in the oldest segment, counted from the front or from the back.
+    pub(super) fn rot(&self, device: &DeviceId, record: Place) {
+        let names = self.disk.list().unwrap().into_iter();
+        let mut names: Vec<_> = names.filter(|it| it.starts_with("nodes")).collect();
+        names.sort();
+        let file = self.disk.open(&names[0]).unwrap();
+        let mut bytes = vec![0; 1 << 20];
+        let len = file.read_at(&mut bytes, 0).unwrap();
+        let id = device.as_str().as_bytes();
+        let windows = bytes[..len].windows(id.len()).enumerate();
+        let places: Vec<_> = windows.filter(|(_, it)| *it == id).collect();
+        // The snapshot of the segment may name it too, before all records.
+        let at = match record {
+            Place::First(skip) => places[1 + skip].0,
+            Place::Last => places[places.len() - 1].0,
+        };
+        assert!(self.disk.rot(&names[0], at as u64, 1));
     }
 
     pub(super) fn restart_on(&mut self, disk: FakeDisk) {
