@@ -6,6 +6,8 @@ use headwater_collector::pipeline::rules::TimeWindow;
 use headwater_lake::{MemStore, audit};
 use headwater_proto::ids::{Lane, Stream};
 
+use crate::node::METRIC as NODES;
+
 use super::copy::Arrived;
 use super::course::Faults;
 use super::found::Found;
@@ -145,6 +147,8 @@ pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Fa
         .readings()
         .keys()
         .filter(|key| !found.readings.contains_key(*key))
+        // Their records are known by number: `check_node` judges them.
+        .filter(|key| key.1 != NODES)
     {
         let Some(device) = known(&key.0).filter(|device| !device.unnamed) else {
             continue;
@@ -168,6 +172,30 @@ pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Fa
             ));
         } else if !found.is_named(&key.0, key.2, slack_us) && (waits || !device.forgotten) {
             faults.push(format!("{key:?} is missing, and no gap names it"));
+        }
+    }
+}
+
+/// Holds the lake against what a node behind an agent made, by record: it keeps all that nobody acknowledged,
+/// and in the end everything is acknowledged. What is missing is named by number.
+pub fn check_node(
+    found: &Found,
+    records: &BTreeMap<Number, Vec<Key>>,
+    node: &Known,
+    faults: &mut Faults,
+) {
+    if node.forgotten || node.unnamed {
+        return;
+    }
+    for ((stream, seq), keys) in records {
+        let missing = keys.iter().filter(|key| !found.readings.contains_key(*key));
+        let missing = missing.count();
+        let named = found.named.get(stream);
+        if missing > 0 && !named.is_some_and(|all| all.contains(*seq)) {
+            let all = keys.len();
+            faults.push(format!(
+                "of record {seq} of {stream:?} {missing} of {all} samples are missing, and no gap names it"
+            ));
         }
     }
 }
