@@ -112,8 +112,13 @@ impl<D: Disk> Shelf for NodeShelf<'_, D> {
             let Some((_, run)) = self.store.index.find(id, want) else {
                 return Read::Through(range.next);
             };
-            // What stands between is not here.
-            want = want.max(run.seqs.first);
+            if want < run.seqs.first {
+                // What stands between is not here: that is told alone, so that nobody takes it for damaged.
+                if want == range.first {
+                    want = run.seqs.first.min(range.next);
+                }
+                break;
+            }
             let until = run.seqs.next;
             let mut full = false;
             let mut give = |seq, payload: &[u8]| {
