@@ -82,7 +82,9 @@ pub struct Lacks {
     pub numbers: Arrived,
     /// Because its destination refused it.
     pub refused: BTreeSet<Number>,
-    /// How many because it was left behind.
+    /// Because it was left behind.
+    pub skipped: Arrived,
+    /// How many these are.
     pub left_behind: u64,
 }
 
@@ -324,7 +326,15 @@ impl Found {
                 let numbers = (range.first..range.next).map(|seq| (stream.clone(), seq));
                 lacks.refused.extend(numbers);
             }
-            "sink_skipped" => lacks.left_behind += range.len(),
+            "sink_skipped" => {
+                lacks.left_behind += range.len();
+                // Without a bound on ranges nothing is refused.
+                let _ = lacks
+                    .skipped
+                    .entry(stream.clone())
+                    .or_default()
+                    .insert(range);
+            }
             _ => {}
         }
         let numbers = lacks.numbers.entry(stream).or_default();
