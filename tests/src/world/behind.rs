@@ -14,14 +14,11 @@ use headwater_proto::time::{Millis, Now, UnixMicros};
 use super::course::Course;
 use super::device::Device;
 use super::dice::Dice;
-use super::generator::{Key, Made};
+use super::generator::{BEHIND_NAMES, Key, Made};
 use super::given::Number;
 use super::link::{Weather, take};
 use super::plan::{BEHIND, Plan};
 use crate::node::Node;
-
-/// How the names of all such nodes begin.
-pub(super) const NAMES: &str = "behind-";
 
 /// Records that a node makes at once, at most.
 const MAX_RECORDS: u64 = 3;
@@ -31,8 +28,9 @@ const MAX_SAMPLES: u32 = 4;
 const MAX_PACKETS: u64 = 6;
 /// Microseconds between two samples of a record.
 const SAMPLE_US: i64 = 1_000;
-/// Restarts of one node, at most: its flash holds an epoch for each while nobody takes its records.
-const MAX_RESTARTS: u64 = 20;
+/// Restarts of one node between which faults strike, at most: each is an epoch, of which the collector keeps
+/// account at the head of every segment of its journal, and the world's segments are small.
+const MAX_RESTARTS: u64 = 5;
 
 /// A line that is plugged in at both ends.
 #[derive(Debug, Default)]
@@ -75,7 +73,7 @@ impl Behind {
         let wired = |place| {
             let agent = dice.index(plan.devices);
             Wired {
-                node: Node::new(&format!("{NAMES}{place}"), dice.bits()),
+                node: Node::new(&format!("{BEHIND_NAMES}{place}"), dice.bits()),
                 agent,
                 agents: BTreeSet::from([agent]),
                 way: place as Way,

@@ -21,12 +21,12 @@ use super::stream::STREAM;
 const CLOCK_ROWS_US: u64 = 2_000;
 
 /// Holds what another sink has against the lake: it has each record as the lake has it, or the lake names it
-/// as lacking, or the sink was told that it is one of `undecodable`. Of records that came after it was taken
-/// out only those `until` then count. `comes_again`: the journal lost what it had once.
+/// as lacking, or it is one of those `excused`, of which the sink was told that nobody can decode them. Of records
+/// that came after it was taken out only those `until` then count. `comes_again`: the journal lost what it had once.
 pub fn check_sink(
     found: &Found,
     name: &str,
-    (given, undecodable): (&BTreeMap<Number, Given>, &BTreeSet<Number>),
+    (given, excused): (&BTreeMap<Number, Given>, &BTreeSet<Number>),
     (until, comes_again): (Option<&Arrived>, bool),
     faults: &mut Faults,
 ) {
@@ -51,7 +51,7 @@ pub fn check_sink(
                 "record {seq} of {stream:?} is {given:?} in sink {name} and {expected:?} in the lake"
             )),
             None if lacking.is_some_and(|lacks| lacks.contains(*seq)) => {}
-            None if undecodable.contains(&(stream.clone(), *seq)) => {}
+            None if excused.contains(&(stream.clone(), *seq)) => {}
             // It had no rows for anybody: nothing of it is named beyond the journal.
             None if comes_again && expected.is_undecodable() => {}
             None => faults.push(format!(

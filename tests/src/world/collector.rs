@@ -22,10 +22,10 @@ use headwater_proto::ids::{JournalId, SeqRange};
 use headwater_proto::time::{Now, UnixMicros};
 use headwater_spool::{Config, Disk, DiskFile, FakeDisk};
 
-use super::behind::NAMES as BEHIND;
 use super::copy::{Arrived, COPY, CopyFaults, CopySink, Destination};
 use super::dice::{Death, Dice};
 use super::found;
+use super::generator::BEHIND_NAMES;
 use super::hands::{Did, finish, hands};
 use super::letters::MailRoom;
 use super::plan::{NARROW, Plan};
@@ -55,7 +55,7 @@ fn gateways() -> Vec<Gateway> {
         devices: vec![devices],
     };
     let gateways = GATEWAYS.map(|client| gateway(client.to_owned(), "node-*".to_owned()));
-    let agents = (0..MAX_AGENTS).map(|n| gateway(format!("agent-{n}"), format!("{BEHIND}*")));
+    let agents = (0..MAX_AGENTS).map(|n| gateway(format!("agent-{n}"), format!("{BEHIND_NAMES}*")));
     gateways.into_iter().chain(agents).collect()
 }
 

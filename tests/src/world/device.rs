@@ -11,9 +11,8 @@ use headwater_proto::refused::Part;
 use headwater_proto::time::{Millis, Now, UnixMicros};
 use headwater_spool::FakeDisk;
 
-use super::behind::NAMES;
 use super::dice::{Death, Dice};
-use super::generator::{Key, Made, SOURCES, START_US, Says, dictionary, line};
+use super::generator::{BEHIND_NAMES, Key, Made, SOURCES, START_US, Says, dictionary, line};
 use super::receipts::Receipts;
 use super::seen::Seen;
 
@@ -374,7 +373,7 @@ impl Device {
             if engine.wants_clock(now) {
                 engine.handle(Event::Clock(self.kernel), now);
             }
-            let allows = |id: &DeviceId| id.as_str().starts_with(NAMES);
+            let allows = |id: &DeviceId| id.as_str().starts_with(BEHIND_NAMES);
             engine.nodes(now).packet(way, &allows, packet);
         }
     }

@@ -18,6 +18,9 @@ pub const START_US: i64 = 1_763_071_000_000_000;
 /// no two devices ever make a reading in the same microsecond.
 pub const CLOCK_STEP_US: i64 = 8;
 
+/// How the names of all nodes behind agents begin.
+pub const BEHIND_NAMES: &str = "behind-";
+
 /// What a source says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Says {

@@ -172,7 +172,13 @@ fn judge_sinks(found: &Found, site: &Home, course: &mut Course) {
         check::check_sink(found, COPY, has, (until, comes_again), faults);
     }
     if is_judged(plan.stream) {
-        let has = (&service.given, &service.undecodable);
+        let mut excused = service.undecodable.clone();
+        if site.rotten {
+            // The journal's only word that the service refused a record may rot before the lake has it. The
+            // letter is kept.
+            excused.extend(service.refused.iter().cloned());
+        }
+        let has = (&service.given, &excused);
         check::check_sink(found, STREAM, has, (None, comes_again), faults);
     }
     if plan.stream.is_some() {
