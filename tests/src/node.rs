@@ -147,22 +147,25 @@ impl Node {
         }
     }
 
-    fn put(&mut self, kind: Kind, payload: &[u8]) {
-        let Some(epoch) = self.flash.present else {
-            return;
-        };
+    /// Keeps a record; its epoch and number.
+    fn put(&mut self, kind: Kind, payload: &[u8]) -> (Epoch, u64) {
+        let present = self.flash.present;
+        let epoch = present.expect("a boot begins with an epoch");
         let kept = self.flash.epochs.entry(epoch).or_default();
-        kept.records.insert(kept.next, (kind, payload.to_vec()));
+        let seq = kept.next;
+        kept.records.insert(seq, (kind, payload.to_vec()));
         kept.next += 1;
         let stored = self.sender.stored(Lane::Normal, epoch, kept.next);
         stored.expect("the present epoch is held");
+        (epoch, seq)
     }
 
     /// Makes a record of so many samples, the first of them at this time, the others a millisecond apart.
+    /// Returns its epoch and number. The samples are whole numbers that go on where [`Node::made`] stands.
     ///
     /// # Panics
     /// Never: the rows fit their schema.
-    pub fn make(&mut self, samples: u32, now: Now) {
+    pub fn make(&mut self, samples: u32, now: Now) -> (Epoch, u64) {
         let schema = schema();
         let mut rows = Rows::new(&schema);
         for k in 0..i64::from(samples) {
@@ -175,7 +178,7 @@ impl Node {
         let mut coded = Vec::new();
         let encoded = Encoder::new(&schema).encode(u32::from(SCHEMA), &rows, &mut coded);
         encoded.expect("the rows fit a batch");
-        self.put(Kind::Batch, &coded);
+        self.put(Kind::Batch, &coded)
     }
 
     /// It has a way to an agent.

@@ -6,6 +6,8 @@ use headwater_collector::pipeline::rules::TimeWindow;
 use headwater_lake::{MemStore, audit};
 use headwater_proto::ids::{Lane, Stream};
 
+use crate::node::METRIC as NODES;
+
 use super::copy::Arrived;
 use super::course::Faults;
 use super::found::Found;
@@ -19,8 +21,8 @@ use super::stream::STREAM;
 const CLOCK_ROWS_US: u64 = 2_000;
 
 /// Holds what another sink has against the lake: it has each record as the lake has it, or the lake names it
-/// as lacking, or the sink was told that it is one of `undecodable`. Of records that came after it was taken
-/// out only those `until` then count. `comes_again`: the journal lost what it had once.
+/// as lacking, or it is one of those `excused`, of which the sink was told that nobody can decode them. Of records
+/// that came after it was taken out only those `until` then count. `comes_again`: the journal lost what it had once.
 pub fn check_sink(
     found: &Found,
     name: &str,
@@ -153,6 +155,8 @@ pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Fa
         .readings()
         .keys()
         .filter(|key| !found.readings.contains_key(*key))
+        // Their records are known by number: `check_node` judges them.
+        .filter(|key| key.1 != NODES)
     {
         let Some(device) = known(&key.0).filter(|device| !device.unnamed) else {
             continue;
@@ -176,6 +180,30 @@ pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Fa
             ));
         } else if !found.is_named(&key.0, key.2, slack_us) && (waits || !device.forgotten) {
             faults.push(format!("{key:?} is missing, and no gap names it"));
+        }
+    }
+}
+
+/// Holds the lake against what a node behind an agent made, by record: it keeps all that nobody acknowledged,
+/// and in the end everything is acknowledged. What is missing is named by number.
+pub fn check_node(
+    found: &Found,
+    records: &BTreeMap<Number, Vec<Key>>,
+    node: &Known,
+    faults: &mut Faults,
+) {
+    if node.forgotten || node.unnamed {
+        return;
+    }
+    for ((stream, seq), keys) in records {
+        let missing = keys.iter().filter(|key| !found.readings.contains_key(*key));
+        let missing = missing.count();
+        let named = found.named.get(stream);
+        if missing > 0 && !named.is_some_and(|all| all.contains(*seq)) {
+            let all = keys.len();
+            faults.push(format!(
+                "of record {seq} of {stream:?} {missing} of {all} samples are missing, and no gap names it"
+            ));
         }
     }
 }

@@ -25,6 +25,7 @@ use headwater_spool::{Config, Disk, DiskFile, FakeDisk};
 use super::copy::{Arrived, COPY, CopyFaults, CopySink, Destination};
 use super::dice::{Death, Dice};
 use super::found;
+use super::generator::BEHIND_NAMES;
 use super::hands::{Did, finish, hands};
 use super::letters::MailRoom;
 use super::plan::{NARROW, Plan};
@@ -35,6 +36,9 @@ use super::stream::{self, STREAM, Service, StreamSink};
 /// Client ids of the gateways, each of which speaks for every `node-*`.
 pub const GATEWAYS: [&str; 2] = ["gateway", "gateway-2"];
 
+/// Agents are called `agent-N` with N below this: each speaks for every node behind it.
+pub const MAX_AGENTS: usize = 8;
+
 /// Where a segment's snapshot begins.
 const SNAPSHOT_AT: u64 = 64;
 
@@ -42,6 +46,17 @@ const SNAPSHOT_AT: u64 = 64;
 #[must_use]
 pub fn plain_topic(device: &str) -> String {
     format!("plain/{device}/readings")
+}
+
+/// Who may speak for whom.
+fn gateways() -> Vec<Gateway> {
+    let gateway = |client: String, devices: String| Gateway {
+        client,
+        devices: vec![devices],
+    };
+    let gateways = GATEWAYS.map(|client| gateway(client.to_owned(), "node-*".to_owned()));
+    let agents = (0..MAX_AGENTS).map(|n| gateway(format!("agent-{n}"), format!("{BEHIND_NAMES}*")));
+    gateways.into_iter().chain(agents).collect()
 }
 
 /// The collector while it runs.
@@ -220,12 +235,7 @@ impl Collector {
                         ..PlainRule::new(Decoder::Json)
                     }),
             ],
-            gateways: GATEWAYS
-                .map(|client| Gateway {
-                    client: client.to_owned(),
-                    devices: vec!["node-*".to_owned()],
-                })
-                .to_vec(),
+            gateways: gateways(),
             sinks,
             window: self.rules.0,
             mode: if self.plan.ends_at_journal {

@@ -1,7 +1,9 @@
 //! Core: a device of the world: its disk, its sources, and the agent's engine while it runs.
 
 use headwater_agent::pipeline::batcher::BatchLimits;
-use headwater_agent::pipeline::engine::{Engine, Event, Settings, SourceSettings, SpoolSettings};
+use headwater_agent::pipeline::engine::{
+    Engine, Event, Settings, SourceSettings, SpoolSettings, Way,
+};
 use headwater_agent::pipeline::record::Cursor;
 use headwater_program::clock::WallError;
 use headwater_proto::ids::DeviceId;
@@ -10,7 +12,7 @@ use headwater_proto::time::{Millis, Now, UnixMicros};
 use headwater_spool::FakeDisk;
 
 use super::dice::{Death, Dice};
-use super::generator::{Key, Made, SOURCES, START_US, Says, dictionary, line};
+use super::generator::{BEHIND_NAMES, Key, Made, SOURCES, START_US, Says, dictionary, line};
 use super::receipts::Receipts;
 use super::seen::Seen;
 
@@ -142,7 +144,12 @@ impl Device {
             spool: SpoolSettings {
                 segment_bytes: 4096,
                 lane_bytes: [self.lane_bytes; 3],
-                nodes_bytes: 16 * 4096,
+                // Where lanes are small, so is the room of nodes.
+                nodes_bytes: if self.lane_bytes > 40_000 {
+                    16 * 4096
+                } else {
+                    5 * 4096
+                },
                 dead_letter_bytes: 16 * 4096,
                 fs_reserve_percent: 0,
                 fs_reserve_bytes: 0,
@@ -260,7 +267,8 @@ impl Device {
         if let Some(engine) = &self.engine {
             let counters = engine.counters();
             self.evicted += counters.evicted_records + counters.damaged_records;
-            seen.add_agent(&counters);
+            let of_nodes = engine.node_report().counters;
+            seen.add_agent(&counters, &of_nodes);
         }
     }
 
@@ -356,6 +364,33 @@ impl Device {
             }
             engine.handle(event, now);
         }
+    }
+
+    /// Hands its agent a packet that came on a way from a node.
+    pub fn hear_node(&mut self, way: Way, packet: &[u8], now: Now) {
+        let now = self.clock(now);
+        if let Some(engine) = &mut self.engine {
+            if engine.wants_clock(now) {
+                engine.handle(Event::Clock(self.kernel), now);
+            }
+            let allows = |id: &DeviceId| id.as_str().starts_with(BEHIND_NAMES);
+            engine.nodes(now).packet(way, &allows, packet);
+        }
+    }
+
+    /// Tells its agent that a way to a node is gone.
+    pub fn lose_way(&mut self, way: Way, now: Now) {
+        let now = self.clock(now);
+        if let Some(engine) = &mut self.engine {
+            engine.nodes(now).way_gone(way);
+        }
+    }
+
+    /// What its agent says to nodes, and on which ways.
+    pub fn take_answers(&mut self, now: Now) -> Vec<(Way, Vec<u8>)> {
+        let now = self.clock(now);
+        let engine = self.engine.as_mut();
+        engine.map_or_else(Vec::new, |engine| engine.nodes(now).take_answers())
     }
 
     /// When its agent wants to be asked again, on the world's clock.

@@ -22,6 +22,13 @@ impl Dice {
         Self(Jitter::new(seed))
     }
 
+    /// Other choices that follow from the same state, and change nothing of those of this stream.
+    #[must_use]
+    pub fn aside(&self, mark: u64) -> Self {
+        let bits = self.clone().bits();
+        Self::new(bits ^ mark)
+    }
+
     /// 64 random bits.
     pub const fn bits(&mut self) -> u64 {
         self.0.bits()

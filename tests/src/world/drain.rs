@@ -44,7 +44,7 @@ impl World {
             self.pass(ABANDON_MS);
             self.round(u64::MAX);
         }
-        if self.course.plan.nodes > 0 {
+        if self.course.plan.nodes + self.course.plan.behind > 0 {
             // What a node kept in memory alone is named when no gateway has listed it for long.
             self.pass(RELAYED_MS);
             self.round(u64::MAX);
@@ -82,6 +82,7 @@ impl World {
             // A last row of the source that cannot wait: before it, a gap names what is lost.
             self.fleet.devices[place].make(1, 1);
         }
+        self.fleet.calm_nodes(&mut self.course);
     }
 
     /// Rounds until nothing is left to do.
@@ -112,6 +113,10 @@ impl World {
             self.publish_plain_again();
         }
         let mut moved = false;
+        for agent in self.fleet.drain_nodes(self.course.now) {
+            moved = true;
+            self.pump_device(agent);
+        }
         for place in 0..self.fleet.devices.len() {
             for _ in 0..self.fleet.waiting_up(place) {
                 moved = true;

@@ -13,7 +13,8 @@ use headwater_proto::ids::DeviceId;
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::FakeDisk;
 
-use super::collector::GATEWAYS;
+use super::behind::Behind;
+use super::collector::{GATEWAYS, MAX_AGENTS};
 use super::course::Course;
 use super::device::Device;
 use super::dice::Dice;
@@ -51,6 +52,8 @@ pub(super) struct Fleet {
     next_conn: u64,
     /// Copies of disks, by device.
     backups: Vec<(usize, FakeDisk)>,
+    /// The nodes behind agents.
+    pub(super) behind: Behind,
     /// Every reading.
     pub(super) made: Made,
 }
@@ -63,7 +66,8 @@ impl Fleet {
             Device::new(id, place, plan.lane_bytes)
         };
         let parts = if plan.shared_nodes { 2 } else { 1 };
-        let agents = (0..plan.devices).map(|place| device(format!("agent-{place}"), place));
+        let agents =
+            (0..plan.devices.min(MAX_AGENTS)).map(|place| device(format!("agent-{place}"), place));
         let nodes = (0..plan.nodes * parts).map(|place| {
             let (node, part) = (place / parts, place % parts);
             let mut node = device(format!("node-{node}"), plan.devices + place);
@@ -85,6 +89,7 @@ impl Fleet {
             gateways: Default::default(),
             next_conn: 1,
             backups: Vec::new(),
+            behind: Behind::new(plan, seed),
             made: Made::new(seed),
         }
     }
@@ -117,6 +122,12 @@ impl Fleet {
                 return self.kill(place, course);
             }
             self.devices[place].hear_settled();
+            for (way, answer) in self.devices[place].take_answers(course.now) {
+                self.behind.answer(place, way, answer);
+                if course.dies_here() {
+                    return self.kill(place, course);
+                }
+            }
             let linked = self.links[place].is_some();
             let bytes = self.devices[place].next_publish(linked, course.now);
             if self.devices[place].is_crashed() {
@@ -355,6 +366,9 @@ impl Fleet {
     /// A device dies. The collector hears of it sooner or later; here at once.
     pub(super) fn kill(&mut self, place: usize, course: &mut Course) -> Option<Event> {
         let death = course.death(|| format!("device {place}"));
+        if self.devices[place].engine.is_some() {
+            self.behind.agent_died(place, course);
+        }
         let (dice, seen) = (&mut course.dice, &mut course.seen);
         self.devices[place].die(death, dice, seen, course.now);
         self.hang_up(place, course.now)
@@ -404,6 +418,27 @@ impl Fleet {
         }
     }
 
+    /// Nodes and their agents talk. Returns the agents that heard something.
+    pub(super) fn serve_nodes(&mut self, course: &mut Course) -> Vec<usize> {
+        let Self {
+            behind,
+            devices,
+            made,
+            ..
+        } = self;
+        behind.step(devices, made, course)
+    }
+
+    /// The same without choices, and in fair weather. Returns the agents that heard something.
+    pub(super) fn drain_nodes(&mut self, now: Now) -> Vec<usize> {
+        self.behind.exchange(&mut self.devices, now)
+    }
+
+    /// The faults of nodes and of their lines are over.
+    pub(super) fn calm_nodes(&mut self, course: &mut Course) {
+        self.behind.calm(&mut self.made, course);
+    }
+
     /// Whether it is a device's turn in a round of the drain: devices of one name take turns.
     pub(super) fn is_turn(&self, place: usize, round: u64) -> bool {
         let same: Vec<usize> = (0..self.devices.len())
@@ -423,12 +458,13 @@ impl Fleet {
     pub(super) fn is_drained(&self, stopped: bool) -> bool {
         let drained = |device: &Device| {
             let engine = device.engine.as_ref();
-            engine.is_some_and(|engine| engine.sender().is_drained())
+            engine.is_some_and(|engine| engine.progress().is_drained)
                 && (stopped || device.has_offered_all())
         };
         self.devices.iter().all(drained)
             && self.links.iter().flatten().all(Link::is_idle)
             && self.plain.iter().all(Plain::is_idle)
+            && self.behind.is_drained()
     }
 
     /// What stands open.
@@ -440,7 +476,7 @@ impl Fleet {
                 Some(engine) => {
                     let sender = engine.sender();
                     format!(
-                        "{} backlog {} open {} credit {} in flight {} offered all {} {:?} {:?}",
+                        "{} backlog {} open {} credit {} in flight {} offered all {} {:?} {:?} {:?}",
                         device.id,
                         sender.backlog_records(),
                         sender.is_open(),
@@ -449,12 +485,14 @@ impl Fleet {
                         device.has_offered_all(),
                         sender.counters(),
                         engine.counters(),
+                        engine.node_report(),
                     )
                 }
                 None => format!("{} is off", device.id),
             })
             .collect();
-        format!("{devices:?}; plain {:?}", self.plain)
+        let (plain, behind) = (&self.plain, self.behind.describe());
+        format!("{devices:?}; plain {plain:?}; nodes {behind}")
     }
 }
 

@@ -12,7 +12,7 @@ use headwater_proto::text::is_dictionary;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::copy::{Arrived, COPY};
-use super::generator::{Bits, CLOCK_STEP_US, Key, LOG, Made, line_number};
+use super::generator::{Bits, CLOCK_STEP_US, Key, LOG, Made, is_of_its_time, line_number};
 use super::given::{Given, Number, Refused, Row};
 use super::stream::STREAM;
 
@@ -21,12 +21,14 @@ use super::stream::STREAM;
 pub struct Found {
     /// Per reading as it was made: how often it is there or in quarantine, and with which values.
     pub readings: BTreeMap<Key, Vec<Bits>>,
-    /// What is said of the time of readings of a source that cannot make them again.
+    /// What is said of the time of readings that show when they were made.
     pub stated: Vec<Stated>,
     /// Readings that are in quarantine for their times.
     pub untimely: Vec<Untimely>,
     /// Per device: the time spans of its gaps; `None`: a gap without times.
     pub gaps: BTreeMap<String, Vec<Option<(i64, i64)>>>,
+    /// What gaps name by number.
+    pub named: Arrived,
     /// What was given up with its epoch.
     pub abandoned: Arrived,
     /// Epochs that were given up, and when the lake first said it.
@@ -80,7 +82,9 @@ pub struct Lacks {
     pub numbers: Arrived,
     /// Because its destination refused it.
     pub refused: BTreeSet<Number>,
-    /// How many because it was left behind.
+    /// Because it was left behind.
+    pub skipped: Arrived,
+    /// How many these are.
     pub left_behind: u64,
 }
 
@@ -173,7 +177,7 @@ impl Found {
                 bits,
             };
             let key = self.take_reading(device.value(row), &given, made);
-            if key.1.starts_with("live") {
+            if is_of_its_time(&key.1) {
                 self.stated.push(Stated {
                     key,
                     ts_us: given.ts_us,
@@ -276,8 +280,14 @@ impl Found {
                 self.take_lacks(batch, row, sink.value(row))?;
                 continue;
             }
-            if reason.value(row) == "abandoned" {
-                self.take_abandoned(batch, row);
+            let numbers = numbers_of(batch, row);
+            if let Some((stream, range)) = numbers {
+                if reason.value(row) == "abandoned" {
+                    let all = self.abandoned.entry(stream.clone()).or_default();
+                    // Without a bound on ranges nothing is refused.
+                    let _ = all.insert(range);
+                }
+                let _ = self.named.entry(stream).or_default().insert(range);
             }
             let known = first.is_valid(row) && last.is_valid(row);
             let span = known.then(|| (first.value(row), last.value(row)));
@@ -302,22 +312,9 @@ impl Found {
         Some(())
     }
 
-    /// What was given up with its epoch, if it is known by numbers.
-    fn take_abandoned(&mut self, batch: &RecordBatch, row: usize) {
-        let end = |column| number_of(batch, row, ["device_id", "lane", "epoch", column]);
-        if let (Some((stream, first)), Some((_, last))) = (end("seq_first"), end("seq_last")) {
-            let all = self.abandoned.entry(stream).or_default();
-            // Without a bound on ranges nothing is refused.
-            let _ = all.insert(SeqRange::new(first, last + 1));
-        }
-    }
-
     /// What another sink lacks: for the lake it is no gap.
     fn take_lacks(&mut self, batch: &RecordBatch, row: usize, sink: &str) -> Option<()> {
-        let columns = ["device_id", "lane", "epoch", "seq_first"];
-        let (stream, first) = number_of(batch, row, columns)?;
-        let columns = ["device_id", "lane", "epoch", "seq_last"];
-        let (_, last) = number_of(batch, row, columns)?;
+        let (stream, range) = numbers_of(batch, row)?;
         let stage = batch.column_by_name("stage")?.as_string::<i32>();
         if ![COPY, STREAM].contains(&sink) || stage.value(row) != "sink" {
             return None;
@@ -326,14 +323,22 @@ impl Found {
         let lacks = self.lacks.entry(sink.to_owned()).or_default();
         match reason.value(row) {
             "refused" => {
-                let numbers = (first..=last).map(|seq| (stream.clone(), seq));
+                let numbers = (range.first..range.next).map(|seq| (stream.clone(), seq));
                 lacks.refused.extend(numbers);
             }
-            "sink_skipped" => lacks.left_behind += last - first + 1,
+            "sink_skipped" => {
+                lacks.left_behind += range.len();
+                // Without a bound on ranges nothing is refused.
+                let _ = lacks
+                    .skipped
+                    .entry(stream.clone())
+                    .or_default()
+                    .insert(range);
+            }
             _ => {}
         }
         let numbers = lacks.numbers.entry(stream).or_default();
-        numbers.insert(SeqRange::new(first, last + 1)).ok()
+        numbers.insert(range).ok()
     }
 
     /// Turn of the first reading in the lake that came from the same source of the same physical
@@ -392,6 +397,13 @@ fn untimely(refused: &Refused) -> Option<Row> {
         error_ms: None,
         bits,
     })
+}
+
+/// The numbers that a gap names, if it names any.
+fn numbers_of(batch: &RecordBatch, row: usize) -> Option<(Stream, SeqRange)> {
+    let end = |column| number_of(batch, row, ["device_id", "lane", "epoch", column]);
+    let ((stream, first), (_, last)) = (end("seq_first")?, end("seq_last")?);
+    Some((stream, SeqRange::new(first, last + 1)))
 }
 
 /// The numbered record of a row, by the columns that name it.

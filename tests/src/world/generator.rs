@@ -9,12 +9,17 @@ use headwater_proto::ids::Lane;
 use headwater_proto::sample::Value;
 use headwater_proto::time::UnixMicros;
 
+use crate::node::METRIC as NODES;
+
 /// Wall time at the virtual clock's zero; a little before midnight, so that runs cross a date.
 pub const START_US: i64 = 1_763_071_000_000_000;
 
 /// Clocks show whole multiples of this, plus the place of the physical device they are in, so that
 /// no two devices ever make a reading in the same microsecond.
 pub const CLOCK_STEP_US: i64 = 8;
+
+/// How the names of all nodes behind agents begin.
+pub const BEHIND_NAMES: &str = "behind-";
 
 /// What a source says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +115,12 @@ pub fn line_number(device: &str, text: &str) -> Option<i64> {
     number.parse().ok().filter(|_| of == device)
 }
 
+/// Whether readings of a metric show when they were made: they are made as time passes, and never again.
+#[must_use]
+pub fn is_of_its_time(metric: &str) -> bool {
+    metric.starts_with("live") || metric == NODES
+}
+
 /// Device, metric and time of a reading.
 pub type Key = (String, String, i64);
 
@@ -118,8 +129,8 @@ pub type Key = (String, String, i64);
 pub struct Made {
     seed: u64,
     readings: BTreeMap<Key, Bits>,
-    /// Live rows in the order in which they were made, which a clock that was set need not show, and when
-    /// each was truly made.
+    /// Live rows, and those of nodes, in the order in which they were made, which a clock that was set need not
+    /// show, and when each was truly made.
     order: BTreeMap<(String, i64), (u64, UnixMicros)>,
     /// Times of readings by device, metric and the row's own number, which its values show.
     numbered: BTreeMap<(String, String, u64), i64>,
@@ -142,8 +153,8 @@ pub struct Row {
 /// What the counter rises by from row to row.
 const COUNT_STEP: i64 = 3;
 
-/// The number of the row that a value belongs to.
-fn number_of(bits: Bits) -> Option<u64> {
+/// The number of the row that a value of a metric belongs to.
+fn number_of(metric: &str, bits: Bits) -> Option<u64> {
     match bits {
         Bits::F64(bits) => {
             let value = f64::from_bits(bits);
@@ -154,6 +165,7 @@ fn number_of(bits: Bits) -> Option<u64> {
             )]
             (0.0..1e9).contains(&value).then_some(value as u64)
         }
+        Bits::I64(count) if metric == NODES => u64::try_from(count).ok(),
         Bits::I64(count) => u64::try_from(count / COUNT_STEP).ok(),
         Bits::Line(number) => u64::try_from(number).ok(),
     }
@@ -232,9 +244,25 @@ impl Made {
     /// The reading that a value of a device is, whatever time is said of it.
     #[must_use]
     pub fn key_of(&self, device: &str, metric: &str, bits: Bits) -> Option<Key> {
-        let of = (device.to_owned(), metric.to_owned(), number_of(bits)?);
+        let of = (
+            device.to_owned(),
+            metric.to_owned(),
+            number_of(metric, bits)?,
+        );
         let time = self.numbered.get(&of)?;
         Some((of.0, of.1, *time))
+    }
+
+    /// Notes that a node behind an agent made its sample `count` at this time, by a clock that is right.
+    pub fn note(&mut self, device: &str, count: u64, time: UnixMicros) -> Key {
+        let key = (device.to_owned(), NODES.to_owned(), time.0);
+        let of = (key.0.clone(), key.1.clone(), count);
+        self.numbered.insert(of, time.0);
+        let bits = Bits::I64(count.cast_signed());
+        self.readings.insert(key.clone(), bits);
+        let turn = self.order.len() as u64;
+        self.order.insert((key.0.clone(), time.0), (turn, time));
+        key
     }
 
     /// The turn of the live row that a device made at `time`, among all live rows.
@@ -244,7 +272,7 @@ impl Made {
         Some(*turn)
     }
 
-    /// When the live row that a device made at `time` was truly made.
+    /// When the live row, or that of a node, that a device made at `time` was truly made.
     #[must_use]
     pub fn truth(&self, device: &str, time: i64) -> Option<UnixMicros> {
         let (_, truth) = self.order.get(&(device.to_owned(), time))?;

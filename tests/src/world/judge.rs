@@ -3,6 +3,7 @@
 use headwater_proto::delivery::Ranges;
 use headwater_proto::ids::Stream;
 
+use super::behind::Wired;
 use super::check::{self, Known};
 use super::copy::COPY;
 use super::course::Course;
@@ -51,6 +52,7 @@ pub(super) fn judge(fleet: &mut Fleet, site: &mut Home, course: &mut Course) -> 
         let (lost, faults) = ((site.lost_disk, site.rotten), &mut course.faults);
         check::check_plain(&found, &plain.name, made, had, lost, faults);
     }
+    judge_nodes(&found, fleet, site, course);
     let there = |key: &&_| found.readings.contains_key(*key);
     Summary {
         made: fleet.made.readings().len() as u64,
@@ -87,7 +89,7 @@ fn known(fleet: &Fleet, site: &Home, ends_at_journal: bool) -> Vec<Known> {
             }),
         }
     }
-    let is_forgetful = site.rotten || site.lost_disk;
+    let is_forgetful = site.is_forgetful();
     for known in &mut known {
         // What the journal cannot give back is named, or asked for again.
         known.evicted |= site.rotten;
@@ -102,9 +104,10 @@ fn known(fleet: &Fleet, site: &Home, ends_at_journal: bool) -> Vec<Known> {
     known
 }
 
-/// Judges what the agents sent.
+/// Judges what the agents sent, of their own and of nodes.
 fn judge_fleet(found: &Found, fleet: &mut Fleet, site: &Home, course: &mut Course) {
-    let known = known(fleet, site, course.plan.ends_at_journal);
+    let mut known = known(fleet, site, course.plan.ends_at_journal);
+    known.extend(known_nodes(fleet, site, course.plan.ends_at_journal));
     check::check_rows(found, &fleet.made, &known, &mut course.faults);
     check::check_verdicts(found, &known, course.plan.rules_change, &mut course.faults);
     let is_right = !site.collector.was_set;
@@ -118,6 +121,39 @@ fn judge_fleet(found: &Found, fleet: &mut Fleet, site: &Home, course: &mut Cours
         let name = device.id.as_str();
         if let Some(known) = known.iter().find(|known| known.name == name) {
             check::check_durable(found, device.durable(), known, &mut course.faults);
+        }
+    }
+}
+
+/// What the run knows of the nodes behind agents. Their clocks are right. A record of theirs has one identity
+/// for ever, so that copies of an agent's disk double nothing.
+fn known_nodes(fleet: &Fleet, site: &Home, ends_at_journal: bool) -> Vec<Known> {
+    let known = |node: &Wired| Known {
+        name: node.id().as_str().to_owned(),
+        disturbed: false,
+        forgotten: node.agents().any(|place| fleet.devices[place].forgotten),
+        stepped: false,
+        is_wild: false,
+        lied: false,
+        evicted: true,
+        unnamed: ends_at_journal && site.is_forgetful(),
+    };
+    fleet.behind.nodes().iter().map(known).collect()
+}
+
+/// Judges that nothing is missing of what nodes behind agents handed over.
+fn judge_nodes(found: &Found, fleet: &Fleet, site: &Home, course: &mut Course) {
+    let known = known_nodes(fleet, site, course.plan.ends_at_journal);
+    let faults = &mut course.faults;
+    for (node, known) in fleet.behind.nodes().iter().zip(&known) {
+        check::check_node(found, node.records(), known, faults);
+        if node.refused() > 0 {
+            let (name, refused) = (&known.name, node.refused());
+            faults.push(format!("{refused} records of {name} were refused for good"));
+        }
+        for key in node.records().values().flatten() {
+            course.seen.nodes_made += 1;
+            course.seen.nodes_found += u64::from(found.readings.contains_key(key));
         }
     }
 }

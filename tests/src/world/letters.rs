@@ -78,6 +78,9 @@ impl MailRoom {
             for number in lacks.refused.iter().filter(|_| !self.has_lost) {
                 let rows = found.numbers.get(number);
                 match letters.get(number) {
+                    // The journal did not hold it any more: the sink had taken it before it was left behind, and
+                    // refused it after that.
+                    None if lacks.skipped.get(&number.0).is_some_and(|all| all.contains(number.1)) => {}
                     // A sink may refuse what tells of a loss, and take the record when it comes after all.
                     Some(letter) if letter.is_empty() => {}
                     Some(letter) if rows.is_none_or(|rows| rows == letter) => {}

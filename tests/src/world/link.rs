@@ -79,7 +79,12 @@ impl Link {
     }
 }
 
-fn take<T: Clone>(queue: &mut VecDeque<T>, weather: Weather, dice: &mut Dice) -> Option<T> {
+/// Takes what arrives next out of a queue, if anything does.
+pub(super) fn take<T: Clone>(
+    queue: &mut VecDeque<T>,
+    weather: Weather,
+    dice: &mut Dice,
+) -> Option<T> {
     if queue.is_empty() {
         return None;
     }

@@ -25,17 +25,21 @@
 //! | rules that change from start to start, so that sinks read what arrived under other ones | `collector.rs` |
 //! | a collector that is stopped anywhere, taken over from, and wakes | `takeover.rs` |
 //! | two gateways with a part each of a node's backlog, one of them away for long | `fleet.rs` |
+//! | packets between nodes and their agents lost, repeated, overtaken, lines cut | `behind.rs` |
+//! | agents that die with what nodes have just handed them, nodes that restart, nodes that change their agent | `behind.rs` |
 //!
 //! | part | holds |
 //! |---|---|
 //! | `course.rs` | what all share: plan, dice, clock, trace, and how often things were seen (`seen.rs`) |
 //! | `fleet.rs` | devices, their links, the gateway, plain devices, copies of their disks |
+//! | `behind.rs` | nodes behind agents, their lines, and what they made |
 //! | `site.rs` | the collector, copies of its journal, whether its lake can be reached |
 //! | `run.rs` | the world, in which the two meet: `steps.rs`, what breaks (`faults.rs`), `drain.rs` |
 //! | `found.rs`, `given.rs` | what the lake holds, and what a sink was given of a record, in one form |
 //! | `judge.rs` | what is held against each other at the end, by the rules of `check.rs` |
 //!
-//! Some devices reach the collector through a gateway, some log lines as well as numbers; in some
+//! Some devices reach the collector through a gateway, some log lines as well as numbers, some have nodes
+//! behind them that keep their own records until their agent has them; in some
 //! runs a second sink and a stream read the journal, with and without the journal waiting for them, and
 //! tables get checkpoints. The sum of many runs says how often each thing happened.
 //!
@@ -43,6 +47,7 @@
 //! the lake is judged. A run that fails names its seed; `HEADWATER_SEED=n` runs that one alone and
 //! prints what happened.
 
+mod behind;
 pub mod bugs;
 pub mod check;
 pub mod collector;

@@ -17,6 +17,12 @@ pub const NARROW: TimeWindow = TimeWindow {
     max_ahead_us: 2_000_000,
 };
 
+/// Most nodes behind the agents of one run.
+const MOST_BEHIND: usize = 3;
+
+/// Marks the choices that are about nodes behind agents.
+pub(super) const BEHIND: u64 = 0x6265_6869_6e64;
+
 /// The faults of one run; each one in so many steps, 0 is never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
@@ -28,6 +34,10 @@ pub struct Plan {
     pub shared_nodes: bool,
     /// Times that a gateway cannot reach the collector for long.
     pub gateways_away: u64,
+    /// Small devices behind agents, which keep and date what they bring.
+    pub behind: usize,
+    /// Times that one of them is carried to another agent.
+    pub moves: u64,
     /// Plain MQTT devices.
     pub plain: usize,
     /// A second sink beside the lake; whether the journal waits for it.
@@ -148,11 +158,14 @@ impl Plan {
             away_ms: maybe(10_000),
         };
         let stops = maybe(80);
+        let (behind, moves) = draw_behind(dice);
         Self {
             devices: 1 + dice.index(3),
             nodes,
             shared_nodes,
             gateways_away,
+            behind,
+            moves,
             plain: dice.index(2),
             copy,
             copy_blocks,
@@ -191,4 +204,15 @@ impl Plan {
             flush_after_ms: 1_000 + dice.below(5_000),
         }
     }
+}
+
+/// Nodes behind agents, and how often one moves. Drawn aside: a run without them is the run that it would be if
+/// there never were any.
+fn draw_behind(dice: &Dice) -> (usize, u64) {
+    let mut aside = dice.aside(BEHIND);
+    if !aside.one_in(3) {
+        return (0, 0);
+    }
+    let behind = 1 + aside.index(MOST_BEHIND);
+    (behind, if aside.one_in(2) { 150 } else { 0 })
 }

@@ -1,6 +1,6 @@
 //! Core: how often things happened in a run.
 
-use headwater_agent::pipeline::engine::Counters as AgentCounters;
+use headwater_agent::pipeline::engine::{Counters as AgentCounters, NodeCounters};
 use headwater_collector::pipeline::custody::Counters as CollectorCounters;
 
 /// What a good run saw.
@@ -83,6 +83,22 @@ seen! {
     dictionaries
     /// Publishes that came through the gateway.
     via_gateway
+    /// Samples that nodes behind agents made.
+    nodes_made
+    /// Of these, found in the lake.
+    nodes_found
+    /// Deaths of agents with nodes behind them.
+    nodes_agents_died
+    /// Restarts of nodes.
+    nodes_restarted
+    /// Nodes that were carried to another agent.
+    nodes_moved
+    /// Records of nodes that came to their agent again.
+    nodes_repeats
+    /// Records that agents did not take, and that their nodes kept.
+    nodes_not_taken
+    /// Records of nodes that agents evicted.
+    nodes_evicted
     /// Records that a second sink took.
     copied
     /// Calls of the second sink that failed.
@@ -151,7 +167,10 @@ seen! {
 
 impl Seen {
     /// Adds what an agent counted in its life.
-    pub(super) const fn add_agent(&mut self, counters: &AgentCounters) {
+    pub(super) const fn add_agent(&mut self, counters: &AgentCounters, of_nodes: &NodeCounters) {
+        self.nodes_repeats += of_nodes.repeats;
+        self.nodes_not_taken += of_nodes.not_taken;
+        self.nodes_evicted += of_nodes.evicted_records;
         self.evicted += counters.evicted_records;
         self.fell_to_memory += counters.disk_failures;
         self.agent_syncs_failed += counters.failed_syncs;

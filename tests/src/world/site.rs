@@ -183,6 +183,11 @@ impl Home {
         course.seen.rotten += flipped;
     }
 
+    /// Whether the journal lost what only it may have known.
+    pub(super) const fn is_forgetful(&self) -> bool {
+        self.rotten || self.lost_disk
+    }
+
     /// Whether there is a copy of the journal's folder.
     pub(super) const fn has_copies(&self) -> bool {
         !self.journals.is_empty()

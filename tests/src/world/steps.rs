@@ -45,6 +45,9 @@ impl World {
         }
         break_something(self, place);
         self.site.wake_sleeper(&mut self.course);
+        for agent in self.fleet.serve_nodes(&mut self.course) {
+            self.pump_device(agent);
+        }
     }
 
     /// Takes what an agent says; the collector hears of it if it dies over that.

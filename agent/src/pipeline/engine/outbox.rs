@@ -88,7 +88,8 @@ pub(super) struct Kept {
     pub(super) ram: bool,
 }
 
-/// How a read ended: it tells of the numbers from its first up to the one here, as far as it gave none.
+/// How a read ended: it tells of the numbers from its first up to the one here, but not of those from the first
+/// that it gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Read {
     /// They are not there: they were released, or named as lost.

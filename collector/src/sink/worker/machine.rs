@@ -103,6 +103,30 @@ enum Phase {
 /// A place in the journal, and when its record was received.
 type Place = (u64, UnixMicros);
 
+/// A stretch of positions that could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Unread {
+    from: u64,
+    /// The first position after it.
+    end: u64,
+    /// How many of its positions: all, or fewer where several stretches count as one.
+    records: u64,
+}
+
+impl Unread {
+    /// How many of its records a sink passed that has all below `through`. They count no more; of what lies
+    /// beyond, at least one does.
+    fn pass(&mut self, through: u64) -> u64 {
+        if self.end <= through {
+            return std::mem::take(&mut self.records);
+        }
+        let passed = through.saturating_sub(self.from).min(self.records);
+        self.from = self.from.max(through);
+        self.records = (self.records - passed).max(1);
+        passed
+    }
+}
+
 /// The worker of one sink. See the module's page.
 pub struct Worker<S: Sink, D: Disk> {
     sink: S,
@@ -125,8 +149,8 @@ pub struct Worker<S: Sink, D: Disk> {
     oldest: Option<Place>,
     /// The oldest one after the present delivery was cut.
     next_oldest: Option<Place>,
-    /// Ends of unreadable stretches, and the records in them.
-    damage: Vec<(u64, u64)>,
+    /// What could not be read, as far as the sink has not passed it.
+    damage: Vec<Unread>,
     refused: Numbers,
     causes: BTreeMap<Stream, String>,
     call_trouble: Option<SinkError>,
@@ -343,8 +367,12 @@ impl<S: Sink, D: Disk> Worker<S, D> {
             self.look.damaged += records;
             let is_full = self.damage.len() >= MAX_STRETCHES;
             match self.damage.last_mut().filter(|_| is_full) {
-                Some(last) => *last = (positions.end, last.1 + records),
-                None => self.damage.push((positions.end, records)),
+                Some(last) => (last.end, last.records) = (positions.end, last.records + records),
+                None => self.damage.push(Unread {
+                    from: positions.start,
+                    end: positions.end,
+                    records,
+                }),
             }
         }
         self.sink.passed(chunk.next, now);
@@ -420,12 +448,10 @@ impl<S: Sink, D: Disk> Worker<S, D> {
         self.look.deliveries += 1;
         self.oldest = self.next_oldest.take();
         self.oldest = self.oldest.filter(|(position, _)| *position >= through);
-        let mut damaged = 0;
-        self.damage.retain(|(end, records)| {
-            let is_passed = *end <= through;
-            damaged += if is_passed { *records } else { 0 };
-            !is_passed
-        });
+        // A delivery may end in the midst of a stretch.
+        let damage = self.damage.iter_mut();
+        let damaged = damage.map(|unread| unread.pass(through)).sum();
+        self.damage.retain(|unread| unread.end > through);
         self.commit = Some(Commit {
             from,
             through,

@@ -166,7 +166,10 @@ impl<'a> Packing<'a> {
             }
             Read::Through(below) => {
                 let packed = &self.packed;
-                if packed.taken.is_empty() && packed.wants.is_none() && !packed.too_large {
+                let is_given = !packed.taken.is_empty() || packed.wants.is_some();
+                // The record behind a hole was given and not taken: the read counts it as passed, and it is there.
+                let is_hole = !packed.missing.is_empty();
+                if !is_given && !is_hole && !packed.too_large {
                     self.miss_below(below);
                 }
             }

@@ -434,6 +434,31 @@ fn a_record_behind_a_hole_is_sent_though_the_hole_stays() {
 }
 
 #[test]
+fn what_a_node_brings_after_another_agent_had_its_records_is_sent_whole() {
+    let (mut one, mut node) = (Site::new(), Node::new("node-1"));
+    let mut two = Site::with(one.settings.clone(), Hub::default());
+    for at in 0..5 {
+        let site = if at % 2 == 0 { &mut one } else { &mut two };
+        site.ms = 2_000 * at;
+        node.connect(site.now());
+        node.make(10, 100);
+        site.run(2_000, &mut [&mut node]);
+        node.disconnect(site.now());
+    }
+    assert!(node.is_drained());
+    // Neither has a record twice, and the one that comes first has holes.
+    one.link(true);
+    one.run(20_000, &mut []);
+    assert_eq!(one.hub.samples(&node.id).len(), 30);
+    two.hub = std::mem::take(&mut one.hub);
+    two.ms = one.ms;
+    two.link(true);
+    two.run(20_000, &mut []);
+    assert_eq!(two.hub.samples(&node.id), ks(50));
+    assert!(two.hub.bodies::<Gap>().is_empty());
+}
+
+#[test]
 fn all_nodes_share_the_connection_fairly_and_their_bundles_share_publishes() {
     let mut site = Site::new();
     let mut nodes: Vec<Node> = (0..4).map(|k| Node::new(&format!("node-{k}"))).collect();

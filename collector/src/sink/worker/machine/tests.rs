@@ -384,13 +384,39 @@ fn damage_is_told_once_the_sink_has_passed_it() {
     let Step::Commit(commit) = rig.next() else {
         panic!("it was delivered");
     };
-    assert_eq!(commit.damaged, 2);
+    // One stretch, and the first half of the next one.
+    assert_eq!(commit.damaged, 3);
     rig.worker
         .delivered(Ok(delivered(first + 4 * stretches)), now, 0);
     let Step::Commit(commit) = rig.next() else {
         panic!("it was delivered");
     };
-    assert_eq!(commit.damaged, 2 * (stretches - 1));
+    assert_eq!(commit.damaged, 2 * stretches - 3);
+}
+
+#[test]
+fn a_delivery_that_ends_in_the_midst_of_damage_tells_of_the_part_that_it_passes() {
+    let mut rig = rig(Scripted::default());
+    let first = rig.durable();
+    let chunk = Chunk {
+        next: first + 10,
+        damage: vec![Damage {
+            segment: 1,
+            positions: first..first + 10,
+        }],
+        ..Chunk::default()
+    };
+    let now = rig.now();
+    rig.worker.passed(first, chunk, now);
+    for (through, damaged) in [(0, 0), (4, 4), (5, 1), (5, 0), (10, 5), (12, 0)] {
+        rig.worker.commit(Delivered {
+            through: first + through,
+            streams: Vec::new(),
+        });
+        let commit = rig.worker.commit.take().unwrap();
+        assert_eq!(commit.damaged, damaged, "through {through}");
+    }
+    assert!(rig.worker.damage.is_empty());
 }
 
 #[test]

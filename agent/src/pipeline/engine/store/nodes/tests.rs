@@ -303,3 +303,33 @@ fn a_record_that_comes_where_damage_was_thought_to_be_is_kept_until_it_is_commit
         assert!(found.contains(&7) && !found.contains(&4));
     }
 }
+
+#[test]
+fn rot_behind_a_hole_costs_no_record_of_the_hole() {
+    let mut store = store(8 * MIB);
+    // The fifth record is the first of its stream, and those before it went another way.
+    for seq in 0..4 {
+        offer(&mut store, &head(2, Lane::Normal, seq), 1_000);
+    }
+    for seq in 10..14 {
+        offer(&mut store, &head(1, Lane::Normal, seq), 1_000);
+    }
+    store.sync();
+    let disk = store.log.disk().clone();
+    let name = store.log.active_file().unwrap().to_owned();
+    assert!(disk.rot(&name, 5_000, 1));
+    let device = head(1, Lane::Normal, 0).origin;
+    use crate::pipeline::engine::outbox::{Read, Shelf as _};
+    let mut shelf = NodeShelf {
+        store: &mut store,
+        device: &device,
+    };
+    let mut read = |first| {
+        let range = SeqRange::new(first, 14);
+        let mut take = |_, _: &[u8]| std::ops::ControlFlow::Continue(());
+        shelf.read(Lane::Normal, Epoch::new(1), range, 1 << 20, &mut take)
+    };
+    assert_eq!(read(0), Read::Through(10));
+    assert_eq!(read(10), Read::Damaged(11));
+    assert_eq!(read(11), Read::Through(14));
+}
