@@ -4,7 +4,7 @@
 //! It knows no disk and names no loss: it reads records through a [`Shelf`] that it is handed, and says
 //! with an [`Out`] what its owner must do.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 
 use headwater_proto::bundle::{BundleHead, BundleWriter, Stamps};
@@ -173,11 +173,24 @@ struct Sent {
 }
 
 /// What was asked on this connection: an answer was stamped after it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Asked {
     /// When the Hello went out whose Welcome is awaited.
     hello: Option<Millis>,
     bundle: Option<Sent>,
+    /// The number after the last one that was sent, by lane and epoch.
+    sent: BTreeMap<(Lane, Epoch), u64>,
+}
+
+impl Asked {
+    /// A bundle goes out. One that goes out again tells nothing: its Ack may answer the first time.
+    fn bundle(&mut self, sent: Sent) {
+        let next = self.sent.entry((sent.lane, sent.epoch)).or_default();
+        if sent.range.first >= *next {
+            self.bundle.get_or_insert(sent);
+        }
+        *next = sent.range.next.max(*next);
+    }
 }
 
 /// The clock of an origin's boot, as far as it is known here.
@@ -649,7 +662,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Outbox<EPOCHS, FLIGHTS> {
             }
             let len = u32::try_from(packed.len).unwrap_or(u32::MAX);
             let _ = self.sender.sent(lane, epoch, packed.taken, len, now);
-            self.asked.bundle.get_or_insert(Sent {
+            self.asked.bundle(Sent {
                 lane,
                 epoch,
                 range: packed.taken,

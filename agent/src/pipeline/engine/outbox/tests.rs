@@ -219,6 +219,31 @@ fn opened(out: Option<Out>) -> (Vec<u64>, usize) {
 }
 
 #[test]
+fn an_ack_of_a_bundle_that_went_out_twice_tells_nothing_of_the_collectors_clock() {
+    let mut fake = Fake::with(10, 300);
+    let mut outbox = greeted(&mut fake);
+    let first = opened(outbox.next(&mut fake, clocks(10))).0;
+    let count = first.len() as u64;
+    while outbox.next(&mut fake, clocks(10)).is_some() {}
+    assert_eq!(
+        outbox.message(&ack(count, 0), &mut fake, clocks(20)).len(),
+        1
+    );
+    // The Ack of the others is on its way for so long that they go out again: it was made before that.
+    outbox.take_in(Input::Tick, Millis(600_000));
+    let mut again = Vec::new();
+    while let Some(out) = outbox.next(&mut fake, clocks(600_000)) {
+        if let Out::Publish(bytes) = out
+            && Bundle::is_bundle(&bytes)
+        {
+            again.extend(opened(Some(Out::Publish(bytes))).0);
+        }
+    }
+    assert_eq!(again, (count..10).collect::<Vec<_>>());
+    assert_eq!(outbox.message(&ack(10, 0), &mut fake, clocks(600_001)), []);
+}
+
+#[test]
 fn what_is_stored_goes_out_once_and_is_forgotten_when_it_is_committed() {
     let mut fake = Fake::with(10, 300);
     let mut outbox = greeted(&mut fake);
