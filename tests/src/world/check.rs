@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_collector::pipeline::rules::TimeWindow;
 use headwater_lake::{MemStore, audit};
-use headwater_proto::ids::{Lane, Stream};
+use headwater_proto::ids::Stream;
 
 use crate::node::METRIC as NODES;
 
@@ -21,8 +21,8 @@ use super::stream::STREAM;
 const CLOCK_ROWS_US: u64 = 2_000;
 
 /// Holds what another sink has against the lake: it has each record as the lake has it, or the lake names it
-/// as lacking, or it is one of those `excused`, of which the sink was told that nobody can decode them. Of records
-/// that came after it was taken out only those `until` then count. `comes_again`: the journal lost what it had once.
+/// as lacking, or the sink was told that it is one of `undecodable`, or it `refused` it. Of records that came after
+/// it was taken out only those `until` then count. `comes_again`: the journal lost what it had once.
 pub fn check_sink(
     found: &Found,
     name: &str,
@@ -40,11 +40,6 @@ pub fn check_sink(
         if until.is_some_and(|until| !had_arrived(until)) {
             continue;
         }
-        // A plain device's number whose record rotted is used once more: which of the two had arrived by then
-        // cannot be told by it.
-        if until.is_some() && comes_again && stream.lane == Lane::Plain {
-            continue;
-        }
         let lacking = lacks.and_then(|lacks| lacks.numbers.get(stream));
         match given.get(&(stream.clone(), *seq)) {
             Some(given) if given == expected => {}
@@ -58,6 +53,9 @@ pub fn check_sink(
             None if undecodable.contains(&(stream.clone(), *seq)) => {}
             // The record that named it may have rotted, or gone with its disk, before the lake had it.
             None if comes_again && refused.contains(&(stream.clone(), *seq)) => {}
+            // What rots comes again after the sink was taken out, or its number is used once more by a plain device:
+            // which of the two had arrived by then cannot be told by it.
+            None if comes_again && until.is_some() => {}
             // It had no rows for anybody: nothing of it is named beyond the journal.
             None if comes_again && expected.is_undecodable() => {}
             None => faults.push(format!(
