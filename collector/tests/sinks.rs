@@ -393,7 +393,11 @@ fn a_sink_that_passed_rot_waits_until_the_lake_has_come_as_far_and_is_there() {
     rig.read_all();
     let through = rig.custody.log().durable();
     rot_record(&rig.disk, &batch(4));
-    passes_rot(&mut rig, through, &[SeqRange::new(0, 4)]);
+    passes_rot(
+        &mut rig,
+        through,
+        &[SeqRange::new(0, 4), SeqRange::new(5, 10)],
+    );
     for _ in 0..3 {
         rig.ms += 1_000;
         rig.handle(Event::Tick);
@@ -406,6 +410,31 @@ fn a_sink_that_passed_rot_waits_until_the_lake_has_come_as_far_and_is_there() {
     assert!(rig.sync());
     assert!(rig.custody.is_holding(COPY));
     rig.store.set_away(false);
+    rig.handle(Event::Tick);
+    assert_eq!(
+        rig.custody.next_output(),
+        None,
+        "a place that is away is tried once a minute"
+    );
+    rig.ms += 60_000;
+    flush_all(&mut rig);
+    assert!(!rig.custody.is_holding(COPY));
+    assert_eq!(named(&rig), [(GapReason::Damaged, SeqRange::new(4, 5))]);
+}
+
+#[test]
+fn what_a_sink_passed_as_damaged_is_named_for_it_though_it_can_be_read_by_now() {
+    let mut rig = start(with_copy(false));
+    rig.up(bundle(1, 0, 10), 1);
+    assert!(rig.sync());
+    rig.flush().unwrap();
+    let through = rig.custody.log().durable();
+    // Its own read failed, and nothing is damaged.
+    passes_rot(
+        &mut rig,
+        through,
+        &[SeqRange::new(0, 4), SeqRange::new(5, 10)],
+    );
     flush_all(&mut rig);
     assert!(!rig.custody.is_holding(COPY));
     assert_eq!(named(&rig), [(GapReason::Damaged, SeqRange::new(4, 5))]);

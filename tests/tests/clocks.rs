@@ -71,7 +71,7 @@ struct Case {
 
 const TO_1970: i64 = -TRUE_US;
 const TO_2040: i64 = 2_210_000_000 * SECOND_US - TRUE_US;
-const ANSWER_MS: u32 = 1_024;
+const ANSWER_MS: u32 = 2_048;
 
 #[rustfmt::skip]
 const CASES: &[Case] = &[

@@ -23,9 +23,9 @@ use super::time_bases::KnownBase;
 /// How much later than sent a publish may arrive before its sender's clock is doubted; the same stands
 /// for the collector's own error.
 pub const ALLOWANCE_MS: u32 = 2_000;
-/// Error of a boot that receipts alone date, from the second on: the least delay of several is small. Of a
-/// single one nobody knows.
-pub const DATED_ERROR_MS: u32 = 1_000;
+/// Error of a boot that receipts alone date, from the second on: the least delay of several is within what is allowed
+/// to a way. Of a single one nobody knows.
+pub const DATED_ERROR_MS: u32 = ALLOWANCE_MS;
 /// A delay is the least of one to two such stretches, so that a drifting clock is followed.
 const STRETCH_MS: u64 = 60_000;
 /// A clock that moved by more than this against the uptime was set, not slewed.

@@ -219,7 +219,7 @@ impl<D: Disk> Custody<D> {
     /// The credit that each connection has.
     #[must_use]
     pub const fn credit_bytes(&self) -> u64 {
-        self.sessions.credit()
+        self.sessions.credit
     }
 
     /// Keeps or forgets a persistent MQTT session; durable after the next sync. False if the journal

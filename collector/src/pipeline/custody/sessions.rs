@@ -95,7 +95,8 @@ pub(super) struct Sessions {
     pub(super) waits: BTreeMap<(ConnId, DeviceId), Whole>,
     group: Group,
     outputs: VecDeque<Output>,
-    credit: u64,
+    /// Bytes that each connection may have in flight.
+    pub(super) credit: u64,
 }
 
 impl Sessions {
@@ -136,11 +137,6 @@ impl Sessions {
     /// How many are connected.
     pub(super) fn count(&self) -> usize {
         self.conns.len()
-    }
-
-    /// Bytes that each connection may have in flight.
-    pub(super) const fn credit(&self) -> u64 {
-        self.credit
     }
 
     /// Something to do that waits for no sync.

@@ -218,7 +218,7 @@ fn who_was_stopped_hears_that_credit_is_back() {
     assert_eq!(outputs(&mut sessions).len(), 1);
     sessions.settle(10, TERMS, &all);
     assert_eq!(outputs(&mut sessions), []);
-    assert_eq!(sessions.credit(), 10);
+    assert_eq!(sessions.credit, 10);
 }
 
 #[test]
