@@ -131,10 +131,10 @@ impl Head {
 }
 
 /// Reads logs for whoever only looks: up to their ends, which the head of the lake must not lie
-/// beyond. A lake without a readable head is read as any Delta table.
+/// beyond. In a lake without a readable head they have to go as far as versions are listed.
 ///
 /// # Errors
-/// [`LogError`]; [`LogError::Hole`] if a version is missing that the head names.
+/// [`LogError`]; [`LogError::Hole`] if a version is missing that the head names, or that later ones stand behind.
 pub(crate) fn load_logs(
     store: &dyn Store,
     tables: impl IntoIterator<Item = Table>,
@@ -147,8 +147,11 @@ pub(crate) fn load_logs(
     };
     let load = |table| {
         let log = Log::load(store, table)?;
-        let known = head.as_ref().and_then(|head| head.place(table));
-        match known.map(|place| place.version) {
+        let known = match &head {
+            Some(head) => head.place(table).map(|place| place.version),
+            None => newest_listed(store, table)?,
+        };
+        match known {
             Some(known) if log.next() <= known => Err(LogError::Hole {
                 path: version_path(table, log.next()),
                 known,
@@ -157,6 +160,18 @@ pub(crate) fn load_logs(
         }
     };
     tables.into_iter().map(load).collect()
+}
+
+/// The newest version of a table's log that its folder lists.
+fn newest_listed(store: &dyn Store, table: Table) -> Result<Option<u64>, LogError> {
+    let first = version_path(table, 0);
+    let folder = first.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let listed = store.list(folder)?;
+    let versions = listed.iter().filter_map(|entry| {
+        let name = entry.path.rsplit('/').next()?;
+        name.strip_suffix(".json")?.parse().ok()
+    });
+    Ok(versions.max())
 }
 
 /// As [`load_logs`], of one table.

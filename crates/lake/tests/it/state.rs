@@ -204,6 +204,9 @@ fn without_a_head_damage_is_told_from_a_new_lake_and_nothing_is_changed() {
     store.delete(HEAD_PATH).unwrap();
     store.delete(&version("samples", 5)).unwrap();
     assert!(matches!(log_error(&store), LogError::Hole { known: 6, .. }));
+    // Nor does a reader take what stands before it for the whole.
+    assert!(audit(&store).is_err());
+    assert!(guard(&store).is_err());
     // The whole log of a table is gone, and its files are not.
     let store = lake_of_six();
     store.delete(HEAD_PATH).unwrap();
