@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use headwater_proto::ids::JournalId;
 use serde::{Deserialize, Serialize};
 
-use crate::delta::{Log, LogError, Place, Tally, version_path};
+use crate::delta::{Log, LogError, Place, Tally, newest_listed, version_path};
 use crate::paths::HEAD_PATH;
 use crate::schema::Table;
 use crate::store::{Store, StoreError};
@@ -160,18 +160,6 @@ pub(crate) fn load_logs(
         }
     };
     tables.into_iter().map(load).collect()
-}
-
-/// The newest version of a table's log that its folder lists.
-fn newest_listed(store: &dyn Store, table: Table) -> Result<Option<u64>, LogError> {
-    let first = version_path(table, 0);
-    let folder = first.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let listed = store.list(folder)?;
-    let versions = listed.iter().filter_map(|entry| {
-        let name = entry.path.rsplit('/').next()?;
-        name.strip_suffix(".json")?.parse().ok()
-    });
-    Ok(versions.max())
 }
 
 /// As [`load_logs`], of one table.

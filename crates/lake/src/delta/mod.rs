@@ -19,4 +19,4 @@ pub use error::LogError;
 pub(crate) use log::Place;
 pub use log::{CHECKPOINT_VERSIONS, Committed, Log, Tally};
 pub use version::{Actions, Add, Stats};
-pub(crate) use version::{log_dir, read_version, stats_text, version_path};
+pub(crate) use version::{newest_listed, read_version, stats_text, version_path};

@@ -121,6 +121,13 @@ pub(crate) fn version_path(table: Table, version: u64) -> String {
     format!("{}/{version:020}.json", log_dir(table))
 }
 
+/// The newest version of a table's log that its folder lists.
+pub(crate) fn newest_listed(store: &dyn Store, table: Table) -> Result<Option<u64>, StoreError> {
+    let listed = store.list(&log_dir(table))?;
+    let number = |path: &str| path.rsplit('/').next()?.strip_suffix(".json")?.parse().ok();
+    Ok(listed.iter().filter_map(|entry| number(&entry.path)).max())
+}
+
 pub(crate) fn protocol() -> Value {
     json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}})
 }

@@ -6,7 +6,7 @@
 //! | no head, and no table has an object (one bounded list each) | a new lake |
 //! | no head, but tables | each log is listed once; if it is whole the lake is adopted, or refused |
 
-use crate::delta::{Log, LogError, log_dir, version_path};
+use crate::delta::{Log, LogError, newest_listed, version_path};
 use crate::head::Head;
 use crate::paths::HOT_DIR;
 use crate::schema::Table;
@@ -52,10 +52,7 @@ pub(super) fn read_logs(
 
 /// Reads a log that no head tells of, and makes sure that nothing of it is missing.
 fn adopt(store: &dyn Store, table: Table) -> Result<Log, LogError> {
-    let listed = store.list(&log_dir(table))?;
-    let number = |path: &str| path.rsplit('/').next()?.strip_suffix(".json")?.parse().ok();
-    let newest: Option<u64> = listed.iter().filter_map(|entry| number(&entry.path)).max();
-    let Some(newest) = newest else {
+    let Some(newest) = newest_listed(store, table)? else {
         if store
             .list_some(&format!("{}/{HOT_DIR}", table.name()), 1)?
             .is_empty()
