@@ -57,10 +57,28 @@ pub trait DoneEpochs: Send + Sync {
     fn set_whole(&self) -> Result<(), DoneError>;
 }
 
-/// Epochs for the index, to be put there on a thread that may wait for its disk.
+/// The index that work on another thread is for. There is one, so all are equal.
 #[derive(Clone)]
+struct Handle(Arc<dyn DoneEpochs>);
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("index")
+    }
+}
+
+impl PartialEq for Handle {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Handle {}
+
+/// Epochs for the index, to be put there on a thread that may wait for its disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keeping {
-    index: Arc<dyn DoneEpochs>,
+    index: Handle,
     epochs: Epochs,
 }
 
@@ -68,12 +86,13 @@ impl Keeping {
     /// - `epochs`: at most [`MAX_DONE_BYTES`] each.
     #[must_use]
     pub fn new(index: Arc<dyn DoneEpochs>, epochs: Epochs) -> Self {
+        let index = Handle(index);
         Self { index, epochs }
     }
 
     /// Puts them there. Returns them, and whether the index has them, durably.
     pub fn keep(self) -> (Epochs, Result<(), DoneError>) {
-        let kept = self.index.keep(&self.epochs);
+        let kept = self.index.0.keep(&self.epochs);
         (self.epochs, kept)
     }
 
@@ -87,9 +106,9 @@ impl Keeping {
 pub type Looked = Vec<(Stream, Result<Option<Vec<u8>>, DoneError>)>;
 
 /// Epochs to be looked up in the index, on a thread that may wait for its disk.
-#[derive(Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    index: Arc<dyn DoneEpochs>,
+    index: Handle,
     streams: Vec<Stream>,
 }
 
@@ -97,6 +116,7 @@ impl Finding {
     /// Which.
     #[must_use]
     pub fn new(index: Arc<dyn DoneEpochs>, streams: Vec<Stream>) -> Self {
+        let index = Handle(index);
         Self { index, streams }
     }
 
@@ -105,7 +125,7 @@ impl Finding {
     pub fn find(self) -> Looked {
         let Self { index, streams } = self;
         let look = |stream| {
-            let found = index.find(&stream);
+            let found = index.0.find(&stream);
             (stream, found)
         };
         streams.into_iter().map(look).collect()
@@ -119,36 +139,6 @@ impl Finding {
         streams.map(failed).collect()
     }
 }
-
-impl std::fmt::Debug for Finding {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Finding").field(&self.streams).finish()
-    }
-}
-
-/// There is one index.
-impl PartialEq for Finding {
-    fn eq(&self, other: &Self) -> bool {
-        self.streams == other.streams
-    }
-}
-
-impl Eq for Finding {}
-
-impl std::fmt::Debug for Keeping {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Keeping").field(&self.epochs).finish()
-    }
-}
-
-/// There is one index.
-impl PartialEq for Keeping {
-    fn eq(&self, other: &Self) -> bool {
-        self.epochs == other.epochs
-    }
-}
-
-impl Eq for Keeping {}
 
 #[derive(Debug, Default)]
 struct Kept {
