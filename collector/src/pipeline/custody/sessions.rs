@@ -67,6 +67,15 @@ pub(super) enum Said {
 /// The streams of a whole Hello.
 pub(super) type Listed = BTreeMap<(Lane, Epoch), HelloStream>;
 
+/// The streams of a Hello by their names.
+pub(super) fn streams_of(origin: &DeviceId, listed: &Listed) -> impl Iterator<Item = Stream> {
+    listed.keys().map(|(lane, epoch)| Stream {
+        device: origin.clone(),
+        lane: *lane,
+        epoch: *epoch,
+    })
+}
+
 /// What a whole Hello says beside its streams.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Whole {
@@ -275,13 +284,8 @@ impl Sessions {
     /// How many Hellos wait, and the streams that each lists.
     pub(super) fn waiting(&self) -> (usize, impl Iterator<Item = impl Iterator<Item = Stream>>) {
         let hellos = self.waits.keys().map(|(conn, origin)| {
-            let said = self.origin(*conn, origin);
-            let listed = said.into_iter().flat_map(|said| said.listed.keys());
-            listed.map(|(lane, epoch)| Stream {
-                device: origin.clone(),
-                lane: *lane,
-                epoch: *epoch,
-            })
+            let said = self.origin(*conn, origin).into_iter();
+            said.flat_map(|said| streams_of(origin, &said.listed))
         });
         (self.waits.len(), hellos)
     }

@@ -6,7 +6,7 @@ use headwater_proto::message::{GapReason, Hello, HelloStream, PROTOCOL, Reject};
 use headwater_proto::sabotage::{self, Bug};
 use headwater_spool::Disk;
 
-use super::super::sessions::{Listed, Said, Whole};
+use super::super::sessions::{Listed, Said, Whole, streams_of};
 use super::super::{Leaves, Refused};
 use super::Intake;
 use crate::pipeline::envelope::{Change, MarkHead, Record};
@@ -74,13 +74,7 @@ impl<D: Disk> Intake<'_, D> {
     /// Whether it is known of all streams whether they are new.
     fn is_told(&mut self, origin: &DeviceId, listed: &Listed) -> bool {
         let look_ups = self.custody.streams.look_ups();
-        listed.keys().all(|(lane, epoch)| {
-            look_ups.is_told(&Stream {
-                device: origin.clone(),
-                lane: *lane,
-                epoch: *epoch,
-            })
-        })
+        streams_of(origin, listed).all(|stream| look_ups.is_told(&stream))
     }
 
     fn take_in(&mut self, origin: &DeviceId, listed: &Listed, whole: Whole) -> Result<(), Refused> {
