@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use headwater_proto::ids::Lane;
@@ -78,7 +78,7 @@ pub struct Desk<D: Disk> {
     /// The clock.
     pub clock: Clock,
     /// Where the status goes, and when.
-    pub status: Option<(PathBuf, Pace)>,
+    pub status: Option<StatusFile>,
     /// Return when every source has ended and all is committed.
     pub until_drained: bool,
 }
@@ -118,7 +118,7 @@ impl<D: Disk> Desk<D> {
                 }
             }
             let wakeup = self.engine.next_wakeup().into_iter();
-            let status = self.status.as_ref().map(|(_, pace)| pace.look_at());
+            let status = self.status.as_ref().map(|file| file.pace.look_at());
             let waiting = self.inlets.iter().any(|inlet| !inlet.waiting.is_empty());
             let retry = waiting.then(|| now.mono.plus(50));
             let due = wakeup.chain(status).chain(retry).min();
@@ -159,8 +159,9 @@ impl<D: Disk> Desk<D> {
         }
         self.engine.stop(now);
         self.tell_settled();
-        if let Some((path, _)) = &self.status {
-            write_status(path, &self.status_now(now));
+        let status = self.status_now(now);
+        if let Some(file) = &mut self.status {
+            file.write(&status);
         }
     }
 
@@ -321,15 +322,15 @@ impl<D: Disk> Desk<D> {
 
     /// Writes the status where its time has come.
     fn tell_status(&mut self, now: Now) {
-        let due = |(_, pace): &(PathBuf, Pace)| pace.look_at() <= now.mono;
+        let due = |file: &StatusFile| file.pace.look_at() <= now.mono;
         if !self.status.as_ref().is_some_and(due) {
             return;
         }
         let status = self.status_now(now);
-        if let Some((path, pace)) = &mut self.status
-            && pace.take(status.clone(), now.mono)
+        if let Some(file) = &mut self.status
+            && file.pace.take(status.clone(), now.mono)
         {
-            write_status(path, &status);
+            file.write(&status);
         }
     }
 
@@ -434,16 +435,49 @@ fn offer<D: Disk>(
     }
 }
 
-/// Replaces the file as a whole. A status that cannot be written is told and no reason to stop.
-fn write_status(path: &Path, status: &Status) {
-    let replace = || -> io::Result<()> {
+/// Where the status goes, and when.
+#[derive(Debug)]
+pub struct StatusFile {
+    path: PathBuf,
+    pace: Pace,
+    /// The last write failed, and the log says so.
+    fails: bool,
+}
+
+impl StatusFile {
+    /// Nothing is written yet.
+    ///
+    /// - `interval_ms`: milliseconds between two statuses while samples flow.
+    #[must_use]
+    pub const fn new(path: PathBuf, interval_ms: u64) -> Self {
+        Self {
+            path,
+            pace: Pace::new(interval_ms),
+            fails: false,
+        }
+    }
+
+    /// Replaces the file as a whole. A status that cannot be written is told and no reason to stop.
+    fn write(&mut self, status: &Status) {
+        let path = self.path.display();
+        match (self.replace(status), self.fails) {
+            (Err(error), false) => {
+                tracing::warn!("cannot write the status to {path}: {error}; it is tried again");
+                self.fails = true;
+            }
+            (Ok(()), true) => {
+                tracing::info!("the status is written to {path} again");
+                self.fails = false;
+            }
+            (Err(_), true) | (Ok(()), false) => {}
+        }
+    }
+
+    fn replace(&self, status: &Status) -> io::Result<()> {
         let text = serde_json::to_string(status)?;
-        let new = path.with_extension("new");
+        let new = self.path.with_extension("new");
         std::fs::write(&new, text)?;
-        std::fs::rename(&new, path)
-    };
-    if let Err(error) = replace() {
-        tracing::debug!("cannot write the status to {}: {error}", path.display());
+        std::fs::rename(&new, &self.path)
     }
 }
 

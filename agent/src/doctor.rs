@@ -15,7 +15,8 @@ use headwater_proto::text::MAX_DICTIONARY_BYTES;
 
 use crate::config::Config;
 use crate::pipeline::text;
-use headwater_program::findings::Findings;
+use crate::source::accept::socket_path;
+use headwater_program::findings::{Findings, possible_folder};
 
 /// Checks a configuration's text, and what it names on this machine. Warnings go to standard error.
 ///
@@ -49,10 +50,50 @@ pub fn examine(config: &Config) -> Findings {
     {
         found.fault("text.dictionary", path.display(), &error);
     }
+    if let Err(error) = possible_folder(&config.spool.dir) {
+        found.fault("spool.dir", config.spool.dir.display(), &error);
+    }
+    // The spool's folder is made before anything is put in one above it.
+    let is_made = |path: &Path| {
+        let folder = path.parent().unwrap_or(path);
+        !folder.exists() && config.spool.dir.starts_with(folder)
+    };
+    if let Some(path) = config.status.file.as_deref().filter(|path| !is_made(path))
+        && let Err(error) = replaceable_file(path)
+    {
+        found.fault("status.file", path.display(), &error);
+    }
+    if let Some(path) = config
+        .status
+        .socket
+        .as_deref()
+        .filter(|path| !is_made(path))
+    {
+        socket_path(
+            "status.socket",
+            path,
+            &path.display().to_string(),
+            &mut found,
+        );
+    }
     for source in &config.sources {
         source.kind.examine(&source.name, &mut found);
     }
     found
+}
+
+/// Whether a file can be put at `path`, in place of one that may be there.
+fn replaceable_file(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    let parent = parent.unwrap_or(Path::new("."));
+    if !parent.is_dir() {
+        let why = format!("there is no folder {}", parent.display());
+        return Err(io::Error::other(why));
+    }
+    if path.is_dir() {
+        return Err(io::Error::other("is a folder; name a file in it"));
+    }
+    possible_folder(parent)
 }
 
 /// The password in a file, without the line's end.
@@ -100,7 +141,10 @@ mod tests {
 
     /// The findings in `text`, whose places are below `folder`.
     fn findings(folder: &Path, text: &str) -> Findings {
-        let text = text.replace("DIR", &folder.display().to_string());
+        let own = "[spool]\ndir = \"DIR/spool\"\n[status]\nfile = \"\"\nsocket = \"\"\n";
+        let text = [text, own]
+            .concat()
+            .replace("DIR", &folder.display().to_string());
         examine(&Config::parse(&text, "host").unwrap())
     }
 
@@ -186,7 +230,41 @@ mod tests {
         );
         assert!(only_fault(dir, &lines("unix:DIR/no/a.sock")).contains("there is no folder"));
         fs::write(dir.join("notes"), "").unwrap();
-        assert!(only_fault(dir, &lines("unix:DIR/notes")).contains("would be removed"));
+        assert!(only_fault(dir, &lines("unix:DIR/notes")).contains("something else than a socket"));
+    }
+
+    #[test]
+    fn what_the_agent_itself_writes_must_have_a_place() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path();
+        let with = |spool: &str, file: &str, socket: &str| {
+            let text = format!(
+                "[spool]\ndir = \"DIR/{spool}\"\n[status]\nfile = \"DIR/{file}\"\nsocket = \"DIR/{socket}\"\n"
+            );
+            let text = text.replace("DIR", &dir.display().to_string());
+            examine(&Config::parse(&text, "host").unwrap())
+        };
+        // A folder that the spool's one lies in is made with it.
+        assert_eq!(
+            with("new/spool", "new/s.json", "new/s.sock"),
+            Findings::default()
+        );
+        fs::write(dir.join("notes"), "").unwrap();
+        let found = with("notes/spool", "no/s.json", "notes");
+        let begins = ["spool.dir = ", "status.file = ", "status.socket = "];
+        assert_eq!(found.faults.len(), begins.len(), "{found:?}");
+        for (told, begin) in found.faults.iter().zip(begins) {
+            assert!(told.starts_with(begin), "{told}");
+        }
+
+        let served = std::os::unix::net::UnixListener::bind(dir.join("s.sock")).unwrap();
+        let found = with("spool", "s.json", "s.sock");
+        assert!(
+            found.warnings[0].contains("somebody listens there now"),
+            "{found:?}"
+        );
+        drop(served);
+        assert_eq!(with("spool", "s.json", "s.sock"), Findings::default());
     }
 
     #[test]

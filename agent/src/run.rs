@@ -4,6 +4,7 @@
 //! answers, ends its epochs and syncs, then the link is dropped.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::{Clock, boot_id, wall_error};
 use crate::config::{Config, SEND_SOURCE, Source};
-use crate::desk::{Desk, End, Inlet};
+use crate::desk::{Desk, End, Inlet, StatusFile};
 use crate::doctor;
 use crate::pipeline::batcher::BatchLimits;
 use crate::pipeline::engine::{Engine, Settings, SourceSettings, SpoolSettings};
@@ -28,7 +29,6 @@ use crate::source::kind::Start;
 use crate::source::refusals::Refusals;
 use crate::source::supervisor::{GivenUp, supervise};
 use crate::source::{Port, Stop, lines};
-use crate::status::Pace;
 use crate::uplink::{LINK_EVENTS, mqtt::Link};
 
 /// Largest bundle an agent makes: below a quarter of the default credit, so that several fly.
@@ -92,11 +92,14 @@ pub fn settings(config: &Config, boot: u64) -> Settings {
 /// With what to do about it.
 pub fn open_engine(config: &Config, clock: Clock) -> anyhow::Result<Engine<RealDisk>> {
     let dir = &config.spool.dir;
-    let disk = RealDisk::open(dir).with_context(|| {
-        format!(
-            "cannot take the spool in {}; is another agent running on it?",
-            dir.display()
-        )
+    let disk = RealDisk::open(dir).map_err(|error| {
+        let dir = dir.display();
+        let context = if error.kind() == ErrorKind::WouldBlock {
+            format!("another agent runs on the spool in {dir}")
+        } else {
+            format!("cannot open the spool in {dir} (spool.dir)")
+        };
+        anyhow::Error::new(error).context(context)
     })?;
     let settings = Settings {
         dictionary: config.dictionary.as_deref().and_then(dictionary),
@@ -168,7 +171,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
             .status
             .file
             .clone()
-            .map(|path| (path, Pace::new(config.status.interval_ms))),
+            .map(|path| StatusFile::new(path, config.status.interval_ms)),
         until_drained: options.until_drained,
     };
     let (ended, mut engine_ended) = oneshot::channel();

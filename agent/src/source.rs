@@ -19,7 +19,7 @@ use crate::pipeline::admit::{Field, Sample};
 use crate::pipeline::engine::Lost;
 use crate::pipeline::record::Cursor;
 
-mod accept;
+pub(crate) mod accept;
 pub mod exec;
 pub mod file;
 pub mod generator;

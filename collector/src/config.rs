@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use headwater_gate::Limits;
 use headwater_gate::acl::{Acl, Gateway, TopicPattern};
 use headwater_program::faults::{self, Faults, Renamed, within};
-use headwater_program::findings::Findings;
+use headwater_program::findings::{Findings, possible_folder};
+use headwater_program::listen::{self, Protocol};
 use headwater_program::log::Log;
 
 use crate::pipeline::credit::CreditLimits;
@@ -98,10 +99,26 @@ impl Config {
         })
     }
 
-    /// Looks for what the sinks' settings name on this machine.
+    /// Looks for what the settings name on this machine: folders, addresses.
     #[must_use]
     pub fn examine(&self) -> Findings {
         let mut found = Findings::default();
+        if let Some(data_dir) = self.journal_dir.parent()
+            && let Err(error) = possible_folder(data_dir)
+        {
+            found.fault("data_dir", data_dir.display(), &error);
+        }
+        let http = self.http_listen.map(|address| ("http.listen", address));
+        for (key, address) in [("gate.listen", self.gate_listen)].into_iter().chain(http) {
+            let (host, shown) = (address.ip().to_string(), address.to_string());
+            listen::examine(
+                key,
+                Protocol::Tcp,
+                (&host, address.port()),
+                &shown,
+                &mut found,
+            );
+        }
         for sink in &self.sinks {
             sink.kind.examine(&sink.name, &mut found);
         }
@@ -322,7 +339,11 @@ mod tests {
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
         let lake = |dir: &std::path::Path| {
-            let text = format!("[[sink]]\nkind = \"lake\"\ndir = {dir:?}\n");
+            let text = format!(
+                "data_dir = {:?}\n[gate]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = \"\"\n[[sink]]\nkind = \
+                 \"lake\"\ndir = {dir:?}\n",
+                folder.path().join("data")
+            );
             Config::parse(&text).unwrap().examine()
         };
         assert_eq!(lake(&folder.path().join("new")), Findings::default());
@@ -332,6 +353,28 @@ mod tests {
             found.faults[0].starts_with("sink lake: dir = "),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_and_addresses_that_are_taken_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = taken.local_addr().unwrap();
+        let text = format!(
+            "data_dir = {:?}\n[gate]\nlisten = \"{taken}\"\n[http]\nlisten = \"{taken}\"\n[[sink]]\nkind = \
+             \"lake\"\ndir = {:?}\n",
+            file.join("data"),
+            folder.path().join("lake"),
+        );
+        let found = Config::parse(&text).unwrap().examine();
+        assert!(found.faults[0].starts_with("data_dir = "), "{found:?}");
+        assert_eq!((found.faults.len(), found.warnings.len()), (1, 2));
+        for (told, key) in found.warnings.iter().zip(["gate.listen", "http.listen"]) {
+            assert!(told.starts_with(key), "{told}");
+            assert!(told.contains("holds it now"), "{told}");
+        }
     }
 
     #[test]

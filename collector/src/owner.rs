@@ -484,7 +484,7 @@ fn translate(event: GateEvent) -> (Event, Now) {
             let event = match arrival.body {
                 Body::Agent { device, payload } => Event::Up {
                     conn,
-                    device,
+                    device: (*device).clone(),
                     payload,
                     token,
                 },

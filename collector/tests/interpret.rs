@@ -114,6 +114,7 @@ fn a_clock_in_2099_does_not_freeze_the_latest_value() {
 fn what_is_refused_says_why_in_words() {
     let mut lines = settings();
     lines.patterns = vec![Pattern::new("plain/{device}/{metric}", Decoder::Line).unwrap()];
+    lines.window.max_late_us = Some(30 * DAY_US);
     let mut rig = greeted(lines);
     for (seq, (kind, payload)) in (0..).zip([
         (Kind::Batch, batch_at(&[START_US - 40 * DAY_US], 1.0)),

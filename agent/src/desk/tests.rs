@@ -43,7 +43,7 @@ fn desk(
         wake: Arc::default(),
         stop: Arc::default(),
         clock,
-        status: Some((folder.path().join("status.json"), Pace::new(1_000))),
+        status: Some(StatusFile::new(folder.path().join("status.json"), 1_000)),
         until_drained: true,
     };
     (desk, port, tell)

@@ -24,8 +24,8 @@ use crate::pipeline::receipts;
 
 mod settings;
 
+pub(super) use settings::influx;
 pub use settings::{Endpoint, LineFormat, LinesSource, RawLines};
-pub(super) use settings::{influx, socket_path, tcp_address};
 
 /// Most connections at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 32;
@@ -171,7 +171,7 @@ impl Intake {
                 Ok(())
             }
             Endpoint::Unix(path) => {
-                let listener = listen_unix(path).map_err(failed)?;
+                let listener = listen_unix(path).await.map_err(failed)?;
                 let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
                 self.accept(accept, take_all).await;
                 Ok(())
@@ -396,7 +396,7 @@ pub async fn serve_send(
         endpoint: path.display().to_string(),
         source,
     };
-    let listener = listen_unix(path).map_err(failed)?;
+    let listener = listen_unix(path).await.map_err(failed)?;
     let intake = Intake {
         stop,
         ..Intake::new(Format::Line, port, refusals)

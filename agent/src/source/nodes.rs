@@ -139,7 +139,7 @@ async fn run(source: NodesSource, start: Start) -> Result<(), SourceError> {
             Ok(())
         }
         Place::Unix(path) => {
-            let listener = listen_unix(path).map_err(failed)?;
+            let listener = listen_unix(path).await.map_err(failed)?;
             let accept = || async { Ok(listener.accept().await?.0.into_split()) };
             talk.accept(accept).await;
             Ok(())

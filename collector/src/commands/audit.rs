@@ -101,6 +101,13 @@ fn table(audit: &Audit) -> String {
     } else {
         "THE PROMISE IS BROKEN for the streams at the top\n"
     });
+    if totals.counts.quarantined > 0 {
+        let _ = writeln!(
+            out,
+            "{} samples stand in table quarantine, with why, and not among the samples",
+            totals.counts.quarantined
+        );
+    }
     out
 }
 

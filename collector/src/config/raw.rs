@@ -137,7 +137,7 @@ struct RawTime {
 impl Default for RawTime {
     fn default() -> Self {
         Self {
-            max_late_days: 30,
+            max_late_days: 0,
             max_future_s: 3600,
         }
     }

@@ -69,7 +69,7 @@ impl Default for TimeWindow {
     fn default() -> Self {
         const HOUR_US: i64 = 3_600 * 1_000_000;
         Self {
-            max_late_us: Some(30 * 24 * HOUR_US),
+            max_late_us: None,
             max_ahead_us: HOUR_US,
         }
     }

@@ -74,6 +74,40 @@ reasons! {
     Stopping = "stopping", Some(0x8B);
 }
 
+impl CloseReason {
+    /// Whether the operator hears of it in the log: something was refused to a client, which cannot say so
+    /// itself or repeats it for ever. The others are the ways of networks and of this program, or are told
+    /// where they are decided.
+    #[must_use]
+    pub const fn is_refusal(self) -> bool {
+        match self {
+            Self::ConnectTimeout
+            | Self::ConnectOrder
+            | Self::Malformed
+            | Self::Protocol
+            | Self::TooLarge
+            | Self::Version
+            | Self::ClientId
+            | Self::Identity
+            | Self::Qos2
+            | Self::Forbidden
+            | Self::ReceiveMaximum
+            | Self::Unacked
+            | Self::SlowReader => true,
+            Self::Orderly
+            | Self::PeerGone
+            | Self::Io
+            | Self::KeepAlive
+            | Self::Idle
+            | Self::Takeover
+            | Self::Store
+            | Self::Journal
+            | Self::Revoked
+            | Self::Stopping => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -83,8 +83,8 @@ pub struct Arrival {
 pub enum Body {
     /// On `hw/1/<shard>/<device>/up`: frames of the headwater wire.
     Agent {
-        /// The device of the topic; the sender may speak for it.
-        device: DeviceId,
+        /// The device of the topic; the sender may speak for it. Shared: the connection keeps it.
+        device: Arc<DeviceId>,
         /// Frames back to back.
         payload: Bytes,
     },
@@ -356,7 +356,7 @@ mod tests {
 
     fn arrival(bytes: usize) -> GateEvent {
         let payload = Bytes::from(vec![0; bytes]);
-        let device = DeviceId::new("pi-1").unwrap();
+        let device = Arc::new(DeviceId::new("pi-1").unwrap());
         GateEvent::Arrival(Arrival {
             conn: ConnId(0),
             client: Arc::from("pi-1"),

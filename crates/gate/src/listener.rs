@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use headwater_program::clock::Clock;
+use headwater_program::notices::Notices;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -27,6 +28,10 @@ use crate::store::SessionStore;
 
 /// After a failed accept (no file descriptor left, mostly) the loop waits this long.
 const ACCEPT_PAUSE_MS: u64 = 50;
+/// Kinds of notices: one of each reason for which a connection ends, then those for want of a seat.
+const NOTICE_FULL: usize = CloseReason::ALL.len();
+const NOTICE_PER_IP: usize = NOTICE_FULL + 1;
+const NOTICES: usize = NOTICE_PER_IP + 1;
 
 /// What a gate is made of.
 pub struct Settings {
@@ -58,6 +63,7 @@ pub struct Gate {
     clock: Clock,
     next_conn: AtomicU64,
     seats: Mutex<Seats>,
+    notices: Notices,
 }
 
 #[derive(Default)]
@@ -102,6 +108,7 @@ impl Gate {
             clock,
             next_conn: AtomicU64::new(0),
             seats: Mutex::default(),
+            notices: Notices::new(NOTICES),
         };
         (Arc::new(gate), arrivals)
     }
@@ -181,11 +188,15 @@ impl Gate {
         let mut seats = self.seats();
         if seats.total >= limits.connections {
             metrics.refused_full_total.inc();
+            drop(seats);
+            self.tell_no_seat(NOTICE_FULL, ip, "gate.max_connections");
             return None;
         }
         let from_ip = seats.by_ip.entry(ip).or_default();
         if *from_ip >= limits.connections_per_ip {
             metrics.refused_per_ip_total.inc();
+            drop(seats);
+            self.tell_no_seat(NOTICE_PER_IP, ip, "gate.max_connections_per_ip");
             return None;
         }
         *from_ip += 1;
@@ -203,6 +214,12 @@ impl Gate {
             client: None,
             open: false,
         })
+    }
+
+    fn tell_no_seat(&self, notice: usize, ip: IpAddr, setting: &str) {
+        if let Some(unsaid) = self.notices.may_say(notice, self.clock.now().mono) {
+            tracing::warn!(address = %ip, setting, unsaid, "a connection was refused: too many are open");
+        }
     }
 
     fn seats(&self) -> MutexGuard<'_, Seats> {
@@ -319,6 +336,18 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut seat: Seat, stream: S) {
     let session = connection.session();
     let client = Arc::clone(session.client());
     tracing::debug!(conn = seat.conn.0, %client, reason = reason.name(), "connection over");
+    if reason.is_refusal()
+        && let Some(unsaid) = gate.notices.may_say(reason as usize, gate.clock.now().mono)
+    {
+        tracing::warn!(
+            %client,
+            address = %seat.ip,
+            reason = reason.name(),
+            fault = session.fault().unwrap_or_default(),
+            unsaid,
+            "a client was refused, and its connection closed"
+        );
+    }
     // After a takeover the session is the newer connection's.
     if seat.open && reason != CloseReason::Takeover {
         gate.store.ended(&client, session.expiry_s());

@@ -33,6 +33,9 @@ use crate::repeat::fingerprint;
 pub use opening::Admission;
 use state::{Settling, Unacked};
 
+/// Most characters of a client's own that a fault shows.
+pub const MAX_FAULT_CHARS: usize = 200;
+
 /// What all connections of a gate share.
 pub struct Rules {
     /// Bounds.
@@ -90,8 +93,10 @@ pub struct Session {
     unacked: Unacked,
     settling: Settling,
     /// The topic of the latest publish and what it was found to be: devices repeat themselves.
-    topic: Option<(Arc<str>, Option<DeviceId>)>,
+    topic: Option<(Arc<str>, Option<Arc<DeviceId>>)>,
     down_topic: Option<Box<str>>,
+    /// What was wrong, beyond the reason of the end.
+    fault: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +136,7 @@ impl Session {
             settling: Settling::default(),
             topic: None,
             down_topic: None,
+            fault: None,
         }
     }
 
@@ -274,6 +280,13 @@ impl Session {
         &self.client
     }
 
+    /// What was wrong, where the reason of the end alone does not say it: the topic of a refused publish, or
+    /// what the bytes are not. At most [`MAX_FAULT_CHARS`] characters of it come from the client.
+    #[must_use]
+    pub fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
+    }
+
     /// For how long the session outlives its connection, in seconds.
     #[must_use]
     pub fn expiry_s(&self) -> u32 {
@@ -322,6 +335,7 @@ impl Session {
                 } else {
                     CloseReason::Malformed
                 };
+                self.fault = Some(error.to_string().into());
                 return Err((reason, Some(error.reason())));
             }
         };
@@ -330,7 +344,11 @@ impl Session {
             Packet::Publish(publish) => match self.publish(publish, now, up) {
                 Ok(true) => {}
                 Ok(false) => return Ok(Step::Blocked),
-                Err(reason) => return Err(closed(reason)),
+                Err(reason) => {
+                    let topic: String = publish.topic.chars().take(MAX_FAULT_CHARS).collect();
+                    self.fault = Some(format!("publish on {topic:?}").into());
+                    return Err(closed(reason));
+                }
             },
             Packet::PingReq => {
                 put(&Packet::PingResp, self.version, usize::MAX, out);
@@ -433,7 +451,7 @@ impl Session {
         Ok(true)
     }
 
-    fn resolve(&mut self, topic: &str) -> Result<(Arc<str>, Option<DeviceId>), CloseReason> {
+    fn resolve(&mut self, topic: &str) -> Result<(Arc<str>, Option<Arc<DeviceId>>), CloseReason> {
         if let Some((known, device)) = &self.topic
             && **known == *topic
         {
@@ -441,7 +459,7 @@ impl Session {
         }
         let target = self.rules.acl.publish(&self.client, topic);
         let device = match target.ok_or(CloseReason::Forbidden)? {
-            Target::Agent(device) => Some(device),
+            Target::Agent(device) => Some(Arc::new(device)),
             Target::Plain => None,
         };
         // A resumed session kept its subscription, and an agent has only one to keep.

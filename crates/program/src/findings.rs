@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
+use rustix::fs::{Access, access};
+
 /// The findings, a line each, beginning with the key that it is about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
@@ -37,14 +39,15 @@ pub fn readable_file(path: &Path) -> io::Result<()> {
     File::open(path).map(|_| ())
 }
 
-/// Whether `path` is a folder, or can become one: the first thing above it that is there is a folder.
+/// Whether `path` is a folder in which this user may write, or can become one: the first thing above it that
+/// is there is such a folder.
 ///
 /// # Errors
 /// Why not.
 pub fn possible_folder(path: &Path) -> io::Result<()> {
     for above in path.ancestors().filter(|above| *above != Path::new("")) {
         match fs::metadata(above) {
-            Ok(there) if there.is_dir() => return Ok(()),
+            Ok(there) if there.is_dir() => return writable(above),
             Ok(_) => {
                 let why = format!("{} is no folder", above.display());
                 return Err(io::Error::other(why));
@@ -56,7 +59,17 @@ pub fn possible_folder(path: &Path) -> io::Result<()> {
         }
     }
     // A relative path, in the folder where the program runs.
-    Ok(())
+    writable(Path::new("."))
+}
+
+fn writable(folder: &Path) -> io::Result<()> {
+    access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
+        let error = io::Error::from(error);
+        io::Error::new(
+            error.kind(),
+            format!("cannot write in {}: {error}", folder.display()),
+        )
+    })
 }
 
 #[cfg(test)]

@@ -23,5 +23,6 @@ pub mod findings;
 pub mod glob;
 pub mod listen;
 pub mod log;
+pub mod notices;
 pub mod output;
 pub mod shutdown;

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::Path;
 
 use tokio::net::TcpListener;
+
+use crate::findings::Findings;
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +93,58 @@ pub async fn tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
 #[must_use]
 pub fn holder(protocol: Protocol, address: SocketAddr) -> Option<Holder> {
     holder_below(Path::new("/"), protocol, address)
+}
+
+/// Looks whether `host:port` can be listened on: the name must have an address, and it should be free.
+///
+/// - `key`, `shown`: the setting and its value, for what is found.
+pub fn examine(
+    key: &str,
+    protocol: Protocol,
+    (host, port): (&str, u16),
+    shown: &str,
+    found: &mut Findings,
+) {
+    let address = match (host, port).to_socket_addrs().map(|mut all| all.next()) {
+        Ok(Some(address)) => address,
+        // The configuration's own check has named this fault.
+        _ if host.is_empty() => return,
+        Ok(None) => return found.fault(key, shown, "the name has no address"),
+        Err(error) => return found.fault(key, shown, &error),
+    };
+    let tried = match protocol {
+        Protocol::Tcp => std::net::TcpListener::bind(address).map(|_| ()),
+        Protocol::Udp => UdpSocket::bind(address).map(|_| ()),
+    };
+    match tried {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let who = holder(protocol, address)
+                .map_or_else(|| "somebody".to_owned(), |holder| holder.to_string());
+            let why = format!("{who} holds it now; nobody else can listen there meanwhile");
+            found.warn(key, shown, &why);
+        }
+        Err(error) => found.fault(key, shown, &error),
+    }
+}
+
+/// Whether somebody listens on the unix socket that was bound as `path`.
+#[must_use]
+pub fn is_served(path: &Path) -> bool {
+    let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let mut sockets = table.lines().filter_map(served_socket);
+    path.to_str()
+        .is_some_and(|path| sockets.any(|served| served == path))
+}
+
+/// The path in a line of `/proc/net/unix`, unless nobody listens on it.
+fn served_socket(line: &str) -> Option<&str> {
+    /// `__SO_ACCEPTCON`.
+    const LISTENS: u32 = 0x1_0000;
+    let flags = line.split_whitespace().nth(3)?;
+    let flags = u32::from_str_radix(flags, 16).ok()?;
+    let path = line.get(line.find(" /")? + 1..)?;
+    (flags & LISTENS != 0).then_some(path)
 }
 
 fn holder_below(root: &Path, protocol: Protocol, address: SocketAddr) -> Option<Holder> {

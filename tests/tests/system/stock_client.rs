@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use headwater_proto::sample::Value;
 use headwater_tests::lake::{Audit, each_sample};
+use headwater_tests::mqtt::Client;
 use headwater_tests::process::wait_for;
 use headwater_tests::site::{Site, at_a_site};
 use headwater_tests::trace::{self, Call};
@@ -163,4 +164,29 @@ fn a_puback_that_leaves_before_its_sync_would_be_noticed() {
     judge([&received, written, puback, sync]).unwrap_err();
     judge([&received, sync, written, puback]).unwrap_err();
     judge([&received, written, &sync.replace("= 0", "= -1 EIO"), puback]).unwrap_err();
+}
+
+#[test]
+fn a_refused_publish_is_told_with_who_and_what() {
+    at_a_site(|site| {
+        site.start_collector()?;
+        let mut client = Client::connect(site.mqtt(), "meter-9")?;
+        client.publish("nobody/asked/for/this", 1, b"21.5")?;
+        wait_for("the line that says so", || {
+            let told = site.collector()?.output()?;
+            let line = told
+                .lines()
+                .find(|line| line.contains("a client was refused"));
+            let parts = [
+                "WARN",
+                "meter-9",
+                "forbidden",
+                "nobody/asked/for/this",
+                "127.0.0.1",
+            ];
+            Ok(line
+                .filter(|line| parts.iter().all(|part| line.contains(part)))
+                .map(drop))
+        })
+    });
 }

@@ -1,18 +1,15 @@
 //! Settings of a source of lines: how they are written, checked, and examined on this machine.
 
 use std::fmt;
-use std::fs;
-use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _, UdpSocket};
-use std::os::unix::fs::FileTypeExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use headwater_payload::Format;
-use headwater_program::listen::{Protocol, holder};
+use headwater_program::listen::{self, Protocol};
 use serde::Deserialize;
 
 use super::LinesError;
 use crate::check::{address, is_loopback};
+use crate::source::accept::socket_path;
 use crate::source::kind::{Declared, Kind, Start, normal};
 use crate::source::supervisor::SourceError;
 use headwater_program::findings::Findings;
@@ -121,7 +118,7 @@ impl Kind for LinesSource {
             Endpoint::Tcp(host, port) => (Protocol::Tcp, host, *port),
         };
         let shown = self.listen.to_string();
-        listening(&key, protocol, (host, port), &shown, found);
+        listen::examine(&key, protocol, (host, port), &shown, found);
     }
 
     async fn run(self, start: Start) -> Result<(), SourceError> {
@@ -164,64 +161,4 @@ fn endpoint(key: &str, text: &str, problems: &mut Vec<String>) -> Endpoint {
         "{key} = {text:?}: must be udp://HOST:PORT, tcp://HOST:PORT, unix:PATH or stdin"
     ));
     Endpoint::Stdin
-}
-
-/// An address to listen on for connections.
-pub(in crate::source) fn tcp_address(
-    key: &str,
-    host: &str,
-    port: u16,
-    shown: &str,
-    found: &mut Findings,
-) {
-    listening(key, Protocol::Tcp, (host, port), shown, found);
-}
-
-/// An address to listen on: its name must have an address, and it should be free.
-fn listening(
-    key: &str,
-    protocol: Protocol,
-    (host, port): (&str, u16),
-    shown: &str,
-    found: &mut Findings,
-) {
-    let address = match (host, port).to_socket_addrs().map(|mut all| all.next()) {
-        Ok(Some(address)) => address,
-        // The configuration's own check has named this fault.
-        _ if host.is_empty() => return,
-        Ok(None) => return found.fault(key, shown, "the name has no address"),
-        Err(error) => return found.fault(key, shown, &error),
-    };
-    match try_listening(protocol, address) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let who = holder(protocol, address)
-                .map_or_else(|| "somebody".to_owned(), |holder| holder.to_string());
-            let why = format!("{who} holds it now; an agent cannot listen there meanwhile");
-            found.warn(key, shown, &why);
-        }
-        Err(error) => found.fault(key, shown, &error),
-    }
-}
-
-/// A place for a socket: its folder must exist, and nothing else may stand there.
-pub(in crate::source) fn socket_path(key: &str, path: &Path, shown: &str, found: &mut Findings) {
-    let folder = path.parent().filter(|folder| *folder != Path::new(""));
-    if let Some(folder) = folder
-        && !folder.is_dir()
-    {
-        let why = format!("there is no folder {}", folder.display());
-        found.fault(key, shown, &why);
-    }
-    if fs::metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket()) {
-        let why = "something else than a socket stands there, and would be removed";
-        found.fault(key, shown, why);
-    }
-}
-
-fn try_listening(protocol: Protocol, address: SocketAddr) -> io::Result<()> {
-    match protocol {
-        Protocol::Tcp => TcpListener::bind(address).map(|_| ()),
-        Protocol::Udp => UdpSocket::bind(address).map(|_| ()),
-    }
 }

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use headwater_program::findings::Findings;
 use headwater_program::glob;
+use headwater_program::listen::{self, Protocol};
 use headwater_proto::ids::{DeviceId, MAX_DEVICE_ID_BYTES};
 use serde::Deserialize;
 
 use crate::check::{address, is_loopback};
+use crate::source::accept::socket_path;
 use crate::source::kind::{Declared, Kind, Start, normal};
-use crate::source::lines::{socket_path, tcp_address};
 use crate::source::supervisor::SourceError;
 
 /// Nodes behind this agent.
@@ -111,7 +112,9 @@ impl Kind for NodesSource {
         let key = format!("nodes.{name}.listen");
         let shown = self.listen.to_string();
         match &self.listen {
-            Place::Tcp(host, port) => tcp_address(&key, host, *port, &shown, found),
+            Place::Tcp(host, port) => {
+                listen::examine(&key, Protocol::Tcp, (host, *port), &shown, found);
+            }
             Place::Unix(path) => socket_path(&key, path, &shown, found),
             Place::Serial(path) => {
                 if let Err(error) = std::fs::metadata(path) {

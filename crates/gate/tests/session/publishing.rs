@@ -2,7 +2,7 @@
 
 use super::talk::*;
 
-use headwater_gate::session::Next;
+use headwater_gate::session::{MAX_FAULT_CHARS, Next};
 use headwater_gate::{Body, CloseReason, ConnId, GateEvent, Limits, Token};
 use headwater_proto::mqtt::{
     self, Ack, Connect, Disconnect, Packet, Properties, Property, Publish, Qos, Reason,
@@ -97,6 +97,8 @@ fn a_forbidden_topic_ends_the_connection() {
             let mut talk = Talk::open(version, "pi-1");
             let next = talk.send(&publish(topic, 1, b"x"));
             assert_eq!(next, Next::Closed(CloseReason::Forbidden), "{topic}");
+            let fault = format!("publish on {topic:?}");
+            assert_eq!(talk.session.fault(), Some(&*fault));
             assert_eq!(talk.wrote(), told(version, Reason::NOT_AUTHORIZED));
             assert!(talk.up.is_empty());
         }
@@ -174,7 +176,21 @@ fn an_oversized_packet_ends_the_connection_at_its_header() {
             Next::Closed(CloseReason::TooLarge)
         );
         assert_eq!(talk.wrote(), told(version, Reason::PACKET_TOO_LARGE));
+        assert!(
+            talk.session
+                .fault()
+                .is_some_and(|fault| fault.contains("above the limit of"))
+        );
     }
+}
+
+#[test]
+fn a_fault_shows_no_more_of_a_topic_than_a_line_takes() {
+    let mut talk = Talk::open(Version::V4, "pi-1");
+    let topic = "t".repeat(MAX_FAULT_CHARS + 1);
+    talk.send(&publish(&topic, 1, b"x"));
+    let shown = format!("publish on {:?}", &topic[1..]);
+    assert_eq!(talk.session.fault(), Some(&*shown));
 }
 
 #[test]
