@@ -4,7 +4,7 @@
 //! ([`Ledger::commit`]), so that reading the journal again after a restart gives the same ledger.
 //! Committed means in every required sink, whatever senders are told of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_proto::delivery::receiver::{MAX_RANGES, Namer};
 use headwater_proto::delivery::{End, Ranges, Receiver, Verdict as Judgement};
@@ -16,9 +16,9 @@ use headwater_proto::time::UnixMicros;
 use super::envelope::{Change, Record, Verdict};
 use super::time_bases::{KnownBase, TimeBases};
 
-/// Most streams; about 300 bytes each. Closed and committed ones leave first.
+/// Most streams; about 300 bytes each. Closed and committed ones leave at once beyond half of it.
 pub const MAX_STREAMS: usize = 65_536;
-/// Most streams of one device: years of epochs that end well, for those leave.
+/// Most streams of one device. Those that are closed and committed leave at once beyond half of it.
 pub const MAX_STREAMS_PER_DEVICE: usize = 4_096;
 /// Most plain devices that are kept apart, each with a counter of about 150 bytes. What comes of more is
 /// kept in quarantine under one name.
@@ -605,8 +605,9 @@ impl Ledger {
         }
     }
 
-    /// Visits the streams that were closed and committed for `after_ms` by `wall`: to be let go of
-    /// with [`Ledger::forget`] once they are kept elsewhere.
+    /// Visits the streams that were closed and committed for `after_ms` by `wall`, and all that are closed and
+    /// committed of a device, or of the whole, that takes more than half of its room: to be let go of with
+    /// [`Ledger::forget`] once they are kept elsewhere.
     pub fn expired(
         &mut self,
         wall: UnixMicros,
@@ -614,16 +615,35 @@ impl Ledger {
         mut visit: impl FnMut(&Stream, &Track),
     ) {
         let after_us = i64::try_from(after_ms.saturating_mul(1_000)).unwrap_or(i64::MAX);
+        let is_crowded = self.tracks.len() > MAX_STREAMS / 2;
+        let crowded = self.crowded_devices();
         for (stream, track) in &mut self.tracks {
             if !track.receiver.is_done() {
                 track.closed_at = None;
                 continue;
             }
             let closed_at = *track.closed_at.get_or_insert(wall);
-            if wall.0.saturating_sub(closed_at.0) >= after_us {
+            let is_due = wall.0.saturating_sub(closed_at.0) >= after_us;
+            if is_due || is_crowded || crowded.contains(&stream.device) {
                 visit(stream, track);
             }
         }
+    }
+
+    /// Devices with more than half of the streams that one may have.
+    fn crowded_devices(&self) -> BTreeSet<DeviceId> {
+        let mut crowded = BTreeSet::new();
+        let mut of_device = (None, 0);
+        for Stream { device, .. } in self.tracks.keys() {
+            if of_device.0 != Some(device) {
+                of_device = (Some(device), 0);
+            }
+            of_device.1 += 1;
+            if of_device.1 == MAX_STREAMS_PER_DEVICE / 2 + 1 {
+                crowded.insert(device.clone());
+            }
+        }
+        crowded
     }
 
     /// Lets go of a stream.

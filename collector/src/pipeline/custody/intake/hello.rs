@@ -117,6 +117,7 @@ impl<D: Disk> Intake<'_, D> {
             {
                 // The sender keeps what it has and asks again.
                 self.custody.counters.streams_full_total += 1;
+                self.custody.streams.expiry().hurry(self.now.mono);
                 return Ok(());
             }
             if !self.custody.streams.look_ups().is_new(&stream) {

@@ -17,8 +17,10 @@ use crate::done::{DoneEpochs, DoneError, Epochs, Finding, Keeping, Looked, MAX_D
 use crate::pipeline::ledger::Track;
 use crate::pipeline::snapshot;
 
-/// How often closed streams are looked through.
+/// How often closed streams are looked through,
 const EXPIRY_EVERY_MS: u64 = 60_000;
+/// and how often while one found no room, or more are over than can be let go of at once.
+const HURRIED_EVERY_MS: u64 = 1_000;
 /// Most streams that are let go of at once: each is a write to the index.
 const MAX_EXPIRED: usize = 4_096;
 /// Most streams that are looked up at once.
@@ -63,6 +65,10 @@ impl Index {
             untold: BTreeSet::new(),
         }
     }
+
+    fn hurry(&mut self, now: Millis) {
+        self.next_expiry = self.next_expiry.min(now.plus(HURRIED_EVERY_MS));
+    }
 }
 
 /// Why nothing can be said of an epoch: it must not be taken for new.
@@ -97,8 +103,10 @@ impl Expiry<'_> {
         }
         index.next_expiry = now.mono.plus(EXPIRY_EVERY_MS.min(after_ms));
         let mut epochs = Epochs::new();
+        let mut is_cut = false;
         ledger.expired(now.wall, after_ms, |stream, track| {
             if epochs.len() >= MAX_EXPIRED {
+                is_cut = true;
                 return;
             }
             let bytes = bytes_of(stream, track);
@@ -107,10 +115,18 @@ impl Expiry<'_> {
                 epochs.push((stream.clone(), bytes));
             }
         });
+        if is_cut {
+            index.hurry(now.mono);
+        }
         index.is_keeping = !epochs.is_empty();
         index
             .is_keeping
             .then(|| Keeping::new(Arc::clone(&index.done), epochs))
+    }
+
+    /// A stream found no room: those that are over should leave.
+    pub(in super::super) fn hurry(&mut self, now: Millis) {
+        self.0.index.hurry(now);
     }
 
     /// The index was given epochs. Those that are as they were then leave the ledger; others are given to it
@@ -341,6 +357,7 @@ mod tests {
     use super::super::super::{Custody, Settings};
     use super::*;
     use crate::done::{DoneEpochs, DoneInMemory};
+    use crate::pipeline::ledger::MAX_STREAMS_PER_DEVICE;
 
     /// An index that notes how many epochs it is given at once.
     #[derive(Debug, Clone, Default)]
@@ -447,6 +464,36 @@ mod tests {
         assert_eq!((kept, custody.ledger().len()), (Kept::Gone(Vec::new()), 1));
         let_go(&mut custody, 400_000);
         assert_eq!(custody.ledger().len(), 0);
+    }
+
+    #[test]
+    fn streams_that_are_over_leave_at_once_where_one_device_has_too_many() {
+        let (mut custody, _) = custody();
+        custody.streams.keep_closed_ms = 7 * 24 * 3_600_000;
+        let half = MAX_STREAMS_PER_DEVICE as u64 / 2;
+        let whole = [SeqRange::new(0, END.next)];
+        for epoch in 0..half {
+            custody.seed(stream("d", epoch), &whole, &[], Some(END));
+            custody.seed(stream("other", epoch), &whole, &[], Some(END));
+        }
+        assert_eq!(custody.streams.expiry().due(now(1)), None);
+        custody.seed(stream("d", half), &whole, &[], None);
+        // It is looked at again at its time, or sooner when somebody found no room.
+        assert_eq!(custody.streams.expiry().due(now(2)), None);
+        custody.streams.expiry().hurry(Millis(2));
+        assert_eq!(custody.streams.expiry().due(now(HURRIED_EVERY_MS)), None);
+        let (epochs, kept) = custody
+            .streams
+            .expiry()
+            .due(now(2 + HURRIED_EVERY_MS))
+            .unwrap()
+            .keep();
+        custody.streams.expiry().kept(&epochs, kept.is_ok());
+        let left = |device: &str| {
+            let device = DeviceId::new(device).unwrap();
+            custody.ledger().streams_of(&device).count() as u64
+        };
+        assert_eq!((left("d"), left("other")), (1, half));
     }
 
     #[test]
