@@ -186,6 +186,49 @@ fn an_epoch_that_vanished_is_abandoned_and_what_it_claimed_is_named() {
 }
 
 #[test]
+fn what_a_sender_claimed_is_pending_and_named_also_after_a_restart() {
+    let mut rig = greeted();
+    rig.up(bundle(1, 0, 3), 1);
+    rig.handle(Event::Tick);
+    rig.sync();
+    rig.flush().unwrap();
+    let totals = rig.audit().totals;
+    assert!(totals.is_good(), "{totals:?}");
+    assert_eq!((totals.counts.pending, totals.verdicts.pending), (97, 1));
+
+    let disk = rig.disk.power_cut(1);
+    let mut rig = Rig::start(disk, rig.store.clone(), common::settings(), 10).unwrap();
+    rig.connect("dev");
+    rig.up(hello(&[listed(2, 0, 0)]), 1);
+    rig.sync();
+    rig.flush().unwrap();
+    let totals = rig.audit().totals;
+    assert!(totals.is_good(), "{totals:?}");
+    assert_eq!((totals.counts.pending, totals.counts.explained), (0, 97));
+}
+
+#[test]
+fn a_claim_is_noted_once_in_a_while_and_not_where_nothing_is_missing() {
+    let mut rig = Rig::new();
+    rig.connect("dev");
+    rig.up(bundle(1, 0, 3), 0);
+    rig.sync();
+    let mut noted_after = |next: u64, ms: u64| {
+        rig.up(hello(&[listed(1, 0, next)]), 1);
+        rig.ms += ms;
+        rig.handle(Event::Tick);
+        rig.sync();
+        rig.custody.counters().claims_noted_total
+    };
+    assert_eq!(noted_after(3, 0), 0, "all of it came");
+    assert_eq!(noted_after(10, 0), 1);
+    assert_eq!(noted_after(10, 60_000), 1, "it is noted");
+    assert_eq!(noted_after(11, 0), 2);
+    assert_eq!(noted_after(12, 59_999), 2, "not so soon");
+    assert_eq!(noted_after(12, 1), 3);
+}
+
+#[test]
 fn a_plain_repeat_needs_dup_packet_id_and_content() {
     let mut rig = Rig::new();
     rig.connect("meter");

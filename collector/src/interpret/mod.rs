@@ -173,6 +173,11 @@ pub enum EpochChange {
         /// The boot in which it was written, 0 if unknown.
         boot: u64,
     },
+    /// Its sender has more than came.
+    Claimed {
+        /// One more than the highest number that it has.
+        next: u64,
+    },
     /// Its sender no longer has it.
     Abandoned {
         /// The number after the last one that the collector can know of.

@@ -481,6 +481,7 @@ impl Interpreter {
         let change = match head.change {
             Change::Opened { boot, .. } => EpochChange::Opened { boot },
             Change::Abandoned { next } => EpochChange::Abandoned { next },
+            Change::Claimed { next } => EpochChange::Claimed { next },
             // No sink got it.
             Change::Lost { .. } => return,
         };

@@ -279,6 +279,11 @@ pub enum Change {
         /// Their numbers.
         range: SeqRange,
     },
+    /// A Hello said that the sender has more on its disk than came: if it never comes, a gap names it.
+    Claimed {
+        /// One more than the highest number that it has.
+        next: u64,
+    },
 }
 
 /// Head of [`RecordKind::Mark`]; no body.

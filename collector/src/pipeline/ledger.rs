@@ -51,6 +51,8 @@ pub struct Track {
     pub receiver: Receiver,
     /// One more than the highest number that the sender said it had made durable.
     pub claimed: u64,
+    /// The same as far as a restart will know it.
+    pub(crate) noted: u64,
     /// The epoch lives in memory only.
     pub ram: bool,
     /// The boot in which the epoch was written, 0 if unknown.
@@ -73,6 +75,11 @@ impl Track {
     #[must_use]
     pub fn is_open(&self) -> bool {
         !self.receiver.is_closed()
+    }
+
+    /// Whether its sender has more than came, and a restart would not know of it.
+    pub(crate) fn claims_more(&self) -> bool {
+        self.is_open() && self.claimed > self.noted.max(self.receiver.next())
     }
 
     /// What a Hello proves to be lost: its sender holds nothing below `oldest` any more. Of a relayed stream
@@ -390,6 +397,10 @@ impl Ledger {
                     }
                     // Whoever appended it has tried it before.
                     Change::Lost { range } => drop(track.receiver.forget(range)),
+                    Change::Claimed { next } => {
+                        track.claimed = track.claimed.max(next);
+                        track.noted = track.noted.max(next);
+                    }
                 }
             }
             Record::Gap(head) => match head.range {

@@ -221,6 +221,7 @@ pub(crate) fn read_track(bytes: &[u8]) -> Option<(Stream, Track, &[u8])> {
     let track = Track {
         receiver,
         claimed: head.claimed,
+        noted: head.claimed,
         ram: head.ram,
         boot: head.boot,
         relayed: head.relayed,

@@ -178,6 +178,8 @@ pub struct LakeSink<S: Store> {
     tracks: BTreeMap<Stream, Track>,
     touched: BTreeMap<Stream, Held>,
     changed: BTreeSet<Stream>,
+    /// Numbers after the last one that senders said they have, as learnt since the last plan.
+    claims: BTreeMap<Stream, u64>,
     pending: Option<Pending>,
     /// Whether the journal's name outlives this process, so that a lease is worth having.
     is_lasting: bool,
@@ -234,6 +236,7 @@ impl<S: Store> LakeSink<S> {
             tracks: BTreeMap::new(),
             touched: BTreeMap::new(),
             changed: BTreeSet::new(),
+            claims: BTreeMap::new(),
             pending: None,
             is_lasting: true,
             there: There::default(),
@@ -435,6 +438,11 @@ impl<S: Store> LakeSink<S> {
     }
 
     fn learn(&mut self, news: &EpochNews) {
+        if let EpochChange::Claimed { next } = news.change {
+            let known = self.claims.entry(news.stream.clone()).or_default();
+            *known = next.max(*known);
+            return;
+        }
         self.changed.insert(news.stream.clone());
         let track = self.tracks.entry(news.stream.clone()).or_default();
         let end = match news.change {
@@ -443,6 +451,7 @@ impl<S: Store> LakeSink<S> {
                 return;
             }
             EpochChange::Ended { end, .. } => end,
+            EpochChange::Claimed { .. } => return,
             EpochChange::Abandoned { next } => {
                 track.abandoned = true;
                 End {
@@ -488,11 +497,14 @@ impl<S: Store> LakeSink<S> {
         let changed = std::mem::take(&mut self.changed);
         // Numbers were bounded when they came in.
         let _ = self.maker.finish(&mut self.rows);
-        for stream in &changed {
-            if let Some(row) = self.epoch_row(stream, now) {
-                // Numbers were bounded when they came in.
-                let _ = self.rows.push_epoch(row);
-            }
+        let claims = std::mem::take(&mut self.claims);
+        let known = changed
+            .iter()
+            .filter_map(|stream| self.epoch_row(stream, now));
+        let claimed = claims.iter().filter_map(|claim| self.claim_row(claim, now));
+        for row in known.chain(claimed).collect::<Vec<_>>() {
+            // Numbers were bounded when they came in.
+            let _ = self.rows.push_epoch(row);
         }
         for schema in self.maker.used() {
             self.lake.put_schema(&schema)?;
@@ -587,6 +599,22 @@ impl<S: Store> LakeSink<S> {
                 .end
                 .map(|end| end.clean && end.next >= track.held.end()),
             boot: boot_of(track.boot),
+            at_us: now.wall.0,
+            record: None,
+        })
+    }
+
+    /// What the sender of an epoch claims to have, if the lake has less and knows of no end.
+    fn claim_row(&self, (stream, next): (&Stream, &u64), now: Now) -> Option<EpochRow> {
+        let track = self.tracks.get(stream);
+        let has_less = |track: &Track| track.end.is_none() && track.held.end_at(0) < *next;
+        track.is_none_or(has_less).then(|| EpochRow {
+            stream: stream.clone(),
+            first_seq: 0,
+            next_seq: *next,
+            state: EpochState::Claimed,
+            clean: None,
+            boot: track.and_then(|track| boot_of(track.boot)),
             at_us: now.wall.0,
             record: None,
         })

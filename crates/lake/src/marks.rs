@@ -64,11 +64,12 @@ struct RawStream<'a> {
 }
 
 /// States by their number in the object.
-const STATES: [EpochState; 4] = [
+const STATES: [EpochState; 5] = [
     EpochState::Open,
     EpochState::Ended,
     EpochState::Closed,
     EpochState::Abandoned,
+    EpochState::Claimed,
 ];
 
 /// The object is damaged, or of a version that is not known: it is made anew from all files.
@@ -490,7 +491,7 @@ mod tests {
             proptest::collection::vec(range, 0..6)
         };
         let partial = proptest::collection::vec(0u64..60, 0..4);
-        let epoch = proptest::option::of((0u64..9, 0u64..90, 0usize..4));
+        let epoch = proptest::option::of((0u64..9, 0u64..90, 0..STATES.len()));
         let one =
             (ranges(), ranges(), partial, epoch).prop_map(|(there, named, partial, epoch)| {
                 let mut one = holding(&there, &named, &partial);

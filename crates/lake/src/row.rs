@@ -111,6 +111,9 @@ pub(crate) const PRUNED: (&str, &str) = ("pruned", "lake");
 /// How far a writer's life is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EpochState {
+    /// The writer said that it has every number below `next` on its disk: those that are missing are
+    /// on their way, as far as anybody knows.
+    Claimed,
     /// The writer lives. Every number below `next` was handed to the lake, as data or as a gap, in
     /// this flush or before: one that is missing is unexplained.
     Open,
@@ -127,6 +130,7 @@ impl EpochState {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Claimed => "claimed",
             Self::Open => "open",
             Self::Ended => "ended",
             Self::Closed => "closed",
@@ -137,9 +141,14 @@ impl EpochState {
     /// The state of a name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Open, Self::Ended, Self::Closed, Self::Abandoned]
-            .into_iter()
-            .find(|state| state.name() == name)
+        let all = [
+            Self::Claimed,
+            Self::Open,
+            Self::Ended,
+            Self::Closed,
+            Self::Abandoned,
+        ];
+        all.into_iter().find(|state| state.name() == name)
     }
 }
 

@@ -290,7 +290,11 @@ const EPOCHS: &[Column] = &[
         Kind::I64,
         "number after the last one known; the highest of all rows holds",
     ),
-    must("state", Kind::Text, "open, ended, closed or abandoned"),
+    must(
+        "state",
+        Kind::Text,
+        "claimed, open, ended, closed or abandoned",
+    ),
     may(
         "clean",
         Kind::Bool,

@@ -15,14 +15,16 @@ mod index;
 mod seeding;
 mod watch;
 
+use std::collections::BTreeMap;
+
 use headwater_proto::ids::{Epoch, SeqRange, Stream};
 use headwater_proto::message::Mark;
-use headwater_proto::time::{Millis, UnixMicros};
+use headwater_proto::time::{Millis, Now, UnixMicros};
 
 use super::types::{Mode, Settings};
 use crate::done::DoneEpochs;
 use crate::pipeline::envelope::Record;
-use crate::pipeline::ledger::{Ledger, SaidAt};
+use crate::pipeline::ledger::{Ledger, SaidAt, Track};
 pub(super) use absent::Abandonment;
 use absent::Absent;
 pub(super) use coverage::Coverage;
@@ -32,6 +34,9 @@ pub(super) use index::{Kept, Unknown};
 pub(super) use watch::Say;
 use watch::Watched;
 
+/// Time between two records that note what the sender of one stream claims.
+const CLAIM_EVERY_MS: u64 = 60_000;
+
 /// All streams. See the module's page.
 pub(super) struct Streams {
     ledger: Ledger,
@@ -40,6 +45,8 @@ pub(super) struct Streams {
     index: Index,
     watched: Watched,
     absent: Absent,
+    /// Streams whose senders claim more than a restart would know of, and when that is noted.
+    claims: BTreeMap<Stream, Millis>,
     mode: Mode,
     abandon_after_ms: u64,
     relayed_abandon_after_ms: u64,
@@ -57,6 +64,7 @@ impl Streams {
             index: Index::new(done),
             watched: Watched::default(),
             absent: Absent::default(),
+            claims: BTreeMap::new(),
             mode: settings.mode,
             abandon_after_ms: settings.abandon_after_ms,
             relayed_abandon_after_ms: settings.relayed_abandon_after_ms,
@@ -103,15 +111,38 @@ impl Streams {
         Some(mark)
     }
 
-    /// Notes what a Hello says of a stream; nothing that must survive a restart.
+    /// Takes in what a Hello says of a stream. What its sender has beyond what came is to be noted in the journal.
     pub(super) fn claim(
         &mut self,
         stream: &Stream,
         next: u64,
         relayed: bool,
-        when: (SaidAt, UnixMicros),
+        (said_at, now): (SaidAt, Now),
     ) {
-        self.ledger.claim(stream, next, relayed, when);
+        self.ledger
+            .claim(stream, next, relayed, (said_at, now.wall));
+        let track = self.ledger.track(stream);
+        if track.is_some_and(Track::claims_more) {
+            self.claims.entry(stream.clone()).or_insert(now.mono);
+        }
+    }
+
+    /// A claim that is to be noted now, if there is one: its stream, and the number after the last one claimed.
+    pub(super) fn claim_due(&mut self, now: Millis) -> Option<(Stream, u64)> {
+        let ledger = &self.ledger;
+        let claims_more = |stream: &Stream| ledger.track(stream).is_some_and(Track::claims_more);
+        self.claims
+            .retain(|stream, due| *due > now || claims_more(stream));
+        let (stream, _) = self.claims.iter().find(|(_, due)| **due <= now)?;
+        let track = self.ledger.track(stream)?;
+        Some((stream.clone(), track.claimed))
+    }
+
+    /// The claim of a stream was noted: its next one waits for a while.
+    pub(super) fn claim_noted(&mut self, stream: &Stream, now: Millis) {
+        if let Some(due) = self.claims.get_mut(stream) {
+            *due = now.plus(CLAIM_EVERY_MS);
+        }
     }
 
     /// Numbers plain devices under another epoch from now on.

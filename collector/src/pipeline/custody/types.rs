@@ -285,6 +285,8 @@ counters! {
     schema_requests_total,
     /// Gaps that the collector named.
     gaps_named_total,
+    /// Records that note what a sender has beyond what came.
+    claims_noted_total,
     /// Numbers that the journal named as lacking in one sink.
     sink_lacks_total,
     /// Reports of required sinks that waited because they were too far ahead of the others.

@@ -39,6 +39,7 @@ impl<'a, D: Disk> Upkeep<'a, D> {
         self.custody.note_cursors(self.now, false);
         self.greet_waiting();
         self.retry_withheld();
+        self.note_claims();
         self.abandon_absent();
         self.name_losses();
         self.expire();

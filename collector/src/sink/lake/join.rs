@@ -227,7 +227,7 @@ fn lacking(beyond: &Beyond) -> Lacking {
 fn proven(mark: &StreamMark) -> Option<Proven> {
     let is_over = match mark.state {
         Some(EpochState::Ended | EpochState::Closed | EpochState::Abandoned) => true,
-        Some(EpochState::Open) | None => false,
+        Some(EpochState::Claimed | EpochState::Open) | None => false,
     };
     let end = End {
         first: mark.first,

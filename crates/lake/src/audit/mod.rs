@@ -289,9 +289,13 @@ fn judge(key: &Key, state: &State) -> StreamAudit {
     };
     let has_end = state
         .epoch
-        .is_some_and(|epoch| epoch.state != EpochState::Open);
+        .is_some_and(|epoch| epoch.state > EpochState::Open);
+    let claimed = state.epoch.map_or(0, |epoch| epoch.claimed);
     // An open epoch may be further than its last row says; one that ended may not.
-    let end = if has_end { next } else { next.max(seen_end) };
+    let end = match has_end {
+        true => next,
+        false => next.max(seen_end).max(claimed),
+    };
     let missing = there.missing_from(SeqRange::new(first, end));
     let unnamed = missing.minus(&gaps);
     let unexplained = unnamed.below(strict);

@@ -89,6 +89,8 @@ pub(crate) struct Merged {
     pub(crate) next: u64,
     /// Below it, every number was handed to the lake.
     pub(crate) strict: u64,
+    /// The number after the last one that the writer is known to have had.
+    pub(crate) claimed: u64,
     /// The furthest state.
     pub(crate) state: EpochState,
     /// Only if all rows that tell say so.
@@ -423,12 +425,20 @@ impl Scan {
                 })?;
             let first = firsts.value(row).cast_unsigned();
             let next = nexts.value(row).cast_unsigned();
+            let (next, claimed) = match state {
+                EpochState::Claimed => (0, next),
+                EpochState::Open
+                | EpochState::Ended
+                | EpochState::Closed
+                | EpochState::Abandoned => (next, 0),
+            };
             let strict = if state == EpochState::Ended { 0 } else { next };
             let clean = cell_bool(clean, row);
             let new = Merged {
                 first,
                 next,
                 strict,
+                claimed,
                 state,
                 clean,
             };
@@ -481,6 +491,7 @@ impl Merged {
             first: self.first.min(other.first),
             next: self.next.max(other.next),
             strict: self.strict.max(other.strict),
+            claimed: self.claimed.max(other.claimed),
             state: self.state.max(other.state),
             clean,
         }

@@ -142,7 +142,7 @@ impl<D: Disk> Intake<'_, D> {
         }
         self.custody
             .streams
-            .claim(&stream, listed.next, relayed, (said_at, self.now.wall));
+            .claim(&stream, listed.next, relayed, (said_at, self.now));
         let track = self.custody.streams.ledger().track(&stream);
         let missing = track.map(|track| track.missing_at_source(listed.oldest));
         for range in missing.unwrap_or_default() {

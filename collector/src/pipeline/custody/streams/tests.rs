@@ -154,7 +154,7 @@ fn uptime(uptime_ms: u64) -> SaidAt {
 fn a_stream_is_abandoned_when_it_was_absent_for_long() {
     let mut streams = streams_of(Mode::Sinks, &[LAKE]);
     open(&mut streams, &stream(1), false, at(0));
-    streams.claim(&stream(1), 7, false, (uptime(0), at(0).wall));
+    streams.claim(&stream(1), 7, false, (uptime(0), at(0)));
     let (conn, nothing) = (ConnId(1), BTreeMap::new());
     streams.note_absent(conn, &device(), &nothing, (uptime(0), at(1)));
     assert_eq!(

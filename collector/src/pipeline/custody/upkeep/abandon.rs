@@ -1,4 +1,5 @@
-//! Core: epochs that nobody lists any more are closed, and what is missing of them is named.
+//! Core: epochs that nobody lists any more are closed, and what is missing of them is named, also what a sender
+//! that died had and never sent.
 
 use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::message::GapReason;
@@ -10,6 +11,27 @@ use super::Upkeep;
 use crate::pipeline::envelope::{Change, GapHead, MarkHead, Record};
 
 impl<D: Disk> Upkeep<'_, D> {
+    /// Notes what senders claim to have beyond what came: a restart knows of it, and so does the audit.
+    pub(super) fn note_claims(&mut self) {
+        while let Some((stream, next)) = self.custody.streams.claim_due(self.now.mono) {
+            let head = MarkHead {
+                stream: stream.clone(),
+                change: Change::Claimed { next },
+                at: self.now.wall,
+            };
+            // Noted at a later tick, when there is room.
+            if self
+                .custody
+                .append(&Record::Mark(head), Leaves::Two)
+                .is_err()
+            {
+                return;
+            }
+            self.custody.counters.claims_noted_total += 1;
+            self.custody.streams.claim_noted(&stream, self.now.mono);
+        }
+    }
+
     /// Closes epochs that were absent long enough, and names what is missing of them.
     pub(in super::super) fn abandon_absent(&mut self) {
         if self.custody.journal.apart_since().is_some() {
