@@ -211,7 +211,8 @@ fn what_a_sender_claimed_is_pending_and_named_also_after_a_restart() {
 fn a_claim_is_noted_once_in_a_while_and_not_where_nothing_is_missing() {
     let mut rig = Rig::new();
     rig.connect("dev");
-    rig.up(bundle(1, 0, 3), 0);
+    rig.up(hello(&[listed(1, 0, 3)]), 0);
+    rig.up(bundle(1, 0, 3), 1);
     rig.sync();
     let mut noted_after = |next: u64, ms: u64| {
         rig.up(hello(&[listed(1, 0, next)]), 1);

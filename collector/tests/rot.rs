@@ -34,7 +34,7 @@ fn expect_whole(rig: &Rig, samples: u64) {
 /// A journal of several segments, the first of which are gone, with records that the lake has not.
 fn long_journal(records: u64) -> Rig {
     let mut rig = Rig::new();
-    greet(&mut rig, 1_000);
+    greet(&mut rig, records);
     for seq in 0..records {
         rig.up(bundle(1, seq, seq + 1), 1);
         rig.plain(

@@ -471,11 +471,13 @@ pub struct EpochEnd<const N: usize = MAX_DEVICE_ID_BYTES> {
     pub first: u64,
     /// One more than the last sequence number.
     pub next: u64,
-    /// Whether the writer ended it itself, with all records synced.
+    /// Whether nothing that the writer took can be missing beyond the records: it ended the epoch itself, or
+    /// kept in it nothing of a source that cannot begin again. If it is not, a gap of the epoch with reason
+    /// `unclean_stop` names the time of what may be.
     pub clean: bool,
     /// The boot in which it was written.
     pub boot: u64,
-    /// Wall time of the last sync that succeeded, if known: later samples may be lost.
+    /// Wall time up to which all that its writer took is durable, if known.
     pub last_durable: Option<UnixMicros>,
 }
 

@@ -481,6 +481,17 @@ impl Batcher {
             .min()
     }
 
+    /// When the oldest open batch was begun.
+    #[must_use]
+    pub fn opened(&self) -> Option<Millis> {
+        let shapes = self.shapes.iter().filter(|shape| !shape.rows.is_empty());
+        let texts = self.texts.iter().filter(|text| !text.batch.is_empty());
+        let rows = shapes.map(|shape| shape.opened);
+        let lines = texts.map(|text| text.opened);
+        let parts = self.refused.iter().map(|refused| refused.opened);
+        rows.chain(lines).chain(parts).min()
+    }
+
     /// Bytes of the open batches, in memory.
     #[must_use]
     pub fn open_bytes(&self) -> usize {

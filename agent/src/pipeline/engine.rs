@@ -123,8 +123,10 @@ impl<D: Disk> Engine<D> {
             engine.pass_on_news();
         }
         Relaying::new(&mut engine, now).pass_on();
-        let since = engine.intake.clock.known_wall(now);
-        engine.store.begin_life(&engine.settings.sources, since);
+        let wall = engine.intake.clock.known_wall(now);
+        engine.writing(0, now).name_unclean(wall);
+        engine.pass_on_news();
+        engine.store.begin_life(&engine.settings.sources, wall);
         Ok(engine)
     }
 
@@ -151,6 +153,13 @@ impl<D: Disk> Engine<D> {
     /// their sources: a clock that was set meanwhile holds for them.
     pub fn wants_clock(&mut self, now: Now) -> bool {
         self.intake.clock.wants_measure(now)
+    }
+
+    /// Whether the next start will know that this life was there, and name what it lost. It will not while the
+    /// disk has taken nothing since the start.
+    #[must_use]
+    pub const fn is_marked(&self) -> bool {
+        self.store.is_life_marked()
     }
 
     /// When it was opened.
@@ -259,7 +268,7 @@ impl<D: Disk> Engine<D> {
                 .end_record(at, over, self.intake.clock.stamps());
             self.carry_out(at, [Step::Store(end), Step::Sync], now);
         }
-        self.store.end_life(&self.settings.sources);
+        self.store.end_life();
     }
 
     /// The clock that dates rows may have changed: what is open is stored first, with the times it has.
@@ -319,6 +328,7 @@ impl<D: Disk> Engine<D> {
     /// Tries the disk of a lane in memory again; what waited for it is stored.
     fn leave_memory(&mut self, at: usize, now: Now) {
         if self.writing(at, now).leave_memory() {
+            self.store.mark_life();
             // What was said of the boot in memory is said again where it lasts.
             self.intake.forget_date_of_boot();
         }

@@ -239,7 +239,7 @@ mod tests {
             source: NODE,
             cursor: None,
             live: false,
-            last_time: None,
+            stored_to: None,
             schema: Some((5, b"sc")),
             frame: b"frame",
         }

@@ -129,8 +129,9 @@ pub struct Envelope<'a> {
     pub cursor: Option<Cursor>,
     /// The source cannot resume: what it loses is named by time.
     pub live: bool,
-    /// Time of the newest sample in the record.
-    pub last_time: Option<UnixMicros>,
+    /// Wall time up to which all that its lane had taken is in this record or one before it; `None` where no
+    /// clock knew.
+    pub stored_to: Option<UnixMicros>,
     /// A schema that is first used by this record.
     pub schema: Option<(u32, &'a [u8])>,
     /// The frame, as it will be sent.
@@ -144,7 +145,7 @@ impl Envelope<'_> {
         let flags = flag(self.cursor.is_some(), CURSOR)
             | flag(self.live, LIVE)
             | flag(self.schema.is_some(), SCHEMA)
-            | flag(self.last_time.is_some(), LAST)
+            | flag(self.stored_to.is_some(), LAST)
             | flag(self.epoch.is_some(), EPOCH)
             | flag(self.stamps.synced, SYNCED)
             | flag(self.life.base == Base::Uptime, UPTIME)
@@ -163,7 +164,7 @@ impl Envelope<'_> {
         if let Some(cursor) = self.cursor {
             put_cursor(out, cursor);
         }
-        if let Some(time) = self.last_time {
+        if let Some(time) = self.stored_to {
             put(out, varint::zigzag(time.0));
         }
         if let Some((number, bytes)) = self.schema {
@@ -216,7 +217,7 @@ fn read_envelope<'a>(from: &mut Reader<'a>) -> Option<Envelope<'a>> {
     } else {
         None
     };
-    let last_time = if flags & LAST != 0 {
+    let stored_to = if flags & LAST != 0 {
         Some(from.time()?)
     } else {
         None
@@ -239,7 +240,7 @@ fn read_envelope<'a>(from: &mut Reader<'a>) -> Option<Envelope<'a>> {
         source,
         cursor,
         live: flags & LIVE != 0,
-        last_time,
+        stored_to,
         schema,
         frame,
     })
@@ -268,8 +269,8 @@ pub struct SourceMark {
     pub cursor: Option<Cursor>,
     /// It cannot resume.
     pub live: bool,
-    /// Wall time of its newest durable sample, if one has any.
-    pub last_time: Option<UnixMicros>,
+    /// Wall time up to which all that its lane had taken of it is durable; `None` where no clock knew.
+    pub stored_to: Option<UnixMicros>,
     /// A stop that was not clean is still to be named.
     pub unclean: Option<Unclean>,
 }
@@ -337,13 +338,13 @@ impl Snapshot {
                 flag(source.cursor.is_some(), CURSOR)
                     | flag(source.live, LIVE)
                     | flag(source.unclean.is_some(), UNCLEAN)
-                    | flag(source.last_time.is_some(), LAST)
+                    | flag(source.stored_to.is_some(), LAST)
                     | flag(source.since().is_some(), SINCE),
             );
             if let Some(cursor) = source.cursor {
                 put_cursor(out, cursor);
             }
-            for time in [source.last_time, source.since()].into_iter().flatten() {
+            for time in [source.stored_to, source.since()].into_iter().flatten() {
                 put(out, varint::zigzag(time.0));
             }
         }
@@ -410,7 +411,7 @@ fn read_snapshot(from: &mut Reader<'_>) -> Option<Snapshot> {
         } else {
             None
         };
-        let last_time = if flags & LAST != 0 {
+        let stored_to = if flags & LAST != 0 {
             Some(from.time()?)
         } else {
             None
@@ -424,7 +425,7 @@ fn read_snapshot(from: &mut Reader<'_>) -> Option<Snapshot> {
             name,
             cursor,
             live: flags & LIVE != 0,
-            last_time,
+            stored_to,
             unclean: (flags & UNCLEAN != 0).then_some(Unclean { since }),
         });
     }
@@ -598,7 +599,7 @@ mod tests {
                 tag: 3,
             }),
             live: true,
-            last_time: Some(UnixMicros(-2)),
+            stored_to: Some(UnixMicros(-2)),
             schema: Some((5, b"sc")),
             frame: b"frame",
         }
@@ -632,7 +633,7 @@ mod tests {
                     tag: 0,
                 }),
                 live: true,
-                last_time: Some(UnixMicros(1)),
+                stored_to: Some(UnixMicros(1)),
                 unclean: Some(Unclean {
                     since: Some(UnixMicros(2)),
                 }),
@@ -729,7 +730,7 @@ mod tests {
     proptest! {
         #[test]
         fn decode_undoes_encode_of_a_record(
-            seq: u64, source in "[a-z]{0,64}", cursor in cursors(), live: bool, last_time in times(),
+            seq: u64, source in "[a-z]{0,64}", cursor in cursors(), live: bool, stored_to in times(),
             schema in proptest::option::of((any::<u32>(), any::<Vec<u8>>())), frame: Vec<u8>,
             epoch in proptest::option::of(any::<u64>()), boot: u64, synced: bool,
             power in proptest::option::of(0..=MOST_POWER),
@@ -741,7 +742,7 @@ mod tests {
                 _ => Life { boot: epoch.map_or(0, |_| boot), base: Base::Uptime },
             };
             let stamps = Stamps { synced, error_ms: power.and_then(of_power) };
-            let record = Envelope { seq, epoch, life, stamps, source: &source, cursor, live, last_time, schema, frame: &frame };
+            let record = Envelope { seq, epoch, life, stamps, source: &source, cursor, live, stored_to, schema, frame: &frame };
             let mut out = Vec::new();
             record.encode(&mut out);
             prop_assert_eq!(decode(&out), Ok(record));
@@ -759,9 +760,9 @@ mod tests {
                 epoch: Epoch::new(epoch),
                 life: Life { boot, base: if boot % 2 == 0 { Base::Wall } else { Base::Uptime } },
                 first_seq,
-                sources: sources.into_iter().map(|(name, cursor, live, last_time, unclean)| {
+                sources: sources.into_iter().map(|(name, cursor, live, stored_to, unclean)| {
                     let unclean = unclean.map(|since| Unclean { since });
-                    SourceMark { name, cursor, live, last_time, unclean }
+                    SourceMark { name, cursor, live, stored_to, unclean }
                 }).collect(),
                 bases: bases.into_iter().map(|(boot, e, at)| {
                     let device = DeviceId::new("node-7").unwrap();

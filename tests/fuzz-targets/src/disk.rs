@@ -374,7 +374,7 @@ pub fn agent_record_seeds() -> Vec<Vec<u8>> {
         source: "weather",
         cursor: Some(cursor()),
         live: false,
-        last_time: Some(UnixMicros(1_700_000_000_000_000)),
+        stored_to: Some(UnixMicros(1_700_000_000_000_000)),
         schema: Some((3, b"schema")),
         frame: b"frame",
     };
@@ -388,7 +388,7 @@ pub fn agent_record_seeds() -> Vec<Vec<u8>> {
         source: "",
         cursor: None,
         live: true,
-        last_time: None,
+        stored_to: None,
         schema: None,
         ..full.clone()
     };
@@ -462,7 +462,7 @@ pub fn agent_snapshot_seeds() -> Vec<Vec<u8>> {
             name: "weather".to_owned(),
             cursor: Some(cursor()),
             live: false,
-            last_time: Some(UnixMicros(5)),
+            stored_to: Some(UnixMicros(5)),
             unclean: Some(record::Unclean {
                 since: Some(UnixMicros(4)),
             }),

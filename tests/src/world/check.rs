@@ -84,6 +84,8 @@ pub struct Known {
     pub disturbed: bool,
     /// One of its disks was thrown away, with what nobody was told of.
     pub forgotten: bool,
+    /// A life of it died before its disk took that it had begun: nobody knows of what it lost.
+    pub unmarked: bool,
     /// Its wall clock was set.
     pub stepped: bool,
     /// Its wall clock may have shown any year.
@@ -103,7 +105,8 @@ impl Known {
             // Half of all time: no sum of it with a time runs over.
             (true, _) => i64::MAX / 2,
             (false, true) => 2 * MAX_STEP_US,
-            (false, false) => 0,
+            // A start within the millisecond of a reading: readings of one millisecond differ by a bit.
+            (false, false) => 1_000,
         }
     }
 }
@@ -160,23 +163,15 @@ pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Fa
             continue;
         };
         let waits = !key.1.starts_with("live");
-        let turn = made.turn(&key.0, key.2);
-        if !waits
-            && found
-                .first_live(key, made)
-                .is_none_or(|first| turn < Some(first))
-        {
-            // Custody begins when something is durable. Of a source that was never heard of before
-            // its agent died, nobody can say what it lost.
-            continue;
-        }
         // The times of a source that waits are its own.
         let slack_us = if waits { 0 } else { device.slack_us() };
         if waits && !device.evicted && !device.disturbed {
             faults.push(format!(
                 "{key:?} is missing, though its source waits and nothing gave way"
             ));
-        } else if !found.is_named(&key.0, key.2, slack_us) && (waits || !device.forgotten) {
+        } else if !found.is_named(&key.0, key.2, slack_us)
+            && (waits || !(device.forgotten || device.unmarked))
+        {
             faults.push(format!("{key:?} is missing, and no gap names it"));
         }
     }

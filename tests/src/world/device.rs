@@ -55,6 +55,8 @@ pub struct Device {
     pub disturbed: bool,
     /// A disk of it was thrown away, or hid a segment from a start: what that held and nobody was told of, nobody can name.
     pub forgotten: bool,
+    /// A life of it died before its disk took that it had begun.
+    pub unmarked: bool,
     /// Its wall clock was set: spans that it names may be off by so much.
     pub stepped: bool,
     /// Its wall clock may show any year.
@@ -88,11 +90,13 @@ impl Device {
             step_us: 0,
             lane_bytes,
             starts: 0,
-            boot: (1, Millis(0)),
+            // No two devices share a boot, whatever they are called.
+            boot: (1 + 100_000 * place as u64, Millis(0)),
             kernel: SYNCED,
             stopping: false,
             disturbed: false,
             forgotten: false,
+            unmarked: false,
             stepped: false,
             is_wild: false,
             lied: false,
@@ -122,6 +126,7 @@ impl Device {
             stopping: false,
             disturbed: true,
             forgotten: false,
+            unmarked: false,
             stepped: self.stepped,
             is_wild: self.is_wild,
             lied: self.lied,
@@ -248,6 +253,10 @@ impl Device {
     /// Ends it against its will.
     pub fn die(&mut self, death: Death, dice: &mut Dice, seen: &mut Seen, now: Now) {
         self.note_counters(seen);
+        self.unmarked |= self
+            .engine
+            .as_ref()
+            .is_some_and(|engine| !engine.is_marked());
         self.engine = None;
         self.receipts.iter_mut().for_each(Receipts::end_life);
         self.disk = match death {

@@ -78,6 +78,10 @@ impl Fault {
             Self::Cut => cut(world, place),
             Self::Death => {
                 if world.course.dice.one_in(2) {
+                    if world.course.dice.one_in(3) {
+                        // It stops in order, and dies then.
+                        world.fleet.devices[place].stop(world.course.now);
+                    }
                     world.kill_device(place);
                 } else if world.site.collector.is_up() {
                     world.kill_collector();

@@ -12,7 +12,7 @@ use headwater_proto::text::is_dictionary;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::copy::{Arrived, COPY};
-use super::generator::{Bits, CLOCK_STEP_US, Key, LOG, Made, is_of_its_time, line_number};
+use super::generator::{Bits, Key, LOG, Made, is_of_its_time, line_number};
 use super::given::{Given, Number, Refused, Row};
 use super::stream::STREAM;
 
@@ -339,22 +339,6 @@ impl Found {
         }
         let numbers = lacks.numbers.entry(stream).or_default();
         numbers.insert(range).ok()
-    }
-
-    /// Turn of the first reading in the lake that came from the same source of the same physical
-    /// device: of clones, the clocks tell which.
-    pub(super) fn first_live(&self, key: &Key, made: &Made) -> Option<u64> {
-        let from = (key.0.clone(), String::new(), i64::MIN);
-        let rows = self
-            .readings
-            .range(from..)
-            .take_while(|(other, _)| other.0 == key.0);
-        let alike = |other: &Key| {
-            other.1.starts_with("live") && other.2 % CLOCK_STEP_US == key.2 % CLOCK_STEP_US
-        };
-        rows.filter(|(other, _)| alike(other))
-            .filter_map(|(other, _)| made.turn(&other.0, other.2))
-            .min()
     }
 
     /// Whether a gap names the time, by a clock that may have been set by `slack_us` meanwhile.

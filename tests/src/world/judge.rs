@@ -73,6 +73,7 @@ fn known(fleet: &Fleet, site: &Home, ends_at_journal: bool) -> Vec<Known> {
                 known.disturbed |= device.disturbed;
                 known.evicted |= device.has_evicted();
                 known.forgotten |= device.forgotten;
+                known.unmarked |= device.unmarked;
                 known.stepped |= device.stepped;
                 known.is_wild |= device.is_wild;
                 known.lied |= device.lied;
@@ -81,6 +82,7 @@ fn known(fleet: &Fleet, site: &Home, ends_at_journal: bool) -> Vec<Known> {
                 name: name.to_owned(),
                 disturbed: device.disturbed,
                 forgotten: device.forgotten,
+                unmarked: device.unmarked,
                 stepped: device.stepped,
                 is_wild: device.is_wild,
                 lied: device.lied,
@@ -132,6 +134,7 @@ fn known_nodes(fleet: &Fleet, site: &Home, ends_at_journal: bool) -> Vec<Known> 
         name: node.id().as_str().to_owned(),
         disturbed: false,
         forgotten: node.agents().any(|place| fleet.devices[place].forgotten),
+        unmarked: false,
         stepped: false,
         is_wild: false,
         lied: false,

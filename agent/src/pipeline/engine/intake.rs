@@ -432,9 +432,10 @@ impl Intake {
         self.lanes[at].batcher.close(which, turn, now)
     }
 
-    /// The record of a batch.
-    pub(super) fn record(&mut self, closed: Closed) -> Box<Draft> {
+    /// The record of a batch of a lane.
+    pub(super) fn record(&mut self, at: usize, closed: Closed, now: Now) -> Box<Draft> {
         self.counted.records += 1;
+        let stored_to = self.stored_to(at, now);
         let SourceSettings { name, resumes, .. } = &self.sources[closed.owed.source];
         let (kind, payload) = match &closed.content {
             Content::Batch(payload) => (Kind::Batch, payload),
@@ -450,13 +451,21 @@ impl Intake {
             base: closed.times.base,
             cursor: closed.cursor,
             live: !resumes,
-            last_time: closed.times.span().map(|(_, last)| last),
+            stored_to,
             schema: closed.new_schema,
             frame: bytes,
             samples: closed.samples,
             says: Says::Nothing,
             owed: Some(closed.owed),
         })
+    }
+
+    /// Wall time up to which all that a lane took is in records, once the one that was closed now is.
+    fn stored_to(&self, at: usize, now: Now) -> Option<UnixMicros> {
+        let wall = self.clock.known_wall(now)?;
+        let opened = self.lanes[at].batcher.opened().unwrap_or(now.mono);
+        let open_us = now.mono.since(opened).saturating_mul(1_000);
+        Some(UnixMicros(wall.0.saturating_sub_unsigned(open_us)))
     }
 
     /// The open batches of a lane, to look at.

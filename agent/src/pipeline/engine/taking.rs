@@ -12,8 +12,8 @@ use super::types::Taken;
 use super::writing::Step;
 use super::{Engine, Lost, OfferError, Offered};
 use crate::pipeline::admit::{Admitted, Sample, admit, as_text};
-use crate::pipeline::batcher::{Closed, Given, Next, Which};
-use crate::pipeline::record::{Cursor, Unclean};
+use crate::pipeline::batcher::{Given, Next, Which};
+use crate::pipeline::record::Cursor;
 
 impl<D: Disk> Engine<D> {
     /// Takes a reading. A source that resumes gives the cursor after it, and keeps to the lane of its
@@ -257,37 +257,13 @@ impl<D: Disk> Engine<D> {
         while let Some(closed) = next {
             let schemas = self.intake.batches(at).schemas();
             self.store.lanes.use_schemas(at, schemas);
-            self.name_lost_readings(at, &closed, now);
-            let record = self.intake.record(closed);
+            if let Some(missed) = self.intake.take_missed_of(at, closed.owed.source) {
+                self.name_missed(at, &missed, now);
+            }
+            let record = self.intake.record(at, closed, now);
             self.carry_out(at, [Step::Store(record)], now);
             let turn = self.store.lanes.lane(at).turn();
             next = self.intake.close(at, which, turn, now.mono);
-        }
-    }
-
-    /// Before the first batch after an unclean stop, or after readings found no room, a gap says
-    /// so, in the same group.
-    fn name_lost_readings(&mut self, at: usize, closed: &Closed, now: Now) {
-        let source = closed.owed.source;
-        let name = &self.settings.sources[source].name;
-        if let Some(Unclean { since }) = self.store.unclean(at, name) {
-            let lane = self.store.lanes.lane(at);
-            let previous = lane.previous.unwrap_or(lane.epoch);
-            let until = match closed.times.span() {
-                Some((first, _)) => Some(first),
-                None => self.intake.clock.known_wall(now),
-            };
-            let blank = (lane.lane, previous, GapReason::UncleanStop);
-            let gap = Gap {
-                t_first: since,
-                t_last: until.map(|until| since.map_or(until, |since| until.max(since))),
-                part: name.parse().ok(),
-                ..self.store.lanes.gap(blank.0, blank.1, blank.2, now)
-            };
-            self.put_own(at, &gap, now);
-        }
-        if let Some(missed) = self.intake.take_missed_of(at, source) {
-            self.name_missed(at, &missed, now);
         }
     }
 

@@ -17,10 +17,11 @@ use std::collections::BTreeSet;
 
 use headwater_proto::ids::Lane;
 use headwater_proto::message::GapReason;
+use headwater_proto::time::UnixMicros;
 
-use super::{Event, OfferError};
+use super::{Engine, Event, OfferError};
 use crate::pipeline::record::Cursor;
-use world::{HOST, REPLAY, World};
+use world::{HOST, REPLAY, World, at};
 
 /// Offers `ks` of the replay, waiting where there is no room.
 fn feed(world: &mut World, ks: std::ops::Range<u64>) {
@@ -102,7 +103,8 @@ fn every_start_renews_the_epoch_and_first_names_the_end_of_the_one_before() {
     let ends = world.collector.ends();
     let (key, seq, end) = &ends[0];
     assert_eq!((ends.len(), *key, *seq), (1, (Lane::Normal, second), 0));
-    assert_eq!((end.epoch, end.next, end.clean), (first, 3, false));
+    // Nothing can be missing beyond it: its source begins again where its records end.
+    assert_eq!((end.epoch, end.next, end.clean), (first, 3, true));
 }
 
 #[test]
@@ -180,73 +182,125 @@ fn a_source_that_resumes_keeps_to_one_lane() {
     world.offer(HOST, Lane::Alarm, 2).unwrap();
 }
 
-#[test]
-fn an_unclean_stop_of_a_live_source_is_named_in_the_group_of_its_next_sample() {
-    let mut world = World::new();
-    world.offer(HOST, Lane::Normal, 5).unwrap();
-    world.pass(2000);
-    world.kill();
-    // A start without a sample, killed too: the gap still begins at the last durable one.
-    world.pass(2000);
-    world.kill();
-    world.connect();
-    world.run(2000);
-    assert!(world.collector.gaps().is_empty());
-    world.offer(HOST, Lane::Normal, 9).unwrap();
-    world.run(2250);
-    let gaps = world.collector.gaps();
-    assert_eq!(gaps.len(), 1);
-    let (_, seq, gap) = &gaps[0];
-    assert_eq!(gap.reason, GapReason::UncleanStop);
-    assert_eq!(gap.part.as_deref(), Some("host"));
-    assert_eq!(
-        (gap.t_first.unwrap().0, gap.t_last.unwrap().0),
-        (5_000, 9_000)
-    );
-    assert_eq!((gap.seqs, gap.samples), (None, None));
-    let (_, records) = world.collector.streams.iter().last().unwrap();
-    let _ = (seq, records);
-    // Named once, it is not named again.
-    world.kill();
-    world.offer(HOST, Lane::Normal, 10).unwrap();
-    world.connect();
-    world.run(2250);
-    assert_eq!(world.collector.gaps().len(), 2);
+/// Source, begin and end of every gap that names an unclean stop.
+fn unclean(world: &World) -> Vec<(String, Option<i64>, Option<i64>)> {
+    let gaps = world.collector.gaps().into_iter().map(|(_, _, gap)| gap);
+    let unclean = gaps.filter(|gap| gap.reason == GapReason::UncleanStop);
+    let mut unclean: Vec<_> = unclean
+        .map(|gap| {
+            let part = gap.part.unwrap_or_default().to_string();
+            let us = |time: Option<UnixMicros>| time.map(|time| time.0);
+            (part, us(gap.t_first), us(gap.t_last))
+        })
+        .collect();
+    unclean.sort_unstable();
+    unclean
+}
+
+fn host(from: UnixMicros, to: UnixMicros) -> (String, Option<i64>, Option<i64>) {
+    ("host".to_owned(), Some(from.0), Some(to.0))
 }
 
 #[test]
-fn a_life_killed_before_its_first_durable_reading_is_named_from_its_start() {
+fn an_unclean_stop_is_named_at_the_next_start_from_what_is_durable_to_that_start() {
     let mut world = World::new();
-    let began = world.now().wall;
-    let later = began.0 as u64 / 1000 + 1_000_000;
-    world.offer(HOST, Lane::Normal, 1).unwrap();
-    // Killed once more, later, and again before anything is durable.
-    for _ in 0..2 {
-        world.ms += 100;
-        world.kill();
-    }
+    // Its own time lies a year ahead: that is no clock of the agent's.
+    let far = 365 * 24 * 3_600_000;
+    world.offer(HOST, Lane::Normal, far).unwrap();
+    world.pass(2000);
+    let age_ms = world.settings.batch.age_ms;
+    let closed = at(age_ms.div_ceil(250) * 250).wall;
+    world.kill();
+    let first = world.now().wall;
+    // A start without a sample, killed too: the gap begins at that start.
+    world.pass(2000);
+    world.kill();
+    let second = world.now().wall;
     world.connect();
-    world.offer(HOST, Lane::Normal, later).unwrap();
-    world.run(2250);
-    let gaps = world.collector.gaps();
-    assert_eq!(gaps.len(), 1);
-    let gap = &gaps[0].2;
-    assert_eq!(
-        (gap.reason, gap.part.as_deref()),
-        (GapReason::UncleanStop, Some("host"))
-    );
-    assert_eq!(
-        (gap.t_first, gap.t_last.unwrap().0),
-        (Some(began), later as i64 * 1000)
-    );
-    // From now on the lane itself tells: the start is named no more.
+    world.run(2000);
+    assert_eq!(unclean(&world), [host(closed, first), host(first, second)]);
+    // Each end that is not clean has its gap.
+    for (_, _, end) in world.collector.ends() {
+        let gaps = world.collector.gaps();
+        let named = gaps.iter().any(|(_, _, gap)| gap.epoch == end.epoch);
+        assert!(!end.clean && named, "{end:?}");
+    }
+    // Named once, it is not named again.
     let now = world.now();
     world.engine.stop(now);
     world.kill();
-    world.offer(HOST, Lane::Normal, later + 1).unwrap();
     world.connect();
     world.run(2250);
-    assert_eq!(world.collector.gaps().len(), 1);
+    assert_eq!(unclean(&world).len(), 2);
+}
+
+#[test]
+fn a_life_killed_before_its_first_durable_reading_is_named_also_after_a_clean_one() {
+    let mut world = World::new();
+    let began = world.now().wall;
+    world.offer(HOST, Lane::Normal, 1).unwrap();
+    world.ms += 100;
+    world.kill();
+    let second = world.now().wall;
+    world.offer(HOST, Lane::Normal, 2).unwrap();
+    world.pass(2000);
+    let now = world.now();
+    world.engine.stop(now);
+    world.ms += 100;
+    world.kill();
+    let third = world.now().wall;
+    world.offer(HOST, Lane::Normal, 3).unwrap();
+    world.ms += 100;
+    world.kill();
+    let fourth = world.now().wall;
+    world.connect();
+    world.run(2250);
+    assert_eq!(unclean(&world), [host(began, second), host(third, fourth)]);
+}
+
+#[test]
+fn what_a_source_lost_is_named_also_where_it_is_gone_or_the_clock_was_set_back() {
+    let mut world = World::new();
+    world.offer(HOST, Lane::Normal, 1).unwrap();
+    world.pass(2000);
+    let age_ms = world.settings.batch.age_ms;
+    let closed = at(age_ms.div_ceil(250) * 250).wall;
+    world.settings.sources.truncate(1);
+    world.off_us = -5_000_000;
+    world.kill();
+    let back = world.now().wall;
+    world.connect();
+    world.run(2250);
+    assert_eq!(unclean(&world), [host(back, closed)]);
+}
+
+#[test]
+fn a_start_that_is_killed_before_its_gaps_are_durable_leaves_them_to_the_next() {
+    for ops in 0..40 {
+        let mut world = World::new();
+        world.offer(HOST, Lane::Normal, 1).unwrap();
+        world.pass(2000);
+        let disk = world.disk.process_killed();
+        disk.crash_after(ops);
+        let now = world.now();
+        let mut entropy = ops;
+        let mut draw = || {
+            entropy += 1;
+            entropy
+        };
+        // It may not come that far.
+        let _ = Engine::open(disk.clone(), world.settings.clone(), &mut draw, now);
+        world.ms += 100;
+        world.restart_on(disk.power_cut(7));
+        world.connect();
+        world.run(3_000);
+        let gaps = world.collector.gaps();
+        for (_, _, end) in world.collector.ends() {
+            let named = gaps.iter().any(|(_, _, gap)| gap.epoch == end.epoch);
+            assert!(end.clean || named, "{ops}: {end:?} in {gaps:?}");
+        }
+        assert!(!unclean(&world).is_empty(), "{ops}");
+    }
 }
 
 #[test]

@@ -3,12 +3,14 @@
 
 use std::collections::VecDeque;
 
+use headwater_proto::ids::Lane;
+use headwater_proto::message::{Gap, GapReason};
 use headwater_proto::sabotage::{self, Bug};
-use headwater_proto::time::Base;
+use headwater_proto::time::{Base, UnixMicros};
 use headwater_spool::{Disk, Victim};
 
 use super::outbox::Outbox;
-use super::store::{Append, Draft, Evicted, GROUP_BYTES, Group, Moment, Over, Store};
+use super::store::{Append, Draft, Evicted, GROUP_BYTES, Group, Moment, Over, Store, place_of};
 
 /// How often the groups of a lane may fail while one list of steps is carried out; once more, and it gives
 /// the disk up for a while.
@@ -247,7 +249,7 @@ impl<'a, D: Disk> Writing<'a, D> {
             if self.store.lanes.turn_new(self.at, base) {
                 return DONE;
             }
-            let ends: Vec<_> = self.store.lanes.over(self.at, true).into_iter().collect();
+            let ends: Vec<_> = self.store.lanes.over(self.at).into_iter().collect();
             if let Some(then) = self.begin_epoch(base, &ends) {
                 return Outcome::Then(then);
             }
@@ -262,7 +264,7 @@ impl<'a, D: Disk> Writing<'a, D> {
     /// to memory.
     fn after_failure(&mut self, failures: u32) -> Vec<Step> {
         let base = self.store.lanes.lane(self.at).life.base;
-        let ends: Vec<_> = self.store.lanes.over(self.at, false).into_iter().collect();
+        let ends: Vec<_> = self.store.lanes.over(self.at).into_iter().collect();
         if failures <= MAX_FAILED_SYNCS
             && let Some(then) = self.begin_epoch(base, &ends)
         {
@@ -317,6 +319,32 @@ impl<'a, D: Disk> Writing<'a, D> {
         let stamps = self.moment.stamps;
         for over in missing {
             self.store.lanes.end_in_memory(self.at, over, stamps);
+        }
+    }
+
+    /// Names what lives before this one may have lost: whatever the sources are now, and before anything is taken.
+    /// Each gap reaches from the last moment of which all is durable to this start.
+    ///
+    /// - `until`: the wall time, if a clock knows it.
+    pub(super) fn name_unclean(&mut self, until: Option<UnixMicros>) {
+        for unclean in self.store.unclean() {
+            let since = unclean.since;
+            let span = since.into_iter().chain(until);
+            let (lane, epoch, reason) = (unclean.lane, unclean.epoch, GapReason::UncleanStop);
+            let gap = Gap {
+                // A clock that was set back meanwhile makes no span of no length.
+                t_first: since.and(span.clone().min()),
+                t_last: until.and(span.max()),
+                part: unclean.source.parse().ok(),
+                ..self.store.lanes.gap(lane, epoch, reason, self.moment.now)
+            };
+            let record = Draft::own(&gap, &gap.origin, self.moment.stamps);
+            self.at = place_of(lane);
+            self.carry_out([Step::Store(record)]);
+        }
+        for at in 0..Lane::AGENT.len() {
+            self.at = at;
+            self.carry_out([Step::Sync]);
         }
     }
 

@@ -10,32 +10,30 @@
 //! handed out as a value: a loss to name, an epoch to abandon, streams whose Ack is due.
 
 mod absent;
+mod claims;
 mod coverage;
 mod index;
 mod seeding;
 mod watch;
 
-use std::collections::BTreeMap;
-
 use headwater_proto::ids::{Epoch, SeqRange, Stream};
 use headwater_proto::message::Mark;
-use headwater_proto::time::{Millis, Now, UnixMicros};
+use headwater_proto::time::Millis;
 
 use super::types::{Mode, Settings};
 use crate::done::DoneEpochs;
 use crate::pipeline::envelope::Record;
-use crate::pipeline::ledger::{Ledger, SaidAt, Track};
+use crate::pipeline::ledger::Ledger;
 pub(super) use absent::Abandonment;
 use absent::Absent;
+use claims::Claimed;
+pub(super) use claims::Claims;
 pub(super) use coverage::Coverage;
 pub use coverage::MAX_COVERED_RANGES;
 use index::Index;
 pub(super) use index::{Kept, Unknown};
 pub(super) use watch::Say;
 use watch::Watched;
-
-/// Time between two records that note what the sender of one stream claims.
-const CLAIM_EVERY_MS: u64 = 60_000;
 
 /// All streams. See the module's page.
 pub(super) struct Streams {
@@ -46,7 +44,7 @@ pub(super) struct Streams {
     watched: Watched,
     absent: Absent,
     /// Streams whose senders claim more than a restart would know of, and when that is noted.
-    claims: BTreeMap<Stream, Millis>,
+    claims: Claimed,
     mode: Mode,
     abandon_after_ms: u64,
     relayed_abandon_after_ms: u64,
@@ -64,7 +62,7 @@ impl Streams {
             index: Index::new(done),
             watched: Watched::default(),
             absent: Absent::default(),
-            claims: BTreeMap::new(),
+            claims: Claimed::default(),
             mode: settings.mode,
             abandon_after_ms: settings.abandon_after_ms,
             relayed_abandon_after_ms: settings.relayed_abandon_after_ms,
@@ -109,40 +107,6 @@ impl Streams {
             mark.ranges.iter_mut().for_each(|r| r.committed = true);
         }
         Some(mark)
-    }
-
-    /// Takes in what a Hello says of a stream. What its sender has beyond what came is to be noted in the journal.
-    pub(super) fn claim(
-        &mut self,
-        stream: &Stream,
-        next: u64,
-        relayed: bool,
-        (said_at, now): (SaidAt, Now),
-    ) {
-        self.ledger
-            .claim(stream, next, relayed, (said_at, now.wall));
-        let track = self.ledger.track(stream);
-        if track.is_some_and(Track::claims_more) {
-            self.claims.entry(stream.clone()).or_insert(now.mono);
-        }
-    }
-
-    /// A claim that is to be noted now, if there is one: its stream, and the number after the last one claimed.
-    pub(super) fn claim_due(&mut self, now: Millis) -> Option<(Stream, u64)> {
-        let ledger = &self.ledger;
-        let claims_more = |stream: &Stream| ledger.track(stream).is_some_and(Track::claims_more);
-        self.claims
-            .retain(|stream, due| *due > now || claims_more(stream));
-        let (stream, _) = self.claims.iter().find(|(_, due)| **due <= now)?;
-        let track = self.ledger.track(stream)?;
-        Some((stream.clone(), track.claimed))
-    }
-
-    /// The claim of a stream was noted: its next one waits for a while.
-    pub(super) fn claim_noted(&mut self, stream: &Stream, now: Millis) {
-        if let Some(due) = self.claims.get_mut(stream) {
-            *due = now.plus(CLAIM_EVERY_MS);
-        }
     }
 
     /// Numbers plain devices under another epoch from now on.

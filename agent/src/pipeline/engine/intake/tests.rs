@@ -76,6 +76,30 @@ fn settled(intake: &Intake, source: usize) -> Settled {
     settled
 }
 
+/// 300 ms after everything was offered.
+fn later() -> Now {
+    Now {
+        mono: Millis(300),
+        wall: UnixMicros(1_800_000_000_000_000),
+    }
+}
+
+#[test]
+fn a_record_says_since_when_something_is_in_none() {
+    let mut intake = intake();
+    for source in [REPLAY, HOST] {
+        offer(&mut intake, source, 0, true).unwrap();
+    }
+    let mut stored_to = |source| {
+        let which = Which::Of(source);
+        let closed = intake.close(NORMAL, which, TURN, Millis(300)).unwrap();
+        intake.record(NORMAL, closed, later()).stored_to
+    };
+    let now = later().wall;
+    assert_eq!(stored_to(REPLAY), Some(UnixMicros(now.0 - 300_000)));
+    assert_eq!(stored_to(HOST), Some(now));
+}
+
 #[test]
 fn rows_become_one_record_whose_receipts_wait_until_it_is_settled() {
     let mut intake = intake();
@@ -84,7 +108,7 @@ fn rows_become_one_record_whose_receipts_wait_until_it_is_settled() {
         .collect();
     assert_eq!(full, [Ok(false), Ok(false), Ok(true)]);
     let closed = intake.close(NORMAL, Which::Full, TURN, Millis(0)).unwrap();
-    let record = intake.record(closed);
+    let record = intake.record(NORMAL, closed, later());
     assert_eq!(
         (record.kind, record.samples, record.live),
         (Kind::Batch, 3, false)

@@ -49,7 +49,7 @@ impl Fake {
             source: "log",
             cursor: None,
             live: true,
-            last_time: None,
+            stored_to: None,
             schema: None,
             frame: &bytes,
         }

@@ -23,7 +23,7 @@ pub(crate) struct Draft {
     pub(crate) base: Base,
     pub(crate) cursor: Option<Cursor>,
     pub(crate) live: bool,
-    pub(crate) last_time: Option<UnixMicros>,
+    pub(crate) stored_to: Option<UnixMicros>,
     /// A schema that is first used by this record.
     pub(crate) schema: Option<(u32, Arc<[u8]>)>,
     pub(crate) frame: Vec<u8>,
@@ -47,7 +47,7 @@ impl Draft {
             base: Base::Wall,
             cursor: None,
             live: false,
-            last_time: None,
+            stored_to: None,
             schema: None,
             frame: bytes,
             samples: 0,
@@ -73,7 +73,7 @@ impl Draft {
             source: &self.source,
             cursor: self.cursor,
             live: self.live,
-            last_time: self.last_time,
+            stored_to: self.stored_to,
             schema: schema.map(|(number, bytes)| (*number, &**bytes)),
             frame: &self.frame,
         }
@@ -93,8 +93,11 @@ pub(crate) enum Says {
         epoch: Epoch,
         range: SeqRange,
     },
-    /// A gap names what an unclean stop of a source lost.
-    Unclean(String),
+    /// A gap names what an unclean stop of a source lost, up to a time if a clock knew it.
+    Unclean {
+        source: String,
+        until: Option<UnixMicros>,
+    },
     /// The wall time of a boot of this device, or of a node.
     Dated { device: DeviceId, boot: u64 },
 }
@@ -143,7 +146,10 @@ impl Own for Gap {
             return Says::Nothing;
         }
         let part = self.part.as_deref();
-        Says::Unclean(part.unwrap_or_default().to_owned())
+        Says::Unclean {
+            source: part.unwrap_or_default().to_owned(),
+            until: self.t_last,
+        }
     }
 }
 

@@ -39,24 +39,24 @@ pub(crate) struct Stored {
     pub(crate) released: u64,
 }
 
+/// What one lane's log says.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) epochs: Vec<Stored>,
+    pub(super) marks: Marks,
+    /// Epochs that did not end cleanly, and of which no gap says so yet.
+    pub(super) unclean: Vec<Epoch>,
+}
+
 /// An epoch that ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Over {
     pub(crate) epoch: Epoch,
     /// One more than its last number.
     pub(crate) next: u64,
-    /// Its writer ended it with nothing left unsynced.
+    /// Nothing that was taken can be missing beyond its records: its writer lived on, or it held nothing of a
+    /// source that cannot begin again. If it is not, a gap names what may be.
     pub(crate) clean: bool,
-}
-
-impl Over {
-    pub(crate) const fn unclean(epoch: Epoch, next: u64) -> Self {
-        Self {
-            epoch,
-            next,
-            clean: false,
-        }
-    }
 }
 
 /// A record that is appended and not yet durable.
@@ -88,8 +88,10 @@ pub(crate) struct LaneState {
     pub(crate) visible_seq: u64,
     /// Epochs in the spool, oldest first; the last is `epoch` once it has a record.
     pub(crate) epochs: Vec<Stored>,
-    /// The epoch before this start, which would have held what an unclean stop lost.
+    /// The epoch before this start.
     pub(crate) previous: Option<Epoch>,
+    /// Epochs of before this start that did not end cleanly, and of which no gap said so at the start.
+    pub(crate) unclean: Vec<Epoch>,
     /// After every appended record.
     pub(crate) marks: Marks,
     /// After every durable record.
@@ -108,14 +110,18 @@ pub(crate) struct LaneState {
 }
 
 impl LaneState {
-    /// A lane whose log holds `epochs` and says `marks`; it goes on under `epoch`.
-    pub(crate) fn new(
+    /// A lane whose log says what was `found`; it goes on under `epoch`.
+    pub(super) fn new(
         lane: Lane,
         (epoch, life): (Epoch, Life),
-        epochs: Vec<Stored>,
-        marks: Marks,
+        found: Found,
         group_ms: u64,
     ) -> Self {
+        let Found {
+            epochs,
+            marks,
+            unclean,
+        } = found;
         Self {
             lane,
             epoch,
@@ -126,6 +132,7 @@ impl LaneState {
             durable_seq: 0,
             visible_seq: 0,
             previous: epochs.last().map(|stored| stored.epoch),
+            unclean,
             epochs,
             durable: marks.clone(),
             marks,
@@ -225,9 +232,17 @@ impl LaneState {
     /// Epochs that have records and no end on record, oldest first.
     pub(crate) fn without_end(&self) -> Vec<Over> {
         let on_disk = self.epochs.iter();
-        let on_disk = on_disk.map(|stored| Over::unclean(stored.epoch, stored.next));
+        let on_disk = on_disk.map(|stored| Over {
+            epoch: stored.epoch,
+            next: stored.next,
+            clean: !self.unclean.contains(&stored.epoch) || !self.marks.is_live(),
+        });
         let in_ram = self.old_rams.iter().chain(&self.ram);
-        let in_ram = in_ram.map(|ram| Over::unclean(ram.epoch, ram.next_seq));
+        let in_ram = in_ram.map(|ram| Over {
+            epoch: ram.epoch,
+            next: ram.next_seq,
+            clean: true,
+        });
         on_disk
             .chain(in_ram.filter(|over| over.next > 0))
             .filter(|over| self.durable.end_of(over.epoch).is_none())
@@ -312,7 +327,7 @@ mod tests {
             base: Base::Wall,
         };
         let present = (Epoch::new(5), life);
-        let mut lane = LaneState::new(Lane::Normal, present, Vec::new(), Marks::default(), 0);
+        let mut lane = LaneState::new(Lane::Normal, present, Found::default(), 0);
         lane.schemas = schemas;
         let mut out = Vec::new();
         lane.snapshot(&mut out);

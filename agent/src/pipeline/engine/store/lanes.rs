@@ -13,7 +13,7 @@ use headwater_spool::{AppendError, Disk, FullCause, Lanes, Log, SyncError};
 use super::draft::{Draft, Says};
 use super::lane::{Group, Held, LaneState, Over, Stored};
 use super::names::EpochNames;
-use super::open::{self, Found};
+use super::open;
 use super::{Append, Committed, Counted, Moment, News};
 use crate::pipeline::engine::types::{EngineError, LaneStatus, Settings, SpoolSettings};
 use crate::pipeline::record::{Cursor, Life};
@@ -56,14 +56,14 @@ impl<D: Disk> LaneSet<D> {
             let Some(log) = set.spool.log_mut(at) else {
                 break;
             };
-            let Found { epochs, marks } = open::look(log, &settings.device, lane)?;
+            let found = open::look(log, &settings.device, lane)?;
             let group_ms = match lane {
                 Lane::Alarm => 0,
                 Lane::Bulk => settings.bulk_group_ms,
                 Lane::Normal | Lane::Plain => settings.group_ms,
             };
             let present = (set.names.draw(), set.life(base));
-            let lane = LaneState::new(lane, present, epochs, marks, group_ms);
+            let lane = LaneState::new(lane, present, found, group_ms);
             set.lanes.push(lane);
         }
         Ok(set)
@@ -360,16 +360,14 @@ impl<D: Disk> LaneSet<D> {
         group
     }
 
-    /// The present epoch of a lane as one that ends here.
-    ///
-    /// - `clean`: its writer ends it with nothing left unsynced.
-    pub(crate) fn over(&self, at: usize, clean: bool) -> Option<Over> {
+    /// The present epoch of a lane as one that ends here: what it did not make durable goes to the next one.
+    pub(crate) fn over(&self, at: usize) -> Option<Over> {
         let lane = &self.lanes[at];
         let is_open = lane.durable_seq > 0 && lane.durable.end_of(lane.epoch).is_none();
         is_open.then_some(Over {
             epoch: lane.epoch,
             next: lane.durable_seq,
-            clean,
+            clean: true,
         })
     }
 
@@ -447,7 +445,7 @@ impl<D: Disk> LaneSet<D> {
             .durable
             .sources
             .iter()
-            .filter_map(|mark| mark.last_time)
+            .filter_map(|mark| mark.stored_to)
             .max();
         let end = EpochEnd {
             origin: self.device.clone(),

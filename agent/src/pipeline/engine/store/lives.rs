@@ -1,24 +1,25 @@
-//! Core: since when a live source may have lost readings that no lane tells of: a source without a
-//! durable record has no mark there, and a process killed before its first would leave no trace.
+//! Core: the lives of the agent. A process that is killed before its first durable record would leave no trace in
+//! any lane.
 //!
-//! Every start appends, to a small log of its own, the sources in that state with the start's wall
-//! time, if a clock knew it, or an earlier one that is still to be named. A clean stop appends what is left of it. The
-//! newest record is what the next start takes over; it is a spool snapshot with sources only.
+//! Every start appends, to a small log of its own and before any source begins, the sources that cannot begin again,
+//! with the start's wall time if a clock knew it. A clean stop appends that there are none. The newest record is what
+//! the next start takes over; it is a spool snapshot with sources only.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use headwater_proto::ids::Epoch;
+use headwater_proto::ids::{Epoch, Lane};
 use headwater_proto::time::{Base, UnixMicros};
 use headwater_spool::{Config, Disk, Log, OpenError};
 
-use super::Store;
+use super::{Store, place_of};
 use crate::pipeline::engine::types::SourceSettings;
-use crate::pipeline::record::{Life, Snapshot, SourceMark, Unclean};
+use crate::pipeline::record::{Life, MAX_SOURCES, Snapshot, SourceMark, Unclean};
 
 /// The kind of a record in this log.
 const LIFE: u8 = 201;
-/// Sources at most, their names and times: a record is below this.
-const SEGMENT_BYTES: u64 = 4096;
+/// The names and times of as many sources as there may be, at their longest: a record is below this.
+const SEGMENT_BYTES: u64 = 8192;
 /// Room of the log; all but the newest segment is released at once.
 const QUOTA_BYTES: u64 = 64 * SEGMENT_BYTES;
 /// Bytes read at once.
@@ -28,6 +29,8 @@ const CHUNK_BYTES: usize = 64 * 1024;
 pub(super) struct Lives<D: Disk> {
     log: Log<D>,
     unnamed: Vec<SourceMark>,
+    /// What says that this life has begun, while the disk takes it not.
+    unwritten: Option<Vec<SourceMark>>,
 }
 
 impl<D: Disk> Lives<D> {
@@ -57,18 +60,16 @@ impl<D: Disk> Lives<D> {
                 _ => break,
             }
         }
-        Ok(Self { log, unnamed })
-    }
-
-    /// Since when the source may have lost readings in lives before this one.
-    pub(super) fn since(&self, name: &str) -> Option<Unclean> {
-        let mark = self.unnamed.iter().find(|mark| mark.name == name)?;
-        mark.unclean
+        Ok(Self {
+            log,
+            unnamed,
+            unwritten: None,
+        })
     }
 
     /// Makes durable what the next start takes over. On failure it takes over what stood before:
     /// the disk that refuses this takes no reading either.
-    fn write(&mut self, sources: Vec<SourceMark>) -> bool {
+    fn write(&mut self, sources: &[SourceMark]) -> bool {
         let life = Snapshot {
             epoch: Epoch::new(0),
             life: Life {
@@ -76,7 +77,7 @@ impl<D: Disk> Lives<D> {
                 base: Base::Wall,
             },
             first_seq: 0,
-            sources,
+            sources: sources.to_vec(),
             ended: Vec::new(),
             bases: Vec::new(),
             schemas: Vec::new(),
@@ -96,52 +97,103 @@ impl<D: Disk> Lives<D> {
     }
 }
 
+/// What a life before this one may have lost of one source, and where a gap says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UncleanStop {
+    pub(crate) lane: Lane,
+    pub(crate) epoch: Epoch,
+    pub(crate) source: String,
+    /// From when on; `None` where no clock knew.
+    pub(crate) since: Option<UnixMicros>,
+}
+
 impl<D: Disk> Store<D> {
-    /// Live sources without a durable record, each with what is still to be named, or else `begun`.
-    fn unmarked(&self, sources: &[SourceSettings], begun: Option<Unclean>) -> Vec<SourceMark> {
-        let live = sources.iter().filter(|source| !source.resumes);
-        let unmarked = live.filter(|source| {
-            let name = &source.name;
-            self.lanes
-                .lanes
-                .iter()
-                .all(|lane| lane.durable.source(name).is_none())
-        });
-        let mark = |source: &SourceSettings| {
-            Some(SourceMark {
-                name: source.name.clone(),
-                cursor: None,
-                live: true,
-                last_time: None,
-                unclean: Some(self.lives.since(&source.name).or(begun)?),
-            })
-        };
-        unmarked.filter_map(mark).collect()
+    /// What lives before this one may have lost and no gap names: in each lane of each epoch that did not end
+    /// cleanly, and in lane normal of sources that had begun and have no record of that life.
+    pub(crate) fn unclean(&self) -> Vec<UncleanStop> {
+        let mut all = Vec::new();
+        let is_owed = |mark: &&SourceMark| mark.unclean.is_some();
+        for lane in &self.lanes.lanes {
+            for epoch in &lane.unclean {
+                let owed = lane.marks.sources.iter().filter(is_owed);
+                all.extend(owed.map(|mark| UncleanStop {
+                    lane: lane.lane,
+                    epoch: *epoch,
+                    source: mark.name.clone(),
+                    since: mark.unclean.and_then(|unclean| unclean.since),
+                }));
+            }
+        }
+        let named: BTreeSet<String> = all.iter().map(|stop| stop.source.clone()).collect();
+        let normal = self.lanes.lane(place_of(Lane::Normal));
+        let unnamed = self.lives.unnamed.iter();
+        let unnamed = unnamed.filter(|mark| !named.contains(&mark.name));
+        all.extend(unnamed.map(|mark| UncleanStop {
+            lane: Lane::Normal,
+            epoch: normal.previous.unwrap_or(normal.epoch),
+            source: mark.name.clone(),
+            since: mark.unclean.and_then(|unclean| unclean.since),
+        }));
+        all
     }
 
-    /// Says, before any source begins, that this life has begun.
+    /// Says, before any source begins, that this life has begun: which sources it has that cannot begin again.
     ///
     /// - `since`: the wall time, if a clock knows it.
     pub(crate) fn begin_life(&mut self, sources: &[SourceSettings], since: Option<UnixMicros>) {
-        let marks = self.unmarked(sources, Some(Unclean { since }));
-        if (!marks.is_empty() || !self.lives.unnamed.is_empty()) && !self.lives.write(marks) {
+        let live = sources.iter().filter(|source| !source.resumes);
+        let begun = live.map(|source| SourceMark {
+            name: source.name.clone(),
+            cursor: None,
+            live: true,
+            stored_to: None,
+            unclean: Some(Unclean { since }),
+        });
+        let mut marks: Vec<SourceMark> = begun.collect();
+        for lane in &mut self.lanes.lanes {
+            lane.marks.begin(since);
+            lane.durable.begin(since);
+        }
+        self.keep_unnamed(&mut marks);
+        self.lives.unwritten = Some(marks);
+        if !self.mark_life() {
             self.lanes.counted.disk_failures += 1;
         }
     }
 
-    /// This life ends cleanly: it leaves only what lives before it left.
-    pub(crate) fn end_life(&mut self, sources: &[SourceSettings]) {
-        let marks = self.unmarked(sources, None);
-        self.lives.write(marks);
+    /// Makes durable that this life has begun, if it is not yet. Whether it is.
+    pub(crate) fn mark_life(&mut self) -> bool {
+        let Some(marks) = &self.lives.unwritten else {
+            return true;
+        };
+        let is_written = self.lives.write(&marks.clone());
+        if is_written {
+            self.lives.unwritten = None;
+        }
+        is_written
     }
 
-    /// Since when a source may have lost readings that neither this lane, nor, where no lane has a mark of
-    /// it, the lives before named.
-    pub(crate) fn unclean(&self, at: usize, name: &str) -> Option<Unclean> {
-        let of_lane = self.lanes.lane(at).marks.source(name);
-        let of_lane = of_lane.and_then(|mark| mark.unclean);
-        let mut lanes = self.lanes.lanes.iter();
-        let marked = lanes.any(|lane| lane.marks.source(name).is_some());
-        of_lane.or_else(|| self.lives.since(name).filter(|_| !marked))
+    /// Whether the next start will know of this life.
+    pub(crate) const fn is_life_marked(&self) -> bool {
+        self.lives.unwritten.is_none()
+    }
+
+    /// This life ends cleanly: it leaves only what lives before it left.
+    pub(crate) fn end_life(&mut self) {
+        let mut marks = Vec::new();
+        self.keep_unnamed(&mut marks);
+        self.lives.write(&marks);
+    }
+
+    /// What earlier lives left stays with the next start while the gaps that name it are in memory alone.
+    fn keep_unnamed(&self, marks: &mut Vec<SourceMark>) {
+        if self.lanes.lane(place_of(Lane::Normal)).ram.is_none() {
+            return;
+        }
+        for mark in &self.lives.unnamed {
+            marks.retain(|known| known.name != mark.name);
+            marks.insert(0, mark.clone());
+        }
+        marks.truncate(MAX_SOURCES);
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Marks {
     pub(crate) ended: Vec<Ended>,
     /// Oldest first.
     pub(crate) bases: Vec<BootBase>,
+    /// When this life began, as far as a clock knew.
+    pub(crate) begun: Option<UnixMicros>,
 }
 
 impl Marks {
@@ -28,7 +30,7 @@ impl Marks {
                 name: name.to_owned(),
                 cursor: None,
                 live: false,
-                last_time: None,
+                stored_to: self.begun,
                 unclean: None,
             });
         }
@@ -37,26 +39,45 @@ impl Marks {
 
     /// Takes in record `seq` of `epoch`.
     pub(crate) fn apply(&mut self, lane: Lane, epoch: Epoch, seq: u64, record: &Draft) {
-        if record.is_own() {
-            self.said(lane, (epoch, seq), &record.says);
-        } else {
-            self.gave(&record.source, record.cursor, record.live, record.last_time);
-        }
+        self.apply_undurable(lane, epoch, seq, record);
+        self.stored(record.stored_to);
     }
 
     /// Takes in a record of a source.
-    pub(crate) fn gave(
-        &mut self,
-        source: &str,
-        cursor: Option<Cursor>,
-        live: bool,
-        last_time: Option<UnixMicros>,
-    ) {
+    pub(crate) fn gave(&mut self, source: &str, cursor: Option<Cursor>, live: bool) {
         if let Some(mark) = self.source_mut(source) {
             mark.cursor = cursor.or(mark.cursor);
             mark.live = live;
-            mark.last_time = mark.last_time.max(last_time);
         }
+    }
+
+    /// All that the lane took up to then is durable.
+    pub(crate) fn stored(&mut self, stored_to: Option<UnixMicros>) {
+        for mark in &mut self.sources {
+            mark.stored_to = stored_to.or(mark.stored_to);
+        }
+    }
+
+    /// A life begins: all that was before is durable, or named.
+    pub(crate) fn begin(&mut self, at: Option<UnixMicros>) {
+        self.begun = at;
+        for mark in &mut self.sources {
+            mark.stored_to = at.or(mark.stored_to);
+        }
+    }
+
+    /// Takes in a record that is in memory alone: it makes nothing durable.
+    pub(crate) fn apply_undurable(&mut self, lane: Lane, epoch: Epoch, seq: u64, record: &Draft) {
+        if record.is_own() {
+            self.said(lane, (epoch, seq), &record.says);
+        } else {
+            self.gave(&record.source, record.cursor, record.live);
+        }
+    }
+
+    /// Whether a source that cannot begin again has a record here.
+    pub(crate) fn is_live(&self) -> bool {
+        self.sources.iter().any(|mark| mark.live)
     }
 
     /// Takes in what a record of the agent itself says: the one of this epoch and number.
@@ -67,9 +88,10 @@ impl Marks {
                 range: *range,
                 named_in,
             }),
-            Says::Unclean(source) => {
+            Says::Unclean { source, until } => {
                 for mark in self.sources.iter_mut().filter(|mark| mark.name == *source) {
                     mark.unclean = None;
+                    mark.stored_to = until.or(mark.stored_to);
                 }
             }
             Says::Dated { device, boot } => self.base(BootBase {

@@ -43,13 +43,13 @@ impl<D: Disk> LaneSet<D> {
         }
         let seq = ram.push(&record);
         let (epoch, next, life) = (ram.epoch, ram.next_seq, ram.life);
-        lane.marks.apply(lane.lane, epoch, seq, &record);
+        lane.marks.apply_undurable(lane.lane, epoch, seq, &record);
         if record.kind != Kind::EpochEnd {
             // An unclean stop is named once: were this epoch lost, its end on disk names that too.
             // The first snapshot after the disk is back knows the source of a reading: should the
             // next ones be lost in a crash, the gap that names them has where to begin.
             // An end that stands in memory alone is appended again by the next start.
-            lane.durable.apply(lane.lane, epoch, seq, &record);
+            lane.durable.apply_undurable(lane.lane, epoch, seq, &record);
         }
         let range = SeqRange::new(0, next);
         let held = held_epoch(lane.lane, epoch, range, true, life);

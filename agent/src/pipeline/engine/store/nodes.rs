@@ -486,7 +486,7 @@ fn payload(kept: &Kept, record: &Incoming<'_>, schema: Option<(u32, &[u8])>) -> 
         source: NODE,
         cursor: None,
         live: false,
-        last_time: None,
+        stored_to: None,
         schema,
         frame: record.frame,
     };

@@ -6,7 +6,7 @@ use headwater_proto::ids::{DeviceId, Epoch, Lane};
 use headwater_spool::{Disk, Lanes, Log, SegmentInfo};
 
 use super::draft::Says;
-use super::lane::Stored;
+use super::lane::{Found, Stored};
 use super::marks::Marks;
 use crate::pipeline::engine::types::{EngineError, Settings};
 use crate::pipeline::record::{self, Life, SNAPSHOT_VERSION, Snapshot, Unclean};
@@ -19,12 +19,6 @@ const CHUNK_BYTES: usize = 256 * 1024;
 const NODES_SEGMENT_BYTES: u64 = 1 << 20;
 /// Disk is taken in blocks of so many bytes.
 const BLOCK_BYTES: u64 = 4096;
-
-/// What one lane's log says.
-pub(super) struct Found {
-    pub(super) epochs: Vec<Stored>,
-    pub(super) marks: Marks,
-}
 
 /// Reads the snapshots of all segments and replays from the newest on; from the oldest segment if
 /// no snapshot is left.
@@ -82,24 +76,36 @@ pub(super) fn look<D: Disk>(
             stored.next = stored.next.min(ended.range.next).max(stored.first);
         }
     }
-    note_unclean(&epochs, &mut marks);
-    Ok(Found { epochs, marks })
+    let unclean = note_unclean(&epochs, &mut marks);
+    Ok(Found {
+        epochs,
+        marks,
+        unclean,
+    })
 }
 
-/// Where the last epoch did not end cleanly, its live sources may have lost readings.
-fn note_unclean(epochs: &[Stored], marks: &mut Marks) {
-    let unclean = epochs.last().is_some_and(|stored| {
-        // Its own last record says so, or it did not end cleanly.
-        marks
-            .end_of(stored.epoch)
-            .is_none_or(|end| end.named_in.0 != stored.epoch)
-    });
-    if unclean {
+/// Where the last epoch did not end cleanly, its live sources may have lost readings. Returns the epochs of which
+/// no gap says so yet.
+fn note_unclean(epochs: &[Stored], marks: &mut Marks) -> Vec<Epoch> {
+    let Some(last) = epochs.last() else {
+        return Vec::new();
+    };
+    // A start that was killed before its gaps were durable left those of before it, whose ends it named.
+    let owes = marks.sources.iter().any(|mark| mark.unclean.is_some());
+    let is_unclean = |stored: &&Stored| match marks.end_of(stored.epoch) {
+        None => true,
+        Some(end) if stored.epoch == last.epoch => end.named_in.0 != stored.epoch,
+        Some(end) => owes && end.named_in.0 == last.epoch,
+    };
+    let unclean = epochs.iter().filter(is_unclean);
+    let unclean: Vec<Epoch> = unclean.map(|stored| stored.epoch).collect();
+    if !unclean.is_empty() {
         for mark in marks.sources.iter_mut().filter(|mark| mark.live) {
-            let since = mark.last_time;
+            let since = mark.stored_to;
             mark.unclean.get_or_insert(Unclean { since });
         }
     }
+    unclean
 }
 
 /// The epoch of a segment's records, its life and the position of its record 0, from the first that
@@ -162,7 +168,8 @@ fn replay<D: Disk>(
                     marks.said(lane, (stored.epoch, envelope.seq), &says);
                 } else {
                     let (cursor, live) = (envelope.cursor, envelope.live);
-                    marks.gave(envelope.source, cursor, live, envelope.last_time);
+                    marks.gave(envelope.source, cursor, live);
+                    marks.stored(envelope.stored_to);
                 }
             }
             ControlFlow::Continue(())

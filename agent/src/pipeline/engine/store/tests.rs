@@ -62,7 +62,7 @@ pub(crate) fn record(k: u64, live: bool) -> Box<Draft> {
         base: Base::Wall,
         cursor: (!live).then_some(cursor),
         live,
-        last_time: None,
+        stored_to: None,
         schema: None,
         frame,
         samples: 1,
@@ -233,7 +233,7 @@ fn a_group_that_fails_comes_back_whole_and_goes_to_an_epoch_that_names_the_end_o
     );
     assert_eq!(resumes_at(&store), Some(2));
     // Its owner begins an epoch and stores it again; the records need not be read for that.
-    let ends: Vec<_> = store.lanes.over(NORMAL, false).into_iter().collect();
+    let ends: Vec<_> = store.lanes.over(NORMAL).into_iter().collect();
     assert_eq!(ends.iter().map(|over| over.next).collect::<Vec<_>>(), [2]);
     let unsaid = store.begin_epoch(NORMAL, Base::Wall, &ends, moment(), OPEN);
     assert_eq!(unsaid, Some(vec![]));
@@ -263,8 +263,8 @@ fn an_end_that_counted_itself_and_was_not_synced_is_not_said_again() {
     store.lanes.append(NORMAL, end, now(0), OPEN);
     disk.fail_sync(0);
     assert!(store.lanes.sync(NORMAL, now(0)).unwrap_err().is_empty());
-    // The one that holds is unclean, and ends before it.
-    let over = store.lanes.over(NORMAL, false);
+    // The one that holds ends before it.
+    let over = store.lanes.over(NORMAL);
     assert_eq!(over.map(|over| over.next), Some(1));
 }
 

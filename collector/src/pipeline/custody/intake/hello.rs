@@ -7,6 +7,7 @@ use headwater_proto::sabotage::{self, Bug};
 use headwater_spool::Disk;
 
 use super::super::sessions::{Listed, Said, Whole, streams_of};
+use super::super::streams::Claims;
 use super::super::{Leaves, Refused};
 use super::Intake;
 use crate::pipeline::envelope::{Change, MarkHead, Record};
@@ -140,9 +141,8 @@ impl<D: Disk> Intake<'_, D> {
             self.custody.journal.grew(STREAM_BYTES);
             self.custody.streams.look_ups().opened(&stream);
         }
-        self.custody
-            .streams
-            .claim(&stream, listed.next, relayed, (said_at, self.now));
+        let when = (said_at, self.now);
+        Claims(&mut self.custody.streams).said(&stream, listed.next, relayed, when);
         let track = self.custody.streams.ledger().track(&stream);
         let missing = track.map(|track| track.missing_at_source(listed.oldest));
         for range in missing.unwrap_or_default() {

@@ -7,13 +7,13 @@ use headwater_gate::ConnId;
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::{DeviceId, Lane};
 use headwater_proto::message::{GapReason, HelloStream};
-use headwater_proto::time::Now;
+use headwater_proto::time::{Now, UnixMicros};
 
 use super::super::types::SinkSpec;
 use super::*;
 use crate::done::DoneInMemory;
 use crate::pipeline::envelope::{BatchHead, Change, Clock, GapHead, MarkHead, RawHead, Verdict};
-use crate::pipeline::ledger::plain_stream;
+use crate::pipeline::ledger::{SaidAt, plain_stream};
 use crate::pipeline::rules::RulesId;
 
 const LAKE: &str = "lake";
@@ -154,7 +154,7 @@ fn uptime(uptime_ms: u64) -> SaidAt {
 fn a_stream_is_abandoned_when_it_was_absent_for_long() {
     let mut streams = streams_of(Mode::Sinks, &[LAKE]);
     open(&mut streams, &stream(1), false, at(0));
-    streams.claim(&stream(1), 7, false, (uptime(0), at(0)));
+    Claims(&mut streams).said(&stream(1), 7, false, (uptime(0), at(0)));
     let (conn, nothing) = (ConnId(1), BTreeMap::new());
     streams.note_absent(conn, &device(), &nothing, (uptime(0), at(1)));
     assert_eq!(

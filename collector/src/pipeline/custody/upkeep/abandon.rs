@@ -5,7 +5,7 @@ use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::message::GapReason;
 use headwater_spool::Disk;
 
-use super::super::streams::Abandonment;
+use super::super::streams::{Abandonment, Claims};
 use super::super::{Leaves, Refused};
 use super::Upkeep;
 use crate::pipeline::envelope::{Change, GapHead, MarkHead, Record};
@@ -13,7 +13,7 @@ use crate::pipeline::envelope::{Change, GapHead, MarkHead, Record};
 impl<D: Disk> Upkeep<'_, D> {
     /// Notes what senders claim to have beyond what came: a restart knows of it, and so does the audit.
     pub(super) fn note_claims(&mut self) {
-        while let Some((stream, next)) = self.custody.streams.claim_due(self.now.mono) {
+        while let Some((stream, next)) = Claims(&mut self.custody.streams).due(self.now.mono) {
             let head = MarkHead {
                 stream: stream.clone(),
                 change: Change::Claimed { next },
@@ -28,7 +28,7 @@ impl<D: Disk> Upkeep<'_, D> {
                 return;
             }
             self.custody.counters.claims_noted_total += 1;
-            self.custody.streams.claim_noted(&stream, self.now.mono);
+            Claims(&mut self.custody.streams).noted(&stream, self.now.mono);
         }
     }
 
