@@ -12,6 +12,7 @@ use headwater_gate::ingest::{ArrivalsWaker, Waited};
 use headwater_gate::session::Admission;
 use headwater_gate::store::{Opening, SessionStore, StoreError};
 use headwater_gate::{Arrivals, Body, GateEvent, GateHandle};
+use headwater_program::notices::Notices;
 use headwater_proto::ids::{DeviceId, JournalId};
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::{Disk, Reader};
@@ -135,6 +136,8 @@ pub(crate) struct Owner<D: Disk> {
     pub(crate) readers: Vec<SyncSender<()>>,
     pub(crate) board: Arc<Board>,
     pub(crate) clock: Clock,
+    /// Paces the one kind of line that devices can cause.
+    pub(crate) notices: Notices,
 }
 
 /// Answers that are due after a sync.
@@ -331,6 +334,16 @@ impl<D: Disk> Owner<D> {
                     self.gate.pubacks(std::mem::take(&mut pubacks));
                     tracing::warn!(conn = conn.0, reason = reason.name(), "connection closed");
                     self.gate.close(conn, reason);
+                }
+                Output::Shared { origin } => {
+                    if let Some(unsaid) = self.notices.may_say(0, self.clock.now().mono) {
+                        tracing::warn!(
+                            device = %origin,
+                            unsaid,
+                            "two live devices have this identity: each leaves out what the other one holds; give \
+                             one of them another name"
+                        );
+                    }
                 }
                 Output::Read(stretch) => self.read(stretch),
                 Output::Keep(keeping) => self.keep(keeping),
@@ -610,6 +623,7 @@ mod tests {
             readers: Vec::new(),
             board: Arc::default(),
             clock,
+            notices: Notices::new(1),
         };
         (owner, gate)
     }

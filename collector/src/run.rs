@@ -13,6 +13,7 @@ use headwater_lake::{LakeError, LocalStore};
 use headwater_program::chain::chain;
 use headwater_program::clock::Clock;
 use headwater_program::entropy::random;
+use headwater_program::notices::Notices;
 use headwater_program::shutdown::Shutdown;
 use headwater_proto::ids::JournalId;
 use headwater_spool::RealDisk;
@@ -183,6 +184,7 @@ async fn run_parts(config: Config, claims: Claims, clock: Clock) -> Result<()> {
         readers: crew.take_readers(),
         board: Arc::clone(&board),
         clock,
+        notices: Notices::new(1),
     };
     let mut owner_part: JoinSet<()> = JoinSet::new();
     owner_part.spawn_blocking(move || owner.run());

@@ -192,7 +192,10 @@ impl Rig {
                     let (epochs, kept) = keeping.keep();
                     Event::Kept { epochs, kept }
                 }
-                Output::Send { .. } | Output::PubAck { .. } | Output::Close { .. } => {
+                Output::Send { .. }
+                | Output::PubAck { .. }
+                | Output::Close { .. }
+                | Output::Shared { .. } => {
                     self.sent.push(output);
                     continue;
                 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use headwater_program::clock::Clock;
 use headwater_program::notices::Notices;
+use headwater_proto::time::Millis;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -31,7 +32,11 @@ const ACCEPT_PAUSE_MS: u64 = 50;
 /// Kinds of notices: one of each reason for which a connection ends, then those for want of a seat.
 const NOTICE_FULL: usize = CloseReason::ALL.len();
 const NOTICE_PER_IP: usize = NOTICE_FULL + 1;
-const NOTICES: usize = NOTICE_PER_IP + 1;
+const NOTICE_TWO: usize = NOTICE_PER_IP + 1;
+const NOTICES: usize = NOTICE_TWO + 1;
+/// So many takeovers of one client, each within [`TAKEOVER_PAUSE_MS`] of the one before, are the work of two.
+const TAKEOVERS_OF_TWO: u32 = 5;
+const TAKEOVER_PAUSE_MS: u64 = 60_000;
 
 /// What a gate is made of.
 pub struct Settings {
@@ -77,6 +82,9 @@ struct Seats {
 struct Holder {
     conn: ConnId,
     gone: CancellationToken,
+    /// Connections of this client that took it from one that was open, without a pause of
+    /// [`TAKEOVER_PAUSE_MS`], and when the last one did.
+    takeovers: (u32, Millis),
 }
 
 impl Gate {
@@ -267,21 +275,44 @@ impl Seat {
         gone.cancel();
     }
 
-    /// Takes the client id. The newer connection wins: an older one is told to end, and is waited
-    /// for, so that its last events stand before the first of this one.
-    async fn take_client(&mut self, client: &Arc<str>) {
+    /// Holds the client id from now on; the connection that held it, if one did. Tells where that happens all the
+    /// time.
+    fn hold_client(&mut self, client: &Arc<str>) -> Option<Holder> {
         let gone = CancellationToken::new();
+        let now = self.gate.clock.now().mono;
+        let mut seats = self.gate.seats();
+        let takeovers = seats.by_client.get(client).map_or(0, |older| {
+            let (takeovers, last) = older.takeovers;
+            let goes_on = now.since(last) < TAKEOVER_PAUSE_MS;
+            if goes_on { takeovers + 1 } else { 1 }
+        });
         let holder = Holder {
             conn: self.conn,
             gone: gone.clone(),
+            takeovers: (takeovers, now),
         };
-        let older = self
-            .gate
-            .seats()
-            .by_client
-            .insert(Arc::clone(client), holder);
+        let older = seats.by_client.insert(Arc::clone(client), holder);
+        drop(seats);
         self.client = Some((Arc::clone(client), gone));
-        if let Some(older) = older {
+        if takeovers >= TAKEOVERS_OF_TWO
+            && let Some(unsaid) = self.gate.notices.may_say(NOTICE_TWO, now)
+        {
+            tracing::warn!(
+                %client,
+                address = %self.ip,
+                takeovers,
+                unsaid,
+                "a client connects again and again while it is connected: two have this name and one needs \
+                 another, or its link breaks all the time"
+            );
+        }
+        older
+    }
+
+    /// Takes the client id. The newer connection wins: an older one is told to end, and is waited
+    /// for, so that its last events stand before the first of this one.
+    async fn take_client(&mut self, client: &Arc<str>) {
+        if let Some(older) = self.hold_client(client) {
             self.gate.handle.close(older.conn, CloseReason::Takeover);
             let grace = Duration::from_millis(self.gate.rules.limits.takeover_grace_ms);
             if timeout(grace, older.gone.cancelled()).await.is_err() {

@@ -168,8 +168,8 @@ impl Fleet {
                     plain.disconnect();
                 }
             }
-            // Another thread's work.
-            Output::Read(_) | Output::Keep(_) | Output::Find(_) => {}
+            // Another thread's work, or a word for the operator.
+            Output::Read(_) | Output::Keep(_) | Output::Find(_) | Output::Shared { .. } => {}
         }
     }
 

@@ -190,3 +190,21 @@ fn a_refused_publish_is_told_with_who_and_what() {
         })
     });
 }
+
+#[test]
+fn two_clients_of_one_name_are_told_of() {
+    at_a_site(|site| {
+        site.start_collector()?;
+        // Each takes the name from the other.
+        let mut twins = Vec::new();
+        for _ in 0..8 {
+            twins.push(Client::connect(site.mqtt(), "twin")?);
+        }
+        wait_for("the line that says so", || {
+            let told = site.collector()?.output()?;
+            let mut lines = told.lines();
+            let is_told = |line: &str| line.contains("two have this name") && line.contains("twin");
+            Ok(lines.any(is_told).then_some(()))
+        })
+    });
+}

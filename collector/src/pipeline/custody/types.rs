@@ -225,6 +225,11 @@ pub enum Output {
         /// Why.
         reason: CloseReason,
     },
+    /// Tell the operator: two live devices have one identity.
+    Shared {
+        /// The identity.
+        origin: DeviceId,
+    },
     /// Put these into the index of closed epochs on another thread ([`Keeping::keep`]), and hand in
     /// [`Event::Kept`]. Until then the ledger has them too.
     Keep(Keeping),

@@ -8,7 +8,7 @@ use headwater_spool::Disk;
 
 use super::super::sessions::{Listed, Said, Whole, streams_of};
 use super::super::streams::Claims;
-use super::super::{Leaves, Refused};
+use super::super::{Leaves, Output, Refused};
 use super::Intake;
 use crate::pipeline::envelope::{Change, MarkHead, Record};
 use crate::pipeline::ledger::SaidAt;
@@ -93,7 +93,11 @@ impl<D: Disk> Intake<'_, D> {
                 .note_absent(self.conn, origin, listed, (said_at, self.now));
         }
         let shared = self.custody.streams.note_present(self.conn, origin, listed);
-        self.custody.counters.identity_shared_total += shared;
+        if shared > 0 {
+            self.custody.counters.identity_shared_total += shared;
+            let origin = origin.clone();
+            self.custody.sessions.put_out(Output::Shared { origin });
+        }
         self.custody.upkeep(self.now).abandon_absent();
         self.custody.sessions.owe_welcome(self.conn, origin);
         Ok(())
