@@ -14,7 +14,9 @@ pub mod catalog;
 pub mod date;
 pub mod ddl;
 pub mod delta;
+mod digest;
 mod error;
+mod faults;
 mod files;
 pub mod guard;
 mod head;
@@ -35,6 +37,7 @@ pub mod store;
 pub mod writer;
 
 pub use error::LakeError;
+pub use faults::{Fault, MAX_FAULTS};
 pub use numbers::{Near, near};
 pub use owner::{Claim, Owner};
 pub use paths::{HEAD_PATH, MARKS_PATH, OWNER_PATH};

@@ -115,6 +115,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(MarksHead, Streams<'_>), NoMarks> 
     Ok((head, streams))
 }
 
+/// Whether the bytes are an object that was written whole.
+pub(crate) fn is_whole(bytes: &[u8]) -> bool {
+    decode(bytes).is_ok()
+}
+
 fn ranges(pairs: &[(u64, u64)]) -> Result<Ranges, NoMarks> {
     let (mut ranges, mut at) = (Ranges::default(), 0u64);
     for (gap, len) in pairs {

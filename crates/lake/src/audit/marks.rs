@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use headwater_proto::ids::SeqRange;
 
 use super::AuditError;
-use super::scan::{Key, Scan, State, View};
+use super::scan::{Key, Scan, State};
+use crate::head::load_logs;
 use crate::ranges::Ranges;
 use crate::rows::EpochState;
+use crate::schema::Table;
 use crate::store::Store;
 
 /// What the lake holds of one stream.
@@ -148,7 +150,21 @@ impl Scan {
 /// # Errors
 /// [`AuditError`] if the lake cannot be read.
 pub fn marks(store: &dyn Store) -> Result<Vec<StreamMark>, AuditError> {
-    let scan = View::new(store)?.scan(store, &|_| true)?;
+    // What a later table claims is there although a writer goes on.
+    let order = [
+        Table::Epochs,
+        Table::Gaps,
+        Table::Quarantine,
+        Table::Logs,
+        Table::Samples,
+    ];
+    let mut scan = Scan::default();
+    for log in load_logs(store, order)? {
+        let table = log.table();
+        log.files::<AuditError>(store, |add| {
+            scan.file(store, table, &add.full_path(table), &|_| true)
+        })?;
+    }
     let holdings = scan.into_holdings();
     Ok(holdings.iter().map(|(key, h)| h.mark(key)).collect())
 }

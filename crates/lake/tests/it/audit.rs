@@ -1,6 +1,6 @@
 //! Every verdict is reached, marks are read back, and pruned data stays explained.
 
-use headwater_lake::audit::{MAX_RANGES, MAX_SUSPECTS, Verdict, audit, audit_each, marks};
+use headwater_lake::audit::{MAX_RANGES, MAX_SUSPECTS, Options, Verdict, audit, audit_each, marks};
 use headwater_lake::prune::prune;
 use headwater_lake::{
     EpochRow, EpochState, GapRow, MemStore, QuarantineRow, Record, Rows, Store, Table,
@@ -8,7 +8,9 @@ use headwater_lake::{
 use headwater_proto::ids::SeqRange;
 use headwater_proto::sample::Value;
 
-use crate::help::{MIDNIGHT_US, epoch, flush, gap, open, push_batches, read, sample, stream};
+use crate::help::{
+    MIDNIGHT_US, device, epoch, flush, gap, open, push_batches, read, sample, stream,
+};
 
 /// The only stream's verdict after `flushes`, and what was counted.
 fn verdict(flushes: &[&dyn Fn(&mut Rows)]) -> (Verdict, headwater_lake::audit::Counts) {
@@ -17,6 +19,7 @@ fn verdict(flushes: &[&dyn Fn(&mut Rows)]) -> (Verdict, headwater_lake::audit::C
     for (position, fill) in (0..).zip(flushes) {
         let mut rows = Rows::new();
         fill(&mut rows);
+        rows.push_device(device("d")).unwrap();
         flush(&mut lake, (position, position), &rows);
     }
     let found = audit(&store).unwrap();
@@ -292,10 +295,15 @@ fn many_passes_find_what_one_finds() {
     }
     flush(&mut open(&store), (0, 0), &rows);
     let mut devices = Vec::new();
-    let totals = audit_each(&store, 1, |stream| devices.push(stream.device_id)).unwrap();
+    let options = Options {
+        memory_bytes: 1,
+        ..Options::default()
+    };
+    let found = audit_each(&store, &options, |stream| devices.push(stream.device_id)).unwrap();
     devices.sort();
     assert_eq!(devices, ["a", "b", "c", "d", "e", "f"]);
-    assert_eq!(totals, audit(&store).unwrap().totals);
+    let whole = audit(&store).unwrap();
+    assert_eq!(found, (whole.totals, whole.faults));
 }
 
 #[test]
