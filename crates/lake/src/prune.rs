@@ -139,10 +139,8 @@ fn name_gaps(store: &dyn Store, scan: &Scan, now_us: i64) -> Result<u64, PruneEr
         let mut ranges = Ranges::default();
         ranges.insert_all(&state.whole);
         ranges.insert_all(&state.records);
-        state
-            .partial
-            .keys()
-            .for_each(|seq| ranges.insert(SeqRange::new(*seq, seq + 1)));
+        let cut = state.partial.keys().chain(state.cut_records.keys());
+        cut.for_each(|seq| ranges.insert(SeqRange::new(*seq, seq + 1)));
         let stream = stream(key)?;
         let single = ranges.iter().count() == 1;
         for range in ranges.iter() {

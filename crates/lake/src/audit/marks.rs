@@ -28,7 +28,7 @@ pub struct StreamMark {
     /// Those of them that are wholly there, or were until they were pruned: what comes again is a
     /// repeat. What only a gap names is not.
     pub there: Vec<SeqRange>,
-    /// Numbers in `held` whose batch is there in part, because a flush was cut off between two
+    /// Numbers in `held` whose batch or log record is there in part, because a flush was cut off between two
     /// tables: to be named in a gap, for its other readings are in no journal any more.
     pub partial: Vec<u64>,
     /// How far the epoch is known, `None` if table `epochs` has no row of it.
@@ -44,7 +44,7 @@ pub(crate) struct Holding {
     pub(crate) there: Ranges,
     /// What gaps name.
     pub(crate) named: Ranges,
-    /// Batches that are there in part, and in neither of the two.
+    /// Batches and log records that are there in part, and in neither of the two.
     pub(crate) partial: BTreeSet<u64>,
     pub(crate) epoch: Option<EpochMark>,
 }
@@ -114,7 +114,7 @@ impl From<State> for Holding {
         there.insert_all(&state.records);
         there.insert_all(&state.pruned);
         state.gaps.iter().for_each(|gap| named.insert(gap.range));
-        let mut partial = BTreeSet::new();
+        let mut partial: BTreeSet<u64> = state.cut_records.into_keys().collect();
         for (seq, found) in state.partial {
             if found.is_whole() {
                 there.insert(SeqRange::new(seq, seq + 1));

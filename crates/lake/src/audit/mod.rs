@@ -122,6 +122,8 @@ pub struct StreamAudit {
 pub struct Counts {
     /// Rows of `samples`.
     pub samples: u64,
+    /// Rows of `logs` that came in numbered records.
+    pub log_lines: u64,
     /// Readings in quarantine.
     pub quarantined: u64,
     /// Batches that are wholly there.
@@ -153,6 +155,7 @@ pub struct Counts {
 impl Counts {
     fn add(&mut self, other: &Self) {
         self.samples += other.samples;
+        self.log_lines += other.log_lines;
         self.quarantined += other.quarantined;
         self.batches += other.batches;
         self.records += other.records;
@@ -321,9 +324,9 @@ fn judge(key: &Key, state: &State) -> StreamAudit {
     let mut gaps = Ranges::default();
     state.gaps.iter().for_each(|gap| gaps.insert(gap.range));
 
-    let seen_end = there
-        .end()
-        .max(state.partial.keys().next_back().map_or(0, |seq| seq + 1));
+    let cut = [&state.partial, &state.cut_records];
+    let cut_ends = cut.iter().filter_map(|cut| cut.keys().next_back());
+    let seen_end = there.end().max(cut_ends.max().map_or(0, |seq| seq + 1));
     let first = state.epoch.map_or(0, |epoch| epoch.first);
     let next = state.epoch.map_or(0, |epoch| epoch.next);
     let is_final = |s: EpochState| matches!(s, EpochState::Closed | EpochState::Abandoned);
@@ -351,6 +354,7 @@ fn judge(key: &Key, state: &State) -> StreamAudit {
     let gap_samples = gap_samples(state, &there);
     let counts = Counts {
         samples: state.samples,
+        log_lines: state.log_lines,
         quarantined: state.quarantined,
         batches: there.len() - state.records.len() + doubly_used,
         records: state.records.len(),

@@ -28,12 +28,13 @@ pub(crate) struct Key {
     pub(crate) epoch: i64,
 }
 
-/// A batch of which not every reading was found yet, or some are in quarantine.
+/// A batch of which not every reading was found yet, or some are in quarantine; or a log record of
+/// which not every line was.
 #[derive(Debug, Default)]
 pub(crate) struct Partial {
     /// Readings in the whole batch; 0: not known.
     pub(crate) batch_samples: u32,
-    /// Readings found, by the hash of row and metric.
+    /// Readings found, by the hash of row and metric; or lines by their number.
     pub(crate) found: HashSet<u64>,
     /// Readings that rows of the quarantine stand for.
     pub(crate) quarantined: u32,
@@ -62,18 +63,44 @@ pub(crate) struct State {
     pub(crate) records: Ranges,
     /// Batches that are not whole, or partly in quarantine.
     pub(crate) partial: BTreeMap<u64, Partial>,
+    /// Log records that are not whole.
+    pub(crate) cut_records: BTreeMap<u64, Partial>,
     pub(crate) gaps: HashSet<Gap>,
     /// What gaps name that stand for pruned data.
     pub(crate) pruned: Ranges,
     /// Gaps that are known by time alone.
     pub(crate) timed_gaps: u64,
     pub(crate) samples: u64,
+    pub(crate) log_lines: u64,
     pub(crate) quarantined: u64,
     pub(crate) repeated: u64,
     pub(crate) conflicting: u64,
     /// Batches with repeated rows that were not looked at twice.
     pub(crate) uncompared: u64,
     pub(crate) epoch: Option<Merged>,
+}
+
+impl State {
+    /// - `size`: lines of the whole record.
+    fn take_line(&mut self, seq: u64, line: u32, size: u32) {
+        if self.records.contains(seq) {
+            self.repeated += 1;
+            return;
+        }
+        let record = self.cut_records.entry(seq).or_default();
+        if record.batch_samples == 0 {
+            record.batch_samples = size;
+        } else if record.batch_samples != size {
+            self.conflicting += 1;
+        }
+        if !record.found.insert(line.into()) {
+            self.repeated += 1;
+        }
+        if record.is_whole() {
+            self.cut_records.remove(&seq);
+            self.records.insert(SeqRange::new(seq, seq + 1));
+        }
+    }
 }
 
 /// The rows of `epochs` on one stream, merged.
@@ -155,9 +182,10 @@ impl Scan {
                 Table::Gaps => self.gaps(&batch, wanted)?,
                 Table::Epochs => self.epochs(&batch, wanted)?,
                 Table::Devices => self.devices(&batch, wanted)?,
-                Table::Logs | Table::Metrics => {}
+                Table::Logs => self.lines(&batch, wanted)?,
+                Table::Metrics => {}
             }
-            if matches!(table, Table::Gaps | Table::Epochs | Table::Logs) {
+            if matches!(table, Table::Gaps | Table::Epochs) {
                 self.records(&batch, table, wanted)?;
             }
         }
@@ -394,6 +422,31 @@ impl Scan {
             };
             let known = &mut self.state(key).epoch;
             *known = Some(known.map_or(new, |known| known.merge(new)));
+        }
+        Ok(())
+    }
+
+    /// Takes log lines: a record is there once all its lines are.
+    fn lines(&mut self, batch: &Columns, wanted: &dyn Fn(&str) -> bool) -> Result<(), AuditError> {
+        let stream = StreamColumns::of(batch, ["rec_device", "rec_lane", "rec_epoch"])?;
+        let (seqs, lines) = (batch.longs("rec_seq")?, batch.ints("line")?);
+        // A column that came later: a file may lack it.
+        let sizes = batch.ints("record_lines").ok();
+        for row in 0..batch.rows() {
+            let key = stream.key(&mut self.names, row);
+            let seq = cell(seqs, row).map(i64::cast_unsigned);
+            let Some((key, seq)) = key.filter(|key| wanted(&key.device)).zip(seq) else {
+                continue;
+            };
+            let size = sizes.and_then(|sizes| cell(sizes, row)).unwrap_or_default();
+            let line = cell(lines, row).unwrap_or_default().cast_unsigned();
+            let state = self.state(key);
+            state.log_lines += 1;
+            if size == 0 {
+                state.records.insert(SeqRange::new(seq, seq + 1));
+            } else {
+                state.take_line(seq, line, size.cast_unsigned());
+            }
         }
         Ok(())
     }

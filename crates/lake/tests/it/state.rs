@@ -517,19 +517,25 @@ fn any_rows(seed: u64, next: &mut u64) -> Rows {
         rows.push_epoch(row).unwrap();
     }
     if bit(10) || rows.is_empty() {
-        let line = LogRow {
+        let line = |line: u32, ts_us, record_lines| LogRow {
             device_id: device.into(),
-            ts_us: MIDNIGHT_US,
+            ts_us,
             level: None,
             source: None,
             message: "m".into(),
             ingest_us: MIDNIGHT_US,
-            line: 0,
+            line,
             time_err_ms: None,
             time_class: TimeClass::Synced,
-            record: record(6),
+            record: record(if record_lines == Some(1) { 6 } else { 7 }),
+            record_lines,
         };
-        rows.push_log(line).unwrap();
+        rows.push_log(line(0, MIDNIGHT_US, Some(1))).unwrap();
+        // A record on two dates, of which a line may be missing.
+        rows.push_log(line(0, MIDNIGHT_US - 1, Some(2))).unwrap();
+        if bit(11) {
+            rows.push_log(line(1, MIDNIGHT_US, Some(2))).unwrap();
+        }
     }
     rows
 }
