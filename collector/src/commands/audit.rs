@@ -172,3 +172,33 @@ const fn name(verdict: Verdict) -> &'static str {
         Verdict::Conflicting => "CONFLICTING",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use headwater_lake::Fault;
+    use headwater_lake::audit::Totals;
+
+    use super::*;
+
+    #[test]
+    fn every_fault_is_told_and_never_beside_a_good_word() {
+        let fault = Fault {
+            path: "samples/hot/x".into(),
+            what: "is missing".into(),
+        };
+        let mut audit = Audit {
+            streams: vec![],
+            totals: Totals::default(),
+            faults: vec![],
+        };
+        assert!(table(&audit).contains("every reading is here once"));
+        audit.totals.faults = 3;
+        audit.faults = vec![fault];
+        let text = table(&audit);
+        for part in ["3 faults", "samples/hot/x: is missing", "2 more", "BROKEN"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("every reading"), "{text}");
+        assert!(!audit.totals.is_good());
+    }
+}

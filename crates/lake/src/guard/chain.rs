@@ -52,7 +52,7 @@ pub(super) fn check(
     }
     if listed.has_hint {
         let oldest = named.map_or(0, |(version, _)| version);
-        if let Err(what) = check_hint(store, table, oldest, &listed.checkpoints, &good) {
+        if let Err(what) = check_hint(store, table, oldest, &good) {
             found.fault(&Hint::path(table), what);
         }
     } else if named.is_some() {
@@ -173,19 +173,22 @@ fn check_hint(
     store: &dyn Store,
     table: Table,
     oldest: u64,
-    listed: &BTreeSet<u64>,
     good: &BTreeSet<u64>,
 ) -> Result<(), String> {
     let bytes = store
         .get(&Hint::path(table))
         .map_err(|error| words(&error))?;
     let hint = Hint::decode(&bytes).ok_or("cannot be read")?;
-    if !listed.contains(&hint.version) {
-        return Err(format!(
-            "names checkpoint {}, which is missing",
-            hint.version
-        ));
-    }
+    let path = checkpoint_path(table, hint.version);
+    let object = match store.open(&path) {
+        Err(StoreError::Missing { .. }) => {
+            return Err(format!(
+                "names checkpoint {}, which is missing",
+                hint.version
+            ));
+        }
+        other => other.map_err(|error| words(&error))?,
+    };
     if hint.version < oldest {
         return Err(format!(
             "names checkpoint {}, the head {oldest}",
@@ -193,8 +196,6 @@ fn check_hint(
         ));
     }
     if good.contains(&hint.version) {
-        let path = checkpoint_path(table, hint.version);
-        let object = store.open(&path).map_err(|error| words(&error))?;
         let reader = SerializedFileReader::new(Chunks(object)).map_err(|error| words(&error))?;
         let rows = reader.metadata().file_metadata().num_rows();
         if i64::try_from(hint.size) != Ok(rows) {
