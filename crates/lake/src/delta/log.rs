@@ -539,7 +539,7 @@ mod tests {
             bytes: 1,
             modified_ms: 0,
             stats: "{\"numRecords\":2}".to_owned(),
-            sha256: (n % 2 == 0).then(|| Sha256::of(&n.to_le_bytes())),
+            sha256: n.is_multiple_of(2).then(|| Sha256::of(&n.to_le_bytes())),
         };
         Actions {
             adds: (first..first + count).map(add).collect(),

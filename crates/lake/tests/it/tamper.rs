@@ -361,7 +361,12 @@ fn removed_files(moves: &mut Moves) {
         // Of metrics the streams need no row, so that nobody looks.
         let expected = match table {
             Table::Metrics => NOT_QUICK,
-            _ => ALL,
+            Table::Samples
+            | Table::Logs
+            | Table::Quarantine
+            | Table::Gaps
+            | Table::Epochs
+            | Table::Devices => ALL,
         };
         moves.expect(&format!("a file of {name} removed"), expected, remove);
         // Rows of `epochs`, `devices` and `metrics` come again and again: one flush less is no loss.
