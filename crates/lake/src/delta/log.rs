@@ -602,6 +602,35 @@ mod tests {
     }
 
     #[test]
+    fn a_checkpoint_with_other_bytes_is_left_alone_and_a_later_version_gets_one() {
+        let store = MemStore::new();
+        let mut log = Log::empty(Table::Samples);
+        log.commit(&store, &adds(0, 3), 0, None).unwrap();
+        let path = checkpoint::checkpoint_path(Table::Samples, 1);
+        store.put_if_absent(&path, b"of somebody else").unwrap();
+        assert!(!log.checkpoint_if_due(&store, 1).unwrap());
+        assert_eq!(store.get(&path).unwrap(), b"of somebody else".as_slice());
+        assert_eq!(checkpoint::newest(&store, Table::Samples).unwrap(), None);
+        log.commit(&store, &adds(3, 1), 0, None).unwrap();
+        assert!(log.checkpoint_if_due(&store, 1).unwrap());
+        // The same state again, made from the beginning and from a checkpoint: the same bytes.
+        let expected = log.checkpoint.unwrap().1.unwrap();
+        let again = |base| Log::checkpoint_sha256(&store, Table::Samples, base, 2).unwrap();
+        assert_eq!(again(None), expected);
+        log.commit(&store, &adds(4, 1), 0, None).unwrap();
+        let at_3 = |base| Log::checkpoint_sha256(&store, Table::Samples, base, 3).unwrap();
+        assert_eq!(at_3(Some(2)), at_3(None));
+        let mut files = Vec::new();
+        let read = Log::load(&store, Table::Samples).unwrap();
+        read.files::<LogError>(&store, |add| {
+            files.push(add);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(files, adds(0, 5).adds, "hashes and all");
+    }
+
+    #[test]
     fn actions_that_a_checkpoint_covers_are_let_go_of() {
         let store = MemStore::new();
         let mut log = Log::empty(Table::Samples);

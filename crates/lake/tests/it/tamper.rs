@@ -11,7 +11,7 @@ use arrow_array::{
 use headwater_lake::audit::{Options, audit, audit_with};
 use headwater_lake::guard::guard;
 use headwater_lake::{
-    EpochState, HEAD_PATH, Lake, LogRow, MARKS_PATH, MemStore, MetricRow, OWNER_PATH,
+    EpochState, HEAD_PATH, Lake, LakeError, LogRow, MARKS_PATH, MemStore, MetricRow, OWNER_PATH,
     QuarantineRow, Record, Rows, Settings, Sha256, Store, Table, TimeClass, ValueKind,
 };
 use headwater_proto::sample::Value;
@@ -19,7 +19,9 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::properties::WriterProperties;
 
-use crate::help::{MIDNIGHT_US, claim, device, epoch, flush, gap, push_batches, sample, stream};
+use crate::help::{
+    MIDNIGHT_US, claim, device, epoch, flush, flush_of, gap, push_batches, sample, stream,
+};
 
 const FLUSHES: u64 = 6;
 
@@ -82,13 +84,16 @@ fn rows_of(at: u64) -> Rows {
     rows
 }
 
-fn whole_lake() -> MemStore {
-    let store = MemStore::new();
-    let settings = Settings {
+fn settings() -> Settings {
+    Settings {
         checkpoint_versions: 4,
         ..Settings::default()
-    };
-    let mut lake = Lake::open(store.clone(), settings, &claim()).unwrap();
+    }
+}
+
+fn whole_lake() -> MemStore {
+    let store = MemStore::new();
+    let mut lake = Lake::open(store.clone(), settings(), &claim()).unwrap();
     lake.put_schema(b"a schema of the wire").unwrap();
     for at in 0..FLUSHES {
         flush(&mut lake, (at, at), &rows_of(at));
@@ -438,11 +443,7 @@ fn changed_logs(moves: &mut Moves) {
     });
     moves.expect("an older head", VERIFY, |store| {
         let older = MemStore::new();
-        let settings = Settings {
-            checkpoint_versions: 4,
-            ..Settings::default()
-        };
-        let mut lake = Lake::open(older.clone(), settings, &claim()).unwrap();
+        let mut lake = Lake::open(older.clone(), settings(), &claim()).unwrap();
         flush(&mut lake, (0, 0), &rows_of(1));
         let head = older.get(HEAD_PATH).unwrap();
         store.replace(HEAD_PATH, &head).unwrap();
@@ -499,5 +500,42 @@ fn after_a_file_that_cannot_be_read_the_others_are_looked_at_too() {
             assert!(faults.iter().any(|f| f.path == *path), "{path}: {faults:?}");
         }
         assert_eq!(faults.len(), 3, "{faults:?}");
+    }
+}
+
+/// Opens the lake and adds two flushes, of which the second brings checkpoints.
+fn go_on(store: &MemStore) -> Result<(), LakeError> {
+    let mut lake = Lake::open(store.clone(), settings(), &claim())?;
+    for at in FLUSHES..FLUSHES + 2 {
+        let rows = rows_of(at);
+        let plan = lake.stage(&flush_of((at, at), &rows))?;
+        lake.publish(&plan)?;
+        lake.commit(&plan)?;
+        lake.finish(&plan)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_crash_leaves_is_no_fault() {
+    let whole = whole_lake();
+    let done = whole.fork();
+    go_on(&done).unwrap();
+    let operations = done.operations();
+    assert_eq!(noticed(&done), (false, false, false));
+    for cut in 0..operations {
+        for lands in [false, true] {
+            let store = whole.fork();
+            if lands {
+                store.crash_after_landing(cut);
+            } else {
+                store.crash_after(cut);
+            }
+            assert!(go_on(&store).is_err());
+            store.restart();
+            assert_eq!(guard(&store).unwrap().faults, [], "cut {cut}");
+            let found = audit(&store).unwrap();
+            assert!(found.totals.is_good(), "cut {cut}: {found:?}");
+        }
     }
 }
