@@ -4,6 +4,7 @@
 //! rows (buffered) → files (cut by table and date, sorted) → parquet (bytes) → plan (names, hashes)
 //!      → writer (stage, publish, commit, finish) → store (a folder, memory; put if absent, swap)
 //!         owner (who may write) · delta (a table's log) · head (where all logs are) · marks
+//!         digest (whose hash stands where) · faults (what is wrong with an object)
 //! lake → audit (is everything there once?) · catalog, ddl (how to read it) · prune · guard
 //! ```
 //!

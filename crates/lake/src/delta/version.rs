@@ -8,6 +8,9 @@
 //! | `<journal>/<sink>` | the first position that another sink of that journal had not finished |
 //! | `headwater-term` | the term of the lake's owner: no commit of a lower one follows |
 //! | `prune` | the number of the last run of `prune` |
+//!
+//! Tags, which other readers pass over, carry hashes: of its file in each `add`, of the version before
+//! and of the newest checkpoint in `commitInfo`.
 
 use std::collections::BTreeMap;
 

@@ -382,15 +382,20 @@ fn more_orphans_than_a_report_names_are_counted() {
     assert_eq!(read(&store, Table::Samples).len(), 12);
 }
 
-/// An object of [`lake_of_six`] after some bytes changed; marks with a good hash.
+/// Stands before the hash in the last line of head and owner.
+const SEAL: &str = ",\n  \"sha256\": \"";
+
+/// An object of [`lake_of_six`] after some bytes changed, with a good hash at its end.
 fn changed_object() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
     let changes = proptest::collection::vec((any::<usize>(), any::<u8>(), 0..4), 1..4);
     (0usize..3, changes).prop_map(|(which, changes)| {
         let path = [HEAD_PATH, OWNER_PATH, MARKS_PATH][which];
         let mut bytes = lake_of_six().get(path).unwrap().to_vec();
-        if path == MARKS_PATH {
-            bytes.truncate(bytes.len() - 32);
-        }
+        let hash_bytes = match path {
+            MARKS_PATH => 32,
+            _ => SEAL.len() + 64 + "\"\n}\n".len(),
+        };
+        bytes.truncate(bytes.len() - hash_bytes);
         for (at, value, action) in changes {
             let at = at % bytes.len();
             match action {
@@ -408,9 +413,10 @@ fn changed_object() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
                 }
             }
         }
-        if path == MARKS_PATH {
-            let hash = headwater_lake::Sha256::of(&bytes);
-            bytes.extend(hash.0);
+        let hash = headwater_lake::Sha256::of(&bytes);
+        match path {
+            MARKS_PATH => bytes.extend(hash.0),
+            _ => bytes.extend(format!("{SEAL}{hash}\"\n}}\n").bytes()),
         }
         (path, bytes)
     })
