@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use headwater_lake::LocalStore;
-use headwater_lake::audit::{self, Audit, StreamAudit, Verdict};
+use headwater_lake::audit::{self, Audit, Options, StreamAudit, Verdict};
 use headwater_program::output::print;
 
 /// Streams that the table shows when there are more; bad ones always come first.
@@ -20,10 +20,18 @@ pub struct AuditArgs {
     /// Print one JSON object with every stream.
     #[arg(long)]
     json: bool,
+    /// Do not hold the files against their hashes: reads a part of their bytes alone, and takes what
+    /// can be read for what was committed.
+    #[arg(long)]
+    quick: bool,
 }
 
 pub(super) fn run(args: &AuditArgs) -> Result<bool> {
-    let audit = audit::audit(&open(&args.lake)?)?;
+    let options = Options {
+        with_hashes: !args.quick,
+        ..Options::default()
+    };
+    let audit = audit::audit_with(&open(&args.lake)?, &options)?;
     let text = if args.json {
         format!("{}\n", serde_json::to_string(&audit)?)
     } else {
@@ -83,6 +91,7 @@ fn table(audit: &Audit) -> String {
         );
     }
     let (totals, verdicts) = (&audit.totals, &audit.totals.verdicts);
+    out.push_str(&faults(audit));
     let _ = writeln!(
         out,
         "\n{} samples in {} streams: {} complete, {} explained, {} pending, {} unexplained, {} \
@@ -98,6 +107,8 @@ fn table(audit: &Audit) -> String {
     );
     out.push_str(if totals.is_good() {
         "every reading is here once, named in a gap, or still on its way\n"
+    } else if totals.faults > 0 {
+        "THE PROMISE IS BROKEN: objects of the lake are at fault, and what they hold does not count\n"
     } else {
         "THE PROMISE IS BROKEN for the streams at the top\n"
     });
@@ -107,6 +118,22 @@ fn table(audit: &Audit) -> String {
             "{} samples stand in table quarantine, with why, and not among the samples",
             totals.counts.quarantined
         );
+    }
+    out
+}
+
+/// Every fault on a line.
+fn faults(audit: &Audit) -> String {
+    let mut out = String::new();
+    if audit.totals.faults > 0 {
+        let _ = writeln!(out, "\n{} faults:", audit.totals.faults);
+    }
+    for fault in &audit.faults {
+        let _ = writeln!(out, "{}: {}", fault.path, fault.what);
+    }
+    let more = audit.totals.faults - audit.faults.len() as u64;
+    if more > 0 {
+        let _ = writeln!(out, "and {more} more faults");
     }
     out
 }
@@ -143,5 +170,35 @@ const fn name(verdict: Verdict) -> &'static str {
         Verdict::Unexplained => "UNEXPLAINED",
         Verdict::Repeated => "REPEATED",
         Verdict::Conflicting => "CONFLICTING",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_lake::Fault;
+    use headwater_lake::audit::Totals;
+
+    use super::*;
+
+    #[test]
+    fn every_fault_is_told_and_never_beside_a_good_word() {
+        let fault = Fault {
+            path: "samples/hot/x".into(),
+            what: "is missing".into(),
+        };
+        let mut audit = Audit {
+            streams: vec![],
+            totals: Totals::default(),
+            faults: vec![],
+        };
+        assert!(table(&audit).contains("every reading is here once"));
+        audit.totals.faults = 3;
+        audit.faults = vec![fault];
+        let text = table(&audit);
+        for part in ["3 faults", "samples/hot/x: is missing", "2 more", "BROKEN"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("every reading"), "{text}");
+        assert!(!audit.totals.is_good());
     }
 }

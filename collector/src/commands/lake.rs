@@ -16,8 +16,9 @@ use super::audit::open;
 pub enum LakeCommand {
     /// Remove days of readings, first from the tables and then from the disk; gaps name them.
     Prune(PruneArgs),
-    /// Check every file (encodings, columns, order, dates), and that owner, head and marks of the
-    /// lake agree with its logs. Exit code 1: there is a fault.
+    /// Check every byte: files and logs by their hashes, files by what readers rely on (encodings,
+    /// columns, order, dates), and that owner, head and marks of the lake agree with its logs. Exit
+    /// code 1: there is a fault.
     Verify(VerifyArgs),
 }
 
@@ -82,6 +83,10 @@ pub(super) fn run(command: &LakeCommand, clock: &Clock) -> Result<bool> {
             } else {
                 for fault in &guarded.faults {
                     let _ = writeln!(text, "{}: {}", fault.path, fault.what);
+                }
+                let more = guarded.fault_count - guarded.faults.len() as u64;
+                if more > 0 {
+                    let _ = writeln!(text, "and {more} more faults");
                 }
                 for orphan in &guarded.orphans {
                     let _ = writeln!(

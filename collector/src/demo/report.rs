@@ -31,6 +31,8 @@ pub(super) struct Report {
     unexplained: u64,
     pending: u64,
     conflicting: u64,
+    /// Objects of the lake that cannot be read or are not what was committed.
+    faults: u64,
     /// Samples of all devices, this machine's too.
     samples_in_lake_all: u64,
     bytes_on_wire: u64,
@@ -91,6 +93,7 @@ impl Report {
             unexplained: counts.unexplained,
             pending: counts.pending,
             conflicting: counts.conflicting,
+            faults: audit.totals.faults,
             samples_in_lake_all: all,
             bytes_on_wire: watch.bytes_on_wire(),
             bytes_per_sample: ratio(watch.bytes_on_wire(), all),
@@ -113,6 +116,7 @@ impl Report {
             && self.unexplained == 0
             && self.pending == 0
             && self.conflicting == 0
+            && self.faults == 0
             && self.host_kills_unnamed == 0
     }
 

@@ -85,7 +85,7 @@ impl RowMaker {
             }
             for line in item.lines.iter() {
                 self.counters.log_lines += 1;
-                rows.push_log(log_row(origin, line))?;
+                rows.push_log(log_row(origin, line, item.lines.len()))?;
             }
             if let Some(device) = item.news.device {
                 self.note_device(origin, device, rows)?;
@@ -301,7 +301,8 @@ fn quarantine_row(origin: &Origin, refused: Refused<'_>) -> QuarantineRow {
     }
 }
 
-fn log_row(origin: &Origin, line: Line<'_>) -> LogRow {
+/// - `lines`: lines of the whole record.
+fn log_row(origin: &Origin, line: Line<'_>, lines: u32) -> LogRow {
     LogRow {
         device_id: origin.device.to_string(),
         ts_us: line.ts_us,
@@ -313,6 +314,7 @@ fn log_row(origin: &Origin, line: Line<'_>) -> LogRow {
         time_err_ms: line.clock.error_ms,
         time_class: class_of(line.clock.class),
         record: Some(carrier(origin)),
+        record_lines: Some(lines),
     }
 }
 

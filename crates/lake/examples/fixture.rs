@@ -206,6 +206,7 @@ fn other_tables(
         time_err_ms: None,
         time_class: TimeClass::Synced,
         record: None,
+        record_lines: None,
     })?;
     Ok(())
 }

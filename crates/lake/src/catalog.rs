@@ -1,12 +1,14 @@
 //! Core: `catalog.json`, by which a person or a program learns what is in the lake and how to read
 //! it: tables, columns, units, ranges, versions.
 //!
-//! It is rewritten whole and is a summary alone: the logs are the truth.
+//! It is rewritten whole and is a summary alone: the logs are the truth. Its last line is the hash of
+//! all before ([`crate::digest::seal`]).
 
 use serde_json::{Value, json};
 
 use crate::date::{date_text, day_of};
 use crate::delta::{Log, LogError, Tally};
+use crate::digest::seal;
 use crate::schema::SCHEMA_VERSION;
 use crate::store::Store;
 
@@ -14,7 +16,7 @@ use crate::store::Store;
 pub const CATALOG_PATH: &str = "catalog.json";
 
 /// Version of the catalog's own form.
-const CATALOG_VERSION: u32 = 1;
+const CATALOG_VERSION: u32 = 2;
 
 /// The catalog of some logs, as JSON. The store is read only after a file was removed.
 ///
@@ -34,7 +36,7 @@ pub fn catalog(store: &dyn Store, logs: &mut [Log]) -> Result<String, LogError> 
         "identity": "device_id, lane, epoch, seq, row, metric name one reading, once in the lake",
         "tables": tables,
     });
-    Ok(format!("{catalog:#}\n"))
+    Ok(seal(&format!("{catalog:#}")))
 }
 
 fn table(store: &dyn Store, log: &mut Log) -> Result<Value, LogError> {

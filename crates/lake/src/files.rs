@@ -256,6 +256,7 @@ fn log_columns(rows: &[&LogRow]) -> Vec<ArrayRef> {
         texts(rows.iter().map(|r| Some(r.time_class.name()))),
     ];
     columns.extend(record_columns(rows.iter().map(|r| r.record.as_ref())));
+    columns.push(ints(rows.iter().map(|r| r.record_lines.map(int))));
     columns
 }
 

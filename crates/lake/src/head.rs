@@ -6,25 +6,30 @@
 //!
 //! | field | what |
 //! |---|---|
-//! | `head_version` | 1 |
+//! | `head_version` | 2 |
 //! | `owner`, `term` | who wrote it: journal and term, as in [`crate::owner`] |
 //! | `tables.<name>.version` | newest version of that log |
 //! | `tables.<name>.sha256` | of the bytes of that version |
 //! | `tables.<name>.checkpoint` | version of the newest checkpoint, if there is one |
+//! | `tables.<name>.checkpoint_sha256` | of its bytes |
 //! | `tables.<name>.tally` | `files`, `bytes`, `rows`, `times_us`: sums over the table; missing: not known |
+//! | `sha256` | of all before this line: see [`crate::digest::seal`] |
 
 use std::collections::BTreeMap;
 
 use headwater_proto::ids::JournalId;
 use serde::{Deserialize, Serialize};
 
-use crate::delta::{Log, LogError, Place, Tally, newest_listed, version_path};
+use crate::delta::{Log, LogError, Place, Tally, log_dir, newest_listed, version_path};
+use crate::digest::{is_sealed, seal};
+use crate::faults::Faults;
 use crate::paths::HEAD_PATH;
+use crate::plan::Sha256;
 use crate::schema::Table;
 use crate::store::{Store, StoreError};
 
 /// Version of the head's form.
-const HEAD_VERSION: u32 = 1;
+const HEAD_VERSION: u32 = 2;
 
 /// What the head says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +53,8 @@ struct RawPlace {
     sha256: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     checkpoint: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checkpoint_sha256: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tally: Option<Tally>,
 }
@@ -81,7 +88,8 @@ impl Head {
             let raw = RawPlace {
                 version: place.version,
                 sha256: place.sha256.to_string(),
-                checkpoint: place.checkpoint,
+                checkpoint: place.checkpoint.map(|(version, _)| version),
+                checkpoint_sha256: place.checkpoint.map(|(_, hash)| hash.to_string()),
                 tally: place.tally,
             };
             (table.name().to_owned(), raw)
@@ -92,9 +100,8 @@ impl Head {
             term: self.term,
             tables: tables.collect(),
         };
-        let mut bytes = serde_json::to_vec_pretty(&raw).expect("a head is plain JSON");
-        bytes.push(b'\n');
-        bytes
+        let json = serde_json::to_string_pretty(&raw).expect("a head is plain JSON");
+        seal(&json).into_bytes()
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, NoHead> {
@@ -106,18 +113,27 @@ impl Head {
         if version.head_version > HEAD_VERSION {
             return Err(NoHead::Newer(version.head_version));
         }
+        if version.head_version != HEAD_VERSION || !is_sealed(bytes) {
+            return Err(NoHead::Damaged);
+        }
         let raw: RawHead = serde_json::from_slice(bytes).map_err(|_| NoHead::Damaged)?;
         let mut places = BTreeMap::new();
         for (name, raw) in raw.tables {
             let table = Table::from_name(&name).ok_or(NoHead::Damaged)?;
+            let hash = |text: String| text.parse::<Sha256>().map_err(|_| NoHead::Damaged);
             let place = Place {
                 version: raw.version,
-                sha256: raw.sha256.parse().map_err(|_| NoHead::Damaged)?,
-                checkpoint: raw.checkpoint,
+                sha256: hash(raw.sha256)?,
+                checkpoint: match (raw.checkpoint, raw.checkpoint_sha256) {
+                    (Some(version), Some(text)) => Some((version, hash(text)?)),
+                    (None, None) => None,
+                    (Some(_), None) | (None, Some(_)) => return Err(NoHead::Damaged),
+                },
                 tally: raw.tally,
             };
             // No version that another follows is the last there is.
-            if place.checkpoint > Some(place.version) || place.version == u64::MAX {
+            let checkpoint = place.checkpoint.map(|(version, _)| version);
+            if checkpoint > Some(place.version) || place.version == u64::MAX {
                 return Err(NoHead::Damaged);
             }
             places.insert(table, place);
@@ -145,21 +161,70 @@ pub(crate) fn load_logs(
         Err(StoreError::Missing { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    let load = |table| {
-        let log = Log::load(store, table)?;
-        let known = match &head {
-            Some(head) => head.place(table).map(|place| place.version),
-            None => newest_listed(store, table)?,
-        };
-        match known {
-            Some(known) if log.next() <= known => Err(LogError::Hole {
-                path: version_path(table, log.next()),
-                known,
-            }),
-            Some(_) | None => Ok(log),
-        }
+    let tables = tables.into_iter();
+    tables
+        .map(|t| load_known(store, t, head.as_ref()))
+        .collect()
+}
+
+fn load_known(store: &dyn Store, table: Table, head: Option<&Head>) -> Result<Log, LogError> {
+    let log = Log::load(store, table)?;
+    let known = match head {
+        Some(head) => head.place(table).map(|place| place.version),
+        None => newest_listed(store, table)?,
     };
-    tables.into_iter().map(load).collect()
+    match known {
+        Some(known) if log.next() <= known => Err(LogError::Hole {
+            path: version_path(table, log.next()),
+            known,
+        }),
+        Some(_) | None => Ok(log),
+    }
+}
+
+/// As [`load_logs`] for who tells all that is wrong: a head or a log that cannot be read is a fault,
+/// and its table left out.
+///
+/// # Errors
+/// [`LogError`] if the store cannot be reached.
+pub(crate) fn load_readable(
+    store: &dyn Store,
+    tables: impl IntoIterator<Item = Table>,
+    faults: &mut Faults,
+) -> Result<(Option<Head>, Vec<Log>), LogError> {
+    let mut fault = |what: &str| faults.add(HEAD_PATH, what);
+    let mut is_missing = false;
+    let head = match store.get(HEAD_PATH) {
+        Ok(bytes) => match Head::decode(&bytes) {
+            Ok(head) => Some(head),
+            Err(NoHead::Damaged) => {
+                fault("cannot be read");
+                None
+            }
+            Err(NoHead::Newer(version)) => {
+                fault(&format!("is of version {version}, a later one"));
+                None
+            }
+        },
+        Err(StoreError::Missing { .. }) => {
+            is_missing = true;
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut logs = Vec::new();
+    for table in tables {
+        match load_known(store, table, head.as_ref()) {
+            Ok(log) => logs.push(log),
+            Err(error) if error.is_outage() => return Err(error),
+            Err(error) => faults.add(&log_dir(table), error.to_string()),
+        }
+    }
+    if is_missing && logs.iter().any(|log| log.version().is_some()) {
+        let what = "is missing, so that nobody can say how far the tables go";
+        faults.add(HEAD_PATH, what);
+    }
+    Ok((head, logs))
 }
 
 /// As [`load_logs`], of one table.
@@ -174,14 +239,13 @@ pub(crate) fn load_log(store: &dyn Store, table: Table) -> Result<Log, LogError>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Sha256;
     use proptest::prelude::*;
 
     fn head() -> Head {
         let place = Place {
             version: 12,
             sha256: Sha256([0xab; 32]),
-            checkpoint: Some(10),
+            checkpoint: Some((10, Sha256([0xcd; 32]))),
             tally: Some(Tally {
                 files: 1,
                 bytes: 2,
@@ -207,19 +271,22 @@ mod tests {
     }
 
     #[test]
-    fn the_form_of_version_1_never_changes() {
-        let golden = include_bytes!("../tests/golden/head_1.json");
+    fn the_form_of_version_2_never_changes() {
+        let golden = include_bytes!("../tests/golden/head_2.json");
         assert_eq!(head().encode(), golden);
     }
 
     #[test]
     fn a_later_version_and_damage_are_told_apart() {
         let text = String::from_utf8(head().encode()).unwrap();
-        let later = text.replace("\"head_version\": 1", "\"head_version\": 2");
-        assert_eq!(Head::decode(later.as_bytes()), Err(NoHead::Newer(2)));
+        let later = text.replace("\"head_version\": 2", "\"head_version\": 3");
+        assert_eq!(Head::decode(later.as_bytes()), Err(NoHead::Newer(3)));
         let beyond = text.replace("\"checkpoint\": 10", "\"checkpoint\": 13");
         assert_eq!(Head::decode(beyond.as_bytes()), Err(NoHead::Damaged));
-        for cut in 0..text.len() - 2 {
+        let open = beyond.split(",\n  \"sha256\"").next().unwrap();
+        let sealed = seal(&format!("{open}\n}}\n"));
+        assert_eq!(Head::decode(sealed.as_bytes()), Err(NoHead::Damaged));
+        for cut in 0..text.len() {
             assert_eq!(Head::decode(&text.as_bytes()[..cut]), Err(NoHead::Damaged));
         }
     }

@@ -4,6 +4,7 @@
 //! rows (buffered) → files (cut by table and date, sorted) → parquet (bytes) → plan (names, hashes)
 //!      → writer (stage, publish, commit, finish) → store (a folder, memory; put if absent, swap)
 //!         owner (who may write) · delta (a table's log) · head (where all logs are) · marks
+//!         digest (whose hash stands where) · faults (what is wrong with an object)
 //! lake → audit (is everything there once?) · catalog, ddl (how to read it) · prune · guard
 //! ```
 //!
@@ -14,7 +15,9 @@ pub mod catalog;
 pub mod date;
 pub mod ddl;
 pub mod delta;
+mod digest;
 mod error;
+mod faults;
 mod files;
 pub mod guard;
 mod head;
@@ -35,6 +38,7 @@ pub mod store;
 pub mod writer;
 
 pub use error::LakeError;
+pub use faults::{Fault, MAX_FAULTS};
 pub use numbers::{Near, near};
 pub use owner::{Claim, Owner};
 pub use paths::{HEAD_PATH, MARKS_PATH, OWNER_PATH};

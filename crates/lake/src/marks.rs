@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::audit::{EpochMark, Holding, Holdings, Key};
 use crate::plan::Sha256;
 use crate::ranges::Ranges;
-use crate::row::{EpochRow, EpochState, GapRow, PRUNED, Record};
+use crate::row::{EpochRow, EpochState, GapRow, LogRow, PRUNED, Record};
 use crate::rows::{Rows, TextId};
 
 /// Version of the form.
@@ -113,6 +113,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(MarksHead, Streams<'_>), NoMarks> 
         last: None,
     };
     Ok((head, streams))
+}
+
+/// Whether the bytes are an object that was written whole.
+pub(crate) fn is_whole(bytes: &[u8]) -> bool {
+    decode(bytes).is_ok()
 }
 
 fn ranges(pairs: &[(u64, u64)]) -> Result<Ranges, NoMarks> {
@@ -275,9 +280,7 @@ pub(crate) fn holdings_of(rows: &Rows) -> Holdings {
     }
     rows.gaps.iter().for_each(|row| found.gap(row));
     rows.epochs.iter().for_each(|row| found.epoch(row));
-    rows.logs
-        .iter()
-        .for_each(|row| found.record(row.record.as_ref()));
+    rows.logs.iter().for_each(|row| found.line(row));
     for ((key, seq), part) in std::mem::take(&mut found.parts) {
         let holding = found.holdings.entry(key).or_default();
         if part.size > 0 && part.found >= u64::from(part.size) {
@@ -290,7 +293,7 @@ pub(crate) fn holdings_of(rows: &Rows) -> Holdings {
     found.holdings
 }
 
-/// Readings of one batch that were found.
+/// Readings of one batch, or lines of one record, that were found.
 #[derive(Default)]
 struct Part {
     size: u32,
@@ -378,6 +381,18 @@ impl Found {
         let known = &mut self.holdings.entry(key).or_default().epoch;
         *known = Some(known.map_or(new, |known| known.merge(new)));
         self.record(row.record.as_ref());
+    }
+
+    fn line(&mut self, row: &LogRow) {
+        match (&row.record, row.record_lines) {
+            (Some(record), Some(lines)) if lines > 0 => {
+                let key = self.key_of(&record.stream);
+                let part = self.parts.entry((key, record.seq)).or_default();
+                part.size = part.size.max(lines);
+                part.found += 1;
+            }
+            (record, _) => self.record(record.as_ref()),
+        }
     }
 
     fn record(&mut self, record: Option<&Record>) {

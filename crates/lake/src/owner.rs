@@ -15,22 +15,24 @@
 //!
 //! | field | what |
 //! |---|---|
-//! | `owner_version` | 1 |
+//! | `owner_version` | 2 |
 //! | `owner` | id of the journal, 16 hexadecimal digits |
 //! | `term` | rises by takeovers, from 1 |
 //! | `since_us` | start of the process that owns it: two of one journal are told apart by it |
 //! | `lease_until_us` | end of the lease, Unix µs; an owner that ends in order ends its lease |
+//! | `sha256` | of all before this line: see [`crate::digest::seal`] |
 
 use headwater_proto::ids::JournalId;
 use serde::{Deserialize, Serialize};
 
 use crate::date::instant_text;
+use crate::digest::{is_sealed, seal};
 use crate::error::LakeError;
 use crate::paths::OWNER_PATH;
 use crate::store::{Store, Swap, Tag};
 
 /// Version of the owner's form.
-const OWNER_VERSION: u32 = 1;
+const OWNER_VERSION: u32 = 2;
 
 /// Lease that is asked for unless the caller says otherwise: a takeover without an operator waits as
 /// long at most, and the owner object is written twice in that time.
@@ -99,9 +101,8 @@ impl Owner {
             since_us: self.since_us,
             lease_until_us: self.lease_until_us,
         };
-        let mut bytes = serde_json::to_vec_pretty(&raw).expect("an owner is plain JSON");
-        bytes.push(b'\n');
-        bytes
+        let json = serde_json::to_string_pretty(&raw).expect("an owner is plain JSON");
+        seal(&json).into_bytes()
     }
 
     /// # Errors
@@ -109,7 +110,7 @@ impl Owner {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, LakeError> {
         let unreadable = || LakeError::OwnerUnreadable;
         let raw: RawOwner = serde_json::from_slice(bytes).map_err(|_| unreadable())?;
-        if raw.owner_version != OWNER_VERSION {
+        if raw.owner_version != OWNER_VERSION || !is_sealed(bytes) {
             return Err(unreadable());
         }
         let journal = u64::from_str_radix(&raw.owner, 16).map_err(|_| unreadable())?;
@@ -373,14 +374,14 @@ mod tests {
     }
 
     #[test]
-    fn the_form_of_version_1_never_changes() {
+    fn the_form_of_version_2_never_changes() {
         let owner = Owner {
             journal: A,
             term: 3,
             since_us: 1_795_305_600_000_000,
             lease_until_us: 1_795_305_660_000_000,
         };
-        let golden = include_bytes!("../tests/golden/owner_1.json");
+        let golden = include_bytes!("../tests/golden/owner_2.json");
         assert_eq!(owner.encode(), golden);
         assert_eq!(Owner::decode(golden).unwrap(), owner);
     }

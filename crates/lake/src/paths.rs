@@ -39,7 +39,7 @@ pub(crate) const HOT_DIR: &str = "hot";
 const ORPHANS_DIR: &str = "_headwater/orphans";
 
 /// Folder of wire schemas and dictionaries by their SHA-256.
-const SCHEMAS_DIR: &str = "_headwater/schemas";
+pub(crate) const SCHEMAS_DIR: &str = "_headwater/schemas";
 
 /// `<writer>-<first position>-<last position>`: the stem of a file's name.
 pub(crate) fn stem(writer: &str, first_pos: u64, last_pos: u64) -> String {

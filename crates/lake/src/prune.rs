@@ -6,7 +6,8 @@
 //! it was promised after it looked. A crash in between is mended by the next run: a gap beside
 //! data that is still there is `filled`, and files that a commit removed are deleted by their name.
 //!
-//! An operator runs it; it need not own the lake: its commits stand between those of the owner.
+//! An operator runs it; it need not own the lake: its commits stand between those of the owner, who
+//! alone writes checkpoints.
 //!
 //! `gaps`, `epochs`, `devices` and `metrics` are small and stay.
 
@@ -15,12 +16,13 @@ use serde::Serialize;
 
 use crate::audit::{AuditError, Key, Scan};
 use crate::date::{date_text, day_of};
-use crate::delta::{Actions, Add, CHECKPOINT_VERSIONS, Log, LogError, stats_text};
+use crate::delta::{Actions, Add, Log, LogError, stats_text};
 use crate::error::LakeError;
 use crate::files::for_each_file;
 use crate::head::load_log;
 use crate::parquet::Origin;
 use crate::paths::{FileName, HOT_DIR, stem};
+use crate::plan::Sha256;
 use crate::ranges::Ranges;
 use crate::rows::{GapRow, PRUNED as PRUNED_GAP, Rows};
 use crate::schema::{DAY_US, Encoding, Table};
@@ -124,7 +126,6 @@ pub fn prune(store: &dyn Store, keep_days: u32, now_us: i64) -> Result<Pruned, P
                 ..Actions::default()
             };
             log.commit(store, &actions, now_us, None)?;
-            log.checkpoint_if_due(store, CHECKPOINT_VERSIONS)?;
         }
         delete_removed(store, log, &kept_date)?;
     }
@@ -138,10 +139,8 @@ fn name_gaps(store: &dyn Store, scan: &Scan, now_us: i64) -> Result<u64, PruneEr
         let mut ranges = Ranges::default();
         ranges.insert_all(&state.whole);
         ranges.insert_all(&state.records);
-        state
-            .partial
-            .keys()
-            .for_each(|seq| ranges.insert(SeqRange::new(*seq, seq + 1)));
+        let cut = state.partial.keys().chain(state.cut_records.keys());
+        cut.for_each(|seq| ranges.insert(SeqRange::new(*seq, seq + 1)));
         let stream = stream(key)?;
         let single = ranges.iter().count() == 1;
         for range in ranges.iter() {
@@ -189,6 +188,7 @@ fn name_gaps(store: &dyn Store, scan: &Scan, now_us: i64) -> Result<u64, PruneEr
             bytes: file.bytes.len() as u64,
             modified_ms: now_us.div_euclid(1_000),
             stats: stats_text(file.table, file.rows, file.times_us, keys),
+            sha256: Some(Sha256::of(&file.bytes)),
         });
         Ok(())
     })?;
@@ -203,7 +203,6 @@ fn name_gaps(store: &dyn Store, scan: &Scan, now_us: i64) -> Result<u64, PruneEr
         now_us,
         None,
     )?;
-    log.checkpoint_if_due(store, CHECKPOINT_VERSIONS)?;
     Ok(rows.len() as u64)
 }
 

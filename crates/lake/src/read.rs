@@ -1,6 +1,7 @@
 //! Core: Parquet files of the lake, read by parts and by column.
 
 use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -119,18 +120,18 @@ impl Reader {
             source,
         };
         let object = Chunks(store.open(path)?);
-        let builder = ParquetRecordBatchReaderBuilder::try_new(object).map_err(damaged)?;
-        let schema = builder.parquet_schema();
-        let fields = schema.root_schema().get_fields().iter();
-        let roots = fields
-            .enumerate()
-            .filter(|(_, field)| columns.contains(&field.name()));
-        let mask = ProjectionMask::roots(schema, roots.map(|(place, _)| place));
-        let batches = builder
-            .with_projection(mask)
-            .with_batch_size(BATCH_ROWS)
-            .build()
-            .map_err(damaged)?;
+        let open = || {
+            let builder = ParquetRecordBatchReaderBuilder::try_new(object)?;
+            let schema = builder.parquet_schema();
+            let fields = schema.root_schema().get_fields().iter();
+            let roots = fields
+                .enumerate()
+                .filter(|(_, field)| columns.contains(&field.name()));
+            let mask = ProjectionMask::roots(schema, roots.map(|(place, _)| place));
+            let builder = builder.with_projection(mask);
+            builder.with_batch_size(BATCH_ROWS).build()
+        };
+        let batches = without_panic(open).map_err(damaged)?;
         Ok(Self {
             path: path.to_owned(),
             batches,
@@ -139,21 +140,28 @@ impl Reader {
 
     /// The next rows, `None` at the end.
     pub(crate) fn next_batch(&mut self) -> Result<Option<Columns>, ReadError> {
-        match self.batches.next() {
-            None => Ok(None),
-            Some(Ok(batch)) => Ok(Some(Columns {
-                path: self.path.clone(),
-                batch,
-            })),
-            Some(Err(error)) => {
-                let source = ParquetError::ArrowError(error.to_string());
-                Err(ReadError::Damaged {
-                    path: self.path.clone(),
-                    source,
-                })
-            }
-        }
+        let next = without_panic(|| Ok(self.batches.next().transpose()?));
+        let batch = next.map_err(|source| ReadError::Damaged {
+            path: self.path.clone(),
+            source,
+        })?;
+        Ok(batch.map(|batch| Columns {
+            path: self.path.clone(),
+            batch,
+        }))
     }
+}
+
+/// The library panics over some damaged files, one bit in a thousand. What it worked on is dropped
+/// with the reader.
+pub(crate) fn without_panic<T>(
+    read: impl FnOnce() -> Result<T, ParquetError>,
+) -> Result<T, ParquetError> {
+    let caught = catch_unwind(AssertUnwindSafe(read));
+    caught.unwrap_or_else(|_| {
+        let what = "the reader panics over its bytes";
+        Err(ParquetError::General(what.to_owned()))
+    })
 }
 
 /// Some rows of a file.
@@ -230,4 +238,42 @@ pub(crate) fn cell<T: ArrowPrimitiveType>(
 /// The text at `row`, `None` if null.
 pub(crate) fn text(array: &StringArray, row: usize) -> Option<&str> {
     array.is_valid(row).then(|| array.value(row))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::Int64Array;
+    use parquet::arrow::ArrowWriter;
+
+    use super::*;
+    use crate::store::MemStore;
+
+    fn read_all(store: &MemStore) -> Result<usize, ReadError> {
+        let (mut reader, mut rows) = (Reader::open(store, "f", &["n", "t"])?, 0);
+        while let Some(batch) = reader.next_batch()? {
+            rows += batch.rows();
+        }
+        Ok(rows)
+    }
+
+    #[test]
+    fn a_file_with_any_bit_flipped_is_read_or_an_error() {
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..9));
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values(["a"; 9]));
+        let batch = RecordBatch::try_from_iter([("n", numbers), ("t", texts)]).unwrap();
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        let whole = writer.into_inner().unwrap();
+        let store = MemStore::new();
+        store.replace("f", &whole).unwrap();
+        assert_eq!(read_all(&store).unwrap(), 9);
+        let mut errors = 0;
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            store.replace("f", &bytes).unwrap();
+            errors += usize::from(read_all(&store).is_err());
+        }
+        assert!(errors > 100, "{errors}");
+    }
 }

@@ -196,6 +196,8 @@ pub struct LogRow {
     pub time_class: TimeClass,
     /// The record that carried it.
     pub record: Option<Record>,
+    /// Lines of that record.
+    pub record_lines: Option<u32>,
 }
 
 /// What was refused after custody.

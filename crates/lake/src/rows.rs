@@ -254,6 +254,7 @@ impl Rows {
         check_time(row.ts_us)?;
         check_time(row.ingest_us)?;
         narrow("line", row.line)?;
+        narrow("record_lines", row.record_lines.unwrap_or(0))?;
         check_record(row.record.as_ref())?;
         let texts = [
             Some(&row.device_id),

@@ -199,6 +199,11 @@ const LOGS: &[Column] = &[
     REC_LANE,
     REC_EPOCH,
     REC_SEQ,
+    may(
+        "record_lines",
+        Kind::I32,
+        "lines of the whole record; null: the record has no number",
+    ),
 ];
 
 const QUARANTINE: &[Column] = &[

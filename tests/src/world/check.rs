@@ -127,6 +127,7 @@ pub fn check_audit(store: &MemStore, has_clones: bool, faults: &mut Faults) {
                 }
             });
             faults.extend(bad.map(|stream| format!("audit: {stream:?}")));
+            faults.extend(audit.faults.iter().map(|fault| format!("audit: {fault:?}")));
         }
         Err(error) => faults.push(format!("the audit fails: {error}")),
     }

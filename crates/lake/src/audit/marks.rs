@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use headwater_proto::ids::SeqRange;
 
 use super::AuditError;
-use super::scan::{Key, Scan, State, View};
+use super::scan::{Key, Scan, State};
+use crate::head::load_logs;
 use crate::ranges::Ranges;
 use crate::rows::EpochState;
+use crate::schema::Table;
 use crate::store::Store;
 
 /// What the lake holds of one stream.
@@ -26,7 +28,7 @@ pub struct StreamMark {
     /// Those of them that are wholly there, or were until they were pruned: what comes again is a
     /// repeat. What only a gap names is not.
     pub there: Vec<SeqRange>,
-    /// Numbers in `held` whose batch is there in part, because a flush was cut off between two
+    /// Numbers in `held` whose batch or log record is there in part, because a flush was cut off between two
     /// tables: to be named in a gap, for its other readings are in no journal any more.
     pub partial: Vec<u64>,
     /// How far the epoch is known, `None` if table `epochs` has no row of it.
@@ -42,7 +44,7 @@ pub(crate) struct Holding {
     pub(crate) there: Ranges,
     /// What gaps name.
     pub(crate) named: Ranges,
-    /// Batches that are there in part, and in neither of the two.
+    /// Batches and log records that are there in part, and in neither of the two.
     pub(crate) partial: BTreeSet<u64>,
     pub(crate) epoch: Option<EpochMark>,
 }
@@ -112,7 +114,7 @@ impl From<State> for Holding {
         there.insert_all(&state.records);
         there.insert_all(&state.pruned);
         state.gaps.iter().for_each(|gap| named.insert(gap.range));
-        let mut partial = BTreeSet::new();
+        let mut partial: BTreeSet<u64> = state.cut_records.into_keys().collect();
         for (seq, found) in state.partial {
             if found.is_whole() {
                 there.insert(SeqRange::new(seq, seq + 1));
@@ -148,7 +150,21 @@ impl Scan {
 /// # Errors
 /// [`AuditError`] if the lake cannot be read.
 pub fn marks(store: &dyn Store) -> Result<Vec<StreamMark>, AuditError> {
-    let scan = View::new(store)?.scan(store, &|_| true)?;
+    // What a later table claims is there although a writer goes on.
+    let order = [
+        Table::Epochs,
+        Table::Gaps,
+        Table::Quarantine,
+        Table::Logs,
+        Table::Samples,
+    ];
+    let mut scan = Scan::default();
+    for log in load_logs(store, order)? {
+        let table = log.table();
+        log.files::<AuditError>(store, |add| {
+            scan.file(store, table, &add.full_path(table), &|_| true)
+        })?;
+    }
     let holdings = scan.into_holdings();
     Ok(holdings.iter().map(|(key, h)| h.mark(key)).collect())
 }

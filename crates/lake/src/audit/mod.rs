@@ -17,9 +17,16 @@
 //!
 //! The worst one found names the stream. Gaps of stage `sink` are left out: they tell what another
 //! sink lacks. Memory: the streams of one pass over the files; many streams make several passes.
+//!
+//! A log record counts like a batch: it is there if all its lines are (`record_lines`).
+//!
+//! Beside the streams there are [`Fault`]s: an object that cannot be read, a file that differs from
+//! its hash in the log, a device of samples without a row in `devices`. The audit goes on after each,
+//! and is not good with any. What stands in a file with a fault is not there.
 
 mod marks;
 mod scan;
+mod view;
 
 use std::cmp::Reverse;
 
@@ -32,11 +39,13 @@ pub use scan::MAX_SUSPECTS;
 pub(crate) use scan::{Key, Scan};
 
 use crate::delta::LogError;
+use crate::faults::Fault;
 use crate::ranges::Ranges;
 use crate::read::ReadError;
 use crate::rows::EpochState;
 use crate::store::Store;
-use scan::{State, View};
+use scan::State;
+use view::View;
 
 /// Memory that the streams of one pass may take.
 pub const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
@@ -47,7 +56,7 @@ const STREAM_BYTES: u64 = 1_024;
 /// Missing ranges that a report names per stream; more are counted.
 pub const MAX_RANGES: usize = 16;
 
-/// Why a lake could not be audited.
+/// Why a lake could not be audited, or a file of it not read.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// A log cannot be read.
@@ -113,6 +122,8 @@ pub struct StreamAudit {
 pub struct Counts {
     /// Rows of `samples`.
     pub samples: u64,
+    /// Rows of `logs` that came in numbered records.
+    pub log_lines: u64,
     /// Readings in quarantine.
     pub quarantined: u64,
     /// Batches that are wholly there.
@@ -144,6 +155,7 @@ pub struct Counts {
 impl Counts {
     fn add(&mut self, other: &Self) {
         self.samples += other.samples;
+        self.log_lines += other.log_lines;
         self.quarantined += other.quarantined;
         self.batches += other.batches;
         self.records += other.records;
@@ -186,6 +198,8 @@ pub struct Totals {
     /// Sums over the streams.
     #[serde(flatten)]
     pub counts: Counts,
+    /// Faults of files, logs and head.
+    pub faults: u64,
 }
 
 impl Totals {
@@ -203,12 +217,13 @@ impl Totals {
         } += 1;
     }
 
-    /// Whether nothing is unexplained, repeated or conflicting.
+    /// Whether nothing is unexplained, repeated, conflicting or at fault.
     #[must_use]
     pub const fn is_good(&self) -> bool {
         self.verdicts.unexplained == 0
             && self.verdicts.repeated == 0
             && self.verdicts.conflicting == 0
+            && self.faults == 0
     }
 }
 
@@ -219,30 +234,62 @@ pub struct Audit {
     pub streams: Vec<StreamAudit>,
     /// All together.
     pub totals: Totals,
+    /// What cannot be read or is not what was committed, the first [`crate::MAX_FAULTS`].
+    pub faults: Vec<Fault>,
 }
 
-/// Audits a lake, also while it is written.
+/// How a lake is audited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// What the streams of one pass may take; the fewer, the more passes.
+    pub memory_bytes: u64,
+    /// Whether every file is held against its hash first: that reads all its bytes, where the
+    /// streams need a part.
+    pub with_hashes: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            memory_bytes: DEFAULT_MEMORY_BYTES,
+            with_hashes: true,
+        }
+    }
+}
+
+/// Audits a lake with all its bytes, also while it is written.
 ///
 /// # Errors
-/// [`AuditError`] if the lake cannot be read.
+/// [`AuditError`] if the lake cannot be reached.
 pub fn audit(store: &dyn Store) -> Result<Audit, AuditError> {
-    let mut streams = Vec::new();
-    let totals = audit_each(store, DEFAULT_MEMORY_BYTES, |stream| streams.push(stream))?;
-    Ok(Audit { streams, totals })
+    audit_with(store, &Options::default())
 }
 
-/// Audits a lake and hands over one stream at a time.
-///
-/// - `memory_bytes`: what the streams of one pass may take; the fewer, the more passes.
+/// As [`audit`], with other options.
 ///
 /// # Errors
-/// [`AuditError`] if the lake cannot be read.
+/// As [`audit`].
+pub fn audit_with(store: &dyn Store, options: &Options) -> Result<Audit, AuditError> {
+    let mut streams = Vec::new();
+    let (totals, faults) = audit_each(store, options, |stream| streams.push(stream))?;
+    Ok(Audit {
+        streams,
+        totals,
+        faults,
+    })
+}
+
+/// Audits a lake and hands over one stream at a time, then the sums and what [`Audit::faults`] holds.
+///
+/// # Errors
+/// [`AuditError`] if the lake cannot be reached.
 pub fn audit_each(
     store: &dyn Store,
-    memory_bytes: u64,
+    options: &Options,
     mut visit: impl FnMut(StreamAudit),
-) -> Result<Totals, AuditError> {
-    let view = View::new(store)?;
+) -> Result<(Totals, Vec<Fault>), AuditError> {
+    let mut view = View::new(store, options.with_hashes)?;
+    let memory_bytes = options.memory_bytes;
     let passes = (view.epoch_rows(store)? * STREAM_BYTES)
         .div_ceil(memory_bytes.max(1))
         .max(1);
@@ -255,7 +302,8 @@ pub fn audit_each(
             visit(stream);
         }
     }
-    Ok(totals)
+    totals.faults = view.faults.count;
+    Ok((totals, view.faults.list))
 }
 
 fn hash(text: &str) -> u64 {
@@ -276,9 +324,9 @@ fn judge(key: &Key, state: &State) -> StreamAudit {
     let mut gaps = Ranges::default();
     state.gaps.iter().for_each(|gap| gaps.insert(gap.range));
 
-    let seen_end = there
-        .end()
-        .max(state.partial.keys().next_back().map_or(0, |seq| seq + 1));
+    let cut = [&state.partial, &state.cut_records];
+    let cut_ends = cut.iter().filter_map(|cut| cut.keys().next_back());
+    let seen_end = there.end().max(cut_ends.max().map_or(0, |seq| seq + 1));
     let first = state.epoch.map_or(0, |epoch| epoch.first);
     let next = state.epoch.map_or(0, |epoch| epoch.next);
     let is_final = |s: EpochState| matches!(s, EpochState::Closed | EpochState::Abandoned);
@@ -306,6 +354,7 @@ fn judge(key: &Key, state: &State) -> StreamAudit {
     let gap_samples = gap_samples(state, &there);
     let counts = Counts {
         samples: state.samples,
+        log_lines: state.log_lines,
         quarantined: state.quarantined,
         batches: there.len() - state.records.len() + doubly_used,
         records: state.records.len(),

@@ -1,8 +1,5 @@
-//! Core: what a lake holds of each stream, from its identity columns alone.
-//!
-//! Tables are looked at in the reverse of the order in which they commit, so that what a later
-//! table claims is there although a writer goes on. Per stream only ranges stay in memory, and the
-//! batches that are not whole.
+//! Core: what files hold of each stream, from their identity columns alone. Per stream only ranges
+//! stay in memory, and the batches and log records that are not whole.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashSet};
@@ -13,8 +10,6 @@ use headwater_proto::ids::SeqRange;
 use headwater_proto::message::GapReason;
 
 use super::AuditError;
-use crate::delta::Log;
-use crate::head::load_logs;
 use crate::ranges::Ranges;
 use crate::read::{Columns, Reader, cell, text};
 use crate::rows::{EpochState, PRUNED};
@@ -33,12 +28,13 @@ pub(crate) struct Key {
     pub(crate) epoch: i64,
 }
 
-/// A batch of which not every reading was found yet, or some are in quarantine.
+/// A batch of which not every reading was found yet, or some are in quarantine; or a log record of
+/// which not every line was.
 #[derive(Debug, Default)]
 pub(crate) struct Partial {
     /// Readings in the whole batch; 0: not known.
     pub(crate) batch_samples: u32,
-    /// Readings found, by the hash of row and metric.
+    /// Readings found, by the hash of row and metric; or lines by their number.
     pub(crate) found: HashSet<u64>,
     /// Readings that rows of the quarantine stand for.
     pub(crate) quarantined: u32,
@@ -67,18 +63,44 @@ pub(crate) struct State {
     pub(crate) records: Ranges,
     /// Batches that are not whole, or partly in quarantine.
     pub(crate) partial: BTreeMap<u64, Partial>,
+    /// Log records that are not whole.
+    pub(crate) cut_records: BTreeMap<u64, Partial>,
     pub(crate) gaps: HashSet<Gap>,
     /// What gaps name that stand for pruned data.
     pub(crate) pruned: Ranges,
     /// Gaps that are known by time alone.
     pub(crate) timed_gaps: u64,
     pub(crate) samples: u64,
+    pub(crate) log_lines: u64,
     pub(crate) quarantined: u64,
     pub(crate) repeated: u64,
     pub(crate) conflicting: u64,
     /// Batches with repeated rows that were not looked at twice.
     pub(crate) uncompared: u64,
     pub(crate) epoch: Option<Merged>,
+}
+
+impl State {
+    /// - `size`: lines of the whole record.
+    fn take_line(&mut self, seq: u64, line: u32, size: u32) {
+        if self.records.contains(seq) {
+            self.repeated += 1;
+            return;
+        }
+        let record = self.cut_records.entry(seq).or_default();
+        if record.batch_samples == 0 {
+            record.batch_samples = size;
+        } else if record.batch_samples != size {
+            self.conflicting += 1;
+        }
+        if !record.found.insert(line.into()) {
+            self.repeated += 1;
+        }
+        if record.is_whole() {
+            self.cut_records.remove(&seq);
+            self.records.insert(SeqRange::new(seq, seq + 1));
+        }
+    }
 }
 
 /// The rows of `epochs` on one stream, merged.
@@ -97,113 +119,34 @@ pub(crate) struct Merged {
     pub(crate) clean: Option<bool>,
 }
 
-/// A look at a lake: versions, taken in the right order.
-pub(crate) struct View {
-    logs: Vec<Log>,
-}
-
-impl View {
-    pub(crate) fn new(store: &dyn Store) -> Result<Self, AuditError> {
-        let order = [
-            Table::Epochs,
-            Table::Gaps,
-            Table::Quarantine,
-            Table::Logs,
-            Table::Samples,
-        ];
-        Ok(Self {
-            logs: load_logs(store, order)?,
-        })
-    }
-
-    /// Rows that may each begin a stream: bounds how many there are.
-    pub(crate) fn epoch_rows(&self, store: &dyn Store) -> Result<u64, AuditError> {
-        let mut rows = 0;
-        for log in self.logs.iter().filter(|log| log.table() == Table::Epochs) {
-            log.files::<AuditError>(store, |add| {
-                rows += add.parsed_stats(Table::Epochs).rows;
-                Ok(())
-            })?;
-        }
-        Ok(rows)
-    }
-
-    /// Reads the identity columns of every file; `wanted` picks the devices of this pass.
-    pub(crate) fn scan(
-        &self,
-        store: &dyn Store,
-        wanted: &dyn Fn(&str) -> bool,
-    ) -> Result<Scan, AuditError> {
-        let mut scan = Scan::default();
-        for log in &self.logs {
-            let table = log.table();
-            log.files::<AuditError>(store, |add| {
-                scan.file(
-                    store,
-                    table,
-                    &format!("{}/{}", table.name(), add.path),
-                    wanted,
-                )
-            })?;
-        }
-        if !scan.suspects.is_empty() {
-            self.compare_suspects(store, &mut scan)?;
-        }
-        Ok(scan)
-    }
-
-    /// Reads the values of rows that are there more than once, to see whether they differ.
-    fn compare_suspects(&self, store: &dyn Store, scan: &mut Scan) -> Result<(), AuditError> {
-        let columns = [
-            "device_id",
-            "lane",
-            "epoch",
-            "seq",
-            "row",
-            "metric",
-            "ts",
-            "value_f64",
-            "value_i64",
-            "value_str",
-            "value_bool",
-        ];
-        let mut seen: BTreeMap<(Key, u64, u64), u64> = BTreeMap::new();
-        for log in self.logs.iter().filter(|log| log.table() == Table::Samples) {
-            log.files::<AuditError>(store, |add| {
-                let path = format!("samples/{}", add.path);
-                let mut reader = Reader::open(store, &path, &columns)?;
-                while let Some(batch) = reader.next_batch()? {
-                    let ids = Identity::of(&batch)?;
-                    for row in 0..batch.rows() {
-                        let (key, seq) = (ids.key(&mut scan.names, row), ids.seq(row));
-                        if !scan.suspects.contains(&(key.clone(), seq)) {
-                            continue;
-                        }
-                        let value = value_hash(&batch, row)?;
-                        let id = (key, seq, ids.reading(row));
-                        let known = *seen.entry(id.clone()).or_insert(value);
-                        if known != value {
-                            scan.state(id.0).conflicting += 1;
-                        }
-                    }
-                }
-                Ok(())
-            })?;
-        }
-        Ok(())
-    }
-}
-
 /// What a scan found.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
     pub(crate) streams: BTreeMap<Key, State>,
-    suspects: HashSet<(Key, u64)>,
-    names: Names,
+    /// Batches with rows that are there more than once.
+    pub(super) suspects: HashSet<(Key, u64)>,
+    /// Devices of table `devices`; `None`: nobody asks.
+    devices: Option<HashSet<Arc<str>>>,
+    /// Devices of samples that table `devices` lacks, each with the first of their files.
+    pub(super) nameless: BTreeMap<Arc<str>, String>,
+    pub(super) names: Names,
 }
 
 impl Scan {
-    fn state(&mut self, key: Key) -> &mut State {
+    /// A scan that looks for the devices of samples in table `devices`, which is to be read first.
+    pub(super) fn with_devices() -> Self {
+        Self {
+            devices: Some(HashSet::new()),
+            ..Self::default()
+        }
+    }
+
+    /// Table `devices` cannot be read.
+    pub(super) fn forget_devices(&mut self) {
+        self.devices = None;
+    }
+
+    pub(super) fn state(&mut self, key: Key) -> &mut State {
         self.streams.entry(key).or_default()
     }
 
@@ -222,20 +165,27 @@ impl Scan {
             Table::Quarantine => &["seq", "row", "metric", "batch_samples", "samples"],
             Table::Gaps => &["seq_first", "seq_last", "samples", "stage", "reason"],
             Table::Epochs => &["first_seq", "next_seq", "state", "clean"],
-            Table::Logs | Table::Devices | Table::Metrics => &[],
+            Table::Logs => &["line", "record_lines"],
+            Table::Devices => &[],
+            Table::Metrics => return Ok(()),
         };
+        if table == Table::Devices && self.devices.is_none() {
+            return Ok(());
+        }
         let columns = [own, &STREAM, &RECORD].concat();
         let mut reader = Reader::open(store, path, &columns)?;
         let mut group = Group::default();
         while let Some(batch) = reader.next_batch()? {
             match table {
-                Table::Samples => self.samples(&batch, &mut group, wanted)?,
+                Table::Samples => self.samples(&batch, path, &mut group, wanted)?,
                 Table::Quarantine => self.quarantine(&batch, wanted)?,
                 Table::Gaps => self.gaps(&batch, wanted)?,
                 Table::Epochs => self.epochs(&batch, wanted)?,
-                Table::Logs | Table::Devices | Table::Metrics => {}
+                Table::Devices => self.devices(&batch, wanted)?,
+                Table::Logs => self.lines(&batch, wanted)?,
+                Table::Metrics => {}
             }
-            if matches!(table, Table::Gaps | Table::Epochs | Table::Logs) {
+            if matches!(table, Table::Gaps | Table::Epochs) {
                 self.records(&batch, table, wanted)?;
             }
         }
@@ -247,6 +197,7 @@ impl Scan {
     fn samples(
         &mut self,
         batch: &Columns,
+        path: &str,
         group: &mut Group,
         wanted: &dyn Fn(&str) -> bool,
     ) -> Result<(), AuditError> {
@@ -258,6 +209,9 @@ impl Scan {
                 self.end_group(group);
                 group.device = Some(self.names.get(device));
                 group.wanted = wanted(device);
+                if group.wanted {
+                    self.meet(device, path);
+                }
             }
             if group.wanted {
                 let batch_samples = cell(sizes, row).unwrap_or_default().cast_unsigned();
@@ -271,6 +225,30 @@ impl Scan {
                     batch_samples,
                 });
             }
+        }
+        Ok(())
+    }
+
+    /// Notes a device of samples that table `devices` lacks.
+    fn meet(&mut self, device: &str, path: &str) {
+        let known = self.devices.as_ref();
+        if known.is_some_and(|known| !known.contains(device)) {
+            let device = self.names.get(device);
+            self.nameless
+                .entry(device)
+                .or_insert_with(|| path.to_owned());
+        }
+    }
+
+    fn devices(
+        &mut self,
+        batch: &Columns,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<(), AuditError> {
+        let names = batch.texts("device_id")?;
+        for row in (0..batch.rows()).filter(|row| wanted(names.value(*row))) {
+            let device = self.names.get(names.value(row));
+            self.devices.get_or_insert_default().insert(device);
         }
         Ok(())
     }
@@ -448,6 +426,31 @@ impl Scan {
         Ok(())
     }
 
+    /// Takes log lines: a record is there once all its lines are.
+    fn lines(&mut self, batch: &Columns, wanted: &dyn Fn(&str) -> bool) -> Result<(), AuditError> {
+        let stream = StreamColumns::of(batch, ["rec_device", "rec_lane", "rec_epoch"])?;
+        let (seqs, lines) = (batch.longs("rec_seq")?, batch.ints("line")?);
+        // A column that came later: a file may lack it.
+        let sizes = batch.ints("record_lines").ok();
+        for row in 0..batch.rows() {
+            let key = stream.key(&mut self.names, row);
+            let seq = cell(seqs, row).map(i64::cast_unsigned);
+            let Some((key, seq)) = key.filter(|key| wanted(&key.device)).zip(seq) else {
+                continue;
+            };
+            let size = sizes.and_then(|sizes| cell(sizes, row)).unwrap_or_default();
+            let line = cell(lines, row).unwrap_or_default().cast_unsigned();
+            let state = self.state(key);
+            state.log_lines += 1;
+            if size == 0 {
+                state.records.insert(SeqRange::new(seq, seq + 1));
+            } else {
+                state.take_line(seq, line, size.cast_unsigned());
+            }
+        }
+        Ok(())
+    }
+
     /// Counts the records that carried rows.
     fn records(
         &mut self,
@@ -522,7 +525,7 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    fn get(&mut self, name: &str) -> Arc<str> {
+    pub(super) fn get(&mut self, name: &str) -> Arc<str> {
         if let Some(known) = self.names.get(name) {
             return Arc::clone(known);
         }
@@ -562,7 +565,7 @@ impl<'a> StreamColumns<'a> {
 }
 
 /// The columns that name a reading.
-struct Identity<'a> {
+pub(super) struct Identity<'a> {
     devices: &'a arrow_array::StringArray,
     lanes: &'a arrow_array::StringArray,
     epochs: &'a arrow_array::Int64Array,
@@ -572,7 +575,7 @@ struct Identity<'a> {
 }
 
 impl<'a> Identity<'a> {
-    fn of(batch: &'a Columns) -> Result<Self, AuditError> {
+    pub(super) fn of(batch: &'a Columns) -> Result<Self, AuditError> {
         Ok(Self {
             devices: batch.texts("device_id")?,
             lanes: batch.texts("lane")?,
@@ -583,7 +586,7 @@ impl<'a> Identity<'a> {
         })
     }
 
-    fn key(&self, names: &mut Names, row: usize) -> Key {
+    pub(super) fn key(&self, names: &mut Names, row: usize) -> Key {
         let device = names.get(self.devices.value(row));
         Key {
             device,
@@ -592,12 +595,12 @@ impl<'a> Identity<'a> {
         }
     }
 
-    fn seq(&self, row: usize) -> u64 {
+    pub(super) fn seq(&self, row: usize) -> u64 {
         self.seqs.value(row).cast_unsigned()
     }
 
     /// Row and metric as one number.
-    fn reading(&self, row: usize) -> u64 {
+    pub(super) fn reading(&self, row: usize) -> u64 {
         let mut hasher = DefaultHasher::new();
         (cell(self.rows, row), text(self.metrics, row)).hash(&mut hasher);
         hasher.finish()
@@ -605,7 +608,7 @@ impl<'a> Identity<'a> {
 }
 
 /// Time and value of a row as one number.
-fn value_hash(batch: &Columns, row: usize) -> Result<u64, AuditError> {
+pub(super) fn value_hash(batch: &Columns, row: usize) -> Result<u64, AuditError> {
     let mut hasher = DefaultHasher::new();
     cell(batch.times("ts")?, row).hash(&mut hasher);
     cell(batch.doubles("value_f64")?, row)

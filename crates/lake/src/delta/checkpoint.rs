@@ -9,7 +9,8 @@ use arrow_array::builder::{ListBuilder, MapBuilder, MapFieldNames, StringBuilder
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, StructArray,
+    Array, ArrayRef, BooleanArray, Int32Array, Int64Array, MapArray, RecordBatch, StringArray,
+    StructArray,
 };
 use arrow_buffer::NullBuffer;
 use arrow_schema::{ArrowError, Field, Fields, Schema};
@@ -20,11 +21,13 @@ use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
 
 use super::LogError;
-use super::version::{Add, log_dir, schema_string, table_id};
+use super::version::{Add, SHA256_TAG, log_dir, schema_string, table_id};
+use crate::digest::of_object;
 use crate::parquet::CREATED_BY;
+use crate::plan::Sha256;
 use crate::read::{Columns, ReadError, Reader, cell, text};
 use crate::schema::Table;
-use crate::store::{Store, StoreError};
+use crate::store::{Put, Store, StoreError};
 
 /// Rows that are encoded at a time.
 const BATCH_ROWS: usize = 4_096;
@@ -39,20 +42,34 @@ enum Row {
 
 /// Where the newest checkpoint is: `_last_checkpoint`.
 #[derive(Serialize, Deserialize)]
-struct Hint {
-    version: u64,
-    size: u64,
+pub(crate) struct Hint {
+    pub(crate) version: u64,
+    /// Rows of the checkpoint.
+    pub(crate) size: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     parts: Option<u64>,
 }
 
-fn path(table: Table, version: u64) -> String {
+impl Hint {
+    /// Path of the hint of a table.
+    pub(crate) fn path(table: Table) -> String {
+        format!("{}/_last_checkpoint", log_dir(table))
+    }
+
+    /// `None`: the bytes are none that this program writes.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let hint: Self = serde_json::from_slice(bytes).ok()?;
+        (serde_json::to_vec(&hint).ok()? == bytes).then_some(hint)
+    }
+}
+
+pub(crate) fn checkpoint_path(table: Table, version: u64) -> String {
     format!("{}/{version:020}.checkpoint.parquet", log_dir(table))
 }
 
 /// Version of the newest checkpoint, `None` if there is none in one part.
 pub(crate) fn newest(store: &dyn Store, table: Table) -> Result<Option<u64>, LogError> {
-    let hint = match store.get(&format!("{}/_last_checkpoint", log_dir(table))) {
+    let hint = match store.get(&Hint::path(table)) {
         Err(StoreError::Missing { .. }) => return Ok(None),
         other => other?,
     };
@@ -66,22 +83,28 @@ pub(crate) fn newest(store: &dyn Store, table: Table) -> Result<Option<u64>, Log
 
 /// Whether there is a checkpoint of `version`.
 pub(crate) fn exists(store: &dyn Store, table: Table, version: u64) -> Result<bool, LogError> {
-    Ok(store.size(&path(table, version))?.is_some())
+    Ok(store.size(&checkpoint_path(table, version))?.is_some())
 }
 
-/// Writes the checkpoint of a table at `version` and points to it.
+/// The bytes of a checkpoint.
+pub(super) struct Encoded {
+    bytes: Vec<u8>,
+    rows: u64,
+    pub(super) sha256: Sha256,
+}
+
+/// The checkpoint of a table at `version`: the same bytes for the same state.
 ///
 /// - `txns`: every application and its version.
 /// - `files`: visits the files of the table as of that version.
-pub(crate) fn write<'a>(
-    store: &dyn Store,
+pub(super) fn encode<'a>(
     table: Table,
     version: u64,
     txns: impl Iterator<Item = (&'a str, u64)>,
     files: impl FnOnce(&mut dyn FnMut(Add) -> Result<(), LogError>) -> Result<(), LogError>,
-) -> Result<(), LogError> {
+) -> Result<Encoded, LogError> {
     let damaged = |what: String| LogError::Damaged {
-        path: path(table, version),
+        path: checkpoint_path(table, version),
         what,
     };
     let mut rows = vec![Row::Protocol, Row::MetaData(table)];
@@ -115,15 +138,36 @@ pub(crate) fn write<'a>(
     })?;
     write_rows(&mut rows)?;
     let bytes = writer.into_inner().map_err(fail)?;
-    // One that exists is of the same state: versions never change.
-    store.put_if_absent(&path(table, version), &bytes)?;
+    let sha256 = Sha256::of(&bytes);
+    Ok(Encoded {
+        bytes,
+        rows: size,
+        sha256,
+    })
+}
+
+/// Writes a checkpoint and points to it. `false`: there is one with other bytes, by another writer or
+/// another version of this program; nobody vouches for it, and a later version gets one of ours.
+pub(super) fn write(
+    store: &dyn Store,
+    table: Table,
+    version: u64,
+    encoded: &Encoded,
+) -> Result<bool, LogError> {
+    let path = checkpoint_path(table, version);
+    if store.put_if_absent(&path, &encoded.bytes)? == Put::Exists
+        && of_object(store, &path)? != encoded.sha256
+    {
+        return Ok(false);
+    }
     let hint = Hint {
         version,
-        size,
+        size: encoded.rows,
         parts: None,
     };
-    let hint = serde_json::to_vec(&hint).map_err(|error| damaged(error.to_string()))?;
-    Ok(store.replace(&format!("{}/_last_checkpoint", log_dir(table)), &hint)?)
+    let hint = serde_json::to_vec(&hint).expect("a hint is plain JSON");
+    store.replace(&Hint::path(table), &hint)?;
+    Ok(true)
 }
 
 /// Every application in a checkpoint and its version.
@@ -165,26 +209,35 @@ pub(crate) fn files<E: From<LogError>>(
             .column_by_name("partitionValues")
             .and_then(|a| a.as_map_opt());
         let partitions = partitions.ok_or_else(|| wrong("add.partitionValues"))?;
+        let tags = add.column_by_name("tags").and_then(|a| a.as_map_opt());
+        let tags = tags.ok_or_else(|| wrong("add.tags"))?;
         for row in (0..add.len()).filter(|row| add.is_valid(*row)) {
-            let entries = partitions.value(row);
-            let keys = entries.column(0).as_string_opt::<i32>();
-            let values = entries.column(1).as_string_opt::<i32>();
-            let (keys, values) = keys
-                .zip(values)
-                .ok_or_else(|| wrong("add.partitionValues"))?;
-            let dt = (0..keys.len())
-                .find(|at| keys.value(*at) == "dt")
-                .and_then(|at| text(values, at));
+            let dt = map_value(partitions, row, "dt").map_err(wrong)?;
+            let hash = map_value(tags, row, SHA256_TAG).map_err(wrong)?;
             visit(Add {
                 path: text(paths, row).unwrap_or_default().to_owned(),
                 dt: dt.unwrap_or_default().to_owned(),
                 bytes: cell(sizes, row).unwrap_or_default().cast_unsigned(),
                 modified_ms: cell(modified, row).unwrap_or_default(),
                 stats: text(stats, row).unwrap_or_default().to_owned(),
+                sha256: hash.and_then(|hash| hash.parse().ok()),
             })?;
         }
         Ok(())
     })
+}
+
+/// The text under `key` in a map of texts; the error is the column's name.
+fn map_value(map: &MapArray, row: usize, key: &str) -> Result<Option<String>, &'static str> {
+    if map.is_null(row) {
+        return Ok(None);
+    }
+    let entries = map.value(row);
+    let keys = entries.column(0).as_string_opt::<i32>();
+    let values = entries.column(1).as_string_opt::<i32>();
+    let (keys, values) = keys.zip(values).ok_or("a map in add")?;
+    let place = (0..keys.len()).find(|at| keys.value(*at) == key);
+    Ok(place.and_then(|at| text(values, at)).map(str::to_owned))
 }
 
 /// Reads one column of actions.
@@ -195,7 +248,8 @@ fn read<E: From<LogError>>(
     action: &str,
     mut visit: impl FnMut(&Columns, &StructArray) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut reader = Reader::open(store, &path(table, version), &[action]).map_err(unreadable)?;
+    let mut reader =
+        Reader::open(store, &checkpoint_path(table, version), &[action]).map_err(unreadable)?;
     while let Some(columns) = reader.next_batch().map_err(unreadable)? {
         let array = columns.array(action).and_then(|a| a.as_struct_opt());
         let array = array.ok_or_else(|| unreadable(columns.wrong(action)))?;
@@ -308,6 +362,8 @@ fn adds(rows: &[Row]) -> Result<StructArray, ArrowError> {
     let changes: BooleanArray = all().map(|a| a.map(|_| true)).collect();
     let stats: StringArray = all().map(|a| a.map(|a| a.stats.as_str())).collect();
     let partitions = maps(all().map(|a| a.map(|a| vec![("dt", a.dt.as_str())])))?;
+    let tag = |add: &Add| Some(vec![(SHA256_TAG, add.sha256?.to_string())]);
+    let tags = maps(all().map(|add| add.and_then(tag)))?;
     structs(
         vec![
             ("path", Arc::new(paths)),
@@ -316,7 +372,7 @@ fn adds(rows: &[Row]) -> Result<StructArray, ArrowError> {
             ("modificationTime", Arc::new(modified)),
             ("dataChange", Arc::new(changes)),
             ("stats", Arc::new(stats)),
-            ("tags", maps(all().map(|_| None))?),
+            ("tags", tags),
         ],
         all().map(|a| a.is_some()).collect(),
     )
@@ -348,7 +404,7 @@ fn metadata(rows: &[Row]) -> Result<StructArray, ArrowError> {
         Arc::new(all().map(|table| table.map(of)).collect::<StringArray>())
     };
     let present = || all().map(|table| table.is_some()).collect::<Vec<_>>();
-    let empty = || maps(all().map(|table| table.map(|_| Vec::new())));
+    let empty = || maps(all().map(|table| table.map(|_| Vec::<(&str, &str)>::new())));
     let format = structs(
         vec![
             ("provider", texts(|_| "parquet".to_owned())),
@@ -401,8 +457,8 @@ fn protocol(rows: &[Row]) -> Result<StructArray, ArrowError> {
     )
 }
 
-fn maps<'a>(
-    rows: impl Iterator<Item = Option<Vec<(&'a str, &'a str)>>>,
+fn maps<'a, T: AsRef<str>>(
+    rows: impl Iterator<Item = Option<Vec<(&'a str, T)>>>,
 ) -> Result<ArrayRef, ArrowError> {
     let names = MapFieldNames {
         entry: "key_value".into(),

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::tail::Tail;
 use super::version::{
-    Actions, Add, TERM_APP, actions_text, metadata, protocol, read_version, version_path,
+    Actions, Add, Chain, TERM_APP, actions_text, metadata, protocol, read_version, version_path,
 };
 use super::{LogError, checkpoint};
+use crate::digest::of_object;
 use crate::plan::Sha256;
 use crate::schema::Table;
 use crate::store::{Put, Store};
@@ -62,7 +63,8 @@ pub(crate) struct Place {
     pub(crate) version: u64,
     /// Hash of that version.
     pub(crate) sha256: Sha256,
-    pub(crate) checkpoint: Option<u64>,
+    /// Version and hash of the newest checkpoint.
+    pub(crate) checkpoint: Option<(u64, Sha256)>,
     pub(crate) tally: Option<Tally>,
 }
 
@@ -72,8 +74,8 @@ pub struct Log {
     table: Table,
     /// The newest version known and the hash of its bytes; `None`: the table does not exist yet.
     newest: Option<(u64, Option<Sha256>)>,
-    /// Version of the newest checkpoint.
-    checkpoint: Option<u64>,
+    /// Version of the newest checkpoint and the hash of its bytes, if a writer of this program told it.
+    checkpoint: Option<(u64, Option<Sha256>)>,
     /// What the newest `txn` action of each application says.
     txns: BTreeMap<String, u64>,
     tail: Tail,
@@ -102,7 +104,7 @@ impl Log {
     pub fn load(store: &dyn Store, table: Table) -> Result<Self, LogError> {
         let mut log = Self::empty(table);
         if let Some(version) = checkpoint::newest(store, table)? {
-            log.begin_at(store, version)?;
+            log.begin_at(store, version, None)?;
         }
         log.refresh(store)?;
         Ok(log)
@@ -115,10 +117,10 @@ impl Log {
     /// committed.
     pub(crate) fn resume(store: &dyn Store, table: Table, place: &Place) -> Result<Self, LogError> {
         let mut log = Self::empty(table);
-        if let Some(version) = place.checkpoint
+        if let Some((version, hash)) = place.checkpoint
             && checkpoint::exists(store, table, version)?
         {
-            log.begin_at(store, version)?;
+            log.begin_at(store, version, Some(hash))?;
         }
         let known = place.version;
         let path = || version_path(table, known);
@@ -143,12 +145,44 @@ impl Log {
         Ok(log)
     }
 
-    fn begin_at(&mut self, store: &dyn Store, version: u64) -> Result<(), LogError> {
+    /// The log as of `version`, read from the checkpoint `base` or the beginning: what a checkpoint of
+    /// that version must hold. Gives the hash of its bytes.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub(crate) fn checkpoint_sha256(
+        store: &dyn Store,
+        table: Table,
+        base: Option<u64>,
+        version: u64,
+    ) -> Result<Sha256, LogError> {
+        let mut log = Self::empty(table);
+        if let Some(base) = base {
+            log.begin_at(store, base, None)?;
+        }
+        while log.next() <= version {
+            let at = log.next();
+            let found = read_version(store, table, at)?;
+            let (actions, hash) = found.ok_or_else(|| LogError::Hole {
+                path: version_path(table, at),
+                known: version,
+            })?;
+            log.took(at, &actions, hash);
+        }
+        Ok(log.encode_checkpoint(store, version)?.sha256)
+    }
+
+    fn begin_at(
+        &mut self,
+        store: &dyn Store,
+        version: u64,
+        hash: Option<Sha256>,
+    ) -> Result<(), LogError> {
         self.txns = checkpoint::read_txns(store, self.table, version)?
             .into_iter()
             .collect();
         self.newest = Some((version, None));
-        self.checkpoint = Some(version);
+        self.checkpoint = Some((version, hash));
         self.tail = Tail::begin(version + 1);
         self.tally = None;
         Ok(())
@@ -205,11 +239,27 @@ impl Log {
         self.mark(TERM_APP).unwrap_or(0)
     }
 
+    /// Reads what hashes are not known yet: of the newest version if only a checkpoint told of it, and of
+    /// the checkpoint. For a lake without a head, where nobody tells them.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub(crate) fn learn_hashes(&mut self, store: &dyn Store) -> Result<(), LogError> {
+        self.read_newest(store)?;
+        if let Some((version, hash @ None)) = &mut self.checkpoint {
+            *hash = Some(of_object(
+                store,
+                &checkpoint::checkpoint_path(self.table, *version),
+            )?);
+        }
+        Ok(())
+    }
+
     /// Reads the newest version if only a checkpoint told of it, so that its hash is known.
     ///
     /// # Errors
     /// [`LogError`].
-    pub(crate) fn read_newest(&mut self, store: &dyn Store) -> Result<(), LogError> {
+    fn read_newest(&mut self, store: &dyn Store) -> Result<(), LogError> {
         if let Some((version, None)) = self.newest {
             let found = read_version(store, self.table, version)?;
             let (_, hash) = found.ok_or_else(|| LogError::Hole {
@@ -228,7 +278,7 @@ impl Log {
         Some(Place {
             version,
             sha256: sha256?,
-            checkpoint: self.checkpoint,
+            checkpoint: self.checkpoint.and_then(|(at, hash)| Some((at, hash?))),
             tally: self.tally,
         })
     }
@@ -252,7 +302,7 @@ impl Log {
         let mut actions = Actions::default();
         if let Some(term) = term {
             actions.txns.push((TERM_APP.to_owned(), term));
-            text.push_str(&actions_text(&actions, at_us));
+            text.push_str(&actions_text(&actions, at_us, &Chain::default()));
         }
         match store.put_if_absent(&version_path(self.table, 0), text.as_bytes())? {
             Put::Created => self.took(0, &actions, Sha256::of(text.as_bytes())),
@@ -289,7 +339,12 @@ impl Log {
             if term > 0 && actions.txns.iter().all(|(app, _)| app != TERM_APP) {
                 actions.txns.push((TERM_APP.to_owned(), term));
             }
-            let text = actions_text(&actions, at_us);
+            self.read_newest(store)?;
+            let chain = Chain {
+                previous: self.newest.and_then(|(_, hash)| hash),
+                checkpoint: self.checkpoint.and_then(|(at, hash)| Some((at, hash?))),
+            };
+            let text = actions_text(&actions, at_us, &chain);
             let version = self.next();
             match store.put_if_absent(&version_path(self.table, version), text.as_bytes())? {
                 Put::Created => {
@@ -349,20 +404,29 @@ impl Log {
         let Some(version) = self.version() else {
             return Ok(false);
         };
-        if version - self.checkpoint.unwrap_or(0) < versions {
+        if version - self.checkpoint.map_or(0, |(at, _)| at) < versions {
             return Ok(false);
         }
-        let txns = self.txns.iter().map(|(app, mark)| (app.as_str(), *mark));
-        checkpoint::write(store, self.table, version, txns, |take| {
-            self.files(store, take)
-        })?;
-        self.checkpoint = Some(version);
+        let encoded = self.encode_checkpoint(store, version)?;
+        if !checkpoint::write(store, self.table, version, &encoded)? {
+            return Ok(false);
+        }
+        self.checkpoint = Some((version, Some(encoded.sha256)));
         Ok(true)
+    }
+
+    fn encode_checkpoint(
+        &self,
+        store: &dyn Store,
+        version: u64,
+    ) -> Result<checkpoint::Encoded, LogError> {
+        let txns = self.txns.iter().map(|(app, mark)| (app.as_str(), *mark));
+        checkpoint::encode(self.table, version, txns, |take| self.files(store, take))
     }
 
     /// Lets go of the actions that the checkpoint covers.
     pub(crate) fn forget_tail(&mut self) {
-        let from = self.checkpoint.map_or(0, |version| version + 1);
+        let from = self.checkpoint.map_or(0, |(version, _)| version + 1);
         self.tail.begin_at(from, self.next());
     }
 
@@ -376,12 +440,12 @@ impl Log {
         store: &dyn Store,
         mut visit: impl FnMut(Add) -> Result<(), E>,
     ) -> Result<(), E> {
-        let start = self.checkpoint.map_or(0, |version| version + 1);
+        let start = self.checkpoint.map_or(0, |(version, _)| version + 1);
         let mut removed = HashSet::new();
         for version in start..self.next() {
             removed.extend(self.actions(store, version)?.removes.iter().cloned());
         }
-        if let Some(version) = self.checkpoint {
+        if let Some((version, _)) = self.checkpoint {
             checkpoint::files(store, self.table, version, |add| {
                 if removed.contains(&add.path) {
                     Ok(())
@@ -475,6 +539,7 @@ mod tests {
             bytes: 1,
             modified_ms: 0,
             stats: "{\"numRecords\":2}".to_owned(),
+            sha256: n.is_multiple_of(2).then(|| Sha256::of(&n.to_le_bytes())),
         };
         Actions {
             adds: (first..first + count).map(add).collect(),
@@ -534,6 +599,35 @@ mod tests {
         store.forget_calls();
         assert_eq!(log.tally(&store).unwrap().files, 3);
         assert!(store.all_calls().is_empty());
+    }
+
+    #[test]
+    fn a_checkpoint_with_other_bytes_is_left_alone_and_a_later_version_gets_one() {
+        let store = MemStore::new();
+        let mut log = Log::empty(Table::Samples);
+        log.commit(&store, &adds(0, 3), 0, None).unwrap();
+        let path = checkpoint::checkpoint_path(Table::Samples, 1);
+        store.put_if_absent(&path, b"of somebody else").unwrap();
+        assert!(!log.checkpoint_if_due(&store, 1).unwrap());
+        assert_eq!(store.get(&path).unwrap(), b"of somebody else".as_slice());
+        assert_eq!(checkpoint::newest(&store, Table::Samples).unwrap(), None);
+        log.commit(&store, &adds(3, 1), 0, None).unwrap();
+        assert!(log.checkpoint_if_due(&store, 1).unwrap());
+        // The same state again, made from the beginning and from a checkpoint: the same bytes.
+        let expected = log.checkpoint.unwrap().1.unwrap();
+        let again = |base| Log::checkpoint_sha256(&store, Table::Samples, base, 2).unwrap();
+        assert_eq!(again(None), expected);
+        log.commit(&store, &adds(4, 1), 0, None).unwrap();
+        let at_3 = |base| Log::checkpoint_sha256(&store, Table::Samples, base, 3).unwrap();
+        assert_eq!(at_3(Some(2)), at_3(None));
+        let mut files = Vec::new();
+        let read = Log::load(&store, Table::Samples).unwrap();
+        read.files::<LogError>(&store, |add| {
+            files.push(add);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(files, adds(0, 5).adds, "hashes and all");
     }
 
     #[test]

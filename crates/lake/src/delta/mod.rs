@@ -5,6 +5,8 @@
 //! stops for good if that one bears a later term than its own. `txn(journal, last position)` in the
 //! same version makes a repeated commit recognisable: exactly once.
 //!
+//! Each version names the hash of the one before it, and those of the newest checkpoint: [`Chain`].
+//!
 //! In memory are the newest version, the numbers that `txn` actions carry, the place of the newest
 //! checkpoint, the sums over the files, and the actions since that checkpoint as far as they are
 //! few. The list of all files is read from the store when someone needs it.
@@ -15,8 +17,9 @@ mod log;
 mod tail;
 mod version;
 
+pub(crate) use checkpoint::{Hint, checkpoint_path};
 pub use error::LogError;
 pub(crate) use log::Place;
 pub use log::{CHECKPOINT_VERSIONS, Committed, Log, Tally};
 pub use version::{Actions, Add, Stats};
-pub(crate) use version::{newest_listed, read_version, stats_text, version_path};
+pub(crate) use version::{Chain, log_dir, newest_listed, stats_text, version_path};

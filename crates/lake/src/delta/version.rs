@@ -8,6 +8,9 @@
 //! | `<journal>/<sink>` | the first position that another sink of that journal had not finished |
 //! | `headwater-term` | the term of the lake's owner: no commit of a lower one follows |
 //! | `prune` | the number of the last run of `prune` |
+//!
+//! Tags, which other readers pass over, carry hashes: of its file in each `add`, of the version before
+//! and of the newest checkpoint in `commitInfo`.
 
 use std::collections::BTreeMap;
 
@@ -22,6 +25,24 @@ use crate::store::{Store, StoreError};
 /// Under this name a log keeps the term of the lake's owner.
 pub(crate) const TERM_APP: &str = "headwater-term";
 
+/// Tag of an `add` with the SHA-256 of the file's bytes, in hexadecimal digits.
+pub(crate) const SHA256_TAG: &str = "headwater.sha256";
+
+/// Tags of a `commitInfo`: the SHA-256 of the version before, and version and SHA-256 of the newest
+/// checkpoint. So the newest version, whose hash is in the lake's head, vouches for all before it.
+const PREVIOUS_TAG: &str = "headwater.previous.sha256";
+const CHECKPOINT_TAG: &str = "headwater.checkpoint";
+const CHECKPOINT_SHA256_TAG: &str = "headwater.checkpoint.sha256";
+
+/// What a version says of the bytes of other objects of its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Chain {
+    /// Hash of the version before; `None` in the first.
+    pub(crate) previous: Option<Sha256>,
+    /// Version and hash of the newest checkpoint.
+    pub(crate) checkpoint: Option<(u64, Sha256)>,
+}
+
 /// A file that became part of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Add {
@@ -35,6 +56,8 @@ pub struct Add {
     pub modified_ms: i64,
     /// JSON object with `numRecords`, `minValues`, `maxValues`, `nullCount`.
     pub stats: String,
+    /// Hash of its bytes: the tag [`SHA256_TAG`]. `None`: its writer was none of this program.
+    pub sha256: Option<Sha256>,
 }
 
 /// What [`Add::stats`] says of the rows.
@@ -57,7 +80,41 @@ pub struct Actions {
     pub txns: Vec<(String, u64)>,
 }
 
+impl Chain {
+    fn tags(&self) -> Map<String, Value> {
+        let mut tags = Map::new();
+        let mut tag = |key: &str, value: String| tags.insert(key.to_owned(), value.into());
+        if let Some(previous) = self.previous {
+            tag(PREVIOUS_TAG, previous.to_string());
+        }
+        if let Some((version, hash)) = self.checkpoint {
+            tag(CHECKPOINT_TAG, version.to_string());
+            tag(CHECKPOINT_SHA256_TAG, hash.to_string());
+        }
+        tags
+    }
+
+    /// What the bytes of a version say; nothing if they are not ours.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let lines = bytes.split(|byte| *byte == b'\n');
+        let mut objects = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+        let info = objects.find_map(|mut object| Some(object.get_mut("commitInfo")?.take()));
+        let tag = |key: &str| info.as_ref()?.get("tags")?.get(key)?.as_str();
+        let hash = |key: &str| tag(key)?.parse().ok();
+        let version = tag(CHECKPOINT_TAG).and_then(|version| version.parse().ok());
+        Self {
+            previous: hash(PREVIOUS_TAG),
+            checkpoint: version.zip(hash(CHECKPOINT_SHA256_TAG)),
+        }
+    }
+}
+
 impl Add {
+    /// Its path from the root of the lake.
+    pub(crate) fn full_path(&self, table: Table) -> String {
+        format!("{}/{}", table.name(), self.path)
+    }
+
     /// What the stats say; nothing if they are not ours.
     #[must_use]
     pub fn parsed_stats(&self, table: Table) -> Stats {
@@ -170,7 +227,7 @@ pub(crate) fn metadata(table: Table) -> Value {
     }})
 }
 
-pub(crate) fn actions_text(actions: &Actions, at_us: i64) -> String {
+pub(crate) fn actions_text(actions: &Actions, at_us: i64, chain: &Chain) -> String {
     let at_ms = at_us.div_euclid(1_000);
     let mut text = String::new();
     let mut line = |value: Value| {
@@ -182,9 +239,14 @@ pub(crate) fn actions_text(actions: &Actions, at_us: i64) -> String {
         (false, _) => "WRITE",
         (true, false) => "DELETE",
     };
-    line(json!({"commitInfo": {
+    let mut info = json!({
         "timestamp": at_ms, "operation": operation, "engineInfo": crate::parquet::CREATED_BY,
-    }}));
+    });
+    let tags = chain.tags();
+    if !tags.is_empty() {
+        info["tags"] = Value::Object(tags);
+    }
+    line(json!({"commitInfo": info}));
     for (app, mark) in &actions.txns {
         line(json!({"txn": {"appId": app, "version": mark}}));
     }
@@ -192,14 +254,18 @@ pub(crate) fn actions_text(actions: &Actions, at_us: i64) -> String {
         line(json!({"remove": {"path": path, "deletionTimestamp": at_ms, "dataChange": true}}));
     }
     for add in &actions.adds {
-        line(json!({"add": {
+        let mut fields = json!({
             "path": add.path,
             "partitionValues": {"dt": add.dt},
             "size": add.bytes,
             "modificationTime": add.modified_ms,
             "dataChange": true,
             "stats": add.stats,
-        }}));
+        });
+        if let Some(hash) = add.sha256 {
+            fields["tags"] = json!({SHA256_TAG: hash.to_string()});
+        }
+        line(json!({"add": fields}));
     }
     text
 }
@@ -222,6 +288,7 @@ struct RawAdd {
     size: u64,
     modification_time: i64,
     stats: Option<String>,
+    tags: Option<BTreeMap<String, Option<String>>>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -258,6 +325,10 @@ pub(crate) fn read_version(
     Ok(Some((actions, Sha256::of(&bytes))))
 }
 
+fn hash_of(tags: Option<BTreeMap<String, Option<String>>>) -> Option<Sha256> {
+    tags?.remove(SHA256_TAG)??.parse().ok()
+}
+
 fn parse(path: String, bytes: &[u8]) -> Result<Actions, LogError> {
     let mut actions = Actions::default();
     for line in bytes
@@ -291,6 +362,7 @@ fn parse(path: String, bytes: &[u8]) -> Result<Actions, LogError> {
                 bytes: add.size,
                 modified_ms: add.modification_time,
                 stats: add.stats.unwrap_or_default(),
+                sha256: hash_of(add.tags),
             });
         }
         actions

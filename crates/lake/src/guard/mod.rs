@@ -1,13 +1,16 @@
-//! Core: does every file of a lake keep what the lake promises its readers?
+//! Core: is every byte of a lake what was written, and does every file keep what the lake promises its
+//! readers?
 //!
-//! Checked per file that the log names: its size; the columns with their order, types and
+//! Checked per file that the log names: its size and its hash; the columns with their order, types and
 //! nullability; the encodings and the compression; the declared sort, and that the rows keep it;
-//! that each row's UTC date is its `dt`; the stats in the log; the constant `created_by`. Then
-//! whether owner, head and marks agree with the logs, and which files no commit can name.
+//! that each row's UTC date is its `dt`; the stats in the log; the constant `created_by`. Then the
+//! bytes of the logs, from the head back; owner, head, marks, catalog and schemas by their own hashes;
+//! whether owner, head and marks agree with the logs, and which files no commit names.
 
+mod chain;
 mod state;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
@@ -18,24 +21,14 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde::Serialize;
 
 use crate::date::{date_text, day_of};
-use crate::delta::{Add, LogError, Tally};
-use crate::head::load_logs;
+use crate::delta::{Add, Log, LogError, Tally, log_dir};
+pub use crate::faults::Fault;
+use crate::faults::{Faults, MAX_FAULTS, check_file, words};
+use crate::head::load_readable;
 use crate::parquet::{CREATED_BY, TINY_ROWS};
 use crate::read::{Chunks, Columns, Reader, text};
 use crate::schema::{Encoding, Table};
 use crate::store::Store;
-
-/// Faults that a report lists at most; more are counted.
-const MAX_FAULTS: usize = 1_000;
-
-/// One broken promise.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Fault {
-    /// The file, from the root of the lake.
-    pub path: String,
-    /// What is wrong with it.
-    pub what: String,
-}
 
 /// What [`guard`] found.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -46,11 +39,11 @@ pub struct Guarded {
     pub rows: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Broken promises, the first 1,000.
+    /// Broken promises, the first [`MAX_FAULTS`].
     pub faults: Vec<Fault>,
     /// Broken promises in all.
     pub fault_count: u64,
-    /// Files that an earlier owner published and that no commit can name any more, the first 1,000.
+    /// Files that an earlier owner published and that no commit can name any more, as many.
     /// No fault: readers of the log never see them. Readers who list folders do; such a file may be
     /// moved away.
     pub orphans: Vec<String>,
@@ -68,30 +61,59 @@ impl Guarded {
             });
         }
     }
+
+    fn orphan(&mut self, path: &str) {
+        self.orphan_count += 1;
+        if self.orphans.len() < MAX_FAULTS {
+            self.orphans.push(path.to_owned());
+        }
+    }
 }
 
-/// Checks every file of every table. Damage is a fault; only a log that cannot be read is an error.
+/// Checks every file of every table. Whatever is damaged is a fault, and the check goes on.
 ///
 /// # Errors
-/// [`LogError`].
+/// [`LogError`] if the store cannot be reached.
 pub fn guard(store: &dyn Store) -> Result<Guarded, LogError> {
-    let mut found = Guarded::default();
     let objects = state::Objects::read(store)?;
-    let logs = load_logs(store, Table::ALL)?;
+    let mut unread = Faults::default();
+    let (head, logs) = load_readable(store, Table::ALL, &mut unread)?;
+    let mut found = Guarded {
+        faults: unread.list,
+        fault_count: unread.count,
+        ..Guarded::default()
+    };
     let mut tallies = BTreeMap::new();
     for log in &logs {
         let (table, mut tally) = (log.table(), Tally::default());
-        log.files::<LogError>(store, |add| {
-            let path = format!("{}/{}", table.name(), add.path);
+        let mut named = HashSet::new();
+        let files = log.files::<LogError>(store, |add| {
+            let path = add.full_path(table);
             tally.add(table, &add);
             found.files += 1;
             found.bytes += add.bytes;
-            if let Err(what) = file(store, table, &add, &path, &mut found) {
+            // Of bytes that nobody committed nobody knows what they would make of the reader.
+            let checked = check_file(store, table, &add);
+            if let Err(what) = checked.and_then(|()| file(store, table, &add, &path, &mut found)) {
                 found.fault(&path, what);
             }
+            named.insert(path);
             Ok(())
-        })?;
-        tallies.insert(table, tally);
+        });
+        match files {
+            Ok(()) => {
+                tallies.insert(table, tally);
+                state::strangers(store, log, &named, &mut found)?;
+            }
+            Err(error) if error.is_outage() => return Err(error),
+            Err(error) => found.fault(&log_dir(table), error.to_string()),
+        }
+    }
+    for table in Table::ALL {
+        let newest = logs.iter().find(|log| log.table() == table);
+        let newest = newest.and_then(Log::version);
+        let place = head.as_ref().and_then(|head| head.place(table));
+        chain::check(store, table, newest, place, &mut found)?;
     }
     objects.check(store, &logs, &tallies, &mut found)?;
     Ok(found)
@@ -104,13 +126,7 @@ fn file(
     path: &str,
     found: &mut Guarded,
 ) -> Result<(), String> {
-    let object = store.open(path).map_err(|error| error.to_string())?;
-    if object.size() != add.bytes {
-        found.fault(
-            path,
-            format!("has {} bytes, the log says {}", object.size(), add.bytes),
-        );
-    }
+    let object = store.open(path).map_err(|error| words(&error))?;
     if !add.path.contains(&format!("/dt={}/", add.dt)) {
         found.fault(
             path,

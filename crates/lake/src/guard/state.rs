@@ -1,19 +1,25 @@
 //! Core: do owner, head and marks of a lake agree with its logs, and lies anything else among the
 //! files of its tables?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 
-use super::{Guarded, MAX_FAULTS};
-use crate::delta::{Log, LogError, Tally, read_version};
-use crate::error::LakeError;
-use crate::head::{Head, NoHead};
+use super::Guarded;
+use crate::catalog::CATALOG_PATH;
+use crate::delta::{Log, LogError, Tally, log_dir};
+use crate::digest::{is_sealed, of_object};
+use crate::faults::words;
+use crate::head::Head;
+use crate::marks::is_whole as marks_are_whole;
 use crate::owner::Owner;
-use crate::paths::{FileName, HEAD_PATH, HOT_DIR, MARKS_PATH, OWNER_PATH};
+use crate::paths::{FileName, HEAD_PATH, MARKS_PATH, OWNER_PATH, SCHEMAS_DIR, schema_path};
 use crate::schema::Table;
-use crate::store::{Store, StoreError};
+use crate::store::{Entry, Store, StoreError};
 use crate::writer::differing_marks;
+
+/// Said of marks that are damaged: they are made anew from the files.
+const UNREADABLE_MARKS: &str = "cannot be read; it may be removed";
 
 /// Head and marks as they were before the logs were read: the logs are never behind them.
 pub(super) struct Objects {
@@ -44,13 +50,15 @@ impl Objects {
         found: &mut Guarded,
     ) -> Result<(), LogError> {
         let object = get(store, OWNER_PATH)?;
-        if object.is_some() && self.head.is_none() {
-            found.fault(HEAD_PATH, "is missing, though the lake has an owner");
-        }
         let owner = self.check_owner(object.as_deref(), logs, found);
-        self.check_head(store, logs, tallies, owner.as_ref(), found)?;
-        self.check_marks(store, logs, found);
-        orphans(store, logs, found)
+        self.check_head(logs, tallies, owner.as_ref(), found);
+        schemas(store, found)?;
+        if get(store, CATALOG_PATH)?.is_some_and(|bytes| !is_sealed(&bytes)) {
+            found.fault(CATALOG_PATH, "is damaged; it may be removed");
+        }
+        // A file that cannot be read was told of where it stands.
+        self.check_marks(store, logs, found.fault_count == 0, found);
+        Ok(())
     }
 
     fn check_owner(
@@ -85,25 +93,14 @@ impl Objects {
 
     fn check_head(
         &self,
-        store: &dyn Store,
         logs: &[Log],
         tallies: &BTreeMap<Table, Tally>,
         owner: Option<&Owner>,
         found: &mut Guarded,
-    ) -> Result<(), LogError> {
-        let Some(bytes) = &self.head else {
-            return Ok(());
-        };
-        let head = match Head::decode(bytes) {
-            Ok(head) => head,
-            Err(NoHead::Damaged) => {
-                found.fault(HEAD_PATH, "cannot be read");
-                return Ok(());
-            }
-            Err(NoHead::Newer(version)) => {
-                found.fault(HEAD_PATH, format!("is of version {version}, a later one"));
-                return Ok(());
-            }
+    ) {
+        // One that cannot be read was told of with the logs.
+        let Some(Ok(head)) = self.head.as_ref().map(|bytes| Head::decode(bytes)) else {
+            return;
         };
         if owner.is_some_and(|owner| owner.term < head.term) {
             found.fault(
@@ -116,27 +113,31 @@ impl Objects {
             let Some(place) = head.place(table) else {
                 continue;
             };
-            let entry = read_version(store, table, place.version)?;
-            if entry.map(|(_, hash)| hash) != Some(place.sha256) {
-                let what = format!(
-                    "version {} of {} has other bytes",
-                    place.version,
-                    table.name()
-                );
-                found.fault(HEAD_PATH, what);
-            }
             let is_newest = log.version() == Some(place.version);
-            if is_newest && place.tally.is_some() && place.tally.as_ref() != tallies.get(&table) {
+            let tally = tallies.get(&table);
+            if is_newest && tally.is_some() && place.tally.is_some_and(|t| tally != Some(&t)) {
                 found.fault(HEAD_PATH, format!("has other sums for {}", table.name()));
             }
         }
-        Ok(())
     }
 
-    fn check_marks(&self, store: &dyn Store, logs: &[Log], found: &mut Guarded) {
+    /// - `are_files_good`: the files can be held against them.
+    fn check_marks(
+        &self,
+        store: &dyn Store,
+        logs: &[Log],
+        are_files_good: bool,
+        found: &mut Guarded,
+    ) {
         let Some(bytes) = &self.marks else {
             return;
         };
+        if !are_files_good {
+            if !marks_are_whole(bytes) {
+                found.fault(MARKS_PATH, UNREADABLE_MARKS);
+            }
+            return;
+        }
         match differing_marks(store, logs, bytes) {
             Ok(Some(0)) => {}
             Ok(Some(streams)) => {
@@ -145,9 +146,7 @@ impl Objects {
                     format!("differs from the files in {streams} streams"),
                 );
             }
-            Ok(None) => found.fault(MARKS_PATH, "cannot be read; it may be removed"),
-            // A file that cannot be read was told of where it stands.
-            Err(LakeError::Read(_)) => {}
+            Ok(None) => found.fault(MARKS_PATH, UNREADABLE_MARKS),
             Err(error) => found.fault(MARKS_PATH, error.to_string()),
         }
     }
@@ -161,20 +160,48 @@ fn get(store: &dyn Store, path: &str) -> Result<Option<Bytes>, StoreError> {
     }
 }
 
-/// Names what earlier owners published and no commit can name any more: see [`crate::Lake::sweep`].
-fn orphans(store: &dyn Store, logs: &[Log], found: &mut Guarded) -> Result<(), LogError> {
-    for log in logs {
-        let folder = format!("{}/{HOT_DIR}", log.table().name());
-        for entry in store.list(&folder)? {
-            let Some(name) = FileName::parse(&entry.path) else {
-                continue;
-            };
-            if name.is_orphan(log.mark(name.writer), log.term()) {
-                found.orphan_count += 1;
-                if found.orphans.len() < MAX_FAULTS {
-                    found.orphans.push(entry.path);
-                }
-            }
+/// Names the files in the folder of a table that its log does not: what an earlier owner published
+/// and no commit can name any more (see [`crate::Lake::sweep`]) is an orphan; what is published and
+/// may yet be committed is left alone; all else is a fault, for readers that list folders read it.
+///
+/// - `named`: the files of the log, from the root of the lake.
+///
+/// # Errors
+/// [`LogError::Store`].
+pub(super) fn strangers(
+    store: &dyn Store,
+    log: &Log,
+    named: &HashSet<String>,
+    found: &mut Guarded,
+) -> Result<(), LogError> {
+    let logs = format!("{}/", log_dir(log.table()));
+    for Entry { path, .. } in store.list(log.table().name())? {
+        if path.starts_with(&logs) || named.contains(&path) {
+            continue;
+        }
+        let Some(name) = FileName::parse(&path) else {
+            found.fault(&path, "is nothing that this program writes to a table");
+            continue;
+        };
+        let mark = log.mark(name.writer);
+        if name.is_orphan(mark, log.term()) {
+            found.orphan(&path);
+        } else if mark >= Some(name.last_pos) {
+            let what = "is in no version of the log: a copy, or left by a prune that was cut off, which \
+                        the next one removes";
+            found.fault(&path, what);
+        }
+    }
+    Ok(())
+}
+
+/// Schemas and dictionaries bear the hash of their bytes as their name.
+fn schemas(store: &dyn Store, found: &mut Guarded) -> Result<(), LogError> {
+    for Entry { path, .. } in store.list(SCHEMAS_DIR)? {
+        match of_object(store, &path) {
+            Ok(hash) if schema_path(hash) == path => {}
+            Ok(_) => found.fault(&path, "has other bytes than its name says"),
+            Err(error) => found.fault(&path, words(&error)),
         }
     }
     Ok(())

@@ -601,6 +601,7 @@ fn add(plan: &Plan, file: &PlanFile, term: u64) -> Add {
         bytes: file.bytes,
         modified_ms: plan.at_us.div_euclid(1_000),
         stats: stats_text(file.table, file.rows, file.times_us, keys),
+        sha256: Some(file.sha256),
     }
 }
 

@@ -70,6 +70,6 @@ fn adopt(store: &dyn Store, table: Table) -> Result<Log, LogError> {
             known: newest,
         });
     }
-    log.read_newest(store)?;
+    log.learn_hashes(store)?;
     Ok(log)
 }

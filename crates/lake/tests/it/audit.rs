@@ -1,14 +1,17 @@
 //! Every verdict is reached, marks are read back, and pruned data stays explained.
 
-use headwater_lake::audit::{MAX_RANGES, MAX_SUSPECTS, Verdict, audit, audit_each, marks};
+use headwater_lake::audit::{MAX_RANGES, MAX_SUSPECTS, Options, Verdict, audit, audit_each, marks};
 use headwater_lake::prune::prune;
 use headwater_lake::{
-    EpochRow, EpochState, GapRow, MemStore, QuarantineRow, Record, Rows, Store, Table,
+    EpochRow, EpochState, GapRow, LogRow, MAX_FAULTS, MemStore, QuarantineRow, Record, Rows, Store,
+    Table, TimeClass,
 };
 use headwater_proto::ids::SeqRange;
 use headwater_proto::sample::Value;
 
-use crate::help::{MIDNIGHT_US, epoch, flush, gap, open, push_batches, read, sample, stream};
+use crate::help::{
+    MIDNIGHT_US, device, epoch, flush, gap, open, push_batches, read, sample, stream,
+};
 
 /// The only stream's verdict after `flushes`, and what was counted.
 fn verdict(flushes: &[&dyn Fn(&mut Rows)]) -> (Verdict, headwater_lake::audit::Counts) {
@@ -17,6 +20,7 @@ fn verdict(flushes: &[&dyn Fn(&mut Rows)]) -> (Verdict, headwater_lake::audit::C
     for (position, fill) in (0..).zip(flushes) {
         let mut rows = Rows::new();
         fill(&mut rows);
+        rows.push_device(device("d")).unwrap();
         flush(&mut lake, (position, position), &rows);
     }
     let found = audit(&store).unwrap();
@@ -281,6 +285,116 @@ fn records_that_gave_other_rows_count_as_there() {
     );
 }
 
+/// Lines of one record, which has so many.
+fn lines(lines: std::ops::Range<u32>, record_lines: Option<u32>) -> impl Fn(&mut Rows) {
+    lines_from(MIDNIGHT_US, lines, record_lines)
+}
+
+fn lines_from(
+    first_us: i64,
+    lines: std::ops::Range<u32>,
+    record_lines: Option<u32>,
+) -> impl Fn(&mut Rows) {
+    move |rows| {
+        for line in lines.clone() {
+            let row = LogRow {
+                device_id: "d".into(),
+                ts_us: first_us + i64::from(line),
+                level: None,
+                source: None,
+                message: "m".into(),
+                ingest_us: MIDNIGHT_US,
+                line,
+                time_err_ms: None,
+                time_class: TimeClass::Synced,
+                record: Some(Record {
+                    stream: stream("d"),
+                    seq: 2,
+                }),
+                record_lines,
+            };
+            rows.push_log(row).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_log_record_is_there_once_all_its_lines_are() {
+    let found = |flushes: &[&dyn Fn(&mut Rows)]| {
+        let mut all: Vec<&dyn Fn(&mut Rows)> = flushes.to_vec();
+        let (before, end) = (data(0..2), state(3, EpochState::Closed));
+        all.extend([&before as &dyn Fn(&mut Rows), &end]);
+        verdict(&all)
+    };
+    let (whole, counts) = found(&[&lines(0..2, Some(3)), &lines(2..3, Some(3))]);
+    assert_eq!(whole, Verdict::Complete);
+    assert_eq!(
+        (counts.log_lines, counts.records, counts.batches),
+        (3, 1, 2)
+    );
+    for cut in [0..2, 1..3] {
+        let (verdict, counts) = found(&[&lines(cut, Some(3))]);
+        assert_eq!((verdict, counts.unexplained), (Verdict::Unexplained, 1));
+    }
+    // Before and after the record is whole.
+    for twice in [[0..2, 1..3], [0..3, 1..2]] {
+        let [first, second] = twice.map(|range| lines(range, Some(3)));
+        let (verdict, counts) = found(&[&first, &second]);
+        assert_eq!((verdict, counts.repeated), (Verdict::Repeated, 1));
+    }
+    let (other, _) = found(&[&lines(0..1, Some(3)), &lines(1..3, Some(4))]);
+    assert_eq!(other, Verdict::Conflicting);
+    // Nobody says how many there are.
+    assert_eq!(found(&[&lines(0..1, None)]).0, Verdict::Complete);
+}
+
+#[test]
+fn a_device_of_samples_without_a_row_of_its_own_is_a_fault_once_its_flush_is_whole() {
+    let store = MemStore::new();
+    let mut lake = open(&store);
+    let faults = || audit(&store).unwrap().faults;
+    let mut rows = Rows::new();
+    push_batches(&mut rows, "d", 0..1);
+    let plan = flush(&mut lake, (0, 0), &rows);
+    // Of the last flush it may be on its way: a crash between two tables.
+    assert_eq!(faults(), []);
+    let mut rows = Rows::new();
+    push_batches(&mut rows, "e", 0..1);
+    rows.push_device(device("e")).unwrap();
+    flush(&mut lake, (1, 1), &rows);
+    let found = faults();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(Some(&found[0].path), plan.paths().next().as_ref());
+    assert!(found[0].what.contains("\"d\""), "{found:?}");
+    assert!(!audit(&store).unwrap().totals.is_good());
+    let mut rows = Rows::new();
+    rows.push_device(device("d")).unwrap();
+    flush(&mut lake, (2, 2), &rows);
+    assert_eq!(faults(), []);
+}
+
+#[test]
+fn beyond_the_faults_that_a_report_names_they_are_counted() {
+    let store = MemStore::new();
+    let mut rows = Rows::new();
+    for day in 0..=MAX_FAULTS as u64 {
+        let mut one = sample("d", day, 0, Value::Bool(true));
+        one.ts_us += i64::try_from(day).unwrap() * 86_400_000_000;
+        rows.push_sample(&one).unwrap();
+    }
+    let plan = flush(&mut open(&store), (0, 0), &rows);
+    for path in plan.paths() {
+        store.replace(&path, b"no Parquet").unwrap();
+    }
+    let found = audit(&store).unwrap();
+    let checked = headwater_lake::guard::guard(&store).unwrap();
+    for faults in [&found.faults, &checked.faults] {
+        assert_eq!(faults.len(), MAX_FAULTS);
+    }
+    let all = MAX_FAULTS as u64 + 1;
+    assert_eq!((found.totals.faults, checked.fault_count), (all, all));
+}
+
 #[test]
 fn many_passes_find_what_one_finds() {
     let store = MemStore::new();
@@ -292,10 +406,15 @@ fn many_passes_find_what_one_finds() {
     }
     flush(&mut open(&store), (0, 0), &rows);
     let mut devices = Vec::new();
-    let totals = audit_each(&store, 1, |stream| devices.push(stream.device_id)).unwrap();
+    let options = Options {
+        memory_bytes: 1,
+        ..Options::default()
+    };
+    let found = audit_each(&store, &options, |stream| devices.push(stream.device_id)).unwrap();
     devices.sort();
     assert_eq!(devices, ["a", "b", "c", "d", "e", "f"]);
-    assert_eq!(totals, audit(&store).unwrap().totals);
+    let whole = audit(&store).unwrap();
+    assert_eq!(found, (whole.totals, whole.faults));
 }
 
 #[test]
@@ -353,6 +472,22 @@ fn pruned_data_is_explained_and_gone() {
     assert_eq!(found.streams[0].counts.explained, 2);
     assert_eq!(prune(&store, 1, MIDNIGHT_US + 5).unwrap().files, 0);
     assert_eq!(headwater_lake::guard::guard(&store).unwrap().faults, []);
+}
+
+#[test]
+fn of_a_log_record_on_two_days_the_pruned_lines_are_explained() {
+    let store = MemStore::new();
+    let mut rows = Rows::new();
+    push_batches(&mut rows, "d", 0..2);
+    lines_from(MIDNIGHT_US - 1, 0..2, Some(2))(&mut rows);
+    rows.push_epoch(epoch(&stream("d"), 3, EpochState::Closed))
+        .unwrap();
+    flush(&mut open(&store), (0, 0), &rows);
+    assert_eq!(audit(&store).unwrap().streams[0].verdict, Verdict::Complete);
+    assert_eq!(prune(&store, 1, MIDNIGHT_US + 5).unwrap().rows, 1);
+    assert_eq!(read(&store, Table::Logs).len(), 1);
+    let found = audit(&store).unwrap();
+    assert_eq!(found.streams[0].verdict, Verdict::Explained, "{found:?}");
 }
 
 #[test]

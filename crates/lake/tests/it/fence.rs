@@ -13,8 +13,8 @@ use headwater_proto::sample::Value;
 use proptest::prelude::*;
 
 use crate::help::{
-    JOURNAL, MIDNIGHT_US, claim, epoch, flush, flush_of, gap, open, push_batches, read, sample,
-    stream, takeover,
+    JOURNAL, MIDNIGHT_US, claim, device, epoch, flush, flush_of, gap, open, push_batches, read,
+    sample, stream, takeover,
 };
 use crate::turns::{Turned, Turns, run};
 
@@ -46,6 +46,7 @@ fn second_flush() -> Rows {
     let mut rows = Rows::new();
     push_batches(&mut rows, "a", 5..BATCHES);
     push_split(&mut rows);
+    rows.push_device(device("q")).unwrap();
     rows.push_epoch(epoch(&stream("a"), BATCHES, EpochState::Open))
         .unwrap();
     rows
@@ -55,6 +56,7 @@ fn lake_with_five_batches() -> MemStore {
     let store = MemStore::new();
     let mut rows = Rows::new();
     push_batches(&mut rows, "a", 0..5);
+    rows.push_device(device("a")).unwrap();
     flush(&mut open(&store), (0, 9), &rows);
     store
 }

@@ -6,8 +6,8 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
 use headwater_lake::{
-    Claim, EpochRow, EpochState, Flush, GapRow, Lake, MemStore, Plan, Rows, SampleRow, Settings,
-    Store, Table, TimeClass,
+    Claim, DeviceRow, EpochRow, EpochState, Flush, GapRow, Lake, MemStore, Plan, Rows, SampleRow,
+    Settings, Store, Table, TimeClass,
 };
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
 use headwater_proto::sample::Value;
@@ -54,6 +54,18 @@ pub(crate) fn push_batches(rows: &mut Rows, device: &str, seqs: std::ops::Range<
             let value = Value::F64(f64::from(row) + seq as f64);
             rows.push_sample(&sample(device, seq, row, value)).unwrap();
         }
+    }
+}
+
+pub(crate) fn device(name: &str) -> DeviceRow {
+    DeviceRow {
+        device_id: name.to_owned(),
+        site: Some("hall".into()),
+        device_type: None,
+        tags: None,
+        software: None,
+        via: None,
+        at_us: MIDNIGHT_US,
     }
 }
 

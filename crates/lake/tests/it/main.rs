@@ -9,4 +9,5 @@ mod format;
 mod help;
 mod log;
 mod state;
+mod tamper;
 mod turns;

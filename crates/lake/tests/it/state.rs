@@ -63,6 +63,15 @@ fn log_error(store: &MemStore) -> LogError {
     error
 }
 
+/// Neither the audit nor the check calls the lake good, and both name the object.
+fn expect_told(store: &MemStore, path: &str) {
+    let audit = audit(store).unwrap();
+    assert!(!audit.totals.is_good());
+    for faults in [audit.faults, guard(store).unwrap().faults] {
+        assert!(faults.iter().any(|fault| fault.path == path), "{faults:?}");
+    }
+}
+
 #[test]
 fn a_version_that_is_missing_at_or_below_the_head_is_a_hole_and_nothing_is_changed() {
     for missing in [5, 6] {
@@ -78,8 +87,7 @@ fn a_version_that_is_missing_at_or_below_the_head_is_a_hole_and_nothing_is_chang
             "{error}"
         );
         // Nobody takes what is left for the whole.
-        assert!(audit(&store).is_err());
-        assert!(guard(&store).is_err());
+        expect_told(&store, "samples/_delta_log");
         assert!(prune(&store, 1, MIDNIGHT_US).is_err());
     }
     // What a checkpoint covers is needed no more.
@@ -98,10 +106,7 @@ fn a_version_with_other_bytes_than_the_heads_is_told() {
         .unwrap();
     assert!(matches!(log_error(&store), LogError::Altered { path: told } if told == path));
     let faults = guard(&store).unwrap().faults;
-    assert!(
-        faults.iter().any(|fault| fault.path == HEAD_PATH),
-        "{faults:?}"
-    );
+    assert!(faults.iter().any(|fault| fault.path == path), "{faults:?}");
 }
 
 #[test]
@@ -194,7 +199,11 @@ fn a_lake_from_before_there_were_owners_is_adopted() {
     assert_eq!(lake.sweep().unwrap().orphans, 0);
     assert_eq!(read(&store, Table::Samples), before);
     flush(&mut lake, (6, 6), &rows_of(6));
-    assert_eq!(guard(&store).unwrap().faults, []);
+    // Its versions were changed, which the hashes in those after them tell.
+    let faults = guard(&store).unwrap().faults;
+    assert!(!faults.is_empty());
+    let is_of_log = |path: &str| path.contains("_delta_log") && path.ends_with(".json");
+    assert!(faults.iter().all(|f| is_of_log(&f.path)), "{faults:?}");
 }
 
 #[test]
@@ -205,8 +214,7 @@ fn without_a_head_damage_is_told_from_a_new_lake_and_nothing_is_changed() {
     store.delete(&version("samples", 5)).unwrap();
     assert!(matches!(log_error(&store), LogError::Hole { known: 6, .. }));
     // Nor does a reader take what stands before it for the whole.
-    assert!(audit(&store).is_err());
-    assert!(guard(&store).is_err());
+    expect_told(&store, "samples/_delta_log");
     // The whole log of a table is gone, and its files are not.
     let store = lake_of_six();
     store.delete(HEAD_PATH).unwrap();
@@ -233,9 +241,9 @@ fn a_damaged_head_counts_as_none_and_a_later_one_is_refused() {
     let lake = open(&store);
     assert_eq!(lake.opened().found, Found::Adopted);
     assert_eq!(guard(&store).unwrap().faults, []);
-    store.replace(HEAD_PATH, b"{\"head_version\": 2}").unwrap();
+    store.replace(HEAD_PATH, b"{\"head_version\": 3}").unwrap();
     let refused = Lake::open(store.clone(), settings(), &claim());
-    assert!(matches!(refused, Err(LakeError::NewerHead(2))));
+    assert!(matches!(refused, Err(LakeError::NewerHead(3))));
     store.replace(OWNER_PATH, b"{}").unwrap();
     let refused = Lake::open(store.clone(), settings(), &claim());
     assert!(matches!(refused, Err(LakeError::OwnerUnreadable)));
@@ -374,15 +382,20 @@ fn more_orphans_than_a_report_names_are_counted() {
     assert_eq!(read(&store, Table::Samples).len(), 12);
 }
 
-/// An object of [`lake_of_six`] after some bytes changed; marks with a good hash.
+/// Stands before the hash in the last line of head and owner.
+const SEAL: &str = ",\n  \"sha256\": \"";
+
+/// An object of [`lake_of_six`] after some bytes changed, with a good hash at its end.
 fn changed_object() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
     let changes = proptest::collection::vec((any::<usize>(), any::<u8>(), 0..4), 1..4);
     (0usize..3, changes).prop_map(|(which, changes)| {
         let path = [HEAD_PATH, OWNER_PATH, MARKS_PATH][which];
         let mut bytes = lake_of_six().get(path).unwrap().to_vec();
-        if path == MARKS_PATH {
-            bytes.truncate(bytes.len() - 32);
-        }
+        let hash_bytes = match path {
+            MARKS_PATH => 32,
+            _ => SEAL.len() + 64 + "\"\n}\n".len(),
+        };
+        bytes.truncate(bytes.len() - hash_bytes);
         for (at, value, action) in changes {
             let at = at % bytes.len();
             match action {
@@ -400,9 +413,10 @@ fn changed_object() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
                 }
             }
         }
-        if path == MARKS_PATH {
-            let hash = headwater_lake::Sha256::of(&bytes);
-            bytes.extend(hash.0);
+        let hash = headwater_lake::Sha256::of(&bytes);
+        match path {
+            MARKS_PATH => bytes.extend(hash.0),
+            _ => bytes.extend(format!("{SEAL}{hash}\"\n}}\n").bytes()),
         }
         (path, bytes)
     })
@@ -509,19 +523,25 @@ fn any_rows(seed: u64, next: &mut u64) -> Rows {
         rows.push_epoch(row).unwrap();
     }
     if bit(10) || rows.is_empty() {
-        let line = LogRow {
+        let line = |line: u32, ts_us, record_lines| LogRow {
             device_id: device.into(),
-            ts_us: MIDNIGHT_US,
+            ts_us,
             level: None,
             source: None,
             message: "m".into(),
             ingest_us: MIDNIGHT_US,
-            line: 0,
+            line,
             time_err_ms: None,
             time_class: TimeClass::Synced,
-            record: record(6),
+            record: record(if record_lines == Some(1) { 6 } else { 7 }),
+            record_lines,
         };
-        rows.push_log(line).unwrap();
+        rows.push_log(line(0, MIDNIGHT_US, Some(1))).unwrap();
+        // A record on two dates, of which a line may be missing.
+        rows.push_log(line(0, MIDNIGHT_US - 1, Some(2))).unwrap();
+        if bit(11) {
+            rows.push_log(line(1, MIDNIGHT_US, Some(2))).unwrap();
+        }
     }
     rows
 }
