@@ -41,6 +41,7 @@ fn a_gateway_that_speaks_for_too_many_nodes_is_cut_off() {
             Output::Close { conn, reason } => Some((*conn, *reason)),
             Output::Send { .. }
             | Output::PubAck { .. }
+            | Output::Shared { .. }
             | Output::Read(_)
             | Output::Keep(_)
             | Output::Find(_) => None,

@@ -124,7 +124,7 @@ impl<D: Disk> Engine<D> {
         }
         Relaying::new(&mut engine, now).pass_on();
         let wall = engine.intake.clock.known_wall(now);
-        engine.writing(0, now).name_unclean(wall);
+        engine.writing(0, now).name_unclean();
         engine.pass_on_news();
         engine.store.begin_life(&engine.settings.sources, wall);
         Ok(engine)
@@ -337,7 +337,8 @@ impl<D: Disk> Engine<D> {
 
     fn writing(&mut self, at: usize, now: Now) -> Writing<'_, D> {
         let stamps = self.intake.clock.stamps();
-        let moment = Moment { now, stamps };
+        let wall = self.intake.clock.known_wall(now);
+        let moment = Moment { now, wall, stamps };
         Writing::new(&mut self.store, &self.outbox, at, moment)
     }
 

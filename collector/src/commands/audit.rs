@@ -148,6 +148,7 @@ fn note(stream: &StreamAudit) -> String {
         (counts.gap_samples, "samples in gaps"),
         (counts.gaps_uncounted, "gaps known by time alone"),
         (counts.quarantined, "samples in quarantine"),
+        (counts.unnamed_stops, "unclean ends without their gap"),
         (counts.filled, "gaps filled later"),
         (counts.repeated, "rows twice"),
         (counts.conflicting, "contradictions"),

@@ -8,7 +8,8 @@
 use headwater_proto::bundle::Stamps;
 use headwater_proto::delivery::{HeldEpoch, RecordRef};
 use headwater_proto::ids::{Epoch, Lane, SeqRange};
-use headwater_proto::time::{Base, Now};
+use headwater_proto::message::Gap;
+use headwater_proto::time::{Base, Now, UnixMicros};
 use headwater_spool::{AppendError, Disk, FullCause, Victim};
 
 use super::types::{EngineError, Settings};
@@ -53,6 +54,8 @@ pub(crate) type Committed<'a> = &'a dyn Fn(Lane, Epoch, SeqRange) -> bool;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
     pub(crate) now: Now,
+    /// The wall time, if a clock knows it.
+    pub(crate) wall: Option<UnixMicros>,
     pub(crate) stamps: Stamps,
 }
 
@@ -146,7 +149,7 @@ impl<D: Disk> Store<D> {
             trouble,
             hidden,
         } = open::open_logs(disk, settings)?;
-        let store = Self {
+        let mut store = Self {
             lanes: LaneSet::open(spool, settings, base, (random.0, random.1))?,
             nodes: NodeStore::open(nodes, settings.group_ms, random.2),
             dead: dead::DeadLetters::new(dead),
@@ -154,6 +157,7 @@ impl<D: Disk> Store<D> {
             gaps: gaps::Gaps::default(),
             released: Vec::new(),
         };
+        store.lives.is_said(&store.lanes.lanes);
         Ok((store, Trouble { trouble, hidden }))
     }
 
@@ -179,14 +183,22 @@ impl<D: Disk> Store<D> {
         moment: Moment,
         committed: Committed<'_>,
     ) -> Option<Vec<Over>> {
-        let begun = match self.lanes.try_begin(at, base, ends, moment) {
+        // An end that is not clean never stands without its gaps.
+        let is_of =
+            |gap: &Gap| place_of(gap.lane) == at && ends.iter().any(|o| o.epoch == gap.epoch);
+        let mut gaps = self.unclean_gaps(moment);
+        gaps.retain(is_of);
+        let begun = match self.lanes.try_begin(at, base, (&gaps, ends), moment) {
             Err(AppendError::Full {
                 cause: FullCause::Quota,
                 ..
             }) => {
                 // A crash between a gap and its release has used up the reserve.
                 self.release_first(at, committed)
-                    && self.lanes.try_begin(at, base, ends, moment).is_ok()
+                    && self
+                        .lanes
+                        .try_begin(at, base, (&gaps, ends), moment)
+                        .is_ok()
             }
             result => result.is_ok(),
         };

@@ -4,9 +4,8 @@
 use std::collections::VecDeque;
 
 use headwater_proto::ids::Lane;
-use headwater_proto::message::{Gap, GapReason};
 use headwater_proto::sabotage::{self, Bug};
-use headwater_proto::time::{Base, UnixMicros};
+use headwater_proto::time::Base;
 use headwater_spool::{Disk, Victim};
 
 use super::outbox::Outbox;
@@ -323,23 +322,11 @@ impl<'a, D: Disk> Writing<'a, D> {
     }
 
     /// Names what lives before this one may have lost: whatever the sources are now, and before anything is taken.
-    /// Each gap reaches from the last moment of which all is durable to this start.
-    ///
-    /// - `until`: the wall time, if a clock knows it.
-    pub(super) fn name_unclean(&mut self, until: Option<UnixMicros>) {
-        for unclean in self.store.unclean() {
-            let since = unclean.since;
-            let span = since.into_iter().chain(until);
-            let (lane, epoch, reason) = (unclean.lane, unclean.epoch, GapReason::UncleanStop);
-            let gap = Gap {
-                // A clock that was set back meanwhile makes no span of no length.
-                t_first: since.and(span.clone().min()),
-                t_last: until.and(span.max()),
-                part: unclean.source.parse().ok(),
-                ..self.store.lanes.gap(lane, epoch, reason, self.moment.now)
-            };
+    /// Where a lane had to say that an epoch of its own did not end cleanly, the gap stands before that already.
+    pub(super) fn name_unclean(&mut self) {
+        for gap in self.store.unclean_gaps(self.moment) {
             let record = Draft::own(&gap, &gap.origin, self.moment.stamps);
-            self.at = place_of(lane);
+            self.at = place_of(gap.lane);
             self.carry_out([Step::Store(record)]);
         }
         for at in 0..Lane::AGENT.len() {

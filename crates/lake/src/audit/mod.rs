@@ -150,6 +150,8 @@ pub struct Counts {
     /// Batches with rows that are there once more, of which nobody knows whether the values differ:
     /// a pass compares no more than [`MAX_SUSPECTS`].
     pub uncompared: u64,
+    /// Ends that are not clean, where no gap names the time of what may be missing.
+    pub unnamed_stops: u64,
 }
 
 impl Counts {
@@ -168,6 +170,7 @@ impl Counts {
         self.repeated += other.repeated;
         self.conflicting += other.conflicting;
         self.uncompared += other.uncompared;
+        self.unnamed_stops += other.unnamed_stops;
     }
 }
 
@@ -372,6 +375,7 @@ fn judge(key: &Key, state: &State) -> StreamAudit {
         repeated: state.repeated,
         conflicting: state.conflicting + doubly_used + beyond,
         uncompared: state.uncompared,
+        unnamed_stops: u64::from(state.has_stopped && !state.names_stop),
     };
     let is_unknown = state.epoch.is_none() && !there.is_empty();
     let ranges = unexplained
@@ -401,7 +405,7 @@ const fn verdict(counts: &Counts, is_unknown: bool, has_timed_gaps: bool) -> Ver
         Verdict::Conflicting
     } else if counts.repeated > 0 {
         Verdict::Repeated
-    } else if counts.unexplained > 0 {
+    } else if counts.unexplained > 0 || counts.unnamed_stops > 0 {
         Verdict::Unexplained
     } else if counts.pending > 0 || is_unknown {
         Verdict::Pending

@@ -70,6 +70,10 @@ pub(crate) struct State {
     pub(crate) pruned: Ranges,
     /// Gaps that are known by time alone.
     pub(crate) timed_gaps: u64,
+    /// A record says that readings may be missing beyond the last one.
+    pub(crate) has_stopped: bool,
+    /// A gap names the time of what an unclean stop lost.
+    pub(crate) names_stop: bool,
     pub(crate) samples: u64,
     pub(crate) log_lines: u64,
     pub(crate) quarantined: u64,
@@ -380,7 +384,10 @@ impl Scan {
                         state.pruned.insert(range);
                     }
                 }
-                None => state.timed_gaps += 1,
+                None => {
+                    state.timed_gaps += 1;
+                    state.names_stop |= reasons.value(row) == GapReason::UncleanStop.name();
+                }
             }
         }
         Ok(())
@@ -390,6 +397,7 @@ impl Scan {
         let (firsts, nexts) = (batch.longs("first_seq")?, batch.longs("next_seq")?);
         let (states, clean) = (batch.texts("state")?, batch.bools("clean")?);
         let stream = StreamColumns::of(batch, ["device_id", "lane", "epoch"])?;
+        let carriers = batch.longs("rec_seq")?;
         for row in 0..batch.rows() {
             let Some(key) = stream
                 .key(&mut self.names, row)
@@ -420,7 +428,10 @@ impl Scan {
                 state,
                 clean,
             };
-            let known = &mut self.state(key).epoch;
+            let of_stream = self.state(key);
+            // The collector's own word is of numbers alone.
+            of_stream.has_stopped |= clean == Some(false) && cell(carriers, row).is_some();
+            let known = &mut of_stream.epoch;
             *known = Some(known.map_or(new, |known| known.merge(new)));
         }
         Ok(())

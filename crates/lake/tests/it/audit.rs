@@ -523,3 +523,40 @@ fn a_prune_that_is_cut_off_anywhere_is_finished_by_the_next() {
         }
     }
 }
+
+#[test]
+fn an_end_that_is_not_clean_needs_the_gap_that_says_of_when() {
+    let record = |seq| {
+        Some(Record {
+            stream: stream("d"),
+            seq,
+        })
+    };
+    // The end of an epoch is its own last record here.
+    let end = |carrier: Option<Record>| {
+        move |rows: &mut Rows| {
+            let end = EpochRow {
+                record: carrier.clone(),
+                clean: Some(false),
+                ..epoch(&stream("d"), 3, EpochState::Closed)
+            };
+            rows.push_epoch(end).unwrap();
+        }
+    };
+    let stop = |rows: &mut Rows| {
+        let gap = headwater_lake::GapRow {
+            record: record(2),
+            seqs: None,
+            samples: None,
+            reason: "unclean_stop".into(),
+            ..gap(&stream("d"), 0, 0)
+        };
+        rows.push_gap(gap).unwrap();
+    };
+    let (found, counts) = verdict(&[&data(0..3), &end(record(3))]);
+    assert_eq!((found, counts.unnamed_stops), (Verdict::Unexplained, 1));
+    let (found, counts) = verdict(&[&data(0..2), &stop, &end(record(3))]);
+    assert_eq!((found, counts.unnamed_stops), (Verdict::Explained, 0));
+    // What the collector itself knows of an end is of numbers alone.
+    assert_eq!(verdict(&[&data(0..3), &end(None)]).0, Verdict::Complete);
+}

@@ -372,7 +372,7 @@ impl<D: Disk> LaneSet<D> {
     }
 
     /// Begins an epoch on disk, of this boot, whose times count from `base` and whose first records name
-    /// the ends of others, as far as these find room in the reserve. On failure the lane is as it was.
+    /// gaps and then the ends of others, as far as these find room in the reserve. On failure the lane is as it was.
     ///
     /// # Errors
     /// [`AppendError`].
@@ -380,13 +380,14 @@ impl<D: Disk> LaneSet<D> {
         &mut self,
         at: usize,
         base: Base,
-        ends: &[Over],
+        (gaps, ends): (&[Gap], &[Over]),
         moment: Moment,
     ) -> Result<(), AppendError> {
-        let records: Vec<_> = ends
-            .iter()
-            .map(|&over| self.end_record(at, over, moment.stamps))
-            .collect();
+        let gaps = gaps.iter();
+        let gaps = gaps.map(|gap| Draft::own(gap, &self.device, moment.stamps));
+        let ends = ends.iter();
+        let ends = ends.map(|&over| self.end_record(at, over, moment.stamps));
+        let records: Vec<_> = gaps.chain(ends).collect();
         let (epoch, life) = (self.names.draw(), self.life(base));
         let lane = &mut self.lanes[at];
         let before = (

@@ -5,14 +5,15 @@
 //! with the start's wall time if a clock knew it. A clean stop appends that there are none. The newest record is what
 //! the next start takes over; it is a spool snapshot with sources only.
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use headwater_proto::ids::{Epoch, Lane};
+use headwater_proto::message::{Gap, GapReason};
 use headwater_proto::time::{Base, UnixMicros};
 use headwater_spool::{Config, Disk, Log, OpenError};
 
-use super::{Store, place_of};
+use super::lane::LaneState;
+use super::{Moment, Store, place_of};
 use crate::pipeline::engine::types::SourceSettings;
 use crate::pipeline::record::{Life, MAX_SOURCES, Snapshot, SourceMark, Unclean};
 
@@ -67,6 +68,16 @@ impl<D: Disk> Lives<D> {
         })
     }
 
+    /// The lane of a source says what it may have lost.
+    pub(super) fn is_said(&mut self, lanes: &[LaneState]) {
+        let says = |lane: &LaneState, name: &str| {
+            let mark = lane.marks.source(name);
+            mark.is_some_and(|mark| mark.unclean.is_some())
+        };
+        self.unnamed
+            .retain(|mark| !lanes.iter().any(|lane| says(lane, &mark.name)));
+    }
+
     /// Makes durable what the next start takes over. On failure it takes over what stood before:
     /// the disk that refuses this takes no reading either.
     fn write(&mut self, sources: &[SourceMark]) -> bool {
@@ -97,44 +108,36 @@ impl<D: Disk> Lives<D> {
     }
 }
 
-/// What a life before this one may have lost of one source, and where a gap says so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct UncleanStop {
-    pub(crate) lane: Lane,
-    pub(crate) epoch: Epoch,
-    pub(crate) source: String,
-    /// From when on; `None` where no clock knew.
-    pub(crate) since: Option<UnixMicros>,
-}
-
 impl<D: Disk> Store<D> {
-    /// What lives before this one may have lost and no gap names: in each lane of each epoch that did not end
-    /// cleanly, and in lane normal of sources that had begun and have no record of that life.
-    pub(crate) fn unclean(&self) -> Vec<UncleanStop> {
-        let mut all = Vec::new();
-        let is_owed = |mark: &&SourceMark| mark.unclean.is_some();
+    /// Names what lives before this one may have lost and no gap names: in each lane of each epoch that did not end
+    /// cleanly, and in lane normal of sources that had begun and have no record of that life. Each gap reaches from
+    /// the last moment of which all is durable to this start.
+    pub(crate) fn unclean_gaps(&self, moment: Moment) -> Vec<Gap> {
+        let gap = |lane: Lane, epoch: Epoch, mark: &SourceMark| {
+            let since = mark.unclean.and_then(|unclean| unclean.since);
+            let span = since.into_iter().chain(moment.wall);
+            let reason = GapReason::UncleanStop;
+            Gap {
+                // A clock that was set back meanwhile makes no span of no length.
+                t_first: since.and(span.clone().min()),
+                t_last: moment.wall.and(span.max()),
+                part: mark.name.parse().ok(),
+                ..self.lanes.gap(lane, epoch, reason, moment.now)
+            }
+        };
+        let mut gaps = Vec::new();
         for lane in &self.lanes.lanes {
-            for epoch in &lane.unclean {
-                let owed = lane.marks.sources.iter().filter(is_owed);
-                all.extend(owed.map(|mark| UncleanStop {
-                    lane: lane.lane,
-                    epoch: *epoch,
-                    source: mark.name.clone(),
-                    since: mark.unclean.and_then(|unclean| unclean.since),
-                }));
+            let owed = lane.marks.sources.iter();
+            for mark in owed.filter(|mark| mark.unclean.is_some()) {
+                let epochs = lane.unclean.iter();
+                gaps.extend(epochs.map(|epoch| gap(lane.lane, *epoch, mark)));
             }
         }
-        let named: BTreeSet<String> = all.iter().map(|stop| stop.source.clone()).collect();
         let normal = self.lanes.lane(place_of(Lane::Normal));
+        let epoch = normal.previous.unwrap_or(normal.epoch);
         let unnamed = self.lives.unnamed.iter();
-        let unnamed = unnamed.filter(|mark| !named.contains(&mark.name));
-        all.extend(unnamed.map(|mark| UncleanStop {
-            lane: Lane::Normal,
-            epoch: normal.previous.unwrap_or(normal.epoch),
-            source: mark.name.clone(),
-            since: mark.unclean.and_then(|unclean| unclean.since),
-        }));
-        all
+        gaps.extend(unnamed.map(|mark| gap(Lane::Normal, epoch, mark)));
+        gaps
     }
 
     /// Says, before any source begins, that this life has begun: which sources it has that cannot begin again.

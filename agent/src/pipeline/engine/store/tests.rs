@@ -43,7 +43,11 @@ const fn now(ms: u64) -> Now {
 pub(crate) fn moment() -> Moment {
     let stamps = Stamps::default();
     let now = now(0);
-    Moment { now, stamps }
+    Moment {
+        now,
+        wall: None,
+        stamps,
+    }
 }
 
 /// Record `k` of a source, 500 bytes of text that nothing reads, with a receipt.
