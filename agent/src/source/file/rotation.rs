@@ -15,6 +15,7 @@ use crate::pipeline::record::Cursor;
 pub const MAX_EARLIER: usize = 256;
 /// Endings of files that hold a compressed log.
 const COMPRESSED: [&str; 7] = [".gz", ".zst", ".xz", ".bz2", ".lz4", ".lzma", ".Z"];
+const SECOND_US: u64 = 1_000_000;
 /// Least digits of a date: `261130`.
 const DATE_DIGITS: usize = 6;
 
@@ -153,16 +154,23 @@ pub struct Unread<'a> {
     pub files: Vec<&'a Entry>,
     /// When those that do not were last written to, microseconds.
     pub before_us: u64,
+    /// The file is among the earlier ones, as it was or compressed.
+    pub is_known: bool,
 }
 
 /// What is to be read of the sorted earlier files.
 ///
 /// - `read`: the file that was read last. If it is among them, those behind it are to be read.
 /// - `left`: one that was read before, and may have been written to since.
-/// - `changed_us`: if `read` is not among them, those that were written to after this time are to be read.
+/// - `changed_us`: when `read` was last written to. If it is not among them, also not compressed, those that were
+///   written to after this time are to be read.
 #[must_use]
 pub fn after(earlier: &[Entry], read: Option<Id>, left: Option<Id>, changed_us: u64) -> Unread<'_> {
+    // Who compresses a file gives the new one its time, to the second at least.
+    let is_compressed =
+        |entry: &Entry| entry.compressed && entry.changed_us / SECOND_US == changed_us / SECOND_US;
     let place = earlier.iter().position(|entry| Some(entry.id) == read);
+    let place = place.or_else(|| earlier.iter().position(is_compressed));
     let is_after = |(at, entry): &(usize, &Entry)| match place {
         Some(place) => *at > place,
         None => entry.changed_us > changed_us && Some(entry.id) != left,
@@ -172,6 +180,7 @@ pub fn after(earlier: &[Entry], read: Option<Id>, left: Option<Id>, changed_us: 
     Unread {
         files: files.into_iter().map(|(_, entry)| entry).collect(),
         before_us: before.map_or(changed_us, |before| before.max(changed_us)),
+        is_known: place.is_some(),
     }
 }
 
@@ -321,14 +330,24 @@ mod tests {
         sort(&mut earlier);
         let found = |read: Option<u64>, left: Option<u64>, changed_us| {
             let unread = after(&earlier, read.map(id), left.map(id), changed_us);
-            (names(unread.files), unread.before_us)
+            (names(unread.files), unread.before_us, unread.is_known)
         };
         // The second was written to after it was renamed: its place counts, not its time.
-        assert_eq!(found(Some(2), None, 4), (vec!["log.1"], 9));
-        assert_eq!(found(Some(1), None, 5), (vec![], 9));
-        assert_eq!(found(Some(7), None, 3), (vec!["log.2", "log.1"], 3));
-        assert_eq!(found(None, Some(2), 4), (vec!["log.1"], 9));
-        assert_eq!(found(None, None, 99), (vec![], 99));
+        assert_eq!(found(Some(2), None, 4), (vec!["log.1"], 9, true));
+        assert_eq!(found(Some(1), None, 5), (vec![], 9, true));
+        assert_eq!(found(Some(7), None, 3), (vec!["log.2", "log.1"], 3, false));
+        assert_eq!(found(None, Some(2), 4), (vec!["log.1"], 9, false));
+        assert_eq!(found(None, None, 99), (vec![], 99, false));
+        let second = SECOND_US;
+        let compressed = [
+            entry(1, "log.2.gz", 3 * second),
+            entry(2, "log.1", 3 * second + 7),
+        ];
+        let unread = after(&compressed, Some(id(9)), None, 3 * second + 5);
+        assert_eq!(
+            (names(unread.files), unread.is_known),
+            (vec!["log.1"], true)
+        );
     }
 
     #[test]

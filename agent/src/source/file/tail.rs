@@ -19,6 +19,9 @@ use crate::pipeline::record::Cursor;
 /// A piece of a file, with the bytes before it that its print covers.
 const BUFFER_BYTES: usize = WINDOW_BYTES + ENOUGH_BYTES;
 
+/// Between two looks so close to each other no log is rotated twice, and the first of its files removed.
+const CLOSE_MS: u64 = 10_000;
+
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
@@ -49,6 +52,11 @@ pub enum Why {
     /// They are nowhere.
     #[error("the file was removed, cut or written anew, and no earlier file beside it holds them")]
     Nowhere,
+    /// The file was removed; others may have come and gone between it and the next.
+    #[error(
+        "the file was removed, and others may have come and gone before the next was looked for"
+    )]
+    Between,
     /// They are, or may be, in a compressed file.
     #[error("the file is compressed")]
     Compressed,
@@ -94,6 +102,9 @@ pub struct Tail<'a> {
     /// That file was cut, or written anew.
     replaced: Option<Id>,
     quiet: Quiet,
+    /// When that file was last seen to have the log's name, and when it was first seen not to have it.
+    named_at: Option<Millis>,
+    renamed_at: Option<Millis>,
     buffer: Vec<u8>,
 }
 
@@ -127,6 +138,8 @@ impl<'a> Tail<'a> {
             seen: 0,
             replaced: None,
             quiet: Quiet::default(),
+            named_at: None,
+            renamed_at: None,
             buffer: vec![0; BUFFER_BYTES],
         }
     }
@@ -330,6 +343,7 @@ impl<'a> Tail<'a> {
         self.replaced = None;
         self.place = Some(place);
         self.quiet = Quiet::default();
+        (self.named_at, self.renamed_at) = (None, None);
         self.open = Some(Open {
             file,
             id: entry.id,
@@ -350,16 +364,14 @@ impl<'a> Tail<'a> {
         if named.is_none_or(|named| named == open.id) {
             // Its writer may have it open whatever its name is, as long as there is no other.
             self.quiet.end();
+            self.named_at = Some(now);
             return Ok(false);
         }
+        let renamed_at = *self.renamed_at.get_or_insert(now);
         if !self.quiet.lasts(self.how.rotate_wait_ms, now) {
             return Ok(self.how.rotate_wait_ms == 0);
         }
-        if self.is_behind_others()? {
-            self.open = None;
-            return Ok(true);
-        }
-        let id = open.id;
+        let (id, is_blank) = (open.id, open.is_new_log && self.seen == 0);
         let Listing { live, earlier } = folder::list(self.path)?;
         let Some(live) = live else {
             return Ok(false);
@@ -375,11 +387,29 @@ impl<'a> Tail<'a> {
         let to = from.saturating_add(rest).min(self.buffer.len());
         self.take(from, to, true, found);
         let (offset, last) = (self.seen, to.checked_sub(1).map(|at| self.buffer[at]));
-        let unread = rotation::after(&earlier, Some(id), None, changed_us);
+        let mut unread = rotation::after(&earlier, Some(id), None, changed_us);
+        let is_sure = unread.is_known
+            || self
+                .named_at
+                .is_some_and(|named_at| renamed_at.since(named_at) < CLOSE_MS);
+        if is_blank {
+            // As for one that is not: what it held may have been copied away before it was renamed.
+            let all = self.unread(&earlier, place);
+            if all.files.first().is_some_and(|first| first.id != id) {
+                unread = all;
+            }
+        }
         let Some(open) = self.open.take() else {
             return Ok(false);
         };
-        if let Err(error) = self.go_on(&unread, &live, Vec::new(), found) {
+        let gone = Gone {
+            file: self.file.clone(),
+            from: offset,
+            to: None,
+            why: Why::Between,
+        };
+        let gone = (!is_sure).then_some(gone).into_iter().collect();
+        if let Err(error) = self.go_on(&unread, &live, gone, found) {
             self.open = Some(open);
             return Err(error);
         }

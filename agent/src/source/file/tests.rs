@@ -567,66 +567,116 @@ enum Step {
     Rotate,
     CopyAndCut,
     Look,
+    /// The oldest of the earlier files goes.
+    Remove,
     /// The agent starts again, after all but so many of the last things it found.
     Restart(u8),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps(removals: u32) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => (1..60_u8).prop_map(Step::Write),
         2 => Just(Step::Rotate),
         1 => Just(Step::CopyAndCut),
         4 => Just(Step::Look),
+        removals => Just(Step::Remove),
         2 => (0..9_u8).prop_map(Step::Restart),
     ];
     proptest::collection::vec(step, 1..40)
 }
 
-proptest! {
-    #[test]
-    fn whatever_happens_to_a_log_whose_files_stay_every_line_comes_once_and_in_order(steps in steps()) {
-        let log = Log::new();
-        log.write("");
-        let path = log.path();
-        let (mut reader, mut written, mut durable) =
-            (Reader::new(&path, None, FROM_START), 0_usize, Vec::new());
-        reader.look();
-        let line = |number: usize| format!("{number} {}", "x".repeat(number * 37 % 400));
-        for step in steps {
-            match step {
-                Step::Write(lines) => {
-                    let lines = written..written + usize::from(lines);
-                    written = lines.end;
-                    log.write(&lines.map(|number| line(number) + "\n").collect::<String>());
-                }
-                Step::Rotate => {
-                    log.rotate();
-                    log.write("");
-                }
-                Step::CopyAndCut => {
-                    log.shift();
-                    log.copy_and_cut("app.log.1");
-                }
-                Step::Look => drop(reader.look()),
-                Step::Restart(lost) => {
-                    let kept = reader.found.len().saturating_sub(lost.into());
-                    let cursor = reader.found[..kept].iter().filter_map(cursor_of).next_back();
-                    let cursor = cursor.or(durable.last().map(|(_, cursor)| *cursor));
-                    if cursor.is_none() {
-                        // Nothing was read ever: only what has the log's name would be.
-                        continue;
-                    }
-                    reader.found.truncate(kept);
-                    for (text, found) in reader.texts(0).into_iter().zip(&reader.found) {
-                        durable.push((text, cursor_of(found).unwrap()));
-                    }
-                    reader = Reader::new(&path, cursor, FROM_START);
+/// What became of a log: all that was found of it, and how many lines were written.
+fn live_through(steps: Vec<Step>) -> (Vec<String>, usize) {
+    let log = Log::new();
+    log.write("");
+    let path = log.path();
+    let removes = steps.iter().any(|step| matches!(step, Step::Remove));
+    let mut reader = Reader::new(&path, None, FROM_START);
+    let (mut written, mut durable) = (0, Vec::new());
+    reader.look();
+    for step in steps {
+        // Far enough apart for any number of rotations.
+        reader.now = reader.now.plus(20_000);
+        match step {
+            Step::Write(lines) => {
+                let lines = written..written + usize::from(lines);
+                written = lines.end;
+                log.write(&lines.map(|number| line(number) + "\n").collect::<String>());
+                if removes {
+                    // What comes and goes in a file that was never seen to hold anything, nobody can name.
+                    while reader.look() {}
                 }
             }
+            Step::Rotate => {
+                log.rotate();
+                log.write("");
+            }
+            Step::CopyAndCut => {
+                log.shift();
+                log.copy_and_cut("app.log.1");
+            }
+            // Files that are looked for at the moment are not removed.
+            Step::Look => while reader.look() && removes {},
+            Step::Remove => {
+                let names = (1..60)
+                    .rev()
+                    .map(|age| log.named(&format!("app.log.{age}")));
+                if let Some(oldest) = names.into_iter().find(|name| name.exists()) {
+                    fs::remove_file(oldest).unwrap();
+                }
+            }
+            Step::Restart(lost) => {
+                let kept = reader.found.len().saturating_sub(lost.into());
+                let durably = |(_, cursor): &(String, Cursor)| *cursor;
+                let cursor = reader.found[..kept]
+                    .iter()
+                    .filter_map(cursor_of)
+                    .next_back();
+                let cursor = cursor.or(durable.last().map(durably));
+                if cursor.is_none() {
+                    // Nothing was read ever: only what has the log's name would be.
+                    continue;
+                }
+                reader.found.truncate(kept);
+                for (text, found) in reader.texts(0).into_iter().zip(&reader.found) {
+                    durable.push((text, cursor_of(found).unwrap()));
+                }
+                reader = Reader::new(&path, cursor, FROM_START);
+            }
         }
-        reader.all();
-        let lines: Vec<_> = durable.into_iter().map(|(text, _)| text).chain(reader.texts(0)).collect();
+    }
+    // What was copied away before anything was seen in a log that is empty now comes with its next line.
+    log.write(&(line(written) + "\n"));
+    reader.all();
+    let durable = durable.into_iter().map(|(text, _)| text);
+    (durable.chain(reader.texts(0)).collect(), written + 1)
+}
+
+fn line(number: usize) -> String {
+    format!("{number} {}", "x".repeat(number * 37 % 400))
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_to_a_log_whose_files_stay_every_line_comes_once_and_in_order(steps in steps(0)) {
+        let (lines, written) = live_through(steps);
         prop_assert_eq!(lines, (0..written).map(line).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn where_lines_are_missing_since_their_file_was_removed_that_is_told(steps in steps(2)) {
+        let (found, written) = live_through(steps);
+        let (mut next, mut told) = (0, false);
+        for text in found.iter().map(String::as_str).chain([&*line(written)]) {
+            if text.contains(" of app.log") {
+                told = true;
+                continue;
+            }
+            let number = text.split(' ').next().unwrap().parse().unwrap();
+            prop_assert_eq!(text, line(number));
+            prop_assert!(number == next || (number > next && told), "{} after {}: {:?}", number, next, found);
+            (next, told) = (number + 1, false);
+        }
     }
 }
 
