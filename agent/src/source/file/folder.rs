@@ -148,7 +148,11 @@ pub fn open(entry: &Entry) -> io::Result<File> {
         }
         other => other?,
     };
-    if id_of(&file.metadata()?) == entry.id {
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    if id_of(&metadata) == entry.id {
         Ok(file)
     } else {
         Err(ErrorKind::Interrupted.into())

@@ -78,7 +78,6 @@ const fn power(base: u64, exponent: usize) -> u64 {
 }
 
 /// The upper half of a product: there each bit depends on all bits of the hash.
-#[expect(clippy::cast_possible_truncation, reason = "the upper half is meant")]
 pub(super) const fn fold(hash: u64) -> u32 {
     ((hash ^ (hash >> 32)).wrapping_mul(BASE) >> 32) as u32
 }

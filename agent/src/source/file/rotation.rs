@@ -50,7 +50,6 @@ pub const fn cursor(major: u64, offset: u64, print: u32, id: Id) -> Cursor {
 
 /// The print that a cursor holds.
 #[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "the upper half is meant")]
 pub const fn print_of(cursor: Cursor) -> u32 {
     (cursor.tag >> 32) as u32
 }

@@ -101,9 +101,11 @@ pub struct Tail<'a> {
     seen: u64,
     /// That file was cut, or written anew.
     replaced: Option<Id>,
+    /// Since when it has not grown without the log's name.
     quiet: Quiet,
-    /// When that file was last seen to have the log's name, and when it was first seen not to have it.
+    /// When it was last seen to have that name.
     named_at: Option<Millis>,
+    /// When it was first seen to have another.
     renamed_at: Option<Millis>,
     buffer: Vec<u8>,
 }
@@ -353,7 +355,7 @@ impl<'a> Tail<'a> {
 
     /// At the end of the open file: goes on to the next once it was renamed and has not grown for a while.
     fn follow(&mut self, now: Millis, found: &mut Vec<Found>) -> io::Result<bool> {
-        let (Some(open), Some(place)) = (&self.open, self.place) else {
+        let Some(open) = &self.open else {
             return Ok(false);
         };
         let named = match fs::metadata(self.path) {
@@ -371,51 +373,52 @@ impl<'a> Tail<'a> {
         if !self.quiet.lasts(self.how.rotate_wait_ms, now) {
             return Ok(self.how.rotate_wait_ms == 0);
         }
-        let (id, is_blank) = (open.id, open.is_new_log && self.seen == 0);
+        let was_close = |named_at| renamed_at.since(named_at) < CLOSE_MS;
+        self.leave(self.named_at.is_some_and(was_close), found)
+    }
+
+    /// Goes on to the file that comes after the open one, which has ended.
+    ///
+    /// - `is_next`: no other can have come and gone after it.
+    fn leave(&mut self, is_next: bool, found: &mut Vec<Found>) -> io::Result<bool> {
         let Listing { live, earlier } = folder::list(self.path)?;
-        let Some(live) = live else {
+        let (Some(open), Some(place), Some(live)) = (&self.open, self.place, live) else {
             return Ok(false);
         };
         let metadata = open.file.metadata()?;
         if metadata.len() != self.seen {
             return Ok(true);
         }
-        let changed_us = changed_us(&metadata);
+        let mut unread = rotation::after(&earlier, Some(open.id), None, changed_us(&metadata));
+        let between = Gone {
+            file: self.file.clone(),
+            from: self.seen,
+            to: None,
+            why: Why::Between,
+        };
+        let is_known = is_next || unread.is_known;
+        let gone = (!is_known).then_some(between).into_iter().collect();
+        if open.is_new_log && self.seen == 0 {
+            // What it held may have been copied away before it was renamed.
+            let all = self.unread(&earlier, place);
+            if all.files.first().is_some_and(|first| first.id != open.id) {
+                unread = all;
+            }
+        }
         // A line without its newline is one now. It is in the buffer: the last read found nothing behind it.
         let from = window_before(place.minor);
         let rest = usize::try_from(self.seen - place.minor).unwrap_or(usize::MAX);
         let to = from.saturating_add(rest).min(self.buffer.len());
         self.take(from, to, true, found);
         let (offset, last) = (self.seen, to.checked_sub(1).map(|at| self.buffer[at]));
-        let mut unread = rotation::after(&earlier, Some(id), None, changed_us);
-        let is_sure = unread.is_known
-            || self
-                .named_at
-                .is_some_and(|named_at| renamed_at.since(named_at) < CLOSE_MS);
-        if is_blank {
-            // As for one that is not: what it held may have been copied away before it was renamed.
-            let all = self.unread(&earlier, place);
-            if all.files.first().is_some_and(|first| first.id != id) {
-                unread = all;
-            }
-        }
-        let Some(open) = self.open.take() else {
-            return Ok(false);
-        };
-        let gone = Gone {
-            file: self.file.clone(),
-            from: offset,
-            to: None,
-            why: Why::Between,
-        };
-        let gone = (!is_sure).then_some(gone).into_iter().collect();
+        let left = self.open.take();
         if let Err(error) = self.go_on(&unread, &live, gone, found) {
-            self.open = Some(open);
+            self.open = left;
             return Err(error);
         }
         self.end_left(found)?;
-        self.left = Some(Left {
-            file: open.file,
+        self.left = left.map(|Open { file, id, .. }| Left {
+            file,
             id,
             offset,
             within_line: is_within_line(last),

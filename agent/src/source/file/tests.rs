@@ -516,6 +516,68 @@ fn of_files_that_were_rotated_and_compressed_while_one_is_open_only_those_are_lo
 }
 
 #[test]
+fn earlier_files_that_may_not_be_opened_are_named_and_hold_nothing_up() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let log = Log::new();
+    log.write("one\n");
+    let path = log.path();
+    let mut reader = Reader::new(&path, None, FROM_START);
+    assert_eq!(reader.all(), ["one"]);
+    log.write("two\n");
+    log.rotate();
+    log.rename("app.log.1", "app.log.2");
+    log.write_to("app.log.1", "three\n");
+    log.write("four\n");
+    for name in ["app.log.1", "app.log.2"] {
+        fs::set_permissions(log.named(name), fs::Permissions::from_mode(0o000)).unwrap();
+    }
+    if File::open(log.named("app.log.1")).is_ok() {
+        // Whoever runs the tests may open everything.
+        return;
+    }
+    let expected = ["two", "from byte 0 on of app.log.1: Denied", "four"];
+    assert_eq!(reader.all(), expected);
+    let told = reader.resumed(1);
+    assert_eq!(told[0], "from byte 4 on of app.log.2: Denied");
+    assert_eq!(told[1..], expected[1..]);
+}
+
+#[test]
+fn a_folder_in_the_place_of_a_log_is_a_fault_until_a_file_is_there() {
+    let log = Log::new();
+    let path = log.path();
+    fs::create_dir(&path).unwrap();
+    let mut reader = Reader::new(&path, None, FROM_START);
+    let error = reader.tail.read(Millis(0), &mut reader.found).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
+    fs::remove_dir(&path).unwrap();
+    log.write("one\n");
+    assert_eq!(reader.all(), ["one"]);
+}
+
+#[test]
+fn a_removed_file_tells_that_others_may_be_missing_unless_it_was_there_a_moment_ago() {
+    for (pause_ms, expected) in [
+        (1_000, vec!["two", "three"]),
+        (
+            20_000,
+            vec!["two", "from byte 8 on of app.log: Between", "three"],
+        ),
+    ] {
+        let log = Log::new();
+        log.write("one\n");
+        let path = log.path();
+        let mut reader = Reader::new(&path, None, FROM_START);
+        assert_eq!(reader.all(), ["one"]);
+        log.write("two\n");
+        fs::remove_file(&path).unwrap();
+        log.write("three\n");
+        reader.now = reader.now.plus(pause_ms);
+        assert_eq!(reader.all(), expected);
+    }
+}
+
+#[test]
 fn a_hole_that_a_writer_leaves_in_a_log_that_was_cut_is_no_line() {
     let log = Log::new();
     log.write("one\n");

@@ -338,6 +338,47 @@ fn parts_beyond_the_bounds_are_not_read_again_once_their_gap_is_durable() {
 }
 
 #[test]
+fn what_can_no_longer_be_read_is_named_from_the_last_row_on_beside_the_part_that_tells_of_it() {
+    let mut world = World::new();
+    world.offer(REPLAY, Lane::Normal, 0).unwrap();
+    world.pass(3_000);
+    let now = world.now();
+    let lost = [
+        super::super::Lost::one(2, now.wall),
+        super::super::Lost::unread(now.wall),
+    ];
+    for lost in lost {
+        world.engine.lost(REPLAY, Lane::Normal, lost, after(4), now);
+    }
+    refuse(&mut world, REPLAY, Lane::Normal, b"", None);
+    world.connect();
+    // No row comes after it.
+    world.run(3_000);
+    assert_eq!(resume(&world), 5);
+    assert_eq!(parts(&world).len(), 1);
+    let gaps = world.collector.gaps();
+    let told: Vec<_> = gaps
+        .iter()
+        .map(|(_, _, gap)| (gap.reason, gap.samples, gap.t_first, gap.t_last, gap.stage))
+        .collect();
+    let gap =
+        |reason, samples, first| (reason, samples, Some(first), Some(now.wall), Stage::Source);
+    let expected = [
+        gap(GapReason::Overflow, Some(2), now.wall),
+        // That row's time.
+        gap(GapReason::MissingAtSource, None, UnixMicros(0)),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(
+        (
+            world.engine.counters().busy,
+            world.engine.counters().lost_samples
+        ),
+        (1, 2)
+    );
+}
+
+#[test]
 fn a_gap_that_says_where_its_source_resumes_covers_no_row_that_is_on_no_disk() {
     for crash in 0..40 {
         let mut world = World::new();
