@@ -234,10 +234,14 @@ impl<'a> Tail<'a> {
             return self.begin(&listing);
         };
         let Listing { live, earlier } = &listing;
+        let mut denied = Vec::new();
         if place.minor > 0 {
             for entry in rotation::homes(live.as_ref(), earlier, place, self.replaced) {
                 let file = match folder::open(entry) {
-                    Err(error) if is_denied(entry, &error) => continue,
+                    Err(error) if is_denied(entry, &error) => {
+                        denied.push(entry.id);
+                        continue;
+                    }
                     other => other?,
                 };
                 if folder::holds(&file, place)? {
@@ -255,13 +259,17 @@ impl<'a> Tail<'a> {
         // Of a file of which nothing was read yet, nothing is missing that is not among the unread ones.
         if place.minor > 0 {
             // The oldest that came after is the file itself, if it cannot be read.
-            let same = unread.files.first().filter(|entry| entry.compressed);
+            let same = unread.files.first().and_then(|first| {
+                let denied = denied.contains(&first.id).then_some(Why::Denied);
+                let compressed = first.compressed.then_some(Why::Compressed);
+                Some((*first, compressed.or(denied)?))
+            });
             gone.push(match same {
-                Some(entry) => Gone {
+                Some((entry, why)) => Gone {
                     file: entry.path.clone(),
                     from: place.minor,
                     to: None,
-                    why: Why::Compressed,
+                    why,
                 },
                 None => Gone {
                     file: self.file.clone(),
@@ -270,7 +278,7 @@ impl<'a> Tail<'a> {
                     why: Why::Nowhere,
                 },
             });
-            if let Some(same) = same {
+            if let Some((same, _)) = same {
                 unread.before_us = unread.before_us.max(same.changed_us);
                 unread.files.remove(0);
             }
