@@ -139,7 +139,8 @@ impl Node {
                 epoch: before,
                 first: 0,
                 next,
-                clean: false,
+                // It keeps whatever nobody acknowledged.
+                clean: true,
                 boot: flash.boots - 1,
                 last_durable: None,
             };

@@ -74,9 +74,9 @@ const MOST_POWER: u8 = 32;
 
 /// Where a resumable source stands, after the samples that it covers.
 ///
-/// Ordered by `major`, then `minor`: a replay counts rows in `minor`; a followed file counts its
-/// rotations in `major` and bytes in `minor`. `tag` is the source's own (an inode) and does not
-/// order.
+/// Ordered by `major`, then `minor`: a replay counts rows in `minor`; a followed log counts the bytes of its
+/// present file in `minor`, and `major` rises from file to file. `tag` is the source's own (by which a file
+/// is known again) and does not order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cursor {
     /// The coarse part.

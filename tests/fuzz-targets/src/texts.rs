@@ -6,7 +6,7 @@ use std::io::Write as _;
 use headwater_agent::config::Config as AgentConfig;
 use headwater_agent::pipeline::record::Cursor;
 use headwater_agent::source::MAX_LINE_BYTES;
-use headwater_agent::source::file::{Found, Tail};
+use headwater_agent::source::file::tail::{Found, How, Tail};
 use headwater_agent::source::records::{Record, Records};
 use headwater_agent::source::rows::{RULES, Read, RowReader};
 use headwater_collector::config::Config as CollectorConfig;
@@ -19,9 +19,8 @@ use headwater_payload::{
     Format, MAX_METRIC_BYTES, MAX_VALUES, Part, Rules, TimeFormat, TimeRule, Unit, Zone,
 };
 use headwater_proto::ids::{DeviceId, Epoch};
-use headwater_proto::refused::MAX_BYTES;
 use headwater_proto::sample::Value;
-use headwater_proto::time::UnixMicros;
+use headwater_proto::time::{Millis, UnixMicros};
 
 use crate::heap::within;
 use crate::seeds::{prefixed, texts};
@@ -131,7 +130,8 @@ pub fn replay(bytes: &[u8]) {
 }
 
 thread_local! {
-    static FILE: RefCell<Option<tempfile::NamedTempFile>> = const { RefCell::new(None) };
+    // A folder of its own: files beside the log may be earlier ones.
+    static FOLDER: RefCell<Option<tempfile::TempDir>> = const { RefCell::new(None) };
 }
 
 /// A followed file and a cursor of any numbers (three times eight bytes), as an older life may have
@@ -145,32 +145,43 @@ pub fn followed_file(input: &[u8]) {
             .iter()
             .fold(0, |n, b| n << 8 | u64::from(*b))
     };
-    FILE.with_borrow_mut(|file| {
-        let file = file.get_or_insert_with(|| {
-            tempfile::NamedTempFile::new().expect("the temporary folder can be written")
+    FOLDER.with_borrow_mut(|folder| {
+        let folder = folder.get_or_insert_with(|| {
+            tempfile::tempdir().expect("the temporary folder can be written")
         });
-        let written = std::fs::File::create(file.path()).and_then(|mut to| to.write_all(text));
+        let path = folder.path().join("log");
+        let written = std::fs::File::create(&path).and_then(|mut to| to.write_all(text));
         written.expect("the temporary folder can be written");
         let start = Cursor {
             major: number(0),
-            minor: number(8),
+            // No file is longer.
+            minor: number(8) >> 1,
             tag: number(16),
         };
-        let mut tail = Tail::new(file.path(), Some(start), true);
+        let how = How {
+            from_start: true,
+            rotate_wait_ms: 0,
+        };
+        let mut tail = Tail::new(&path, Some(start), how);
         let mut read = Vec::new();
         let mut reads = 0;
-        while tail.read(&mut read).expect("the file is there") {
+        while tail.read(Millis(0), &mut read).expect("the file is there") {
             reads += 1;
-            assert!(reads <= text.len() + 1, "reading ends");
+            assert!(reads <= text.len() + 2, "reading ends");
         }
         let mut before = start;
-        for (found, cursor) in read {
-            match found {
-                Found::Line(line) => assert!(line.len() <= MAX_LINE_BYTES),
-                Found::TooLong(beginning) => assert!(beginning.len() <= MAX_BYTES),
+        for found in read {
+            let cursor = match found {
+                Found::Line(line, cursor) => {
+                    assert!(line.len() <= MAX_LINE_BYTES);
+                    cursor
+                }
+                Found::Gone(_, cursor) => Some(cursor),
+            };
+            if let Some(cursor) = cursor {
+                assert!(cursor.covers(before));
+                before = cursor;
             }
-            assert!(cursor.covers(before));
-            before = cursor;
         }
     });
 }

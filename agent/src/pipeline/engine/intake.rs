@@ -25,7 +25,7 @@ mod boot;
 
 /// Least age at which a batch of the bulk lane closes: its group waits for seconds anyway, and larger
 /// batches take fewer bytes a row.
-const BULK_AGE_MS: u64 = 1_000;
+pub(super) const BULK_AGE_MS: u64 = 1_000;
 
 /// What a source gave that is to be named, because it is in no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,7 +211,14 @@ impl Intake {
                 return Err(OfferError::Busy);
             }
             let time = (item.dated.base == Base::Wall).then_some(UnixMicros(item.dated.us));
-            self.miss(item.lane, source, item.samples, time.zip(time), None);
+            let missed = Missed {
+                source,
+                samples: item.samples,
+                span: time.zip(time),
+                cursor: None,
+                reason: GapReason::Overflow,
+            };
+            self.miss(item.lane, missed);
         }
         let receipts = &mut self.receipts[source];
         let receipt = receipts.take();
@@ -247,44 +254,40 @@ impl Intake {
         cursor: Option<Cursor>,
         now: Now,
     ) {
-        self.counted.busy += 1;
+        self.counted.busy += u64::from(lost.reason == GapReason::Overflow);
         let wall = |time| {
             let Dated { base, us, .. } = self.clock.date(time, now);
             (base == Base::Wall).then_some(UnixMicros(us))
         };
         let span = wall(lost.first).zip(wall(lost.last));
-        self.miss(at, source, lost.samples, span, cursor);
+        let missed = Missed {
+            source,
+            samples: lost.samples,
+            span,
+            cursor,
+            reason: lost.reason,
+        };
+        self.miss(at, missed);
         let receipt = self.receipts[source].take();
         self.receipts[source].lose(receipt);
     }
 
-    fn miss(
-        &mut self,
-        at: usize,
-        source: usize,
-        samples: u64,
-        span: Option<(UnixMicros, UnixMicros)>,
-        cursor: Option<Cursor>,
-    ) {
-        self.counted.lost_samples += samples;
+    fn miss(&mut self, at: usize, more: Missed) {
+        self.counted.lost_samples += more.samples;
         let missed = &mut self.lanes[at].missed;
-        if let Some(known) = missed.iter_mut().find(|known| known.source == source) {
-            known.samples += samples;
-            known.cursor = cursor.or(known.cursor);
-            let both = known.span.zip(span);
+        let is_alike =
+            |known: &&mut Missed| (known.source, known.reason) == (more.source, more.reason);
+        if let Some(known) = missed.iter_mut().find(is_alike) {
+            known.samples += more.samples;
+            known.cursor = more.cursor.or(known.cursor);
+            let both = known.span.zip(more.span);
             known.span = both.map(|((a, b), (c, d))| (a.min(c), b.max(d)));
         } else {
-            missed.push(Missed {
-                source,
-                samples,
-                span,
-                cursor,
-                reason: GapReason::Overflow,
-            });
+            missed.push(more);
         }
     }
 
-    /// Takes out what found no room of a source.
+    /// Takes out what is to be named of a source for one reason; there may be another.
     pub(super) fn take_missed_of(&mut self, at: usize, source: usize) -> Option<Missed> {
         let missed = &mut self.lanes[at].missed;
         let known = missed.iter().position(|known| known.source == source)?;

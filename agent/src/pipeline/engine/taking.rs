@@ -6,7 +6,7 @@ use headwater_proto::refused::Part;
 use headwater_proto::time::{Base, Now, UnixMicros};
 use headwater_spool::Disk;
 
-use super::intake::{Item, Missed};
+use super::intake::{BULK_AGE_MS, Item, Missed};
 use super::store::{Draft, place_of};
 use super::types::Taken;
 use super::writing::Step;
@@ -171,9 +171,9 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// Takes note of readings that a source had to drop before it could offer them: a gap names them
-    /// in the group of its next batch, or at the stop. Their receipt is not durable. A source that resumes
-    /// gives the cursor after them, and does once that gap is durable.
+    /// Takes note of readings that a source had to drop before it could offer them, or can no longer read: a
+    /// gap names them in the group of its next batch, or at the stop. Their receipt is not durable. A source
+    /// that resumes gives the cursor after them, and does once that gap is durable.
     ///
     /// # Panics
     /// As [`Engine::offer`].
@@ -257,7 +257,7 @@ impl<D: Disk> Engine<D> {
         while let Some(closed) = next {
             let schemas = self.intake.batches(at).schemas();
             self.store.lanes.use_schemas(at, schemas);
-            if let Some(missed) = self.intake.take_missed_of(at, closed.owed.source) {
+            while let Some(missed) = self.intake.take_missed_of(at, closed.owed.source) {
                 self.name_missed(at, &missed, now);
             }
             let record = self.intake.record(at, closed, now);
@@ -277,16 +277,23 @@ impl<D: Disk> Engine<D> {
         let source = &self.settings.sources[missed.source];
         let lane = self.store.lanes.lane(at);
         let (lane_id, epoch) = (lane.lane, lane.epoch);
+        let mark = lane.marks.source(&source.name);
+        // What is missing in the input came after the last that was read of it, and nobody counted it.
+        let is_of_input = missed.reason == GapReason::MissingAtSource;
+        let since = mark.and_then(|mark| mark.stored_to).filter(|_| is_of_input);
+        // That is when its batch closed; what was read first for it is older by as much as a batch may be.
+        let age_us = self.settings.batch.age_ms.max(BULK_AGE_MS) * 1_000;
+        let since = since.map(|since| UnixMicros(since.0.saturating_sub_unsigned(age_us)));
+        let first = missed.span.map(|(first, _)| first);
         let gap = Gap {
-            samples: Some(missed.samples),
-            t_first: missed.span.map(|(first, _)| first),
+            samples: Some(missed.samples).filter(|_| !is_of_input),
+            t_first: first.map(|first| since.map_or(first, |since| first.min(since))),
             t_last: missed.span.map(|(_, last)| last),
             stage: Stage::Source,
             part: source.name.parse().ok(),
             ..self.store.lanes.gap(lane_id, epoch, missed.reason, now)
         };
-        let known = lane.marks.source(&source.name);
-        let known = known.and_then(|mark| mark.cursor);
+        let known = mark.and_then(|mark| mark.cursor);
         let is_further = |cursor: &Cursor| !known.is_some_and(|known| known.covers(*cursor));
         let stamps = self.intake.clock.stamps();
         let mut record = Draft::own(&gap, &self.settings.device, stamps);

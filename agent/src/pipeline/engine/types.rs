@@ -5,6 +5,7 @@ use std::sync::Arc;
 use headwater_program::clock::WallError;
 use headwater_proto::delivery::SenderLimits;
 use headwater_proto::ids::{DeviceId, Epoch, Lane};
+use headwater_proto::message::GapReason;
 use headwater_proto::time::UnixMicros;
 use headwater_spool::OpenError;
 
@@ -184,10 +185,12 @@ pub(super) enum Taken {
     New(Given),
 }
 
-/// Readings that a source dropped.
+/// Readings that a source dropped, or could not read any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lost {
-    /// Their values that were not missing.
+    /// Why they are in no record.
+    pub reason: GapReason,
+    /// Their values that were not missing; nobody knows how many with reason `missing_at_source`.
     pub samples: u64,
     /// Time of the earliest.
     pub first: UnixMicros,
@@ -196,20 +199,31 @@ pub struct Lost {
 }
 
 impl Lost {
-    /// One reading.
+    /// One reading that found no room.
     #[must_use]
     pub const fn one(samples: u64, time: UnixMicros) -> Self {
         Self {
+            reason: GapReason::Overflow,
             samples,
             first: time,
             last: time,
         }
     }
 
-    /// Both.
+    /// What can no longer be read, as was found at `time`. It is as old as the last that was read before.
+    #[must_use]
+    pub const fn unread(time: UnixMicros) -> Self {
+        Self {
+            reason: GapReason::MissingAtSource,
+            ..Self::one(0, time)
+        }
+    }
+
+    /// Both, for the same reason.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
+            reason: self.reason,
             samples: self.samples + other.samples,
             first: self.first.min(other.first),
             last: self.last.max(other.last),

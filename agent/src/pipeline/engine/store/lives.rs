@@ -127,7 +127,8 @@ impl<D: Disk> Store<D> {
         };
         let mut gaps = Vec::new();
         for lane in &self.lanes.lanes {
-            let owed = lane.marks.sources.iter();
+            // What stands in memory alone is said again on the disk.
+            let owed = lane.durable.sources.iter();
             for mark in owed.filter(|mark| mark.unclean.is_some()) {
                 let epochs = lane.unclean.iter();
                 gaps.extend(epochs.map(|epoch| gap(lane.lane, *epoch, mark)));

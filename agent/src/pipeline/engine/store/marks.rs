@@ -40,7 +40,7 @@ impl Marks {
     /// Takes in record `seq` of `epoch`.
     pub(crate) fn apply(&mut self, lane: Lane, epoch: Epoch, seq: u64, record: &Draft) {
         self.apply_undurable(lane, epoch, seq, record);
-        self.stored(record.stored_to);
+        self.stored(&record.source, record.stored_to);
     }
 
     /// Takes in a record of a source.
@@ -51,17 +51,18 @@ impl Marks {
         }
     }
 
-    /// All that the lane took up to then is durable.
-    pub(crate) fn stored(&mut self, stored_to: Option<UnixMicros>) {
-        for mark in &mut self.sources {
+    /// All that the lane took up to then is durable. A source that can begin again may have more to give of before.
+    pub(crate) fn stored(&mut self, source: &str, stored_to: Option<UnixMicros>) {
+        let marks = self.sources.iter_mut();
+        for mark in marks.filter(|mark| mark.live || mark.name == source) {
             mark.stored_to = stored_to.or(mark.stored_to);
         }
     }
 
-    /// A life begins: all that was before is durable, or named.
+    /// A life begins: all that was before is durable, or named, where a source cannot begin again.
     pub(crate) fn begin(&mut self, at: Option<UnixMicros>) {
         self.begun = at;
-        for mark in &mut self.sources {
+        for mark in self.sources.iter_mut().filter(|mark| mark.live) {
             mark.stored_to = at.or(mark.stored_to);
         }
     }

@@ -7,7 +7,7 @@ use headwater_proto::time::{Base, Millis};
 use headwater_spool::Disk;
 
 use super::News;
-use super::draft::Draft;
+use super::draft::{Draft, Says};
 use super::lane::{Group, Over};
 use super::lanes::{LaneSet, held_epoch};
 use super::ram::{PROBE_MS, Ram};
@@ -44,11 +44,12 @@ impl<D: Disk> LaneSet<D> {
         let seq = ram.push(&record);
         let (epoch, next, life) = (ram.epoch, ram.next_seq, ram.life);
         lane.marks.apply_undurable(lane.lane, epoch, seq, &record);
-        if record.kind != Kind::EpochEnd {
-            // An unclean stop is named once: were this epoch lost, its end on disk names that too.
+        let is_said_again =
+            record.kind == Kind::EpochEnd || matches!(record.says, Says::Unclean { .. });
+        if !is_said_again {
             // The first snapshot after the disk is back knows the source of a reading: should the
             // next ones be lost in a crash, the gap that names them has where to begin.
-            // An end that stands in memory alone is appended again by the next start.
+            // An end, or what an unclean stop lost, is appended again where it lasts.
             lane.durable.apply_undurable(lane.lane, epoch, seq, &record);
         }
         let range = SeqRange::new(0, next);

@@ -169,7 +169,7 @@ fn replay<D: Disk>(
                 } else {
                     let (cursor, live) = (envelope.cursor, envelope.live);
                     marks.gave(envelope.source, cursor, live);
-                    marks.stored(envelope.stored_to);
+                    marks.stored(envelope.source, envelope.stored_to);
                 }
             }
             ControlFlow::Continue(())

@@ -29,7 +29,7 @@ fn what_an_earlier_ram_epoch_holds_takes_no_room_from_a_disk_that_is_back() {
 }
 
 #[test]
-fn with_a_dead_disk_the_agent_says_once_what_an_unclean_stop_lost() {
+fn with_a_dead_disk_the_agent_says_what_an_unclean_stop_lost_and_again_where_that_lasts() {
     let mut world = World::new();
     world.offer(HOST, Lane::Normal, 0).unwrap();
     world.pass(3000);
@@ -50,12 +50,17 @@ fn with_a_dead_disk_the_agent_says_once_what_an_unclean_stop_lost() {
     let ends = world.collector.ends();
     assert!(ends.iter().any(|(_, _, end)| end.epoch == before));
     assert!(world.engine.sender().is_drained());
-    // The disk comes back: the ends go there, and nothing is named a second time.
+    // The disk comes back: the ends and that gap go there.
     world.disk.set_capacity(None);
     world.run(10_000);
     world.offer(HOST, Lane::Normal, 200).unwrap();
     world.run(3000);
-    assert_eq!(world.collector.gaps().len(), 1);
+    let gaps = world.collector.gaps();
+    let lasting = |key| !world.collector.streams[key].ram;
+    let lasting = gaps
+        .iter()
+        .filter(|(key, _, gap)| lasting(key) && gap.epoch == before);
+    assert_eq!((gaps.len(), lasting.count()), (2, 1), "{gaps:?}");
     let on_disk = world
         .collector
         .ends()

@@ -9,6 +9,7 @@ use headwater_proto::schema::MAX_VALUE_TEXT_BYTES;
 use headwater_proto::time::UnixMicros;
 use headwater_spool::FakeDisk;
 
+use super::super::intake::BULK_AGE_MS;
 use super::world::{BOOT_US, HOST, REPLAY, World, settings};
 use super::{ks, resume};
 use crate::pipeline::admit::{Fault, Field, MAX_ROW_TEXT_BYTES, Sample};
@@ -335,6 +336,50 @@ fn parts_beyond_the_bounds_are_not_read_again_once_their_gap_is_durable() {
         .filter(|(_, _, gap)| gap.reason == GapReason::Refused);
     assert_eq!(named.filter_map(|(_, _, gap)| gap.samples).sum::<u64>(), 5);
     assert_eq!(world.collector.rows(), [most as i64 + 5]);
+}
+
+#[test]
+fn what_can_no_longer_be_read_is_named_from_the_last_row_on_beside_the_part_that_tells_of_it() {
+    let mut world = World::new();
+    world.offer(REPLAY, Lane::Normal, 0).unwrap();
+    world.pass(3_000);
+    let now = world.now();
+    let lost = [
+        super::super::Lost::one(2, now.wall),
+        super::super::Lost::unread(now.wall),
+    ];
+    for lost in lost {
+        world.engine.lost(REPLAY, Lane::Normal, lost, after(4), now);
+    }
+    refuse(&mut world, REPLAY, Lane::Normal, b"", None);
+    world.connect();
+    // No row comes after it.
+    world.run(3_000);
+    assert_eq!(resume(&world), 5);
+    assert_eq!(parts(&world).len(), 1);
+    let gaps = world.collector.gaps();
+    let told: Vec<_> = gaps
+        .iter()
+        .map(|(_, _, gap)| (gap.reason, gap.samples, gap.t_first, gap.t_last, gap.stage))
+        .collect();
+    let age_ms = world.settings.batch.age_ms;
+    let stored = super::world::at(age_ms.div_ceil(250) * 250).wall;
+    let begun = UnixMicros(stored.0 - age_ms.max(BULK_AGE_MS).cast_signed() * 1_000);
+    let gap =
+        |reason, samples, first| (reason, samples, Some(first), Some(now.wall), Stage::Source);
+    let expected = [
+        gap(GapReason::Overflow, Some(2), now.wall),
+        // When that row's batch was begun, at the earliest.
+        gap(GapReason::MissingAtSource, None, begun),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(
+        (
+            world.engine.counters().busy,
+            world.engine.counters().lost_samples
+        ),
+        (1, 2)
+    );
 }
 
 #[test]
