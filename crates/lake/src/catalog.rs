@@ -2,7 +2,7 @@
 //! it: tables, columns, units, ranges, versions.
 //!
 //! It is rewritten whole and is a summary alone: the logs are the truth. Its last line is the hash of
-//! all before ([`crate::digest::seal`]).
+//! all before (`digest::seal`).
 
 use serde_json::{Value, json};
 

@@ -20,7 +20,7 @@
 //! | `term` | rises by takeovers, from 1 |
 //! | `since_us` | start of the process that owns it: two of one journal are told apart by it |
 //! | `lease_until_us` | end of the lease, Unix µs; an owner that ends in order ends its lease |
-//! | `sha256` | of all before this line: see [`crate::digest::seal`] |
+//! | `sha256` | of all before this line: see `digest::seal` |
 
 use headwater_proto::ids::JournalId;
 use serde::{Deserialize, Serialize};

@@ -260,7 +260,11 @@ impl<D: Disk> Engine<D> {
             while let Some(missed) = self.intake.take_missed_of(at, closed.owed.source) {
                 self.name_missed(at, &missed, now);
             }
-            let record = self.intake.record(at, closed, now);
+            let mut record = self.intake.record(at, closed, now);
+            if self.store.lanes.lane(at).holds_in_memory() {
+                // What the disk never had is lost with this life, unless the collector has it by then.
+                record.stored_to = None;
+            }
             self.carry_out(at, [Step::Store(record)], now);
             let turn = self.store.lanes.lane(at).turn();
             next = self.intake.close(at, which, turn, now.mono);

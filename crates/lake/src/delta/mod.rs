@@ -5,7 +5,7 @@
 //! stops for good if that one bears a later term than its own. `txn(journal, last position)` in the
 //! same version makes a repeated commit recognisable: exactly once.
 //!
-//! Each version names the hash of the one before it, and those of the newest checkpoint: [`Chain`].
+//! Each version names the hash of the one before it, and those of the newest checkpoint: `Chain`.
 //!
 //! In memory are the newest version, the numbers that `txn` actions carry, the place of the newest
 //! checkpoint, the sums over the files, and the actions since that checkpoint as far as they are

@@ -56,7 +56,7 @@ pub struct Add {
     pub modified_ms: i64,
     /// JSON object with `numRecords`, `minValues`, `maxValues`, `nullCount`.
     pub stats: String,
-    /// Hash of its bytes: the tag [`SHA256_TAG`]. `None`: its writer was none of this program.
+    /// Hash of its bytes: the tag `SHA256_TAG`. `None`: its writer was none of this program.
     pub sha256: Option<Sha256>,
 }
 

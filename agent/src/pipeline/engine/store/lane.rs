@@ -188,6 +188,11 @@ impl LaneState {
         self.ram.iter().chain(&self.old_rams)
     }
 
+    /// Whether records are in memory in place of the disk, or will be.
+    pub(crate) const fn holds_in_memory(&self) -> bool {
+        self.ram.is_some() || !self.old_rams.is_empty()
+    }
+
     /// A RAM epoch, the present one or an earlier one.
     pub(crate) fn ram_of(&self, epoch: Epoch) -> Option<&Ram> {
         self.rams().find(|ram| ram.epoch == epoch)
