@@ -190,6 +190,7 @@ impl<D: Disk> Engine<D> {
             Event::Tick => {
                 self.follow_the_clock(now);
                 self.date_boot(now);
+                self.store.retry_mark(now.mono);
                 for at in 0..Lane::AGENT.len() {
                     let ram = self.store.lanes.lane(at).ram.as_ref();
                     if ram.is_some_and(|ram| ram.probe_at <= now.mono) {
@@ -328,6 +329,7 @@ impl<D: Disk> Engine<D> {
     /// Tries the disk of a lane in memory again; what waited for it is stored.
     fn leave_memory(&mut self, at: usize, now: Now) {
         if self.writing(at, now).leave_memory() {
+            self.writing(at, now).name_unclean();
             self.store.mark_life();
             // What was said of the boot in memory is said again where it lasts.
             self.intake.forget_date_of_boot();

@@ -466,6 +466,11 @@ impl Intake {
     /// Wall time up to which all that a lane took is in records, once the one that was closed now is.
     fn stored_to(&self, at: usize, now: Now) -> Option<UnixMicros> {
         let wall = self.clock.known_wall(now)?;
+        // What found no room, or passed a bound, and is not named yet is in no record either.
+        let is_unnamed = |refusals: &Refusals| refusals.next_due().is_some();
+        if !self.lanes[at].missed.is_empty() || self.refusals.iter().any(is_unnamed) {
+            return None;
+        }
         let opened = self.lanes[at].batcher.opened().unwrap_or(now.mono);
         let open_us = now.mono.since(opened).saturating_mul(1_000);
         Some(UnixMicros(wall.0.saturating_sub_unsigned(open_us)))

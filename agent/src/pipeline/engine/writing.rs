@@ -333,6 +333,7 @@ impl<'a, D: Disk> Writing<'a, D> {
             self.at = at;
             self.carry_out([Step::Sync]);
         }
+        self.store.named_unclean();
     }
 
     /// Tries the disk of a lane in memory again; what waited for it is stored. False: it is still in memory.

@@ -240,7 +240,7 @@ impl LaneState {
         let on_disk = on_disk.map(|stored| Over {
             epoch: stored.epoch,
             next: stored.next,
-            clean: !self.unclean.contains(&stored.epoch) || !self.marks.is_live(),
+            clean: !self.unclean.contains(&stored.epoch) || !self.durable.owes_a_gap(),
         });
         let in_ram = self.old_rams.iter().chain(&self.ram);
         let in_ram = in_ram.map(|ram| Over {

@@ -15,7 +15,9 @@ use super::lane::{Group, Held, LaneState, Over, Stored};
 use super::names::EpochNames;
 use super::open;
 use super::{Append, Committed, Counted, Moment, News};
-use crate::pipeline::engine::types::{EngineError, LaneStatus, Settings, SpoolSettings};
+use crate::pipeline::engine::types::{
+    EngineError, LaneStatus, Settings, SourceSettings, SpoolSettings,
+};
 use crate::pipeline::record::{Cursor, Life};
 
 /// The lanes of one agent, most urgent first.
@@ -56,7 +58,13 @@ impl<D: Disk> LaneSet<D> {
             let Some(log) = set.spool.log_mut(at) else {
                 break;
             };
-            let found = open::look(log, &settings.device, lane)?;
+            let mut found = open::look(log, &settings.device, lane)?;
+            // A source that is gone loses nothing after this start.
+            for mark in &mut found.marks.sources {
+                let is_there =
+                    |source: &SourceSettings| source.name == mark.name && !source.resumes;
+                mark.live &= settings.sources.iter().any(is_there);
+            }
             let group_ms = match lane {
                 Lane::Alarm => 0,
                 Lane::Bulk => settings.bulk_group_ms,

@@ -9,11 +9,11 @@ use std::ops::ControlFlow;
 
 use headwater_proto::ids::{Epoch, Lane};
 use headwater_proto::message::{Gap, GapReason};
-use headwater_proto::time::{Base, UnixMicros};
+use headwater_proto::time::{Base, Millis, UnixMicros};
 use headwater_spool::{Config, Disk, Log, OpenError};
 
 use super::lane::LaneState;
-use super::{Moment, Store, place_of};
+use super::{Moment, PROBE_MS, Store, place_of};
 use crate::pipeline::engine::types::SourceSettings;
 use crate::pipeline::record::{Life, MAX_SOURCES, Snapshot, SourceMark, Unclean};
 
@@ -32,6 +32,8 @@ pub(super) struct Lives<D: Disk> {
     unnamed: Vec<SourceMark>,
     /// What says that this life has begun, while the disk takes it not.
     unwritten: Option<Vec<SourceMark>>,
+    /// When that is tried again.
+    retry_at: Millis,
 }
 
 impl<D: Disk> Lives<D> {
@@ -65,17 +67,20 @@ impl<D: Disk> Lives<D> {
             log,
             unnamed,
             unwritten: None,
+            retry_at: Millis(0),
         })
     }
 
-    /// The lane of a source says what it may have lost.
+    /// Every lane in which a source has records says what it may have lost.
     pub(super) fn is_said(&mut self, lanes: &[LaneState]) {
-        let says = |lane: &LaneState, name: &str| {
-            let mark = lane.marks.source(name);
-            mark.is_some_and(|mark| mark.unclean.is_some())
+        let is_said = |name: &str| {
+            let mut marks = lanes.iter().filter_map(|lane| lane.marks.source(name));
+            let first = marks.next();
+            first.is_some_and(|first| {
+                first.unclean.is_some() && marks.all(|it| it.unclean.is_some())
+            })
         };
-        self.unnamed
-            .retain(|mark| !lanes.iter().any(|lane| says(lane, &mark.name)));
+        self.unnamed.retain(|mark| !is_said(&mark.name));
     }
 
     /// Makes durable what the next start takes over. On failure it takes over what stood before:
@@ -115,12 +120,13 @@ impl<D: Disk> Store<D> {
     pub(crate) fn unclean_gaps(&self, moment: Moment) -> Vec<Gap> {
         let gap = |lane: Lane, epoch: Epoch, mark: &SourceMark| {
             let since = mark.unclean.and_then(|unclean| unclean.since);
-            let span = since.into_iter().chain(moment.wall);
             let reason = GapReason::UncleanStop;
             Gap {
-                // A clock that was set back meanwhile makes no span of no length.
-                t_first: since.and(span.clone().min()),
-                t_last: moment.wall.and(span.max()),
+                t_first: since,
+                // By a clock that was set back meanwhile nobody knows when it ended.
+                t_last: moment
+                    .wall
+                    .filter(|wall| since.is_none_or(|since| since <= *wall)),
                 part: mark.name.parse().ok(),
                 ..self.lanes.gap(lane, epoch, reason, moment.now)
             }
@@ -177,23 +183,39 @@ impl<D: Disk> Store<D> {
         is_written
     }
 
+    /// Tries again to make durable that this life has begun, once in a while.
+    pub(crate) fn retry_mark(&mut self, now: Millis) {
+        if self.lives.unwritten.is_some() && self.lives.retry_at <= now {
+            self.lives.retry_at = now.plus(PROBE_MS);
+            self.mark_life();
+        }
+    }
+
     /// Whether the next start will know of this life.
     pub(crate) const fn is_life_marked(&self) -> bool {
         self.lives.unwritten.is_none()
     }
 
-    /// This life ends cleanly: it leaves only what lives before it left.
+    /// This life ends cleanly: it leaves only what lives before it left. Where records are in memory alone, and go
+    /// with it, it did not.
     pub(crate) fn end_life(&mut self) {
+        if self.lanes.lanes.iter().any(LaneState::holds_in_memory) {
+            return;
+        }
         let mut marks = Vec::new();
         self.keep_unnamed(&mut marks);
         self.lives.write(&marks);
     }
 
-    /// What earlier lives left stays with the next start while the gaps that name it are in memory alone.
-    fn keep_unnamed(&self, marks: &mut Vec<SourceMark>) {
+    /// The gaps that name what earlier lives left are durable, unless they are in memory alone.
+    pub(crate) fn named_unclean(&mut self) {
         if self.lanes.lane(place_of(Lane::Normal)).ram.is_none() {
-            return;
+            self.lives.unnamed.clear();
         }
+    }
+
+    /// What earlier lives left stays with the next start while it is not named where it lasts.
+    fn keep_unnamed(&self, marks: &mut Vec<SourceMark>) {
         for mark in &self.lives.unnamed {
             marks.retain(|known| known.name != mark.name);
             marks.insert(0, mark.clone());

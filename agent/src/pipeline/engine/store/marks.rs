@@ -76,9 +76,9 @@ impl Marks {
         }
     }
 
-    /// Whether a source that cannot begin again has a record here.
-    pub(crate) fn is_live(&self) -> bool {
-        self.sources.iter().any(|mark| mark.live)
+    /// Whether an unclean stop of a source is still to be named.
+    pub(crate) fn owes_a_gap(&self) -> bool {
+        self.sources.iter().any(|mark| mark.unclean.is_some())
     }
 
     /// Takes in what a record of the agent itself says: the one of this epoch and number.

@@ -37,16 +37,17 @@ impl Claims<'_> {
         }
     }
 
-    /// A claim that is to be noted now, if there is one: its stream, and the number after the last one claimed.
-    pub(in super::super) fn due(&mut self, now: Millis) -> Option<(Stream, u64)> {
+    /// Claims that are to be noted now: the streams, and the number after the last one claimed of each.
+    pub(in super::super) fn due(&mut self, now: Millis) -> Vec<(Stream, u64)> {
         let Streams { ledger, claims, .. } = &mut *self.0;
         let claims_more = |stream: &Stream| ledger.track(stream).is_some_and(Track::claims_more);
         claims
             .0
             .retain(|stream, due| *due > now || claims_more(stream));
-        let (stream, _) = claims.0.iter().find(|(_, due)| **due <= now)?;
-        let track = ledger.track(stream)?;
-        Some((stream.clone(), track.claimed))
+        let due = claims.0.iter().filter(|(_, due)| **due <= now);
+        let claimed = |stream: &Stream| ledger.track(stream).map(|track| track.claimed);
+        due.filter_map(|(stream, _)| Some((stream.clone(), claimed(stream)?)))
+            .collect()
     }
 
     /// The claim of a stream was noted: its next one waits for a while.

@@ -13,7 +13,7 @@ use crate::pipeline::envelope::{Change, GapHead, MarkHead, Record};
 impl<D: Disk> Upkeep<'_, D> {
     /// Notes what senders claim to have beyond what came: a restart knows of it, and so does the audit.
     pub(super) fn note_claims(&mut self) {
-        while let Some((stream, next)) = Claims(&mut self.custody.streams).due(self.now.mono) {
+        for (stream, next) in Claims(&mut self.custody.streams).due(self.now.mono) {
             let head = MarkHead {
                 stream: stream.clone(),
                 change: Change::Claimed { next },
