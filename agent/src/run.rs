@@ -51,11 +51,14 @@ pub fn settings(config: &Config, boot: u64) -> Settings {
     let source = |source: &Source| SourceSettings {
         name: source.name.clone(),
         resumes: source.resumes(),
+        loses: source.kind.loses(),
         durable_within_ms: None,
     };
     let send = SourceSettings {
         name: SEND_SOURCE.to_owned(),
         resumes: false,
+        // Who sends waits for the answer.
+        loses: false,
         durable_within_ms: Some(SEND_DURABLE_MS),
     };
     Settings {

@@ -298,6 +298,7 @@ fn settings(boot: u64, clock: WallError) -> Settings {
     let source = SourceSettings {
         name: "host".into(),
         resumes: false,
+        loses: true,
         durable_within_ms: None,
     };
     Settings {

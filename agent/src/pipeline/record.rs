@@ -127,7 +127,7 @@ pub struct Envelope<'a> {
     pub source: &'a str,
     /// Where the source resumes after this record.
     pub cursor: Option<Cursor>,
-    /// The source cannot resume: what it loses is named by time.
+    /// The source loses what is not durable at a kill: that is named by time.
     pub live: bool,
     /// Wall time up to which all that its lane had taken is in this record or one before it; `None` where no
     /// clock knew.

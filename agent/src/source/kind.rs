@@ -18,6 +18,10 @@ pub trait Kind: Sized + Send + 'static {
     /// Whether it gives a cursor with every reading, and can begin again from one.
     const RESUMES: bool = false;
 
+    /// Whether a reading that was not durable at a kill is lost: the source cannot begin again, and who gave the
+    /// reading does not wait for the word that it is durable.
+    const LOSES: bool = !Self::RESUMES;
+
     /// Checks settings. Adds a line to `problems` for each thing the operator must fix, beginning with
     /// `KIND.NAME.KEY`, and returns settings in any case, so that all faults are found at once.
     fn check(raw: Self::Raw, problems: &mut Vec<String>) -> Declared<Self>;

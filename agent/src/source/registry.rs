@@ -52,6 +52,14 @@ macro_rules! source_kind {
                 }
             }
 
+            /// Whether a reading that was not durable at a kill is lost.
+            #[must_use]
+            pub const fn loses(&self) -> bool {
+                match self {
+                    $(Self::$Variant(_) => <$Settings as Kind>::LOSES,)*
+                }
+            }
+
             /// Looks for what its settings name on this machine; `name` is the source's.
             pub fn examine(&self, name: &str, found: &mut Findings) {
                 match self {

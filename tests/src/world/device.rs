@@ -142,6 +142,7 @@ impl Device {
         let sources = SOURCES.iter().map(|source| SourceSettings {
             name: source.name.to_owned(),
             resumes: source.resumes,
+            loses: !source.resumes,
             durable_within_ms: source.durable_within_ms,
         });
         Settings {

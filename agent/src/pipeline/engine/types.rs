@@ -20,6 +20,8 @@ pub struct SourceSettings {
     pub name: String,
     /// It gives a cursor with every reading and can begin again from one.
     pub resumes: bool,
+    /// A reading that was not durable at a kill is lost: a gap is to name it.
+    pub loses: bool,
     /// Milliseconds within which what it gives is to be durable: its batches close, and their group is
     /// synced, by then. Without it, whatever comes first of the limits of batch and group.
     pub durable_within_ms: Option<u64>,

@@ -78,6 +78,8 @@ impl Allowed {
 
 impl Kind for NodesSource {
     type Raw = RawNodes;
+    /// A node keeps what is not acknowledged.
+    const LOSES: bool = false;
 
     fn check(raw: RawNodes, problems: &mut Vec<String>) -> Declared<Self> {
         let RawNodes {

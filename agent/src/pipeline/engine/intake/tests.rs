@@ -20,6 +20,7 @@ fn intake() -> Intake {
     let source = |name: &str, resumes| SourceSettings {
         name: name.to_owned(),
         resumes,
+        loses: !resumes,
         durable_within_ms: None,
     };
     settings.sources = vec![source("replay", true), source("host", false)];

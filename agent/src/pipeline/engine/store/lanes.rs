@@ -61,8 +61,7 @@ impl<D: Disk> LaneSet<D> {
             let mut found = open::look(log, &settings.device, lane)?;
             // A source that is gone loses nothing after this start.
             for mark in &mut found.marks.sources {
-                let is_there =
-                    |source: &SourceSettings| source.name == mark.name && !source.resumes;
+                let is_there = |source: &SourceSettings| source.name == mark.name && source.loses;
                 mark.live &= settings.sources.iter().any(is_there);
             }
             let group_ms = match lane {

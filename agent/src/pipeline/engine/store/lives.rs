@@ -151,7 +151,7 @@ impl<D: Disk> Store<D> {
     ///
     /// - `since`: the wall time, if a clock knows it.
     pub(crate) fn begin_life(&mut self, sources: &[SourceSettings], since: Option<UnixMicros>) {
-        let live = sources.iter().filter(|source| !source.resumes);
+        let live = sources.iter().filter(|source| source.loses);
         let begun = live.map(|source| SourceMark {
             name: source.name.clone(),
             cursor: None,

@@ -252,11 +252,13 @@ pub(super) fn settings() -> Settings {
         SourceSettings {
             name: "replay".into(),
             resumes: true,
+            loses: false,
             durable_within_ms: None,
         },
         SourceSettings {
             name: "host".into(),
             resumes: false,
+            loses: true,
             durable_within_ms: None,
         },
     ];
