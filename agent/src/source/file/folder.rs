@@ -115,6 +115,7 @@ fn entry(path: PathBuf, rank: Option<(Rank, bool)>) -> io::Result<Option<Entry>>
         path,
         id: id_of(&metadata),
         changed_us: changed_us(&metadata),
+        len: metadata.len(),
         rank,
         compressed,
     }))

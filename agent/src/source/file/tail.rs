@@ -103,10 +103,12 @@ pub struct Tail<'a> {
     replaced: Option<Id>,
     /// Since when it has not grown without the log's name.
     quiet: Quiet,
-    /// When it was last seen to have that name.
+    /// When it was last seen to have that name, or waited for one that has content.
     named_at: Option<Millis>,
     /// When it was first seen to have another.
     renamed_at: Option<Millis>,
+    /// The empty file that has the log's name since: the renamed one is left once there is content.
+    waits_for: Option<Id>,
     buffer: Vec<u8>,
 }
 
@@ -142,6 +144,7 @@ impl<'a> Tail<'a> {
             quiet: Quiet::default(),
             named_at: None,
             renamed_at: None,
+            waits_for: None,
             buffer: vec![0; BUFFER_BYTES],
         }
     }
@@ -353,7 +356,7 @@ impl<'a> Tail<'a> {
         self.replaced = None;
         self.place = Some(place);
         self.quiet = Quiet::default();
-        (self.named_at, self.renamed_at) = (None, None);
+        (self.named_at, self.renamed_at, self.waits_for) = (None, None, None);
         self.open = Some(Open {
             file,
             id: entry.id,
@@ -367,28 +370,36 @@ impl<'a> Tail<'a> {
             return Ok(false);
         };
         let named = match fs::metadata(self.path) {
-            Ok(named) => Some(id_of(&named)),
+            Ok(named) => Some(named),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        if named.is_none_or(|named| named == open.id) {
+        let Some(named) = named.filter(|named| id_of(named) != open.id) else {
             // Its writer may have it open whatever its name is, as long as there is no other.
             self.quiet.end();
             self.named_at = Some(now);
             return Ok(false);
-        }
+        };
         let renamed_at = *self.renamed_at.get_or_insert(now);
         if !self.quiet.lasts(self.how.rotate_wait_ms, now) {
             return Ok(self.how.rotate_wait_ms == 0);
         }
         let was_close = |named_at| renamed_at.since(named_at) < CLOSE_MS;
-        self.leave(self.named_at.is_some_and(was_close), found)
+        let is_next = self.named_at.is_some_and(was_close);
+        let is_awaited = named.len() == 0 && self.waits_for == Some(id_of(&named));
+        if is_awaited && open.file.metadata()?.nlink() > 0 {
+            if is_next {
+                (self.named_at, self.renamed_at) = (Some(now), None);
+            }
+            return Ok(false);
+        }
+        self.leave(is_next, now, found)
     }
 
     /// Goes on to the file that comes after the open one, which has ended.
     ///
     /// - `is_next`: no other can have come and gone after it.
-    fn leave(&mut self, is_next: bool, found: &mut Vec<Found>) -> io::Result<bool> {
+    fn leave(&mut self, is_next: bool, now: Millis, found: &mut Vec<Found>) -> io::Result<bool> {
         let Listing { live, earlier } = folder::list(self.path)?;
         let (Some(open), Some(place), Some(live)) = (&self.open, self.place, live) else {
             return Ok(false);
@@ -398,14 +409,7 @@ impl<'a> Tail<'a> {
             return Ok(true);
         }
         let mut unread = rotation::after(&earlier, Some(open.id), None, changed_us(&metadata));
-        let between = Gone {
-            file: self.file.clone(),
-            from: self.seen,
-            to: None,
-            why: Why::Between,
-        };
         let is_known = is_next || unread.is_known;
-        let gone = (!is_known).then_some(between).into_iter().collect();
         if open.is_new_log && self.seen == 0 {
             // What it held may have been copied away before it was renamed.
             let all = self.unread(&earlier, place);
@@ -413,6 +417,22 @@ impl<'a> Tail<'a> {
                 unread = all;
             }
         }
+        let mut next = unread.files.iter().copied().chain([&live]);
+        if metadata.nlink() > 0 && next.all(|entry| entry.len == 0) {
+            // Its writer may have it open still, and what comes in it must have a place.
+            self.waits_for = Some(live.id);
+            if is_known {
+                (self.named_at, self.renamed_at) = (Some(now), None);
+            }
+            return Ok(false);
+        }
+        let between = Gone {
+            file: self.file.clone(),
+            from: self.seen,
+            to: None,
+            why: Why::Between,
+        };
+        let gone = (!is_known).then_some(between).into_iter().collect();
         // A line without its newline is one now. It is in the buffer: the last read found nothing behind it.
         let from = window_before(place.minor);
         let rest = usize::try_from(self.seen - place.minor).unwrap_or(usize::MAX);
