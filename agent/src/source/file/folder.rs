@@ -180,6 +180,17 @@ pub fn print_before(file: &File, offset: u64) -> io::Result<Option<u32>> {
     Ok((len == before).then(|| print(&window)))
 }
 
+/// The first bytes of a file, up to so many.
+///
+/// # Errors
+/// The disk's.
+pub fn head(file: &File, len: usize) -> io::Result<Vec<u8>> {
+    let mut head = vec![0; len];
+    let len = read_at(file, &mut head, 0)?;
+    head.truncate(len);
+    Ok(head)
+}
+
 /// Reads until the buffer is full or the file ends; returns the bytes read.
 ///
 /// # Errors

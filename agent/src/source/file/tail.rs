@@ -13,7 +13,7 @@ use headwater_proto::time::Millis;
 use super::cut::{self, ENOUGH_BYTES, is_within_line};
 use super::folder::{self, Listing, changed_us, id_of};
 use super::print::{Prints, WINDOW_BYTES, print, window_before};
-use super::rotation::{self, Entry, Id, Quiet, Unread, cursor, print_of};
+use super::rotation::{self, Entry, Id, Quiet, Unread, cursor, is_of, print_of};
 use crate::pipeline::record::Cursor;
 
 /// A piece of a file, with the bytes before it that its print covers.
@@ -63,6 +63,12 @@ pub enum Why {
     /// The agent may not open their file.
     #[error("the agent may not open the file")]
     Denied,
+    /// They are nowhere, and a file that may be a copy from before they came is read from its start.
+    #[error(
+        "the file was cut, and an earlier one is shorter than what was read of it: if that is its copy, its lines \
+         come twice"
+    )]
+    Again,
 }
 
 impl Display for Gone {
@@ -97,6 +103,8 @@ pub struct Tail<'a> {
     left: Option<Left>,
     /// The file of the place, by the name it had when it was opened.
     file: PathBuf,
+    /// Its first bytes, up to as many as a print covers. Empty until they were read since the start.
+    head: Vec<u8>,
     /// End of what was seen of that file. Behind the place lies a line that has no end yet.
     seen: u64,
     /// That file was cut, or written anew.
@@ -139,6 +147,7 @@ impl<'a> Tail<'a> {
             open: None,
             left: None,
             file: path.to_owned(),
+            head: Vec::new(),
             seen: 0,
             replaced: None,
             quiet: Quiet::default(),
@@ -163,6 +172,12 @@ impl<'a> Tail<'a> {
         };
         let (id, before) = (open.id, window_before(place.minor));
         let begin = place.minor - before as u64;
+        // Its print is looked at after this, and tells that the head is that of the same content.
+        let far_head = if begin > 0 && self.head.is_empty() {
+            folder::head(&open.file, WINDOW_BYTES)?
+        } else {
+            Vec::new()
+        };
         let len = folder::read_at(&open.file, &mut self.buffer, begin)?;
         let (end, is_full) = (begin + len as u64, len == self.buffer.len());
         let is_cut = len < before || (end < self.seen && !is_full);
@@ -171,6 +186,12 @@ impl<'a> Tail<'a> {
             self.replaced = Some(id);
             self.open = None;
             return Ok(true);
+        }
+        if begin == 0 && self.head.len() < WINDOW_BYTES {
+            self.head.clear();
+            self.head.extend(&self.buffer[..len.min(WINDOW_BYTES)]);
+        } else if self.head.is_empty() {
+            self.head = far_head;
         }
         if len > 0 && self.is_behind_others()? {
             self.open = None;
@@ -261,33 +282,61 @@ impl<'a> Tail<'a> {
         let mut gone = Vec::new();
         // Of a file of which nothing was read yet, nothing is missing that is not among the unread ones.
         if place.minor > 0 {
-            // The oldest that came after is the file itself, if it cannot be read.
-            let same = unread.files.first().and_then(|first| {
-                let denied = denied.contains(&first.id).then_some(Why::Denied);
-                let compressed = first.compressed.then_some(Why::Compressed);
-                Some((*first, compressed.or(denied)?))
-            });
-            gone.push(match same {
-                Some((entry, why)) => Gone {
-                    file: entry.path.clone(),
-                    from: place.minor,
-                    to: None,
-                    why,
-                },
-                None => Gone {
-                    file: self.file.clone(),
-                    from: place.minor,
-                    to: Some(self.seen).filter(|seen| *seen > place.minor),
-                    why: Why::Nowhere,
-                },
-            });
-            if let Some((same, _)) = same {
-                unread.before_us = unread.before_us.max(same.changed_us);
-                unread.files.remove(0);
-            }
+            gone.extend(self.missing(place, live, &denied, &mut unread)?);
         }
         self.go_on(&unread, live, gone, found)?;
         Ok(true)
+    }
+
+    /// What can no longer be read of the file of the place, which is nowhere as it was. If the first of the unread
+    /// ones is that file, it is none of them any more.
+    fn missing(
+        &self,
+        place: Cursor,
+        live: &Entry,
+        denied: &[Id],
+        unread: &mut Unread<'_>,
+    ) -> io::Result<Option<Gone>> {
+        let gone = |file: &Path, why| Gone {
+            file: file.to_owned(),
+            from: place.minor,
+            to: Some(self.seen).filter(|seen| why == Why::Nowhere && *seen > place.minor),
+            why,
+        };
+        // The oldest that came after is the file itself, if it cannot be read.
+        let Some(first) = unread.files.first().copied() else {
+            return Ok(Some(gone(&self.file, Why::Nowhere)));
+        };
+        let missing = if first.compressed {
+            Some(gone(&first.path, Why::Compressed))
+        } else if denied.contains(&first.id) {
+            Some(gone(&first.path, Why::Denied))
+        } else if self.is_copy(first, place)? {
+            // All of it was read, and only the beginning of a line may be missing.
+            Some(gone(&self.file, Why::Nowhere)).filter(|gone| gone.to.is_some())
+        } else {
+            let is_short = (1..place.minor).contains(&first.len);
+            let may_be_copy = self.head.is_empty() && is_short && is_of(place, live.id);
+            let why = if may_be_copy {
+                Why::Again
+            } else {
+                Why::Nowhere
+            };
+            return Ok(Some(gone(&self.file, why)));
+        };
+        unread.before_us = unread.before_us.max(first.changed_us);
+        unread.files.remove(0);
+        Ok(missing)
+    }
+
+    /// Whether the file is a copy of that of the place, from before its last lines came. Unknown after a restart.
+    fn is_copy(&self, entry: &Entry, place: Cursor) -> io::Result<bool> {
+        if self.head.is_empty() || !(1..place.minor).contains(&entry.len) {
+            return Ok(false);
+        }
+        let len = usize::try_from(entry.len).unwrap_or(WINDOW_BYTES);
+        let head = &self.head[..len.min(self.head.len())];
+        Ok(folder::head(&folder::open(entry)?, head.len())? == head)
     }
 
     /// Begins to read the log.
@@ -353,6 +402,7 @@ impl<'a> Tail<'a> {
     fn go_to(&mut self, entry: &Entry, file: File, place: Cursor) {
         self.file.clone_from(&entry.path);
         self.seen = place.minor;
+        self.head.clear();
         self.replaced = None;
         self.place = Some(place);
         self.quiet = Quiet::default();

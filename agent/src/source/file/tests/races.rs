@@ -47,3 +47,67 @@ fn a_renamed_file_is_left_for_one_that_has_content_or_once_it_is_removed() {
     log.write("three\n");
     assert_eq!(reader.all(), ["three"]);
 }
+
+#[test]
+fn a_copy_that_lacks_what_was_read_before_the_cut_is_not_read_again() {
+    for first in ["one\n".to_owned(), "a long line before it\n".repeat(90)] {
+        let log = Log::new();
+        log.write(&first);
+        let path = log.path();
+        let mut reader = Reader::new(&path, None, FROM_START);
+        assert_eq!(reader.all().len(), first.lines().count());
+        reader = reader.restart();
+        log.write("two\n");
+        assert_eq!(reader.all(), ["two"]);
+        fs::copy(&path, log.named("app.log.1")).unwrap();
+        log.date("app.log.1");
+        log.write("three\n");
+        assert_eq!(reader.all(), ["three"]);
+        log.overwrite("");
+        assert_eq!(reader.all(), [""; 0]);
+        log.write("four\n");
+        assert_eq!(reader.all(), ["four"]);
+        // What came of a line that had no end yet went with the cut.
+        log.shift();
+        fs::copy(&path, log.named("app.log.1")).unwrap();
+        log.date("app.log.1");
+        log.write("five\nsi");
+        assert_eq!(reader.all(), ["five"]);
+        log.overwrite("seven\n");
+        let told = "bytes 10 to 12 and what came after them of app.log: Nowhere";
+        assert_eq!(reader.all(), [told, "seven"]);
+        assert_eq!(reader.restart().all(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_short_file_that_is_no_copy_is_read_after_what_was_cut_away() {
+    let log = Log::new();
+    log.write("one\ntwo\n");
+    let path = log.path();
+    let mut reader = Reader::new(&path, None, FROM_START);
+    assert_eq!(reader.all(), ["one", "two"]);
+    log.overwrite("three\n");
+    log.copy_and_cut("app.log.1");
+    log.write("four\n");
+    let gone = "from byte 8 on of app.log: Nowhere";
+    assert_eq!(reader.all(), [gone, "three", "four"]);
+}
+
+#[test]
+fn after_a_restart_a_short_copy_is_read_again_and_that_is_told() {
+    let log = Log::new();
+    log.write("one\n");
+    let path = log.path();
+    let mut reader = Reader::new(&path, None, FROM_START);
+    assert_eq!(reader.all(), ["one"]);
+    fs::copy(&path, log.named("app.log.1")).unwrap();
+    log.date("app.log.1");
+    log.write("two\n");
+    assert_eq!(reader.all(), ["two"]);
+    log.overwrite("three\n");
+    let told = "from byte 8 on of app.log: Again";
+    let mut resumed = reader.restart();
+    assert_eq!(resumed.all(), [told, "one", "three"]);
+    assert_eq!(resumed.resumed(1), ["one", "three"]);
+}
