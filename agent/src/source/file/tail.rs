@@ -37,7 +37,7 @@ pub enum Found {
 pub struct Gone {
     /// The file, by the name that it has, or had.
     pub file: PathBuf,
-    /// The first of them.
+    /// The first of them; of what came late, zero.
     pub from: u64,
     /// The first behind them. Without, nobody knows how many there were; and more may have come
     /// after the last look.
@@ -69,6 +69,9 @@ pub enum Why {
          come twice"
     )]
     Again,
+    /// Nobody knows whether they came, and whether they were read.
+    #[error("the file was written to after the next one was begun")]
+    Late,
 }
 
 impl Display for Gone {
@@ -76,6 +79,9 @@ impl Display for Gone {
         // The file comes last: where there is no room for all of it, the bytes are still told.
         let (file, from) = (self.file.display(), self.from);
         match self.to {
+            None if self.why == Why::Late => {
+                write!(f, "what may have come late to {file}")
+            }
             Some(to) => write!(f, "bytes {from} to {to} and what came after them of {file}"),
             None => write!(f, "from byte {from} on of {file}"),
         }
@@ -99,6 +105,8 @@ pub struct Tail<'a> {
     /// The place, once there is one.
     place: Option<Cursor>,
     open: Option<Open>,
+    /// The place is still that of the start.
+    is_start: bool,
     /// The file that was left last: its writer may not know yet that it was renamed.
     left: Option<Left>,
     /// The file of the place, by the name it had when it was opened.
@@ -145,6 +153,7 @@ impl<'a> Tail<'a> {
             how,
             place: resume,
             open: None,
+            is_start: resume.is_some(),
             left: None,
             file: path.to_owned(),
             head: Vec::new(),
@@ -269,6 +278,7 @@ impl<'a> Tail<'a> {
                     other => other?,
                 };
                 if folder::holds(&file, place)? {
+                    let place = self.after_late(entry, &file, earlier.last(), place, found)?;
                     self.go_to(entry, file, place);
                     return Ok(true);
                 }
@@ -286,6 +296,46 @@ impl<'a> Tail<'a> {
         }
         self.go_on(&unread, live, gone, found)?;
         Ok(true)
+    }
+
+    /// After a start at a place in the log itself: names what may have come to the newest of the earlier files after
+    /// it was left. Returns the place behind that.
+    fn after_late(
+        &self,
+        home: &Entry,
+        file: &File,
+        newest: Option<&Entry>,
+        place: Cursor,
+        found: &mut Vec<Found>,
+    ) -> io::Result<Cursor> {
+        let is_later = |newest: &&Entry| newest.len > 0 && newest.changed_us > place.major;
+        // Who compresses one writes to it for a while.
+        let newest = newest.filter(|newest| !newest.compressed).filter(is_later);
+        let Some(newest) = newest.filter(|_| self.is_start && home.rank.is_none()) else {
+            return Ok(place);
+        };
+        let head = match folder::open(newest) {
+            Ok(newest) => folder::head(&newest, WINDOW_BYTES)?,
+            // Nobody can tell whether that is a copy.
+            Err(error) if is_denied(newest, &error) => return Ok(place),
+            Err(error) => return Err(error),
+        };
+        if folder::head(file, head.len())? == head {
+            // The log is being copied, to be cut then.
+            return Ok(place);
+        }
+        let place = Cursor {
+            major: newest.changed_us,
+            ..place
+        };
+        let gone = Gone {
+            file: newest.path.clone(),
+            from: 0,
+            to: None,
+            why: Why::Late,
+        };
+        found.push(Found::Gone(gone, place));
+        Ok(place)
     }
 
     /// What can no longer be read of the file of the place, which is nowhere as it was. If the first of the unread
@@ -402,6 +452,7 @@ impl<'a> Tail<'a> {
     fn go_to(&mut self, entry: &Entry, file: File, place: Cursor) {
         self.file.clone_from(&entry.path);
         self.seen = place.minor;
+        self.is_start = false;
         self.head.clear();
         self.replaced = None;
         self.place = Some(place);

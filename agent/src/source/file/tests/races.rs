@@ -111,3 +111,63 @@ fn after_a_restart_a_short_copy_is_read_again_and_that_is_told() {
     assert_eq!(resumed.all(), [told, "one", "three"]);
     assert_eq!(resumed.resumed(1), ["one", "three"]);
 }
+
+#[test]
+fn what_came_to_an_earlier_file_while_nobody_read_is_named_once() {
+    let log = Log::new();
+    log.write("one\n");
+    let path = log.path();
+    let mut reader = Reader::new(&path, None, FROM_START);
+    assert_eq!(reader.all(), ["one"]);
+    log.rotate();
+    log.write("two\n");
+    assert_eq!(reader.all(), ["two"]);
+    // These are known to have come once a line behind them has a place.
+    log.write_to("app.log.1", "late\n");
+    assert_eq!(reader.all(), ["late"]);
+    let told = "what may have come late to app.log.1: Late";
+    assert_eq!(reader.restart().all(), [told]);
+    log.write("three\n");
+    assert_eq!(reader.all(), ["three"]);
+    assert_eq!(reader.restart().all(), [""; 0]);
+    log.write_to("app.log.1", "later\n");
+    let mut resumed = reader.restart();
+    assert_eq!(resumed.all(), [told]);
+    log.write("four\n");
+    assert_eq!(resumed.all(), ["four"]);
+    for found in 1..=2 {
+        assert_eq!(resumed.resumed(found), ["four"][found - 1..]);
+    }
+}
+
+#[test]
+fn ordinary_rotation_and_copies_are_not_told_as_late() {
+    let log = Log::new();
+    log.write("one\n");
+    let path = log.path();
+    let mut reader = Reader::new(&path, None, FROM_START);
+    assert_eq!(reader.all(), ["one"]);
+    for line in ["two\n", "three\n"] {
+        log.write("last\n");
+        log.rotate();
+        log.write(line);
+        assert_eq!(reader.all(), ["last", line.trim_end()]);
+        assert_eq!(reader.restart().all(), [""; 0]);
+    }
+    // A copy lies there, whole or in part, before the log is cut.
+    log.shift();
+    for copied in ["thr", "three\n"] {
+        fs::write(log.named("app.log.1"), copied).unwrap();
+        log.date("app.log.1");
+        assert_eq!(reader.restart().all(), [""; 0]);
+    }
+    log.overwrite("");
+    assert_eq!(reader.restart().all(), [""; 0]);
+    log.write("four\n");
+    assert_eq!(reader.all(), ["four"]);
+    assert_eq!(reader.restart().all(), [""; 0]);
+    // So does who compresses one.
+    log.write_to("app.log.1.gz", "compressed");
+    fs::remove_file(log.named("app.log.1")).unwrap();
+    assert_eq!(reader.restart().all(), [""; 0]);
+}
