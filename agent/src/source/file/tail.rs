@@ -22,6 +22,9 @@ const BUFFER_BYTES: usize = WINDOW_BYTES + ENOUGH_BYTES;
 /// Between two looks so close to each other no log is rotated twice, and the first of its files removed.
 const CLOSE_MS: u64 = 10_000;
 
+/// While a log is absent, how often its folder is listed for the file of the place, milliseconds.
+const LIST_MS: u64 = 5_000;
+
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
@@ -121,6 +124,8 @@ pub struct Tail<'a> {
     quiet: Quiet,
     /// When it was last seen to have that name, or waited for one that has content.
     named_at: Option<Millis>,
+    /// When the folder was last listed without finding it, while the log was absent.
+    absent_at: Option<Millis>,
     /// When it was first seen to have another.
     renamed_at: Option<Millis>,
     /// The empty file that has the log's name since: the renamed one is left once there is content.
@@ -161,6 +166,7 @@ impl<'a> Tail<'a> {
             replaced: None,
             quiet: Quiet::default(),
             named_at: None,
+            absent_at: None,
             renamed_at: None,
             waits_for: None,
             buffer: vec![0; BUFFER_BYTES],
@@ -173,7 +179,7 @@ impl<'a> Tail<'a> {
     /// The disk's; [`ErrorKind::Interrupted`] while files are being renamed. The place is kept.
     pub fn read(&mut self, now: Millis, found: &mut Vec<Found>) -> io::Result<bool> {
         let more = self.read_left(found)?;
-        if self.open.is_none() && !self.enter(found)? {
+        if self.open.is_none() && !self.enter(now, found)? {
             return Ok(more);
         }
         let (Some(open), Some(place)) = (&self.open, self.place) else {
@@ -261,7 +267,10 @@ impl<'a> Tail<'a> {
     }
 
     /// Finds the place again; says whether a file is open.
-    fn enter(&mut self, found: &mut Vec<Found>) -> io::Result<bool> {
+    fn enter(&mut self, now: Millis, found: &mut Vec<Found>) -> io::Result<bool> {
+        if !self.is_to_be_listed(now) {
+            return Ok(false);
+        }
         let listing = folder::list(self.path)?;
         let Some(place) = self.place else {
             return self.begin(&listing);
@@ -296,6 +305,28 @@ impl<'a> Tail<'a> {
         }
         self.go_on(&unread, live, gone, found)?;
         Ok(true)
+    }
+
+    /// Whether to list the folder: if the log is there, and now and then if it is not but was.
+    fn is_to_be_listed(&mut self, now: Millis) -> bool {
+        let is_absent =
+            fs::metadata(self.path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        if !is_absent {
+            self.absent_at = None;
+            return true;
+        }
+        if self.place.is_none() {
+            // All of it is new when it comes.
+            self.how.from_start = true;
+            return false;
+        }
+        let is_due = self
+            .absent_at
+            .is_none_or(|listed_at| now.since(listed_at) >= LIST_MS);
+        if is_due {
+            self.absent_at = Some(now);
+        }
+        is_due
     }
 
     /// After a start at a place in the log itself: names what may have come to the newest of the earlier files after
@@ -452,7 +483,7 @@ impl<'a> Tail<'a> {
     fn go_to(&mut self, entry: &Entry, file: File, place: Cursor) {
         self.file.clone_from(&entry.path);
         self.seen = place.minor;
-        self.is_start = false;
+        (self.is_start, self.absent_at) = (false, None);
         self.head.clear();
         self.replaced = None;
         self.place = Some(place);

@@ -171,3 +171,26 @@ fn ordinary_rotation_and_copies_are_not_told_as_late() {
     fs::remove_file(log.named("app.log.1")).unwrap();
     assert_eq!(reader.restart().all(), [""; 0]);
 }
+
+#[test]
+fn while_a_log_is_absent_its_folder_is_listed_now_and_then_only() {
+    let log = Log::new();
+    log.write("one\n");
+    let path = log.path();
+    let mut reader = Reader::new(&path, None, FROM_START);
+    assert_eq!(reader.all(), ["one"]);
+    log.write("two\n");
+    log.rename("app.log", "elsewhere");
+    let mut resumed = reader.restart();
+    assert_eq!(resumed.all(), [""; 0]);
+    log.rename("elsewhere", "app.log.1");
+    assert_eq!(resumed.all(), [""; 0]);
+    resumed.now = resumed.now.plus(5_000);
+    assert_eq!(resumed.all(), ["two"]);
+    // The log itself is seen at once.
+    let mut resumed = reader.restart();
+    log.rename("app.log.1", "elsewhere");
+    assert_eq!(resumed.all(), [""; 0]);
+    log.rename("elsewhere", "app.log");
+    assert_eq!(resumed.all(), ["two"]);
+}
