@@ -194,3 +194,55 @@ fn while_a_log_is_absent_its_folder_is_listed_now_and_then_only() {
     log.rename("elsewhere", "app.log");
     assert_eq!(resumed.all(), ["two"]);
 }
+
+#[test]
+fn with_the_times_of_a_real_disk_rotation_is_told_as_nothing() {
+    let log = Log::new();
+    let path = log.path();
+    let write = |text: String| {
+        let mut file = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    };
+    write("first\n".to_owned());
+    let mut reader = Reader::new(&path, None, FROM_START);
+    assert_eq!(reader.all(), ["first"]);
+    for round in 0..300_usize {
+        write(format!("{round} before\n"));
+        if round % 3 == 1 {
+            assert_eq!(reader.all(), [format!("{round} before")]);
+            reader = reader.restart();
+        }
+        log.shift();
+        if round % 2 == 0 {
+            log.rename("app.log", "app.log.1");
+        } else {
+            fs::copy(&path, log.named("app.log.1")).unwrap();
+            File::options()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .set_len(0)
+                .unwrap();
+        }
+        write(format!("{round} after\n"));
+        let mut expected = vec![format!("{round} before"), format!("{round} after")];
+        if round % 3 == 1 {
+            expected.remove(0);
+        }
+        if round % 5 == 0 {
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        assert_eq!(reader.all(), expected, "{round}");
+        reader = reader.restart();
+        assert_eq!(reader.all(), [""; 0], "{round}");
+        if round % 7 == 0 {
+            for age in 5..60 {
+                let _ = fs::remove_file(log.named(&format!("app.log.{age}")));
+            }
+        }
+    }
+}
