@@ -115,6 +115,7 @@ fn entry(path: PathBuf, rank: Option<(Rank, bool)>) -> io::Result<Option<Entry>>
         path,
         id: id_of(&metadata),
         changed_us: changed_us(&metadata),
+        len: metadata.len(),
         rank,
         compressed,
     }))
@@ -177,6 +178,17 @@ pub fn print_before(file: &File, offset: u64) -> io::Result<Option<u32>> {
     let mut window = vec![0; before];
     let len = read_at(file, &mut window, offset - before as u64)?;
     Ok((len == before).then(|| print(&window)))
+}
+
+/// The first bytes of a file, up to so many.
+///
+/// # Errors
+/// The disk's.
+pub fn head(file: &File, len: usize) -> io::Result<Vec<u8>> {
+    let mut head = vec![0; len];
+    let len = read_at(file, &mut head, 0)?;
+    head.truncate(len);
+    Ok(head)
 }
 
 /// Reads until the buffer is full or the file ends; returns the bytes read.

@@ -78,6 +78,8 @@ pub struct Entry {
     pub id: Id,
     /// When it was last written to, microseconds since the Unix epoch.
     pub changed_us: u64,
+    /// Its bytes.
+    pub len: u64,
     /// `None` for the one that has the log's name.
     pub rank: Option<Rank>,
     /// It cannot be read as it is.
@@ -243,6 +245,7 @@ mod tests {
             path: name.into(),
             id: id(inode),
             changed_us,
+            len: 0,
             rank: Some(rank),
             compressed,
         }

@@ -13,7 +13,7 @@ use headwater_proto::time::Millis;
 use super::cut::{self, ENOUGH_BYTES, is_within_line};
 use super::folder::{self, Listing, changed_us, id_of};
 use super::print::{Prints, WINDOW_BYTES, print, window_before};
-use super::rotation::{self, Entry, Id, Quiet, Unread, cursor, print_of};
+use super::rotation::{self, Entry, Id, Quiet, Unread, cursor, is_of, print_of};
 use crate::pipeline::record::Cursor;
 
 /// A piece of a file, with the bytes before it that its print covers.
@@ -21,6 +21,9 @@ const BUFFER_BYTES: usize = WINDOW_BYTES + ENOUGH_BYTES;
 
 /// Between two looks so close to each other no log is rotated twice, and the first of its files removed.
 const CLOSE_MS: u64 = 10_000;
+
+/// While a log is absent, how often its folder is listed for the file of the place, milliseconds.
+const LIST_MS: u64 = 5_000;
 
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,7 +40,7 @@ pub enum Found {
 pub struct Gone {
     /// The file, by the name that it has, or had.
     pub file: PathBuf,
-    /// The first of them.
+    /// The first of them; of what came late, zero.
     pub from: u64,
     /// The first behind them. Without, nobody knows how many there were; and more may have come
     /// after the last look.
@@ -63,6 +66,15 @@ pub enum Why {
     /// The agent may not open their file.
     #[error("the agent may not open the file")]
     Denied,
+    /// They are nowhere, and a file that may be a copy from before they came is read from its start.
+    #[error(
+        "the file was cut, and an earlier one is shorter than what was read of it: if that is its copy, its lines \
+         come twice"
+    )]
+    Again,
+    /// Nobody knows whether they came, and whether they were read.
+    #[error("the file was written to after the next one was begun")]
+    Late,
 }
 
 impl Display for Gone {
@@ -70,6 +82,9 @@ impl Display for Gone {
         // The file comes last: where there is no room for all of it, the bytes are still told.
         let (file, from) = (self.file.display(), self.from);
         match self.to {
+            None if self.why == Why::Late => {
+                write!(f, "what may have come late to {file}")
+            }
             Some(to) => write!(f, "bytes {from} to {to} and what came after them of {file}"),
             None => write!(f, "from byte {from} on of {file}"),
         }
@@ -93,20 +108,28 @@ pub struct Tail<'a> {
     /// The place, once there is one.
     place: Option<Cursor>,
     open: Option<Open>,
+    /// The place is still that of the start.
+    is_start: bool,
     /// The file that was left last: its writer may not know yet that it was renamed.
     left: Option<Left>,
     /// The file of the place, by the name it had when it was opened.
     file: PathBuf,
+    /// Its first bytes, up to as many as a print covers. Empty until they were read since the start.
+    head: Vec<u8>,
     /// End of what was seen of that file. Behind the place lies a line that has no end yet.
     seen: u64,
     /// That file was cut, or written anew.
     replaced: Option<Id>,
     /// Since when it has not grown without the log's name.
     quiet: Quiet,
-    /// When it was last seen to have that name.
+    /// When it was last seen to have that name, or waited for one that has content.
     named_at: Option<Millis>,
+    /// When the folder was last listed without finding it, while the log was absent.
+    absent_at: Option<Millis>,
     /// When it was first seen to have another.
     renamed_at: Option<Millis>,
+    /// The empty file that has the log's name since: the renamed one is left once there is content.
+    waits_for: Option<Id>,
     buffer: Vec<u8>,
 }
 
@@ -135,13 +158,17 @@ impl<'a> Tail<'a> {
             how,
             place: resume,
             open: None,
+            is_start: resume.is_some(),
             left: None,
             file: path.to_owned(),
+            head: Vec::new(),
             seen: 0,
             replaced: None,
             quiet: Quiet::default(),
             named_at: None,
+            absent_at: None,
             renamed_at: None,
+            waits_for: None,
             buffer: vec![0; BUFFER_BYTES],
         }
     }
@@ -152,7 +179,7 @@ impl<'a> Tail<'a> {
     /// The disk's; [`ErrorKind::Interrupted`] while files are being renamed. The place is kept.
     pub fn read(&mut self, now: Millis, found: &mut Vec<Found>) -> io::Result<bool> {
         let more = self.read_left(found)?;
-        if self.open.is_none() && !self.enter(found)? {
+        if self.open.is_none() && !self.enter(now, found)? {
             return Ok(more);
         }
         let (Some(open), Some(place)) = (&self.open, self.place) else {
@@ -160,6 +187,12 @@ impl<'a> Tail<'a> {
         };
         let (id, before) = (open.id, window_before(place.minor));
         let begin = place.minor - before as u64;
+        // Its print is looked at after this, and tells that the head is that of the same content.
+        let far_head = if begin > 0 && self.head.is_empty() {
+            folder::head(&open.file, WINDOW_BYTES)?
+        } else {
+            Vec::new()
+        };
         let len = folder::read_at(&open.file, &mut self.buffer, begin)?;
         let (end, is_full) = (begin + len as u64, len == self.buffer.len());
         let is_cut = len < before || (end < self.seen && !is_full);
@@ -168,6 +201,12 @@ impl<'a> Tail<'a> {
             self.replaced = Some(id);
             self.open = None;
             return Ok(true);
+        }
+        if begin == 0 && self.head.len() < WINDOW_BYTES {
+            self.head.clear();
+            self.head.extend(&self.buffer[..len.min(WINDOW_BYTES)]);
+        } else if self.head.is_empty() {
+            self.head = far_head;
         }
         if len > 0 && self.is_behind_others()? {
             self.open = None;
@@ -228,7 +267,10 @@ impl<'a> Tail<'a> {
     }
 
     /// Finds the place again; says whether a file is open.
-    fn enter(&mut self, found: &mut Vec<Found>) -> io::Result<bool> {
+    fn enter(&mut self, now: Millis, found: &mut Vec<Found>) -> io::Result<bool> {
+        if !self.is_to_be_listed(now) {
+            return Ok(false);
+        }
         let listing = folder::list(self.path)?;
         let Some(place) = self.place else {
             return self.begin(&listing);
@@ -245,6 +287,7 @@ impl<'a> Tail<'a> {
                     other => other?,
                 };
                 if folder::holds(&file, place)? {
+                    let place = self.after_late(entry, &file, earlier.last(), place, found)?;
                     self.go_to(entry, file, place);
                     return Ok(true);
                 }
@@ -258,33 +301,123 @@ impl<'a> Tail<'a> {
         let mut gone = Vec::new();
         // Of a file of which nothing was read yet, nothing is missing that is not among the unread ones.
         if place.minor > 0 {
-            // The oldest that came after is the file itself, if it cannot be read.
-            let same = unread.files.first().and_then(|first| {
-                let denied = denied.contains(&first.id).then_some(Why::Denied);
-                let compressed = first.compressed.then_some(Why::Compressed);
-                Some((*first, compressed.or(denied)?))
-            });
-            gone.push(match same {
-                Some((entry, why)) => Gone {
-                    file: entry.path.clone(),
-                    from: place.minor,
-                    to: None,
-                    why,
-                },
-                None => Gone {
-                    file: self.file.clone(),
-                    from: place.minor,
-                    to: Some(self.seen).filter(|seen| *seen > place.minor),
-                    why: Why::Nowhere,
-                },
-            });
-            if let Some((same, _)) = same {
-                unread.before_us = unread.before_us.max(same.changed_us);
-                unread.files.remove(0);
-            }
+            gone.extend(self.missing(place, live, &denied, &mut unread)?);
         }
         self.go_on(&unread, live, gone, found)?;
         Ok(true)
+    }
+
+    /// Whether to list the folder: if the log is there, and now and then if it is not but was.
+    fn is_to_be_listed(&mut self, now: Millis) -> bool {
+        let is_absent =
+            fs::metadata(self.path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        if !is_absent {
+            self.absent_at = None;
+            return true;
+        }
+        if self.place.is_none() {
+            // All of it is new when it comes.
+            self.how.from_start = true;
+            return false;
+        }
+        let is_due = self
+            .absent_at
+            .is_none_or(|listed_at| now.since(listed_at) >= LIST_MS);
+        if is_due {
+            self.absent_at = Some(now);
+        }
+        is_due
+    }
+
+    /// After a start at a place in the log itself: names what may have come to the newest of the earlier files after
+    /// it was left. Returns the place behind that.
+    fn after_late(
+        &self,
+        home: &Entry,
+        file: &File,
+        newest: Option<&Entry>,
+        place: Cursor,
+        found: &mut Vec<Found>,
+    ) -> io::Result<Cursor> {
+        let is_later = |newest: &&Entry| newest.len > 0 && newest.changed_us > place.major;
+        // Who compresses one writes to it for a while.
+        let newest = newest.filter(|newest| !newest.compressed).filter(is_later);
+        let Some(newest) = newest.filter(|_| self.is_start && home.rank.is_none()) else {
+            return Ok(place);
+        };
+        let head = match folder::open(newest) {
+            Ok(newest) => folder::head(&newest, WINDOW_BYTES)?,
+            // Nobody can tell whether that is a copy.
+            Err(error) if is_denied(newest, &error) => return Ok(place),
+            Err(error) => return Err(error),
+        };
+        if folder::head(file, head.len())? == head {
+            // The log is being copied, to be cut then.
+            return Ok(place);
+        }
+        let place = Cursor {
+            major: newest.changed_us,
+            ..place
+        };
+        let gone = Gone {
+            file: newest.path.clone(),
+            from: 0,
+            to: None,
+            why: Why::Late,
+        };
+        found.push(Found::Gone(gone, place));
+        Ok(place)
+    }
+
+    /// What can no longer be read of the file of the place, which is nowhere as it was. If the first of the unread
+    /// ones is that file, it is none of them any more.
+    fn missing(
+        &self,
+        place: Cursor,
+        live: &Entry,
+        denied: &[Id],
+        unread: &mut Unread<'_>,
+    ) -> io::Result<Option<Gone>> {
+        let gone = |file: &Path, why| Gone {
+            file: file.to_owned(),
+            from: place.minor,
+            to: Some(self.seen).filter(|seen| why == Why::Nowhere && *seen > place.minor),
+            why,
+        };
+        // The oldest that came after is the file itself, if it cannot be read.
+        let Some(first) = unread.files.first().copied() else {
+            return Ok(Some(gone(&self.file, Why::Nowhere)));
+        };
+        let missing = if first.compressed {
+            Some(gone(&first.path, Why::Compressed))
+        } else if denied.contains(&first.id) {
+            Some(gone(&first.path, Why::Denied))
+        } else if self.is_copy(first, place)? {
+            // All of it was read, and only the beginning of a line may be missing.
+            Some(gone(&self.file, Why::Nowhere)).filter(|gone| gone.to.is_some())
+        } else {
+            let is_short = (1..place.minor).contains(&first.len);
+            let may_be_copy = self.head.is_empty() && is_short && is_of(place, live.id);
+            let why = if may_be_copy {
+                Why::Again
+            } else {
+                Why::Nowhere
+            };
+            return Ok(Some(gone(&self.file, why)));
+        };
+        unread.before_us = unread.before_us.max(first.changed_us);
+        unread.files.remove(0);
+        Ok(missing)
+    }
+
+    /// Whether the file is a copy of that of the place, from before its last lines came. Unknown after a restart.
+    fn is_copy(&self, entry: &Entry, place: Cursor) -> io::Result<bool> {
+        if self.head.is_empty() || !(1..place.minor).contains(&entry.len) {
+            return Ok(false);
+        }
+        let len = usize::try_from(entry.len).unwrap_or(WINDOW_BYTES);
+        let head = &self.head[..len.min(self.head.len())];
+        Ok(folder::head(&folder::open(entry)?, head.len())? == head)
     }
 
     /// Begins to read the log.
@@ -350,10 +483,12 @@ impl<'a> Tail<'a> {
     fn go_to(&mut self, entry: &Entry, file: File, place: Cursor) {
         self.file.clone_from(&entry.path);
         self.seen = place.minor;
+        (self.is_start, self.absent_at) = (false, None);
+        self.head.clear();
         self.replaced = None;
         self.place = Some(place);
         self.quiet = Quiet::default();
-        (self.named_at, self.renamed_at) = (None, None);
+        (self.named_at, self.renamed_at, self.waits_for) = (None, None, None);
         self.open = Some(Open {
             file,
             id: entry.id,
@@ -367,28 +502,36 @@ impl<'a> Tail<'a> {
             return Ok(false);
         };
         let named = match fs::metadata(self.path) {
-            Ok(named) => Some(id_of(&named)),
+            Ok(named) => Some(named),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        if named.is_none_or(|named| named == open.id) {
+        let Some(named) = named.filter(|named| id_of(named) != open.id) else {
             // Its writer may have it open whatever its name is, as long as there is no other.
             self.quiet.end();
             self.named_at = Some(now);
             return Ok(false);
-        }
+        };
         let renamed_at = *self.renamed_at.get_or_insert(now);
         if !self.quiet.lasts(self.how.rotate_wait_ms, now) {
             return Ok(self.how.rotate_wait_ms == 0);
         }
         let was_close = |named_at| renamed_at.since(named_at) < CLOSE_MS;
-        self.leave(self.named_at.is_some_and(was_close), found)
+        let is_next = self.named_at.is_some_and(was_close);
+        let is_awaited = named.len() == 0 && self.waits_for == Some(id_of(&named));
+        if is_awaited && open.file.metadata()?.nlink() > 0 {
+            if is_next {
+                (self.named_at, self.renamed_at) = (Some(now), None);
+            }
+            return Ok(false);
+        }
+        self.leave(is_next, now, found)
     }
 
     /// Goes on to the file that comes after the open one, which has ended.
     ///
     /// - `is_next`: no other can have come and gone after it.
-    fn leave(&mut self, is_next: bool, found: &mut Vec<Found>) -> io::Result<bool> {
+    fn leave(&mut self, is_next: bool, now: Millis, found: &mut Vec<Found>) -> io::Result<bool> {
         let Listing { live, earlier } = folder::list(self.path)?;
         let (Some(open), Some(place), Some(live)) = (&self.open, self.place, live) else {
             return Ok(false);
@@ -398,14 +541,7 @@ impl<'a> Tail<'a> {
             return Ok(true);
         }
         let mut unread = rotation::after(&earlier, Some(open.id), None, changed_us(&metadata));
-        let between = Gone {
-            file: self.file.clone(),
-            from: self.seen,
-            to: None,
-            why: Why::Between,
-        };
         let is_known = is_next || unread.is_known;
-        let gone = (!is_known).then_some(between).into_iter().collect();
         if open.is_new_log && self.seen == 0 {
             // What it held may have been copied away before it was renamed.
             let all = self.unread(&earlier, place);
@@ -413,6 +549,22 @@ impl<'a> Tail<'a> {
                 unread = all;
             }
         }
+        let mut next = unread.files.iter().copied().chain([&live]);
+        if metadata.nlink() > 0 && next.all(|entry| entry.len == 0) {
+            // Its writer may have it open still, and what comes in it must have a place.
+            self.waits_for = Some(live.id);
+            if is_known {
+                (self.named_at, self.renamed_at) = (Some(now), None);
+            }
+            return Ok(false);
+        }
+        let between = Gone {
+            file: self.file.clone(),
+            from: self.seen,
+            to: None,
+            why: Why::Between,
+        };
+        let gone = (!is_known).then_some(between).into_iter().collect();
         // A line without its newline is one now. It is in the buffer: the last read found nothing behind it.
         let from = window_before(place.minor);
         let rest = usize::try_from(self.seen - place.minor).unwrap_or(usize::MAX);

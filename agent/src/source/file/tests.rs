@@ -12,6 +12,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
+mod races;
+
 /// A log in a folder of its own. Every write has a time of its own, later than all before.
 struct Log {
     folder: tempfile::TempDir,
