@@ -439,7 +439,12 @@ impl Intake {
     pub(super) fn record(&mut self, at: usize, closed: Closed, now: Now) -> Box<Draft> {
         self.counted.records += 1;
         let stored_to = self.stored_to(at, now);
-        let SourceSettings { name, loses, .. } = &self.sources[closed.owed.source];
+        let SourceSettings {
+            name,
+            resumes,
+            loses,
+            ..
+        } = &self.sources[closed.owed.source];
         let (kind, payload) = match &closed.content {
             Content::Batch(payload) => (Kind::Batch, payload),
             Content::Text(payload) => (Kind::Text, payload),
@@ -454,6 +459,7 @@ impl Intake {
             base: closed.times.base,
             cursor: closed.cursor,
             live: *loses,
+            waits: *resumes,
             stored_to,
             schema: closed.new_schema,
             frame: bytes,

@@ -22,7 +22,10 @@ pub(crate) struct Draft {
     /// Where the times of a source's record count from.
     pub(crate) base: Base,
     pub(crate) cursor: Option<Cursor>,
+    /// Its source loses what is not durable at a kill.
     pub(crate) live: bool,
+    /// It waits for a disk that takes nothing: its source can begin again.
+    pub(crate) waits: bool,
     pub(crate) stored_to: Option<UnixMicros>,
     /// A schema that is first used by this record.
     pub(crate) schema: Option<(u32, Arc<[u8]>)>,
@@ -47,6 +50,7 @@ impl Draft {
             base: Base::Wall,
             cursor: None,
             live: false,
+            waits: false,
             stored_to: None,
             schema: None,
             frame: bytes,

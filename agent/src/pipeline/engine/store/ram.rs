@@ -55,7 +55,7 @@ impl Ram {
     /// what the agent itself says, goes out from memory: a disk that never comes back must not
     /// silence it.
     pub(crate) const fn is_to_wait(record: &Draft) -> bool {
-        !record.live && !record.is_own()
+        record.waits
     }
 
     /// Puts a record aside until the disk is back.

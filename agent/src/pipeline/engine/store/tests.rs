@@ -66,6 +66,7 @@ pub(crate) fn record(k: u64, live: bool) -> Box<Draft> {
         base: Base::Wall,
         cursor: (!live).then_some(cursor),
         live,
+        waits: !live,
         stored_to: None,
         schema: None,
         frame,
