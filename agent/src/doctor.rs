@@ -16,7 +16,7 @@ use headwater_proto::text::MAX_DICTIONARY_BYTES;
 use crate::config::Config;
 use crate::pipeline::text;
 use crate::source::accept::socket_path;
-use headwater_program::findings::{Findings, possible_folder};
+use headwater_program::findings::{Findings, existing_folder_of, possible_folder};
 
 /// Checks a configuration's text, and what it names on this machine. Warnings go to standard error.
 ///
@@ -84,16 +84,11 @@ pub fn examine(config: &Config) -> Findings {
 
 /// Whether a file can be put at `path`, in place of one that may be there.
 fn replaceable_file(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| *parent != Path::new(""));
-    let parent = parent.unwrap_or(Path::new("."));
-    if !parent.is_dir() {
-        let why = format!("there is no folder {}", parent.display());
-        return Err(io::Error::other(why));
-    }
+    let folder = existing_folder_of(path)?;
     if path.is_dir() {
         return Err(io::Error::other("is a folder; name a file in it"));
     }
-    possible_folder(parent)
+    possible_folder(folder)
 }
 
 /// The password in a file, without the line's end.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_program::findings::Findings;
+use headwater_program::findings::{Findings, existing_folder_of};
 use headwater_program::listen::is_served;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -50,12 +50,8 @@ pub(super) async fn listen_unix(path: &Path) -> io::Result<UnixListener> {
 
 /// Whether a socket can stand at `path`: its folder must exist, and nothing else may stand there.
 pub(crate) fn socket_path(key: &str, path: &Path, shown: &str, found: &mut Findings) {
-    let folder = path.parent().filter(|folder| *folder != Path::new(""));
-    if let Some(folder) = folder
-        && !folder.is_dir()
-    {
-        let why = format!("there is no folder {}", folder.display());
-        found.fault(key, shown, &why);
+    if let Err(error) = existing_folder_of(path) {
+        found.fault(key, shown, &error);
     }
     let Ok(there) = fs::metadata(path) else {
         return;

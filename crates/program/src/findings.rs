@@ -62,6 +62,20 @@ pub fn possible_folder(path: &Path) -> io::Result<()> {
     writable(Path::new("."))
 }
 
+/// The folder in which `path` stands, which must be there.
+///
+/// # Errors
+/// That it is not.
+pub fn existing_folder_of(path: &Path) -> io::Result<&Path> {
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    let parent = parent.unwrap_or(Path::new("."));
+    if parent.is_dir() {
+        return Ok(parent);
+    }
+    let why = format!("there is no folder {}", parent.display());
+    Err(io::Error::other(why))
+}
+
 fn writable(folder: &Path) -> io::Result<()> {
     access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
         let error = io::Error::from(error);

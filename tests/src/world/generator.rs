@@ -129,9 +129,8 @@ pub type Key = (String, String, i64);
 pub struct Made {
     seed: u64,
     readings: BTreeMap<Key, Bits>,
-    /// Live rows, and those of nodes, in the order in which they were made, which a clock that was set need not
-    /// show, and when each was truly made.
-    order: BTreeMap<(String, i64), (u64, UnixMicros)>,
+    /// When live rows, and those of nodes, were truly made, by the device and the time that its clock showed.
+    truths: BTreeMap<(String, i64), UnixMicros>,
     /// Times of readings by device, metric and the row's own number, which its values show.
     numbered: BTreeMap<(String, String, u64), i64>,
 }
@@ -178,7 +177,7 @@ impl Made {
         Self {
             seed,
             readings: BTreeMap::new(),
-            order: BTreeMap::new(),
+            truths: BTreeMap::new(),
             numbered: BTreeMap::new(),
         }
     }
@@ -230,15 +229,15 @@ impl Made {
         (row, keys)
     }
 
-    /// The next of the live rows, and its time.
+    /// The number of the next live row, and its time.
     fn live(&mut self, device: &str, shown: UnixMicros, truth: UnixMicros) -> (u64, UnixMicros) {
         let mut key = (device.to_owned(), shown.0);
-        while self.order.contains_key(&key) {
+        while self.truths.contains_key(&key) {
             key.1 += CLOCK_STEP_US;
         }
-        let (time, turn) = (UnixMicros(key.1), self.order.len() as u64);
-        self.order.insert(key, (turn, truth));
-        (turn, time)
+        let (number, time) = (self.truths.len() as u64, UnixMicros(key.1));
+        self.truths.insert(key, truth);
+        (number, time)
     }
 
     /// The reading that a value of a device is, whatever time is said of it.
@@ -260,23 +259,14 @@ impl Made {
         self.numbered.insert(of, time.0);
         let bits = Bits::I64(count.cast_signed());
         self.readings.insert(key.clone(), bits);
-        let turn = self.order.len() as u64;
-        self.order.insert((key.0.clone(), time.0), (turn, time));
+        self.truths.insert((key.0.clone(), time.0), time);
         key
-    }
-
-    /// The turn of the live row that a device made at `time`, among all live rows.
-    #[must_use]
-    pub fn turn(&self, device: &str, time: i64) -> Option<u64> {
-        let (turn, _) = self.order.get(&(device.to_owned(), time))?;
-        Some(*turn)
     }
 
     /// When the live row, or that of a node, that a device made at `time` was truly made.
     #[must_use]
     pub fn truth(&self, device: &str, time: i64) -> Option<UnixMicros> {
-        let (_, truth) = self.order.get(&(device.to_owned(), time))?;
-        Some(*truth)
+        self.truths.get(&(device.to_owned(), time)).copied()
     }
 
     /// All readings.

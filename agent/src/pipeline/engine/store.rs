@@ -157,7 +157,7 @@ impl<D: Disk> Store<D> {
             gaps: gaps::Gaps::default(),
             released: Vec::new(),
         };
-        store.lives.is_said(&store.lanes.lanes);
+        store.lives.forget_said(&store.lanes.lanes);
         Ok((store, Trouble { trouble, hidden }))
     }
 

@@ -4,13 +4,13 @@ use headwater_lake::audit::{MAX_RANGES, MAX_SUSPECTS, Options, Verdict, audit, a
 use headwater_lake::prune::prune;
 use headwater_lake::{
     EpochRow, EpochState, GapRow, LogRow, MAX_FAULTS, MemStore, QuarantineRow, Record, Rows, Store,
-    Table, TimeClass,
+    Table,
 };
 use headwater_proto::ids::SeqRange;
 use headwater_proto::sample::Value;
 
 use crate::help::{
-    MIDNIGHT_US, device, epoch, flush, gap, open, push_batches, read, sample, stream,
+    MIDNIGHT_US, device, epoch, flush, gap, line, open, push_batches, read, refused, sample, stream,
 };
 
 /// The only stream's verdict after `flushes`, and what was counted.
@@ -235,16 +235,9 @@ fn readings_in_quarantine_complete_their_batch() {
     let split = |rows: &mut Rows| {
         rows.push_sample(&sample("d", 0, 0, Value::I64(1))).unwrap();
         let refused = QuarantineRow {
-            stream: stream("d"),
-            seq: 0,
-            row: Some(1),
-            metric: Some("m".into()),
-            batch_samples: Some(2),
-            samples: 1,
-            reason: "time_in_the_future".into(),
             payload: Some(vec![1, 2]),
-            at_us: MIDNIGHT_US,
             cause: Some("a year ahead".into()),
+            ..refused(&stream("d"), 0)
         };
         rows.push_quarantine(refused).unwrap();
     };
@@ -296,22 +289,11 @@ fn lines_from(
     record_lines: Option<u32>,
 ) -> impl Fn(&mut Rows) {
     move |rows| {
-        for line in lines.clone() {
+        for n in lines.clone() {
             let row = LogRow {
-                device_id: "d".into(),
-                ts_us: first_us + i64::from(line),
-                level: None,
-                source: None,
-                message: "m".into(),
-                ingest_us: MIDNIGHT_US,
-                line,
-                time_err_ms: None,
-                time_class: TimeClass::Synced,
-                record: Some(Record {
-                    stream: stream("d"),
-                    seq: 2,
-                }),
+                ts_us: first_us + i64::from(n),
                 record_lines,
+                ..line(&stream("d"), 2, n)
             };
             rows.push_log(row).unwrap();
         }

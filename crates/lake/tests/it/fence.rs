@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use headwater_lake::audit::{StreamMark, audit};
 use headwater_lake::guard::guard;
 use headwater_lake::{
-    Claim, EpochState, Lake, LakeError, MemStore, OWNER_PATH, Plan, QuarantineRow, Rows, Settings,
-    Store, Table,
+    Claim, EpochState, Lake, LakeError, MemStore, OWNER_PATH, Plan, Rows, Settings, Store, Table,
 };
 use headwater_proto::ids::JournalId;
 use headwater_proto::sample::Value;
@@ -14,7 +13,7 @@ use proptest::prelude::*;
 
 use crate::help::{
     JOURNAL, MIDNIGHT_US, claim, device, epoch, flush, flush_of, gap, open, push_batches, read,
-    sample, stream, takeover,
+    refused, sample, stream, takeover,
 };
 use crate::turns::{Turned, Turns, run};
 
@@ -27,19 +26,7 @@ const BATCHES: u64 = 9;
 /// A batch of device `q` of which one reading is in quarantine: rows of two tables.
 fn push_split(rows: &mut Rows) {
     rows.push_sample(&sample("q", 0, 0, Value::I64(1))).unwrap();
-    let refused = QuarantineRow {
-        stream: stream("q"),
-        seq: 0,
-        row: Some(1),
-        metric: Some("m".into()),
-        batch_samples: Some(2),
-        samples: 1,
-        reason: "time_in_the_future".into(),
-        cause: None,
-        payload: None,
-        at_us: MIDNIGHT_US,
-    };
-    rows.push_quarantine(refused).unwrap();
+    rows.push_quarantine(refused(&stream("q"), 0)).unwrap();
 }
 
 fn second_flush() -> Rows {

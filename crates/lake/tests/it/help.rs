@@ -6,8 +6,8 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
 use headwater_lake::{
-    Claim, DeviceRow, EpochRow, EpochState, Flush, GapRow, Lake, MemStore, Plan, Rows, SampleRow,
-    Settings, Store, Table, TimeClass,
+    Claim, DeviceRow, EpochRow, EpochState, Flush, GapRow, Lake, LogRow, MemStore, Plan,
+    QuarantineRow, Record, Rows, SampleRow, Settings, Store, Table, TimeClass,
 };
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
 use headwater_proto::sample::Value;
@@ -82,6 +82,42 @@ pub(crate) fn gap(stream: &Stream, first: u64, last: u64) -> GapRow {
         at_us: MIDNIGHT_US,
         record: None,
         source: None,
+    }
+}
+
+/// One line of record `seq`.
+pub(crate) fn line(stream: &Stream, seq: u64, line: u32) -> LogRow {
+    LogRow {
+        device_id: stream.device.to_string(),
+        ts_us: MIDNIGHT_US + i64::from(line),
+        level: None,
+        source: None,
+        message: "m".into(),
+        ingest_us: MIDNIGHT_US,
+        line,
+        time_err_ms: None,
+        time_class: TimeClass::Synced,
+        record: Some(Record {
+            stream: stream.clone(),
+            seq,
+        }),
+        record_lines: None,
+    }
+}
+
+/// The second reading of batch `seq`, which has two, refused for its time.
+pub(crate) fn refused(stream: &Stream, seq: u64) -> QuarantineRow {
+    QuarantineRow {
+        stream: stream.clone(),
+        seq,
+        row: Some(1),
+        metric: Some("m".into()),
+        batch_samples: Some(2),
+        samples: 1,
+        reason: "time_in_the_future".into(),
+        cause: None,
+        payload: None,
+        at_us: MIDNIGHT_US,
     }
 }
 

@@ -6,15 +6,15 @@ use headwater_lake::guard::guard;
 use headwater_lake::prune::prune;
 use headwater_lake::{
     EpochState, Found, GapRow, HEAD_PATH, Lake, LakeError, LogRow, MARKS_PATH, MemStore,
-    OWNER_PATH, QuarantineRow, Record, Rows, Settings, Store, StoreError, Table, TimeClass,
+    OWNER_PATH, QuarantineRow, Record, Rows, Settings, Store, StoreError, Table,
 };
 use headwater_proto::ids::JournalId;
 use headwater_proto::sample::Value;
 use proptest::prelude::*;
 
 use crate::help::{
-    JOURNAL, MIDNIGHT_US, claim, epoch, flush, flush_of, gap, open, push_batches, read, sample,
-    stream, takeover,
+    JOURNAL, MIDNIGHT_US, claim, epoch, flush, flush_of, gap, line, open, push_batches, read,
+    refused, sample, stream, takeover,
 };
 
 const OTHER: JournalId = JournalId(0xdef);
@@ -484,16 +484,10 @@ fn any_rows(seed: u64, next: &mut u64) -> Rows {
     }
     if bit(3) {
         let refused = QuarantineRow {
-            stream: stream(device),
-            seq: seq + 3,
-            row: Some(1),
             metric: None,
-            batch_samples: Some(2),
             samples: u32::from(!bit(4)),
             reason: "other".into(),
-            cause: None,
-            payload: None,
-            at_us: MIDNIGHT_US,
+            ..refused(&stream(device), seq + 3)
         };
         rows.push_quarantine(refused).unwrap();
     }
@@ -523,18 +517,14 @@ fn any_rows(seed: u64, next: &mut u64) -> Rows {
         rows.push_epoch(row).unwrap();
     }
     if bit(10) || rows.is_empty() {
-        let line = |line: u32, ts_us, record_lines| LogRow {
-            device_id: device.into(),
+        let line = |n: u32, ts_us, record_lines| LogRow {
             ts_us,
-            level: None,
-            source: None,
-            message: "m".into(),
-            ingest_us: MIDNIGHT_US,
-            line,
-            time_err_ms: None,
-            time_class: TimeClass::Synced,
-            record: record(if record_lines == Some(1) { 6 } else { 7 }),
             record_lines,
+            ..line(
+                &stream(device),
+                seq + if record_lines == Some(1) { 6 } else { 7 },
+                n,
+            )
         };
         rows.push_log(line(0, MIDNIGHT_US, Some(1))).unwrap();
         // A record on two dates, of which a line may be missing.

@@ -12,7 +12,7 @@ use headwater_lake::audit::{Options, audit, audit_with};
 use headwater_lake::guard::guard;
 use headwater_lake::{
     EpochState, HEAD_PATH, Lake, LakeError, LogRow, MARKS_PATH, MemStore, MetricRow, OWNER_PATH,
-    QuarantineRow, Record, Rows, Settings, Sha256, Store, Table, TimeClass, ValueKind,
+    QuarantineRow, Rows, Settings, Sha256, Store, Table, ValueKind,
 };
 use headwater_proto::sample::Value;
 use parquet::arrow::ArrowWriter;
@@ -20,7 +20,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::properties::WriterProperties;
 
 use crate::help::{
-    MIDNIGHT_US, claim, device, epoch, flush, flush_of, gap, push_batches, sample, stream,
+    MIDNIGHT_US, claim, device, epoch, flush, flush_of, gap, line, push_batches, refused, sample,
+    stream,
 };
 
 const FLUSHES: u64 = 6;
@@ -33,38 +34,19 @@ const VICTIM: u64 = 2;
 fn rows_of(at: u64) -> Rows {
     let mut rows = Rows::new();
     push_batches(&mut rows, "a", at * 4..at * 4 + 3);
-    for line in 0..3 {
+    for n in 0..3 {
         let row = LogRow {
-            device_id: "a".into(),
-            ts_us: MIDNIGHT_US + i64::from(line),
-            level: None,
-            source: None,
-            message: format!("line {line} of {at}"),
-            ingest_us: MIDNIGHT_US,
-            line,
-            time_err_ms: None,
-            time_class: TimeClass::Synced,
-            record: Some(Record {
-                stream: stream("a"),
-                seq: at * 4 + 3,
-            }),
+            message: format!("line {n} of {at}"),
             record_lines: Some(3),
+            ..line(&stream("a"), at * 4 + 3, n)
         };
         rows.push_log(row).unwrap();
     }
     rows.push_sample(&sample("q", at, 0, Value::I64(7)))
         .unwrap();
     let refused = QuarantineRow {
-        stream: stream("q"),
-        seq: at,
-        row: Some(1),
-        metric: Some("m".into()),
-        batch_samples: Some(2),
-        samples: 1,
-        reason: "time_in_the_future".into(),
         payload: Some(vec![1, 2]),
-        at_us: MIDNIGHT_US,
-        cause: None,
+        ..refused(&stream("q"), at)
     };
     rows.push_quarantine(refused).unwrap();
     rows.push_gap(gap(&stream("g"), at, at)).unwrap();

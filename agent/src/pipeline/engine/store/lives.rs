@@ -71,8 +71,8 @@ impl<D: Disk> Lives<D> {
         })
     }
 
-    /// Every lane in which a source has records says what it may have lost.
-    pub(super) fn is_said(&mut self, lanes: &[LaneState]) {
+    /// Forgets sources of which every lane with records of theirs says what they may have lost.
+    pub(super) fn forget_said(&mut self, lanes: &[LaneState]) {
         let is_said = |name: &str| {
             let mut marks = lanes.iter().filter_map(|lane| lane.marks.source(name));
             let first = marks.next();
@@ -85,7 +85,7 @@ impl<D: Disk> Lives<D> {
 
     /// Makes durable what the next start takes over. On failure it takes over what stood before:
     /// the disk that refuses this takes no reading either.
-    fn write(&mut self, sources: &[SourceMark]) -> bool {
+    fn write(&mut self, sources: Vec<SourceMark>) -> bool {
         let life = Snapshot {
             epoch: Epoch::new(0),
             life: Life {
@@ -93,7 +93,7 @@ impl<D: Disk> Lives<D> {
                 base: Base::Wall,
             },
             first_seq: 0,
-            sources: sources.to_vec(),
+            sources,
             ended: Vec::new(),
             bases: Vec::new(),
             schemas: Vec::new(),
@@ -176,7 +176,7 @@ impl<D: Disk> Store<D> {
         let Some(marks) = &self.lives.unwritten else {
             return true;
         };
-        let is_written = self.lives.write(&marks.clone());
+        let is_written = self.lives.write(marks.clone());
         if is_written {
             self.lives.unwritten = None;
         }
@@ -204,7 +204,7 @@ impl<D: Disk> Store<D> {
         }
         let mut marks = Vec::new();
         self.keep_unnamed(&mut marks);
-        self.lives.write(&marks);
+        self.lives.write(marks);
     }
 
     /// The gaps that name what earlier lives left are durable, unless they are in memory alone.
