@@ -23,9 +23,10 @@ use crate::config::{Config, SEND_SOURCE, Source};
 use crate::desk::{Desk, End, Inlet, StatusFile};
 use crate::doctor;
 use crate::pipeline::batcher::BatchLimits;
-use crate::pipeline::engine::{Engine, Settings, SourceSettings, SpoolSettings};
+use crate::pipeline::engine::{Engine, Settings, SourceSettings, SpoolSettings, strays};
 use crate::pipeline::record::Cursor;
 use crate::source::kind::Start;
+use crate::source::port::Stray;
 use crate::source::refusals::Refusals;
 use crate::source::supervisor::{GivenUp, supervise};
 use crate::source::{Port, Stop, lines};
@@ -159,7 +160,12 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
         .iter()
         .map(|source| Arc::new(Refusals::new(&source.name, clock)))
         .collect();
-    let mut sources = Sources::start(&config, &engine.cursors(), &refusals, &wake, &stop, options)?;
+    let strays = strays(&engine).into_iter();
+    let strays: Vec<_> = strays
+        .map(|(name, cursor)| Stray { name, cursor })
+        .collect();
+    let places = (&*engine.cursors(), &*strays);
+    let mut sources = Sources::start(&config, places, &refusals, &wake, &stop, options)?;
     let desk = Desk {
         engine,
         inlets: std::mem::take(&mut sources.inlets),
@@ -235,7 +241,7 @@ struct Sources {
 impl Sources {
     fn start(
         config: &Config,
-        cursors: &[Option<Cursor>],
+        (cursors, strays): (&[Option<Cursor>], &[Stray]),
         refusals: &[Arc<Refusals>],
         wake: &Arc<Notify>,
         stop: &Stop,
@@ -249,6 +255,7 @@ impl Sources {
         for (at, (source, refusals)) in config.sources.iter().zip(refusals).enumerate() {
             let port = all.inlet(at, &source.name, source.lane, source.resumes(), wake);
             let port = port.resuming_at(cursors.get(at).copied().flatten());
+            let port = port.with_strays(strays);
             refusals.attach(&port);
             let (name, kind) = (source.name.clone(), source.kind.clone());
             let (device, stop) = (config.device.as_str().to_owned(), stop.clone());
@@ -361,7 +368,7 @@ mod tests {
                 until_drained: true,
             };
             let (wake, stop) = (Arc::default(), Stop::default());
-            let sources = Sources::start(&config, &[None], &refusals, &wake, &stop, options);
+            let sources = Sources::start(&config, (&[None], &[]), &refusals, &wake, &stop, options);
             sources.unwrap().stopped().await
         });
         let [told] = &*given_up else {

@@ -21,7 +21,8 @@ use tokio::sync::oneshot;
 use crate::done::{Finding, Keeping};
 use crate::metrics::{Board, CustodyLook};
 use crate::pipeline::custody::{
-    Custody, Event, Forgotten, Found, JournalSide, LakeSide, Meeting, Output, PlainPublish, Stretch,
+    Crowd, Custody, Event, Forgotten, Found, JournalSide, LakeSide, Meeting, Output, PlainPublish,
+    Stretch,
 };
 
 /// Longest time without a tick: what was withheld is tried again, absent epochs are looked at.
@@ -30,6 +31,12 @@ const TICK_MS: u64 = 100;
 const POST_MS: u64 = 200;
 /// Most persistent sessions; about 200 bytes each.
 const MAX_SESSIONS: usize = 65_536;
+/// Kinds of lines in the log that devices can cause.
+const NOTICE_SHARED: usize = 0;
+const NOTICE_SCHEMAS: usize = 1;
+const NOTICE_STREAMS: usize = 2;
+/// How many there are.
+pub(crate) const NOTICES: usize = 3;
 
 /// What other threads ask of the owner.
 pub(crate) enum Command {
@@ -336,7 +343,8 @@ impl<D: Disk> Owner<D> {
                     self.gate.close(conn, reason);
                 }
                 Output::Shared { origin } => {
-                    if let Some(unsaid) = self.notices.may_say(0, self.clock.now().mono) {
+                    if let Some(unsaid) = self.notices.may_say(NOTICE_SHARED, self.clock.now().mono)
+                    {
                         tracing::warn!(
                             device = %origin,
                             unsaid,
@@ -345,6 +353,7 @@ impl<D: Disk> Owner<D> {
                         );
                     }
                 }
+                Output::Crowded { origin, of } => self.tell_crowded(&origin, of),
                 Output::Read(stretch) => self.read(stretch),
                 Output::Keep(keeping) => self.keep(keeping),
                 Output::Find(finding) => self.find(finding),
@@ -352,6 +361,32 @@ impl<D: Disk> Owner<D> {
         }
         if !pubacks.is_empty() {
             self.gate.pubacks(pubacks);
+        }
+    }
+
+    fn tell_crowded(&self, device: &DeviceId, of: Crowd) {
+        let kind = match of {
+            Crowd::Schemas(_) => NOTICE_SCHEMAS,
+            Crowd::Streams => NOTICE_STREAMS,
+        };
+        let Some(unsaid) = self.notices.may_say(kind, self.clock.now().mono) else {
+            return;
+        };
+        match of {
+            Crowd::Schemas(numbers) => tracing::warn!(
+                %device,
+                numbers,
+                unsaid,
+                "the schema book is full, and schemas of the device that has most left it: it sends them again \
+                 with the batches that need them; look whether it names a new metric or label value with each \
+                 reading"
+            ),
+            Crowd::Streams => tracing::warn!(
+                %device,
+                unsaid,
+                "no room for one more epoch of this device, which keeps its data and asks again: look whether it \
+                 starts again and again, and whether a required sink is behind"
+            ),
         }
     }
 
@@ -623,7 +658,7 @@ mod tests {
             readers: Vec::new(),
             board: Arc::default(),
             clock,
-            notices: Notices::new(1),
+            notices: Notices::new(NOTICES),
         };
         (owner, gate)
     }

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::done_store::DoneStore;
 use crate::http;
 use crate::metrics::Board;
-use crate::owner::{Command, JournalSessions, Mailbox, Owner};
+use crate::owner::{Command, JournalSessions, Mailbox, NOTICES, Owner};
 use crate::pipeline::custody::{Custody, JournalSide, Opened, Past};
 use crate::sink::crew::Crew;
 use crate::sink::hot::{HotRead, HotView};
@@ -184,7 +184,7 @@ async fn run_parts(config: Config, claims: Claims, clock: Clock) -> Result<()> {
         readers: crew.take_readers(),
         board: Arc::clone(&board),
         clock,
-        notices: Notices::new(1),
+        notices: Notices::new(NOTICES),
     };
     let mut owner_part: JoinSet<()> = JoinSet::new();
     owner_part.spawn_blocking(move || owner.run());

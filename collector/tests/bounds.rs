@@ -5,17 +5,18 @@
 mod common;
 
 use common::{
-    CONN, Rig, START_US, bundle, bundle_of, device, greeted, hello, hello_of, listed, schema,
-    schema_frame,
+    CONN, Rig, START_US, batch, bundle, bundle_of, device, greeted, hello, hello_of, listed,
+    schema, schema_frame,
 };
 use headwater_collector::interpret::{Depth, Feed, Taken};
-use headwater_collector::pipeline::custody::{MAX_ASKED, MAX_ORIGINS, Output};
+use headwater_collector::pipeline::custody::{Crowd, MAX_ASKED, MAX_ORIGINS, Output};
 use headwater_collector::pipeline::envelope::{Reason, SchemaHead};
 use headwater_collector::pipeline::ledger::{
     MAX_PLAIN_DEVICES, MAX_STREAMS, MAX_STREAMS_PER_DEVICE, plain_stream,
 };
 use headwater_collector::pipeline::schemas::MAX_BOUND;
 use headwater_gate::CloseReason;
+use headwater_proto::bundle::Bundles;
 use headwater_proto::codec::{Encoder, Rows};
 use headwater_proto::frame::Kind;
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
@@ -42,6 +43,7 @@ fn a_gateway_that_speaks_for_too_many_nodes_is_cut_off() {
             Output::Send { .. }
             | Output::PubAck { .. }
             | Output::Shared { .. }
+            | Output::Crowded { .. }
             | Output::Read(_)
             | Output::Keep(_)
             | Output::Find(_) => None,
@@ -85,30 +87,65 @@ fn a_schema_is_asked_for_once_until_too_many_others_were() {
     assert_eq!(asked_for(0..2), 2);
 }
 
+/// Devices that were held back, and of what.
+fn crowded(rig: &Rig) -> Vec<(String, Crowd)> {
+    let said = rig.sent.iter().filter_map(|output| match output {
+        Output::Crowded { origin, of } => Some((origin.to_string(), *of)),
+        Output::Send { .. }
+        | Output::PubAck { .. }
+        | Output::Close { .. }
+        | Output::Shared { .. }
+        | Output::Read(_)
+        | Output::Keep(_)
+        | Output::Find(_) => None,
+    });
+    said.collect()
+}
+
 #[test]
-fn a_schema_for_which_there_is_no_room_is_counted_and_its_batch_waits_at_its_sender() {
+fn a_device_that_fills_the_schema_book_makes_room_for_others_and_loses_nothing() {
     let mut rig = greeted();
     let book = rig.custody.schemas().clone();
     let head = |number| SchemaHead {
-        origin: named("other"),
+        origin: device(),
         epoch: Epoch::new(1),
         number,
     };
-    for number in 0..u32::try_from(MAX_BOUND).unwrap() {
+    let most = u32::try_from(MAX_BOUND).unwrap();
+    for number in 0..most {
         assert!(book.bind(&head(number), &schema_frame()[1..]));
     }
     book.synced();
-    rig.up(bundle(1, 0, 1), 1);
+    let other = named("other");
+    let frames = [(Kind::Schema, schema_frame()), (Kind::Batch, batch(0))];
+    rig.up_for(&other, hello_of(&other, &[listed(5, 0, 1)]), 1);
+    rig.up_for(&other, bundle_of(&other, 5, 0, &frames), 2);
     assert!(rig.sync());
+    assert_eq!(rig.mark(5).unwrap().received, 1);
     let counters = *rig.custody.counters();
     assert_eq!(
         (counters.schemas_full_total, counters.malformed_total),
-        (1, 0)
+        (0, 0)
     );
+    let left = usize::try_from(counters.schemas_left_total).unwrap();
+    assert_eq!(
+        crowded(&rig),
+        [(device().to_string(), Crowd::Schemas(left))]
+    );
+    // Those that it used last are bound still.
+    assert!(!book.knows(&head(1)) && book.knows(&head(most - 1)));
+    // One that left is asked for, and its batch is taken when it comes with it.
+    rig.up(needing(1), 3);
+    assert!(rig.sync());
+    assert_eq!(rig.messages::<SchemaRequest>().len(), 1);
     assert_eq!(rig.mark(1).unwrap().received, 0);
-    assert_eq!(rig.rejects(), []);
-    book.forget(&named("other"), Epoch::new(1));
-    rig.up(bundle(1, 0, 1), 2);
+    let mut again = schema_frame();
+    again[0] = 1;
+    let batch = needing(1);
+    let batch = Bundles::new(&batch).next().unwrap().unwrap();
+    let batch = batch.records().next().unwrap().frame.payload.to_vec();
+    let frames = [(Kind::Schema, again), (Kind::Batch, batch)];
+    rig.up(bundle_of(&device(), 1, 0, &frames), 4);
     assert!(rig.sync());
     assert_eq!(rig.mark(1).unwrap().received, 1);
 }
@@ -138,6 +175,7 @@ fn a_stream_for_which_there_is_no_room_is_counted_and_stays_with_its_sender() {
     assert!(rig.sync());
     assert_eq!(rig.custody.ledger().len(), MAX_STREAMS);
     assert_eq!(rig.custody.counters().streams_full_total, 1);
+    assert_eq!(crowded(&rig), [(device().to_string(), Crowd::Streams)]);
     assert_eq!((rig.mark(2).is_some(), rig.mark(3)), (true, None));
     rig.up(bundle(3, 0, 1), 3);
     assert!(rig.sync());

@@ -198,7 +198,7 @@ fn lines_whose_dictionary_zstd_does_not_take_are_refused_for_good() {
 }
 
 #[test]
-fn dictionaries_beyond_their_room_are_refused_and_schemas_still_find_theirs() {
+fn a_dictionary_beyond_their_room_lets_older_ones_go_and_no_schema() {
     let mut rig = greeted();
     let room = MAX_DICTIONARIES_BYTES;
     let book = rig.custody.schemas().clone();
@@ -219,10 +219,15 @@ fn dictionaries_beyond_their_room_are_refused_and_schemas_still_find_theirs() {
     }
     let end = whole.len() - 4;
     whole[end..].copy_from_slice(&number.to_le_bytes());
-    assert_eq!(book.judge(&head(number), &whole), Bound::Full);
+    book.synced();
     rig.up(bundle(1, 0, 1), 1);
-    rig.sync();
+    assert_eq!(book.judge(&head(number), &whole), Bound::Full);
+    let frames = [(Kind::Schema, numbered_frame(number, &whole))];
+    rig.up(bundle_of(&device(), 1, 1, &frames), 2);
+    assert!(rig.sync());
     assert_eq!(rig.mark(1).unwrap().received, 1);
+    assert!(book.knows(&head(number)) && book.knows(&head(number - 1)));
+    assert!(!book.knows(&head(100)) && book.knows(&head(0)));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! that cannot be written refuse every value of the row: nobody could say whose they are.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use headwater_proto::codec::Limits;
 use headwater_proto::ids::Lane;
@@ -15,6 +16,12 @@ use headwater_proto::time::UnixMicros;
 /// Most bytes of the texts of one row: with a batch that is almost full it stays within what a
 /// collector takes of the texts of one batch, [`Limits::text_bytes`].
 pub const MAX_ROW_TEXT_BYTES: usize = 30 * 1024;
+
+/// Most bytes of the names and units of one row: with default parameters, labels and tags its schema stays
+/// within [`super::batcher::MAX_SCHEMA_BYTES`].
+pub const MAX_ROW_NAMES_BYTES: usize = 64 * 1024;
+/// Rows of more columns are searched for repeated names by hash.
+const FEW_COLUMNS: usize = 32;
 
 /// One column of a reading.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -117,6 +124,9 @@ pub enum Fault {
     /// A unit that is too long.
     #[error("the unit is longer than {MAX_TEXT_BYTES} bytes")]
     Unit,
+    /// Names and units that are too long together.
+    #[error("the names and units of the row have more than {MAX_ROW_NAMES_BYTES} bytes together")]
+    Names,
     /// Two columns of one name.
     #[error("another value of the row has the same name")]
     Repeated,
@@ -166,10 +176,10 @@ pub enum Admitted<'a> {
 #[must_use]
 pub fn admit<'a>(sample: &Sample<'a>) -> Admitted<'a> {
     let labels = labels(sample.labels);
-    let mut texts = 0;
+    let mut before = Before::default();
     let mut refused = Vec::new();
     for at in 0..sample.fields.len() {
-        if let Some(fault) = labels.or_else(|| fault(sample.fields, at, &mut texts)) {
+        if let Some(fault) = labels.or_else(|| fault(sample.fields, at, &mut before)) {
             refused.push((at, fault));
         }
     }
@@ -192,8 +202,30 @@ pub fn admit<'a>(sample: &Sample<'a>) -> Admitted<'a> {
     Admitted::Part { fields, refused }
 }
 
-/// What is wrong with the field at a place. `texts`: bytes of the texts before it.
-fn fault(fields: &[Field<'_>], at: usize, texts: &mut usize) -> Option<Fault> {
+/// What the fields of a row before one have.
+#[derive(Default)]
+struct Before<'a> {
+    /// Bytes of texts.
+    texts: usize,
+    /// Bytes of names and units.
+    names: usize,
+    /// The names, of a row of many columns.
+    seen: HashSet<&'a str>,
+}
+
+impl<'a> Before<'a> {
+    /// Whether an earlier field has the name of the one at a place.
+    fn has_name(&mut self, fields: &[Field<'a>], at: usize) -> bool {
+        let name = fields[at].name;
+        if fields.len() <= FEW_COLUMNS {
+            return fields[..at].iter().any(|earlier| earlier.name == name);
+        }
+        !self.seen.insert(name)
+    }
+}
+
+/// What is wrong with the field at a place.
+fn fault<'a>(fields: &[Field<'a>], at: usize, before: &mut Before<'a>) -> Option<Fault> {
     let Field {
         name,
         unit,
@@ -209,9 +241,13 @@ fn fault(fields: &[Field<'_>], at: usize, texts: &mut usize) -> Option<Fault> {
     if unit.len() > MAX_TEXT_BYTES {
         return Some(Fault::Unit);
     }
-    if fields[..at].iter().any(|earlier| earlier.name == name) {
+    if before.has_name(fields, at) {
         return Some(Fault::Repeated);
     }
+    if before.names + name.len() + unit.len() > MAX_ROW_NAMES_BYTES {
+        return Some(Fault::Names);
+    }
+    before.names += name.len() + unit.len();
     let value = value?;
     if kind_of(&value) != kind {
         return Some(Fault::Kind);
@@ -220,10 +256,10 @@ fn fault(fields: &[Field<'_>], at: usize, texts: &mut usize) -> Option<Fault> {
         if text.len() > MAX_VALUE_TEXT_BYTES {
             return Some(Fault::Text(text.len()));
         }
-        if *texts + text.len() > MAX_ROW_TEXT_BYTES {
+        if before.texts + text.len() > MAX_ROW_TEXT_BYTES {
             return Some(Fault::Row);
         }
-        *texts += text.len();
+        before.texts += text.len();
     }
     None
 }
@@ -341,6 +377,23 @@ mod tests {
         let fault = Fault::Columns(most + 2);
         assert_eq!(faults, [(most, fault), (most + 1, fault)]);
         assert_eq!(left.len(), most);
+    }
+
+    #[test]
+    fn names_beyond_the_bytes_of_a_row_are_refused_and_shorter_ones_after_them_are_not() {
+        let count = MAX_ROW_NAMES_BYTES / MAX_TEXT_BYTES;
+        let long: Vec<_> = (0..=count)
+            .map(|i| format!("{i:0>MAX_TEXT_BYTES$}"))
+            .collect();
+        let mut fields: Vec<_> = long.iter().map(|n| Field::new(n, Value::I64(1))).collect();
+        fields.push(Field::new("s", Value::I64(1)));
+        fields.push(Field::new("s", Value::I64(1)));
+        let (faults, left) = refused(&fields);
+        assert_eq!(
+            faults,
+            [(count, Fault::Names), (count + 2, Fault::Repeated)]
+        );
+        assert_eq!(left.len(), count + 1);
     }
 
     #[test]

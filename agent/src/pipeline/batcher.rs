@@ -8,23 +8,29 @@
 use std::sync::Arc;
 
 use headwater_proto::bundle::Stamps;
-use headwater_proto::codec::{BatchHeader, Encoder, Limits, Rows, fit};
 use headwater_proto::refused::{self, Part};
-use headwater_proto::schema::{Column, Schema, Series};
 use headwater_proto::time::{Base, Millis, UnixMicros};
 
 use super::admit::{Fault, Sample};
-use super::drift::{Drift, SURE_ROWS};
 use super::receipts::Owed;
 use super::record::{Cursor, MAX_SNAPSHOT_SCHEMAS};
 use super::text::TextBatch;
 use super::timekeeper::{Dated, worse};
+
+mod shape;
+
+use shape::Shape;
 
 /// Most shapes a lane remembers; beyond it the one that has rested longest is forgotten. As many may have
 /// rows that wait; one more closes the oldest batch, or a source that names its columns anew with every
 /// row would fill the memory with schemas.
 pub const MAX_SHAPES: usize = MAX_SNAPSHOT_SCHEMAS / 4;
 
+/// Most bytes of a schema, which fits into a publish of its own then: parameters that would make it larger
+/// are not used, and a series that would begins another shape.
+pub const MAX_SCHEMA_BYTES: usize = 124 * 1024;
+/// Most bytes of the schemas that a lane remembers, or at least one: as [`MAX_SHAPES`].
+pub const MAX_SHAPES_BYTES: usize = 512 * 1024;
 /// Bytes of a refused part beside its texts.
 const PART_OVERHEAD_BYTES: usize =
     refused::MAX_PART_BYTES - 2 * refused::MAX_WORDS_BYTES - refused::MAX_BYTES;
@@ -209,23 +215,6 @@ struct OwnedPart {
     bytes: Vec<u8>,
 }
 
-#[derive(Debug)]
-struct Shape {
-    schema: Schema,
-    rows: Rows,
-    encoder: Encoder,
-    /// The number and bytes under which `schema` was announced, until it changes.
-    numbered: Option<(u32, Arc<[u8]>)>,
-    drift: Drift,
-    /// Rows of earlier batches that the next fit looks at, at most [`SURE_ROWS`].
-    seen: Rows,
-    opened: Millis,
-    times: Times,
-    cursor: Option<Cursor>,
-    owed: Owed,
-    used: u64,
-}
-
 impl Batcher {
     /// No batch, no schema. `dictionary`: for log lines, one that zstd takes.
     #[must_use]
@@ -327,8 +316,11 @@ impl Batcher {
 
     /// Whether more shapes have rows than are remembered.
     fn is_crowded(&self) -> bool {
-        let open = self.shapes.iter().filter(|shape| !shape.rows.is_empty());
-        self.shapes.len() > MAX_SHAPES && open.count() > MAX_SHAPES
+        self.has_too_many() && is_too_many(self.shapes.iter().filter(|s| !s.rows.is_empty()))
+    }
+
+    fn has_too_many(&self) -> bool {
+        is_too_many(self.shapes.iter())
     }
 
     /// Adds a log line.
@@ -524,9 +516,9 @@ impl Batcher {
         dictionary.into_iter().chain(shapes)
     }
 
-    /// Forgets shapes beyond [`MAX_SHAPES`], those first that have rested longest.
+    /// Forgets shapes beyond the bounds, those first that have rested longest.
     fn forget_shapes(&mut self) {
-        while self.shapes.len() > MAX_SHAPES {
+        while self.has_too_many() {
             let resting = self
                 .shapes
                 .iter()
@@ -538,6 +530,15 @@ impl Batcher {
             self.shapes.swap_remove(at);
         }
     }
+}
+
+/// Whether shapes are more than a lane remembers.
+fn is_too_many<'a>(shapes: impl Iterator<Item = &'a Shape>) -> bool {
+    let (mut count, mut bytes) = (0, 0);
+    for shape in shapes {
+        (count, bytes) = (count + 1, bytes + shape.schema_bytes);
+    }
+    count > MAX_SHAPES || (count > 1 && bytes > MAX_SHAPES_BYTES)
 }
 
 /// The place of an open batch.
@@ -617,172 +618,6 @@ impl Text {
             owed: self.owed,
         }
     }
-}
-
-impl Shape {
-    fn new(sample: &Sample<'_>, times: Times, tags: &[(String, String)], owed: Owed) -> Self {
-        let columns = sample
-            .fields
-            .iter()
-            .map(|field| Column {
-                unit: field.unit.into(),
-                ..Column::new(field.name, field.kind)
-            })
-            .collect();
-        let mut schema = Schema::new(1, columns);
-        schema.series = vec![series(sample)];
-        schema.tags = tags.to_vec();
-        Self {
-            rows: Rows::new(&schema),
-            seen: Rows::new(&schema),
-            encoder: Encoder::new(&schema),
-            schema,
-            numbered: None,
-            drift: Drift::default(),
-            opened: Millis(0),
-            times,
-            cursor: None,
-            owed,
-            used: 0,
-        }
-    }
-
-    fn is_full(&self, limits: BatchLimits) -> bool {
-        self.rows.len() >= limits.rows || self.rows.approx_bytes() >= limits.bytes
-    }
-
-    /// Whether the shape's columns are those of `sample`, whose time counts from `base`, and it has
-    /// room for its series.
-    fn fits(&self, sample: &Sample<'_>, base: Base) -> bool {
-        self.times.base == base
-            && self.schema.columns.len() == sample.fields.len()
-            && self
-                .schema
-                .columns
-                .iter()
-                .zip(sample.fields)
-                .all(|(column, field)| {
-                    column.kind == field.kind
-                        && column.name == field.name
-                        && column.unit == field.unit
-                })
-            && (self.room_for_series() || self.find(sample).is_some())
-    }
-
-    fn room_for_series(&self) -> bool {
-        let series = self.schema.series.len() + 1;
-        series <= Limits::DEFAULT.series as usize
-            && series * self.schema.columns.len() <= Limits::DEFAULT.states as usize
-    }
-
-    fn find(&self, sample: &Sample<'_>) -> Option<usize> {
-        self.schema
-            .series
-            .iter()
-            .position(|known| is_series(known, sample))
-    }
-
-    /// The place of the sample's series, which is added where it is new.
-    fn series_of(&mut self, sample: &Sample<'_>) -> u32 {
-        let at = self.find(sample).unwrap_or_else(|| {
-            self.schema.series.push(series(sample));
-            self.numbered = None;
-            self.regather();
-            self.schema.series.len() - 1
-        });
-        u32::try_from(at).expect("a schema has few series")
-    }
-
-    /// Moves the rows into buffers that know all series.
-    fn regather(&mut self) {
-        for rows in [&mut self.rows, &mut self.seen] {
-            let old = std::mem::replace(rows, Rows::new(&self.schema));
-            append(rows, &old, old.len());
-        }
-    }
-
-    /// Fits the codec parameters if it is time to.
-    fn fit(&mut self) {
-        if self.drift.wants_rows() {
-            append(&mut self.seen, &self.rows, SURE_ROWS);
-        } else {
-            self.seen.clear();
-        }
-        if !self.drift.wants_fit() {
-            return;
-        }
-        fit(&self.seen, &mut self.schema);
-        self.drift.fitted(self.seen.len());
-        if self.seen.len() >= SURE_ROWS {
-            self.seen = Rows::new(&self.schema);
-        }
-        let bytes = bytes_of(&self.schema);
-        self.numbered.take_if(|(_, known)| **known != *bytes);
-    }
-
-    fn close(&mut self, next_number: &mut u32) -> Closed {
-        self.fit();
-        let mut new_schema = None;
-        if self.numbered.is_none() {
-            let bytes: Arc<[u8]> = bytes_of(&self.schema).into();
-            self.encoder = Encoder::new(&self.schema);
-            new_schema = Some((*next_number, Arc::clone(&bytes)));
-            self.numbered = Some((*next_number, bytes));
-            *next_number += 1;
-        }
-        let number = self.numbered.as_ref().map_or(0, |(number, _)| *number);
-        let mut payload = Vec::new();
-        let header: BatchHeader = self
-            .encoder
-            .encode(number, &self.rows, &mut payload)
-            .expect("the rows were gathered for this schema and are not empty");
-        self.drift.note(payload.len(), header.samples, header.rows);
-        self.rows.clear();
-        Closed {
-            new_schema,
-            content: Content::Batch(payload),
-            samples: u64::from(header.samples),
-            times: self.times,
-            cursor: self.cursor,
-            owed: self.owed,
-        }
-    }
-}
-
-/// Appends rows of the same columns until there are `most`.
-fn append(rows: &mut Rows, more: &Rows, most: usize) {
-    let room = most.saturating_sub(rows.len());
-    let mut values = Vec::new();
-    for row in 0..more.len().min(room) {
-        values.clear();
-        values.extend((0..more.columns()).map(|column| more.value(row, column)));
-        rows.push_row(more.time_us(row), more.series(row), &values)
-            .expect("the same columns took this row before");
-    }
-}
-
-fn bytes_of(schema: &Schema) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    schema
-        .encode(&mut bytes)
-        .expect("admitted readings stay within the limits of a schema");
-    bytes
-}
-
-fn series(sample: &Sample<'_>) -> Series {
-    let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
-    Series {
-        labels: sample.labels.iter().map(own).collect(),
-    }
-}
-
-fn is_series(series: &Series, sample: &Sample<'_>) -> bool {
-    series.labels.len() == sample.labels.len()
-        && series
-            .labels
-            .iter()
-            .zip(sample.labels)
-            .all(|(a, b)| a.0 == b.0 && a.1 == b.1)
 }
 
 #[cfg(test)]

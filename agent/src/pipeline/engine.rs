@@ -431,6 +431,19 @@ impl<D: Disk> Engine<D> {
     }
 }
 
+/// Where sources stopped that resume and that the engine's settings do not have.
+#[must_use]
+pub fn strays<D: Disk>(engine: &Engine<D>) -> Vec<(String, Cursor)> {
+    let is_known = |name: &&str| engine.settings.sources.iter().any(|it| it.name == *name);
+    let lanes = &engine.store.lanes;
+    let names = lanes.resumable().into_iter();
+    let strays = names.filter(|name| !is_known(name)).filter_map(|name| {
+        let cursor = lanes.resume_at(name)?;
+        Some((name.to_owned(), cursor))
+    });
+    strays.collect()
+}
+
 #[cfg(test)]
 #[expect(
     clippy::cast_possible_truncation,

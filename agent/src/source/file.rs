@@ -8,7 +8,7 @@
 //! `rotation`, `print` and `cut` decide; `folder` and `tail` carry out.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use headwater_program::faults::within;
@@ -16,6 +16,7 @@ use headwater_program::findings::{Findings, readable_file};
 use serde::Deserialize;
 
 use super::kind::{Declared, Kind, Start};
+use super::port::Stray;
 use super::refusals::Refusals;
 use super::supervisor::{SourceError, on_thread};
 use super::{Feed, Port, RefusedPart, Stop, Stopped};
@@ -127,16 +128,35 @@ impl Kind for FileSource {
     }
 
     async fn run(self, start: Start) -> Result<(), SourceError> {
-        let (name, resume) = (start.name, start.port.resume());
+        let name = start.name;
         let Start {
             port,
             stop,
             refusals,
             ..
         } = start;
-        let run = move || Ok(run(&self, resume, &port, &stop, &refusals)?);
+        let run = move || {
+            let find = |strays: &[Stray]| Ok::<_, Stopped>(find(&self.path, strays));
+            let resume = port.resume_or_adopt(find)?;
+            Ok(run(&self, resume, &port, &stop, &refusals)?)
+        };
         on_thread(&name, run).await
     }
+}
+
+/// The cursor that is a place in this log or one of its earlier files, the last if there are several: the log was
+/// read under another source's name. What cannot be read has none.
+fn find(path: &Path, strays: &[Stray]) -> Option<Stray> {
+    let folder::Listing { live, earlier } = folder::list(path).ok()?;
+    let is_here = |stray: &&Stray| {
+        let homes = rotation::homes(live.as_ref(), &earlier, stray.cursor, None).into_iter();
+        let mut files = homes.filter_map(|entry| folder::open(entry).ok());
+        stray.cursor.minor > 0
+            && files.any(|file| folder::holds(&file, stray.cursor).is_ok_and(|holds| holds))
+    };
+    let found = strays.iter().filter(is_here);
+    let found = found.max_by_key(|stray| (stray.cursor.major, stray.cursor.minor));
+    found.cloned()
 }
 
 /// Follows the file until told to stop.

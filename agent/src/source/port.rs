@@ -40,6 +40,17 @@ struct Given {
     next: u64,
     /// Where the source goes on.
     resume: Option<Cursor>,
+    /// Where sources stopped that the configuration no longer has.
+    strays: Vec<Stray>,
+}
+
+/// Where a source stopped that the configuration no longer has: it may have another name now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// Its name.
+    pub name: String,
+    /// Its highest durable cursor.
+    pub cursor: Cursor,
 }
 
 /// The engine's end of a port.
@@ -161,6 +172,46 @@ impl Port {
     pub fn resuming_at(self, resume: Option<Cursor>) -> Self {
         lock(&self.shared.given).resume = resume;
         self
+    }
+
+    /// Sets where sources stopped that the configuration no longer has.
+    #[must_use]
+    pub fn with_strays(self, strays: &[Stray]) -> Self {
+        lock(&self.shared.given).strays = strays.to_vec();
+        self
+    }
+
+    /// Where the source goes on, if it was given that or is one that had another name: `find` says which of
+    /// those cursors is a place in what it reads.
+    ///
+    /// # Errors
+    /// That of `find`.
+    pub fn resume_or_adopt<E>(
+        &self,
+        find: impl FnOnce(&[Stray]) -> Result<Option<Stray>, E>,
+    ) -> Result<Option<Cursor>, E> {
+        let strays = {
+            let given = lock(&self.shared.given);
+            if given.resume.is_some() || given.strays.is_empty() {
+                return Ok(given.resume);
+            }
+            given.strays.clone()
+        };
+        let Some(stray) = find(&strays)? else {
+            return Ok(None);
+        };
+        tracing::info!(
+            source = self.name(),
+            "goes on where the source {} stopped, which read the same content; it is no longer in the configuration",
+            stray.name
+        );
+        Ok(Some(stray.cursor))
+    }
+
+    /// The name of its source.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.name
     }
 
     /// The source reads.

@@ -1,5 +1,6 @@
 //! Rows of a CSV file with a time, at a chosen speed. The cursor is the number of the line of a row,
-//! counted without the header's.
+//! counted without the header's, with a hash of the file up to there: another file under the same name is
+//! read from its start, and `major` rises by one for it.
 //!
 //! The header is that of [`headwater_payload::csv`]: `ts:ms,host:tag,temp:f64` has types, and
 //! `time,temp` leaves them open. A cell or row that is refused costs no other.
@@ -13,11 +14,13 @@ use headwater_payload::csv::{HeaderError, Table};
 use headwater_proto::time::UnixMicros;
 use serde::Deserialize;
 
+use super::file::print;
 use super::kind::{Declared, Kind, Start, normal};
 use super::lines::TooLong;
+use super::port::Stray;
 use super::records::{Record, Records};
 use super::refusals::Refusals;
-use super::rows::{RULES, Read, RowReader};
+use super::rows::{MAX_COLUMNS, RULES, Read, RowReader};
 use super::supervisor::{SourceError, on_thread};
 use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Port, RefusedPart, Stop, Stopped};
 use crate::check::{self, required_path};
@@ -76,14 +79,17 @@ impl Kind for ReplaySource {
     }
 
     async fn run(self, start: Start) -> Result<(), SourceError> {
-        let (name, resume, clock) = (start.name, start.port.resume(), Clock::start());
+        let (name, clock) = (start.name, Clock::start());
         let Start {
             port,
             stop,
             refusals,
             ..
         } = start;
-        let run = move || Ok(run(&self, resume, &port, &stop, clock, &refusals)?);
+        let run = move || {
+            let resume = port.resume_or_adopt(|strays| find(&self.path, strays))?;
+            Ok(run(&self, resume, &port, &stop, clock, &refusals)?)
+        };
         on_thread(&name, run).await
     }
 }
@@ -114,6 +120,16 @@ pub enum ReplayError {
         /// The file.
         path: String,
     },
+    /// Its rows are several readings each, behind which there is no cursor.
+    #[error(
+        "{path}: the header has {columns} columns, and a file of more than {MAX_COLUMNS} cannot be resumed; split it"
+    )]
+    Wide {
+        /// The file.
+        path: String,
+        /// How many there are.
+        columns: usize,
+    },
     /// The agent stops.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -125,12 +141,22 @@ impl From<ReplayError> for SourceError {
             ReplayError::Stopped(stopped) => stopped.into(),
             failed @ (ReplayError::Read { .. }
             | ReplayError::Header { .. }
-            | ReplayError::NoTime { .. }) => Self::of(&failed),
+            | ReplayError::NoTime { .. }
+            | ReplayError::Wide { .. }) => Self::of(&failed),
         }
     }
 }
 
-/// Gives the rows of the file from the cursor on.
+/// What came of reading the file once.
+#[derive(Debug, PartialEq, Eq)]
+enum Pass {
+    /// It was read to its end, or the agent stops.
+    Ended,
+    /// What stands before the cursor is not what was read there.
+    OtherFile,
+}
+
+/// Gives the rows of the file from the cursor on; of another file than that of the cursor, all.
 ///
 /// # Errors
 /// [`ReplayError`].
@@ -142,6 +168,106 @@ pub fn run(
     clock: Clock,
     refusals: &Refusals,
 ) -> Result<(), ReplayError> {
+    let mut from = resume.unwrap_or_default();
+    while pass(config, from, port, stop, clock, refusals)? == Pass::OtherFile {
+        let path = config.path.display();
+        tracing::warn!(
+            source = port.name(),
+            "another file stands under {path} than was read to line {}: it is read from its start",
+            from.minor + 1
+        );
+        from = Cursor {
+            major: from.major + 1,
+            ..Cursor::default()
+        };
+    }
+    Ok(())
+}
+
+/// The cursor that is a place in this file, the last if there are several: the file was read under another
+/// source's name.
+fn find(path: &Path, strays: &[Stray]) -> Result<Option<Stray>, ReplayError> {
+    let failed = |source| ReplayError::Read {
+        path: path.display().to_string(),
+        source,
+    };
+    let furthest = strays.iter().map(|stray| stray.cursor.minor).max();
+    let mut file = open(path).map_err(failed)?;
+    let splitter = headwater_payload::Splitter::new(Format::Csv, &RULES);
+    let mut records = Records::new(Format::Csv, splitter, MAX_LINE_BYTES);
+    let (mut found, mut hash, mut line) = (None, Hash::default(), 0);
+    loop {
+        let bytes = file.fill_buf().map_err(failed)?;
+        let (len, ended) = (bytes.len(), bytes.is_empty());
+        let mut take = |first, record: Record<'_>| {
+            let (Record::Whole(bytes) | Record::TooLong(bytes)) = record;
+            hash.extend(bytes);
+            line = last_line(first, bytes);
+            let lines = first..=line;
+            let is_here = |stray: &&Stray| {
+                lines.contains(&(stray.cursor.minor + 1)) && hash.is_of(stray.cursor)
+            };
+            found = strays.iter().find(is_here).or(found.take());
+        };
+        if ended {
+            records.end(&mut take);
+        } else {
+            records.push(bytes, &mut take);
+        }
+        file.consume(len);
+        if ended || furthest.is_none_or(|furthest| line > furthest + 1) {
+            return Ok(found.cloned());
+        }
+    }
+}
+
+/// Number of the last line of a record that begins on a line.
+fn last_line(first: u64, record: &[u8]) -> u64 {
+    let feeds = record.iter().filter(|byte| **byte == b'\n').count() as u64;
+    first + feeds - u64::from(record.ends_with(b"\n"))
+}
+
+/// Of the content of a file up to a record.
+#[derive(Debug, Clone, Copy, Default)]
+struct Hash {
+    with: u64,
+    before: u64,
+    /// The record ends as a line does; one at the end of the file may not be whole yet.
+    is_ended: bool,
+}
+
+impl Hash {
+    /// Takes in the next record.
+    fn extend(&mut self, record: &[u8]) {
+        *self = Self {
+            with: print::extend(self.with, record),
+            before: self.with,
+            is_ended: record.ends_with(b"\n"),
+        };
+    }
+
+    const fn tag(self) -> u64 {
+        if self.is_ended {
+            self.with
+        } else {
+            self.before
+        }
+    }
+
+    /// Whether a cursor behind the record is of this content.
+    fn is_of(self, cursor: Cursor) -> bool {
+        [self.with, self.before].contains(&cursor.tag)
+    }
+}
+
+fn pass(
+    config: &ReplaySource,
+    from: Cursor,
+    port: &Port,
+    stop: &Stop,
+    clock: Clock,
+    refusals: &Refusals,
+) -> Result<Pass, ReplayError> {
     let path = config.path.display().to_string();
     let failed = |source| ReplayError::Read {
         path: path.clone(),
@@ -149,7 +275,13 @@ pub fn run(
     };
     let mut file = open(&config.path).map_err(failed)?;
     let mut replay = Replay {
-        skip: resume.map_or(0, |cursor| cursor.minor),
+        from,
+        hash: Hash::default(),
+        place: if from.minor == 0 {
+            Place::Found
+        } else {
+            Place::Sought
+        },
         rows: None,
         header: None,
         found: Vec::new(),
@@ -172,6 +304,9 @@ pub fn run(
             records.push(bytes, &mut take);
         }
         file.consume(len);
+        if replay.place == Place::Other || (ended && replay.place == Place::Sought) {
+            return Ok(Pass::OtherFile);
+        }
         replay.check_header(&path, ended)?;
         if replay.rows.is_some() {
             port.up();
@@ -180,71 +315,113 @@ pub fn run(
             if let Feed::Reading(reading, _) = &feed
                 && !pace.wait(reading.time, stop)
             {
-                return Ok(());
+                return Ok(Pass::Ended);
             }
             if stop.is_stopped() {
-                return Ok(());
+                return Ok(Pass::Ended);
             }
             port.give_blocking(feed)?;
         }
         if ended {
-            return Ok(());
+            return Ok(Pass::Ended);
         }
     }
 }
 
 /// A file as far as it was read.
 struct Replay<'r> {
-    /// Lines behind the header whose rows were given in an earlier life.
-    skip: u64,
+    /// What was given in an earlier life: `minor` lines behind the header.
+    from: Cursor,
+    hash: Hash,
+    place: Place,
     /// Known once the header was read.
     rows: Option<RowReader>,
-    header: Option<Result<(), HeaderError>>,
+    header: Option<Result<usize, HeaderError>>,
     /// Rows that wait for their moment, each with the cursor behind it, and parts that were refused.
     found: Vec<Feed>,
     refusals: &'r Refusals,
 }
 
+/// The place of the cursor in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It is further on.
+    Sought,
+    /// What stands before it is what was read.
+    Found,
+    /// Something else stands before it, or the place is in no row's end.
+    Other,
+}
+
 impl Replay<'_> {
+    /// Looks whether the place of the cursor is behind the record that has these lines, and is the same place.
+    fn seek(&mut self, first: u64, last: u64) {
+        let given = self.from.minor + 1;
+        if self.place == Place::Sought && last >= given {
+            let is_there = first <= given && self.hash.is_of(self.from);
+            self.place = if is_there { Place::Found } else { Place::Other };
+        }
+    }
+
+    /// The cursor after a row that begins on a line, counted from 1 with the header, of the present record.
+    const fn after(&self, line: u64) -> Cursor {
+        Cursor {
+            major: self.from.major,
+            minor: line - 1,
+            tag: self.hash.tag(),
+        }
+    }
+
     /// Takes the header, and then rows. Their lines are counted from 1, with the header.
     fn take(&mut self, line: u64, record: Record<'_>) {
+        let (Record::Whole(bytes) | Record::TooLong(bytes)) = record;
+        self.hash.extend(bytes);
         let bytes = match record {
             Record::Whole(bytes) => bytes,
             Record::TooLong(bytes) => {
                 if self.rows.is_none() {
-                    self.header.get_or_insert(Ok(()));
+                    self.header.get_or_insert(Ok(0));
                 }
                 let (place, cause) = (format!("line {line}"), TooLong(MAX_LINE_BYTES));
-                if line > self.skip + 1 {
+                self.seek(line, line);
+                if line > self.from.minor + 1 && self.place == Place::Found {
                     self.refusals.note(&place, &cause, bytes);
                     let part = RefusedPart::new(&place, &cause, bytes);
-                    self.found.push(Feed::Refused(part, Some(after(line))));
+                    self.found.push(Feed::Refused(part, Some(self.after(line))));
                 }
                 return;
             }
         };
-        let Some(rows) = &mut self.rows else {
+        if self.rows.is_none() {
             if self.header.is_none() {
                 self.header = Some(Table::parse(bytes, &RULES).map(|table| {
+                    let columns = table.columns().len();
                     if table.has_time() {
                         self.rows = Some(RowReader::of_table(table));
                     }
+                    columns
                 }));
             }
             return;
-        };
+        }
         // Number of the last line that was given in an earlier life.
-        let given = self.skip + 1;
-        let feeds = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-        let last = line + feeds - u64::from(bytes.ends_with(b"\n"));
-        if last <= given {
+        let given = self.from.minor + 1;
+        let last = last_line(line, bytes);
+        self.seek(line, last);
+        if last <= given || self.place != Place::Found {
             return;
         }
+        let cursor_behind = self.after(line);
+        let behind = |line: u64| Cursor {
+            minor: line - 1,
+            ..cursor_behind
+        };
         let (before, mut is_row) = (self.found.len(), false);
+        let Some(rows) = &mut self.rows else { return };
         rows.read(line, bytes, UnixMicros(0), &mut |part| match part {
             Read::Row(line, reading) if line > given => {
                 is_row = true;
-                self.found.push(Feed::Reading(reading, Some(after(line))));
+                self.found.push(Feed::Reading(reading, Some(behind(line))));
             }
             Read::Row(..) => {}
             Read::Refused(place, cause, bytes) => {
@@ -255,7 +432,7 @@ impl Replay<'_> {
         });
         // A row would be taken for known if a part of its own line had that cursor already.
         if !is_row && let Some(Feed::Refused(_, cursor)) = self.found[before..].last_mut() {
-            *cursor = Some(after(line));
+            *cursor = Some(behind(line));
         }
     }
 
@@ -267,20 +444,15 @@ impl Replay<'_> {
                 path: path(),
                 cause,
             }),
-            Some(Ok(())) if self.rows.is_none() => Err(ReplayError::NoTime { path: path() }),
-            Some(Ok(())) => Ok(()),
+            Some(Ok(_)) if self.rows.is_none() => Err(ReplayError::NoTime { path: path() }),
+            Some(Ok(columns)) if columns > MAX_COLUMNS => Err(ReplayError::Wide {
+                path: path(),
+                columns,
+            }),
+            Some(Ok(_)) => Ok(()),
             None if ended && self.rows.is_none() => Err(ReplayError::NoTime { path: path() }),
             None => Ok(()),
         }
-    }
-}
-
-/// The cursor after a row that begins on a line, counted from 1 with the header.
-const fn after(line: u64) -> Cursor {
-    Cursor {
-        major: 0,
-        minor: line - 1,
-        tag: 0,
     }
 }
 
@@ -319,43 +491,100 @@ mod tests {
     use std::sync::Arc;
 
     /// Readings, each with its cursor.
-    type Seen = Vec<(Reading, u64)>;
+    type Seen = Vec<(Reading, Cursor)>;
 
-    fn replay(text: &str, resume: Option<u64>) -> (Seen, (u64, Option<String>)) {
+    fn replay(text: &str, resume: Option<Cursor>) -> (Seen, (u64, Option<String>)) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.csv");
         std::fs::write(&path, text).unwrap();
         let config = ReplaySource { path, speed: 0.0 };
         let (port, mut inlet) = Port::new("x", Arc::default());
-        let resume = resume.map(|minor| Cursor {
-            major: 0,
-            minor,
-            tag: 0,
-        });
         let clock = Clock::start();
         let refusals = Refusals::new("x", clock);
         run(&config, resume, &port, &Stop::default(), clock, &refusals).unwrap();
         let mut seen = Vec::new();
         while let Ok(feed) = inlet.queue.try_recv() {
             if let Feed::Reading(reading, cursor) = feed {
-                seen.push((reading, cursor.unwrap().minor));
+                seen.push((reading, cursor.unwrap()));
             }
         }
         (seen, refusals.count())
     }
 
-    fn times(seen: &[(Reading, u64)]) -> Vec<(i64, u64)> {
+    fn times(seen: &[(Reading, Cursor)]) -> Vec<(i64, u64)> {
         seen.iter()
-            .map(|(reading, cursor)| (reading.time.0, *cursor))
+            .map(|(reading, cursor)| (reading.time.0, cursor.minor))
             .collect()
     }
 
     #[test]
     fn a_replay_goes_on_after_its_cursor() {
-        let rows: String = (0..20).map(|i| format!("{i},{i}\n")).collect();
-        let (seen, _) = replay(&format!("ts:ms,v:i64\n{rows}"), Some(15));
+        let text = rows(0..20);
+        let cursor = replay(&text, None).0[14].1;
+        let (seen, _) = replay(&text, Some(cursor));
         let expected: Vec<_> = (15..20).map(|i| (i * 1000, i as u64 + 1)).collect();
         assert_eq!(times(&seen), expected);
+    }
+
+    /// A row for each number, which is its time in milliseconds.
+    fn rows(numbers: std::ops::Range<i64>) -> String {
+        let rows: String = numbers.map(|i| format!("{i},{i}\n")).collect();
+        format!("ts:ms,v:i64\n{rows}")
+    }
+
+    #[test]
+    fn another_file_under_the_same_name_is_read_from_its_start_and_a_third_one_too() {
+        let all = replay(&rows(0..20), None).0;
+        let cursor = all[14].1;
+        for other in [
+            rows(1..21),
+            rows(100..101),
+            rows(0..20).replace("3,3\n", "3,4\n"),
+        ] {
+            let seen = replay(&other, Some(cursor)).0;
+            assert_eq!(times(&seen), times(&replay(&other, None).0));
+            assert!(seen.iter().all(|(_, again)| !cursor.covers(*again)));
+            let last = seen.last().unwrap().1;
+            assert_eq!(replay(&other, Some(last)).0, []);
+            let back = replay(&rows(0..20), Some(last)).0;
+            assert_eq!(times(&back), times(&all));
+            assert_eq!(back[0].1.major, 2);
+        }
+        // One that ends before the cursor is another one too.
+        assert_eq!(replay(&rows(0..14), Some(cursor)).0.len(), 14);
+    }
+
+    #[test]
+    fn a_file_that_was_read_under_another_name_of_its_source_is_found_among_the_strays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        std::fs::write(&path, rows(0..20)).unwrap();
+        let stray = |name: &str, cursor| Stray {
+            name: name.to_owned(),
+            cursor,
+        };
+        let of_this = replay(&rows(0..20), None).0;
+        let of_other = replay(&rows(5..30), None).0;
+        let strays = [
+            stray("other", of_other[7].1),
+            stray("early", of_this[3].1),
+            stray("late", of_this[14].1),
+            stray("further", of_other[24].1),
+        ];
+        assert_eq!(find(&path, &strays).unwrap().as_ref(), Some(&strays[2]));
+        assert_eq!(find(&path, &strays[..1]).unwrap(), None);
+        assert_eq!(find(&path, &strays[3..]).unwrap(), None);
+        assert_eq!(find(&path, &[]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_that_grows_is_the_same_file_even_where_its_last_line_was_not_whole() {
+        let whole = rows(0..20);
+        for cut in whole.len() - 12..whole.len() {
+            let seen = replay(&whole[..cut], None).0;
+            let rest = replay(&whole, Some(seen.last().unwrap().1)).0;
+            assert_eq!(seen.len() + rest.len(), 20, "{cut}");
+        }
     }
 
     #[test]
@@ -363,12 +592,9 @@ mod tests {
         let text = "ts:ms,s:str\n1,\"a\nb\"\n\n2,c\n3,\"d\ne\"\n4,f";
         let all = [(1000, 1), (2000, 4), (3000, 5), (4000, 7)];
         assert_eq!(times(&replay(text, None).0), all);
-        for (at, (_, cursor)) in all.into_iter().enumerate() {
-            assert_eq!(
-                times(&replay(text, Some(cursor)).0),
-                all[at + 1..],
-                "after {cursor}"
-            );
+        for (at, (_, cursor)) in replay(text, None).0.into_iter().enumerate() {
+            let rest = replay(text, Some(cursor)).0;
+            assert_eq!(times(&rest), all[at + 1..], "after {cursor:?}");
         }
     }
 
@@ -402,7 +628,10 @@ mod tests {
         let path = folder.path().join("a.csv");
         let clock = Clock::start();
         let refusals = Refusals::new("x", clock);
+        let wide: Vec<String> = (0..MAX_COLUMNS).map(|k| format!("c{k}:i64")).collect();
+        let wide = format!("ts:ms,{}\n1\n", wide.join(","));
         for (text, fault) in [
+            (wide.as_str(), "the header has 1025 columns"),
             ("", "no column of the header is a time"),
             ("t:f64,x\n1,2\n", "no column of the header is a time"),
             (

@@ -23,8 +23,8 @@ pub const RULES: Rules<'static> = Rules {
     ..Rules::DEFAULT
 };
 
-/// Most columns of a reading.
-const MAX_COLUMNS: usize = Limits::DEFAULT.columns as usize;
+/// Most columns of a reading; a wider row becomes several.
+pub const MAX_COLUMNS: usize = Limits::DEFAULT.columns as usize;
 
 /// A thing that a text held.
 pub enum Read<'a> {

@@ -195,7 +195,8 @@ impl Rig {
                 Output::Send { .. }
                 | Output::PubAck { .. }
                 | Output::Close { .. }
-                | Output::Shared { .. } => {
+                | Output::Shared { .. }
+                | Output::Crowded { .. } => {
                     self.sent.push(output);
                     continue;
                 }

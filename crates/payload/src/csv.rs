@@ -33,8 +33,8 @@ use crate::text::{self, Places, Span, reserved};
 use crate::time::{self, TimeFormat, Unit, Zone};
 use crate::{Format, MAX_METRIC_BYTES, MAX_TAG_BYTES, MAX_TAGS, Rules, Splitter, TimeRule, number};
 
-/// Most columns of a table: as many as a schema of the wire holds.
-pub const MAX_COLUMNS: usize = headwater_proto::codec::Limits::HARD.columns as usize;
+/// Most columns of a table; a row of more than a schema of the wire holds becomes several readings.
+pub const MAX_COLUMNS: usize = 4_096;
 
 /// A column of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,7 +27,7 @@ impl Limits {
     /// The limits of a collector, unless its configuration has others.
     pub const DEFAULT: Self = Self {
         rows: 10_000,
-        columns: 128,
+        columns: 1_024,
         series: 256,
         cells: 1 << 20,
         states: 1 << 16,

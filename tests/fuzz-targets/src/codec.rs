@@ -13,6 +13,7 @@ use crate::seeds::{from_hex, prefixed};
 /// interval, as the frozen ones are. The limits themselves have tests of their own.
 const LIMITS: Limits = Limits {
     rows: 160,
+    columns: 128,
     cells: 1_440,
     states: 1_024,
     ..Limits::DEFAULT

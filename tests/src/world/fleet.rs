@@ -169,7 +169,11 @@ impl Fleet {
                 }
             }
             // Another thread's work, or a word for the operator.
-            Output::Read(_) | Output::Keep(_) | Output::Find(_) | Output::Shared { .. } => {}
+            Output::Read(_)
+            | Output::Keep(_)
+            | Output::Find(_)
+            | Output::Shared { .. }
+            | Output::Crowded { .. } => {}
         }
     }
 

@@ -19,7 +19,7 @@ use headwater_proto::ids::Lane;
 use headwater_proto::message::GapReason;
 use headwater_proto::time::UnixMicros;
 
-use super::{Engine, Event, OfferError, PROBE_MS};
+use super::{Engine, Event, OfferError, PROBE_MS, strays};
 use crate::pipeline::record::Cursor;
 use world::{HOST, REPLAY, World, at};
 
@@ -181,6 +181,23 @@ fn a_source_that_resumes_keeps_to_one_lane() {
     // Those that do not resume may use any.
     world.offer(HOST, Lane::Bulk, 1).unwrap();
     world.offer(HOST, Lane::Alarm, 2).unwrap();
+}
+
+#[test]
+fn where_a_source_stopped_is_known_though_the_settings_have_it_no_longer() {
+    let mut world = World::new();
+    for k in 0..4 {
+        world.offer(REPLAY, Lane::Bulk, k).unwrap();
+        world.offer(HOST, Lane::Bulk, k).unwrap();
+    }
+    world.pass(6000);
+    let own = world.engine.cursors()[REPLAY].unwrap();
+    assert_eq!(strays(&world.engine), []);
+    world.settings.sources[REPLAY].name = "renamed".to_owned();
+    world.kill();
+    assert_eq!(world.engine.cursors()[REPLAY], None);
+    let name = World::new().settings.sources[REPLAY].name.clone();
+    assert_eq!(strays(&world.engine), [(name, own)]);
 }
 
 /// Source, begin and end of every gap that names an unclean stop.

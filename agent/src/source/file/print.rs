@@ -12,6 +12,13 @@ const BASE: u64 = 0x9e37_79b9_7f4a_7c15;
 /// The weight of the byte that leaves the window.
 const LEAVING: u64 = power(BASE, WINDOW_BYTES);
 
+/// The hash of all bytes up to a place, from that of the place before and the bytes between; 0 where nothing
+/// stands before.
+#[must_use]
+pub fn extend(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| add(hash, *byte))
+}
+
 /// How many bytes before `offset` its print covers.
 #[must_use]
 pub fn window_before(offset: u64) -> usize {

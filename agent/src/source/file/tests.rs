@@ -13,6 +13,7 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 mod races;
+mod strays;
 
 /// A log in a folder of its own. Every write has a time of its own, later than all before.
 struct Log {

@@ -63,7 +63,7 @@ pub use sinks::PlanError;
 pub use streams::MAX_COVERED_RANGES;
 use streams::{Streams, Unknown};
 pub use stretch::{Found, Lacking, Pass, Stretch};
-pub use types::{Counters, Event, Gateway, Mode, Output, PlainPublish, Settings, SinkSpec};
+pub use types::{Counters, Crowd, Event, Gateway, Mode, Output, PlainPublish, Settings, SinkSpec};
 use upkeep::{Earlier, Upkeep};
 
 /// Why a record was not appended.

@@ -230,6 +230,13 @@ pub enum Output {
         /// The identity.
         origin: DeviceId,
     },
+    /// Tell the operator: a device was held back, because it takes more than its share.
+    Crowded {
+        /// The device.
+        origin: DeviceId,
+        /// Of what.
+        of: Crowd,
+    },
     /// Put these into the index of closed epochs on another thread ([`Keeping::keep`]), and hand in
     /// [`Event::Kept`]. Until then the ledger has them too.
     Keep(Keeping),
@@ -239,6 +246,15 @@ pub enum Output {
     /// Read a stretch of the journal on another thread ([`Stretch::read`]), and hand in
     /// [`Event::Read`].
     Read(Stretch),
+}
+
+/// What a device takes too much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crowd {
+    /// Schemas: so many of its numbers left the book, and are asked for again when they are needed.
+    Schemas(usize),
+    /// Epochs that are not over, or whose data are not in every required sink: one more waits at the device.
+    Streams,
 }
 
 macro_rules! counters {
@@ -280,6 +296,8 @@ counters! {
     streams_full_total,
     /// Schemas and dictionaries that found no room.
     schemas_full_total,
+    /// Schema numbers that made room for others; they are asked for again when they are needed.
+    schemas_left_total,
     /// Publishes of plain devices that found no room of their own: they are in quarantine.
     plain_devices_full_total,
     /// Hellos of senders that speak no protocol version of this build.

@@ -1,5 +1,6 @@
 //! Core: the lanes of the store, on disk and in memory: numbering, appending, syncing, epochs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use headwater_proto::bundle::Stamps;
@@ -118,6 +119,13 @@ impl<D: Disk> LaneSet<D> {
         marks
             .filter_map(|mark| mark.cursor)
             .max_by_key(|cursor| (cursor.major, cursor.minor))
+    }
+
+    /// The sources that have a durable cursor.
+    pub(crate) fn resumable(&self) -> BTreeSet<&str> {
+        let marks = self.lanes.iter().flat_map(|lane| &lane.durable.sources);
+        let marks = marks.filter(|mark| mark.cursor.is_some());
+        marks.map(|mark| mark.name.as_str()).collect()
     }
 
     /// Whether any lane holds records whose times count from this boot.

@@ -12,7 +12,7 @@ use headwater_proto::text::{self, TextHeader};
 use headwater_spool::Disk;
 
 use super::super::sessions::Terms;
-use super::super::{Leaves, Refused};
+use super::super::{Crowd, Leaves, Output, Refused};
 use super::Intake;
 use crate::pipeline::dating;
 use crate::pipeline::envelope::{BatchHead, Clock, Reason, Record, SchemaHead, TimeClass, Verdict};
@@ -101,7 +101,10 @@ impl<D: Disk> Intake<'_, D> {
             number,
         };
         match self.custody.journal.schemas.judge(&schema, bytes) {
-            Bound::New => {
+            judged @ (Bound::New | Bound::Full) => {
+                if judged == Bound::Full {
+                    self.make_room_for_schema(bytes);
+                }
                 // What is named by its SHA-256 is in the snapshot already.
                 let more = NUMBER_BYTES + bytes.len();
                 if self.custody.has_state_room(more, NEW_BYTES) {
@@ -123,12 +126,19 @@ impl<D: Disk> Intake<'_, D> {
                 self.custody.counters.malformed_total += 1;
                 self.not_taken(schema, bytes);
             }
-            Bound::Full => {
-                self.custody.counters.schemas_full_total += 1;
-                self.not_taken(schema, bytes);
-            }
         }
         Ok(())
+    }
+
+    /// Has schema numbers leave the book, of the devices that take most of it.
+    fn make_room_for_schema(&mut self, bytes: &[u8]) {
+        for (origin, numbers) in self.custody.journal.schemas.make_room(bytes) {
+            self.custody.counters.schemas_left_total += numbers as u64;
+            let of = Crowd::Schemas(numbers);
+            self.custody
+                .sessions
+                .put_out(Output::Crowded { origin, of });
+        }
     }
 
     /// Appends what a schema number means.
@@ -156,8 +166,12 @@ impl<D: Disk> Intake<'_, D> {
         };
         let reference = text::refer(&id);
         let more = NUMBER_BYTES + reference.len();
-        let is_kept = self.custody.journal.schemas.judge(number, &reference) == Bound::New;
-        if !is_kept || !self.custody.has_state_room(more, NEW_BYTES) {
+        match self.custody.journal.schemas.judge(number, &reference) {
+            Bound::New => {}
+            Bound::Full => self.make_room_for_schema(&reference),
+            Bound::Same | Bound::Conflict | Bound::Unknown | Bound::Invalid => return Ok(false),
+        }
+        if !self.custody.has_state_room(more, NEW_BYTES) {
             return Ok(false);
         }
         self.append_schema(number.clone(), &reference)?;

@@ -8,7 +8,7 @@ use headwater_spool::Disk;
 
 use super::super::sessions::{Listed, Said, Whole, streams_of};
 use super::super::streams::Claims;
-use super::super::{Leaves, Output, Refused};
+use super::super::{Crowd, Leaves, Output, Refused};
 use super::Intake;
 use crate::pipeline::envelope::{Change, MarkHead, Record};
 use crate::pipeline::ledger::SaidAt;
@@ -122,6 +122,10 @@ impl<D: Disk> Intake<'_, D> {
             {
                 // The sender keeps what it has and asks again.
                 self.custody.counters.streams_full_total += 1;
+                let (origin, of) = (origin.clone(), Crowd::Streams);
+                self.custody
+                    .sessions
+                    .put_out(Output::Crowded { origin, of });
                 self.custody.streams.expiry().hurry(self.now.mono);
                 return Ok(());
             }

@@ -189,6 +189,7 @@ fn answers_leave_with_their_group_and_none_leaves_of_one_that_failed() {
             }
             Output::Close { .. } => "close".to_owned(),
             Output::Shared { .. } => "an identity of two".to_owned(),
+            Output::Crowded { .. } => "more than its share".to_owned(),
             Output::Read(_) => "a stretch to read".to_owned(),
             Output::Keep(_) => "epochs to keep".to_owned(),
             Output::Find(_) => "epochs to look up".to_owned(),
