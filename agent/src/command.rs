@@ -12,6 +12,7 @@ use headwater_spool::{RealDisk, fsck};
 
 use crate::clock::{Clock, wall};
 use crate::config::Config;
+use crate::origins::home;
 use crate::pipeline::engine::{Engine, OfferError, Offered};
 use crate::pipeline::receipts::Settled;
 use crate::run::open_engine;
@@ -36,7 +37,7 @@ pub fn status(config: &Config, json: bool) -> anyhow::Result<(bool, String)> {
         .context("status.file is empty: no status is kept")?;
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read {}; has the agent run yet?", path.display()))?;
-    let spool = &config.spool.dir;
+    let spool = &home(&config.spool.dir, &config.device);
     let runs = match RealDisk::is_in_use(spool) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
         told => told.with_context(|| {
@@ -94,6 +95,12 @@ fn told(
             lane.disk_bytes / 1024
         )?;
     }
+    for name in &status.earlier_names {
+        writeln!(
+            out,
+            "  records of its earlier name {name} wait for the lake, and are sent under that name"
+        )?;
+    }
     for (count, what) in [
         (status.evicted_records, "records evicted"),
         (status.damaged_records, "records damaged"),
@@ -149,7 +156,7 @@ fn told(
 /// # Errors
 /// If the folder cannot be read.
 pub fn check_spool(config: &Config, json: bool) -> anyhow::Result<(bool, String)> {
-    let dir = &config.spool.dir;
+    let dir = &home(&config.spool.dir, &config.device);
     let disk = RealDisk::peek(dir).with_context(|| format!("cannot read {}", dir.display()))?;
     let report = fsck::check(&disk)?;
     if json {
@@ -383,6 +390,7 @@ impl Way {
 mod tests {
     use super::*;
     use crate::desk::{Desk, Inlet};
+    use crate::origins::Waiting;
     use crate::source::lines::serve_send;
     use crate::source::refusals::Refusals;
     use crate::source::{Port, Stop};
@@ -484,6 +492,7 @@ mod tests {
             stop: Arc::default(),
             clock,
             status: None,
+            earlier: Waiting::default(),
             until_drained: false,
         };
         let (told, stop_desk) = (stop.clone(), Arc::clone(&desk.stop));

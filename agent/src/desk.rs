@@ -12,6 +12,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::{Clock, wall_error};
+use crate::origins::Waiting;
 use crate::pipeline::admit::as_text;
 use crate::pipeline::engine::{Engine, Event, OfferError, Offered, Way};
 use crate::source::refusals::{NOTICE_MS, Refusals};
@@ -79,6 +80,8 @@ pub struct Desk<D: Disk> {
     pub clock: Clock,
     /// Where the status goes, and when.
     pub status: Option<StatusFile>,
+    /// Earlier names of this device of which records wait.
+    pub earlier: Waiting,
     /// Return when every source has ended and all is committed.
     pub until_drained: bool,
 }
@@ -278,12 +281,7 @@ impl<D: Disk> Desk<D> {
     }
 
     fn take_event(&mut self, event: &LinkEvent, now: Now) {
-        let event = match event {
-            LinkEvent::Up => Event::LinkUp,
-            LinkEvent::Down => Event::LinkDown,
-            LinkEvent::Message(bytes) => Event::Message(bytes),
-        };
-        self.engine.handle(event, now);
+        self.engine.handle(event_of(event), now);
     }
 
     /// Hands publishes to the link while it has room. Says whether it had not.
@@ -336,6 +334,7 @@ impl<D: Disk> Desk<D> {
 
     fn status_now(&self, now: Now) -> Status {
         let mut status = crate::status::of(&self.engine, &self.refusals, now);
+        status.earlier_names = self.earlier.names();
         for inlet in &self.inlets {
             if let Some(source) = status.sources.get_mut(inlet.source) {
                 source.health = inlet.end.report();
@@ -367,6 +366,15 @@ impl<D: Disk> Desk<D> {
             tracing::info!("the spool's disk takes records again");
         }
         now
+    }
+}
+
+/// What the engine hears of the link.
+pub(crate) fn event_of(event: &LinkEvent) -> Event<'_> {
+    match event {
+        LinkEvent::Up => Event::LinkUp,
+        LinkEvent::Down => Event::LinkDown,
+        LinkEvent::Message(bytes) => Event::Message(bytes),
     }
 }
 

@@ -18,6 +18,7 @@ pub mod command;
 pub mod config;
 pub mod desk;
 pub mod doctor;
+pub mod origins;
 pub mod pipeline;
 pub mod run;
 pub mod source;

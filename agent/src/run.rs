@@ -22,6 +22,7 @@ use crate::clock::{Clock, boot_id, wall_error};
 use crate::config::{Config, SEND_SOURCE, Source};
 use crate::desk::{Desk, End, Inlet, StatusFile};
 use crate::doctor;
+use crate::origins::{Drains, Waiting, claim, home};
 use crate::pipeline::batcher::BatchLimits;
 use crate::pipeline::engine::{Engine, Settings, SourceSettings, SpoolSettings, strays};
 use crate::pipeline::record::Cursor;
@@ -36,6 +37,8 @@ use crate::uplink::{LINK_EVENTS, mqtt::Link};
 const MAX_BUNDLE_BYTES: u32 = 128 * 1024;
 /// Milliseconds within which what `send` hands over is durable: its user waits for it.
 const SEND_DURABLE_MS: u64 = 50;
+/// How often to look whether what earlier names stored is sent.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long sources have to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -95,7 +98,9 @@ pub fn settings(config: &Config, boot: u64) -> Settings {
 /// # Errors
 /// With what to do about it.
 pub fn open_engine(config: &Config, clock: Clock) -> anyhow::Result<Engine<RealDisk>> {
-    let dir = &config.spool.dir;
+    let dir = &home(&config.spool.dir, &config.device);
+    claim(dir, &config.device)
+        .with_context(|| format!("cannot make the spool in {} (spool.dir)", dir.display()))?;
     let disk = RealDisk::open(dir).map_err(|error| {
         let dir = dir.display();
         let context = if error.kind() == ErrorKind::WouldBlock {
@@ -142,6 +147,11 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
         ),
         None => None,
     };
+    let waiting = Waiting::default();
+    let stop = Stop::default();
+    let when = (clock, stop.clone());
+    let template = engine.settings().clone();
+    let drains = Drains::start(&config, template, password.clone(), when, &waiting)?;
     let link = Link::new(
         &config.collector,
         password,
@@ -152,7 +162,6 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let (link_events, events) = mpsc::channel(LINK_EVENTS);
     let wake = Arc::new(Notify::new());
     let stop_engine = Arc::new(Notify::new());
-    let stop = Stop::default();
 
     let refusals: Vec<_> = engine
         .settings()
@@ -181,6 +190,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
             .file
             .clone()
             .map(|path| StatusFile::new(path, config.status.interval_ms)),
+        earlier: waiting,
         until_drained: options.until_drained,
     };
     let (ended, mut engine_ended) = oneshot::channel();
@@ -200,6 +210,12 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
         () = shutdown.requested() => None,
         ended = &mut engine_ended => Some(ended),
     };
+    if options.until_drained && matches!(early, Some(Ok(Ok(End::Drained)))) {
+        tokio::select! {
+            () = shutdown.requested() => {}
+            () = done(drains.as_ref()) => {}
+        }
+    }
     tracing::info!("the agent stops");
     stop.stop();
     let given_up = tokio::time::timeout(GRACE, sources.stopped()).await;
@@ -211,6 +227,8 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
         }
     };
     link.abort();
+    // One that takes longer is cut off: what it did not send waits for the next start.
+    let _ = tokio::time::timeout(GRACE, done(drains.as_ref())).await;
     if thread.join().is_err() {
         bail!("the engine's thread panicked; what it says stands above");
     }
@@ -218,6 +236,13 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
         ended.context("the engine's thread says nothing")??,
         given_up.unwrap_or_default(),
     )
+}
+
+/// Waits until nothing that earlier names stored waits.
+async fn done(drains: Option<&Drains>) {
+    while drains.is_some_and(|drains| !drains.is_done()) {
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// What the program returns: an engine that ended early, or a source that was given up, is a failure.

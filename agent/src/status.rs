@@ -21,6 +21,9 @@ pub struct Status {
     /// This device.
     #[serde(default)]
     pub device: String,
+    /// Names that it had before, of which records wait.
+    #[serde(default)]
+    pub earlier_names: Vec<String>,
     /// Version of the program.
     #[serde(default)]
     pub agent: String,
@@ -159,7 +162,15 @@ impl Status {
             self.disk_failures,
         ];
         let states: Vec<State> = self.sources.iter().map(|s| s.health.state).collect();
-        (self.connected, in_ram, losses, states, self.trouble.clone())
+        let names = self.earlier_names.clone();
+        (
+            self.connected,
+            in_ram,
+            losses,
+            states,
+            self.trouble.clone(),
+            names,
+        )
     }
 }
 
@@ -264,6 +275,7 @@ pub fn of<D: Disk>(engine: &Engine<D>, refusals: &[Arc<Refusals>], now: Now) -> 
     Status {
         version: VERSION,
         device: engine.settings().device.as_str().to_owned(),
+        earlier_names: Vec::new(),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
         at_us: now.wall.0,
         uptime_ms: now.mono.since(engine.opened_at()),

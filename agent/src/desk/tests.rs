@@ -44,6 +44,7 @@ fn desk(
         stop: Arc::default(),
         clock,
         status: Some(StatusFile::new(folder.path().join("status.json"), 1_000)),
+        earlier: Waiting::default(),
         until_drained: true,
     };
     (desk, port, tell)

@@ -21,6 +21,7 @@ mod late_lake;
 mod nodes;
 mod outage;
 mod readers;
+mod renamed;
 mod slow_client;
 mod start;
 mod state_loss;
