@@ -49,5 +49,5 @@ pub use rows::{
     Rows, SampleRow, TimeClass, ValueKind,
 };
 pub use schema::{Encoding, Table};
-pub use store::{Call, LocalStore, MemStore, Put, Store, StoreError, Swap, Tag, Tagged};
-pub use writer::{Beyond, Flush, Found, Lake, MAX_SWEPT, Opened, Settings, Swept};
+pub use store::{Aside, Call, LocalStore, MemStore, Put, Store, StoreError, Swap, Tag, Tagged};
+pub use writer::{Beyond, Flush, Found, Lake, MAX_NAMESAKES, MAX_SWEPT, Opened, Settings, Swept};

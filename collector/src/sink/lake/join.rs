@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use headwater_lake::audit::StreamMark;
-use headwater_lake::{Beyond, Claim, EpochState, Found, Store};
+use headwater_lake::{Beyond, Claim, EpochState, Found, Store, Swept};
 use headwater_proto::delivery::End;
 use headwater_proto::ids::{JournalId, SeqRange};
 use headwater_proto::time::UnixMicros;
@@ -93,20 +93,13 @@ impl<S: Store> Met<S> {
         if renamed.is_some() || journal.past == Past::Nothing {
             sink.begin_without_lease(at)?;
         }
+        let mut swept = sink.lake_mut().take_withdrawn();
         let start = sink.lake().opened();
         if !start.went_on && start.found != Found::New {
             // Readers that list folders would see them beside what devices send again.
-            let swept = sink.lake_mut().sweep().map_err(LakeSinkError::from)?;
-            if swept.orphans > 0 {
-                let (orphans, left) = (swept.orphans, swept.left.len());
-                tracing::warn!(
-                    orphans,
-                    left,
-                    "files that an earlier collector published and did not commit are set aside, as far \
-                     as the store can"
-                );
-            }
+            swept.merge(sink.lake_mut().sweep().map_err(LakeSinkError::from)?);
         }
+        tell_swept(&swept);
         let beyond = sink.lake().beyond().map_err(LakeSinkError::from)?;
         let mut met = Self {
             sink,
@@ -164,6 +157,21 @@ impl<S: Store> Met<S> {
         tell(&self.sink);
         self.sink
     }
+}
+
+/// Logs which files a start has moved: the first one's name leads to all.
+fn tell_swept(swept: &Swept) {
+    if swept.orphans == 0 {
+        return;
+    }
+    let first = swept.set_aside.first().or(swept.left.first());
+    tracing::warn!(
+        orphans = swept.orphans,
+        left = swept.left.len(),
+        first = first.map_or("", String::as_str),
+        "files that were published and never committed are set aside in _headwater/orphans, as far as \
+         the store can"
+    );
 }
 
 /// Logs what a start found.

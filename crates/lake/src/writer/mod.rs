@@ -47,7 +47,7 @@ use marks::MarksKeeper;
 pub(crate) use marks::differing as differing_marks;
 pub use open::Found;
 use schemas::KnownSchemas;
-pub use sweep::{MAX_SWEPT, Swept};
+pub use sweep::{MAX_NAMESAKES, MAX_SWEPT, Swept};
 
 /// Times that an object which others may change is written while it changes below: owners change
 /// once in months.
@@ -111,6 +111,7 @@ pub struct Lake<S> {
     schemas: KnownSchemas,
     opened: Opened,
     trouble: Option<LakeError>,
+    withdrawn: Swept,
 }
 
 impl<S: Store> Lake<S> {
@@ -151,6 +152,7 @@ impl<S: Store> Lake<S> {
                 before: before.filter(|owner| owner.journal != claim.owner),
             },
             trouble: None,
+            withdrawn: Swept::default(),
         };
         let begun = lake.begin_term(claim.now_us);
         lake.noted(begun)?;
@@ -482,7 +484,8 @@ impl<S: Store> Lake<S> {
     /// [`LakeError`]; [`LakeError::Lost`] if a damaged disk lost staged files, and
     /// [`LakeError::Conflict`] if other bytes stand under the plan's names: an old copy of the journal
     /// was brought back, and those are of the time that is undone. What stands under the plan's names
-    /// and is not committed is deleted then, so that the records can be staged again.
+    /// and is not committed is set aside then ([`Self::take_withdrawn`]), so that the records can be
+    /// staged again.
     pub fn recover(&mut self, journal: JournalId, plan: Option<&Plan>) -> Result<(), LakeError> {
         if let Some(plan) = plan.filter(|plan| !self.is_committed(plan)) {
             let term = self.ownership.term();
@@ -512,16 +515,22 @@ impl<S: Store> Lake<S> {
         Ok(())
     }
 
-    /// Deletes what a plan published under some terms in tables that have not committed it. Those
+    /// What [`Self::recover`] has set aside since it was asked last.
+    pub fn take_withdrawn(&mut self) -> Swept {
+        std::mem::take(&mut self.withdrawn)
+    }
+
+    /// Sets aside what a plan published under some terms in tables that have not committed it. Those
     /// terms are this owner's or earlier, so that it never will be.
-    fn withdraw(&self, plan: &Plan, terms: std::ops::Range<u64>) -> Result<(), LakeError> {
+    fn withdraw(&mut self, plan: &Plan, terms: std::ops::Range<u64>) -> Result<(), LakeError> {
         let app = plan.journal.to_string();
         for file in &plan.files {
             if self.log(file.table).mark(&app) >= Some(plan.last_pos) {
                 continue;
             }
             for term in terms.clone() {
-                self.store.delete(&table_path(plan, file, term))?;
+                let path = table_path(plan, file, term);
+                self.withdrawn.set_aside(&self.store, file.table, &path)?;
             }
         }
         Ok(())
