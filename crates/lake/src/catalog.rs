@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::date::{date_text, day_of};
 use crate::delta::{Log, LogError, Tally};
-use crate::digest::seal;
-use crate::schema::SCHEMA_VERSION;
+use crate::digest::{is_sealed, seal};
+use crate::schema::{SCHEMA_VERSION, Table};
 use crate::store::Store;
 
 /// Where the catalog is.
@@ -37,6 +37,18 @@ pub fn catalog(store: &dyn Store, logs: &mut [Log]) -> Result<String, LogError> 
         "tables": tables,
     });
     Ok(seal(&format!("{catalog:#}")))
+}
+
+/// The newest version of each table that a catalog names; nothing if it is damaged.
+pub(crate) fn versions(bytes: &[u8]) -> Vec<(Table, u64)> {
+    let catalog = is_sealed(bytes).then(|| serde_json::from_slice::<Value>(bytes).ok());
+    let catalog = catalog.flatten().unwrap_or_default();
+    let tables = catalog["tables"].as_array().into_iter().flatten();
+    let version = |table: &Value| {
+        let name = table["name"].as_str()?;
+        Some((Table::from_name(name)?, table["version"].as_u64()?))
+    };
+    tables.filter_map(version).collect()
 }
 
 fn table(store: &dyn Store, log: &mut Log) -> Result<Value, LogError> {

@@ -74,6 +74,7 @@ impl<S: Store> Met<S> {
         let claim = Claim {
             take_over: settings.take_over,
             is_known: call.is_known,
+            committed_to: journal.known,
             ..Claim::new(journal.journal, at.0)
         };
         let plan = journal.plan.as_deref();

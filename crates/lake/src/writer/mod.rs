@@ -129,7 +129,11 @@ impl<S: Store> Lake<S> {
         owner::claimed(before.as_ref(), claim, 0)?;
         store.tidy()?;
         let head = HeadKeeper::read(&store)?;
-        let (logs, found) = open::read_logs(&store, head.head())?;
+        let (mut logs, found) = open::read_logs(&store, head.head())?;
+        let is_own = before.is_some_and(|owner| owner.journal == claim.owner);
+        if found == Found::Adopted || found == Found::Whole && !is_own {
+            open::expect_all_versions(&store, &mut logs, claim)?;
+        }
         if claim.is_known && found == Found::New {
             return Err(LakeError::Absent);
         }
