@@ -5,7 +5,7 @@
 //!      → writer (stage, publish, commit, finish) → store (a folder, memory; put if absent, swap)
 //!         owner (who may write) · delta (a table's log) · head (where all logs are) · marks
 //!         digest (whose hash stands where) · faults (what is wrong with an object)
-//! lake → audit (is everything there once?) · catalog, ddl (how to read it) · prune · guard
+//! lake → audit (is everything there once?) · catalog, ddl (how to read it) · prune · guard · repair
 //! ```
 //!
 //! Where the objects are: `paths.rs`.
@@ -30,6 +30,7 @@ pub mod plan;
 pub mod prune;
 mod ranges;
 mod read;
+pub mod repair;
 mod row;
 pub mod rows;
 pub mod scan;

@@ -36,7 +36,9 @@ use crate::files::for_each_file;
 use crate::head::Head;
 use crate::owner::{self, Claim, Owner, Ownership};
 use crate::parquet::Origin;
-use crate::paths::{STAGE_DIR, Staged, path_in_table, schema_path, stage_path, table_path};
+use crate::paths::{
+    MARKS_PATH, STAGE_DIR, Staged, path_in_table, schema_path, stage_path, table_path,
+};
 use crate::plan::{Plan, PlanFile, Sha256, WRITER_VERSION};
 use crate::rows::Rows;
 use crate::schema::{Encoding, Table};
@@ -584,6 +586,42 @@ impl<S: Store> Lake<S> {
             Err(StoreError::Missing { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Commits what an operator's repair changes in a table.
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub(crate) fn amend(
+        &mut self,
+        table: Table,
+        actions: &Actions,
+        now_us: i64,
+    ) -> Result<(), LakeError> {
+        let term = self.ownership.term();
+        self.logs[table as usize].commit(&self.store, actions, now_us, Some(term))?;
+        Ok(())
+    }
+
+    /// Writes a checkpoint of a table's newest version.
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub(crate) fn checkpoint(&mut self, table: Table) -> Result<(), LakeError> {
+        self.logs[table as usize].checkpoint_if_due(&self.store, 1)?;
+        Ok(())
+    }
+
+    /// Replaces the head after that, and makes the marks anew from the files.
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub(crate) fn settle(&mut self) -> Result<(), LakeError> {
+        self.write_head()?;
+        self.store.delete(MARKS_PATH)?;
+        self.marks = MarksKeeper::begin(&self.logs);
+        self.marks.checkpointed();
+        self.write_marks()
     }
 
     /// Rewrites `catalog.json` from memory: see [`crate::catalog`].

@@ -31,7 +31,7 @@ impl Swept {
     ///
     /// # Errors
     /// [`StoreError`]; may be repeated.
-    pub(super) fn set_aside(
+    pub(crate) fn set_aside(
         &mut self,
         store: &dyn Store,
         table: Table,
