@@ -56,6 +56,8 @@ pub struct Met<S: Store> {
     is_alone: bool,
     renamed: Option<JournalId>,
     marks: Option<Vec<StreamMark>>,
+    /// The lake was brought back older than the journal knows it.
+    is_older: bool,
     lacking: Arc<[Lacking]>,
 }
 
@@ -84,7 +86,12 @@ impl<S: Store> Met<S> {
         let (went_on, term) = (sink.lake().opened().went_on, sink.lake().owner().term);
         let mut is_alone = went_on && journal.lake_term == term;
         let mut renamed = None;
-        if sink.cursor() > journal.since {
+        let (has, is_older) = (sink.cursor(), sink.is_older());
+        if is_older {
+            sink.go_back(journal.oldest, at)?;
+            is_alone = false;
+            tell_older(journal, has, sink.cursor());
+        } else if sink.cursor() > journal.since {
             // Somebody brought back an old copy of the journal. Its positions and the numbers of plain
             // devices were used for other records since.
             sink.begin_anew(name, journal.since, at)?;
@@ -107,6 +114,7 @@ impl<S: Store> Met<S> {
             is_alone,
             renamed,
             marks: None,
+            is_older,
             lacking: beyond.iter().map(lacking).collect(),
         };
         if !met.is_alone || !journal.knows_its_past() {
@@ -134,6 +142,7 @@ impl<S: Store> Met<S> {
             term: self.sink.lake().owner().term,
             is_alone: self.is_alone,
             renamed: self.renamed,
+            is_older: self.is_older,
             proven: marks.map(|marks| Arc::from_iter(marks.iter().filter_map(proven))),
             lacking: Arc::clone(&self.lacking),
         }
@@ -152,12 +161,24 @@ impl<S: Store> Met<S> {
             );
         }
         if let (Some(until), Some(marks)) = (agreed.leave_out_until, &self.marks) {
-            self.sink.leave_out(marks, until, self.renamed.is_some());
+            let parts = self.renamed.is_some() || self.is_older;
+            self.sink.leave_out(marks, until, parts);
         }
         self.sink.restore(agreed.streams, agreed.beyond);
         tell(&self.sink);
         self.sink
     }
+}
+
+/// Logs that the lake is not the one that the journal knows.
+fn tell_older(journal: &JournalSide, has: u64, from: u64) {
+    tracing::error!(
+        journal = journal.known,
+        lake = has,
+        read_again_from = from,
+        "the lake is older than the journal: was a backup brought back? Records from there on are read \
+         once more, and those that the journal has let go of are named as gaps"
+    );
 }
 
 /// Logs which files a start has moved: the first one's name leads to all.
@@ -179,7 +200,10 @@ fn tell_swept(swept: &Swept) {
 fn tell<S: Store>(sink: &LakeSink<S>) {
     let (owner, start) = (sink.lake().owner(), sink.lake().opened());
     tracing::info!(term = owner.term, found = ?start.found, "lake open");
-    if let Some(before) = start.before {
+    if let Some(before) = start
+        .before
+        .filter(|before| before.journal != owner.journal)
+    {
         tracing::warn!(
             before = %before.journal,
             term = owner.term,

@@ -243,6 +243,20 @@ impl<S: Store> Lake<S> {
         self.logs.iter().filter_map(|log| log.mark(&app)).max()
     }
 
+    /// Whether the lake has less of a journal than its last plan shows: it was brought back older. To be
+    /// asked before [`Self::recover`].
+    ///
+    /// - `known`: the first position that the journal does not know to be in the lake.
+    pub fn is_older(&self, plan: &Plan, known: u64) -> bool {
+        let is_done = plan.last_pos < known;
+        let least = if is_done {
+            Some(plan.last_pos)
+        } else {
+            plan.after
+        };
+        self.cursor(plan.journal) < least
+    }
+
     /// How far the other sinks of a journal are, as its flushes in the lake say: the first position that
     /// each had not finished, and all before it is named in the lake if the sink lacks it.
     pub fn sinks(&self, journal: JournalId) -> BTreeMap<String, u64> {
@@ -301,6 +315,7 @@ impl<S: Store> Lake<S> {
             term: self.ownership.term(),
             first_pos,
             last_pos,
+            after: self.cursor(journal),
             at_us,
             encoding,
             writer: WRITER_VERSION,
