@@ -3,16 +3,20 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use headwater_lake::ddl::{self, Dialect};
 use headwater_lake::repair::{self, Repaired};
 use headwater_lake::{Claim, LocalStore, Settings, Table, guard, prune};
 use headwater_program::clock::Clock;
+use headwater_program::config;
 use headwater_program::entropy::random;
 use headwater_program::output::print;
 use headwater_proto::ids::JournalId;
 
 use super::audit::open;
+use crate::config::Config;
+use crate::pipeline::custody::Past;
+use crate::run::look_at_journal;
 
 /// What can be done with a lake.
 #[derive(Debug, clap::Subcommand)]
@@ -49,6 +53,10 @@ pub struct RepairArgs {
     /// Folder of the lake.
     #[arg(long)]
     lake: PathBuf,
+    /// Configuration of its collector: what the journal knows to be in the lake proves that the last files
+    /// were committed, where nothing else is left that does.
+    #[arg(long)]
+    config: Option<PathBuf>,
     /// Say what would be done, and write nothing.
     #[arg(long)]
     dry_run: bool,
@@ -137,10 +145,20 @@ pub(super) fn run(command: &LakeCommand, clock: &Clock) -> Result<bool> {
                 take_over: args.take_over,
                 ..Claim::new(JournalId(random()), clock.now().wall.0)
             };
+            let config = args.config.as_deref();
+            let config = config.map(|path| config::load(Some(path), Config::parse));
+            let journal = config.transpose()?.map(|config| {
+                ensure!(config.journal_dir.is_dir(), "there is no journal to ask");
+                look_at_journal(&config)
+            });
+            // Held until the end: a collector that starts meanwhile would write the lake too.
+            let journal = journal.transpose()?;
+            let known = journal.as_ref().map(|(_, side)| side);
+            let known = known.filter(|side| side.past != Past::Nothing);
             let options = repair::Options {
                 settings: Settings::default(),
                 claim,
-                committed: None,
+                committed: known.map(|side| (side.journal, side.known)),
                 drop_missing: args.drop_missing,
                 dry_run: args.dry_run,
             };
