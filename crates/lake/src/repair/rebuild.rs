@@ -13,8 +13,8 @@ use crate::error::LakeError;
 use crate::paths::{FileName, HOT_DIR};
 use crate::plan::Sha256;
 use crate::read::{ReadError, Reader};
-use crate::schema;
 use crate::store::{Store, StoreError};
+use crate::{prune, schema};
 
 /// Bytes of a version that are to be written.
 pub(super) struct Change {
@@ -135,7 +135,8 @@ impl<'a> Table<'a> {
                 let path = version_path(self.found.table, first);
                 rebuilt.open_hole = Some(format!(
                     "{path}: more files are in the table's folder than the {slots} missing versions can \
-                     have named: bring those versions back from a backup"
+                     have named: bring those versions back from a backup, or move away what was never \
+                     committed"
                 ));
                 return Ok(rebuilt);
             }
@@ -208,18 +209,41 @@ impl<'a> Table<'a> {
                 possible.push(place);
             }
         }
-        // One of the missing versions may have been the takeover of a later owner.
+        let of_files = sure
+            .iter()
+            .chain(&possible)
+            .map(|at| self.groups[*at].name.term);
         let head = self.known.head.as_ref().map_or(0, |head| head.term);
-        let last = possible.iter().map(|at| self.groups[*at].name.term).max();
-        let raised = u64::from(last.is_some_and(|last| high.unwrap_or(head) > last.max(low)));
+        let last = of_files
+            .max()
+            .max(high)
+            .max((high.is_none()).then_some(head));
+        let base = if first == 0 {
+            self.first_term().unwrap_or(1)
+        } else {
+            low
+        };
+        // A takeover is a version without a file.
+        let raised = last.unwrap_or(0).saturating_sub(base);
         let used = sure.len() as u64 + u64::from(first == 0) + raised;
-        let free = slots.saturating_sub(used);
+        let free = match self.may_be_pruned() {
+            true => 0,
+            false => slots.saturating_sub(used),
+        };
         let is_clear = free == 0 || possible.len() as u64 <= free;
         if free > 0 && is_clear {
             sure.extend(possible);
             sure.sort_unstable();
         }
         (sure, is_clear)
+    }
+
+    /// Whether a missing version may be one by which `prune` removed files.
+    fn may_be_pruned(&self) -> bool {
+        let ran = |found: &Found| {
+            found.mark(prune::WRITER).is_some() || found.last_begun(prune::WRITER).is_some()
+        };
+        prune::PRUNED.contains(&self.found.table) && self.all.iter().any(ran)
     }
 
     /// What was committed before a version.
