@@ -13,10 +13,11 @@
 //! - between two versions that are there: if its last position lies between those that they commit for its
 //!   journal, since a journal publishes nothing before the flush before it is committed in all tables;
 //! - at the end of a log: if the same flush stands in the log of a later table, which commits after it, or of
-//!   an earlier one, where a row that comes twice says nothing new (gaps, epochs, devices, metrics); if another table, or a later file of this one, has a later flush of that journal; if the catalog, a
-//!   checkpoint, the head's count of files, or the journal itself says so; or if
-//!   there are as many missing versions, which the head, the marks or the catalog know of, as names: takeovers
-//!   make versions too, and so does `prune`, after which this last rule is not used.
+//!   an earlier one, where a row that comes twice says nothing new (gaps, epochs, devices, metrics); if a later
+//!   flush of that journal has a file or a mark anywhere; if the catalog, a checkpoint, the head's count of
+//!   files, or the journal itself says so; or if there are as many missing versions, which the head, the marks
+//!   or the catalog know of, as names: takeovers make versions too, and so does `prune`, after which this last
+//!   rule is not used.
 //!
 //! Everything else is left where it is and named; the next owner sets it aside. Two names for one missing
 //! version cannot be decided: nothing is written then.
