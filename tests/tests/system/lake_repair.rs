@@ -47,10 +47,10 @@ fn a_lake_with_holes_is_refused_until_it_is_repaired_and_then_goes_on() {
         std::fs::remove_file(logs("samples").join(format!("{:020}.json", 2)))?;
         std::fs::remove_dir_all(logs("epochs"))?;
         for lost in ["_headwater/head.json", "_headwater/marks", "catalog.json"] {
-            std::fs::remove_file(site.lake().join(lost)).or_else(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => Ok(()),
-                _ => Err(error),
-            })?;
+            let lost = site.lake().join(lost);
+            if lost.exists() {
+                std::fs::remove_file(lost)?;
+            }
         }
 
         site.launch_collector(&[])?;
