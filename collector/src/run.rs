@@ -92,6 +92,14 @@ fn open_cores(
     Ok((custody, AtStart::Away(Box::new(late))))
 }
 
+/// The journal of a collector that does not run, and what it says of itself to the lake. No collector starts
+/// beside it while it is held.
+pub(crate) fn look_at_journal(config: &Config) -> Result<(Custody<RealDisk>, JournalSide)> {
+    let (custody, opened) = open_journal(config)?;
+    let side = JournalSide::of(&custody, &opened, NAME);
+    Ok((custody, side))
+}
+
 fn open_journal(config: &Config) -> Result<(Custody<RealDisk>, Opened)> {
     let folder = &config.journal_dir;
     if let Some(parent) = folder.parent() {

@@ -41,7 +41,7 @@ pub(crate) const RANGE_BYTES: usize = 4 * 18;
 /// Most bytes of a plain device's counter and marks, or of a schema's number.
 pub(crate) const NUMBER_BYTES: usize = 192;
 
-/// A sink's plan that may not be carried out yet.
+/// A sink's plan that may not be carried out yet; the lake's last one always.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingPlan {
     /// The sink.

@@ -174,6 +174,8 @@ pub struct LakeSink<S: Store> {
     position: u64,
     /// The first position not yet committed.
     cursor: u64,
+    /// The lake has less than the journal knows to be in it.
+    is_older: bool,
     first_at: Option<Millis>,
     tracks: BTreeMap<Stream, Track>,
     touched: BTreeMap<Stream, Held>,
@@ -213,16 +215,19 @@ impl<S: Store> LakeSink<S> {
             .map(Plan::decode)
             .transpose()?
             .filter(|plan| plan.journal == journal);
-        match lake.recover(journal, plan.as_ref()) {
+        let is_older = plan.as_ref().is_some_and(|plan| lake.is_older(plan, known));
+        // What the journal knows to be committed is not carried out once more: other flushes would be
+        // passed over. In an older lake neither is what came after those.
+        let due = plan.filter(|plan| !is_older && plan.last_pos >= known);
+        match lake.recover(journal, due.as_ref()) {
             // Its files are gone or not its own, its records are there: they are staged again.
             Err(LakeError::Lost { .. } | LakeError::Conflict { .. }) => {
                 lake.recover(journal, None)?;
             }
             other => other?,
         }
-        let cursor = lake
-            .cursor(journal)
-            .map_or(known, |last| known.max(last + 1));
+        let has = lake.cursor(journal).map_or(0, |last| last + 1);
+        let cursor = if is_older { has } else { known.max(has) };
         let others = Others::new(lake.sinks(journal));
         Ok(Self {
             lake,
@@ -232,6 +237,7 @@ impl<S: Store> LakeSink<S> {
             rows: Rows::new(),
             position: cursor,
             cursor,
+            is_older,
             first_at: None,
             tracks: BTreeMap::new(),
             touched: BTreeMap::new(),
@@ -261,6 +267,24 @@ impl<S: Store> LakeSink<S> {
         self.journal = journal;
         self.others = Others::default();
         (self.position, self.cursor) = (position, position);
+        Ok(())
+    }
+
+    /// Whether the lake was brought back older than the journal knows it.
+    #[must_use]
+    pub const fn is_older(&self) -> bool {
+        self.is_older
+    }
+
+    /// Goes back to where an older lake stands, or to the oldest record there is, under the next term: the
+    /// names of what was published after that serve again. To be called right after [`LakeSink::open`].
+    ///
+    /// # Errors
+    /// [`LakeSinkError`].
+    pub fn go_back(&mut self, oldest: u64, now: UnixMicros) -> Result<(), LakeSinkError> {
+        self.lake.rename(self.journal, now.0)?;
+        let from = self.cursor.max(oldest);
+        (self.position, self.cursor) = (from, from);
         Ok(())
     }
 

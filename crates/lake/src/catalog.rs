@@ -4,12 +4,14 @@
 //! It is rewritten whole and is a summary alone: the logs are the truth. Its last line is the hash of
 //! all before (`digest::seal`).
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use crate::date::{date_text, day_of};
 use crate::delta::{Log, LogError, Tally};
-use crate::digest::seal;
-use crate::schema::SCHEMA_VERSION;
+use crate::digest::{is_sealed, seal};
+use crate::schema::{SCHEMA_VERSION, Table};
 use crate::store::Store;
 
 /// Where the catalog is.
@@ -37,6 +39,39 @@ pub fn catalog(store: &dyn Store, logs: &mut [Log]) -> Result<String, LogError> 
         "tables": tables,
     });
     Ok(seal(&format!("{catalog:#}")))
+}
+
+/// The newest version of each table that a catalog names; nothing if it is damaged.
+pub(crate) fn versions(bytes: &[u8]) -> Vec<(Table, u64)> {
+    let version = |table: &Value| {
+        let name = table["name"].as_str()?;
+        Some((Table::from_name(name)?, table["version"].as_u64()?))
+    };
+    tables_of(bytes).iter().filter_map(version).collect()
+}
+
+/// The last position of each journal in each table that a catalog names; nothing if it is damaged.
+pub(crate) fn positions(bytes: &[u8]) -> HashMap<(Table, String), u64> {
+    let mut positions = HashMap::new();
+    for table in &tables_of(bytes) {
+        let named = table["name"].as_str().and_then(Table::from_name);
+        let marks = table["positions"].as_object().into_iter().flatten();
+        for (app, mark) in marks {
+            if let Some((table, mark)) = named.zip(mark.as_u64()) {
+                positions.insert((table, app.clone()), mark);
+            }
+        }
+    }
+    positions
+}
+
+fn tables_of(bytes: &[u8]) -> Vec<Value> {
+    let catalog = is_sealed(bytes).then(|| serde_json::from_slice::<Value>(bytes).ok());
+    let mut catalog = catalog.flatten().unwrap_or_default();
+    catalog["tables"]
+        .as_array_mut()
+        .map(std::mem::take)
+        .unwrap_or_default()
 }
 
 fn table(store: &dyn Store, log: &mut Log) -> Result<Value, LogError> {

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::delta::{Log, LogError, Place, Tally, log_dir, newest_listed, version_path};
 use crate::digest::{is_sealed, seal};
 use crate::faults::Faults;
-use crate::paths::HEAD_PATH;
+use crate::paths::{HEAD_PATH, HOT_DIR};
 use crate::plan::Sha256;
 use crate::schema::Table;
 use crate::store::{Store, StoreError};
@@ -167,11 +167,26 @@ pub(crate) fn load_logs(
         .collect()
 }
 
+/// The newest version of a table's log that its folder lists; `None` if there is no table.
+///
+/// # Errors
+/// [`LogError::NoLog`] if there are files of it nevertheless.
+pub(crate) fn newest_of(store: &dyn Store, table: Table) -> Result<Option<u64>, LogError> {
+    let newest = newest_listed(store, table)?;
+    let files = format!("{}/{HOT_DIR}", table.name());
+    if newest.is_none() && !store.list_some(&files, 1)?.is_empty() {
+        return Err(LogError::NoLog {
+            table: table.name(),
+        });
+    }
+    Ok(newest)
+}
+
 fn load_known(store: &dyn Store, table: Table, head: Option<&Head>) -> Result<Log, LogError> {
     let log = Log::load(store, table)?;
     let known = match head {
         Some(head) => head.place(table).map(|place| place.version),
-        None => newest_listed(store, table)?,
+        None => newest_of(store, table)?,
     };
     match known {
         Some(known) if log.next() <= known => Err(LogError::Hole {

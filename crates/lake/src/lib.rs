@@ -5,7 +5,7 @@
 //!      → writer (stage, publish, commit, finish) → store (a folder, memory; put if absent, swap)
 //!         owner (who may write) · delta (a table's log) · head (where all logs are) · marks
 //!         digest (whose hash stands where) · faults (what is wrong with an object)
-//! lake → audit (is everything there once?) · catalog, ddl (how to read it) · prune · guard
+//! lake → audit (is everything there once?) · catalog, ddl (how to read it) · prune · guard · repair
 //! ```
 //!
 //! Where the objects are: `paths.rs`.
@@ -30,6 +30,7 @@ pub mod plan;
 pub mod prune;
 mod ranges;
 mod read;
+pub mod repair;
 mod row;
 pub mod rows;
 pub mod scan;
@@ -49,5 +50,5 @@ pub use rows::{
     Rows, SampleRow, TimeClass, ValueKind,
 };
 pub use schema::{Encoding, Table};
-pub use store::{Call, LocalStore, MemStore, Put, Store, StoreError, Swap, Tag, Tagged};
-pub use writer::{Beyond, Flush, Found, Lake, MAX_SWEPT, Opened, Settings, Swept};
+pub use store::{Aside, Call, LocalStore, MemStore, Put, Store, StoreError, Swap, Tag, Tagged};
+pub use writer::{Beyond, Flush, Found, Lake, MAX_NAMESAKES, MAX_SWEPT, Opened, Settings, Swept};

@@ -54,6 +54,9 @@ pub struct Claim {
     pub take_over: bool,
     /// Whether there must be a lake: where there is none, none is begun.
     pub is_known: bool,
+    /// The first position of the journal that it does not know to be in the lake: a file of what stands
+    /// before was committed.
+    pub committed_to: u64,
 }
 
 impl Claim {
@@ -66,6 +69,7 @@ impl Claim {
             lease_us: LEASE_US,
             take_over: false,
             is_known: false,
+            committed_to: 0,
         }
     }
 }

@@ -78,7 +78,7 @@ impl<'a> FileName<'a> {
     }
 
     /// A command commits under no term of its own.
-    fn is_of_a_journal(&self) -> bool {
+    pub(crate) fn is_of_a_journal(&self) -> bool {
         self.writer.len() == 16 && self.writer.bytes().all(|byte| byte.is_ascii_hexdigit())
     }
 }

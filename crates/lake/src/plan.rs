@@ -5,7 +5,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version of the plan, 2 |
+//! | 1 | version of the plan, 3 |
 //! | rest | [`Plan`], as postcard |
 
 use headwater_proto::ids::JournalId;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::schema::{Encoding, Table};
 
 /// Version of the plan's bytes.
-pub const PLAN_VERSION: u8 = 2;
+pub const PLAN_VERSION: u8 = 3;
 
 /// Version of the writer: it changes when the same rows would give other bytes.
 pub const WRITER_VERSION: u32 = 2;
@@ -90,6 +90,9 @@ pub struct Plan {
     pub first_pos: u64,
     /// Last record of the flush, inclusive: the lake's cursor once it is committed.
     pub last_pos: u64,
+    /// The lake's cursor when the files were staged; `None` if it had nothing of the journal. A lake that
+    /// has less is an older one.
+    pub after: Option<u64>,
     /// When the flush was cut; the modification time in the log.
     pub at_us: i64,
     /// How the files are laid out.
@@ -183,6 +186,7 @@ mod tests {
             term: 4,
             first_pos: 10,
             last_pos: 19,
+            after: Some(8),
             at_us: 3,
             encoding: Encoding::Compact,
             writer: 1,
@@ -192,9 +196,9 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_version_2_never_change() {
-        let mut golden = vec![2, 0xef, 0x9b, 0xaf, 0xcd, 0xf8, 0xac, 0xd1, 0x91, 0x01];
-        golden.extend([4, 10, 19, 6, 0, 1, 1, 1, b's', 8]);
+    fn the_bytes_of_version_3_never_change() {
+        let mut golden = vec![3, 0xef, 0x9b, 0xaf, 0xcd, 0xf8, 0xac, 0xd1, 0x91, 0x01];
+        golden.extend([4, 10, 19, 1, 8, 6, 0, 1, 1, 1, b's', 8]);
         golden.extend([1, 3, 0xd6, 0xc4, 0x02, 0xac, 0x02]);
         golden.extend([7; 32]);
         golden.extend([2, 2, 4, 1, b'a', 1, b'b']);
@@ -205,7 +209,7 @@ mod tests {
     #[test]
     fn what_is_no_plan_is_told_apart() {
         assert!(matches!(Plan::decode(&[]), Err(PlanError::Empty)));
-        assert!(matches!(Plan::decode(&[1, 0]), Err(PlanError::Version(1))));
+        assert!(matches!(Plan::decode(&[2, 0]), Err(PlanError::Version(2))));
         let mut bytes = plan().encode();
         bytes.push(0);
         assert!(matches!(Plan::decode(&bytes), Err(PlanError::Trailing(1))));

@@ -29,10 +29,10 @@ use crate::schema::{DAY_US, Encoding, Table};
 use crate::store::{Put, Store};
 
 /// Under this name the log keeps the count of runs, as it keeps the positions of journals.
-const WRITER: &str = "prune";
+pub(crate) const WRITER: &str = "prune";
 
 /// Tables whose files go.
-const PRUNED: [Table; 3] = [Table::Samples, Table::Logs, Table::Quarantine];
+pub(crate) const PRUNED: [Table; 3] = [Table::Samples, Table::Logs, Table::Quarantine];
 
 /// Why a lake could not be pruned.
 #[derive(Debug, thiserror::Error)]

@@ -17,6 +17,7 @@ mod dictionary;
 mod full_disk;
 mod happy_path;
 mod kill;
+mod lake_repair;
 mod late_lake;
 mod nodes;
 mod outage;

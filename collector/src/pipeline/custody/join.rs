@@ -20,7 +20,8 @@ use super::sides::{Agreed, JournalSide, LakeSide, MeetError, Meeting, Proven, To
 use super::stretch::Lacking;
 use super::{Custody, Leaves, Past};
 use crate::pipeline::envelope::{CursorHead, GapHead, Record};
-use crate::pipeline::ledger::Ledger;
+use crate::pipeline::ledger::{Ledger, committed_by};
+use crate::pipeline::numbers::{Listed, Numbers};
 
 impl<D: Disk> Custody<D> {
     /// Makes the marks agree with the lake, which is the sink called `sink`; before its first commit.
@@ -50,6 +51,11 @@ struct Joining<'a, D: Disk> {
 
 impl<D: Disk> Joining<'_, D> {
     fn meet(&mut self, journal: &JournalSide, lake: &LakeSide) -> Result<Meeting, MeetError> {
+        if lake.is_older {
+            self.custody.journal.go_back(self.sink, lake.cursor);
+            // Of what it does not have it is not ahead of other sinks.
+            fill_coverage(&self.custody.journal, &mut self.custody.streams)?;
+        }
         let missing = match lake.renamed {
             // All before the position from which it goes on is in the lake.
             Some(_) => 0,
@@ -71,6 +77,9 @@ impl<D: Disk> Joining<'_, D> {
             let ends = whole.filter_map(|proven| Some((proven.stream.clone(), proven.end?)));
             index_failure = self.custody.streams.fill_index(ends).err();
             self.seed_all(past, proven, index_failure.is_none());
+        }
+        if lake.is_older {
+            self.name_lost(lake)?;
         }
         let leave_out_until = (!lake.is_alone).then_some(end);
         let (own, streams) = (&mut self.custody.journal, &mut self.custody.streams);
@@ -113,6 +122,51 @@ impl<D: Disk> Joining<'_, D> {
         };
         self.custody.journal.set_apart(None);
         Ok(damaged)
+    }
+
+    /// The lake was brought back older: names what it was given after that and the journal has let go of. From
+    /// the next record on a segment says how far the lake is: before a plan, and so before a commit.
+    fn name_lost(&mut self, lake: &LakeSide) -> Result<(), MeetError> {
+        self.custody.roll()?;
+        let mut there = Numbers::new();
+        for proven in lake.proven.iter().flat_map(|all| all.iter()) {
+            for range in &proven.held {
+                there.insert(&proven.stream, *range);
+            }
+        }
+        let end = self.custody.journal.log().next();
+        let mut known = committed(self.custody.streams.ledger());
+        // A start that was cut off may have named some.
+        let mut named = Numbers::new();
+        let into = &mut |_, record: &Record<'_>| {
+            committed_by(record, &mut |stream, range| there.insert(stream, range));
+            if let Record::Lacks(head) = record
+                && head.sink == self.sink
+            {
+                named.add(&[(head.stream.clone(), head.ranges.clone())]);
+            }
+        };
+        self.custody.journal.each_record(lake.cursor, end, into)?;
+        // The sink leaves out what the lake has in part.
+        for proven in lake.proven.iter().flat_map(|all| all.iter()) {
+            let cut = proven
+                .partial
+                .iter()
+                .map(|seq| SeqRange::new(*seq, seq + 1));
+            known.push((proven.stream.clone(), cut.clone().collect()));
+            cut.for_each(|one| there.remove(&proven.stream, one));
+        }
+        there.add(&named.take());
+        let lost = there.missing_of(&known);
+        self.custody.counters.lake_went_back_total += 1;
+        self.custody.earlier.lost(lost);
+        let now = Now {
+            mono: Millis(0),
+            wall: self.at,
+        };
+        self.custody.upkeep(now).name_earlier();
+        self.note_meeting();
+        Ok(())
     }
 
     /// Makes durable soon that the time apart is over. Without room, the next segment says it.
@@ -231,6 +285,18 @@ impl<D: Disk> Joining<'_, D> {
             }
         }
     }
+}
+
+/// What was committed of every stream.
+fn committed(ledger: &Ledger) -> Listed {
+    let streams = ledger.streams();
+    let agents = streams.map(|(stream, track)| {
+        let committed = track.receiver.committed().iter().collect();
+        (stream.clone(), committed)
+    });
+    let plain = ledger.plain();
+    let plain = plain.map(|(stream, track)| (stream, track.committed.as_slice().to_vec()));
+    agents.chain(plain).collect()
 }
 
 /// What custody knows of every stream.

@@ -460,6 +460,12 @@ impl<D: Disk> Journal<D> {
         self.sinks.go_on_from(since);
     }
 
+    /// The lake, which is the sink of that name, has come no further than a position: it was brought back older.
+    pub(super) fn go_back(&mut self, sink: &str, to: u64) {
+        self.sinks.go_back(sink, to);
+        self.committed_to = self.committed_to.min(to);
+    }
+
     /// Marks of all records below the position that every required sink has passed say what was committed.
     pub(super) fn committed_so_far(&mut self) {
         self.committed_to = self.committed_to.max(self.sinks.required_position());

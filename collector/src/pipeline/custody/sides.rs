@@ -22,6 +22,8 @@ pub struct JournalSide {
     pub plan: Option<Vec<u8>>,
     /// The first position that it does not know to be in the lake.
     pub known: u64,
+    /// The position of the oldest record.
+    pub oldest: u64,
     /// How far each sink is.
     pub sinks: Vec<SinkCursor>,
     /// A lake that has more than what stands before this position has seen a later time of the journal
@@ -47,6 +49,11 @@ impl JournalSide {
             journal: custody.journal(),
             plan: custody.plan(sink).map(|plan| plan.bytes.clone()),
             known: custody.cursor(sink).unwrap_or_default(),
+            oldest: custody
+                .log()
+                .segments()
+                .next()
+                .map_or(0, |oldest| oldest.first),
             sinks: custody.cursors().to_vec(),
             since: match custody.apart_since() {
                 Some(since) if !sabotage::is(Bug::LateLakeByPresentEnd) => since,
@@ -103,6 +110,9 @@ pub struct LakeSide {
     /// It has seen a later time of the journal than the disk shows: the journal goes on under this
     /// name.
     pub renamed: Option<JournalId>,
+    /// It was brought back older than the journal knows it: what stands from [`Self::cursor`] on is read once
+    /// more.
+    pub is_older: bool,
     /// What it proves of each stream, if it was asked.
     pub proven: Option<Arc<[Proven]>>,
     /// What sinks of earlier journals may lack, and no flush says that it is named.

@@ -30,7 +30,8 @@ impl<D: Disk> Custody<D> {
     /// [`PlanError`].
     pub fn append_plan(&mut self, sink: &str, bytes: &[u8]) -> Result<u64, PlanError> {
         // A plan shows that all before it was named where it had to be.
-        if self.is_holding(sink) {
+        let is_unnamed = self.journal.sinks.is_lake(sink) && self.earlier.is_lake_unnamed();
+        if self.is_holding(sink) || is_unnamed {
             return Err(PlanError::Held);
         }
         // A sink that could not publish comes again with the plan that is there.
@@ -47,7 +48,7 @@ impl<D: Disk> Custody<D> {
             })
     }
 
-    /// The last plan of a sink in the journal, if it may not be carried out yet.
+    /// The last plan of a sink in the journal, if it may not be carried out yet; the lake's always.
     #[must_use]
     pub fn plan(&self, sink: &str) -> Option<&PendingPlan> {
         self.journal.sinks.plans().get(sink)

@@ -312,6 +312,8 @@ counters! {
     claims_noted_total,
     /// Numbers that the journal named as lacking in one sink.
     sink_lacks_total,
+    /// Times that the lake was found older than the journal knew it.
+    lake_went_back_total,
     /// Reports of required sinks that waited because they were too far ahead of the others.
     sink_reports_held_total,
     /// Groups synced.

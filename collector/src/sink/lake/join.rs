@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use headwater_lake::audit::StreamMark;
-use headwater_lake::{Beyond, Claim, EpochState, Found, Store};
+use headwater_lake::{Beyond, Claim, EpochState, Found, Store, Swept};
 use headwater_proto::delivery::End;
 use headwater_proto::ids::{JournalId, SeqRange};
 use headwater_proto::time::UnixMicros;
@@ -56,6 +56,8 @@ pub struct Met<S: Store> {
     is_alone: bool,
     renamed: Option<JournalId>,
     marks: Option<Vec<StreamMark>>,
+    /// The lake was brought back older than the journal knows it.
+    is_older: bool,
     lacking: Arc<[Lacking]>,
 }
 
@@ -74,6 +76,7 @@ impl<S: Store> Met<S> {
         let claim = Claim {
             take_over: settings.take_over,
             is_known: call.is_known,
+            committed_to: journal.known,
             ..Claim::new(journal.journal, at.0)
         };
         let plan = journal.plan.as_deref();
@@ -83,7 +86,12 @@ impl<S: Store> Met<S> {
         let (went_on, term) = (sink.lake().opened().went_on, sink.lake().owner().term);
         let mut is_alone = went_on && journal.lake_term == term;
         let mut renamed = None;
-        if sink.cursor() > journal.since {
+        let (has, is_older) = (sink.cursor(), sink.is_older());
+        if is_older {
+            sink.go_back(journal.oldest, at)?;
+            is_alone = false;
+            tell_older(journal, has, sink.cursor());
+        } else if sink.cursor() > journal.since {
             // Somebody brought back an old copy of the journal. Its positions and the numbers of plain
             // devices were used for other records since.
             sink.begin_anew(name, journal.since, at)?;
@@ -93,26 +101,20 @@ impl<S: Store> Met<S> {
         if renamed.is_some() || journal.past == Past::Nothing {
             sink.begin_without_lease(at)?;
         }
+        let mut swept = sink.lake_mut().take_withdrawn();
         let start = sink.lake().opened();
         if !start.went_on && start.found != Found::New {
             // Readers that list folders would see them beside what devices send again.
-            let swept = sink.lake_mut().sweep().map_err(LakeSinkError::from)?;
-            if swept.orphans > 0 {
-                let (orphans, left) = (swept.orphans, swept.left.len());
-                tracing::warn!(
-                    orphans,
-                    left,
-                    "files that an earlier collector published and did not commit are set aside, as far \
-                     as the store can"
-                );
-            }
+            swept.merge(sink.lake_mut().sweep().map_err(LakeSinkError::from)?);
         }
+        tell_swept(&swept);
         let beyond = sink.lake().beyond().map_err(LakeSinkError::from)?;
         let mut met = Self {
             sink,
             is_alone,
             renamed,
             marks: None,
+            is_older,
             lacking: beyond.iter().map(lacking).collect(),
         };
         if !met.is_alone || !journal.knows_its_past() {
@@ -140,6 +142,7 @@ impl<S: Store> Met<S> {
             term: self.sink.lake().owner().term,
             is_alone: self.is_alone,
             renamed: self.renamed,
+            is_older: self.is_older,
             proven: marks.map(|marks| Arc::from_iter(marks.iter().filter_map(proven))),
             lacking: Arc::clone(&self.lacking),
         }
@@ -158,7 +161,8 @@ impl<S: Store> Met<S> {
             );
         }
         if let (Some(until), Some(marks)) = (agreed.leave_out_until, &self.marks) {
-            self.sink.leave_out(marks, until, self.renamed.is_some());
+            let parts = self.renamed.is_some() || self.is_older;
+            self.sink.leave_out(marks, until, parts);
         }
         self.sink.restore(agreed.streams, agreed.beyond);
         tell(&self.sink);
@@ -166,11 +170,40 @@ impl<S: Store> Met<S> {
     }
 }
 
+/// Logs that the lake is not the one that the journal knows.
+fn tell_older(journal: &JournalSide, has: u64, from: u64) {
+    tracing::error!(
+        journal = journal.known,
+        lake = has,
+        read_again_from = from,
+        "the lake is older than the journal: was a backup brought back? Records from there on are read \
+         once more, and those that the journal has let go of are named as gaps"
+    );
+}
+
+/// Logs which files a start has moved: the first one's name leads to all.
+fn tell_swept(swept: &Swept) {
+    if swept.orphans == 0 {
+        return;
+    }
+    let first = swept.set_aside.first().or(swept.left.first());
+    tracing::warn!(
+        orphans = swept.orphans,
+        left = swept.left.len(),
+        first = first.map_or("", String::as_str),
+        "files that were published and never committed are set aside in _headwater/orphans, as far as \
+         the store can"
+    );
+}
+
 /// Logs what a start found.
 fn tell<S: Store>(sink: &LakeSink<S>) {
     let (owner, start) = (sink.lake().owner(), sink.lake().opened());
     tracing::info!(term = owner.term, found = ?start.found, "lake open");
-    if let Some(before) = start.before {
+    if let Some(before) = start
+        .before
+        .filter(|before| before.journal != owner.journal)
+    {
         tracing::warn!(
             before = %before.journal,
             term = owner.term,

@@ -37,20 +37,21 @@ pub enum LogError {
     /// A version that was there is gone. Readers of the log fail or see an earlier time.
     #[error(
         "{path} is missing, though the lake knows of version {known}: bring it back from a backup or \
-         an older version of the object; nothing is committed over it. If it is lost and no later \
-         version is left, delete {head}: the next start then reads the whole lake anew",
-        head = crate::paths::HEAD_PATH
+         an older version of the object; nothing is committed over it. If it is lost, stop the collector \
+         and run `headwater-collector lake repair`, which writes it anew from the files of the table"
     )]
     Hole {
         /// The missing version.
         path: String,
-        /// The newest version that the head or a listing names.
+        /// The newest version that the head, a listing, the marks, the catalog or the files of other
+        /// tables tell of.
         known: u64,
     },
     /// A version is not the one that was committed.
     #[error(
         "{path} has other bytes than were committed: bring it back from a backup or an older version \
-         of the object; nothing is committed over it"
+         of the object; nothing is committed over it. If those are lost, stop the collector, remove it, \
+         and run `headwater-collector lake repair`"
     )]
     Altered {
         /// The version.
@@ -58,8 +59,8 @@ pub enum LogError {
     },
     /// A table has files and no log.
     #[error(
-        "{table} has files and no log: bring {table}/_delta_log back from a backup, or move the \
-         lake's folder away; nothing was changed"
+        "{table} has files and no log: bring {table}/_delta_log back from a backup, or write it anew with \
+         `headwater-collector lake repair`, or move the lake's folder away; nothing was changed"
     )]
     NoLog {
         /// The table.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tail::Tail;
 use super::version::{
-    Actions, Add, Chain, TERM_APP, actions_text, metadata, protocol, read_version, version_path,
+    Actions, Add, Chain, TERM_APP, actions_text, creation_text, read_version, version_path,
 };
 use super::{LogError, checkpoint};
 use crate::digest::of_object;
@@ -298,12 +298,12 @@ impl Log {
         if self.newest.is_some() {
             return Ok(());
         }
-        let mut text = format!("{}\n{}\n", protocol(), metadata(self.table));
-        let mut actions = Actions::default();
-        if let Some(term) = term {
-            actions.txns.push((TERM_APP.to_owned(), term));
-            text.push_str(&actions_text(&actions, at_us, &Chain::default()));
-        }
+        let term = term.map(|term| (TERM_APP.to_owned(), term));
+        let actions = Actions {
+            txns: term.into_iter().collect(),
+            ..Actions::default()
+        };
+        let text = creation_text(self.table, &actions, at_us);
         match store.put_if_absent(&version_path(self.table, 0), text.as_bytes())? {
             Put::Created => self.took(0, &actions, Sha256::of(text.as_bytes())),
             Put::Exists => self.refresh(store)?,

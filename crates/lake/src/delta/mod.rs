@@ -17,9 +17,14 @@ mod log;
 mod tail;
 mod version;
 
-pub(crate) use checkpoint::{Hint, checkpoint_path};
+pub(crate) use checkpoint::{
+    Hint, checkpoint_path, files as checkpoint_files, read_txns as checkpoint_txns,
+};
 pub use error::LogError;
 pub(crate) use log::Place;
 pub use log::{CHECKPOINT_VERSIONS, Committed, Log, Tally};
 pub use version::{Actions, Add, Stats};
-pub(crate) use version::{Chain, log_dir, newest_listed, stats_text, version_path};
+pub(crate) use version::{
+    Chain, TERM_APP, actions_text, creation_text, log_dir, newest_listed, parse as parse_version,
+    stats_text, timestamp_ms, version_path,
+};

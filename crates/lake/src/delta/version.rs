@@ -96,9 +96,7 @@ impl Chain {
 
     /// What the bytes of a version say; nothing if they are not ours.
     pub(crate) fn of(bytes: &[u8]) -> Self {
-        let lines = bytes.split(|byte| *byte == b'\n');
-        let mut objects = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-        let info = objects.find_map(|mut object| Some(object.get_mut("commitInfo")?.take()));
+        let info = info_of(bytes);
         let tag = |key: &str| info.as_ref()?.get("tags")?.get(key)?.as_str();
         let hash = |key: &str| tag(key)?.parse().ok();
         let version = tag(CHECKPOINT_TAG).and_then(|version| version.parse().ok());
@@ -227,6 +225,26 @@ pub(crate) fn metadata(table: Table) -> Value {
     }})
 }
 
+/// The bytes of version 0, which creates a table.
+pub(crate) fn creation_text(table: Table, actions: &Actions, at_us: i64) -> String {
+    let mut text = format!("{}\n{}\n", protocol(), metadata(table));
+    if !actions.txns.is_empty() {
+        text.push_str(&actions_text(actions, at_us, &Chain::default()));
+    }
+    text
+}
+
+/// When a version was committed, Unix ms; `None` if its bytes do not say.
+pub(crate) fn timestamp_ms(bytes: &[u8]) -> Option<i64> {
+    info_of(bytes)?.get("timestamp")?.as_i64()
+}
+
+fn info_of(bytes: &[u8]) -> Option<Value> {
+    let lines = bytes.split(|byte| *byte == b'\n');
+    let mut objects = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    objects.find_map(|mut object| Some(object.get_mut("commitInfo")?.take()))
+}
+
 pub(crate) fn actions_text(actions: &Actions, at_us: i64, chain: &Chain) -> String {
     let at_ms = at_us.div_euclid(1_000);
     let mut text = String::new();
@@ -329,7 +347,11 @@ fn hash_of(tags: Option<BTreeMap<String, Option<String>>>) -> Option<Sha256> {
     tags?.remove(SHA256_TAG)??.parse().ok()
 }
 
-fn parse(path: String, bytes: &[u8]) -> Result<Actions, LogError> {
+/// The actions of a version.
+///
+/// # Errors
+/// [`LogError::Damaged`], [`LogError::Protocol`].
+pub(crate) fn parse(path: String, bytes: &[u8]) -> Result<Actions, LogError> {
     let mut actions = Actions::default();
     for line in bytes
         .split(|byte| *byte == b'\n')

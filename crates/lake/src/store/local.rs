@@ -17,7 +17,7 @@ use bytes::Bytes;
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 
-use super::{Entry, Put, ReadAt, Store, StoreError, Swap, Tag, Tagged, check, swap, tag_of};
+use super::{Aside, Entry, Put, ReadAt, Store, StoreError, Swap, Tag, Tagged, check, swap, tag_of};
 
 /// Folder of files that have no name in the lake yet. Whoever writes one holds its lock, so that
 /// [`Store::tidy`] can tell what a process left that is gone.
@@ -224,13 +224,16 @@ impl Store for LocalStore {
         Ok(found)
     }
 
-    fn set_aside(&self, path: &str, to: &str) -> Result<bool, StoreError> {
+    fn set_aside(&self, path: &str, to: &str) -> Result<Aside, StoreError> {
         let (from, target) = (self.full(path)?, self.full(to)?);
-        let moved = make_parent(&target)
-            .and_then(|()| fs::rename(&from, &target))
-            .and_then(|()| sync_parent(&target))
-            .and_then(|()| sync_parent(&from));
-        moved.map(|()| true).map_err(io_error("set aside", path))
+        let linked = link_new(&from, &target).map_err(io_error("set aside", path))?;
+        if linked == Put::Exists {
+            return Ok(Aside::Taken);
+        }
+        // Without links it was moved, and is gone here.
+        self.delete(path)?;
+        sync_parent(&from).map_err(io_error("set aside", path))?;
+        Ok(Aside::Moved)
     }
 
     fn delete(&self, path: &str) -> Result<(), StoreError> {
@@ -503,10 +506,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = LocalStore::new(dir.path()).unwrap();
         store.put_if_absent("t/hot/x", b"one").unwrap();
-        assert!(store.set_aside("t/hot/x", "aside/t/x").unwrap());
+        let aside = || store.set_aside("t/hot/x", "aside/t/x");
+        assert_eq!(aside().unwrap(), Aside::Moved);
+        assert!(matches!(aside(), Err(StoreError::Missing { .. })));
         assert_eq!(store.list_some("t", 1).unwrap(), []);
         assert_eq!(&store.get("aside/t/x").unwrap()[..], b"one");
         assert_eq!(store.list_some("aside", 1).unwrap().len(), 1);
+        // A second one of that name takes nothing's place.
+        store.put_if_absent("t/hot/x", b"two").unwrap();
+        assert_eq!(aside().unwrap(), Aside::Taken);
+        assert_eq!(&store.get("aside/t/x").unwrap()[..], b"one");
+        assert_eq!(&store.get("t/hot/x").unwrap()[..], b"two");
     }
 
     #[test]

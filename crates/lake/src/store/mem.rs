@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Entry, Put, ReadAt, Store, StoreError, Swap, Tag, Tagged, check, tag_of};
+use super::{Aside, Entry, Put, ReadAt, Store, StoreError, Swap, Tag, Tagged, check, tag_of};
 
 /// Objects in memory, shared by all clones of the handle.
 #[derive(Debug, Clone, Default)]
@@ -382,13 +382,16 @@ impl Store for MemStore {
         })
     }
 
-    fn set_aside(&self, path: &str, to: &str) -> Result<bool, StoreError> {
+    fn set_aside(&self, path: &str, to: &str) -> Result<Aside, StoreError> {
         check(to)?;
         self.operate(Call::SetAside, path, |s| {
             let bytes = s.find(path)?.bytes.clone();
+            if s.objects.contains_key(to) {
+                return Ok(Aside::Taken);
+            }
             s.keep(to, bytes, true);
             s.objects.remove(path);
-            Ok(true)
+            Ok(Aside::Moved)
         })
     }
 

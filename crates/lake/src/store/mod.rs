@@ -29,6 +29,17 @@ pub enum Put {
     Exists,
 }
 
+/// Outcome of setting an object aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aside {
+    /// It bears the other name alone, durably.
+    Moved,
+    /// Something bears the other name already; both were left alone.
+    Taken,
+    /// This store cannot move, and the object stays.
+    Stays,
+}
+
 /// One stored object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -176,12 +187,12 @@ pub trait Store: Send + Sync {
     /// [`StoreError::Io`].
     fn list_some(&self, prefix: &str, most: usize) -> Result<Vec<Entry>, StoreError>;
 
-    /// Gives an object of the lake the name `to`, which nothing bears, so that readers who list
-    /// folders meet it no more. `false`: this store cannot move, and the object stays.
+    /// Gives an object of the lake the name `to`, unless something bears that, so that readers who list
+    /// folders meet it no more.
     ///
     /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Missing`].
-    fn set_aside(&self, path: &str, to: &str) -> Result<bool, StoreError>;
+    /// [`StoreError::Io`]: it may bear either name then, or both. [`StoreError::Missing`].
+    fn set_aside(&self, path: &str, to: &str) -> Result<Aside, StoreError>;
 
     /// Removes an object; one that is not there is no error. Not durable by itself: after a power
     /// cut it may be back.

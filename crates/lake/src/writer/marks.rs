@@ -308,6 +308,7 @@ mod tests {
             term: 1,
             first_pos: 0,
             last_pos: 9,
+            after: None,
             at_us: 0,
             encoding: Encoding::Compact,
             writer: 1,

@@ -36,7 +36,9 @@ use crate::files::for_each_file;
 use crate::head::Head;
 use crate::owner::{self, Claim, Owner, Ownership};
 use crate::parquet::Origin;
-use crate::paths::{STAGE_DIR, Staged, path_in_table, schema_path, stage_path, table_path};
+use crate::paths::{
+    MARKS_PATH, STAGE_DIR, Staged, path_in_table, schema_path, stage_path, table_path,
+};
 use crate::plan::{Plan, PlanFile, Sha256, WRITER_VERSION};
 use crate::rows::Rows;
 use crate::schema::{Encoding, Table};
@@ -47,7 +49,7 @@ use marks::MarksKeeper;
 pub(crate) use marks::differing as differing_marks;
 pub use open::Found;
 use schemas::KnownSchemas;
-pub use sweep::{MAX_SWEPT, Swept};
+pub use sweep::{MAX_NAMESAKES, MAX_SWEPT, Swept};
 
 /// Times that an object which others may change is written while it changes below: owners change
 /// once in months.
@@ -111,6 +113,7 @@ pub struct Lake<S> {
     schemas: KnownSchemas,
     opened: Opened,
     trouble: Option<LakeError>,
+    withdrawn: Swept,
 }
 
 impl<S: Store> Lake<S> {
@@ -128,7 +131,11 @@ impl<S: Store> Lake<S> {
         owner::claimed(before.as_ref(), claim, 0)?;
         store.tidy()?;
         let head = HeadKeeper::read(&store)?;
-        let (logs, found) = open::read_logs(&store, head.head())?;
+        let (mut logs, found) = open::read_logs(&store, head.head())?;
+        let is_own = before.is_some_and(|owner| owner.journal == claim.owner);
+        if found == Found::Adopted || found == Found::Whole && !is_own {
+            open::expect_all_versions(&store, &mut logs, claim)?;
+        }
         if claim.is_known && found == Found::New {
             return Err(LakeError::Absent);
         }
@@ -151,6 +158,7 @@ impl<S: Store> Lake<S> {
                 before: before.filter(|owner| owner.journal != claim.owner),
             },
             trouble: None,
+            withdrawn: Swept::default(),
         };
         let begun = lake.begin_term(claim.now_us);
         lake.noted(begun)?;
@@ -235,6 +243,20 @@ impl<S: Store> Lake<S> {
         self.logs.iter().filter_map(|log| log.mark(&app)).max()
     }
 
+    /// Whether the lake has less of a journal than its last plan shows: it was brought back older. To be
+    /// asked before [`Self::recover`].
+    ///
+    /// - `known`: the first position that the journal does not know to be in the lake.
+    pub fn is_older(&self, plan: &Plan, known: u64) -> bool {
+        let is_done = plan.last_pos < known;
+        let least = if is_done {
+            Some(plan.last_pos)
+        } else {
+            plan.after
+        };
+        self.cursor(plan.journal) < least
+    }
+
     /// How far the other sinks of a journal are, as its flushes in the lake say: the first position that
     /// each had not finished, and all before it is named in the lake if the sink lacks it.
     pub fn sinks(&self, journal: JournalId) -> BTreeMap<String, u64> {
@@ -293,6 +315,7 @@ impl<S: Store> Lake<S> {
             term: self.ownership.term(),
             first_pos,
             last_pos,
+            after: self.cursor(journal),
             at_us,
             encoding,
             writer: WRITER_VERSION,
@@ -482,7 +505,8 @@ impl<S: Store> Lake<S> {
     /// [`LakeError`]; [`LakeError::Lost`] if a damaged disk lost staged files, and
     /// [`LakeError::Conflict`] if other bytes stand under the plan's names: an old copy of the journal
     /// was brought back, and those are of the time that is undone. What stands under the plan's names
-    /// and is not committed is deleted then, so that the records can be staged again.
+    /// and is not committed is set aside then ([`Self::take_withdrawn`]), so that the records can be
+    /// staged again.
     pub fn recover(&mut self, journal: JournalId, plan: Option<&Plan>) -> Result<(), LakeError> {
         if let Some(plan) = plan.filter(|plan| !self.is_committed(plan)) {
             let term = self.ownership.term();
@@ -512,16 +536,22 @@ impl<S: Store> Lake<S> {
         Ok(())
     }
 
-    /// Deletes what a plan published under some terms in tables that have not committed it. Those
+    /// What [`Self::recover`] has set aside since it was asked last.
+    pub fn take_withdrawn(&mut self) -> Swept {
+        std::mem::take(&mut self.withdrawn)
+    }
+
+    /// Sets aside what a plan published under some terms in tables that have not committed it. Those
     /// terms are this owner's or earlier, so that it never will be.
-    fn withdraw(&self, plan: &Plan, terms: std::ops::Range<u64>) -> Result<(), LakeError> {
+    fn withdraw(&mut self, plan: &Plan, terms: std::ops::Range<u64>) -> Result<(), LakeError> {
         let app = plan.journal.to_string();
         for file in &plan.files {
             if self.log(file.table).mark(&app) >= Some(plan.last_pos) {
                 continue;
             }
             for term in terms.clone() {
-                self.store.delete(&table_path(plan, file, term))?;
+                let path = table_path(plan, file, term);
+                self.withdrawn.set_aside(&self.store, file.table, &path)?;
             }
         }
         Ok(())
@@ -571,6 +601,42 @@ impl<S: Store> Lake<S> {
             Err(StoreError::Missing { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Commits what an operator's repair changes in a table.
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub(crate) fn amend(
+        &mut self,
+        table: Table,
+        actions: &Actions,
+        now_us: i64,
+    ) -> Result<(), LakeError> {
+        let term = self.ownership.term();
+        self.logs[table as usize].commit(&self.store, actions, now_us, Some(term))?;
+        Ok(())
+    }
+
+    /// Writes a checkpoint of a table's newest version.
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub(crate) fn checkpoint(&mut self, table: Table) -> Result<(), LakeError> {
+        self.logs[table as usize].checkpoint_if_due(&self.store, 1)?;
+        Ok(())
+    }
+
+    /// Replaces the head after that, and makes the marks anew from the files.
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub(crate) fn settle(&mut self) -> Result<(), LakeError> {
+        self.write_head()?;
+        self.store.delete(MARKS_PATH)?;
+        self.marks = MarksKeeper::begin(&self.logs);
+        self.marks.checkpointed();
+        self.write_marks()
     }
 
     /// Rewrites `catalog.json` from memory: see [`crate::catalog`].

@@ -3,12 +3,18 @@
 use crate::delta::Log;
 use crate::error::LakeError;
 use crate::paths::{FileName, HOT_DIR, STAGE_DIR, Staged, orphan_path};
-use crate::store::{Store, StoreError};
+use crate::schema::Table;
+use crate::store::{Aside, Store, StoreError};
 
 /// Paths that [`Swept`] names at most; more are counted.
 pub const MAX_SWEPT: usize = 1_000;
 
-/// What [`crate::Lake::sweep`] did with files that were published and can never be committed.
+/// Orphans of one name that are kept: as often an old copy of a journal was brought back to where it had
+/// published, and published other bytes.
+pub const MAX_NAMESAKES: u32 = 1_000;
+
+/// What became of files that were published and can never be committed: [`crate::Lake::sweep`],
+/// [`crate::Lake::recover`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Swept {
     /// Moved out of readers' way, the first 1,000.
@@ -18,6 +24,57 @@ pub struct Swept {
     pub left: Vec<String>,
     /// Both in all.
     pub orphans: u64,
+}
+
+impl Swept {
+    /// Sets aside a published file, if it is there, beside those of its name that were set aside before.
+    ///
+    /// # Errors
+    /// [`StoreError`]; may be repeated.
+    pub(crate) fn set_aside(
+        &mut self,
+        store: &dyn Store,
+        table: Table,
+        path: &str,
+    ) -> Result<(), StoreError> {
+        let first = orphan_path(table, path);
+        for namesake in 1..=MAX_NAMESAKES {
+            let aside = match namesake {
+                1 => first.clone(),
+                _ => format!("{first}.{namesake}"),
+            };
+            let named = match store.set_aside(path, &aside) {
+                Ok(Aside::Moved) => &mut self.set_aside,
+                Ok(Aside::Stays) => &mut self.left,
+                Ok(Aside::Taken) => continue,
+                // Never published, or whoever published it has set it aside meanwhile.
+                Err(StoreError::Missing { .. }) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            self.orphans += 1;
+            if named.len() < MAX_SWEPT {
+                named.push(path.to_owned());
+            }
+            return Ok(());
+        }
+        let why = format!("there are {MAX_NAMESAKES} beside {first}: move those away");
+        Err(StoreError::Io {
+            action: "set aside",
+            path: path.to_owned(),
+            source: std::io::Error::other(why),
+        })
+    }
+
+    /// Adds what was done elsewhere.
+    pub fn merge(&mut self, other: Self) {
+        let into = |named: &mut Vec<String>, more: Vec<String>| {
+            let room = MAX_SWEPT.saturating_sub(named.len());
+            named.extend(more.into_iter().take(room));
+        };
+        into(&mut self.set_aside, other.set_aside);
+        into(&mut self.left, other.left);
+        self.orphans += other.orphans;
+    }
 }
 
 /// Sets aside what owners of lower terms than `own` published, and removes what they staged and
@@ -46,18 +103,7 @@ pub(super) fn sweep(store: &dyn Store, logs: &[Log], own: u64) -> Result<Swept, 
             if !name.is_orphan(log.mark(name.writer), own) {
                 continue;
             }
-            let aside = orphan_path(log.table(), &entry.path);
-            let named = match store.set_aside(&entry.path, &aside) {
-                Ok(true) => &mut swept.set_aside,
-                Ok(false) => &mut swept.left,
-                // Whoever published it has deleted it meanwhile.
-                Err(StoreError::Missing { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            swept.orphans += 1;
-            if named.len() < MAX_SWEPT {
-                named.push(entry.path);
-            }
+            swept.set_aside(store, log.table(), &entry.path)?;
         }
     }
     Ok(swept)

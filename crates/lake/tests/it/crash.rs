@@ -2,7 +2,8 @@
 
 use headwater_lake::guard::guard;
 use headwater_lake::{
-    EpochState, Lake, LakeError, MAX_SWEPT, MemStore, Plan, Rows, Settings, Store, Table,
+    EpochState, Lake, LakeError, MAX_NAMESAKES, MAX_SWEPT, MemStore, Plan, PlanFile, Rows,
+    Settings, Sha256, Store, Table,
 };
 
 use crate::help::{
@@ -273,4 +274,73 @@ fn what_an_undone_time_published_gives_way_to_what_is_staged_again() {
     flush(&mut lake, (0, 2), &rows("b"));
     let found = read(&store, Table::Samples);
     assert!(!found.is_empty() && found.iter().all(|row| row["device_id"] == "b"));
+    // Nothing of it was deleted.
+    let swept = lake.take_withdrawn();
+    assert_eq!(swept.set_aside, undone.paths().collect::<Vec<_>>());
+    assert_eq!(swept.orphans, undone.files.len() as u64);
+    assert_eq!(lake.take_withdrawn().orphans, 0);
+    expect_aside(&store, &[&undone]);
+}
+
+/// The files of these plans are among the orphans, byte for byte.
+fn expect_aside(store: &MemStore, plans: &[&Plan]) {
+    let aside = store.list("_headwater/orphans").unwrap();
+    let aside: Vec<Sha256> = aside
+        .iter()
+        .map(|entry| Sha256::of(&store.get(&entry.path).unwrap()))
+        .collect();
+    let files: Vec<&PlanFile> = plans.iter().flat_map(|plan| &plan.files).collect();
+    assert_eq!(aside.len(), files.len());
+    assert!(files.iter().all(|file| aside.contains(&file.sha256)));
+}
+
+#[test]
+fn orphans_of_one_name_lie_beside_each_other_and_the_name_serves_again() {
+    let store = MemStore::new();
+    let rows = |device| {
+        let mut rows = Rows::new();
+        push_batches(&mut rows, device, 0..3);
+        rows
+    };
+    let mut undone = Vec::new();
+    for device in ["a", "b", "c"] {
+        let mut lake = open(&store);
+        if let Some(last) = undone.last() {
+            let met = lake.recover(JOURNAL, Some(last));
+            assert!(matches!(met, Err(LakeError::Conflict { .. })), "{met:?}");
+        }
+        let plan = lake.stage(&flush_of((0, 2), &rows(device))).unwrap();
+        store
+            .replace(&plan.paths().next().unwrap(), device.as_bytes())
+            .unwrap();
+        undone.push(plan);
+    }
+    let mut lake = open(&store);
+    let met = lake.recover(JOURNAL, undone.last());
+    assert!(matches!(met, Err(LakeError::Conflict { .. })), "{met:?}");
+    let aside = store.list("_headwater/orphans").unwrap();
+    let aside: Vec<_> = aside.iter().map(|e| store.get(&e.path).unwrap()).collect();
+    assert_eq!(aside, ["a", "b", "c"]);
+    flush(&mut lake, (0, 2), &rows("d"));
+    assert_eq!(read(&store, Table::Samples).len(), 6);
+    assert_eq!(guard(&store).unwrap().faults, []);
+}
+
+#[test]
+fn more_orphans_of_one_name_than_are_kept_stop_the_start_and_none_is_lost() {
+    let store = MemStore::new();
+    let mut lake = open(&store);
+    let mut rows = Rows::new();
+    push_batches(&mut rows, "a", 0..3);
+    let plan = lake.stage(&flush_of((0, 2), &rows)).unwrap();
+    for at in 0..=MAX_NAMESAKES {
+        store
+            .replace(&plan.paths().next().unwrap(), &at.to_le_bytes())
+            .unwrap();
+        let met = lake.recover(JOURNAL, Some(&plan)).unwrap_err();
+        let is_kept = matches!(met, LakeError::Conflict { .. });
+        assert_eq!(is_kept, at < MAX_NAMESAKES, "{at}: {met}");
+    }
+    let aside = store.list("_headwater/orphans").unwrap();
+    assert_eq!(aside.len(), MAX_NAMESAKES as usize);
 }

@@ -8,6 +8,7 @@ mod fence;
 mod format;
 mod help;
 mod log;
+mod repair;
 mod state;
 mod tamper;
 mod turns;

@@ -5,7 +5,7 @@ use headwater_lake::delta::LogError;
 use headwater_lake::guard::guard;
 use headwater_lake::prune::prune;
 use headwater_lake::{
-    EpochState, Found, GapRow, HEAD_PATH, Lake, LakeError, LogRow, MARKS_PATH, MemStore,
+    Claim, EpochState, Found, GapRow, HEAD_PATH, Lake, LakeError, LogRow, MARKS_PATH, MemStore,
     OWNER_PATH, QuarantineRow, Record, Rows, Settings, Store, StoreError, Table,
 };
 use headwater_proto::ids::JournalId;
@@ -50,16 +50,10 @@ fn settings() -> Settings {
 
 fn log_error(store: &MemStore) -> LogError {
     let before = store.fork();
-    let Err(LakeError::Log(error)) = Lake::open(store.clone(), settings(), &claim()) else {
+    let Err(LakeError::Log(error)) = open_as(store, &claim()) else {
         panic!("it opened");
     };
-    assert_eq!(store.list("").unwrap(), before.list("").unwrap());
-    for entry in store.list("").unwrap() {
-        assert_eq!(
-            store.get(&entry.path).unwrap(),
-            before.get(&entry.path).unwrap()
-        );
-    }
+    assert_eq!(content(store), content(&before));
     error
 }
 
@@ -232,6 +226,141 @@ fn without_a_head_damage_is_told_from_a_new_lake_and_nothing_is_changed() {
         store.delete(&entry.path).unwrap();
     }
     assert!(matches!(log_error(&store), LogError::Hole { known: 6, .. }));
+}
+
+/// What may be lost of [`lake_of_six`], and whether a start must refuse.
+struct Loss {
+    what: &'static str,
+    paths: Vec<String>,
+    is_hole: bool,
+}
+
+fn losses() -> Vec<Loss> {
+    let checkpoint = |table| format!("{table}/_delta_log/{:020}.checkpoint.parquet", 4);
+    let log = |tables: &[Table]| {
+        let store = lake_of_six();
+        let logs = tables.iter().map(|t| format!("{}/_delta_log", t.name()));
+        let entries = logs.flat_map(|log| store.list(&log).unwrap());
+        entries.map(|entry| entry.path).collect::<Vec<_>>()
+    };
+    let hint = "samples/_delta_log/_last_checkpoint".to_owned();
+    let loss = |what, paths: Vec<String>, is_hole| Loss {
+        what,
+        paths,
+        is_hole,
+    };
+    vec![
+        loss("nothing", vec![], false),
+        loss("owner", vec![OWNER_PATH.into()], false),
+        loss("marks", vec![MARKS_PATH.into()], false),
+        loss("hint", vec![hint], false),
+        loss("checkpoint", vec![checkpoint("samples")], false),
+        loss("below it", vec![version("samples", 3)], false),
+        loss(
+            "both",
+            vec![checkpoint("samples"), version("samples", 3)],
+            true,
+        ),
+        loss("above it", vec![version("epochs", 5)], true),
+        loss(
+            "newest of the first table",
+            vec![version("samples", 6)],
+            true,
+        ),
+        loss("newest of the last table", vec![version("epochs", 6)], true),
+        loss(
+            "last flush",
+            vec![version("samples", 6), version("epochs", 6)],
+            true,
+        ),
+        loss("log of the first table", log(&[Table::Samples]), true),
+        loss("log of the last table", log(&[Table::Epochs]), true),
+        loss("all logs", log(&Table::ALL), true),
+    ]
+}
+
+#[test]
+fn every_start_beside_a_hole_refuses_and_all_else_is_mended() {
+    let whole = lake_of_six();
+    open_as(&whole, &claim()).unwrap().write_catalog().unwrap();
+    let own = Claim {
+        committed_to: 6,
+        ..claim()
+    };
+    for Loss {
+        what,
+        paths,
+        is_hole,
+    } in losses()
+    {
+        for (has_head, has_catalog, claim) in [
+            (true, true, own),
+            (true, false, own),
+            (true, false, takeover(OTHER)),
+            (false, false, own),
+            (false, true, takeover(OTHER)),
+        ] {
+            let store = whole.fork();
+            let gone = [(!has_head, HEAD_PATH), (!has_catalog, "catalog.json")];
+            let gone = gone.into_iter().filter(|(is_gone, _)| *is_gone);
+            let gone = gone.map(|(_, path)| path.to_owned()).chain(paths.clone());
+            gone.for_each(|path| store.delete(&path).unwrap());
+            let case = format!("{what}, head {has_head}, catalog {has_catalog}, {claim:?}");
+            let before = store.fork();
+            match open_as(&store, &claim) {
+                Err(LakeError::Log(error)) => {
+                    assert!(is_hole, "{case}: {error}");
+                    assert!(error.to_string().contains("lake repair"), "{case}: {error}");
+                    assert_eq!(content(&store), content(&before), "{case}");
+                    let is_told = |fault: &headwater_lake::Fault| {
+                        fault.path.contains("_delta_log") || fault.path == HEAD_PATH
+                    };
+                    let faults = guard(&store).unwrap().faults;
+                    assert!(faults.iter().any(is_told), "{case}: {faults:?}");
+                }
+                Err(error) => panic!("{case}: {error}"),
+                Ok(mut lake) => {
+                    assert!(!is_hole, "{case}");
+                    lake.recover(claim.owner, None).unwrap();
+                    assert_eq!(lake.sweep().unwrap().orphans, 0, "{case}");
+                    assert_eq!(lake.marks().unwrap(), marks(&store).unwrap());
+                    let rows = rows_of(6);
+                    let mut flush = flush_of((6, 6), &rows);
+                    flush.journal = claim.owner;
+                    let plan = lake.stage(&flush).unwrap();
+                    lake.publish(&plan).unwrap();
+                    lake.commit(&plan).unwrap();
+                    assert_eq!(read(&store, Table::Samples).len(), 14, "{case}");
+                    assert_eq!(read(&store, Table::Epochs).len(), 7, "{case}");
+                }
+            }
+        }
+    }
+}
+
+/// The one hole that nothing tells of: without head, catalog and journal, a lost flush looks like one of
+/// which the commit was cut off. Its files are set aside, and reported.
+#[test]
+fn a_last_flush_that_nothing_tells_of_is_set_aside_and_reported() {
+    let store = lake_of_six();
+    store.delete(HEAD_PATH).unwrap();
+    for table in ["samples", "epochs"] {
+        store.delete(&version(table, 6)).unwrap();
+    }
+    let mut lake = open_as(&store, &takeover(OTHER)).unwrap();
+    assert_eq!(lake.sweep().unwrap().set_aside.len(), 2);
+    assert_eq!(store.list("_headwater/orphans").unwrap().len(), 2);
+}
+
+fn open_as(store: &MemStore, claim: &Claim) -> Result<Lake<MemStore>, LakeError> {
+    Lake::open(store.clone(), settings(), claim)
+}
+
+fn content(store: &MemStore) -> Vec<(String, bytes::Bytes)> {
+    let paths = store.list("").unwrap().into_iter().map(|entry| entry.path);
+    paths
+        .map(|path| (path.clone(), store.get(&path).unwrap()))
+        .collect()
 }
 
 #[test]

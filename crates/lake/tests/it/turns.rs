@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use bytes::Bytes;
 use headwater_lake::store::{Entry, ReadAt};
-use headwater_lake::{MemStore, Put, Store, StoreError, Swap, Tag, Tagged};
+use headwater_lake::{Aside, MemStore, Put, Store, StoreError, Swap, Tag, Tagged};
 
 /// Who may call next.
 #[derive(Debug, Default)]
@@ -140,7 +140,7 @@ impl Store for Turned {
     fn list_some(&self, prefix: &str, most: usize) -> Result<Vec<Entry>, StoreError> {
         self.turn(|store| store.list_some(prefix, most))
     }
-    fn set_aside(&self, path: &str, to: &str) -> Result<bool, StoreError> {
+    fn set_aside(&self, path: &str, to: &str) -> Result<Aside, StoreError> {
         self.turn(|store| store.set_aside(path, to))
     }
     fn delete(&self, path: &str) -> Result<(), StoreError> {

@@ -51,6 +51,8 @@ pub(in super::super) struct Sinks {
     /// The cursors in a snapshot whose segment has no durable record yet.
     pending: Option<Vec<SinkCursor>>,
     plans: Plans,
+    /// Plans in whose place the running group put others.
+    replaced: Vec<PendingPlan>,
     /// Up to where records name all that sinks of earlier journals may lack.
     settled: BTreeMap<String, u64>,
     /// How far each sink's cursor stands in the journal, and since when.
@@ -79,6 +81,7 @@ impl Sinks {
             cursors,
             pending: None,
             plans,
+            replaced: Vec::new(),
             settled: BTreeMap::new(),
             noted: BTreeMap::new(),
             worth_noting: 0,
@@ -121,6 +124,11 @@ impl Sinks {
     /// Whether a sink is the lake that the journal has met.
     pub(in super::super) fn is_lake(&self, sink: &str) -> bool {
         self.lake.as_deref() == Some(sink)
+    }
+
+    /// The lake that the journal has met.
+    pub(in super::super) fn lake(&self) -> Option<&str> {
+        self.lake.as_deref()
     }
 
     /// The first position that the lake has not committed; `None` before the journal has met it.
@@ -178,13 +186,30 @@ impl Sinks {
 
     /// A plan is in the journal.
     pub(super) fn planned(&mut self, plan: PendingPlan) {
-        self.plans.insert(plan.sink.clone(), plan);
+        let before = self.plans.insert(plan.sink.clone(), plan);
+        self.replaced.extend(before);
     }
 
-    /// A sink has all before a position. It has one plan at a time, so it carried that out.
+    /// A sink has all before a position. It has one plan at a time, so it carried that out. The lake's is kept:
+    /// it shows what a lake has at least.
     pub(in super::super) fn has_come(&mut self, sink: &str, to: u64) {
-        self.plans.remove(sink);
+        if !self.is_lake(sink) {
+            self.plans.remove(sink);
+        }
         self.raise(sink, to);
+    }
+
+    /// A sink has come no further than a position, whatever it said before.
+    pub(super) fn go_back(&mut self, sink: &str, to: u64) {
+        let pending = self.pending.iter_mut().flatten();
+        let all = self
+            .cursors
+            .iter_mut()
+            .chain(&mut self.durable)
+            .chain(pending);
+        for cursor in all.filter(|cursor| cursor.name == sink) {
+            cursor.position = cursor.position.min(to);
+        }
     }
 
     /// A sink is at least at a position.
@@ -319,6 +344,7 @@ impl Sinks {
             self.durable = cursors;
         }
         self.moved.clear();
+        self.replaced.clear();
     }
 
     /// The group from `first` on failed: cursors go back to before its records.
@@ -326,6 +352,11 @@ impl Sinks {
         self.pending = None;
         self.settled.clear();
         self.plans.retain(|_, plan| plan.position < first);
+        for plan in std::mem::take(&mut self.replaced) {
+            if plan.position < first {
+                self.plans.insert(plan.sink.clone(), plan);
+            }
+        }
         for (Moved { cursor, said }, plan) in std::mem::take(&mut self.moved).into_iter().rev() {
             if let Some(plan) = plan.filter(|plan| plan.position < first) {
                 // It is carried out once more, should the process end before its sink is named again.

@@ -260,3 +260,43 @@ fn a_cursor_is_noted_once_in_a_while_and_at_an_end() {
     journal.sinks.has_come(LAKE, 5);
     assert_eq!(names(journal.sinks.to_note(Millis(9_000), true)), [""; 0]);
 }
+
+#[test]
+fn the_last_plan_of_the_lake_stays_and_is_back_when_the_next_one_is_lost() {
+    let disk = FakeDisk::new();
+    let (mut journal, ledger) = journal(&disk, 1 << 20);
+    journal.sinks.has_met(LAKE);
+    let plan = |bytes| Record::Plan(PlanHead { sink: LAKE }, bytes);
+    let last = |journal: &Journal<FakeDisk>| journal.sinks.plans()[LAKE].bytes.clone();
+    let put = journal.append(&ledger, None, &plan(b"one"), Leaves::One);
+    journal.sync().unwrap();
+    journal.sinks.has_come(LAKE, put.came.unwrap());
+    assert_eq!(last(&journal), b"one");
+    journal.append(&ledger, None, &plan(b"two"), Leaves::One);
+    assert_eq!(last(&journal), b"two");
+    disk.fail_sync(0);
+    journal.sync().unwrap_err();
+    assert_eq!(last(&journal), b"one");
+}
+
+#[test]
+fn a_sink_that_went_back_keeps_the_segments_that_it_reads_again() {
+    let (mut journal, ledger) = journal(&FakeDisk::new(), 1 << 20);
+    let end = fill(&mut journal, &ledger, Leaves::Three).came.unwrap();
+    journal.sync().unwrap();
+    journal.sinks.has_come(LAKE, end);
+    journal.sinks.has_come(HOT, end);
+    journal.roll().unwrap();
+    let cursor = CursorHead {
+        sink: LAKE,
+        position: end,
+    };
+    journal.append(&ledger, None, &Record::Cursor(cursor), Leaves::None);
+    journal.sync().unwrap();
+    journal.go_back(LAKE, 1);
+    assert_eq!(
+        (journal.sinks.cursor(LAKE), journal.committed_to()),
+        (Some(1), 0)
+    );
+    assert_eq!(journal.release(), 0);
+}

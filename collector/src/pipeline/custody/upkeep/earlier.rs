@@ -11,7 +11,7 @@ use headwater_proto::message::GapReason;
 use headwater_proto::sabotage::{self, Bug};
 use headwater_spool::Disk;
 
-use super::super::stretch::Lacking;
+use super::super::stretch::{Found, Lacking};
 use super::super::{Leaves, Refused};
 use super::Upkeep;
 use crate::pipeline::envelope::{CursorHead, Record};
@@ -21,6 +21,10 @@ use crate::pipeline::envelope::{CursorHead, Record};
 pub(in super::super) struct Earlier {
     waiting: Vec<Lacking>,
     named: Vec<Lacking>,
+    /// What a lake that was brought back older lacks for good.
+    lost: Found,
+    /// What of it the running group names.
+    lost_named: Found,
 }
 
 impl Earlier {
@@ -29,20 +33,33 @@ impl Earlier {
         self.waiting = lacking.cloned().collect();
     }
 
+    /// The lake lacks these, and the journal has let go of them.
+    pub(in super::super) fn lost(&mut self, numbers: Found) {
+        self.lost = numbers;
+    }
+
+    /// Whether the lake may not commit yet: afterwards nobody could tell what it lacks.
+    pub(in super::super) fn is_lake_unnamed(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
     /// The running group is durable.
     pub(in super::super) fn synced(&mut self) {
         self.named.clear();
+        self.lost_named.clear();
     }
 
     /// The running group never happened.
     pub(in super::super) fn failed(&mut self) {
         self.waiting.append(&mut self.named);
+        self.lost.append(&mut self.lost_named);
     }
 }
 
 impl<D: Disk> Upkeep<'_, D> {
     /// Names what waits for it; what finds no room waits for the next tick.
     pub(in super::super) fn name_earlier(&mut self) {
+        self.name_lost();
         while let Some(lacking) = self.custody.earlier.waiting.pop() {
             let named = self.name_one(&lacking);
             let earlier = &mut self.custody.earlier;
@@ -50,6 +67,18 @@ impl<D: Disk> Upkeep<'_, D> {
                 Ok(()) => earlier.named.push(lacking),
                 Err(_) => return earlier.waiting.push(lacking),
             }
+        }
+    }
+
+    /// Names what an older lake lacks for good, as a loss of the collector.
+    fn name_lost(&mut self) {
+        let lake = self.custody.journal.sinks.lake().map(str::to_owned);
+        let lost = std::mem::take(&mut self.custody.earlier.lost);
+        let named = self.name_lacks(lake.as_slice(), &lost, GapReason::DiskError);
+        let earlier = &mut self.custody.earlier;
+        match named {
+            Ok(()) => earlier.lost_named.extend(lost),
+            Err(_) => earlier.lost = lost,
         }
     }
 
