@@ -390,10 +390,10 @@ impl Way {
 mod tests {
     use super::*;
     use crate::desk::{Desk, Inlet};
-    use crate::origins::Waiting;
     use crate::source::lines::serve_send;
     use crate::source::refusals::Refusals;
     use crate::source::{Port, Stop};
+    use crate::status::Waiting;
     use std::collections::VecDeque;
     use std::sync::Arc;
     use tokio::sync::mpsc;

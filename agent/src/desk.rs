@@ -12,12 +12,11 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::{Clock, wall_error};
-use crate::origins::Waiting;
 use crate::pipeline::admit::as_text;
 use crate::pipeline::engine::{Engine, Event, OfferError, Offered, Way};
 use crate::source::refusals::{NOTICE_MS, Refusals};
 use crate::source::{Feed, PortEnd, QUEUE_READINGS};
-use crate::status::{Pace, Status};
+use crate::status::{Pace, Status, Waiting};
 use crate::uplink::LinkEvent;
 
 /// Readings taken from one source before the others have their turn.

@@ -5,8 +5,6 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use anyhow::Context;
 use headwater_program::entropy::random;
@@ -21,6 +19,7 @@ use crate::config::Config;
 use crate::desk;
 use crate::pipeline::engine::{Engine, Event, Settings};
 use crate::source::Stop;
+use crate::status::Waiting;
 use crate::uplink::{LINK_EVENTS, LinkEvent, mqtt::Link};
 
 /// Most earlier names whose records are sent in one life of the agent; the next one sends those of others.
@@ -32,7 +31,7 @@ const MAX_SPELLED_BYTES: usize = 128;
 /// The file in a folder that has the device id.
 const NAME_FILE: &str = "device";
 /// How long to wait where there is nothing else to wait for.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE_MS: u64 = 60_000;
 
 /// The folder of a device's spool within `spool`.
 #[must_use]
@@ -102,22 +101,6 @@ pub fn earlier(spool: &Path, own: &DeviceId) -> io::Result<Vec<(DeviceId, PathBu
     Ok(found)
 }
 
-/// The earlier names of which records wait, for the status.
-#[derive(Debug, Clone, Default)]
-pub struct Waiting(Arc<Mutex<Vec<String>>>);
-
-impl Waiting {
-    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Their names.
-    #[must_use]
-    pub fn names(&self) -> Vec<String> {
-        self.lock().clone()
-    }
-}
-
 /// The thread that sends what earlier names stored, one name after the other.
 pub struct Drains {
     thread: std::thread::JoinHandle<()>,
@@ -143,7 +126,7 @@ impl Drains {
         if names.is_empty() {
             return Ok(None);
         }
-        *waiting.lock() = names.iter().map(|(device, _)| device.to_string()).collect();
+        names.iter().for_each(|(device, _)| waiting.add(device));
         let (config, waiting, runtime) = (config.clone(), waiting.clone(), Handle::current());
         let drain = move || {
             for (device, home) in names.into_iter().take(MAX_EARLIER) {
@@ -157,7 +140,7 @@ impl Drains {
                     ..settings.clone()
                 };
                 match drain(settings, &home, (clock, &stop), &runtime, link) {
-                    Ok(true) => waiting.lock().retain(|name| name != device.as_str()),
+                    Ok(true) => waiting.remove(&device),
                     Ok(false) => return,
                     Err(error) => tracing::warn!(
                         %device,
@@ -247,8 +230,7 @@ async fn send_all(
             engine.stop(now);
             continue;
         }
-        let due = engine.next_wakeup().map(|due| clock.instant(due));
-        let due = due.unwrap_or_else(|| std::time::Instant::now() + IDLE);
+        let due = engine.next_wakeup().unwrap_or(now.mono.plus(IDLE_MS));
         tokio::select! {
             () = stop.stopped() => {
                 if !has_ended {
@@ -256,7 +238,7 @@ async fn send_all(
                 }
                 return false;
             }
-            () = tokio::time::sleep_until(due.into()) => {}
+            () = tokio::time::sleep_until(clock.instant(due).into()) => {}
             permit = up.reserve(), if is_blocked => drop(permit),
             event = events.recv() => match event {
                 Some(event) => engine.handle(desk::event_of(&event), clock.now()),

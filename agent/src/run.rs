@@ -22,7 +22,7 @@ use crate::clock::{Clock, boot_id, wall_error};
 use crate::config::{Config, SEND_SOURCE, Source};
 use crate::desk::{Desk, End, Inlet, StatusFile};
 use crate::doctor;
-use crate::origins::{Drains, Waiting, claim, home};
+use crate::origins::{Drains, claim, home};
 use crate::pipeline::batcher::BatchLimits;
 use crate::pipeline::engine::{Engine, Settings, SourceSettings, SpoolSettings, strays};
 use crate::pipeline::record::Cursor;
@@ -31,6 +31,7 @@ use crate::source::port::Stray;
 use crate::source::refusals::Refusals;
 use crate::source::supervisor::{GivenUp, supervise};
 use crate::source::{Port, Stop, lines};
+use crate::status::Waiting;
 use crate::uplink::{LINK_EVENTS, mqtt::Link};
 
 /// Largest bundle an agent makes: below a quarter of the default credit, so that several fly.
@@ -140,13 +141,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let clock = Clock::of_boot();
     let mut shutdown = Shutdown::listen().context("cannot catch signals")?;
     let engine = open_engine(&config, clock)?;
-    let password = match &config.collector.login {
-        Some((_, path)) => Some(
-            doctor::password(path)
-                .with_context(|| format!("cannot read the password in {}", path.display()))?,
-        ),
-        None => None,
-    };
+    let password = password(&config)?;
     let waiting = Waiting::default();
     let stop = Stop::default();
     let when = (clock, stop.clone());
@@ -236,6 +231,16 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
         ended.context("the engine's thread says nothing")??,
         given_up.unwrap_or_default(),
     )
+}
+
+fn password(config: &Config) -> anyhow::Result<Option<String>> {
+    let Some((_, path)) = &config.collector.login else {
+        return Ok(None);
+    };
+    let password = doctor::password(path);
+    let password =
+        password.with_context(|| format!("cannot read the password in {}", path.display()))?;
+    Ok(Some(password))
 }
 
 /// Waits until nothing that earlier names stored waits.

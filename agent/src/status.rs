@@ -1,7 +1,8 @@
 //! How the agent is doing, as the status file says it, and when that file is written.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use headwater_proto::ids::DeviceId;
 use headwater_proto::time::{Base, Millis, Now};
 use headwater_spool::Disk;
 use serde::{Deserialize, Serialize};
@@ -171,6 +172,32 @@ impl Status {
             self.trouble.clone(),
             names,
         )
+    }
+}
+
+/// The earlier names of this device of which records wait. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Waiting(Arc<Mutex<Vec<String>>>);
+
+impl Waiting {
+    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records of this name wait.
+    pub(crate) fn add(&self, device: &DeviceId) {
+        self.lock().push(device.to_string());
+    }
+
+    /// All of this name is in the lake.
+    pub(crate) fn remove(&self, device: &DeviceId) {
+        self.lock().retain(|name| name != device.as_str());
+    }
+
+    /// Their names.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.lock().clone()
     }
 }
 
