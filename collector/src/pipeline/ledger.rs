@@ -13,7 +13,8 @@ use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
 use headwater_proto::message::{self, EpochEnd, Gap, MAX_SEQ, RejectReason, TimeBase};
 use headwater_proto::time::UnixMicros;
 
-use super::envelope::{Change, Record, Verdict};
+use super::envelope::{Change, Known, Record, Span, Verdict};
+use super::spans::{self, Times, Which};
 use super::time_bases::{KnownBase, TimeBases};
 
 /// Most streams; about 300 bytes each. Closed and committed ones leave at once beyond half of it.
@@ -67,6 +68,8 @@ pub struct Track {
     pub abandoned: bool,
     /// When it was found closed and committed.
     pub(crate) closed_at: Option<UnixMicros>,
+    /// When its records were made, as far as it takes to say when missing ones were.
+    pub(crate) times: Times,
 }
 
 impl Track {
@@ -107,6 +110,8 @@ pub struct PlainTrack {
     pub next: u64,
     /// What every required sink has, or a gap names: nearly always one range from 0 on.
     pub(crate) committed: Ranges<{ usize::MAX }>,
+    /// When its records were received, as far as it takes to say when missing ones were.
+    pub(crate) times: Times,
 }
 
 impl PlainTrack {
@@ -345,7 +350,12 @@ impl Ledger {
                 let Ok((frame, _)) = frame::decode(frame) else {
                     return;
                 };
-                self.touch(&head.stream).receiver.offer(head.seq, frame.crc);
+                let track = self.touch(&head.stream);
+                track.receiver.offer(head.seq, frame.crc);
+                if let Some(times) = spans::dated_times_of(&frame, head.clock) {
+                    let data = track.receiver.data();
+                    track.times.note(head.seq, times, |seq| data.contains(seq));
+                }
                 if let Some((stream, range)) = covered_by(&frame) {
                     self.cover(&stream, range, Namer::Sender);
                 }
@@ -371,8 +381,11 @@ impl Ledger {
             Record::Raw(head, _) => {
                 let track = self.touch_plain(head.epoch, &head.device);
                 track.next = track.next.max(head.seq + 1);
+                let (times, next) = ((head.at.0, head.at.0), track.next);
+                track.times.note(head.seq, times, |seq| seq < next);
             }
             Record::Mark(head) => {
+                let since = self.lane_before(&head.stream);
                 let track = self.touch(&head.stream);
                 match head.change {
                     Change::Opened {
@@ -386,6 +399,8 @@ impl Ledger {
                         track.boot = boot;
                         track.relayed = relayed;
                         track.listed_at = head.at;
+                        // Of a node another gateway may hold what is older.
+                        track.times.begin(since.filter(|_| !relayed));
                     }
                     Change::Abandoned { next } => {
                         track.abandoned = true;
@@ -422,6 +437,35 @@ impl Ledger {
             | Record::Rules(_)
             | Record::DecoderState(_)
             | Record::Lacks(_) => {}
+        }
+    }
+
+    /// The time that the lane of a device had reached, as far as is known, when its next epoch is opened.
+    fn lane_before(&self, stream: &Stream) -> Option<UnixMicros> {
+        let same_lane = |(other, track): &(&Stream, &Track)| {
+            other.lane == stream.lane && *other != stream && !track.relayed
+        };
+        let others = self.streams_of(&stream.device).filter(same_lane);
+        others.filter_map(|(_, track)| track.times.end()).max()
+    }
+
+    /// When rows were made that are missing of a stream, as its neighbours show.
+    ///
+    /// - `at`: when they are named.
+    #[must_use]
+    pub fn span(&self, stream: &Stream, which: Which, at: UnixMicros) -> Span {
+        if stream.lane == Lane::Plain {
+            let track = self.plain_track(stream.epoch, &stream.device);
+            let times = track.map(|track| track.times.span(which, at));
+            return Span {
+                // What it received shows when rows were received, not made.
+                known: Known::Bounds,
+                ..times.unwrap_or_else(|| Times::default().span(which, at))
+            };
+        }
+        match self.tracks.get(stream) {
+            Some(track) => track.times.span(which, at),
+            None => Times::default().span(which, at),
         }
     }
 
@@ -634,6 +678,7 @@ impl Ledger {
                 continue;
             }
             let closed_at = *track.closed_at.get_or_insert(wall);
+            track.times.close();
             let is_due = wall.0.saturating_sub(closed_at.0) >= after_us;
             if is_due || is_crowded || crowded.contains(&stream.device) {
                 visit(stream, track);
@@ -661,6 +706,14 @@ impl Ledger {
     pub fn forget(&mut self, stream: &Stream) {
         self.tracks.remove(stream);
         self.undo.remove(stream);
+    }
+
+    /// The times of each stream, then of each plain device, in the order of [`Ledger::streams`] and
+    /// [`Ledger::plain_tracks`].
+    pub(crate) fn all_times(&mut self) -> impl Iterator<Item = &mut Times> {
+        let of_streams = self.tracks.values_mut().map(|track| &mut track.times);
+        let plain = self.plain.values_mut().flat_map(BTreeMap::values_mut);
+        of_streams.chain(plain.map(|track| &mut track.times))
     }
 
     /// A stream as a snapshot holds it.

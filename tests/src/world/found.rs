@@ -25,8 +25,12 @@ pub struct Found {
     pub stated: Vec<Stated>,
     /// Readings that are in quarantine for their times.
     pub untimely: Vec<Untimely>,
-    /// Per device: the time spans of its gaps; `None`: a gap without times.
-    pub gaps: BTreeMap<String, Vec<Option<(i64, i64)>>>,
+    /// Per device: the time spans of its gaps, where something is missing.
+    pub gaps: BTreeMap<String, Vec<(i64, i64)>>,
+    /// By stream the numbers of its gaps and their time spans.
+    pub spans: BTreeMap<Stream, Vec<(SeqRange, (i64, i64))>>,
+    /// Gaps without a time span, or with one that says nothing of how it is known.
+    pub spanless: Vec<String>,
     /// What gaps name by number.
     pub named: Arrived,
     /// What was given up with its epoch.
@@ -275,7 +279,21 @@ impl Found {
             .as_primitive::<TimestampMicrosecondType>();
         let sink = batch.column_by_name("sink")?.as_string::<i32>();
         let reason = batch.column_by_name("reason")?.as_string::<i32>();
+        let how = batch.column_by_name("span")?.as_string::<i32>();
         for row in 0..batch.num_rows() {
+            let span = (first.value(row), last.value(row));
+            let is_known = first.is_valid(row) && last.is_valid(row) && span.0 <= span.1;
+            let is_empty = reason.value(row) == "empty";
+            let words: &[&str] = match is_empty {
+                true => &["none"],
+                false => &["exact", "neighbours", "bounds"],
+            };
+            if !is_known || !words.contains(&how.value(row)) {
+                let (device, reason, how) = (device.value(row), reason.value(row), how.value(row));
+                self.spanless
+                    .push(format!("{reason} of {device}: {span:?}, {how:?}"));
+                continue;
+            }
             if sink.is_valid(row) {
                 self.take_lacks(batch, row, sink.value(row))?;
                 continue;
@@ -287,14 +305,13 @@ impl Found {
                     // Without a bound on ranges nothing is refused.
                     let _ = all.insert(range);
                 }
-                let _ = self.named.entry(stream).or_default().insert(range);
+                let _ = self.named.entry(stream.clone()).or_default().insert(range);
+                self.spans.entry(stream).or_default().push((range, span));
             }
-            let known = first.is_valid(row) && last.is_valid(row);
-            let span = known.then(|| (first.value(row), last.value(row)));
-            self.gaps
-                .entry(device.value(row).to_owned())
-                .or_default()
-                .push(span);
+            if !is_empty {
+                let of_device = self.gaps.entry(device.value(row).to_owned());
+                of_device.or_default().push(span);
+            }
         }
         Some(())
     }
@@ -343,12 +360,24 @@ impl Found {
 
     /// Whether a gap names the time, by a clock that may have been set by `slack_us` meanwhile.
     pub(super) fn is_named(&self, device: &str, time: i64, slack_us: i64) -> bool {
-        let names = |gap: &Option<(i64, i64)>| {
-            gap.is_none_or(|(first, last)| (first - slack_us..=last + slack_us).contains(&time))
-        };
         let gaps = self.gaps.get(device);
-        gaps.is_some_and(|gaps| gaps.iter().any(names))
+        gaps.is_some_and(|gaps| gaps.iter().any(|span| holds(*span, time, slack_us)))
     }
+
+    /// Whether a gap names the number, and a span beside it holds the time.
+    pub(super) fn is_named_at(&self, (stream, seq): &Number, time: i64, slack_us: i64) -> bool {
+        let spans = self.spans.get(stream).into_iter().flatten();
+        let mut of_number = spans.filter(|(range, _)| range.contains(*seq));
+        of_number.any(|(_, span)| holds(*span, time, slack_us))
+    }
+}
+
+fn holds((first, last): (i64, i64), time: i64, slack_us: i64) -> bool {
+    let (first, last) = (
+        first.saturating_sub(slack_us),
+        last.saturating_add(slack_us),
+    );
+    (first..=last).contains(&time)
 }
 
 /// A time of a row.

@@ -21,6 +21,7 @@ use super::stretch::Lacking;
 use super::{Custody, Leaves, Past};
 use crate::pipeline::envelope::{CursorHead, GapHead, Record};
 use crate::pipeline::ledger::Ledger;
+use crate::pipeline::spans::Which;
 
 impl<D: Disk> Custody<D> {
     /// Makes the marks agree with the lake, which is the sink called `sink`; before its first commit.
@@ -220,9 +221,12 @@ impl<D: Disk> Joining<'_, D> {
                 .seed(stream.clone(), &held, partial, proven.end);
             for seq in here {
                 // It came again while the lake was away, and cannot be brought in half.
+                let one = SeqRange::new(seq, seq + 1);
+                let ledger = self.custody.streams.ledger();
                 let head = GapHead {
                     stream: stream.clone(),
-                    range: Some(SeqRange::new(seq, seq + 1)),
+                    range: Some(one),
+                    span: ledger.span(stream, Which::Numbers(one), self.at),
                     reason: GapReason::DiskError,
                     at: self.at,
                 };
