@@ -176,7 +176,7 @@ pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Fa
             faults.push(format!(
                 "{key:?} is missing, though its source waits and nothing gave way"
             ));
-        } else if !found.is_named(&key.0, key.2, slack_us)
+        } else if !found.is_named(key, slack_us)
             && (waits || !(device.forgotten || device.unmarked))
         {
             faults.push(format!("{key:?} is missing, and no gap names it"));
@@ -321,7 +321,7 @@ pub fn check_durable<'a>(
     }
     let slack_us = device.slack_us();
     for key in durable.filter(|key| !found.readings.contains_key(*key)) {
-        if !(device.evicted && found.is_named(&key.0, key.2, slack_us)) {
+        if !(device.evicted && found.is_named(key, slack_us)) {
             faults.push(format!(
                 "{key:?} was called durable and is missing, and did not give way"
             ));

@@ -12,7 +12,7 @@ use headwater_proto::text::is_dictionary;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::copy::{Arrived, COPY};
-use super::generator::{Bits, Key, LOG, Made, is_of_its_time, line_number};
+use super::generator::{Bits, Key, LOG, Made, is_of_its_time, lane_of, line_number};
 use super::given::{Given, Number, Refused, Row};
 use super::stream::STREAM;
 
@@ -25,8 +25,8 @@ pub struct Found {
     pub stated: Vec<Stated>,
     /// Readings that are in quarantine for their times.
     pub untimely: Vec<Untimely>,
-    /// Per device: the time spans of its gaps, where something is missing.
-    pub gaps: BTreeMap<String, Vec<(i64, i64)>>,
+    /// Per device and lane: the time spans of its gaps, where something is missing.
+    pub gaps: BTreeMap<(String, String), Vec<(i64, i64)>>,
     /// By stream the numbers of its gaps and their time spans.
     pub spans: BTreeMap<Stream, Vec<(SeqRange, (i64, i64))>>,
     /// Gaps without a time span, or with one that says nothing of how it is known.
@@ -279,6 +279,7 @@ impl Found {
             .as_primitive::<TimestampMicrosecondType>();
         let sink = batch.column_by_name("sink")?.as_string::<i32>();
         let reason = batch.column_by_name("reason")?.as_string::<i32>();
+        let lane = batch.column_by_name("lane")?.as_string::<i32>();
         let how = batch.column_by_name("span")?.as_string::<i32>();
         for row in 0..batch.num_rows() {
             let span = (first.value(row), last.value(row));
@@ -309,8 +310,8 @@ impl Found {
                 self.spans.entry(stream).or_default().push((range, span));
             }
             if !is_empty {
-                let of_device = self.gaps.entry(device.value(row).to_owned());
-                of_device.or_default().push(span);
+                let of = (device.value(row).to_owned(), lane.value(row).to_owned());
+                self.gaps.entry(of).or_default().push(span);
             }
         }
         Some(())
@@ -358,10 +359,14 @@ impl Found {
         numbers.insert(range).ok()
     }
 
-    /// Whether a gap names the time, by a clock that may have been set by `slack_us` meanwhile.
-    pub(super) fn is_named(&self, device: &str, time: i64, slack_us: i64) -> bool {
-        let gaps = self.gaps.get(device);
-        gaps.is_some_and(|gaps| gaps.iter().any(|span| holds(*span, time, slack_us)))
+    /// Whether a gap in the lane of its source names the time of a reading, by a clock that may have been set by
+    /// `slack_us` meanwhile.
+    pub(super) fn is_named(&self, (device, metric, time): &Key, slack_us: i64) -> bool {
+        let Some(lane) = lane_of(metric) else {
+            return false;
+        };
+        let gaps = self.gaps.get(&(device.clone(), lane.name().to_owned()));
+        gaps.is_some_and(|gaps| gaps.iter().any(|span| holds(*span, *time, slack_us)))
     }
 
     /// Whether a gap names the number, and a span beside it holds the time.
