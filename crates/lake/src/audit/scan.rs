@@ -512,7 +512,12 @@ impl Scan {
     ) -> Result<(), AuditError> {
         let columns = match table {
             Table::Logs => ["rec_device", "rec_lane", "rec_epoch"],
-            _ => ["device_id", "lane", "epoch"],
+            Table::Samples
+            | Table::Quarantine
+            | Table::Gaps
+            | Table::Epochs
+            | Table::Devices
+            | Table::Metrics => ["device_id", "lane", "epoch"],
         };
         let stream = StreamColumns::of(batch, columns)?;
         let times = batch.times(table.time_column())?;

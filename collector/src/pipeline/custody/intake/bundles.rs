@@ -451,10 +451,12 @@ fn around(ledger: &Ledger, head: &BatchHead, frame: &Frame<'_>) -> Option<Span> 
         let which = gap.seqs.map_or(Which::Any, Which::Numbers);
         return (!is_whole).then(|| ledger.span(&stream, which, at));
     }
-    let is_read = match frame.kind {
-        Kind::EpochEnd => message::decode::<EpochEnd>(frame.payload).is_ok(),
-        Kind::TimeBase => message::decode::<TimeBase>(frame.payload).is_ok(),
-        _ => spans::dated_times_of(frame, head.clock).is_some(),
+    let is_read = if frame.kind == Kind::EpochEnd {
+        message::decode::<EpochEnd>(frame.payload).is_ok()
+    } else if frame.kind == Kind::TimeBase {
+        message::decode::<TimeBase>(frame.payload).is_ok()
+    } else {
+        spans::dated_times_of(frame, head.clock).is_some()
     };
     (!is_read).then(|| ledger.span(&head.stream, Which::Numbers(one), at))
 }
