@@ -508,6 +508,43 @@ mod tests {
     }
 
     #[test]
+    fn with_many_streams_each_keeps_fewer_times_and_what_is_kept_is_read_back() {
+        for (streams, kept) in [(1_000, 3), (20_000, 2), (40_000, 1)] {
+            let mut ledger = Ledger::new(Epoch::new(7));
+            for n in 0..streams {
+                let mut track = Track::default();
+                for seq in [1, 5, 9] {
+                    track.times.note(seq, (1 << 50, 1 << 60), |_| false);
+                }
+                let device = DeviceId::new(&format!("device-{n}")).unwrap();
+                let (lane, epoch) = (Lane::Bulk, Epoch::new(1));
+                let stream = Stream {
+                    device,
+                    lane,
+                    epoch,
+                };
+                ledger.restore(stream, track);
+            }
+            let (restored, mut out) = (read(&bytes()).unwrap(), Vec::new());
+            let parts = Parts {
+                ledger: &ledger,
+                ..restored.parts()
+            };
+            let open = restored.open.len() * 64 + 64;
+            let others = write(&parts, &mut out);
+            assert!(out.len() - others <= MAX_TIMES_BYTES + open, "{streams}");
+            let mut read = read(&out).unwrap().ledger;
+            let device = DeviceId::new("device-0").unwrap();
+            let (_, track) = ledger.streams_of(&device).next().unwrap();
+            let expected = track.times.within(22 + kept * 30, |_| false);
+            assert!(
+                read.all_times().all(|times| *times == expected),
+                "{streams}"
+            );
+        }
+    }
+
+    #[test]
     fn a_snapshot_of_another_version_is_told_from_damage() {
         let mut bytes = bytes();
         for version in [VERSION - 1, VERSION + 1] {

@@ -16,6 +16,9 @@ use super::generator::{Bits, Key, LOG, Made, is_of_its_time, lane_of, line_numbe
 use super::given::{Given, Number, Refused, Row};
 use super::stream::STREAM;
 
+/// First and last time of a gap.
+pub type TimeSpan = (i64, i64);
+
 /// Rows and gaps of a lake.
 #[derive(Debug, Default)]
 pub struct Found {
@@ -26,9 +29,9 @@ pub struct Found {
     /// Readings that are in quarantine for their times.
     pub untimely: Vec<Untimely>,
     /// Per device and lane: the time spans of its gaps, where something is missing.
-    pub gaps: BTreeMap<(String, String), Vec<(i64, i64)>>,
+    pub gaps: BTreeMap<(String, String), Vec<TimeSpan>>,
     /// By stream the numbers of its gaps and their time spans.
-    pub spans: BTreeMap<Stream, Vec<(SeqRange, (i64, i64))>>,
+    pub spans: BTreeMap<Stream, Vec<(SeqRange, TimeSpan)>>,
     /// Gaps without a time span, or with one that says nothing of how it is known.
     pub spanless: Vec<String>,
     /// What gaps name by number.
@@ -377,7 +380,7 @@ impl Found {
     }
 }
 
-fn holds((first, last): (i64, i64), time: i64, slack_us: i64) -> bool {
+fn holds((first, last): TimeSpan, time: i64, slack_us: i64) -> bool {
     let (first, last) = (
         first.saturating_sub(slack_us),
         last.saturating_add(slack_us),
