@@ -4,18 +4,24 @@
 //! ([`Ledger::commit`]), so that reading the journal again after a restart gives the same ledger.
 //! Committed means in every required sink, whatever senders are told of it.
 
+mod around;
+mod named;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_proto::delivery::receiver::{MAX_RANGES, Namer};
 use headwater_proto::delivery::{End, Ranges, Receiver, Verdict as Judgement};
 use headwater_proto::frame::{self, Frame, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
-use headwater_proto::message::{self, EpochEnd, Gap, MAX_SEQ, RejectReason, TimeBase};
+use headwater_proto::message::{self, EpochEnd, RejectReason, TimeBase};
 use headwater_proto::time::UnixMicros;
 
-use super::envelope::{Change, Known, Record, Span, Verdict};
-use super::spans::{self, Times, Which};
+use super::envelope::{Change, Record, Verdict};
+use super::spans::Times;
 use super::time_bases::{KnownBase, TimeBases};
+pub use around::Around;
+pub(crate) use around::all_times;
+pub use named::{covered_by, named_by};
 
 /// Most streams; about 300 bytes each. Closed and committed ones leave at once beyond half of it.
 pub const MAX_STREAMS: usize = 65_536;
@@ -352,10 +358,7 @@ impl Ledger {
                 };
                 let track = self.touch(&head.stream);
                 track.receiver.offer(head.seq, frame.crc);
-                if let Some(times) = spans::dated_times_of(&frame, head.clock) {
-                    let data = track.receiver.data();
-                    track.times.note(head.seq, times, |seq| data.contains(seq));
-                }
+                track.note_times(head.seq, &frame, head.clock);
                 if let Some((stream, range)) = covered_by(&frame) {
                     self.cover(&stream, range, Namer::Sender);
                 }
@@ -381,11 +384,10 @@ impl Ledger {
             Record::Raw(head, _) => {
                 let track = self.touch_plain(head.epoch, &head.device);
                 track.next = track.next.max(head.seq + 1);
-                let (times, next) = ((head.at.0, head.at.0), track.next);
-                track.times.note(head.seq, times, |seq| seq < next);
+                track.note_receipt(head.seq, head.at);
             }
             Record::Mark(head) => {
-                let since = self.lane_before(&head.stream);
+                let since = Around(self).lane_before(&head.stream);
                 let track = self.touch(&head.stream);
                 match head.change {
                     Change::Opened {
@@ -437,35 +439,6 @@ impl Ledger {
             | Record::Rules(_)
             | Record::DecoderState(_)
             | Record::Lacks(_) => {}
-        }
-    }
-
-    /// The time that the lane of a device had reached, as far as is known, when its next epoch is opened.
-    fn lane_before(&self, stream: &Stream) -> Option<UnixMicros> {
-        let same_lane = |(other, track): &(&Stream, &Track)| {
-            other.lane == stream.lane && *other != stream && !track.relayed
-        };
-        let others = self.streams_of(&stream.device).filter(same_lane);
-        others.filter_map(|(_, track)| track.times.end()).max()
-    }
-
-    /// When rows were made that are missing of a stream, as its neighbours show.
-    ///
-    /// - `at`: when they are named.
-    #[must_use]
-    pub fn span(&self, stream: &Stream, which: Which, at: UnixMicros) -> Span {
-        if stream.lane == Lane::Plain {
-            let track = self.plain_track(stream.epoch, &stream.device);
-            let times = track.map(|track| track.times.span(which, at));
-            return Span {
-                // What it received shows when rows were received, not made.
-                known: Known::Bounds,
-                ..times.unwrap_or_else(|| Times::default().span(which, at))
-            };
-        }
-        match self.tracks.get(stream) {
-            Some(track) => track.times.span(which, at),
-            None => Times::default().span(which, at),
         }
     }
 
@@ -708,14 +681,6 @@ impl Ledger {
         self.undo.remove(stream);
     }
 
-    /// The times of each stream, then of each plain device, in the order of [`Ledger::streams`] and
-    /// [`Ledger::plain_tracks`].
-    pub(crate) fn all_times(&mut self) -> impl Iterator<Item = &mut Times> {
-        let of_streams = self.tracks.values_mut().map(|track| &mut track.times);
-        let plain = self.plain.values_mut().flat_map(BTreeMap::values_mut);
-        of_streams.chain(plain.map(|track| &mut track.times))
-    }
-
     /// A stream as a snapshot holds it.
     pub(crate) fn restore(&mut self, stream: Stream, track: Track) {
         self.tracks.insert(stream, track);
@@ -735,43 +700,6 @@ pub fn plain_stream(device: &DeviceId, epoch: Epoch) -> Stream {
         lane: Lane::Plain,
         epoch,
     }
-}
-
-/// The stream that a Gap or EpochEnd speaks of.
-#[must_use]
-pub fn named_by(frame: &Frame<'_>) -> Option<Stream> {
-    let (device, lane, epoch) = if frame.kind == Kind::Gap {
-        let gap = message::decode::<Gap>(frame.payload).ok()?;
-        (gap.origin, gap.lane, gap.epoch)
-    } else if frame.kind == Kind::EpochEnd {
-        let end = message::decode::<EpochEnd>(frame.payload).ok()?;
-        (end.origin, end.lane, end.epoch)
-    } else {
-        return None;
-    };
-    Some(Stream {
-        device,
-        lane,
-        epoch,
-    })
-}
-
-/// The stream and range that a Gap frame covers like data.
-#[must_use]
-pub fn covered_by(frame: &Frame<'_>) -> Option<(Stream, SeqRange)> {
-    if frame.kind != Kind::Gap {
-        return None;
-    }
-    let gap = message::decode::<Gap>(frame.payload).ok()?;
-    let range = gap.seqs.filter(|range| range.next <= MAX_SEQ)?;
-    Some((
-        Stream {
-            device: gap.origin,
-            lane: gap.lane,
-            epoch: gap.epoch,
-        },
-        range,
-    ))
 }
 
 /// Visits the ranges that become committed when `record` is in the lake.

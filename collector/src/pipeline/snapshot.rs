@@ -24,7 +24,7 @@ use headwater_spool::format::MAX_SNAPSHOT_BYTES;
 use serde::{Deserialize, Serialize};
 
 use super::envelope::{SchemaHead, SinkCursor};
-use super::ledger::{Ledger, PlainTrack, SaidAt, Track};
+use super::ledger::{self, Ledger, PlainTrack, SaidAt, Track};
 use super::schemas::SchemaBook;
 use super::spans::Times;
 use super::time_bases::KnownBase;
@@ -305,7 +305,7 @@ fn read_present(rest: &[u8]) -> Option<Restored> {
         };
         ledger.restore_plain(epoch, device, track);
     }
-    for times in ledger.all_times() {
+    for times in ledger::all_times(&mut ledger) {
         let (read, after) = postcard::take_from_bytes::<Times>(rest).ok()?;
         (*times, rest) = (read.sound()?, after);
     }
@@ -538,7 +538,7 @@ mod tests {
             let (_, track) = ledger.streams_of(&device).next().unwrap();
             let expected = track.times.within(22 + kept * 30, |_| false);
             assert!(
-                read.all_times().all(|times| *times == expected),
+                ledger::all_times(&mut read).all(|times| *times == expected),
                 "{streams}"
             );
         }

@@ -20,6 +20,7 @@ use super::sides::{Agreed, JournalSide, LakeSide, MeetError, Meeting, Proven, To
 use super::stretch::Lacking;
 use super::{Custody, Leaves, Past};
 use crate::pipeline::envelope::{CursorHead, GapHead, Record};
+use crate::pipeline::ledger::Around;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::spans::Which;
 
@@ -226,7 +227,7 @@ impl<D: Disk> Joining<'_, D> {
                 let head = GapHead {
                     stream: stream.clone(),
                     range: Some(one),
-                    span: ledger.span(stream, Which::Numbers(one), self.at),
+                    span: Around(ledger).span(stream, Which::Numbers(one), self.at),
                     reason: GapReason::DiskError,
                     at: self.at,
                 };

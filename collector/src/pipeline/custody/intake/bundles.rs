@@ -18,7 +18,7 @@ use crate::pipeline::dating;
 use crate::pipeline::envelope::{
     BatchHead, Clock, Reason, Record, SchemaHead, Span, TimeClass, Verdict,
 };
-use crate::pipeline::ledger::{self, Ledger};
+use crate::pipeline::ledger::{self, Around, Ledger};
 use crate::pipeline::schemas::{self, Bound};
 use crate::pipeline::snapshot::{HOLE_BYTES, NEW_BYTES, NUMBER_BYTES, RANGE_BYTES, STREAM_BYTES};
 use crate::pipeline::spans::{self, Which};
@@ -449,7 +449,7 @@ fn around(ledger: &Ledger, head: &BatchHead, frame: &Frame<'_>) -> Option<Span> 
             epoch: gap.epoch,
         };
         let which = gap.seqs.map_or(Which::Any, Which::Numbers);
-        return (!is_whole).then(|| ledger.span(&stream, which, at));
+        return (!is_whole).then(|| Around(ledger).span(&stream, which, at));
     }
     let is_read = if frame.kind == Kind::EpochEnd {
         message::decode::<EpochEnd>(frame.payload).is_ok()
@@ -458,7 +458,7 @@ fn around(ledger: &Ledger, head: &BatchHead, frame: &Frame<'_>) -> Option<Span> 
     } else {
         spans::dated_times_of(frame, head.clock).is_some()
     };
-    (!is_read).then(|| ledger.span(&head.stream, Which::Numbers(one), at))
+    (!is_read).then(|| Around(ledger).span(&head.stream, Which::Numbers(one), at))
 }
 
 /// Whether a record's own times need its bundle's clock.

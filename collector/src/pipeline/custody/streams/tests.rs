@@ -13,7 +13,7 @@ use super::super::types::SinkSpec;
 use super::*;
 use crate::done::DoneInMemory;
 use crate::pipeline::envelope::{BatchHead, Change, Clock, GapHead, MarkHead, RawHead, Verdict};
-use crate::pipeline::ledger::{SaidAt, plain_stream};
+use crate::pipeline::ledger::{Around, SaidAt, plain_stream};
 use crate::pipeline::rules::RulesId;
 use crate::pipeline::spans::Which;
 
@@ -178,9 +178,7 @@ fn a_stream_is_abandoned_when_it_was_absent_for_long() {
     streams.apply(&Record::Gap(GapHead {
         stream: stream(1),
         range: Some(SeqRange::new(0, 7)),
-        span: streams
-            .ledger()
-            .span(&stream(1), Which::Beyond, at(AFTER_MS).wall),
+        span: Around(streams.ledger()).span(&stream(1), Which::Beyond, at(AFTER_MS).wall),
         reason: GapReason::Abandoned,
         at: at(AFTER_MS).wall,
     }));

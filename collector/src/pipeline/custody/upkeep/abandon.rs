@@ -9,6 +9,7 @@ use super::super::streams::{Abandonment, Claims};
 use super::super::{Leaves, Refused};
 use super::Upkeep;
 use crate::pipeline::envelope::{Change, GapHead, MarkHead, Record};
+use crate::pipeline::ledger::Around;
 use crate::pipeline::spans::Which;
 
 impl<D: Disk> Upkeep<'_, D> {
@@ -96,7 +97,7 @@ impl<D: Disk> Upkeep<'_, D> {
         let head = GapHead {
             stream: stream.clone(),
             range,
-            span: ledger.span(stream, which, self.now.wall),
+            span: Around(ledger).span(stream, which, self.now.wall),
             reason,
             at: self.now.wall,
         };
