@@ -112,6 +112,7 @@ impl Rig {
             clock: Clock::SYNCED,
             via: None,
             rules: self.rules,
+            around: None,
         };
         self.apply(&Record::Batch(head, &framed));
     }

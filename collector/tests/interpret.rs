@@ -12,6 +12,7 @@ use common::{
 };
 use headwater_collector::interpret::{Depth, Feed, Taken};
 use headwater_collector::pipeline::custody::{Event, Settings};
+use headwater_collector::pipeline::envelope::Known;
 use headwater_collector::pipeline::pattern::Pattern;
 use headwater_collector::pipeline::rules::{Decoder, TimeWindow};
 use headwater_collector::sink::hot::{HotRead, HotSettings, HotStore, Kept, MAX_PAGE};
@@ -245,6 +246,88 @@ fn a_batch_of_impossible_times_is_refused_in_bounded_pieces_and_none_is_lost() {
     rig.flush().unwrap();
     assert_eq!(rig.audit().totals.counts.quarantined, 3_000);
     assert!(rig.audit().totals.is_good());
+}
+
+/// Reason of each gap that the journal names, and the seconds since [`START_US`] between which it lies; `None`: its
+/// start is not known, or its end is when it was named.
+fn spans(rig: &Rig) -> Vec<(GapReason, Option<i64>, Option<i64>, Known)> {
+    let mut all = Vec::new();
+    let mut feed = Feed::new(rig.custody.reader(), 0, Depth::Samples);
+    feed.read(usize::MAX, |item| {
+        all.extend(item.gaps.iter().map(|gap| {
+            let seconds = |time: UnixMicros| (time.0 - START_US).div_euclid(1_000_000);
+            let first = (gap.span.first.0 > 0).then(|| seconds(gap.span.first));
+            let last = (gap.span.last != item.at).then(|| seconds(gap.span.last));
+            (gap.reason, first, last, gap.span.known)
+        }));
+        Taken::More
+    })
+    .unwrap();
+    all
+}
+
+#[test]
+fn every_gap_says_when_what_is_missing_was_made_and_how_that_is_known() {
+    let mut rig = greeted(settings());
+    let batch = |s: i64| batch_at(&[START_US + s * 1_000_000], 1.0);
+    for (seq, s) in [(0, 10), (1, 20), (4, 50)] {
+        send(&mut rig, seq, Kind::Batch, batch(s));
+    }
+    // A start knows from its snapshot and the records after it what it knew before.
+    let (disk, store) = (rig.disk.process_killed(), rig.store.clone());
+    let mut rig = Rig::start(disk, store, settings(), 90_000).unwrap();
+    rig.connect("dev");
+    rig.up(hello(&[listed(1, 4, 1_000_000), listed(2, 0, 1)]), 0);
+    assert!(rig.sync());
+    send(&mut rig, 5, Kind::Batch, b"\x01nonsense".to_vec());
+    // Its header can be read.
+    let mut cut = batch(60);
+    cut.truncate(cut.len() - 3);
+    send(&mut rig, 6, Kind::Batch, cut);
+    // Of a sender that does not know: epoch 2 was opened before anything came of the lane, epoch 3 after that.
+    send(&mut rig, 7, Kind::Gap, gap(0));
+    let streams = [listed(1, 4, 1_000_000), listed(2, 0, 1), listed(3, 0, 5)];
+    rig.up(hello(&streams), 1);
+    assert!(rig.sync());
+    let of_3: Gap = Gap {
+        epoch: Epoch::new(3),
+        t_last: Some(UnixMicros(START_US + 70_000_000)),
+        ..message::decode::<Gap>(&gap(0)).unwrap()
+    };
+    send(&mut rig, 8, Kind::Gap, message::to_vec(&of_3));
+    let told: Gap = Gap {
+        t_first: Some(UnixMicros(START_US + 1_000_000)),
+        ..of_3.clone()
+    };
+    send(&mut rig, 9, Kind::Gap, message::to_vec(&told));
+    let stopped: Gap = Gap {
+        reason: GapReason::UncleanStop,
+        ..told.clone()
+    };
+    send(&mut rig, 10, Kind::Gap, message::to_vec(&stopped));
+    assert_eq!(
+        spans(&rig),
+        [
+            (
+                GapReason::MissingAtSource,
+                Some(18),
+                Some(52),
+                Known::Neighbours
+            ),
+            (GapReason::Undecodable, Some(48), None, Known::Bounds),
+            (GapReason::Undecodable, Some(60), Some(60), Known::Exact),
+            (GapReason::Evicted, None, None, Known::Bounds),
+            (GapReason::Evicted, Some(58), Some(70), Known::Bounds),
+            (GapReason::Evicted, Some(1), Some(70), Known::Exact),
+            (GapReason::UncleanStop, Some(1), Some(70), Known::Bounds),
+        ]
+    );
+    rig.flush().unwrap();
+    let missing = rig.audit().totals.missing;
+    assert!(missing.values().all(|missing| missing.without_span == 0));
+    let at_source = missing["missing_at_source"];
+    assert_eq!((at_source.gaps, at_source.time_ms), (1, 34_000));
+    assert_eq!(missing["evicted"].open, 1);
 }
 
 /// Choices from a seed.

@@ -98,7 +98,7 @@ fn named(rig: &Rig) -> Vec<(String, GapReason, SeqRange)> {
             if let Ok(Record::Lacks(head)) = envelope::decode(kind, payload) {
                 let sink = head.sink.to_owned();
                 let one = |range: &SeqRange| (sink.clone(), head.reason, *range);
-                found.extend(head.ranges.iter().map(one));
+                found.extend(head.ranges.iter().map(|(range, _)| one(range)));
             }
             ControlFlow::Continue(())
         });

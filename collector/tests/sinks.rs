@@ -71,7 +71,7 @@ fn named(rig: &Rig) -> Vec<(GapReason, SeqRange)> {
         let read = reader.read(at, 1 << 20, |_, kind, payload| {
             if let Ok(Record::Lacks(head)) = envelope::decode(kind, payload) {
                 assert_eq!(head.sink, COPY);
-                found.extend(head.ranges.iter().map(|range| (head.reason, *range)));
+                found.extend(head.ranges.iter().map(|(range, _)| (head.reason, *range)));
             }
             ControlFlow::Continue(())
         });

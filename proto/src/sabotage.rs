@@ -52,6 +52,8 @@ pub enum Bug {
     LostJournalUnnamed,
     /// Nothing names for an optional sink what rotted before it read it.
     RotUnnamed,
+    /// The span of a gap that the collector finds lies beside the missing readings.
+    SpanBesideTruth,
 }
 
 #[cfg(feature = "sabotage")]

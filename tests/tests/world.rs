@@ -149,6 +149,11 @@ mod bugs {
     }
 
     #[test]
+    fn a_gap_whose_span_lies_beside_what_is_missing_is_noticed() {
+        is_noticed(Bug::SpanBesideTruth);
+    }
+
+    #[test]
     fn a_sink_that_takes_what_another_one_refuses_is_noticed() {
         is_noticed(Bug::TwoVerdicts);
     }

@@ -112,11 +112,38 @@ fn table(audit: &Audit) -> String {
     } else {
         "THE PROMISE IS BROKEN for the streams at the top\n"
     });
+    out.push_str(&missing(audit));
     if totals.counts.quarantined > 0 {
         let _ = writeln!(
             out,
             "{} samples stand in table quarantine, with why, and not among the samples",
             totals.counts.quarantined
+        );
+    }
+    out
+}
+
+/// What gaps name, a reason on a line, and how many do not say when it was made.
+fn missing(audit: &Audit) -> String {
+    let mut out = String::new();
+    let mut without_span = 0;
+    for (reason, missing) in &audit.totals.missing {
+        let seconds = missing.time_ms.div_ceil(1_000);
+        let _ = write!(
+            out,
+            "missing, {reason}: {} gaps, {} samples counted, {seconds} s",
+            missing.gaps, missing.samples
+        );
+        if missing.open > 0 {
+            let _ = write!(out, " without {} gaps of unknown start", missing.open);
+        }
+        out.push('\n');
+        without_span += missing.without_span;
+    }
+    if without_span > 0 {
+        let _ = writeln!(
+            out,
+            "{without_span} gaps have no time span: a version before the column `span` wrote them"
         );
     }
     out
@@ -200,6 +227,22 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(!text.contains("every reading"), "{text}");
+        assert!(!text.contains("time span"), "{text}");
+        let missing = audit::Missing {
+            gaps: 5,
+            samples: 70,
+            time_ms: 1_500,
+            open: 1,
+            without_span: 2,
+        };
+        audit.totals.missing.insert("damaged".into(), missing);
+        let text = table(&audit);
+        for part in [
+            "missing, damaged: 5 gaps, 70 samples counted, 2 s without 1 gaps of unknown start",
+            "2 gaps have no time span",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
         assert!(!audit.totals.is_good());
     }
 }

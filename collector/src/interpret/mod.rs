@@ -47,7 +47,7 @@ pub use lines::{Line, LogLines};
 pub use news::{Metric, tags_of};
 pub use record::Interpreter;
 
-use crate::pipeline::envelope::{Clock, Reason, SinkCursor};
+use crate::pipeline::envelope::{Clock, Reason, SinkCursor, Span};
 use crate::pipeline::schemas::SchemaId;
 
 /// How far a numbered batch is read.
@@ -133,10 +133,8 @@ pub struct Gap {
     pub range: Option<SeqRange>,
     /// How many samples, where known.
     pub samples: Option<u64>,
-    /// Time of the first missing sample, where known.
-    pub first: Option<UnixMicros>,
-    /// Time of the last one.
-    pub last: Option<UnixMicros>,
+    /// When they were made: whole dates of the lake, in order.
+    pub span: Span,
     /// Why.
     pub reason: GapReason,
     /// Who lost them.

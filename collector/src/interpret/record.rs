@@ -23,12 +23,12 @@ use super::{
     Block, Depth, DeviceNews, EpochChange, EpochNews, Gap, Interpreted, Known, News, Origin, plain,
 };
 use crate::pipeline::envelope::{
-    self, BatchHead, Change, EnvelopeError, GapHead, LacksHead, MarkHead, Reason, Record,
-    TimeClass, Verdict,
+    self, BatchHead, Change, EnvelopeError, GapHead, Known as KnownBy, LacksHead, MarkHead, Reason,
+    Record, Span, TimeClass, Verdict,
 };
-use crate::pipeline::ledger;
 use crate::pipeline::rules::{RuleSet, RulesId};
 use crate::pipeline::schemas::SchemaBook;
+use crate::pipeline::{ledger, spans};
 
 /// The rule sets that a segment has told.
 #[derive(Debug, Default)]
@@ -288,28 +288,38 @@ impl Interpreter {
         }
         let frame = match frame::decode(bytes) {
             Ok((frame, _)) => frame,
-            Err(error) => return self.lost(head, Reason::Undecodable, &error.to_string(), None),
+            Err(error) => return self.lost(head, None, Reason::Undecodable, &error.to_string()),
         };
         match frame.kind {
             Kind::Batch => self.samples(head, &frame),
             Kind::Gap => match message::decode::<message::Gap>(frame.payload) {
                 Ok(gap) => self.gap(head, gap),
-                Err(error) => self.lost(head, Reason::Undecodable, &error.to_string(), None),
+                Err(error) => {
+                    self.lost(head, Some(&frame), Reason::Undecodable, &error.to_string())
+                }
             },
             Kind::EpochEnd => match message::decode::<EpochEnd>(frame.payload) {
                 Ok(end) => self.epoch_end(&end),
-                Err(error) => self.lost(head, Reason::Undecodable, &error.to_string(), None),
+                Err(error) => {
+                    self.lost(head, Some(&frame), Reason::Undecodable, &error.to_string())
+                }
             },
             Kind::Text => match self.open_text(head, &frame) {
                 Some(header) => Rest::Lines(header),
-                None => self.lost(head, Reason::Undecodable, "its log lines are damaged", None),
+                None => {
+                    let cause = "its log lines are damaged";
+                    self.lost(head, Some(&frame), Reason::Undecodable, cause)
+                }
             },
             Kind::Refused => match refused::Refused::decode(frame.payload) {
                 Some(parts) => {
                     self.buffer.refuse_input(&parts);
                     Rest::Nothing
                 }
-                None => self.lost(head, Reason::Undecodable, "its parts are damaged", None),
+                None => {
+                    let cause = "its parts are damaged";
+                    self.lost(head, Some(&frame), Reason::Undecodable, cause)
+                }
             },
             // It was taken in at the gate, which dated with it what came later.
             Kind::TimeBase => match message::decode::<TimeBase>(frame.payload) {
@@ -317,7 +327,9 @@ impl Interpreter {
                     self.empty(head.stream.clone(), head.seq, head.at);
                     Rest::Nothing
                 }
-                Err(error) => self.lost(head, Reason::Undecodable, &error.to_string(), None),
+                Err(error) => {
+                    self.lost(head, Some(&frame), Reason::Undecodable, &error.to_string())
+                }
             },
             Kind::Blob
             | Kind::Summary
@@ -332,7 +344,7 @@ impl Interpreter {
             | Kind::Config
             | Kind::Command => {
                 let cause = format!("frames of kind {:?} are not stored", frame.kind);
-                self.lost(head, Reason::UnknownKind, &cause, None)
+                self.lost(head, Some(&frame), Reason::UnknownKind, &cause)
             }
         }
     }
@@ -340,12 +352,13 @@ impl Interpreter {
     fn samples<'a>(&mut self, head: &BatchHead, frame: &Frame<'a>) -> Rest<'a> {
         let header = match BatchHeader::peek(frame.payload) {
             Ok(header) => header,
-            Err(error) => return self.lost(head, Reason::Undecodable, &error.to_string(), None),
+            Err(error) => {
+                return self.lost(head, Some(frame), Reason::Undecodable, &error.to_string());
+            }
         };
-        let samples = Some(header.samples);
         let Some(rules) = self.rules.get(head.rules) else {
             let cause = format!("rule set {} is not known", head.rules);
-            return self.lost(head, Reason::Undecodable, &cause, samples);
+            return self.lost(head, Some(frame), Reason::Undecodable, &cause);
         };
         let stream = &head.stream;
         let found = self
@@ -353,7 +366,7 @@ impl Interpreter {
             .get(&stream.device, stream.epoch, header.schema_no);
         let Some((id, schema)) = found else {
             let cause = format!("schema {} of its epoch is not known", header.schema_no);
-            return self.lost(head, Reason::Undecodable, &cause, samples);
+            return self.lost(head, Some(frame), Reason::Undecodable, &cause);
         };
         let prepared = self.cache.get(id, schema, &self.schemas);
         // A deliberate bug lives here: who keeps batches as they came keeps what is refused too.
@@ -371,7 +384,7 @@ impl Interpreter {
                 self.prepared = Some(prepared);
                 Rest::Nothing
             }
-            Err(error) => self.lost(head, Reason::Undecodable, &error.to_string(), samples),
+            Err(error) => self.lost(head, Some(frame), Reason::Undecodable, &error.to_string()),
         }
     }
 
@@ -393,6 +406,7 @@ impl Interpreter {
     }
 
     fn gap(&mut self, head: &BatchHead, gap: message::Gap) -> Rest<'static> {
+        let span = told(&gap, head);
         self.gaps.push(Gap {
             stream: Stream {
                 device: gap.origin,
@@ -401,8 +415,7 @@ impl Interpreter {
             },
             range: gap.seqs.filter(|range| !range.is_empty()),
             samples: gap.samples,
-            first: gap.t_first,
-            last: gap.t_last,
+            span,
             reason: gap.reason,
             stage: gap.stage,
             part: gap.part.map(|part| part.as_str().to_owned()),
@@ -433,8 +446,7 @@ impl Interpreter {
             stream,
             range: Some(SeqRange::new(seq, seq + 1)),
             samples: Some(0),
-            first: None,
-            last: None,
+            span: spanning(at, at, KnownBy::Nothing),
             reason: GapReason::Empty,
             stage: Stage::Collector,
             part: None,
@@ -449,8 +461,7 @@ impl Interpreter {
             stream: head.stream.clone(),
             range: head.range.filter(|range| !range.is_empty()),
             samples: None,
-            first: None,
-            last: None,
+            span: dates(head.span),
             reason: head.reason,
             stage: Stage::Collector,
             part: None,
@@ -461,13 +472,12 @@ impl Interpreter {
 
     /// What another sink lacks, as a gap of its own stage.
     fn lacks(&mut self, head: &LacksHead<'_>) {
-        for range in head.ranges.iter().filter(|range| !range.is_empty()) {
+        for (range, span) in head.ranges.iter().filter(|(range, _)| !range.is_empty()) {
             self.gaps.push(Gap {
                 stream: head.stream.clone(),
                 range: Some(*range),
                 samples: None,
-                first: None,
-                last: None,
+                span: dates(*span),
                 reason: head.reason,
                 stage: Stage::Sink,
                 part: Some(head.sink.to_owned()),
@@ -495,18 +505,25 @@ impl Interpreter {
     fn lost(
         &mut self,
         head: &BatchHead,
+        frame: Option<&Frame<'_>>,
         reason: Reason,
         cause: &str,
-        samples: Option<u32>,
     ) -> Rest<'static> {
+        let batch = frame.filter(|frame| frame.kind == Kind::Batch);
+        let header = batch.and_then(|frame| BatchHeader::peek(frame.payload).ok());
+        let samples = header.map(|header| header.samples);
+        let own = frame.and_then(|frame| spans::dated_times_of(frame, head.clock));
+        let span = match own {
+            Some((first, last)) => spanning(UnixMicros(first), UnixMicros(last), KnownBy::Exact),
+            None => around(head),
+        };
         self.dictionary = None;
         self.buffer.refuse(reason, cause, (samples, 0), None);
         self.gaps.push(Gap {
             stream: head.stream.clone(),
             range: Some(SeqRange::new(head.seq, head.seq + 1)),
             samples: samples.map(u64::from),
-            first: None,
-            last: None,
+            span,
             reason: GapReason::Undecodable,
             stage: Stage::Collector,
             part: None,
@@ -514,6 +531,56 @@ impl Interpreter {
             carried: false,
         });
         Rest::Nothing
+    }
+}
+
+/// When what a gap of the sender names was made: as it says, or else as custody saw when it arrived.
+fn told(gap: &message::Gap, head: &BatchHead) -> Span {
+    let known = match gap.reason {
+        // It reaches from the last moment of which all is durable, or had, to the start or read that found it.
+        GapReason::UncleanStop | GapReason::MissingAtSource => KnownBy::Bounds,
+        GapReason::Evicted
+        | GapReason::Refused
+        | GapReason::Damaged
+        | GapReason::Abandoned
+        | GapReason::Undecodable
+        | GapReason::SinkSkipped
+        | GapReason::Overflow
+        | GapReason::DiskError
+        | GapReason::CopyDropped
+        | GapReason::ImpossibleTime
+        | GapReason::Many
+        | GapReason::Empty
+        | GapReason::Repeated
+        | GapReason::JournalLost => KnownBy::Exact,
+    };
+    match (gap.t_first, gap.t_last) {
+        (Some(first), Some(last)) => spanning(first, last, known),
+        (None, None) => around(head),
+        (first, last) => {
+            let around = around(head);
+            let (first, last) = (first.unwrap_or(around.first), last.unwrap_or(around.last));
+            spanning(first, last, KnownBy::Bounds)
+        }
+    }
+}
+
+/// What custody saw around a record. A record that has none was received by a version without a reason to.
+fn around(head: &BatchHead) -> Span {
+    let received = || spanning(UnixMicros(0), head.at, KnownBy::Bounds);
+    head.around.map_or_else(received, dates)
+}
+
+fn dates(span: Span) -> Span {
+    spanning(span.first, span.last, span.known)
+}
+
+fn spanning(a: UnixMicros, b: UnixMicros, known: KnownBy) -> Span {
+    let (a, b) = (a_date(a), a_date(b));
+    Span {
+        first: a.min(b),
+        last: a.max(b),
+        known,
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | envelope version, now 4 |
+//! | 1 | envelope version, now 5 |
 //! | n | head of the kind ([`BatchHead`], [`RawHead`] ...), postcard |
 //! | rest | body: the frame as it came, the payload of a publish, the bytes of a schema or plan |
 //!
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::rules::RulesId;
 
 /// The envelope version this build writes and reads.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
 /// Position of a sink that is gone: all it lacks is named.
 pub const GONE: u64 = u64::MAX;
@@ -187,6 +187,30 @@ impl Clock {
     };
 }
 
+/// How the span of a loss is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Known {
+    /// From the missing rows themselves.
+    Exact,
+    /// From the rows before and after them in their stream.
+    Neighbours,
+    /// One side is open: it is the start of the epoch, or when the loss was named. Or both are times of receipt.
+    Bounds,
+    /// Nothing is missing: it is when the records came.
+    Nothing,
+}
+
+/// The time in which what is missing was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Span {
+    /// Its start; 0 if nothing is known before.
+    pub first: UnixMicros,
+    /// Its end.
+    pub last: UnixMicros,
+    /// How these two are known.
+    pub known: Known,
+}
+
 /// Head of [`RecordKind::Batch`] and [`RecordKind::Park`]; the body is the whole frame, so that its
 /// checksum travels on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -205,6 +229,8 @@ pub struct BatchHead {
     pub via: Option<DeviceId>,
     /// The rule set that says what it means.
     pub rules: RulesId,
+    /// When the rows were made that are lost with it, or that it names as lost; `None` where its frame says that.
+    pub around: Option<Span>,
 }
 
 /// Head of [`RecordKind::Raw`]; the body is the publish's payload.
@@ -324,6 +350,8 @@ pub struct GapHead {
     pub stream: Stream,
     /// The records that are lost; `None` where only time is known.
     pub range: Option<SeqRange>,
+    /// When their rows were made.
+    pub span: Span,
     /// Why.
     pub reason: GapReason,
     /// When it was found.
@@ -339,8 +367,8 @@ pub struct LacksHead<'a> {
     pub sink: &'a str,
     /// The stream.
     pub stream: Stream,
-    /// The numbers. It may have some of them all the same, if its answer never came.
-    pub ranges: Vec<SeqRange>,
+    /// The numbers, and when their rows were made. It may have some of them all the same, if its answer never came.
+    pub ranges: Vec<(SeqRange, Span)>,
     /// Why.
     pub reason: GapReason,
     /// When it was found.

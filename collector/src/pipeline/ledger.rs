@@ -4,17 +4,24 @@
 //! ([`Ledger::commit`]), so that reading the journal again after a restart gives the same ledger.
 //! Committed means in every required sink, whatever senders are told of it.
 
+mod around;
+mod named;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_proto::delivery::receiver::{MAX_RANGES, Namer};
 use headwater_proto::delivery::{End, Ranges, Receiver, Verdict as Judgement};
 use headwater_proto::frame::{self, Frame, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
-use headwater_proto::message::{self, EpochEnd, Gap, MAX_SEQ, RejectReason, TimeBase};
+use headwater_proto::message::{self, EpochEnd, RejectReason, TimeBase};
 use headwater_proto::time::UnixMicros;
 
 use super::envelope::{Change, Record, Verdict};
+use super::spans::Times;
 use super::time_bases::{KnownBase, TimeBases};
+pub use around::Around;
+pub(crate) use around::all_times;
+pub use named::{covered_by, named_by};
 
 /// Most streams; about 300 bytes each. Closed and committed ones leave at once beyond half of it.
 pub const MAX_STREAMS: usize = 65_536;
@@ -67,6 +74,8 @@ pub struct Track {
     pub abandoned: bool,
     /// When it was found closed and committed.
     pub(crate) closed_at: Option<UnixMicros>,
+    /// When its records were made, as far as it takes to say when missing ones were.
+    pub(crate) times: Times,
 }
 
 impl Track {
@@ -107,6 +116,8 @@ pub struct PlainTrack {
     pub next: u64,
     /// What every required sink has, or a gap names: nearly always one range from 0 on.
     pub(crate) committed: Ranges<{ usize::MAX }>,
+    /// When its records were received, as far as it takes to say when missing ones were.
+    pub(crate) times: Times,
 }
 
 impl PlainTrack {
@@ -345,7 +356,9 @@ impl Ledger {
                 let Ok((frame, _)) = frame::decode(frame) else {
                     return;
                 };
-                self.touch(&head.stream).receiver.offer(head.seq, frame.crc);
+                let track = self.touch(&head.stream);
+                track.receiver.offer(head.seq, frame.crc);
+                track.note_times(head.seq, &frame, head.clock);
                 if let Some((stream, range)) = covered_by(&frame) {
                     self.cover(&stream, range, Namer::Sender);
                 }
@@ -371,8 +384,10 @@ impl Ledger {
             Record::Raw(head, _) => {
                 let track = self.touch_plain(head.epoch, &head.device);
                 track.next = track.next.max(head.seq + 1);
+                track.note_receipt(head.seq, head.at);
             }
             Record::Mark(head) => {
+                let since = Around(self).lane_before(&head.stream);
                 let track = self.touch(&head.stream);
                 match head.change {
                     Change::Opened {
@@ -386,6 +401,8 @@ impl Ledger {
                         track.boot = boot;
                         track.relayed = relayed;
                         track.listed_at = head.at;
+                        // Of a node another gateway may hold what is older.
+                        track.times.begin(since.filter(|_| !relayed));
                     }
                     Change::Abandoned { next } => {
                         track.abandoned = true;
@@ -634,6 +651,7 @@ impl Ledger {
                 continue;
             }
             let closed_at = *track.closed_at.get_or_insert(wall);
+            track.times.close();
             let is_due = wall.0.saturating_sub(closed_at.0) >= after_us;
             if is_due || is_crowded || crowded.contains(&stream.device) {
                 visit(stream, track);
@@ -682,43 +700,6 @@ pub fn plain_stream(device: &DeviceId, epoch: Epoch) -> Stream {
         lane: Lane::Plain,
         epoch,
     }
-}
-
-/// The stream that a Gap or EpochEnd speaks of.
-#[must_use]
-pub fn named_by(frame: &Frame<'_>) -> Option<Stream> {
-    let (device, lane, epoch) = if frame.kind == Kind::Gap {
-        let gap = message::decode::<Gap>(frame.payload).ok()?;
-        (gap.origin, gap.lane, gap.epoch)
-    } else if frame.kind == Kind::EpochEnd {
-        let end = message::decode::<EpochEnd>(frame.payload).ok()?;
-        (end.origin, end.lane, end.epoch)
-    } else {
-        return None;
-    };
-    Some(Stream {
-        device,
-        lane,
-        epoch,
-    })
-}
-
-/// The stream and range that a Gap frame covers like data.
-#[must_use]
-pub fn covered_by(frame: &Frame<'_>) -> Option<(Stream, SeqRange)> {
-    if frame.kind != Kind::Gap {
-        return None;
-    }
-    let gap = message::decode::<Gap>(frame.payload).ok()?;
-    let range = gap.seqs.filter(|range| range.next <= MAX_SEQ)?;
-    Some((
-        Stream {
-            device: gap.origin,
-            lane: gap.lane,
-            epoch: gap.epoch,
-        },
-        range,
-    ))
 }
 
 /// Visits the ranges that become committed when `record` is in the lake.

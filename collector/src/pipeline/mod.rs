@@ -10,4 +10,5 @@ pub mod pattern;
 pub mod rules;
 pub mod schemas;
 pub mod snapshot;
+pub mod spans;
 pub mod time_bases;

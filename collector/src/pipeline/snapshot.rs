@@ -1,4 +1,4 @@
-//! Core: what a journal segment begins with, so that all before it may go. Version 4:
+//! Core: what a journal segment begins with, so that all before it may go. Version 5:
 //!
 //! | bytes | what |
 //! |---|---|
@@ -6,6 +6,7 @@
 //! | n | `Head`, postcard: journal id, position since which it is without the lake, term of the lake that the marks agree with, the position that they are exact to, rule set, sinks' cursors and plans, sessions, plain counters, schemas, time bases |
 //! | 4 | number of streams, little-endian |
 //! | each | `TrackHead`, postcard, then the receiver's own bytes |
+//! | each | [`Times`] of a stream, then of each plain counter, postcard: as much as `MAX_TIMES_BYTES` leaves to each |
 //! | rest | open entries of plain devices, in the gate's format: the newest that the log's bound leaves room for |
 //!
 //! The log refuses a snapshot above its bound, and could then begin no segment ever again. So what
@@ -23,17 +24,21 @@ use headwater_spool::format::MAX_SNAPSHOT_BYTES;
 use serde::{Deserialize, Serialize};
 
 use super::envelope::{SchemaHead, SinkCursor};
-use super::ledger::{Ledger, PlainTrack, SaidAt, Track};
+use super::ledger::{self, Ledger, PlainTrack, SaidAt, Track};
 use super::schemas::SchemaBook;
+use super::spans::Times;
 use super::time_bases::KnownBase;
 
 /// The snapshot version this build writes and reads.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
+/// Most bytes of the times of all streams: with many, each keeps fewer, and a start knows when missing records were
+/// made less closely. The two bounds below are of what stands beside them.
+pub(crate) const MAX_TIMES_BYTES: usize = 2 << 20;
 /// Up to here a new stream, device, session or schema is taken; the rest is for what is known.
-pub(crate) const NEW_BYTES: usize = MAX_SNAPSHOT_BYTES - (4 << 20);
+pub(crate) const NEW_BYTES: usize = HOLE_BYTES - (3 << 20);
 /// Up to here a stream may get another hole; the rest is for plans and the head of open entries.
-pub(crate) const HOLE_BYTES: usize = MAX_SNAPSHOT_BYTES - (1 << 20);
+pub(crate) const HOLE_BYTES: usize = MAX_SNAPSHOT_BYTES - MAX_TIMES_BYTES - (1 << 20);
 /// Most bytes of a stream without holes.
 pub(crate) const STREAM_BYTES: usize = 336;
 /// Most bytes of one more hole: a range in each of four sets.
@@ -160,7 +165,7 @@ impl Restored {
     }
 }
 
-/// Appends the snapshot to `out`; returns its bytes without the open entries.
+/// Appends the snapshot to `out`; returns its bytes without times and open entries, which have a bound of their own.
 pub(crate) fn write(parts: &Parts<'_>, out: &mut Vec<u8>) -> usize {
     let start = out.len();
     out.push(VERSION);
@@ -192,9 +197,18 @@ pub(crate) fn write(parts: &Parts<'_>, out: &mut Vec<u8>) -> usize {
         write_track(stream, track, out);
     }
     let bytes = out.len() - start;
+    let each = MAX_TIMES_BYTES / (streams + parts.ledger.plain_tracks().count()).max(1);
+    for (_, track) in parts.ledger.streams().take(streams) {
+        let data = track.receiver.data();
+        extend(&track.times.within(each, |seq| data.contains(seq)), out);
+    }
+    for (_, _, track) in parts.ledger.plain_tracks() {
+        extend(&track.times.within(each, |seq| seq < track.next), out);
+    }
+    let bytes_all = out.len() - start;
     parts
         .open
-        .encode_within(MAX_SNAPSHOT_BYTES.saturating_sub(bytes), out);
+        .encode_within(MAX_SNAPSHOT_BYTES.saturating_sub(bytes_all), out);
     bytes
 }
 
@@ -229,6 +243,7 @@ pub(crate) fn read_track(bytes: &[u8]) -> Option<(Stream, Track, &[u8])> {
         said_at: SaidAt::default(),
         abandoned: head.abandoned,
         closed_at: head.closed_at,
+        times: Times::default(),
     };
     Some((head.stream, track, after.get(len..)?))
 }
@@ -282,7 +297,17 @@ fn read_present(rest: &[u8]) -> Option<Restored> {
         for range in ranges {
             committed.insert(range).ok()?;
         }
-        ledger.restore_plain(epoch, device, PlainTrack { next, committed });
+        let times = Times::default();
+        let track = PlainTrack {
+            next,
+            committed,
+            times,
+        };
+        ledger.restore_plain(epoch, device, track);
+    }
+    for times in ledger::all_times(&mut ledger) {
+        let (read, after) = postcard::take_from_bytes::<Times>(rest).ok()?;
+        (*times, rest) = (read.sound()?, after);
     }
     for (device, boot, base) in &head.time_bases {
         ledger.restore_time_base(device, *boot, *base);
@@ -372,6 +397,7 @@ mod tests {
                 clock,
                 via: None,
                 rules: RulesId::of(b"rules"),
+                around: None,
             };
             ledger.apply(&Record::Batch(head, &frame));
         }
@@ -434,9 +460,9 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_version_4_are_frozen() {
+    fn the_bytes_of_version_5_are_frozen() {
         let hex: String = bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        let golden = include_str!("../../tests/golden/snapshot-4.txt");
+        let golden = include_str!("../../tests/golden/snapshot-5.txt");
         assert_eq!(
             hex,
             golden.trim_end(),
@@ -479,6 +505,43 @@ mod tests {
         let place = clients - 1;
         let repeat = headwater_gate::repeat::Verdict::Repeat { place };
         assert_eq!(kept.clone().judge(&newest, 1, true, 7), repeat);
+    }
+
+    #[test]
+    fn with_many_streams_each_keeps_fewer_times_and_what_is_kept_is_read_back() {
+        for (streams, kept) in [(1_000, 3), (20_000, 2), (40_000, 1)] {
+            let mut ledger = Ledger::new(Epoch::new(7));
+            for n in 0..streams {
+                let mut track = Track::default();
+                for seq in [1, 5, 9] {
+                    track.times.note(seq, (1 << 50, 1 << 60), |_| false);
+                }
+                let device = DeviceId::new(&format!("device-{n}")).unwrap();
+                let (lane, epoch) = (Lane::Bulk, Epoch::new(1));
+                let stream = Stream {
+                    device,
+                    lane,
+                    epoch,
+                };
+                ledger.restore(stream, track);
+            }
+            let (restored, mut out) = (read(&bytes()).unwrap(), Vec::new());
+            let parts = Parts {
+                ledger: &ledger,
+                ..restored.parts()
+            };
+            let open = restored.open.len() * 64 + 64;
+            let others = write(&parts, &mut out);
+            assert!(out.len() - others <= MAX_TIMES_BYTES + open, "{streams}");
+            let mut read = read(&out).unwrap().ledger;
+            let device = DeviceId::new("device-0").unwrap();
+            let (_, track) = ledger.streams_of(&device).next().unwrap();
+            let expected = track.times.within(22 + kept * 30, |_| false);
+            assert!(
+                ledger::all_times(&mut read).all(|times| *times == expected),
+                "{streams}"
+            );
+        }
     }
 
     #[test]

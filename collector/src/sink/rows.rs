@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use headwater_lake::{
     DeviceRow, EpochRow, EpochState, GapRow, LogRow, MetricRow, QuarantineRow, Record as Carrier,
-    RowError, Rows, SampleRow, ValueKind, rows,
+    RowError, Rows, SampleRow, SpanKind, ValueKind, rows,
 };
 use headwater_proto::ids::{DeviceId, SeqRange, Stream};
 use headwater_proto::message::{GapReason, Stage};
@@ -15,7 +15,7 @@ use headwater_proto::schema::ColumnKind;
 use crate::interpret::{
     DeviceNews, EpochChange, EpochNews, Gap, Interpreted, Line, Metric, Origin, Refused, Sample,
 };
-use crate::pipeline::envelope::TimeClass;
+use crate::pipeline::envelope::{Known, TimeClass};
 use crate::pipeline::schemas::SchemaId;
 
 /// The lake's name in the journal and the configuration.
@@ -48,8 +48,8 @@ pub struct RowMaker {
     metrics: HashSet<(Metric, Option<String>)>,
     /// Schemas used since the last flush, to be kept in the lake.
     used: BTreeMap<SchemaId, Arc<[u8]>>,
-    /// By stream the newest stretch of records that held nothing, and when the last one came.
-    empty: BTreeMap<Stream, (SeqRange, i64)>,
+    /// By stream the newest stretch of records that held nothing.
+    empty: BTreeMap<Stream, Empty>,
     hasher: RandomState,
     counters: RowCounters,
 }
@@ -114,9 +114,9 @@ impl RowMaker {
     /// [`RowError`].
     pub fn finish(&mut self, rows: &mut Rows) -> Result<(), RowError> {
         let empty = std::mem::take(&mut self.empty);
-        empty.into_iter().try_for_each(|(stream, (range, at_us))| {
+        empty.into_iter().try_for_each(|(stream, empty)| {
             self.counters.gaps += 1;
-            rows.push_gap(empty_row(stream, range, at_us))
+            rows.push_gap(empty.row(stream))
         })
     }
 
@@ -228,8 +228,9 @@ impl RowMaker {
             stream: gap.stream.clone(),
             seqs: gap.range.map(|range| (range.first, range.next - 1)),
             samples: gap.samples,
-            t_first_us: gap.first.map(|time| time.0),
-            t_last_us: gap.last.map(|time| time.0),
+            t_first_us: gap.span.first.0,
+            t_last_us: gap.span.last.0,
+            span: span_of(gap.span.known),
             reason: gap.reason.name().to_owned(),
             stage: stage.name().to_owned(),
             sink: gap.part.clone().filter(|_| is_sink),
@@ -248,19 +249,53 @@ impl RowMaker {
         rows: &mut Rows,
     ) -> Result<(), RowError> {
         self.counters.empty_records += range.len();
-        let Some((known, at)) = self.empty.get_mut(stream) else {
-            self.empty.insert(stream.clone(), (range, at_us));
+        let new = Empty {
+            range,
+            since_us: at_us,
+            at_us,
+        };
+        let Some(known) = self.empty.get_mut(stream) else {
+            self.empty.insert(stream.clone(), new);
             return Ok(());
         };
-        if known.next == range.first {
-            known.next = range.next;
-            *at = at_us;
+        if known.range.next == range.first {
+            known.range.next = range.next;
+            known.since_us = known.since_us.min(at_us);
+            known.at_us = at_us;
             return Ok(());
         }
-        let before = empty_row(stream.clone(), *known, *at);
-        (*known, *at) = (range, at_us);
+        let before = std::mem::replace(known, new);
         self.counters.gaps += 1;
-        rows.push_gap(before)
+        rows.push_gap(before.row(stream.clone()))
+    }
+}
+
+/// A stretch of records that held nothing.
+#[derive(Debug, Clone, Copy)]
+struct Empty {
+    range: SeqRange,
+    /// When the first one came.
+    since_us: i64,
+    /// When the last one came.
+    at_us: i64,
+}
+
+impl Empty {
+    fn row(self, stream: Stream) -> GapRow {
+        GapRow {
+            stream,
+            seqs: Some((self.range.first, self.range.next - 1)),
+            samples: Some(0),
+            t_first_us: self.since_us,
+            t_last_us: self.at_us.max(self.since_us),
+            span: SpanKind::None,
+            reason: GapReason::Empty.name().to_owned(),
+            stage: Stage::Collector.name().to_owned(),
+            sink: None,
+            at_us: self.at_us,
+            record: None,
+            source: None,
+        }
     }
 }
 
@@ -270,19 +305,12 @@ pub(super) fn is_of_lake(gap: &Gap) -> bool {
     gap.stage == Stage::Sink && gap.part.as_deref() == Some(LAKE)
 }
 
-fn empty_row(stream: Stream, range: SeqRange, at_us: i64) -> GapRow {
-    GapRow {
-        stream,
-        seqs: Some((range.first, range.next - 1)),
-        samples: Some(0),
-        t_first_us: None,
-        t_last_us: None,
-        reason: GapReason::Empty.name().to_owned(),
-        stage: Stage::Collector.name().to_owned(),
-        sink: None,
-        at_us,
-        record: None,
-        source: None,
+const fn span_of(known: Known) -> SpanKind {
+    match known {
+        Known::Exact => SpanKind::Exact,
+        Known::Neighbours => SpanKind::Neighbours,
+        Known::Bounds => SpanKind::Bounds,
+        Known::Nothing => SpanKind::None,
     }
 }
 

@@ -8,7 +8,7 @@
 
 use headwater_lake::{
     Claim, DeviceRow, EpochRow, EpochState, Flush, GapRow, Lake, LocalStore, LogRow, MetricRow,
-    Rows, SampleRow, Settings, TimeClass, ValueKind,
+    Rows, SampleRow, Settings, SpanKind, TimeClass, ValueKind,
 };
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
 use headwater_proto::sample::Value;
@@ -158,8 +158,9 @@ fn other_tables(
             stream,
             seqs: Some((steps - 1, steps)),
             samples: None,
-            t_first_us: Some(START_US),
-            t_last_us: None,
+            t_first_us: START_US,
+            t_last_us: START_US + 1_000_000,
+            span: SpanKind::Exact,
             reason: "evicted".into(),
             stage: "agent".into(),
             sink: None,

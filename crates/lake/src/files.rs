@@ -285,8 +285,8 @@ fn gap_columns(rows: &[&GapRow]) -> Vec<ArrayRef> {
         longs(rows.iter().map(|r| r.seqs.map(|(first, _)| long(first)))),
         longs(rows.iter().map(|r| r.seqs.map(|(_, last)| long(last)))),
         longs(rows.iter().map(|r| r.samples.map(long))),
-        times(rows.iter().map(|r| r.t_first_us)),
-        times(rows.iter().map(|r| r.t_last_us)),
+        times(rows.iter().map(|r| Some(r.t_first_us))),
+        times(rows.iter().map(|r| Some(r.t_last_us))),
         texts(rows.iter().map(|r| Some(&*r.reason))),
         texts(rows.iter().map(|r| Some(&*r.stage))),
         texts(rows.iter().map(|r| r.sink.as_deref())),
@@ -294,6 +294,7 @@ fn gap_columns(rows: &[&GapRow]) -> Vec<ArrayRef> {
     ]);
     columns.extend(record_columns(rows.iter().map(|r| r.record.as_ref())));
     columns.push(texts(rows.iter().map(|r| r.source.as_deref())));
+    columns.push(texts(rows.iter().map(|r| Some(r.span.name()))));
     columns
 }
 

@@ -47,7 +47,7 @@ pub use plan::{Plan, PlanError, PlanFile, Sha256};
 pub use read::ReadError;
 pub use rows::{
     DeviceRow, EpochRow, EpochState, GapRow, LogRow, MetricRow, QuarantineRow, Record, RowError,
-    Rows, SampleRow, TimeClass, ValueKind,
+    Rows, SampleRow, SpanKind, TimeClass, ValueKind,
 };
 pub use schema::{Encoding, Table};
 pub use store::{Aside, Call, LocalStore, MemStore, Put, Store, StoreError, Swap, Tag, Tagged};

@@ -24,7 +24,7 @@ use crate::parquet::Origin;
 use crate::paths::{FileName, HOT_DIR, stem};
 use crate::plan::Sha256;
 use crate::ranges::Ranges;
-use crate::rows::{GapRow, PRUNED as PRUNED_GAP, Rows};
+use crate::rows::{GapRow, PRUNED as PRUNED_GAP, Rows, SpanKind};
 use crate::schema::{DAY_US, Encoding, Table};
 use crate::store::{Put, Store};
 
@@ -92,7 +92,7 @@ pub fn prune(store: &dyn Store, keep_days: u32, now_us: i64) -> Result<Pruned, P
         kept_from: kept_date.clone(),
         ..Pruned::default()
     };
-    let mut scan = Scan::default();
+    let mut scan = Scan::with_times();
     let mut going: Vec<(Log, Vec<Add>)> = Vec::new();
     for table in PRUNED {
         let log = load_log(store, table)?;
@@ -134,6 +134,7 @@ pub fn prune(store: &dyn Store, keep_days: u32, now_us: i64) -> Result<Pruned, P
 
 /// Writes and commits the gaps that name what goes.
 fn name_gaps(store: &dyn Store, scan: &Scan, now_us: i64) -> Result<u64, PruneError> {
+    let at_us = now_us.clamp(0, crate::schema::MAX_TIME_US - DAY_US);
     let mut rows = Rows::new();
     for (key, state) in &scan.streams {
         let mut ranges = Ranges::default();
@@ -143,17 +144,24 @@ fn name_gaps(store: &dyn Store, scan: &Scan, now_us: i64) -> Result<u64, PruneEr
         cut.for_each(|seq| ranges.insert(SeqRange::new(*seq, seq + 1)));
         let stream = stream(key)?;
         let single = ranges.iter().count() == 1;
+        // Of all that goes of the stream: the rows of each range are among them.
+        let times_us = state.times_us.unwrap_or((0, at_us));
         for range in ranges.iter() {
             let gap = GapRow {
                 stream: stream.clone(),
                 seqs: Some((range.first, range.next - 1)),
                 samples: single.then_some(state.samples),
-                t_first_us: None,
-                t_last_us: None,
+                t_first_us: times_us.0,
+                t_last_us: times_us.1,
+                span: match state.quarantined {
+                    0 => SpanKind::Exact,
+                    // Of those in quarantine it is known when they were refused.
+                    _ => SpanKind::Bounds,
+                },
                 reason: PRUNED_GAP.0.to_owned(),
                 stage: PRUNED_GAP.1.to_owned(),
                 sink: None,
-                at_us: now_us.clamp(0, crate::schema::MAX_TIME_US - DAY_US),
+                at_us,
                 record: None,
                 source: None,
             };

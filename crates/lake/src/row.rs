@@ -78,6 +78,32 @@ pub struct Record {
     pub seq: u64,
 }
 
+/// How the time span of a gap is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SpanKind {
+    /// From the missing readings themselves.
+    Exact,
+    /// From the readings before and after them in their stream.
+    Neighbours,
+    /// One side is open: it is the start of the epoch, or when the gap was named. Or both are times of receipt.
+    Bounds,
+    /// Nothing is missing: it is when the records came.
+    None,
+}
+
+impl SpanKind {
+    /// Its name in the lake.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Neighbours => "neighbours",
+            Self::Bounds => "bounds",
+            Self::None => "none",
+        }
+    }
+}
+
 /// Readings that are missing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GapRow {
@@ -87,10 +113,12 @@ pub struct GapRow {
     pub seqs: Option<(u64, u64)>,
     /// How many readings, where known.
     pub samples: Option<u64>,
-    /// Start of the missing time.
-    pub t_first_us: Option<i64>,
+    /// Start of the missing time; 0: nothing is known before them.
+    pub t_first_us: i64,
     /// End of the missing time.
-    pub t_last_us: Option<i64>,
+    pub t_last_us: i64,
+    /// How these two are known.
+    pub span: SpanKind,
     /// Why.
     pub reason: String,
     /// Who lost them; `sink` is ignored by the audit.

@@ -13,7 +13,7 @@ use headwater_proto::sample::Value;
 pub(crate) use crate::row::PRUNED;
 pub use crate::row::{
     DeviceRow, EpochRow, EpochState, GapRow, LogRow, MetricRow, QuarantineRow, Record, RowError,
-    SampleRow, TimeClass, ValueKind,
+    SampleRow, SpanKind, TimeClass, ValueKind,
 };
 use crate::schema::MAX_TIME_US;
 
@@ -215,6 +215,8 @@ impl Rows {
     /// [`RowError`]; the row is then not taken.
     pub fn push_gap(&mut self, row: GapRow) -> Result<(), RowError> {
         check_time(row.at_us)?;
+        check_time(row.t_first_us)?;
+        check_time(row.t_last_us)?;
         if let Some((first, last)) = row.seqs {
             signed("seq_first", first)?;
             signed("seq_last", last)?;

@@ -229,7 +229,9 @@ mod tests {
     use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
 
     use super::*;
-    use crate::{Claim, Flush, GapRow, Lake, MemStore, Rows, SampleRow, Settings, TimeClass};
+    use crate::{
+        Claim, Flush, GapRow, Lake, MemStore, Rows, SampleRow, Settings, SpanKind, TimeClass,
+    };
 
     #[test]
     fn rows_come_back_as_they_were_written() {
@@ -277,8 +279,9 @@ mod tests {
             stream,
             seqs: Some((3, 9)),
             samples: Some(70),
-            t_first_us: Some(1),
-            t_last_us: None,
+            t_first_us: 1,
+            t_last_us: 2,
+            span: SpanKind::Bounds,
             reason: "evicted".into(),
             stage: "agent".into(),
             sink: None,
@@ -325,7 +328,7 @@ mod tests {
             );
             assert_eq!(
                 (loss.t_first_us, loss.t_last_us, loss.lane),
-                (Some(1), None, "bulk")
+                (Some(1), Some(2), "bulk")
             );
         })
         .unwrap();

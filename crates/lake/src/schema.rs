@@ -255,9 +255,9 @@ const GAPS: &[Column] = &[
     may(
         "t_first",
         Kind::Time,
-        "start of the missing time, where known",
+        "start of the missing time; 1970-01-01: nothing is known before them",
     ),
-    may("t_last", Kind::Time, "end of the missing time, where known"),
+    may("t_last", Kind::Time, "end of the missing time"),
     must("reason", Kind::Text, "why they are missing"),
     must(
         "stage",
@@ -278,6 +278,14 @@ const GAPS: &[Column] = &[
         "source",
         Kind::Text,
         "source within the device that lost them, if one did",
+    ),
+    may(
+        "span",
+        Kind::Text,
+        "how t_first and t_last are known: exact (from the missing readings), neighbours (from the \
+         readings before and after them in the stream), bounds (one side open: the epoch's start, or \
+         when they were named; or times of receipt), none (nothing is missing: when the records came); \
+         null: a version before this column wrote it",
     ),
 ];
 

@@ -487,7 +487,7 @@ pub fn agent_snapshot_seeds() -> Vec<Vec<u8>> {
 /// The golden journal records, with their kinds: a line each, `kind: hex`.
 #[must_use]
 pub fn journal_record_seeds() -> Vec<Vec<u8>> {
-    let golden = include_str!("../../../collector/tests/golden/envelope-4.txt");
+    let golden = include_str!("../../../collector/tests/golden/envelope-5.txt");
     golden
         .lines()
         .filter_map(|line| {
@@ -501,7 +501,7 @@ pub fn journal_record_seeds() -> Vec<Vec<u8>> {
 /// The golden snapshot.
 #[must_use]
 pub fn journal_snapshot_seeds() -> Vec<Vec<u8>> {
-    let golden = include_str!("../../../collector/tests/golden/snapshot-4.txt");
+    let golden = include_str!("../../../collector/tests/golden/snapshot-5.txt");
     vec![from_hex(golden)]
 }
 
@@ -534,6 +534,7 @@ pub fn plan_seeds() -> Vec<Vec<u8>> {
         term: 2,
         first_pos: 10,
         last_pos: 19,
+        after: Some(9),
         at_us: 3,
         encoding: Encoding::Compact,
         writer: 1,

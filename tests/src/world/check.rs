@@ -133,6 +133,12 @@ pub fn check_audit(store: &MemStore, has_clones: bool, faults: &mut Faults) {
     }
 }
 
+/// Every gap says when what it names was made, and how that is known.
+pub fn check_spans(found: &Found, faults: &mut Faults) {
+    let spanless = found.spanless.iter();
+    faults.extend(spanless.map(|gap| format!("a gap has no time span: {gap}")));
+}
+
 /// Holds the rows of the lake against what the generator made.
 pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Faults) {
     let known = |name: &str| devices.iter().find(|known| known.name == name);
@@ -170,7 +176,7 @@ pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Fa
             faults.push(format!(
                 "{key:?} is missing, though its source waits and nothing gave way"
             ));
-        } else if !found.is_named(&key.0, key.2, slack_us)
+        } else if !found.is_named(key, slack_us)
             && (waits || !(device.forgotten || device.unmarked))
         {
             faults.push(format!("{key:?} is missing, and no gap names it"));
@@ -191,7 +197,17 @@ pub fn check_node(
     }
     for ((stream, seq), keys) in records {
         let missing = keys.iter().filter(|key| !found.readings.contains_key(*key));
-        let missing = missing.count();
+        let missing: Vec<&Key> = missing.collect();
+        let slack_us = node.slack_us();
+        let number = (stream.clone(), *seq);
+        let elsewhere = |key: &&&Key| !found.is_named_at(&number, key.2, slack_us);
+        if let Some(key) = missing.iter().find(elsewhere) {
+            faults.push(format!(
+                "{key:?} of record {seq} of {stream:?} is missing, and no gap with its number holds its time: {:?}",
+                found.spans.get(stream)
+            ));
+        }
+        let missing = missing.len();
         let named = found.named.get(stream);
         if missing > 0 && !named.is_some_and(|all| all.contains(*seq)) {
             let all = keys.len();
@@ -305,7 +321,7 @@ pub fn check_durable<'a>(
     }
     let slack_us = device.slack_us();
     for key in durable.filter(|key| !found.readings.contains_key(*key)) {
-        if !(device.evicted && found.is_named(&key.0, key.2, slack_us)) {
+        if !(device.evicted && found.is_named(key, slack_us)) {
             faults.push(format!(
                 "{key:?} was called durable and is missing, and did not give way"
             ));

@@ -28,7 +28,7 @@ use super::found;
 use super::generator::BEHIND_NAMES;
 use super::hands::{Did, finish, hands};
 use super::letters::MailRoom;
-use super::plan::{NARROW, Plan};
+use super::plan::{JOURNAL_SEGMENT_BYTES, NARROW, Plan};
 use super::present::show_present;
 use super::seen::Seen;
 use super::stream::{self, STREAM, Service, StreamSink};
@@ -216,9 +216,9 @@ impl Collector {
         Settings {
             log: Config {
                 name: "journal".to_owned(),
-                segment_bytes: 8192,
+                segment_bytes: JOURNAL_SEGMENT_BYTES,
                 quota_bytes: self.plan.journal_bytes,
-                reserve_bytes: 2 * 8192,
+                reserve_bytes: 2 * JOURNAL_SEGMENT_BYTES,
                 fs_reserve_percent: 0,
                 fs_reserve_bytes: 0,
                 ..Config::default()

@@ -12,9 +12,12 @@ use headwater_proto::text::is_dictionary;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::copy::{Arrived, COPY};
-use super::generator::{Bits, Key, LOG, Made, is_of_its_time, line_number};
+use super::generator::{Bits, Key, LOG, Made, is_of_its_time, lane_of, line_number};
 use super::given::{Given, Number, Refused, Row};
 use super::stream::STREAM;
+
+/// First and last time of a gap.
+pub type TimeSpan = (i64, i64);
 
 /// Rows and gaps of a lake.
 #[derive(Debug, Default)]
@@ -25,8 +28,12 @@ pub struct Found {
     pub stated: Vec<Stated>,
     /// Readings that are in quarantine for their times.
     pub untimely: Vec<Untimely>,
-    /// Per device: the time spans of its gaps; `None`: a gap without times.
-    pub gaps: BTreeMap<String, Vec<Option<(i64, i64)>>>,
+    /// Per device and lane: the time spans of its gaps, where something is missing.
+    pub gaps: BTreeMap<(String, String), Vec<TimeSpan>>,
+    /// By stream the numbers of its gaps and their time spans.
+    pub spans: BTreeMap<Stream, Vec<(SeqRange, TimeSpan)>>,
+    /// Gaps without a time span, or with one that says nothing of how it is known.
+    pub spanless: Vec<String>,
     /// What gaps name by number.
     pub named: Arrived,
     /// What was given up with its epoch.
@@ -275,7 +282,22 @@ impl Found {
             .as_primitive::<TimestampMicrosecondType>();
         let sink = batch.column_by_name("sink")?.as_string::<i32>();
         let reason = batch.column_by_name("reason")?.as_string::<i32>();
+        let lane = batch.column_by_name("lane")?.as_string::<i32>();
+        let how = batch.column_by_name("span")?.as_string::<i32>();
         for row in 0..batch.num_rows() {
+            let span = (first.value(row), last.value(row));
+            let is_known = first.is_valid(row) && last.is_valid(row) && span.0 <= span.1;
+            let is_empty = reason.value(row) == "empty";
+            let words: &[&str] = match is_empty {
+                true => &["none"],
+                false => &["exact", "neighbours", "bounds"],
+            };
+            if !is_known || !words.contains(&how.value(row)) {
+                let (device, reason, how) = (device.value(row), reason.value(row), how.value(row));
+                self.spanless
+                    .push(format!("{reason} of {device}: {span:?}, {how:?}"));
+                continue;
+            }
             if sink.is_valid(row) {
                 self.take_lacks(batch, row, sink.value(row))?;
                 continue;
@@ -287,14 +309,13 @@ impl Found {
                     // Without a bound on ranges nothing is refused.
                     let _ = all.insert(range);
                 }
-                let _ = self.named.entry(stream).or_default().insert(range);
+                let _ = self.named.entry(stream.clone()).or_default().insert(range);
+                self.spans.entry(stream).or_default().push((range, span));
             }
-            let known = first.is_valid(row) && last.is_valid(row);
-            let span = known.then(|| (first.value(row), last.value(row)));
-            self.gaps
-                .entry(device.value(row).to_owned())
-                .or_default()
-                .push(span);
+            if !is_empty {
+                let of = (device.value(row).to_owned(), lane.value(row).to_owned());
+                self.gaps.entry(of).or_default().push(span);
+            }
         }
         Some(())
     }
@@ -341,14 +362,30 @@ impl Found {
         numbers.insert(range).ok()
     }
 
-    /// Whether a gap names the time, by a clock that may have been set by `slack_us` meanwhile.
-    pub(super) fn is_named(&self, device: &str, time: i64, slack_us: i64) -> bool {
-        let names = |gap: &Option<(i64, i64)>| {
-            gap.is_none_or(|(first, last)| (first - slack_us..=last + slack_us).contains(&time))
+    /// Whether a gap in the lane of its source names the time of a reading, by a clock that may have been set by
+    /// `slack_us` meanwhile.
+    pub(super) fn is_named(&self, (device, metric, time): &Key, slack_us: i64) -> bool {
+        let Some(lane) = lane_of(metric) else {
+            return false;
         };
-        let gaps = self.gaps.get(device);
-        gaps.is_some_and(|gaps| gaps.iter().any(names))
+        let gaps = self.gaps.get(&(device.clone(), lane.name().to_owned()));
+        gaps.is_some_and(|gaps| gaps.iter().any(|span| holds(*span, *time, slack_us)))
     }
+
+    /// Whether a gap names the number, and a span beside it holds the time.
+    pub(super) fn is_named_at(&self, (stream, seq): &Number, time: i64, slack_us: i64) -> bool {
+        let spans = self.spans.get(stream).into_iter().flatten();
+        let mut of_number = spans.filter(|(range, _)| range.contains(*seq));
+        of_number.any(|(_, span)| holds(*span, time, slack_us))
+    }
+}
+
+fn holds((first, last): TimeSpan, time: i64, slack_us: i64) -> bool {
+    let (first, last) = (
+        first.saturating_sub(slack_us),
+        last.saturating_add(slack_us),
+    );
+    (first..=last).contains(&time)
 }
 
 /// A time of a row.

@@ -80,6 +80,17 @@ pub const SOURCES: [Source; 4] = [
 /// Name of the source of log lines, and in the lake the place of a metric's name.
 pub const LOG: &str = "log";
 
+/// The lane of the source that makes readings of a metric.
+#[must_use]
+pub fn lane_of(metric: &str) -> Option<Lane> {
+    let mut sources = SOURCES.iter();
+    let source = sources.find(|source| match source.says {
+        Says::Numbers(metrics) => metrics.contains(&metric),
+        Says::Lines => metric == LOG,
+    });
+    source.map(|source| source.lane)
+}
+
 /// One value as the lake holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bits {

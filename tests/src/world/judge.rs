@@ -29,6 +29,7 @@ pub(super) fn judge(fleet: &mut Fleet, site: &mut Home, course: &mut Course) -> 
             Found::default()
         }
     };
+    check::check_spans(&found, &mut course.faults);
     course.seen.lines += found.lines;
     course.seen.dictionaries += found.dictionaries;
     course.seen.checkpoints += found.checkpoints;

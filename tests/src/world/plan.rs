@@ -6,6 +6,9 @@ use super::copy::CopyFaults;
 use super::dice::Dice;
 use super::link::Weather;
 
+/// A segment of the journal: small, and more than a run's snapshot and schemas, which stand in each, leave.
+pub const JOURNAL_SEGMENT_BYTES: u64 = 9 << 10;
+
 /// Furthest that a wall clock is set off the true time: two that are so far apart are still within
 /// the hour by which a reading may be ahead of its receipt.
 pub const MAX_STEP_US: i64 = 20 * 60 * 1_000_000;
@@ -197,9 +200,9 @@ impl Plan {
             keep_closed_ms,
             lane_bytes: if dice.one_in(3) { 5 * 4096 } else { 40 * 4096 },
             journal_bytes: if dice.one_in(3) {
-                16 * 8192
+                16 * JOURNAL_SEGMENT_BYTES
             } else {
-                100 * 8192
+                100 * JOURNAL_SEGMENT_BYTES
             },
             flush_after_ms: 1_000 + dice.below(5_000),
         }

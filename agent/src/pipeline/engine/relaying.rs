@@ -405,7 +405,7 @@ impl<'a, D: Disk> Relaying<'a, D> {
             }
             let gap = Gap {
                 seqs: contents.lost,
-                samples: Some(contents.samples),
+                samples: contents.samples,
                 t_first: contents.t_first.map(UnixMicros),
                 t_last: contents.t_last.map(UnixMicros),
                 ..self.gap(stream, GapReason::Evicted)

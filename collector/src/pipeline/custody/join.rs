@@ -20,8 +20,9 @@ use super::sides::{Agreed, JournalSide, LakeSide, MeetError, Meeting, Proven, To
 use super::stretch::Lacking;
 use super::{Custody, Leaves, Past};
 use crate::pipeline::envelope::{CursorHead, GapHead, Record};
-use crate::pipeline::ledger::{Ledger, committed_by};
+use crate::pipeline::ledger::{Around, Ledger, committed_by};
 use crate::pipeline::numbers::{Listed, Numbers};
+use crate::pipeline::spans::Which;
 
 impl<D: Disk> Custody<D> {
     /// Makes the marks agree with the lake, which is the sink called `sink`; before its first commit.
@@ -143,7 +144,8 @@ impl<D: Disk> Joining<'_, D> {
             if let Record::Lacks(head) = record
                 && head.sink == self.sink
             {
-                named.add(&[(head.stream.clone(), head.ranges.clone())]);
+                let ranges = head.ranges.iter().map(|(range, _)| *range).collect();
+                named.add(&[(head.stream.clone(), ranges)]);
             }
         };
         self.custody.journal.each_record(lake.cursor, end, into)?;
@@ -274,9 +276,12 @@ impl<D: Disk> Joining<'_, D> {
                 .seed(stream.clone(), &held, partial, proven.end);
             for seq in here {
                 // It came again while the lake was away, and cannot be brought in half.
+                let one = SeqRange::new(seq, seq + 1);
+                let ledger = self.custody.streams.ledger();
                 let head = GapHead {
                     stream: stream.clone(),
-                    range: Some(SeqRange::new(seq, seq + 1)),
+                    range: Some(one),
+                    span: Around(ledger).span(stream, Which::Numbers(one), self.at),
                     reason: GapReason::DiskError,
                     at: self.at,
                 };

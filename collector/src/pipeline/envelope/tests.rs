@@ -25,8 +25,15 @@ fn batch() -> BatchHead {
         },
         via: Some(DeviceId::new("gw").unwrap()),
         rules: RulesId::of(b"rules"),
+        around: Some(SPAN),
     }
 }
+
+const SPAN: Span = Span {
+    first: UnixMicros(1_600_000_000_000_000),
+    last: UnixMicros(1_700_000_000_000_000),
+    known: Known::Neighbours,
+};
 
 fn raw() -> RawHead<'static> {
     RawHead {
@@ -93,6 +100,7 @@ fn one_of_each() -> Vec<Record<'static>> {
         Record::Gap(GapHead {
             stream: stream(),
             range: Some(SeqRange::new(1, 4)),
+            span: SPAN,
             reason: GapReason::MissingAtSource,
             at: UnixMicros(-1),
         }),
@@ -119,7 +127,7 @@ fn one_of_each() -> Vec<Record<'static>> {
         Record::Lacks(LacksHead {
             sink: "hot",
             stream: stream(),
-            ranges: vec![SeqRange::new(1, 4), SeqRange::new(7, 8)],
+            ranges: vec![(SeqRange::new(1, 4), SPAN), (SeqRange::new(7, 8), SPAN)],
             reason: GapReason::SinkSkipped,
             at: UnixMicros(5),
         }),
@@ -147,8 +155,8 @@ fn decoder_states_beyond_their_bound_are_not_read() {
 }
 
 #[test]
-fn the_bytes_of_version_4_are_frozen() {
-    let golden = include_str!("../../../tests/golden/envelope-4.txt");
+fn the_bytes_of_version_5_are_frozen() {
+    let golden = include_str!("../../../tests/golden/envelope-5.txt");
     let mut out = Vec::new();
     let mut text = String::new();
     for record in one_of_each() {

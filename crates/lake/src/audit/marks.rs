@@ -113,7 +113,7 @@ impl From<State> for Holding {
         let (mut there, mut named) = (state.whole, Ranges::default());
         there.insert_all(&state.records);
         there.insert_all(&state.pruned);
-        state.gaps.iter().for_each(|gap| named.insert(gap.range));
+        state.named.gaps().for_each(|gap| named.insert(gap.range));
         let mut partial: BTreeSet<u64> = state.cut_records.into_keys().collect();
         for (seq, found) in state.partial {
             if found.is_whole() {

@@ -21,20 +21,23 @@
 //! A log record counts like a batch: it is there if all its lines are (`record_lines`).
 //!
 //! Beside the streams there are [`Fault`]s: an object that cannot be read, a file that differs from
-//! its hash in the log, a device of samples without a row in `devices`. The audit goes on after each,
+//! its hash in the log, a device of samples without a row in `devices`, gaps without a time span that no
+//! version without the column `span` wrote. The audit goes on after each,
 //! and is not good with any. What stands in a file with a fault is not there.
 
 mod marks;
+mod missing;
 mod scan;
 mod view;
 
-use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use headwater_proto::ids::SeqRange;
 use serde::Serialize;
 
 pub(crate) use marks::{EpochMark, Holding, Holdings};
 pub use marks::{StreamMark, marks};
+pub use missing::{MAX_REASONS, Missing};
 pub use scan::MAX_SUSPECTS;
 pub(crate) use scan::{Key, Scan};
 
@@ -115,6 +118,8 @@ pub struct StreamAudit {
     pub counts: Counts,
     /// The first ranges that are unexplained, `[first, next)`.
     pub unexplained_ranges: Vec<(u64, u64)>,
+    /// What gaps name, by reason.
+    pub missing: BTreeMap<String, Missing>,
 }
 
 /// What was counted, of a stream or of all.
@@ -192,7 +197,7 @@ pub struct Verdicts {
 }
 
 /// All streams together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Totals {
     /// Streams.
     pub streams: u64,
@@ -201,6 +206,8 @@ pub struct Totals {
     /// Sums over the streams.
     #[serde(flatten)]
     pub counts: Counts,
+    /// What gaps name, by reason, the first [`MAX_REASONS`] apart.
+    pub missing: BTreeMap<String, Missing>,
     /// Faults of files, logs and head.
     pub faults: u64,
 }
@@ -209,6 +216,7 @@ impl Totals {
     fn take(&mut self, stream: &StreamAudit) {
         self.streams += 1;
         self.counts.add(&stream.counts);
+        missing::sum(&mut self.missing, &stream.missing);
         let by = &mut self.verdicts;
         *match stream.verdict {
             Verdict::Complete => &mut by.complete,
@@ -325,7 +333,7 @@ fn judge(key: &Key, state: &State) -> StreamAudit {
         .filter(|(_, partial)| partial.is_whole());
     whole_partials.for_each(|(seq, _)| there.insert(SeqRange::new(*seq, seq + 1)));
     let mut gaps = Ranges::default();
-    state.gaps.iter().for_each(|gap| gaps.insert(gap.range));
+    state.named.gaps().for_each(|gap| gaps.insert(gap.range));
 
     let cut = [&state.partial, &state.cut_records];
     let cut_ends = cut.iter().filter_map(|cut| cut.keys().next_back());
@@ -354,7 +362,8 @@ fn judge(key: &Key, state: &State) -> StreamAudit {
     let both = there.len() - there.minus(&gaps).len();
     let doubly_used = state.whole.len() - state.whole.minus(&state.records).len();
     let beyond = there.len() - there.below(end).len();
-    let gap_samples = gap_samples(state, &there);
+    let gap_samples = missing::samples(state.named.gaps(), &there);
+    let timed_gaps = state.named.timed();
     let counts = Counts {
         samples: state.samples,
         log_lines: state.log_lines,
@@ -363,10 +372,10 @@ fn judge(key: &Key, state: &State) -> StreamAudit {
         records: state.records.len(),
         explained: missing.len() - unnamed.len(),
         gap_samples,
-        gaps_uncounted: state.timed_gaps
+        gaps_uncounted: timed_gaps
             + state
-                .gaps
-                .iter()
+                .named
+                .gaps()
                 .filter(|gap| gap.samples.is_none())
                 .count() as u64,
         filled: both,
@@ -386,13 +395,14 @@ fn judge(key: &Key, state: &State) -> StreamAudit {
         device_id: key.device.to_string(),
         lane: key.lane.to_string(),
         epoch: key.epoch,
-        verdict: verdict(&counts, is_unknown, state.timed_gaps > 0),
+        verdict: verdict(&counts, is_unknown, timed_gaps > 0),
         state: state.epoch.map(|epoch| epoch.state.name()),
         clean: state.epoch.and_then(|epoch| epoch.clean),
         first_seq: first,
         next_seq: end,
         counts,
         unexplained_ranges: ranges.collect(),
+        missing: state.named.missing(&there),
     }
 }
 
@@ -414,22 +424,4 @@ const fn verdict(counts: &Counts, is_unknown: bool, has_timed_gaps: bool) -> Ver
     } else {
         Verdict::Complete
     }
-}
-
-/// Readings that the gaps count and that are not there; a number in several gaps counts once.
-fn gap_samples(state: &State, there: &Ranges) -> u64 {
-    let mut gaps: Vec<_> = state.gaps.iter().copied().collect();
-    // The widest that knows its readings speaks first: agents name what they evicted again and
-    // again, ever wider, and the collector names the same numbers without a count.
-    gaps.sort_unstable_by_key(|gap| (gap.samples.is_none(), Reverse(gap.range.len()), *gap));
-    let mut seen = there.clone();
-    let mut samples = 0;
-    for gap in gaps {
-        let new = seen.missing_from(gap.range).len();
-        let share = u128::from(gap.samples.unwrap_or(0)) * u128::from(new);
-        let share = share.div_ceil(u128::from(gap.range.len().max(1)));
-        samples += u64::try_from(share).unwrap_or(u64::MAX);
-        seen.insert(gap.range);
-    }
-    samples
 }

@@ -10,6 +10,7 @@ use headwater_proto::ids::SeqRange;
 use headwater_proto::message::GapReason;
 
 use super::AuditError;
+use super::missing::{Gap, Named};
 use crate::ranges::Ranges;
 use crate::read::{Columns, Reader, cell, text};
 use crate::rows::{EpochState, PRUNED};
@@ -47,13 +48,6 @@ impl Partial {
     }
 }
 
-/// A gap with a range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Gap {
-    pub(crate) range: SeqRange,
-    pub(crate) samples: Option<u64>,
-}
-
 /// What is known of one stream.
 #[derive(Debug, Default)]
 pub(crate) struct State {
@@ -65,15 +59,15 @@ pub(crate) struct State {
     pub(crate) partial: BTreeMap<u64, Partial>,
     /// Log records that are not whole.
     pub(crate) cut_records: BTreeMap<u64, Partial>,
-    pub(crate) gaps: HashSet<Gap>,
+    pub(crate) named: Named,
     /// What gaps name that stand for pruned data.
     pub(crate) pruned: Ranges,
-    /// Gaps that are known by time alone.
-    pub(crate) timed_gaps: u64,
     /// A record says that readings may be missing beyond the last one.
     pub(crate) has_stopped: bool,
     /// A gap names the time of what an unclean stop lost.
     pub(crate) names_stop: bool,
+    /// Earliest and latest time of its rows, if the scan looks for them.
+    pub(crate) times_us: Option<(i64, i64)>,
     pub(crate) samples: u64,
     pub(crate) log_lines: u64,
     pub(crate) quarantined: u64,
@@ -133,6 +127,10 @@ pub(crate) struct Scan {
     devices: Option<HashSet<Arc<str>>>,
     /// Devices of samples that table `devices` lacks, each with the first of their files.
     pub(super) nameless: BTreeMap<Arc<str>, String>,
+    /// Gaps without a time span in files that have the column for it, by file.
+    pub(super) spanless: BTreeMap<String, u64>,
+    /// Whether the times of rows are looked at.
+    with_times: bool,
     pub(super) names: Names,
 }
 
@@ -141,6 +139,14 @@ impl Scan {
     pub(super) fn with_devices() -> Self {
         Self {
             devices: Some(HashSet::new()),
+            ..Self::default()
+        }
+    }
+
+    /// A scan that looks at the times of rows.
+    pub(crate) fn with_times() -> Self {
+        Self {
+            with_times: true,
             ..Self::default()
         }
     }
@@ -164,10 +170,20 @@ impl Scan {
     ) -> Result<(), AuditError> {
         const RECORD: [&str; 4] = ["rec_device", "rec_lane", "rec_epoch", "rec_seq"];
         const STREAM: [&str; 3] = ["device_id", "lane", "epoch"];
+        const GAP: [&str; 8] = [
+            "seq_first",
+            "seq_last",
+            "samples",
+            "t_first",
+            "t_last",
+            "span",
+            "stage",
+            "reason",
+        ];
         let own: &[&str] = match table {
             Table::Samples => &["seq", "row", "metric", "batch_samples"],
             Table::Quarantine => &["seq", "row", "metric", "batch_samples", "samples"],
-            Table::Gaps => &["seq_first", "seq_last", "samples", "stage", "reason"],
+            Table::Gaps => &GAP,
             Table::Epochs => &["first_seq", "next_seq", "state", "clean"],
             Table::Logs => &["line", "record_lines"],
             Table::Devices => &[],
@@ -176,18 +192,24 @@ impl Scan {
         if table == Table::Devices && self.devices.is_none() {
             return Ok(());
         }
-        let columns = [own, &STREAM, &RECORD].concat();
+        let mut columns = [own, &STREAM, &RECORD].concat();
+        if self.with_times {
+            columns.push(table.time_column());
+        }
         let mut reader = Reader::open(store, path, &columns)?;
         let mut group = Group::default();
         while let Some(batch) = reader.next_batch()? {
             match table {
                 Table::Samples => self.samples(&batch, path, &mut group, wanted)?,
                 Table::Quarantine => self.quarantine(&batch, wanted)?,
-                Table::Gaps => self.gaps(&batch, wanted)?,
+                Table::Gaps => self.gaps(&batch, path, wanted)?,
                 Table::Epochs => self.epochs(&batch, wanted)?,
                 Table::Devices => self.devices(&batch, wanted)?,
                 Table::Logs => self.lines(&batch, wanted)?,
                 Table::Metrics => {}
+            }
+            if self.with_times {
+                self.times(&batch, table, wanted)?;
             }
             if matches!(table, Table::Gaps | Table::Epochs) {
                 self.records(&batch, table, wanted)?;
@@ -352,12 +374,25 @@ impl Scan {
         Ok(())
     }
 
-    fn gaps(&mut self, batch: &Columns, wanted: &dyn Fn(&str) -> bool) -> Result<(), AuditError> {
+    fn gaps(
+        &mut self,
+        batch: &Columns,
+        path: &str,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<(), AuditError> {
         let (firsts, lasts) = (batch.longs("seq_first")?, batch.longs("seq_last")?);
         let (samples, stages) = (batch.longs("samples")?, batch.texts("stage")?);
         let reasons = batch.texts("reason")?;
+        let (t_firsts, t_lasts) = (batch.times("t_first")?, batch.times("t_last")?);
+        // A column that came later: a file may lack it.
+        let spans = batch.texts("span").ok();
         let stream = StreamColumns::of(batch, ["device_id", "lane", "epoch"])?;
         for row in 0..batch.rows() {
+            let mut span = cell(t_firsts, row).zip(cell(t_lasts, row));
+            if spans.is_some_and(|spans| text(spans, row).is_none() || span.is_none()) {
+                *self.spanless.entry(path.to_owned()).or_default() += 1;
+                span = None;
+            }
             // The lake has what one of the sinks lacks.
             if stages.value(row) == "sink" {
                 continue;
@@ -370,6 +405,7 @@ impl Scan {
             };
             let samples = cell(samples, row).map(i64::cast_unsigned);
             let range = cell(firsts, row).zip(cell(lasts, row));
+            let reason = self.names.get(reasons.value(row));
             let state = self.state(key);
             match range {
                 Some((first, last)) => {
@@ -378,14 +414,19 @@ impl Scan {
                         // Its records came, and held nothing.
                         state.records.insert(range);
                     } else {
-                        state.gaps.insert(Gap { range, samples });
+                        let gap = Gap {
+                            range,
+                            samples,
+                            span,
+                        };
+                        state.named.take(reason, gap);
                     }
                     if (reasons.value(row), stages.value(row)) == PRUNED {
                         state.pruned.insert(range);
                     }
                 }
                 None => {
-                    state.timed_gaps += 1;
+                    state.named.take_timed(reason, samples, span);
                     state.names_stop |= reasons.value(row) == GapReason::UncleanStop.name();
                 }
             }
@@ -457,6 +498,36 @@ impl Scan {
                 state.records.insert(SeqRange::new(seq, seq + 1));
             } else {
                 state.take_line(seq, line, size.cast_unsigned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the times of rows.
+    fn times(
+        &mut self,
+        batch: &Columns,
+        table: Table,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<(), AuditError> {
+        let columns = match table {
+            Table::Logs => ["rec_device", "rec_lane", "rec_epoch"],
+            Table::Samples
+            | Table::Quarantine
+            | Table::Gaps
+            | Table::Epochs
+            | Table::Devices
+            | Table::Metrics => ["device_id", "lane", "epoch"],
+        };
+        let stream = StreamColumns::of(batch, columns)?;
+        let times = batch.times(table.time_column())?;
+        for row in 0..batch.rows() {
+            let key = stream.key(&mut self.names, row);
+            let wanted = key.filter(|key| wanted(&key.device));
+            if let Some((key, time)) = wanted.zip(cell(times, row)) {
+                let known = &mut self.state(key).times_us;
+                let (first, last) = known.unwrap_or((time, time));
+                *known = Some((first.min(time), last.max(time)));
             }
         }
         Ok(())

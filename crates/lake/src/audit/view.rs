@@ -131,6 +131,10 @@ impl View {
                 self.faults.add(path, what);
             }
         }
+        for (path, gaps) in std::mem::take(&mut scan.spanless) {
+            self.faults
+                .add(&path, format!("{gaps} gaps in it have no time span"));
+        }
         if !scan.suspects.is_empty() {
             self.compare_suspects(store, &mut scan)?;
         }

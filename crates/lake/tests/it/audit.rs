@@ -1,6 +1,8 @@
 //! Every verdict is reached, marks are read back, and pruned data stays explained.
 
-use headwater_lake::audit::{MAX_RANGES, MAX_SUSPECTS, Options, Verdict, audit, audit_each, marks};
+use headwater_lake::audit::{
+    MAX_RANGES, MAX_REASONS, MAX_SUSPECTS, Options, Verdict, audit, audit_each, marks,
+};
 use headwater_lake::prune::prune;
 use headwater_lake::{
     EpochRow, EpochState, GapRow, LogRow, MAX_FAULTS, MemStore, QuarantineRow, Record, Rows, Store,
@@ -79,6 +81,55 @@ fn readings_of_a_gap_count_whole_beside_gaps_that_do_not_know_them() {
     let (found, counts) = verdict(&[&named, &data(4..5), &state(5, EpochState::Closed)]);
     assert_eq!(found, Verdict::Explained);
     assert_eq!((counts.explained, counts.gap_samples), (4, 9));
+}
+
+#[test]
+fn readings_and_time_of_gaps_are_summed_by_reason_and_what_came_later_does_not_count() {
+    let store = MemStore::new();
+    let mut rows = Rows::new();
+    let second = |first: u64, last: u64, s: i64, reason: &str| GapRow {
+        t_first_us: MIDNIGHT_US + s * 1_000_000,
+        t_last_us: MIDNIGHT_US + (s + 1) * 1_000_000,
+        reason: reason.into(),
+        ..gap(&stream("d"), first, last)
+    };
+    // Two that overlap, one of unknown start, one that came after all.
+    rows.push_gap(second(0, 3, 0, "evicted")).unwrap();
+    rows.push_gap(GapRow {
+        t_last_us: MIDNIGHT_US + 3_000_000,
+        ..second(0, 5, 0, "evicted")
+    })
+    .unwrap();
+    rows.push_gap(GapRow {
+        t_first_us: 0,
+        ..second(6, 6, 0, "damaged")
+    })
+    .unwrap();
+    rows.push_gap(second(7, 7, 9, "damaged")).unwrap();
+    // Known by time alone.
+    rows.push_gap(GapRow {
+        seqs: None,
+        samples: Some(4),
+        ..second(0, 0, 20, "unclean_stop")
+    })
+    .unwrap();
+    push_batches(&mut rows, "d", 7..8);
+    for n in 0..MAX_REASONS as u64 {
+        rows.push_gap(second(10 + n, 10 + n, 0, &format!("z-reason-{n:02}")))
+            .unwrap();
+    }
+    flush(&mut open(&store), (0, 0), &rows);
+    let missing = audit(&store).unwrap().totals.missing;
+    let told = |reason: &str| {
+        let told = missing[reason];
+        (told.gaps, told.samples, told.time_ms, told.open)
+    };
+    assert_eq!(told("evicted"), (2, 12, 3_000, 0));
+    assert_eq!(told("damaged"), (1, 2, 0, 1));
+    assert_eq!(told("unclean_stop"), (1, 4, 1_000, 0));
+    // Of more reasons than are told apart.
+    assert_eq!(missing.len(), MAX_REASONS + 1);
+    assert_eq!(told("other").0, 3);
 }
 
 #[test]
@@ -447,6 +498,9 @@ fn pruned_data_is_explained_and_gone() {
     let store = lake_of_two_days();
     let pruned = prune(&store, 1, MIDNIGHT_US + 5).unwrap();
     assert_eq!((pruned.files, pruned.rows, pruned.gaps), (1, 2, 1));
+    let mut spans = Vec::new();
+    headwater_lake::scan::gaps(&store, |gap| spans.push((gap.t_first_us, gap.t_last_us))).unwrap();
+    assert_eq!(spans, [(Some(MIDNIGHT_US - 2), Some(MIDNIGHT_US - 1))]);
     assert_eq!(store.list("samples/hot").unwrap().len(), 1);
     assert_eq!(read(&store, Table::Samples).len(), 7);
     let found = audit(&store).unwrap();

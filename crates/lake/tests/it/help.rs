@@ -7,7 +7,7 @@ use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecond
 use arrow_array::{Array, RecordBatch};
 use headwater_lake::{
     Claim, DeviceRow, EpochRow, EpochState, Flush, GapRow, Lake, LogRow, MemStore, Plan,
-    QuarantineRow, Record, Rows, SampleRow, Settings, Store, Table, TimeClass,
+    QuarantineRow, Record, Rows, SampleRow, Settings, SpanKind, Store, Table, TimeClass,
 };
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
 use headwater_proto::sample::Value;
@@ -74,8 +74,9 @@ pub(crate) fn gap(stream: &Stream, first: u64, last: u64) -> GapRow {
         stream: stream.clone(),
         seqs: Some((first, last)),
         samples: Some(2 * (last + 1 - first)),
-        t_first_us: None,
-        t_last_us: None,
+        t_first_us: MIDNIGHT_US,
+        t_last_us: MIDNIGHT_US + 1_000,
+        span: SpanKind::Exact,
         reason: "evicted".into(),
         stage: "agent".into(),
         sink: None,

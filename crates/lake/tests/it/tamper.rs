@@ -112,9 +112,11 @@ fn rewrite(store: &MemStore, path: &str, change: impl Fn(RecordBatch) -> Vec<Rec
         .set_key_value_metadata(file.key_value_metadata().cloned())
         .set_sorting_columns(meta.row_group(0).sorting_columns().cloned())
         .build();
-    let schema = batch.schema();
+    let before = batch.schema();
+    let changed = change(batch);
+    let schema = changed.first().map_or(before, RecordBatch::schema);
     let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).unwrap();
-    for batch in change(batch) {
+    for batch in changed {
         writer.write(&batch).unwrap();
     }
     store.replace(path, &writer.into_inner().unwrap()).unwrap();
@@ -132,6 +134,43 @@ fn renew_entry(store: &MemStore, table: Table, before: &MemStore) {
             &format!("\"size\":{}", new.len()),
         );
     store.replace(&json, entry.as_bytes()).unwrap();
+}
+
+#[test]
+fn a_gap_without_a_time_span_is_a_fault_where_the_file_has_the_column_for_it() {
+    let before = whole_lake();
+    for (column, is_left_out) in [("span", false), ("t_first", false), ("span", true)] {
+        let store = whole_lake();
+        let path = file_of(&store, Table::Gaps, VICTIM);
+        rewrite(&store, &path, |batch| {
+            let at = batch.schema().index_of(column).unwrap();
+            let mut columns = batch.columns().to_vec();
+            let mut schema = batch.schema().as_ref().clone();
+            if is_left_out {
+                // A file of a version before the column.
+                columns.remove(at);
+                let fields = schema.fields.iter().filter(|field| field.name() != column);
+                schema.fields = fields.cloned().collect();
+            } else {
+                columns[at] = arrow_array::new_null_array(columns[at].data_type(), 1);
+            }
+            vec![RecordBatch::try_new(Arc::new(schema), columns).unwrap()]
+        });
+        renew_entry(&store, Table::Gaps, &before);
+        let quick = Options {
+            with_hashes: false,
+            ..Options::default()
+        };
+        let found = audit_with(&store, &quick).unwrap();
+        let mut whats = found.faults.iter().map(|fault| fault.what.as_str());
+        let is_told = whats.any(|what| what == "1 gaps in it have no time span");
+        assert_eq!(is_told, !is_left_out, "{column}: {:?}", found.faults);
+        let evicted = found.totals.missing["evicted"];
+        assert_eq!(
+            (evicted.gaps, evicted.without_span),
+            (FLUSHES, u64::from(!is_left_out))
+        );
+    }
 }
 
 fn drop_entry(store: &MemStore, table: Table) {

@@ -18,9 +18,14 @@ pub(crate) struct Contents {
     pub(super) epoch: Epoch,
     /// From the first to the last record that is not committed.
     pub(crate) lost: Option<SeqRange>,
-    pub(crate) samples: u64,
+    /// How many samples, where known.
+    pub(crate) samples: Option<u64>,
+    /// Wall time of the earliest and of the latest sample; neither if some sample has none.
     pub(crate) t_first: Option<i64>,
     pub(crate) t_last: Option<i64>,
+    is_undated: bool,
+    /// Records that were read.
+    read: u64,
     /// The number of each gap's record, and the gap.
     pub(crate) gaps: Vec<(u64, Gap)>,
     pub(crate) ends: Vec<EpochEnd>,
@@ -33,9 +38,11 @@ impl Contents {
             lane,
             epoch,
             lost,
-            samples: 0,
+            samples: Some(0),
             t_first: None,
             t_last: None,
+            is_undated: false,
+            read: 0,
             gaps: Vec::new(),
             ends: Vec::new(),
             bases: Vec::new(),
@@ -50,6 +57,7 @@ impl Contents {
         let Ok((frame, _)) = frame::decode(envelope.frame) else {
             return;
         };
+        self.read += 1;
         if frame.kind == Kind::Gap {
             if let Ok(gap) = message::decode::<Gap>(frame.payload) {
                 self.gaps.push((seq, gap));
@@ -63,11 +71,22 @@ impl Contents {
                 self.bases.push(base);
             }
         } else if let Some((samples, first, last)) = extent(&frame) {
-            self.samples += samples;
-            if envelope.life.base == Base::Wall {
+            self.samples = self.samples.map(|known| known + samples);
+            self.is_undated |= envelope.life.base != Base::Wall;
+            if self.is_undated {
+                (self.t_first, self.t_last) = (None, None);
+            } else {
                 self.t_first = Some(self.t_first.map_or(first, |t| t.min(first)));
                 self.t_last = Some(self.t_last.map_or(last, |t| t.max(last)));
             }
+        }
+    }
+
+    /// Of so many records some could not be read: nobody knows how many samples these had, and when they were made.
+    pub(super) fn compare(&mut self, records: u64) {
+        if self.read < records {
+            self.samples = None;
+            (self.t_first, self.t_last) = (None, None);
         }
     }
 }

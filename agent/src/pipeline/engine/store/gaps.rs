@@ -2,6 +2,7 @@
 
 use headwater_proto::ids::{Epoch, Lane, SeqRange};
 use headwater_proto::message::{Gap, GapReason};
+use headwater_proto::time::UnixMicros;
 
 /// Most gaps kept apart; beyond it neighbours merge with reason `many`.
 pub const MAX_GAPS: usize = 4096;
@@ -112,6 +113,8 @@ fn touches(a: &Gap, b: &Gap) -> bool {
 
 /// Widens `gap` by `other`.
 fn merge(gap: &mut Gap, other: &Gap) {
+    let (first, last) = (gap.t_first, gap.t_last);
+    let is_empty = (gap.samples == Some(0), other.samples == Some(0));
     if let (Some(a), Some(b)) = (gap.seqs, other.seqs) {
         let apart = a.next <= b.first || b.next <= a.first;
         gap.samples = gap
@@ -121,8 +124,22 @@ fn merge(gap: &mut Gap, other: &Gap) {
             .map(|(a, b)| a + b);
         gap.seqs = Some(SeqRange::new(a.first.min(b.first), a.next.max(b.next)));
     }
-    gap.t_first = gap.t_first.into_iter().chain(other.t_first).min();
-    gap.t_last = gap.t_last.into_iter().chain(other.t_last).max();
+    gap.t_first = hull(first, other.t_first, is_empty, i64::min);
+    gap.t_last = hull(last, other.t_last, is_empty, i64::max);
+}
+
+/// A bound of two times. One that is not known leaves both unknown, unless it is of records without a sample.
+fn hull(
+    a: Option<UnixMicros>,
+    b: Option<UnixMicros>,
+    is_empty: (bool, bool),
+    of: impl Fn(i64, i64) -> i64,
+) -> Option<UnixMicros> {
+    match (a, b, is_empty) {
+        (Some(a), Some(b), _) => Some(UnixMicros(of(a.0, b.0))),
+        (None, known, (true, _)) | (known, None, (_, true)) => known,
+        (None, _, _) | (_, None, _) => None,
+    }
 }
 
 #[cfg(test)]
@@ -130,7 +147,6 @@ mod tests {
     use super::*;
     use headwater_proto::ids::DeviceId;
     use headwater_proto::message::Stage;
-    use headwater_proto::time::UnixMicros;
 
     fn gap(first: u64, next: u64) -> Gap {
         Gap {
@@ -165,6 +181,31 @@ mod tests {
         assert!(gaps.is_said_elsewhere(&gap(3, 11), carrier(1)));
         assert!(!gaps.is_said_elsewhere(&gap(3, 11), carrier(2)));
         assert!(!gaps.is_said_elsewhere(&gap(3, 13), carrier(1)));
+    }
+
+    #[test]
+    fn a_merged_gap_never_says_a_time_that_does_not_hold_all_of_it() {
+        let at = |first, next, span: Option<(i64, i64)>| Gap {
+            t_first: span.map(|(first, _)| UnixMicros(first)),
+            t_last: span.map(|(_, last)| UnixMicros(last)),
+            ..gap(first, next)
+        };
+        let merged = |a: &Gap, b: &Gap| {
+            let mut merged = a.clone();
+            merge(&mut merged, b);
+            merged.t_first.zip(merged.t_last).map(|(a, b)| (a.0, b.0))
+        };
+        let (known, later) = (at(0, 4, Some((5, 9))), at(4, 6, Some((7, 12))));
+        assert_eq!(merged(&known, &later), Some((5, 12)));
+        let unknown = at(4, 6, None);
+        assert_eq!(merged(&known, &unknown), None);
+        assert_eq!(merged(&unknown, &known), None);
+        let empty = Gap {
+            samples: Some(0),
+            ..unknown
+        };
+        assert_eq!(merged(&known, &empty), Some((5, 9)));
+        assert_eq!(merged(&empty, &known), Some((5, 9)));
     }
 
     #[test]

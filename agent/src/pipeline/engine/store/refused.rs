@@ -23,9 +23,10 @@ pub(crate) struct Copied {
     pub(crate) is_own: bool,
     /// Samples, where the records can be read.
     pub(crate) samples: Option<u64>,
-    /// Wall time of the earliest and of the latest sample.
+    /// Wall time of the earliest and of the latest sample; neither if some sample has none.
     pub(crate) t_first: Option<UnixMicros>,
     pub(crate) t_last: Option<UnixMicros>,
+    is_undated: bool,
     /// Segments of older copies that had to go.
     pub(crate) dropped: u64,
 }
@@ -39,9 +40,21 @@ impl Copied {
             .and_then(|(frame, _)| extent(&frame));
         if let Some((samples, first, last)) = extent {
             self.samples = Some(self.samples.unwrap_or(0) + samples);
-            let time = |us| is_wall.then_some(UnixMicros(us));
-            self.t_first = self.t_first.into_iter().chain(time(first)).min();
-            self.t_last = self.t_last.into_iter().chain(time(last)).max();
+            self.is_undated |= !is_wall;
+            if self.is_undated {
+                (self.t_first, self.t_last) = (None, None);
+            } else {
+                self.t_first = self.t_first.into_iter().chain([UnixMicros(first)]).min();
+                self.t_last = self.t_last.into_iter().chain([UnixMicros(last)]).max();
+            }
+        }
+    }
+
+    /// Of some records nobody knows how many samples they had, and when they were made.
+    fn compare(&mut self, read: u64, range: SeqRange) {
+        if read < range.len() {
+            self.samples = None;
+            (self.t_first, self.t_last) = (None, None);
         }
     }
 }
@@ -54,10 +67,11 @@ impl<D: Disk> Store<D> {
         range: SeqRange,
         reason: RejectReason,
     ) -> Copied {
-        let mut copied = Copied::default();
+        let (mut copied, mut read) = (Copied::default(), 0);
         let (lane, epoch, dead) = (stream.lane, stream.epoch, &mut self.dead);
         let mut take = |_, payload: &[u8]| {
             copied.dropped += dead.keep(lane, epoch, reason, payload);
+            read += 1;
             copied.add(record::decode(payload).ok().as_ref());
             ControlFlow::Continue(())
         };
@@ -67,6 +81,7 @@ impl<D: Disk> Store<D> {
         };
         // What cannot be read has no copy.
         let _ = shelf.read(lane, epoch, range, usize::MAX, &mut take);
+        copied.compare(read, range);
         if !self.dead.sync() {
             self.lanes.counted.failed_syncs += 1;
         }
@@ -122,6 +137,7 @@ impl<D: Disk> Store<D> {
             self.lanes.counted.failed_syncs += 1;
         }
         copied.is_own = all > 0 && own == all;
+        copied.compare(all, range);
         copied
     }
 }

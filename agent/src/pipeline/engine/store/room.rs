@@ -215,7 +215,7 @@ impl<D: Disk> Store<D> {
         if let Some(lost) = contents.lost {
             let gap = Gap {
                 seqs: Some(lost),
-                samples: Some(contents.samples),
+                samples: contents.samples,
                 t_first: contents.t_first.map(UnixMicros),
                 t_last: contents.t_last.map(UnixMicros),
                 ..self
@@ -349,6 +349,8 @@ impl<D: Disk> LaneSet<D> {
                 _ => break,
             }
         }
+        let open = (first..end).filter(|&seq| !committed(seq));
+        contents.compare(open.count() as u64);
         Some(contents)
     }
 }

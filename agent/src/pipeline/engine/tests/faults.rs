@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use headwater_proto::frame::Kind;
-use headwater_proto::ids::Lane;
+use headwater_proto::ids::{Lane, SeqRange};
 use headwater_proto::message::GapReason;
 use headwater_spool::FakeDisk;
 
@@ -245,6 +245,31 @@ fn a_damaged_record_becomes_a_gap_and_is_not_read_forever() {
     let lost = gap.seqs.unwrap().len() as usize * 10;
     assert_eq!(world.collector.rows().len() + lost, 200);
     assert!(world.engine.sender().is_drained());
+}
+
+#[test]
+fn an_evicted_segment_that_cannot_be_read_whole_is_named_without_a_count_or_times() {
+    for rots in [false, true] {
+        let mut world = World::new();
+        feed(&mut world, 0..200);
+        world.pass(2000);
+        if rots {
+            let name = FakeDiskNames(&world.disk).first_of("normal");
+            assert!(world.disk.rot(&name, 1200, 0x40));
+        }
+        feed(&mut world, 200..3000);
+        world.pass(2000);
+        world.connect();
+        world.run(10_000);
+        let evicted = world.collector.gaps().into_iter().map(|(_, _, gap)| gap);
+        let evicted = evicted.filter(|gap| gap.reason == GapReason::Evicted);
+        let widest = evicted.max_by_key(|gap| gap.seqs.map_or(0, SeqRange::len));
+        let widest = widest.unwrap();
+        assert_eq!(widest.seqs.unwrap().first, 0);
+        let is_known = widest.samples.is_some() && widest.t_first.is_some();
+        assert_eq!(is_known, !rots, "{widest:?}");
+        assert_eq!(widest.t_first.is_some(), widest.t_last.is_some());
+    }
 }
 
 #[test]

@@ -5,20 +5,23 @@ use headwater_proto::codec::BatchHeader;
 use headwater_proto::delivery::Verdict as Judgement;
 use headwater_proto::frame::{Frame, Kind};
 use headwater_proto::ids::{DeviceId, SeqRange, Stream};
-use headwater_proto::message::{self, Reject, RejectReason, TimeBase};
+use headwater_proto::message::{self, EpochEnd, Gap, Reject, RejectReason, TimeBase};
 use headwater_proto::refused;
 use headwater_proto::sabotage::{self, Bug};
-use headwater_proto::text::{self, TextHeader};
+use headwater_proto::text;
 use headwater_spool::Disk;
 
 use super::super::sessions::Terms;
 use super::super::{Crowd, Leaves, Output, Refused};
 use super::Intake;
 use crate::pipeline::dating;
-use crate::pipeline::envelope::{BatchHead, Clock, Reason, Record, SchemaHead, TimeClass, Verdict};
-use crate::pipeline::ledger;
+use crate::pipeline::envelope::{
+    BatchHead, Clock, Reason, Record, SchemaHead, Span, TimeClass, Verdict,
+};
+use crate::pipeline::ledger::{self, Around, Ledger};
 use crate::pipeline::schemas::{self, Bound};
 use crate::pipeline::snapshot::{HOLE_BYTES, NEW_BYTES, NUMBER_BYTES, RANGE_BYTES, STREAM_BYTES};
+use crate::pipeline::spans::{self, Which};
 use crate::pipeline::time_bases::BASE_BYTES;
 
 impl<D: Disk> Intake<'_, D> {
@@ -192,7 +195,7 @@ impl<D: Disk> Intake<'_, D> {
             lane: head.lane,
             epoch: head.epoch,
         };
-        let clock = match (dated_at_us, times_of(&record.frame)) {
+        let clock = match (dated_at_us, spans::times_of(&record.frame)) {
             (Some(dated_at_us), Some(times)) => dating::drifted(clock, dated_at_us, times),
             _ => clock,
         };
@@ -241,7 +244,7 @@ impl<D: Disk> Intake<'_, D> {
             epoch: head.epoch,
             number,
         });
-        let envelope = BatchHead {
+        let mut envelope = BatchHead {
             stream,
             seq,
             verdict,
@@ -249,7 +252,9 @@ impl<D: Disk> Intake<'_, D> {
             clock,
             via: via.cloned(),
             rules: self.custody.journal.rules_id(),
+            around: None,
         };
+        envelope.around = around(self.custody.streams.ledger(), &envelope, &record.frame);
         // A gap makes room at its sender, so it may use the reserve.
         let leaves = if matches!(record.frame.kind, Kind::Gap | Kind::EpochEnd) {
             Leaves::Two
@@ -444,19 +449,30 @@ fn needs(frame: &Frame<'_>) -> Needs {
     }
 }
 
-/// Earliest and latest time of a record, as its maker counts.
-fn times_of(frame: &Frame<'_>) -> Option<(i64, i64)> {
-    if frame.kind == Kind::Batch {
-        let header = BatchHeader::peek(frame.payload).ok()?;
-        Some((header.first_time_us, header.last_time_us))
-    } else if frame.kind == Kind::Text {
-        let (header, _) = TextHeader::read(frame.payload)?;
-        Some((header.first_time_us, header.last_time_us))
-    } else if frame.kind == Kind::Refused {
-        Some(refused::Refused::decode(frame.payload)?.span_us())
-    } else {
-        None
+/// When rows were made that a record names as missing, or that nobody could read with it; `None` where its frame
+/// says that.
+fn around(ledger: &Ledger, head: &BatchHead, frame: &Frame<'_>) -> Option<Span> {
+    let (at, one) = (head.at, SeqRange::new(head.seq, head.seq + 1));
+    if frame.kind == Kind::Gap
+        && let Ok(gap) = message::decode::<Gap>(frame.payload)
+    {
+        let is_whole = gap.t_first.is_some() && gap.t_last.is_some();
+        let stream = Stream {
+            device: gap.origin,
+            lane: gap.lane,
+            epoch: gap.epoch,
+        };
+        let which = gap.seqs.map_or(Which::Any, Which::Numbers);
+        return (!is_whole).then(|| Around(ledger).span(&stream, which, at));
     }
+    let is_read = if frame.kind == Kind::EpochEnd {
+        message::decode::<EpochEnd>(frame.payload).is_ok()
+    } else if frame.kind == Kind::TimeBase {
+        message::decode::<TimeBase>(frame.payload).is_ok()
+    } else {
+        spans::dated_times_of(frame, head.clock).is_some()
+    };
+    (!is_read).then(|| Around(ledger).span(&head.stream, Which::Numbers(one), at))
 }
 
 /// Whether a record's own times need its bundle's clock.

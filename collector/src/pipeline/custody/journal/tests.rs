@@ -9,7 +9,9 @@ use headwater_spool::{FakeDisk, Log};
 use super::super::types::SinkSpec;
 use super::*;
 use crate::pipeline::envelope::GONE;
-use crate::pipeline::envelope::{CursorHead, GapHead, PlanHead, SessionHead, SinkCursor};
+use crate::pipeline::envelope::{
+    CursorHead, GapHead, Known, PlanHead, SessionHead, SinkCursor, Span,
+};
 use crate::pipeline::snapshot::Plans;
 
 const LAKE: &str = "lake";
@@ -56,6 +58,11 @@ fn gap() -> Record<'static> {
             epoch: Epoch::new(1),
         },
         range: Some(SeqRange::new(0, 1)),
+        span: Span {
+            first: UnixMicros(0),
+            last: UnixMicros(1),
+            known: Known::Bounds,
+        },
         reason: GapReason::Damaged,
         at: UnixMicros(1),
     })

@@ -13,8 +13,9 @@ use super::super::types::SinkSpec;
 use super::*;
 use crate::done::DoneInMemory;
 use crate::pipeline::envelope::{BatchHead, Change, Clock, GapHead, MarkHead, RawHead, Verdict};
-use crate::pipeline::ledger::{SaidAt, plain_stream};
+use crate::pipeline::ledger::{Around, SaidAt, plain_stream};
 use crate::pipeline::rules::RulesId;
+use crate::pipeline::spans::Which;
 
 const LAKE: &str = "lake";
 const SECOND: &str = "second";
@@ -177,6 +178,7 @@ fn a_stream_is_abandoned_when_it_was_absent_for_long() {
     streams.apply(&Record::Gap(GapHead {
         stream: stream(1),
         range: Some(SeqRange::new(0, 7)),
+        span: Around(streams.ledger()).span(&stream(1), Which::Beyond, at(AFTER_MS).wall),
         reason: GapReason::Abandoned,
         at: at(AFTER_MS).wall,
     }));
@@ -263,6 +265,7 @@ fn batch(streams: &mut Streams, stream: &Stream, seq: u64) {
         clock: Clock::SYNCED,
         via: None,
         rules: RulesId::of(b""),
+        around: None,
     };
     streams.apply(&Record::Batch(head, &bytes));
     streams.synced();

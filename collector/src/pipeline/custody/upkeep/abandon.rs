@@ -9,6 +9,8 @@ use super::super::streams::{Abandonment, Claims};
 use super::super::{Leaves, Refused};
 use super::Upkeep;
 use crate::pipeline::envelope::{Change, GapHead, MarkHead, Record};
+use crate::pipeline::ledger::Around;
+use crate::pipeline::spans::Which;
 
 impl<D: Disk> Upkeep<'_, D> {
     /// Notes what senders claim to have beyond what came: a restart knows of it, and so does the audit.
@@ -90,9 +92,12 @@ impl<D: Disk> Upkeep<'_, D> {
         range: Option<SeqRange>,
         reason: GapReason,
     ) -> Result<(), Refused> {
+        let which = range.map_or(Which::Beyond, Which::Numbers);
+        let ledger = self.custody.streams.ledger();
         let head = GapHead {
             stream: stream.clone(),
             range,
+            span: Around(ledger).span(stream, which, self.now.wall),
             reason,
             at: self.now.wall,
         };

@@ -20,6 +20,8 @@ use super::super::stretch::{Found, Reading, Stretch, WhatFor};
 use super::super::{Leaves, Output, Refused};
 use super::Upkeep;
 use crate::pipeline::envelope::{CursorHead, GONE, LacksHead, Record, SinkCursor};
+use crate::pipeline::ledger::Around;
+use crate::pipeline::spans::Which;
 
 /// Time after a stretch that could not be read before one is read again, so that a place that is away is told once a
 /// minute.
@@ -39,10 +41,13 @@ impl<D: Disk> Upkeep<'_, D> {
         for sink in sinks {
             for (stream, ranges) in lacks {
                 for ranges in ranges.chunks(RANGES_PER_RECORD) {
+                    let ledger = self.custody.streams.ledger();
+                    let span =
+                        |range| Around(ledger).span(stream, Which::Numbers(range), self.now.wall);
                     records.push(Record::Lacks(LacksHead {
                         sink,
                         stream: stream.clone(),
-                        ranges: ranges.to_vec(),
+                        ranges: ranges.iter().map(|range| (*range, span(*range))).collect(),
                         reason,
                         at: self.now.wall,
                     }));

@@ -131,12 +131,12 @@ impl<D: Disk> NodeStore<D> {
             contents.take(seq, payload);
             false
         };
-        // What cannot be read is lost without a count.
         let mut from = run.seqs.first;
         while from < run.seqs.next {
             let read = self.read_run(&stream, run, from, &mut take);
             from = read.map_or(run.seqs.next, |ran| ran.goes_on.max(from + 1));
         }
+        contents.compare(run.seqs.len());
         Some(Lost { stream, contents })
     }
 
