@@ -8,6 +8,8 @@ use headwater_lake::LocalStore;
 use headwater_lake::audit::{self, Audit, Options, StreamAudit, Verdict};
 use headwater_program::output::print;
 
+use super::quarantine::CUT;
+
 /// Streams that the table shows when there are more; bad ones always come first.
 const MAX_LINES: usize = 50;
 
@@ -119,6 +121,9 @@ fn table(audit: &Audit) -> String {
             totals.counts.quarantined
         );
     }
+    if totals.is_replay_cut {
+        let _ = writeln!(out, "{CUT}");
+    }
     out
 }
 
@@ -149,6 +154,7 @@ fn note(stream: &StreamAudit) -> String {
         (counts.gaps_uncounted, "gaps known by time alone"),
         (counts.quarantined, "samples in quarantine"),
         (counts.unnamed_stops, "unclean ends without their gap"),
+        (counts.unmarked, "samples replayed and in quarantine"),
         (counts.filled, "gaps filled later"),
         (counts.repeated, "rows twice"),
         (counts.conflicting, "contradictions"),

@@ -5,13 +5,14 @@
 //!      → writer (stage, publish, commit, finish) → store (a folder, memory; put if absent, swap)
 //!         owner (who may write) · delta (a table's log) · head (where all logs are) · marks
 //!         digest (whose hash stands where) · faults (what is wrong with an object)
-//! lake → audit (is everything there once?) · catalog, ddl (how to read it) · prune · guard
+//! lake → audit (is everything there once?) · catalog, ddl (how to read it) · prune · replay · guard
 //! ```
 //!
 //! Where the objects are: `paths.rs`.
 
 pub mod audit;
 pub mod catalog;
+mod command;
 pub mod date;
 pub mod ddl;
 pub mod delta;
@@ -30,6 +31,7 @@ pub mod plan;
 pub mod prune;
 mod ranges;
 mod read;
+pub mod replay;
 mod row;
 pub mod rows;
 pub mod scan;

@@ -20,6 +20,7 @@ mod kill;
 mod late_lake;
 mod nodes;
 mod outage;
+mod quarantine;
 mod readers;
 mod slow_client;
 mod start;

@@ -13,6 +13,7 @@ use crate::faults::{Faults, check_file, words};
 use crate::head::{Head, load_readable};
 use crate::paths::FileName;
 use crate::read::Reader;
+use crate::replay;
 use crate::schema::Table;
 use crate::store::Store;
 
@@ -87,6 +88,11 @@ impl View {
         let is_last = samples.mark(name.writer) == last;
         let is_whole = devices.mark(name.writer) >= last;
         !self.young.contains(path) && (!is_last || is_whole)
+    }
+
+    /// Whether the last replay stands in `samples` and not yet in `quarantine`, as far as this view goes.
+    pub(super) fn is_replaying(&self) -> bool {
+        replay::is_ahead(&self.logs)
     }
 
     /// Rows that may each begin a stream: bounds how many there are.
