@@ -8,10 +8,12 @@ use headwater_lake::LocalStore;
 use headwater_lake::audit::{self, Audit, Options, StreamAudit, Verdict};
 use headwater_program::output::print;
 
-use super::quarantine::CUT;
-
 /// Streams that the table shows when there are more; bad ones always come first.
 const MAX_LINES: usize = 50;
+
+/// What there is to say of a replay that was cut off.
+pub(super) const CUT: &str = "a replay was cut off: its last samples stand among the others and in \
+                              quarantine, until `headwater-collector quarantine replay` is run again";
 
 /// What `audit` takes.
 #[derive(Debug, clap::Args)]

@@ -12,7 +12,7 @@ use headwater_program::output::{complain, print};
 use headwater_spool::RealDisk;
 use serde_json::json;
 
-use super::audit::open;
+use super::audit::{CUT, open};
 use crate::config::Config;
 use crate::pipeline::envelope::Reason;
 use crate::quarantine::{self, Done, Group, Listed, Order, Which};
@@ -185,10 +185,6 @@ fn table(listed: &Listed) -> String {
     }
     out
 }
-
-/// What there is to say of a replay that was cut off.
-pub(super) const CUT: &str = "a replay was cut off: its last samples stand among the others and in \
-                              quarantine, until `headwater-collector quarantine replay` is run again";
 
 fn replay(args: &ReplayArgs, clock: &Clock) -> Result<bool> {
     if let Some(reason) = args

@@ -196,10 +196,14 @@ impl<'a> Samples<'a> {
     }
 
     fn late(&self, untimely: &Untimely) -> Late<'a> {
+        let sample = self.sample(&untimely.entry);
         Late {
-            sample: self.sample(&untimely.entry),
-            column: untimely.column,
+            row: sample.row,
+            metric: (sample.metric, untimely.column),
+            tags: sample.tags,
+            class: sample.class,
             told_us: untimely.told_us,
+            value: sample.value,
         }
     }
 

@@ -22,8 +22,8 @@ use std::rc::Rc;
 use headwater_proto::sample::{OwnedValue, Value};
 use serde_json::{Map, Value as Json, json};
 
+use super::DeviceNews;
 use super::news::Metric;
-use super::{DeviceNews, Sample};
 use crate::pipeline::envelope::{Clock, TimeClass};
 
 /// What the samples of a record have in common.
@@ -38,11 +38,18 @@ pub(super) struct About<'a> {
 /// One sample that was refused for its time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Late<'a> {
-    pub(super) sample: Sample<'a>,
-    /// Place of its metric in the record's schema.
-    pub(super) column: Option<u32>,
+    /// Row within the record.
+    pub(super) row: u32,
+    /// Its metric, and the place of that in the record's schema.
+    pub(super) metric: (&'a str, Option<u32>),
+    /// Labels and tags as a JSON object with sorted keys, or empty.
+    pub(super) tags: &'a str,
+    /// Where its time came from.
+    pub(super) class: TimeClass,
     /// Its time before anything was added.
     pub(super) told_us: i64,
+    /// Its value.
+    pub(super) value: Value<'a>,
 }
 
 impl About<'_> {
@@ -50,9 +57,9 @@ impl About<'_> {
     pub(super) fn one(&self, late: &Late<'_>) -> Vec<u8> {
         let mut object = self.head();
         self.describe(late, &mut object);
-        object.insert("row".into(), late.sample.row.into());
+        object.insert("row".into(), late.row.into());
         object.insert("told_us".into(), late.told_us.into());
-        object.insert("value".into(), exact_json(late.sample.value));
+        object.insert("value".into(), exact_json(late.value));
         Json::Object(object).to_string().into_bytes()
     }
 
@@ -63,25 +70,22 @@ impl About<'_> {
         let mut texts_at = HashMap::new();
         let mut samples = Vec::new();
         for late in all {
-            let Sample {
-                metric, tags, row, ..
-            } = late.sample;
-            let key = (metric, tags, late.column, kind_name(late.sample.value));
+            let key = (late.metric, late.tags, kind_name(late.value));
             let place = *series_at.entry(key).or_insert_with(|| {
                 let mut object = Map::new();
                 self.describe(&late, &mut object);
                 series.push(Json::Object(object));
                 series.len() - 1
             });
-            let value = if let Value::Str(text) = late.sample.value {
+            let value = if let Value::Str(text) = late.value {
                 json!(texts_at.entry(text).or_insert_with(|| {
                     texts.push(Json::from(text));
                     texts.len() - 1
                 }))
             } else {
-                exact_json(late.sample.value)
+                exact_json(late.value)
             };
-            samples.push(json!([row, place, late.told_us, value]));
+            samples.push(json!([late.row, place, late.told_us, value]));
         }
         let mut object = self.head();
         object.insert("series".into(), series.into());
@@ -113,21 +117,21 @@ impl About<'_> {
     }
 
     fn describe(&self, late: &Late<'_>, object: &mut Map<String, Json>) {
-        let sample = &late.sample;
-        let base = match sample.class {
+        let (metric, column) = late.metric;
+        let base = match late.class {
             TimeClass::Synced | TimeClass::Wall => "wall",
             TimeClass::Dated | TimeClass::Undated => "uptime",
             TimeClass::Received => "received",
         };
-        object.insert("metric".into(), sample.metric.into());
+        object.insert("metric".into(), metric.into());
         object.insert("base".into(), base.into());
-        object.insert("kind".into(), kind_name(sample.value).into());
-        let column = late.column.and_then(|column| usize::try_from(column).ok());
-        let metric = column.and_then(|column| self.metrics.get(column));
-        if let Some(metric) = metric.filter(|metric| !metric.unit.is_empty()) {
-            object.insert("unit".into(), metric.unit.as_str().into());
+        object.insert("kind".into(), kind_name(late.value).into());
+        let column = column.and_then(|column| usize::try_from(column).ok());
+        let known = column.and_then(|column| self.metrics.get(column));
+        if let Some(known) = known.filter(|known| !known.unit.is_empty()) {
+            object.insert("unit".into(), known.unit.as_str().into());
         }
-        if let Ok(tags) = serde_json::from_str(sample.tags) {
+        if let Ok(tags) = serde_json::from_str(late.tags) {
             object.insert("tags".into(), tags);
         }
     }
@@ -342,19 +346,13 @@ mod tests {
     ];
 
     fn late(row: u32, value: Value<'_>) -> Late<'_> {
-        let sample = Sample {
-            row,
-            ts_us: i64::MAX,
-            class: TimeClass::Dated,
-            error_ms: Some(3),
-            metric: "m",
-            tags: r#"{"axis":"x","zone":"ä"}"#,
-            value,
-        };
         Late {
-            sample,
-            column: Some(0),
+            row,
+            metric: ("m", Some(0)),
+            tags: r#"{"axis":"x","zone":"ä"}"#,
+            class: TimeClass::Dated,
             told_us: 7 - i64::from(row),
+            value,
         }
     }
 

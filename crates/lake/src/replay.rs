@@ -19,7 +19,7 @@ use headwater_proto::ids::{DeviceId, Epoch, Lane, Stream};
 
 use crate::command::{Run, delete_unnamed};
 use crate::date::instant_text;
-use crate::delta::{Actions, Add, Committed, Log, LogError};
+use crate::delta::{Actions, Add, Committed, Log, LogError, REPLAY_APP, is_replay_cut};
 use crate::error::LakeError;
 use crate::head::{load_log, load_logs};
 use crate::paths::FileName;
@@ -28,9 +28,6 @@ use crate::row::{DeviceRow, QuarantineRow};
 use crate::rows::Rows;
 use crate::schema::{DAY_US, Encoding, MAX_TIME_US, Table};
 use crate::store::Store;
-
-/// Under this name the logs keep the count of runs.
-pub(crate) const WRITER: &str = "replay";
 
 /// Reason of the rows of `quarantine` that take readings back.
 pub const REPLAYED: &str = "replayed";
@@ -150,7 +147,7 @@ pub fn each_refused<E: From<LogError> + From<ReadError>>(
             Ok(hasher.finish() % passes == pass)
         };
         let mut taken = Taken::default();
-        let is_own = |name: &FileName<'_>| name.writer == WRITER;
+        let is_own = |name: &FileName<'_>| name.writer == REPLAY_APP;
         each_row::<E>(store, &log, &COLUMNS, &is_own, &mut |rows, row| {
             if is_in_pass(rows, row)? {
                 let refused = refused_at(rows, row)?;
@@ -160,7 +157,7 @@ pub fn each_refused<E: From<LogError> + From<ReadError>>(
             }
             Ok(())
         })?;
-        let is_other = |name: &FileName<'_>| name.writer != WRITER;
+        let is_other = |name: &FileName<'_>| name.writer != REPLAY_APP;
         each_row::<E>(
             store,
             &log,
@@ -182,13 +179,7 @@ pub fn each_refused<E: From<LogError> + From<ReadError>>(
 pub fn is_cut(store: &dyn Store) -> Result<bool, LogError> {
     // The samples first: what a run has committed to both is not cut off.
     let logs = load_logs(store, [Table::Samples, Table::Quarantine])?;
-    Ok(is_ahead(&logs))
-}
-
-/// Whether the table of the samples has a run that the quarantine lacks.
-pub(crate) fn is_ahead(logs: &[Log]) -> bool {
-    let mark = |table| logs.iter().find(|log| log.table() == table)?.mark(WRITER);
-    mark(Table::Samples) > mark(Table::Quarantine)
+    Ok(is_replay_cut(&logs))
 }
 
 const COLUMNS: [&str; 11] = [
@@ -277,7 +268,7 @@ impl<'a> Replay<'a> {
             known: HashSet::new(),
         };
         for log in [&replay.devices, &replay.samples, &replay.quarantine] {
-            delete_unnamed(store, log, WRITER)?;
+            delete_unnamed(store, log, REPLAY_APP)?;
         }
         let known = &mut replay.known;
         each_row::<LakeError>(
@@ -298,14 +289,15 @@ impl<'a> Replay<'a> {
     }
 
     fn finish(&mut self) -> Result<u64, LakeError> {
-        let number = self.samples.mark(WRITER);
-        let Some(number) = number.filter(|mark| self.quarantine.mark(WRITER) < Some(*mark)) else {
+        let number = self.samples.mark(REPLAY_APP);
+        let Some(number) = number.filter(|mark| self.quarantine.mark(REPLAY_APP) < Some(*mark))
+        else {
             return Ok(0);
         };
         let mut paths = Vec::new();
         self.samples.files::<LakeError>(self.store, |add| {
             let name = FileName::parse(&add.path);
-            if name.is_some_and(|name| name.writer == WRITER && name.last_pos == number) {
+            if name.is_some_and(|name| name.writer == REPLAY_APP && name.last_pos == number) {
                 paths.push(add.full_path(Table::Samples));
             }
             Ok(())
@@ -315,7 +307,7 @@ impl<'a> Replay<'a> {
 
     const fn run(&self, number: u64) -> Run {
         Run {
-            writer: WRITER,
+            writer: REPLAY_APP,
             number,
             now_us: self.now_us,
         }
@@ -328,7 +320,8 @@ impl<'a> Replay<'a> {
     /// # Errors
     /// [`LakeError`]; what is cut off [`Self::begin`] finishes or undoes.
     pub fn commit(&mut self, rows: &mut Rows) -> Result<(), LakeError> {
-        let marks = [&self.devices, &self.samples, &self.quarantine].map(|log| log.mark(WRITER));
+        let marks =
+            [&self.devices, &self.samples, &self.quarantine].map(|log| log.mark(REPLAY_APP));
         let number = marks.into_iter().flatten().max().map_or(0, |mark| mark + 1);
         let run = self.run(number);
         self.introduce(rows);

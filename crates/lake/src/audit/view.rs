@@ -8,12 +8,11 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::AuditError;
 use super::scan::{Identity, Key, Scan, value_hash};
-use crate::delta::{Log, LogError, log_dir};
+use crate::delta::{Log, LogError, is_replay_cut, log_dir};
 use crate::faults::{Faults, check_file, words};
 use crate::head::{Head, load_readable};
 use crate::paths::FileName;
 use crate::read::Reader;
-use crate::replay;
 use crate::schema::Table;
 use crate::store::Store;
 
@@ -92,7 +91,7 @@ impl View {
 
     /// Whether the last replay stands in `samples` and not yet in `quarantine`, as far as this view goes.
     pub(super) fn is_replaying(&self) -> bool {
-        replay::is_ahead(&self.logs)
+        is_replay_cut(&self.logs)
     }
 
     /// Rows that may each begin a stream: bounds how many there are.

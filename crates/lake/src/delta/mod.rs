@@ -19,7 +19,7 @@ mod version;
 
 pub(crate) use checkpoint::{Hint, checkpoint_path};
 pub use error::LogError;
-pub(crate) use log::Place;
 pub use log::{CHECKPOINT_VERSIONS, Committed, Log, Tally};
+pub(crate) use log::{Place, REPLAY_APP, is_replay_cut};
 pub use version::{Actions, Add, Stats};
 pub(crate) use version::{Chain, log_dir, newest_listed, stats_text, version_path};
