@@ -14,6 +14,7 @@ use headwater_collector::quarantine::{
 };
 use headwater_lake::audit::{Counts, audit};
 use headwater_lake::guard::guard;
+use headwater_lake::prune::prune;
 use headwater_lake::replay::{DEFAULT_MEMORY_BYTES, MAX_RUN_SAMPLES, is_cut};
 use headwater_lake::{
     Claim, Encoding, EpochRow, EpochState, Flush, Lake, MemStore, QuarantineRow, Rows as LakeRows,
@@ -154,6 +155,18 @@ fn samples_of_a_wrong_clock_come_back_as_those_of_a_right_one() {
         (Some(first), Some(first + 1_000_000))
     );
 
+    let kept = rows_of(&store, Table::Quarantine);
+    let payload = &kept[0]["payload"];
+    let told = format!("\"told_us\":{first},");
+    for part in [
+        r#""unit":"u""#,
+        r#""base":"wall""#,
+        r#""time_class":"synced""#,
+        &told,
+    ] {
+        assert!(payload.contains(part), "{part}: {payload}");
+    }
+
     let dry = Order {
         is_dry: true,
         ..order(Some(-2 * HOUR_US))
@@ -167,6 +180,9 @@ fn samples_of_a_wrong_clock_come_back_as_those_of_a_right_one() {
         (2 * SAMPLES, 0, 0)
     );
     assert_eq!(rows_without_class(&store), rows_without_class(&right.store));
+    for table in [Table::Devices, Table::Metrics] {
+        assert_eq!(rows_of(&store, table), rows_of(&right.store, table));
+    }
     let classes = rows_of(&store, Table::Samples)
         .into_iter()
         .map(|mut row| row.remove("time_class"));
@@ -216,15 +232,12 @@ fn a_replay_that_is_cut_off_anywhere_is_finished_by_the_next() {
             let found = audit(&store).unwrap();
             assert!(found.totals.is_good(), "cut {cut}: {found:?}");
             assert_eq!(found.totals.is_replay_cut, is_between);
-            // Of an operator who has forgotten which shift it was.
-            let again = run(
-                &store,
-                &Order {
-                    shift_us: Some(-HOUR_US),
-                    ..order.clone()
-                },
-            )
-            .unwrap();
+            // By an operator who has forgotten which shift it was, and means another day.
+            let other = Order {
+                shift_us: Some(-DAY_US),
+                ..order.clone()
+            };
+            let again = run(&store, &other).unwrap();
             assert_eq!(again.finished > 0, is_between, "cut {cut}");
             let all = counts(&store);
             assert_eq!(
@@ -236,6 +249,21 @@ fn a_replay_that_is_cut_off_anywhere_is_finished_by_the_next() {
         }
     }
     assert!(were_between > 2, "{were_between}");
+}
+
+#[test]
+fn what_a_replay_took_back_is_pruned_with_what_was_refused() {
+    let store = rig(2 * HOUR_US).store;
+    let later = Order {
+        now_us: START_US + 10 * DAY_US,
+        ..order(Some(2 * DAY_US))
+    };
+    assert_eq!(run(&store, &later).unwrap().replayed, 2 * SAMPLES);
+    // The day of receipt goes, and those to which the samples belong stay.
+    assert!(prune(&store, 9, later.now_us).unwrap().files > 0);
+    let all = counts(&store);
+    assert_eq!((all.samples, all.quarantined), (2 * SAMPLES, 0));
+    assert_eq!(rows_of(&store, Table::Quarantine), []);
 }
 
 #[test]

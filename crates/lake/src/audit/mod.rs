@@ -49,7 +49,7 @@ use crate::ranges::Ranges;
 use crate::read::ReadError;
 use crate::rows::EpochState;
 use crate::store::Store;
-use scan::State;
+use scan::{Partial, State};
 use view::View;
 
 /// Memory that the streams of one pass may take.
@@ -368,6 +368,7 @@ fn judge(key: &Key, state: &State, is_replaying: bool) -> StreamAudit {
     let doubly_used = state.whole.len() - state.whole.minus(&state.records).len();
     let beyond = there.len() - there.below(end).len();
     let gap_samples = gap_samples(state, &there);
+    let unmarked = state.partial.values().map(Partial::unmarked);
     let counts = Counts {
         samples: state.samples,
         log_lines: state.log_lines,
@@ -389,7 +390,7 @@ fn judge(key: &Key, state: &State, is_replaying: bool) -> StreamAudit {
         conflicting: state.conflicting + doubly_used + beyond,
         uncompared: state.uncompared,
         unnamed_stops: u64::from(state.has_stopped && !state.names_stop),
-        unmarked: if is_replaying { 0 } else { unmarked(state) },
+        unmarked: if is_replaying { 0 } else { unmarked.sum() },
     };
     let is_unknown = state.epoch.is_none() && !there.is_empty();
     let ranges = unexplained
@@ -408,13 +409,6 @@ fn judge(key: &Key, state: &State, is_replaying: bool) -> StreamAudit {
         counts,
         unexplained_ranges: ranges.collect(),
     }
-}
-
-/// Readings of whose batch samples and quarantine disagree. What was pruned of one of them counts not.
-fn unmarked(state: &State) -> u64 {
-    let stays = |seq: &u64| !state.pruned.contains(*seq);
-    let partial = state.partial.iter().filter(|(seq, _)| stays(seq));
-    partial.map(|(_, partial)| partial.unmarked()).sum()
 }
 
 /// The worst that was counted.
