@@ -11,6 +11,7 @@
 //! | [`interpret`] | core: from a journal record to what every sink sees of it |
 //! | [`done`] | core: epochs that are over and were let go of; [`done_store`]: on disk |
 //! | [`sink`] | where records come to rest |
+//! | [`quarantine`] | core: lists what is not believed, and puts it among the samples |
 //! | [`config`] | core: what the operator decides |
 //! | [`run`] | starts all parts, stops them in order |
 //! | [`metrics`], [`http`] | what others may see |
@@ -28,6 +29,7 @@ pub mod interpret;
 pub mod metrics;
 mod owner;
 pub mod pipeline;
+pub mod quarantine;
 pub mod run;
 pub mod sink;
 pub mod state;

@@ -6,11 +6,12 @@ mod common;
 
 use common::{
     Rig, START_US, bundle, bundle_of, device, flush_all, hello, hello_of, listed, rot_snapshots,
+    rows_of,
 };
 use headwater_collector::pipeline::custody::{MAX_ASKED, Past};
 use headwater_collector::pipeline::envelope::SchemaHead;
 use headwater_collector::pipeline::schemas::{Bound, MAX_DICTIONARIES_BYTES};
-use headwater_lake::{MemStore, scan};
+use headwater_lake::{MemStore, Table, scan};
 use headwater_proto::frame::Kind;
 use headwater_proto::ids::{DeviceId, Epoch};
 use headwater_proto::message::SchemaRequest;
@@ -111,6 +112,50 @@ fn a_dictionary_that_nobody_has_sent_is_asked_for_and_its_lines_not_taken_before
     rig.flush().unwrap();
     assert_eq!(lines(&rig.store), [message(8), message(9)]);
     assert!(rig.audit().totals.is_good());
+}
+
+#[test]
+fn a_line_whose_time_is_no_date_keeps_it_beside_that_of_its_receipt() {
+    let mut rig = greeted();
+    let mut body = vec![0; 64];
+    let mut len = write_line(-5, -5, b"early", &mut body).unwrap();
+    len += write_line(START_US, -5, b"right", &mut body[len..]).unwrap();
+    body.truncate(len);
+    let header = TextHeader {
+        dictionary: None,
+        lines: 2,
+        first_time_us: -5,
+        last_time_us: START_US,
+        name: "pumps",
+        body_bytes: body.len(),
+    };
+    let mut payload = vec![0; MAX_HEADER_BYTES];
+    let len = header.write(&mut payload).unwrap();
+    payload.truncate(len);
+    payload.extend(zstd::bulk::compress(&body, 3).unwrap());
+    rig.up(bundle_of(&device(), 1, 0, &[(Kind::Text, payload)]), 1);
+    rig.sync();
+    rig.flush().unwrap();
+    let rows = rows_of(&rig.store, Table::Logs);
+    let cells = rows.iter().map(|row| {
+        let cell = |name: &str| row.get(name).map_or("", |text| text);
+        [
+            cell("message"),
+            cell("ts"),
+            cell("told_us"),
+            cell("time_class"),
+        ]
+        .map(str::to_owned)
+    });
+    let receipt = rig.now().wall.0.to_string();
+    let expected = [
+        ["early", &receipt, "-5", "received"],
+        ["right", &START_US.to_string(), "", "synced"],
+    ];
+    assert_eq!(
+        cells.collect::<Vec<_>>(),
+        expected.map(|row| row.map(str::to_owned))
+    );
 }
 
 /// Devices that name one dictionary by its SHA-256 after the first has sent it.

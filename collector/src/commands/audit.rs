@@ -11,6 +11,10 @@ use headwater_program::output::print;
 /// Streams that the table shows when there are more; bad ones always come first.
 const MAX_LINES: usize = 50;
 
+/// What there is to say of a replay that was cut off.
+pub(super) const CUT: &str = "a replay was cut off: its last samples stand among the others and in \
+                              quarantine, until `headwater-collector quarantine replay` is run again";
+
 /// What `audit` takes.
 #[derive(Debug, clap::Args)]
 pub struct AuditArgs {
@@ -120,6 +124,9 @@ fn table(audit: &Audit) -> String {
             totals.counts.quarantined
         );
     }
+    if totals.is_replay_cut {
+        let _ = writeln!(out, "{CUT}");
+    }
     out
 }
 
@@ -176,6 +183,7 @@ fn note(stream: &StreamAudit) -> String {
         (counts.gaps_uncounted, "gaps known by time alone"),
         (counts.quarantined, "samples in quarantine"),
         (counts.unnamed_stops, "unclean ends without their gap"),
+        (counts.unmarked, "samples replayed and in quarantine"),
         (counts.filled, "gaps filled later"),
         (counts.repeated, "rows twice"),
         (counts.conflicting, "contradictions"),

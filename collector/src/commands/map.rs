@@ -11,12 +11,11 @@ use headwater_program::clock::Clock;
 use headwater_program::config;
 use headwater_program::output::print;
 use headwater_proto::ids::Epoch;
-use headwater_proto::sample::{OwnedValue, Value};
 use headwater_proto::time::UnixMicros;
 use serde_json::{Value as Json, json};
 
 use crate::config::Config;
-use crate::http::api::value_json;
+use crate::interpret::told::{kind_name, value_json};
 use crate::interpret::{Depth, Interpreted, Interpreter, Refused, Sample};
 use crate::pipeline::envelope::{RawHead, Record, TimeClass, Verdict};
 use crate::pipeline::pattern::{self, Target};
@@ -131,7 +130,7 @@ fn as_text(target: &Target, item: &Interpreted<'_>) -> String {
             ""
         };
         let Sample { metric, tags, .. } = sample;
-        let (kind, value) = value_of(sample.value);
+        let (kind, value) = (kind_name(sample.value), value_json(sample.value));
         let _ = writeln!(
             out,
             "sample  {time}{received}  {metric} = {value} ({kind}) {tags}"
@@ -170,7 +169,7 @@ fn as_json(target: &Target, item: &Interpreted<'_>) -> Json {
 
 /// A sample as JSON.
 pub(super) fn sample_json(sample: Sample<'_>) -> Json {
-    let (kind, value) = value_of(sample.value);
+    let (kind, value) = (kind_name(sample.value), value_json(sample.value));
     let tags: Option<Json> = serde_json::from_str(sample.tags).ok();
     json!({
         "row": sample.row,
@@ -181,17 +180,6 @@ pub(super) fn sample_json(sample: Sample<'_>) -> Json {
         "kind": kind,
         "value": value,
     })
-}
-
-fn value_of(value: Value<'_>) -> (&'static str, Json) {
-    let kind = match value {
-        Value::F64(_) => "f64",
-        Value::I64(_) => "i64",
-        Value::Bool(_) => "bool",
-        Value::F32(_) => "f32",
-        Value::Str(_) => "text",
-    };
-    (kind, value_json(&OwnedValue::from(value)))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod devices;
 mod dictionary;
 mod lake;
 mod map;
+mod quarantine;
 mod run;
 mod status;
 
@@ -36,6 +37,9 @@ pub enum Command {
     /// Look at what sinks refused for good, and give it to them once more.
     #[command(subcommand)]
     Deadletters(deadletters::DeadLettersCommand),
+    /// Look at samples that were taken and cannot be believed, and put them among the others.
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
     /// Decide about devices.
     #[command(subcommand)]
     Devices(devices::DevicesCommand),
@@ -63,6 +67,7 @@ pub fn run(command: Command) -> Result<bool> {
         Command::Audit(args) => audit::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Deadletters(command) => deadletters::run(&command, &clock),
+        Command::Quarantine(command) => quarantine::run(&command, &clock),
         Command::Devices(command) => devices::run(&command),
         Command::Map(args) => map::run(&args, &clock),
         Command::Lake(command) => lake::run(&command, &clock),

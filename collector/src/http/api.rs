@@ -8,11 +8,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use headwater_lake::date::instant_text;
 use headwater_proto::ids::{DeviceId, Stream};
-use headwater_proto::sample::OwnedValue;
 use serde::Deserialize;
 use serde_json::{Value as Json_, json};
 
 use super::{FORGET_HEADER, Shared, time};
+use crate::interpret::told::value_json;
 use crate::sink::hot::{Cursor, DeviceInfo, HotError, HotRead, MAX_PAGE, Point};
 
 /// Items of a page when `limit` is not given.
@@ -257,52 +257,10 @@ fn point_json(point: &Point) -> Json_ {
     let mut object = json!({
         "metric": point.metric,
         "time": instant_text(point.time_us),
-        "value": value_json(&point.value),
+        "value": value_json(point.value.borrowed()),
     });
     if !point.labels.is_empty() {
         object["labels"] = serde_json::from_str(&point.labels).unwrap_or(Json_::Null);
     }
     object
-}
-
-/// JSON has no NaN and no infinities: they become texts, so that nothing is lost in silence.
-pub(crate) fn value_json(value: &OwnedValue) -> Json_ {
-    let float = |v: f64| {
-        if v.is_finite() {
-            json!(v)
-        } else {
-            json!(v.to_string())
-        }
-    };
-    match value {
-        OwnedValue::Bool(v) => json!(v),
-        OwnedValue::I64(v) => json!(v),
-        OwnedValue::F32(v) => {
-            // The shortest text that is this f32, as a number: 0.1 and not 0.10000000149.
-            v.to_string()
-                .parse()
-                .map_or_else(|_| float(f64::from(*v)), float)
-        }
-        OwnedValue::F64(v) => float(*v),
-        OwnedValue::Str(v) => json!(v),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_keep_their_meaning_in_json() {
-        assert_eq!(value_json(&OwnedValue::F32(0.1)).to_string(), "0.1");
-        assert_eq!(value_json(&OwnedValue::F64(f64::NAN)), json!("NaN"));
-        assert_eq!(
-            value_json(&OwnedValue::F64(f64::NEG_INFINITY)),
-            json!("-inf")
-        );
-        assert_eq!(
-            value_json(&OwnedValue::I64(i64::MAX)).to_string(),
-            i64::MAX.to_string()
-        );
-    }
 }

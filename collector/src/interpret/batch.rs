@@ -18,12 +18,16 @@ use headwater_proto::time::UnixMicros;
 use super::Refused;
 use super::news::Prepared;
 use super::time::{Doubt, doubt};
+use super::told::{About, Late};
 use crate::pipeline::envelope::{Clock, Reason, TimeClass};
 use crate::pipeline::rules::TimeWindow;
 
-/// Samples of one record that are refused one by one; the rest stand together, with the record's
-/// bytes. A batch may hold a million, and each takes a row of some 200 bytes in quarantine.
+/// Samples of one record that take a row of quarantine each when they are refused for their time, some
+/// 500 bytes. A batch may hold a million: the others stand in lists, at some 40 bytes.
 pub(super) const MAX_REFUSED_SAMPLES: usize = 1_000;
+
+/// Samples of one list: its JSON takes some 2 MB of memory while it is made.
+pub(super) const MAX_LISTED_SAMPLES: usize = 10_000;
 
 /// A stretch of the buffer's text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -66,8 +70,20 @@ pub(super) enum Payload {
     Whole,
     /// A part of them, or the beginning of an input, kept in the buffer.
     Part(Range<usize>),
-    /// A sample in words.
-    Sample(Entry),
+    /// One of the buffer's untimely samples.
+    Sample(usize),
+    /// Several of them.
+    List(Range<usize>),
+}
+
+/// A sample that is refused for its time.
+#[derive(Debug, Clone, Copy)]
+struct Untimely {
+    entry: Entry,
+    /// Place of its metric in the record's schema.
+    column: Option<u32>,
+    /// Its time before anything was added.
+    told_us: i64,
 }
 
 /// Something that is refused.
@@ -109,6 +125,7 @@ pub struct Samples<'a> {
     /// Refused parts.
     parts: &'a [u8],
     entries: &'a [Entry],
+    untimely: &'a [Untimely],
     clock: Clock,
 }
 
@@ -178,7 +195,25 @@ impl<'a> Samples<'a> {
             .unwrap_or_default()
     }
 
-    pub(super) fn refused(&self, refusal: &Refusal, all: u32, bytes: &'a [u8]) -> Refused<'a> {
+    fn late(&self, untimely: &Untimely) -> Late<'a> {
+        let sample = self.sample(&untimely.entry);
+        Late {
+            row: sample.row,
+            metric: (sample.metric, untimely.column),
+            tags: sample.tags,
+            class: sample.class,
+            told_us: untimely.told_us,
+            value: sample.value,
+        }
+    }
+
+    /// - `all`: samples of the whole record, and its bytes.
+    pub(super) fn refused(
+        &self,
+        refusal: &Refusal,
+        (all, bytes): (u32, &'a [u8]),
+        about: &About<'_>,
+    ) -> Refused<'a> {
         Refused {
             row: refusal.row,
             metric: refusal.metric.map(|span| Cow::Borrowed(self.at(span))),
@@ -192,10 +227,14 @@ impl<'a> Samples<'a> {
             payload: match &refusal.payload {
                 Payload::Whole => bytes.into(),
                 Payload::Part(range) => self.parts.get(range.clone()).unwrap_or_default().into(),
-                Payload::Sample(entry) => {
-                    let sample = self.sample(entry);
-                    let words = format!("{} us, {:?}", sample.ts_us, sample.value);
-                    words.into_bytes().into()
+                Payload::Sample(at) => {
+                    let untimely = self.untimely.get(*at);
+                    let one = untimely.map(|untimely| about.one(&self.late(untimely)));
+                    one.unwrap_or_default().into()
+                }
+                Payload::List(range) => {
+                    let several = self.untimely.get(range.clone()).unwrap_or_default();
+                    about.list(several.iter().map(|one| self.late(one))).into()
                 }
             },
         }
@@ -215,8 +254,10 @@ pub(super) struct Buffer {
     parts: Vec<u8>,
     entries: Vec<Entry>,
     pub(super) refused: Vec<Refusal>,
-    /// Samples refused for their time, and the refusal that stands for those beyond the bound.
-    untimely: (usize, Option<usize>),
+    /// Samples refused for their time.
+    untimely: Vec<Untimely>,
+    /// The refusal whose list the next one joins.
+    list: Option<usize>,
     clock: Option<Clock>,
 }
 
@@ -231,7 +272,8 @@ impl Buffer {
         self.parts.clear();
         self.entries.clear();
         self.refused.clear();
-        self.untimely = (0, None);
+        self.untimely.clear();
+        self.list = None;
     }
 
     pub(super) fn samples(&self) -> Samples<'_> {
@@ -239,6 +281,7 @@ impl Buffer {
             text: &self.text,
             parts: &self.parts,
             entries: &self.entries,
+            untimely: &self.untimely,
             clock: self.clock.unwrap_or(Clock::SYNCED),
         }
     }
@@ -307,6 +350,7 @@ impl Buffer {
             offset_us: clock.offset_us,
             undated: clock.class == TimeClass::Undated,
             row: (0, 0, Span::default()),
+            told_us: 0,
             doubt: None,
         };
         let limits = &Limits::DEFAULT;
@@ -338,7 +382,7 @@ impl Buffer {
             tags,
             value: cell(&mut self.text, value),
         };
-        self.place(entry, doubt);
+        self.place(entry, doubt, (None, time_us));
     }
 
     /// Refuses a part of a record, which stands for one sample.
@@ -367,30 +411,40 @@ impl Buffer {
         self.clock = Some(clock);
     }
 
-    fn place(&mut self, entry: Entry, doubt: Option<Doubt>) {
+    /// - `told`: place of the metric in the schema, and the time before anything was added.
+    fn place(&mut self, entry: Entry, doubt: Option<Doubt>, told: (Option<u32>, i64)) {
         let Some(doubt) = doubt else {
             self.entries.push(entry);
             return;
         };
-        let (untimely, rest) = self.untimely;
-        if let Some(rest) = rest.and_then(|at| self.refused.get_mut(at)) {
-            rest.samples += 1;
+        let at = self.untimely.len();
+        let (column, told_us) = told;
+        self.untimely.push(Untimely {
+            entry,
+            column,
+            told_us,
+        });
+        if let Some(list) = self.list.and_then(|list| self.refused.get_mut(list))
+            && let Payload::List(range) = &mut list.payload
+            && range.len() < MAX_LISTED_SAMPLES
+        {
+            range.end = at + 1;
+            list.samples += 1;
             return;
         }
-        let told = untimely < MAX_REFUSED_SAMPLES;
-        let rest = (!told).then_some(self.refused.len());
-        self.untimely = (untimely + 1, rest);
+        let is_alone = at < MAX_REFUSED_SAMPLES;
+        self.list = (!is_alone).then_some(self.refused.len());
         self.refused.push(Refusal {
-            row: told.then_some(entry.row),
-            metric: told.then_some(entry.metric),
+            row: is_alone.then_some(entry.row),
+            metric: is_alone.then_some(entry.metric),
             of: None,
             samples: 1,
             reason: doubt.reason(),
             cause: Cause::Time(doubt),
-            payload: if told {
-                Payload::Sample(entry)
+            payload: if is_alone {
+                Payload::Sample(at)
             } else {
-                Payload::Whole
+                Payload::List(at..at + 1)
             },
         });
     }
@@ -426,6 +480,8 @@ struct Visitor<'a> {
     undated: bool,
     /// Number, time and tags of the present row.
     row: (u32, i64, Span),
+    /// Its time before anything was added.
+    told_us: i64,
     /// Why its time is not believed.
     doubt: Option<Doubt>,
 }
@@ -433,6 +489,7 @@ struct Visitor<'a> {
 impl RowVisitor for Visitor<'_> {
     fn row(&mut self, row: u32, time_us: i64, series: u32) {
         let tags = self.tags.get(series as usize).copied().unwrap_or_default();
+        self.told_us = time_us;
         let time_us = time_us.saturating_add(self.offset_us);
         self.row = (row, time_us, tags);
         self.doubt = if self.undated {
@@ -453,12 +510,14 @@ impl RowVisitor for Visitor<'_> {
             tags,
             value: cell(&mut self.buffer.text, value),
         };
-        self.buffer.place(entry, self.doubt);
+        let column = u32::try_from(column).ok();
+        self.buffer.place(entry, self.doubt, (column, self.told_us));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{DeviceNews, told};
     use super::*;
 
     #[test]
@@ -467,13 +526,31 @@ mod tests {
         let judge = (TimeWindow::default(), UnixMicros(0));
         let tags = buffer.text("");
         buffer.refuse_part(Reason::BadPayload, "why", b"bytes", (None, None));
-        for row in 0..3_000 {
+        let bound = |bound: usize| u32::try_from(bound).unwrap();
+        let listed = bound(MAX_LISTED_SAMPLES) + 5;
+        for row in 0..bound(MAX_REFUSED_SAMPLES) + listed {
             buffer.push(row, (-1, false), "m", tags, Value::I64(1), judge);
         }
         buffer.refuse_part(Reason::BadPayload, "why", b"bytes", (None, None));
         let samples: Vec<u32> = buffer.refused.iter().map(|r| r.samples).collect();
-        assert_eq!(samples.len(), 2 + MAX_REFUSED_SAMPLES + 1);
-        assert_eq!(samples[1 + MAX_REFUSED_SAMPLES], 2_000);
-        assert_eq!(samples.iter().sum::<u32>(), 3_002);
+        assert_eq!(samples.len(), 2 + MAX_REFUSED_SAMPLES + 2);
+        assert_eq!(samples[1 + MAX_REFUSED_SAMPLES], bound(MAX_LISTED_SAMPLES));
+        assert_eq!(samples[2 + MAX_REFUSED_SAMPLES], 5);
+        assert!(samples[..=MAX_REFUSED_SAMPLES].iter().all(|n| *n == 1));
+        let about = About {
+            device: DeviceNews::default(),
+            metrics: &[],
+            via: None,
+            clock: Clock::SYNCED,
+        };
+        let all = buffer.samples();
+        let rows = buffer.refused[1..buffer.refused.len() - 1]
+            .iter()
+            .flat_map(|refusal| {
+                let refused = all.refused(refusal, (0, b""), &about);
+                told::read(&refused.payload).unwrap().samples
+            });
+        let rows: Vec<u32> = rows.map(|told| told.row).collect();
+        assert!(rows.into_iter().eq(0..bound(MAX_REFUSED_SAMPLES) + listed));
     }
 }

@@ -16,6 +16,8 @@ pub struct Line<'a> {
     pub line: u32,
     /// When it was logged, Unix microseconds; the time of receipt where nothing dates it.
     pub ts_us: i64,
+    /// The time as told, where `ts_us` is that of receipt in its place.
+    pub told_us: Option<i64>,
     /// How its times became Unix time.
     pub clock: Clock,
     /// The log it belongs to, or empty.
@@ -86,16 +88,23 @@ impl<'a> LogLines<'a> {
         let all = *self;
         let mut walk = Lines::new(all.body, all.first_us);
         (0..all.lines).map_while(move |line| {
-            let (ts_us, text) = walk.next()?;
-            let ts_us = if all.clock.class == TimeClass::Undated {
-                all.at.0
-            } else {
-                dated(ts_us.saturating_add(all.clock.offset_us), all.at)
+            let (told_us, text) = walk.next()?;
+            let is_dated = all.clock.class != TimeClass::Undated;
+            let ts_us = told_us.saturating_add(all.clock.offset_us);
+            let ts_us = is_dated.then_some(ts_us).filter(|ts_us| is_date(*ts_us));
+            let clock = match ts_us {
+                Some(_) => all.clock,
+                None => Clock {
+                    class: TimeClass::Received,
+                    offset_us: 0,
+                    error_ms: None,
+                },
             };
             Some(Line {
                 line,
-                ts_us,
-                clock: all.clock,
+                ts_us: ts_us.unwrap_or(all.at.0),
+                told_us: ts_us.is_none().then_some(told_us),
+                clock,
                 source: all.source,
                 message: String::from_utf8_lossy(text),
             })
@@ -111,9 +120,9 @@ impl fmt::Debug for LogLines<'_> {
 
 /// `ts_us`, or `otherwise` in place of a time outside the years 1970 to 9999.
 pub(super) fn dated(ts_us: i64, otherwise: UnixMicros) -> i64 {
-    if (0..MAX_TIME_US).contains(&ts_us) {
-        ts_us
-    } else {
-        otherwise.0
-    }
+    if is_date(ts_us) { ts_us } else { otherwise.0 }
+}
+
+fn is_date(ts_us: i64) -> bool {
+    (0..MAX_TIME_US).contains(&ts_us)
 }

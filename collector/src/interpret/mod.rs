@@ -19,6 +19,7 @@
 //! | `batch`, `plain`, `lines` | decoders: numbered batches, publishes of plain devices, log lines |
 //! | `news` | what a schema says of a device and its metrics |
 //! | `places` | how far each sink was |
+//! | [`told`] | samples refused for their time, as they stand in quarantine |
 //! | `record` | a record of each kind |
 //! | [`Feed`] | reads a journal for one sink |
 
@@ -30,6 +31,7 @@ mod places;
 mod plain;
 mod record;
 pub mod time;
+pub mod told;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -258,10 +260,19 @@ impl Interpreted<'_> {
 
     /// What of it goes to quarantine.
     pub fn refused(&self) -> impl Iterator<Item = Refused<'_>> {
-        let all = self.batch_samples();
+        let all = (self.batch_samples(), self.bytes);
+        let about = told::About {
+            device: self.news.device.unwrap_or_default(),
+            metrics: self.news.metrics,
+            via: self
+                .origin
+                .and_then(|origin| origin.via.as_ref())
+                .map(DeviceId::as_str),
+            clock: self.origin.map_or(Clock::SYNCED, |origin| origin.clock),
+        };
         self.refused
             .iter()
-            .map(move |refusal| self.samples.refused(refusal, all, self.bytes))
+            .map(move |refusal| self.samples.refused(refusal, all, &about))
     }
 
     /// Whether a sink has nothing to do for it but to pass on.

@@ -321,7 +321,7 @@ fn quarantine_row(origin: &Origin, refused: Refused<'_>) -> QuarantineRow {
         row: refused.row,
         metric: refused.metric.map(std::borrow::Cow::into_owned),
         batch_samples: refused.batch_samples,
-        samples: refused.samples,
+        samples: i32::try_from(refused.samples).unwrap_or(i32::MAX),
         reason: refused.reason.name().to_owned(),
         payload: Some(refused.payload.into_owned()),
         at_us: origin.at.0,
@@ -343,6 +343,7 @@ fn log_row(origin: &Origin, line: Line<'_>, lines: u32) -> LogRow {
         time_class: class_of(line.clock.class),
         record: Some(carrier(origin)),
         record_lines: Some(lines),
+        told_us: line.told_us,
     }
 }
 

@@ -9,8 +9,12 @@
 )]
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array as _, RecordBatch};
 use headwater_collector::done::DoneInMemory;
 use headwater_collector::interpret::{Depth, Feed, Taken};
 use headwater_collector::pipeline::custody::{
@@ -22,8 +26,9 @@ use headwater_collector::sink::lake::join;
 use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, Staged, read_stretch};
 use headwater_gate::repeat::fingerprint;
 use headwater_gate::{ConnId, Token};
-use headwater_lake::MemStore;
 use headwater_lake::audit::Audit;
+use headwater_lake::delta::{Log, LogError};
+use headwater_lake::{MemStore, Store as _, Table};
 use headwater_proto::bundle::{self, BundleHead, Stamps};
 use headwater_proto::codec::{Encoder, Rows};
 use headwater_proto::frame::{self, Frames, Kind};
@@ -35,6 +40,7 @@ use headwater_proto::sample::Value;
 use headwater_proto::schema::{Column, ColumnKind, Schema};
 use headwater_proto::time::{Base, Millis, Now, UnixMicros};
 use headwater_spool::{Disk, DiskFile, FakeDisk};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 pub const CONN: ConnId = ConnId(1);
 pub const START_US: i64 = 1_760_000_000_000_000;
@@ -567,4 +573,48 @@ pub fn flush_all(rig: &mut Rig) {
         rig.handle(Event::Tick);
         assert!(rig.sync());
     }
+}
+
+/// The rows of a table, each as texts by column, in the order of the texts; what is null is left out.
+pub fn rows_of(store: &MemStore, table: Table) -> Vec<BTreeMap<String, String>> {
+    let log = Log::load(store, table).unwrap();
+    let mut rows = Vec::new();
+    log.files::<LogError>(store, |add| {
+        let path = format!("{}/{}", table.name(), add.path);
+        let bytes = store.get(&path).unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+        for batch in reader.build().unwrap() {
+            let batch = batch.unwrap();
+            rows.extend((0..batch.num_rows()).map(|row| cells(&batch, row)));
+        }
+        Ok(())
+    })
+    .unwrap();
+    rows.sort();
+    rows
+}
+
+fn cells(batch: &RecordBatch, row: usize) -> BTreeMap<String, String> {
+    let schema = batch.schema();
+    let columns = schema.fields().iter().zip(batch.columns());
+    let present = columns.filter(|(_, column)| column.is_valid(row));
+    let cells = present.map(|(field, column)| {
+        let text = if let Some(texts) = column.as_string_opt::<i32>() {
+            texts.value(row).to_owned()
+        } else if let Some(floats) = column.as_primitive_opt::<Float64Type>() {
+            format!("{:016x}", floats.value(row).to_bits())
+        } else if let Some(bytes) = column.as_binary_opt::<i32>() {
+            String::from_utf8_lossy(bytes.value(row)).into_owned()
+        } else if let Some(times) = column.as_primitive_opt::<TimestampMicrosecondType>() {
+            times.value(row).to_string()
+        } else if let Some(longs) = column.as_primitive_opt::<Int64Type>() {
+            longs.value(row).to_string()
+        } else if let Some(ints) = column.as_primitive_opt::<Int32Type>() {
+            ints.value(row).to_string()
+        } else {
+            column.as_boolean().value(row).to_string()
+        };
+        (field.name().clone(), text)
+    });
+    cells.collect()
 }

@@ -208,6 +208,7 @@ fn other_tables(
         time_class: TimeClass::Synced,
         record: None,
         record_lines: None,
+        told_us: None,
     })?;
     Ok(())
 }

@@ -6,6 +6,7 @@ use parquet::errors::ParquetError;
 use crate::audit::AuditError;
 use crate::delta::LogError;
 use crate::paths::{HEAD_PATH, OWNER_PATH};
+use crate::read::ReadError;
 use crate::store::StoreError;
 
 /// Why the lake could not be written.
@@ -97,6 +98,12 @@ impl From<LogError> for LakeError {
         } else {
             Self::Log(error)
         }
+    }
+}
+
+impl From<ReadError> for LakeError {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error.into())
     }
 }
 

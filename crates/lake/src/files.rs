@@ -257,6 +257,7 @@ fn log_columns(rows: &[&LogRow]) -> Vec<ArrayRef> {
     ];
     columns.extend(record_columns(rows.iter().map(|r| r.record.as_ref())));
     columns.push(ints(rows.iter().map(|r| r.record_lines.map(int))));
+    columns.push(longs(rows.iter().map(|r| r.told_us)));
     columns
 }
 
@@ -270,7 +271,7 @@ fn quarantine_columns(rows: &[&QuarantineRow]) -> Vec<ArrayRef> {
         ints(rows.iter().map(|r| r.row.map(int))),
         texts(rows.iter().map(|r| r.metric.as_deref())),
         ints(rows.iter().map(|r| r.batch_samples.map(int))),
-        ints(rows.iter().map(|r| Some(int(r.samples)))),
+        ints(rows.iter().map(|r| Some(r.samples))),
         texts(rows.iter().map(|r| Some(&*r.reason))),
         Arc::new(payloads.finish()),
         times(rows.iter().map(|r| Some(r.at_us))),

@@ -5,13 +5,14 @@
 //!      → writer (stage, publish, commit, finish) → store (a folder, memory; put if absent, swap)
 //!         owner (who may write) · delta (a table's log) · head (where all logs are) · marks
 //!         digest (whose hash stands where) · faults (what is wrong with an object)
-//! lake → audit (is everything there once?) · catalog, ddl (how to read it) · prune · guard · repair
+//! lake → audit (is everything there once?) · catalog, ddl (how to read it) · prune · replay · guard · repair
 //! ```
 //!
 //! Where the objects are: `paths.rs`.
 
 pub mod audit;
 pub mod catalog;
+mod command;
 pub mod date;
 pub mod ddl;
 pub mod delta;
@@ -31,6 +32,7 @@ pub mod prune;
 mod ranges;
 mod read;
 pub mod repair;
+pub mod replay;
 mod row;
 pub mod rows;
 pub mod scan;

@@ -275,7 +275,7 @@ pub(crate) fn holdings_of(rows: &Rows) -> Holdings {
     for row in rows.quarantine.iter().filter(|row| row.samples > 0) {
         let key = found.key_of(&row.stream);
         let part = found.parts.entry((key, row.seq)).or_default();
-        part.found += u64::from(row.samples);
+        part.found += u64::from(row.samples.unsigned_abs());
         part.size = part.size.max(row.batch_samples.unwrap_or(0));
     }
     rows.gaps.iter().for_each(|row| found.gap(row));

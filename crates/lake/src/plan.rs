@@ -17,7 +17,7 @@ use crate::schema::{Encoding, Table};
 pub const PLAN_VERSION: u8 = 3;
 
 /// Version of the writer: it changes when the same rows would give other bytes.
-pub const WRITER_VERSION: u32 = 2;
+pub const WRITER_VERSION: u32 = 3;
 
 /// SHA-256 of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -15,18 +15,16 @@ use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
 use serde::Serialize;
 
 use crate::audit::{AuditError, Key, Scan};
+use crate::command::Run;
 use crate::date::{date_text, day_of};
-use crate::delta::{Actions, Add, Log, LogError, stats_text};
+use crate::delta::{Actions, Add, Log, LogError};
 use crate::error::LakeError;
-use crate::files::for_each_file;
 use crate::head::load_log;
-use crate::parquet::Origin;
-use crate::paths::{FileName, HOT_DIR, stem};
-use crate::plan::Sha256;
+use crate::paths::{FileName, HOT_DIR};
 use crate::ranges::Ranges;
 use crate::rows::{GapRow, PRUNED as PRUNED_GAP, Rows, SpanKind};
 use crate::schema::{DAY_US, Encoding, Table};
-use crate::store::{Put, Store};
+use crate::store::Store;
 
 /// Under this name the log keeps the count of runs, as it keeps the positions of journals.
 pub(crate) const WRITER: &str = "prune";
@@ -170,47 +168,19 @@ fn name_gaps(store: &dyn Store, scan: &Scan, now_us: i64) -> Result<u64, PruneEr
         }
     }
     let mut log = load_log(store, Table::Gaps)?;
-    let run = log.mark(WRITER).map_or(0, |mark| mark + 1);
-    let origin = Origin {
+    let number = log.mark(WRITER).map_or(0, |mark| mark + 1);
+    let run = Run {
         writer: WRITER,
-        first_pos: run,
-        last_pos: run,
-    };
-    let mut adds = Vec::new();
-    for_each_file::<LakeError>(&rows, Encoding::Compact, origin, |file| {
-        let path = format!(
-            "{HOT_DIR}/dt={}/{}-0.parquet",
-            date_text(file.day),
-            stem(WRITER, run, run)
-        );
-        let full = format!("{}/{path}", Table::Gaps.name());
-        if store.put_if_absent(&full, &file.bytes)? == Put::Exists {
-            // Left by a run that was cut off before its commit.
-            store.delete(&full)?;
-            store.put_if_absent(&full, &file.bytes)?;
-        }
-        let keys = (file.keys.0.as_str(), file.keys.1.as_str());
-        adds.push(Add {
-            path,
-            dt: date_text(file.day),
-            bytes: file.bytes.len() as u64,
-            modified_ms: now_us.div_euclid(1_000),
-            stats: stats_text(file.table, file.rows, file.times_us, keys),
-            sha256: Some(Sha256::of(&file.bytes)),
-        });
-        Ok(())
-    })?;
-    let txns = vec![(WRITER.to_owned(), run)];
-    log.commit(
-        store,
-        &Actions {
-            adds,
-            removes: Vec::new(),
-            txns,
-        },
+        number,
         now_us,
-        None,
-    )?;
+    };
+    let adds = run.write(store, &rows, Encoding::Compact)?;
+    let actions = Actions {
+        adds: adds.into_iter().map(|(_, add)| add).collect(),
+        removes: Vec::new(),
+        txns: run.txns(),
+    };
+    log.commit(store, &actions, now_us, None)?;
     Ok(rows.len() as u64)
 }
 

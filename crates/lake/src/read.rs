@@ -192,6 +192,13 @@ impl Columns {
             .ok_or_else(|| self.wrong(name))
     }
 
+    /// The bytes at `row`, `None` if null.
+    pub(crate) fn bytes(&self, name: &str, row: usize) -> Result<Option<&[u8]>, ReadError> {
+        let array = self.array(name).and_then(|a| a.as_binary_opt::<i32>());
+        let array = array.ok_or_else(|| self.wrong(name))?;
+        Ok(array.is_valid(row).then(|| array.value(row)))
+    }
+
     pub(crate) fn longs(&self, name: &str) -> Result<&PrimitiveArray<Int64Type>, ReadError> {
         self.primitive(name)
     }

@@ -14,8 +14,11 @@ pub enum TimeClass {
     Offset,
     /// Dated after the fact, between two bounds.
     Bounded,
-    /// The device told no time: it is when the collector received it.
+    /// It is when the collector received it: the device told no time, or a log line one that is no
+    /// date.
     Received,
+    /// An operator put it into the table from quarantine: the time as the device told it, and a shift.
+    Replayed,
 }
 
 impl TimeClass {
@@ -28,6 +31,7 @@ impl TimeClass {
             Self::Offset => "offset",
             Self::Bounded => "bounded",
             Self::Received => "received",
+            Self::Replayed => "replayed",
         }
     }
 }
@@ -226,6 +230,8 @@ pub struct LogRow {
     pub record: Option<Record>,
     /// Lines of that record.
     pub record_lines: Option<u32>,
+    /// The time as told, microseconds, where `ts_us` is that of receipt in its place.
+    pub told_us: Option<i64>,
 }
 
 /// What was refused after custody.
@@ -241,8 +247,9 @@ pub struct QuarantineRow {
     pub metric: Option<String>,
     /// Readings in the whole batch.
     pub batch_samples: Option<u32>,
-    /// Readings that this row stands for; 0 for a copy of what a gap names.
-    pub samples: u32,
+    /// Readings that this row stands for; 0 for a copy of what a gap names, less than 0 for one that
+    /// takes back what now stands among the samples.
+    pub samples: i32,
     /// Why, as a name.
     pub reason: String,
     /// What was refused.

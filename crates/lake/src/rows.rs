@@ -278,7 +278,6 @@ impl Rows {
         signed("seq", row.seq)?;
         narrow("row", row.row.unwrap_or(0))?;
         narrow("batch_samples", row.batch_samples.unwrap_or(0))?;
-        narrow("samples", row.samples)?;
         self.loose_bytes += heap([Some(&row.reason), row.metric.as_ref(), row.cause.as_ref()])
             + row.payload.as_ref().map_or(0, Vec::len);
         self.quarantine.push(row);

@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 /// Version of the columns below; part of every file's metadata.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Microseconds in a day: the width of a partition.
 pub const DAY_US: i64 = 86_400_000_000;
@@ -160,7 +160,8 @@ const SAMPLES: &[Column] = &[
     must(
         "time_class",
         Kind::Text,
-        "how ts was found: synced, wall (clock not known to be right), offset, bounded or received",
+        "how ts was found: synced, wall (clock not known to be right), offset, bounded, received, or \
+         replayed (by an operator, from quarantine)",
     ),
 ];
 
@@ -204,6 +205,11 @@ const LOGS: &[Column] = &[
         Kind::I32,
         "lines of the whole record; null: the record has no number",
     ),
+    may(
+        "told_us",
+        Kind::I64,
+        "the time as told, where ts is that of receipt: us since boot, or if that is no date since 1970",
+    ),
 ];
 
 const QUARANTINE: &[Column] = &[
@@ -229,10 +235,14 @@ const QUARANTINE: &[Column] = &[
     must(
         "samples",
         Kind::I32,
-        "readings this row stands for; 0: a copy beside a gap",
+        "readings this row stands for; 0: a copy beside a gap; negative: taken back by a replay",
     ),
     must("reason", Kind::Text, "why it was refused"),
-    may("payload", Kind::Bytes, "what was refused, as received"),
+    may(
+        "payload",
+        Kind::Bytes,
+        "what was refused, as received; readings refused for their time as JSON",
+    ),
     must("at", Kind::Time, "when it was refused, UTC"),
     may(
         "cause",

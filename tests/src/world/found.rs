@@ -5,9 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
+use headwater_collector::interpret::told;
+use headwater_collector::quarantine::is_of_time;
 use headwater_lake::delta::{Log, LogError};
 use headwater_lake::{MemStore, Store, Table};
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
+use headwater_proto::sample::OwnedValue;
 use headwater_proto::text::is_dictionary;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -257,7 +260,7 @@ impl Found {
                 cause: text(row, "cause"),
                 payload: payload.value(row).to_vec(),
             };
-            if let Some(given) = untimely(&refused) {
+            for given in untimely(&refused) {
                 let key = self.take_reading(device.value(row), &given, made);
                 self.untimely.push(Untimely {
                     key,
@@ -403,21 +406,24 @@ fn error(batch: &RecordBatch, row: usize) -> Option<Option<u32>> {
     Some(known.and_then(|ms| u32::try_from(ms).ok()))
 }
 
-/// The sample that was refused for its time: its payload says time and value in words.
-fn untimely(refused: &Refused) -> Option<Row> {
-    let text = std::str::from_utf8(&refused.payload).ok()?;
-    let (time, value) = text.strip_suffix(')')?.split_once(" us, ")?;
-    let bits = match value.split_once('(')? {
-        ("F64", value) => Bits::F64(value.parse::<f64>().ok()?.to_bits()),
-        ("I64", value) => Bits::I64(value.parse().ok()?),
-        _ => return None,
+/// The samples of a row that was refused for its time.
+fn untimely(refused: &Refused) -> Vec<Row> {
+    let read = is_of_time(&refused.reason).then(|| told::read(&refused.payload));
+    let samples = read.flatten().map_or_else(Vec::new, |read| read.samples);
+    let row = |told: &told::Told| {
+        let bits = match told.value {
+            OwnedValue::F64(value) => Bits::F64(value.to_bits()),
+            OwnedValue::I64(value) => Bits::I64(value),
+            OwnedValue::Bool(_) | OwnedValue::F32(_) | OwnedValue::Str(_) => return None,
+        };
+        Some(Row {
+            metric: told.series.metric.clone(),
+            ts_us: told.ts_us,
+            error_ms: None,
+            bits,
+        })
     };
-    Some(Row {
-        metric: refused.metric.clone()?,
-        ts_us: time.parse().ok()?,
-        error_ms: None,
-        bits,
-    })
+    samples.iter().filter_map(row).collect()
 }
 
 /// The numbers that a gap names, if it names any.

@@ -21,6 +21,7 @@ mod lake_repair;
 mod late_lake;
 mod nodes;
 mod outage;
+mod quarantine;
 mod readers;
 mod renamed;
 mod slow_client;

@@ -20,6 +20,11 @@
 //!
 //! A log record counts like a batch: it is there if all its lines are (`record_lines`).
 //!
+//! A reading that a replay put from quarantine among the samples counts there alone: a row of
+//! `quarantine` with negative `samples` takes it back. Both belong together: one without the other is
+//! conflicting, unless the marks of the two tables tell that a replay was cut off between them
+//! ([`crate::replay`]).
+//!
 //! Beside the streams there are [`Fault`]s: an object that cannot be read, a file that differs from
 //! its hash in the log, a device of samples without a row in `devices`, gaps without a time span that no
 //! version without the column `span` wrote. The audit goes on after each,
@@ -47,7 +52,7 @@ use crate::ranges::Ranges;
 use crate::read::ReadError;
 use crate::rows::EpochState;
 use crate::store::Store;
-use scan::State;
+use scan::{Partial, State};
 use view::View;
 
 /// Memory that the streams of one pass may take.
@@ -157,6 +162,9 @@ pub struct Counts {
     pub uncompared: u64,
     /// Ends that are not clean, where no gap names the time of what may be missing.
     pub unnamed_stops: u64,
+    /// Readings that a replay put among the samples and did not take back from quarantine, or took back
+    /// and did not put there. While a replay is cut off between the two tables they are not counted.
+    pub unmarked: u64,
 }
 
 impl Counts {
@@ -176,6 +184,7 @@ impl Counts {
         self.conflicting += other.conflicting;
         self.uncompared += other.uncompared;
         self.unnamed_stops += other.unnamed_stops;
+        self.unmarked += other.unmarked;
     }
 }
 
@@ -210,6 +219,8 @@ pub struct Totals {
     pub missing: BTreeMap<String, Missing>,
     /// Faults of files, logs and head.
     pub faults: u64,
+    /// A replay was cut off between `samples` and `quarantine`: its readings count in both.
+    pub is_replay_cut: bool,
 }
 
 impl Totals {
@@ -308,12 +319,13 @@ pub fn audit_each(
     for pass in 0..passes {
         let in_pass = |device: &str| passes == 1 || hash(device) % passes == pass;
         for (key, state) in view.scan(store, &in_pass)?.streams {
-            let stream = judge(&key, &state);
+            let stream = judge(&key, &state, view.is_replaying());
             totals.take(&stream);
             visit(stream);
         }
     }
     totals.faults = view.faults.count;
+    totals.is_replay_cut = view.is_replaying();
     Ok((totals, view.faults.list))
 }
 
@@ -324,7 +336,8 @@ fn hash(text: &str) -> u64 {
     hasher.finish()
 }
 
-fn judge(key: &Key, state: &State) -> StreamAudit {
+/// - `is_replaying`: a replay stands in `samples` and not yet in `quarantine`.
+fn judge(key: &Key, state: &State, is_replaying: bool) -> StreamAudit {
     let mut there = state.whole.clone();
     there.insert_all(&state.records);
     let whole_partials = state
@@ -364,10 +377,11 @@ fn judge(key: &Key, state: &State) -> StreamAudit {
     let beyond = there.len() - there.below(end).len();
     let gap_samples = missing::samples(state.named.gaps(), &there);
     let timed_gaps = state.named.timed();
+    let unmarked = state.partial.values().map(Partial::unmarked);
     let counts = Counts {
         samples: state.samples,
         log_lines: state.log_lines,
-        quarantined: state.quarantined,
+        quarantined: u64::try_from(state.quarantined).unwrap_or(0),
         batches: there.len() - state.records.len() + doubly_used,
         records: state.records.len(),
         explained: missing.len() - unnamed.len(),
@@ -385,6 +399,7 @@ fn judge(key: &Key, state: &State) -> StreamAudit {
         conflicting: state.conflicting + doubly_used + beyond,
         uncompared: state.uncompared,
         unnamed_stops: u64::from(state.has_stopped && !state.names_stop),
+        unmarked: if is_replaying { 0 } else { unmarked.sum() },
     };
     let is_unknown = state.epoch.is_none() && !there.is_empty();
     let ranges = unexplained
@@ -411,7 +426,7 @@ fn judge(key: &Key, state: &State) -> StreamAudit {
 /// - `is_unknown`: table `epochs` has no row of the stream yet.
 /// - `has_timed_gaps`: some gaps are known by time alone.
 const fn verdict(counts: &Counts, is_unknown: bool, has_timed_gaps: bool) -> Verdict {
-    if counts.conflicting > 0 {
+    if counts.conflicting > 0 || counts.unmarked > 0 {
         Verdict::Conflicting
     } else if counts.repeated > 0 {
         Verdict::Repeated

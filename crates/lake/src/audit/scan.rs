@@ -37,14 +37,31 @@ pub(crate) struct Partial {
     pub(crate) batch_samples: u32,
     /// Readings found, by the hash of row and metric; or lines by their number.
     pub(crate) found: HashSet<u64>,
-    /// Readings that rows of the quarantine stand for.
-    pub(crate) quarantined: u32,
+    /// Readings that rows of the quarantine stand for, less those that a replay took back.
+    pub(crate) quarantined: i64,
 }
 
 impl Partial {
     pub(crate) fn is_whole(&self) -> bool {
-        let found = u32::try_from(self.found.len()).unwrap_or(u32::MAX);
-        self.batch_samples > 0 && found.saturating_add(self.quarantined) >= self.batch_samples
+        self.batch_samples > 0 && self.excess() >= 0
+    }
+
+    /// Readings that are there beyond those of the batch: they are among the samples and in quarantine.
+    fn excess(&self) -> i64 {
+        let found = i64::try_from(self.found.len()).unwrap_or(i64::MAX);
+        let quarantined = self.quarantined.max(0);
+        found.saturating_add(quarantined) - i64::from(self.batch_samples)
+    }
+
+    /// Readings that stand both among the samples and in quarantine, or that a replay took back more
+    /// than once.
+    pub(super) fn unmarked(&self) -> u64 {
+        let excess = if self.batch_samples > 0 && self.quarantined != 0 {
+            self.excess().max(0)
+        } else {
+            0
+        };
+        excess.unsigned_abs() + self.quarantined.min(0).unsigned_abs()
     }
 }
 
@@ -70,7 +87,8 @@ pub(crate) struct State {
     pub(crate) times_us: Option<(i64, i64)>,
     pub(crate) samples: u64,
     pub(crate) log_lines: u64,
-    pub(crate) quarantined: u64,
+    /// Readings in quarantine, less those that a replay took back.
+    pub(crate) quarantined: i64,
     pub(crate) repeated: u64,
     pub(crate) conflicting: u64,
     /// Batches with repeated rows that were not looked at twice.
@@ -359,13 +377,13 @@ impl Scan {
         let ids = Identity::of(batch)?;
         let (sizes, samples) = (batch.ints("batch_samples")?, batch.ints("samples")?);
         for row in (0..batch.rows()).filter(|row| wanted(ids.devices.value(*row))) {
-            let stands_for = cell(samples, row).unwrap_or_default().cast_unsigned();
+            let stands_for = i64::from(cell(samples, row).unwrap_or_default());
             if stands_for == 0 {
                 continue;
             }
             let key = ids.key(&mut self.names, row);
             let state = self.state(key);
-            state.quarantined += u64::from(stands_for);
+            state.quarantined += stands_for;
             let partial = state.partial.entry(ids.seq(row)).or_default();
             partial.quarantined = partial.quarantined.saturating_add(stands_for);
             let size = cell(sizes, row).unwrap_or_default().cast_unsigned();

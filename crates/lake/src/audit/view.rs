@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::AuditError;
 use super::scan::{Identity, Key, Scan, value_hash};
-use crate::delta::{Log, LogError, log_dir};
+use crate::delta::{Log, LogError, is_replay_cut, log_dir};
 use crate::faults::{Faults, check_file, words};
 use crate::head::{Head, load_readable};
 use crate::paths::FileName;
@@ -87,6 +87,11 @@ impl View {
         let is_last = samples.mark(name.writer) == last;
         let is_whole = devices.mark(name.writer) >= last;
         !self.young.contains(path) && (!is_last || is_whole)
+    }
+
+    /// Whether the last replay stands in `samples` and not yet in `quarantine`, as far as this view goes.
+    pub(super) fn is_replaying(&self) -> bool {
+        is_replay_cut(&self.logs)
     }
 
     /// Rows that may each begin a stream: bounds how many there are.

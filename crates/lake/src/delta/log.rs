@@ -22,6 +22,18 @@ pub const CHECKPOINT_VERSIONS: u64 = 100;
 /// Versions that a commit tries at most: so many other writers may be quicker in a row.
 const COMMIT_ATTEMPTS: u32 = 1_000;
 
+/// Under this name the logs keep the number of the last replay from quarantine.
+pub(crate) const REPLAY_APP: &str = "replay";
+
+/// Whether `samples` has a replay that `quarantine` lacks: it goes on, or was cut off.
+pub(crate) fn is_replay_cut(logs: &[Log]) -> bool {
+    let mark = |table| {
+        let log = logs.iter().find(|log| log.table() == table);
+        log.and_then(|log| log.mark(REPLAY_APP))
+    };
+    mark(Table::Samples) > mark(Table::Quarantine)
+}
+
 /// What a commit did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {

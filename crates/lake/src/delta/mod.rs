@@ -21,8 +21,8 @@ pub(crate) use checkpoint::{
     Hint, checkpoint_path, files as checkpoint_files, read_txns as checkpoint_txns,
 };
 pub use error::LogError;
-pub(crate) use log::Place;
 pub use log::{CHECKPOINT_VERSIONS, Committed, Log, Tally};
+pub(crate) use log::{Place, REPLAY_APP, is_replay_cut};
 pub use version::{Actions, Add, Stats};
 pub(crate) use version::{
     Chain, TERM_APP, actions_text, creation_text, log_dir, newest_listed, parse as parse_version,

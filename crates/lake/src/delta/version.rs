@@ -7,7 +7,7 @@
 //! | `<journal>` | the last position of that journal that the table has: its mark |
 //! | `<journal>/<sink>` | the first position that another sink of that journal had not finished |
 //! | `headwater-term` | the term of the lake's owner: no commit of a lower one follows |
-//! | `prune` | the number of the last run of `prune` |
+//! | `prune`, `replay` | the number of the last run of that command |
 //!
 //! Tags, which other readers pass over, carry hashes: of its file in each `add`, of the version before
 //! and of the newest checkpoint in `commitInfo`.

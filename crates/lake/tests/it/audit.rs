@@ -299,6 +299,67 @@ fn readings_in_quarantine_complete_their_batch() {
     );
 }
 
+/// A row that takes the second reading of batch 0 back from quarantine.
+fn taken_back() -> QuarantineRow {
+    QuarantineRow {
+        samples: -1,
+        reason: "replayed".into(),
+        ..refused(&stream("d"), 0)
+    }
+}
+
+#[test]
+fn a_reading_that_was_replayed_counts_among_the_samples_alone() {
+    let whole = |rows: &mut Rows| push_batches(rows, "d", 0..1);
+    let half = |rows: &mut Rows| {
+        rows.push_sample(&sample("d", 0, 0, Value::I64(1))).unwrap();
+    };
+    let other = |rows: &mut Rows| {
+        rows.push_sample(&sample("d", 0, 1, Value::I64(1))).unwrap();
+    };
+    let put = |rows: &mut Rows| rows.push_quarantine(refused(&stream("d"), 0)).unwrap();
+    let back = |rows: &mut Rows| rows.push_quarantine(taken_back()).unwrap();
+    let closed = state(1, EpochState::Closed);
+    let counted = |flushes: &[&dyn Fn(&mut Rows)]| {
+        let (found, counts) = verdict(flushes);
+        (found, counts.samples, counts.quarantined, counts.unmarked)
+    };
+    let complete = (Verdict::Complete, 2, 0, 0);
+    assert_eq!(counted(&[&half, &put, &other, &back, &closed]), complete);
+    assert_eq!(
+        counted(&[&put, &put2, &back, &back2, &whole, &closed]),
+        complete
+    );
+    // Without what takes it back, or with it twice, or without the sample.
+    let unmarked = counted(&[&half, &put, &other, &closed]);
+    assert_eq!(unmarked, (Verdict::Conflicting, 2, 1, 1));
+    let whole_twice = counted(&[&put, &whole, &closed]);
+    assert_eq!(whole_twice, (Verdict::Conflicting, 2, 1, 1));
+    let twice = counted(&[&half, &put, &other, &back, &back, &closed]);
+    assert_eq!(twice, (Verdict::Conflicting, 2, 0, 1));
+    let lost = counted(&[&half, &put, &back, &closed]);
+    assert_eq!(lost, (Verdict::Unexplained, 1, 0, 0));
+    // Put there twice.
+    let doubled = counted(&[&half, &put, &other, &other, &back, &closed]);
+    assert_eq!(doubled.0, Verdict::Repeated);
+}
+
+fn put2(rows: &mut Rows) {
+    let row = QuarantineRow {
+        row: Some(0),
+        ..refused(&stream("d"), 0)
+    };
+    rows.push_quarantine(row).unwrap();
+}
+
+fn back2(rows: &mut Rows) {
+    let row = QuarantineRow {
+        row: Some(0),
+        ..taken_back()
+    };
+    rows.push_quarantine(row).unwrap();
+}
+
 #[test]
 fn records_that_gave_other_rows_count_as_there() {
     let records = |rows: &mut Rows| {

@@ -103,6 +103,7 @@ pub(crate) fn line(stream: &Stream, seq: u64, line: u32) -> LogRow {
             seq,
         }),
         record_lines: None,
+        told_us: None,
     }
 }
 

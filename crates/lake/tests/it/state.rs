@@ -4,9 +4,10 @@ use headwater_lake::audit::{audit, marks};
 use headwater_lake::delta::LogError;
 use headwater_lake::guard::guard;
 use headwater_lake::prune::prune;
+use headwater_lake::replay::{DEFAULT_MEMORY_BYTES, Replay, each_refused, is_cut};
 use headwater_lake::{
-    Claim, EpochState, Found, GapRow, HEAD_PATH, Lake, LakeError, LogRow, MARKS_PATH, MemStore,
-    OWNER_PATH, QuarantineRow, Record, Rows, Settings, Store, StoreError, Table,
+    Claim, Encoding, EpochState, Found, GapRow, HEAD_PATH, Lake, LakeError, LogRow, MARKS_PATH,
+    MemStore, OWNER_PATH, QuarantineRow, Record, Rows, Settings, Store, StoreError, Table,
 };
 use headwater_proto::ids::JournalId;
 use headwater_proto::sample::Value;
@@ -577,6 +578,8 @@ enum Step {
     TakeOver,
     /// Yesterday is pruned.
     Prune,
+    /// What is in quarantine is put among the samples; a replay at that call is cut off first.
+    Replay(u64),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -585,6 +588,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (any::<u64>(), 0u64..24).prop_map(|(rows, at)| Step::Crash(rows, at)),
         1 => Just(Step::TakeOver),
         1 => Just(Step::Prune),
+        2 => (0u64..60).prop_map(Step::Replay),
     ];
     proptest::collection::vec(step, 1..14)
 }
@@ -614,7 +618,7 @@ fn any_rows(seed: u64, next: &mut u64) -> Rows {
     if bit(3) {
         let refused = QuarantineRow {
             metric: None,
-            samples: u32::from(!bit(4)),
+            samples: i32::from(!bit(4)),
             reason: "other".into(),
             ..refused(&stream(device), seq + 3)
         };
@@ -663,6 +667,23 @@ fn any_rows(seed: u64, next: &mut u64) -> Rows {
         }
     }
     rows
+}
+
+/// Puts every reading of `quarantine` among the samples.
+fn replay_all(store: &MemStore) -> Result<(), LakeError> {
+    let (mut replay, _) = Replay::begin(store, Encoding::Compact, MIDNIGHT_US)?;
+    let mut rows = Rows::new();
+    each_refused::<LakeError>(store, DEFAULT_MEMORY_BYTES, |refused, taken| {
+        if refused.samples > 0 && taken.take(refused, 1, "m") {
+            let one = sample(refused.device_id, refused.seq, 1, Value::I64(3));
+            rows.push_sample(&one).unwrap();
+        }
+        Ok(())
+    })?;
+    match rows.is_empty() {
+        true => Ok(()),
+        false => replay.commit(&mut rows),
+    }
 }
 
 proptest! {
@@ -721,6 +742,13 @@ proptest! {
                 }
                 Step::Prune => {
                     prune(&store, 1, MIDNIGHT_US).unwrap();
+                }
+                Step::Replay(at) => {
+                    store.crash_after(at);
+                    let _ = replay_all(&store);
+                    store.restart();
+                    replay_all(&store).unwrap();
+                    prop_assert!(!is_cut(&store).unwrap());
                 }
             }
             let all = marks(&store).unwrap();
