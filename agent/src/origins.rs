@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use headwater_program::entropy::random;
@@ -17,8 +18,10 @@ use tokio::sync::mpsc;
 use crate::clock::{Clock, wall_error};
 use crate::config::Config;
 use crate::desk;
-use crate::pipeline::engine::{Engine, Event, Settings};
+use crate::pipeline::engine::{Engine, Event, Settings, strays};
+use crate::pipeline::record::Cursor;
 use crate::source::Stop;
+use crate::source::port::Stray;
 use crate::status::Waiting;
 use crate::uplink::{LINK_EVENTS, LinkEvent, mqtt::Link};
 
@@ -30,6 +33,14 @@ const PREFIX: &str = "of-";
 const MAX_SPELLED_BYTES: usize = 128;
 /// The file in a folder that has the device id.
 const NAME_FILE: &str = "device";
+/// The file in a folder that has the cursors of sources of earlier names whose folders have gone.
+const STRAYS_FILE: &str = "strays";
+/// Most of them; the oldest are forgotten.
+pub const MAX_STRAYS: usize = 256;
+/// What the folder of a name begins with while it is removed.
+const GONE: &str = "gone-";
+/// How long a connection has to end.
+const LEAVE: Duration = Duration::from_secs(1);
 /// How long to wait where there is nothing else to wait for.
 const IDLE_MS: u64 = 60_000;
 
@@ -61,21 +72,16 @@ fn spelled(byte: u8) -> String {
 /// # Errors
 /// The disk's.
 pub fn claim(home: &Path, device: &DeviceId) -> io::Result<()> {
-    let (file, new) = (home.join(NAME_FILE), home.join("device.new"));
-    if fs::read(&file).is_ok_and(|name| name == device.as_str().as_bytes()) {
+    if fs::read(home.join(NAME_FILE)).is_ok_and(|name| name == device.as_str().as_bytes()) {
         return Ok(());
     }
     fs::create_dir_all(home)?;
-    let mut named = File::create(&new)?;
-    named.write_all(device.as_str().as_bytes())?;
-    named.sync_all()?;
-    fs::rename(&new, &file)?;
-    File::open(home)?.sync_all()?;
+    replace(home, NAME_FILE, device.as_str().as_bytes())?;
     let above = home.parent().filter(|above| !above.as_os_str().is_empty());
     above.map_or(Ok(()), |above| File::open(above)?.sync_all())
 }
 
-/// The other devices that have a folder in `spool`, by name.
+/// The other devices that have a folder in `spool`, by name. What a removal left half-way is removed.
 ///
 /// # Errors
 /// The disk's.
@@ -83,7 +89,11 @@ pub fn earlier(spool: &Path, own: &DeviceId) -> io::Result<Vec<(DeviceId, PathBu
     let mut found = Vec::new();
     for entry in fs::read_dir(spool)? {
         let entry = entry?;
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        let folder = entry.file_name();
+        if folder.to_string_lossy().starts_with(GONE) {
+            fs::remove_dir_all(entry.path())?;
+        }
+        if !folder.to_string_lossy().starts_with(PREFIX) {
             continue;
         }
         let name = fs::read_to_string(entry.path().join(NAME_FILE)).ok();
@@ -101,97 +111,248 @@ pub fn earlier(spool: &Path, own: &DeviceId) -> io::Result<Vec<(DeviceId, PathBu
     Ok(found)
 }
 
-/// The thread that sends what earlier names stored, one name after the other.
-pub struct Drains {
-    thread: std::thread::JoinHandle<()>,
+/// Removes a folder of which nothing is needed any more; a kill half-way leaves none that looks like a spool.
+fn remove(home: &Path) -> io::Result<()> {
+    let name = home.file_name().unwrap_or_default().to_string_lossy();
+    let gone = home.with_file_name(format!("{GONE}{name}"));
+    fs::rename(home, &gone)?;
+    if let Some(spool) = home.parent() {
+        File::open(spool)?.sync_all()?;
+    }
+    fs::remove_dir_all(gone)
 }
 
-impl Drains {
-    /// Starts it where there are earlier names; within a runtime, which carries the connection.
+/// Where sources stopped whose records an earlier name stored.
+///
+/// - `home`: the folder of a device; a file there keeps them when the earlier one's folder has gone.
+fn kept_strays(home: &Path) -> Vec<Stray> {
+    let text = match fs::read_to_string(home.join(STRAYS_FILE)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            let home = home.display();
+            tracing::error!(
+                "cannot read {STRAYS_FILE} in {home}: {error}; sources with a new name may begin anew"
+            );
+            return Vec::new();
+        }
+    };
+    let line = |line: &str| {
+        let mut parts = line.splitn(4, ' ');
+        let mut number = || parts.next()?.parse().ok();
+        let (major, minor, tag) = (number()?, number()?, number()?);
+        let cursor = Cursor { major, minor, tag };
+        let name = parts.next()?.to_owned();
+        Some(Stray { name, cursor })
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// Keeps where sources stopped: the furthest of each name, [`MAX_STRAYS`] at most.
+fn keep_strays(home: &Path, more: &[Stray]) -> io::Result<()> {
+    let mut all = kept_strays(home);
+    all.retain(|known| !more.contains(known));
+    all.extend_from_slice(more);
+    let from = all.len().saturating_sub(MAX_STRAYS);
+    let text = all.iter().skip(from).map(|Stray { name, cursor }| {
+        let Cursor { major, minor, tag } = cursor;
+        format!("{major} {minor} {tag} {name}\n")
+    });
+    replace(home, STRAYS_FILE, text.collect::<String>().as_bytes())
+}
+
+/// Replaces a file as a whole, durably.
+fn replace(home: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let new = home.join(format!("{name}.new"));
+    let mut file = File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, home.join(name))?;
+    File::open(home)?.sync_all()
+}
+
+/// The spool of an earlier name.
+struct Spool {
+    device: DeviceId,
+    home: PathBuf,
+    engine: Engine<RealDisk>,
+}
+
+/// What earlier names of a device stored, and where their sources stopped.
+pub struct Earlier {
+    /// The device's own folder.
+    home: PathBuf,
+    spools: Vec<Spool>,
+    strays: Vec<Stray>,
+    waiting: Waiting,
+}
+
+impl Earlier {
+    /// Opens the spools of all earlier names; one that cannot be opened is told, and waits.
     ///
     /// - `settings`: the agent's; of these the device and the sources do not hold.
     ///
     /// # Errors
-    /// If the spool's folder cannot be read, or a thread not be started.
-    pub fn start(
-        config: &Config,
-        settings: Settings,
-        password: Option<String>,
-        (clock, stop): (Clock, Stop),
-        waiting: &Waiting,
-    ) -> anyhow::Result<Option<Self>> {
+    /// If the folder cannot be read.
+    pub fn open(config: &Config, settings: &Settings, clock: Clock) -> anyhow::Result<Self> {
         let spool = &config.spool.dir;
-        let names = earlier(spool, &config.device)
+        let own = home(spool, &config.device);
+        let found = earlier(spool, &config.device)
             .with_context(|| format!("cannot read {}", spool.display()))?;
-        if names.is_empty() {
-            return Ok(None);
-        }
-        names.iter().for_each(|(device, _)| waiting.add(device));
-        let (config, waiting, runtime) = (config.clone(), waiting.clone(), Handle::current());
-        let drain = move || {
-            for (device, home) in names.into_iter().take(MAX_EARLIER) {
-                tracing::info!(%device, "what is stored under an earlier name of this device is sent under that name");
-                let max_bundle = settings.sender.max_bundle;
-                let link = Link::new(&config.collector, password.clone(), &device, max_bundle);
-                let settings = Settings {
-                    device: device.clone(),
-                    sources: Vec::new(),
-                    clock: wall_error(),
-                    ..settings.clone()
-                };
-                match drain(settings, &home, (clock, &stop), &runtime, link) {
-                    Ok(true) => waiting.remove(&device),
-                    Ok(false) => return,
-                    Err(error) => tracing::warn!(
-                        %device,
-                        "what an earlier name stored is not sent now, and stays in {}: {error:#}",
-                        home.display()
-                    ),
+        let mut all = Self {
+            strays: kept_strays(&own),
+            home: own,
+            spools: Vec::new(),
+            waiting: Waiting::default(),
+        };
+        for (device, home) in found {
+            all.strays.extend(kept_strays(&home));
+            if all.spools.len() == MAX_EARLIER {
+                all.waiting.add(&device);
+                continue;
+            }
+            match all.open_one(&device, &home, settings, clock) {
+                Ok(()) => {}
+                Err(error) => {
+                    let home = home.display();
+                    tracing::warn!(%device, "what an earlier name stored is not sent, and stays in {home}: {error:#}");
+                    all.waiting.add(&device);
                 }
             }
-        };
-        let thread = std::thread::Builder::new().name("earlier names".into());
-        Ok(Some(Self {
-            thread: thread.spawn(drain)?,
-        }))
+        }
+        Ok(all)
     }
 
-    /// Whether it has nothing left to do.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
-        self.thread.is_finished()
+    fn open_one(
+        &mut self,
+        device: &DeviceId,
+        home: &Path,
+        settings: &Settings,
+        clock: Clock,
+    ) -> anyhow::Result<()> {
+        let settings = Settings {
+            device: device.clone(),
+            sources: Vec::new(),
+            clock: wall_error(),
+            ..settings.clone()
+        };
+        let disk = RealDisk::open(home)?;
+        let engine = Engine::open(disk, settings, &mut random, clock.now())?;
+        self.strays.extend(strays_of(&engine));
+        let dead_letters = engine.dead_letter_records();
+        if engine.progress().is_drained && dead_letters > 0 {
+            let home = home.display();
+            tracing::warn!(%device, dead_letters, "dead letters of an earlier name are in {home}; remove it when they are not needed");
+            return Ok(());
+        }
+        self.waiting.add(device);
+        self.spools.push(Spool {
+            device: device.clone(),
+            home: home.to_owned(),
+            engine,
+        });
+        Ok(())
     }
+
+    /// Where their sources stopped.
+    #[must_use]
+    pub fn strays(&self) -> &[Stray] {
+        &self.strays
+    }
+
+    /// The names of which records wait.
+    #[must_use]
+    pub const fn waiting(&self) -> &Waiting {
+        &self.waiting
+    }
+
+    /// Begins to send, each name over a connection and on a thread of its own; within a runtime, which carries
+    /// the connections.
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    pub fn send(
+        self,
+        config: &Config,
+        password: Option<&str>,
+        (clock, stop): (Clock, &Stop),
+    ) -> io::Result<Drains> {
+        let mut threads = Vec::new();
+        for spool in self.spools {
+            tracing::info!(device = %spool.device, "what is stored under an earlier name of this device is sent under that name");
+            let max_bundle = spool.engine.settings().sender.max_bundle;
+            let password = password.map(str::to_owned);
+            let link = Link::new(&config.collector, password, &spool.device, max_bundle);
+            let (home, waiting, stop) = (self.home.clone(), self.waiting.clone(), stop.clone());
+            let runtime = Handle::current();
+            let thread = std::thread::Builder::new().name("earlier name".into());
+            threads.push(thread.spawn(move || {
+                let device = spool.device.clone();
+                match drain(spool, &home, (clock, &stop), &runtime, link) {
+                    Ok(true) => waiting.remove(&device),
+                    Ok(false) => {}
+                    Err(error) => tracing::error!(%device, "all that an earlier name stored is in the lake, but {error:#}"),
+                }
+            })?);
+        }
+        Ok(Drains(threads))
+    }
+}
+
+/// The threads that send what earlier names stored.
+pub struct Drains(Vec<std::thread::JoinHandle<()>>);
+
+impl Drains {
+    /// Whether they have ended.
+    #[must_use]
+    pub fn are_done(&self) -> bool {
+        self.0.iter().all(std::thread::JoinHandle::is_finished)
+    }
+}
+
+fn strays_of(engine: &Engine<RealDisk>) -> Vec<Stray> {
+    let strays = strays(engine).into_iter();
+    strays
+        .map(|(name, cursor)| Stray { name, cursor })
+        .collect()
 }
 
 /// Sends all that is stored in a folder; it is removed then, but for dead letters. False: the agent stops.
 fn drain(
-    settings: Settings,
-    home: &Path,
+    spool: Spool,
+    own_home: &Path,
     (clock, stop): (Clock, &Stop),
     runtime: &Handle,
     link: Link,
 ) -> anyhow::Result<bool> {
-    let device = settings.device.clone();
-    let mut engine = Engine::open(RealDisk::open(home)?, settings, &mut random, clock.now())?;
+    let Spool {
+        device,
+        home,
+        mut engine,
+    } = spool;
     let (up, publishes) = mpsc::channel(1);
     let (link_events, mut events) = mpsc::channel(LINK_EVENTS);
     let link = runtime.spawn(link.run(publishes, link_events, random()));
     let is_drained = runtime.block_on(send_all(&mut engine, &up, &mut events, (clock, stop)));
-    link.abort();
-    let dead_letters = engine.dead_letter_records();
+    // Without its way in the link ends its connection.
+    drop(up);
+    let _ = runtime.block_on(async { tokio::time::timeout(LEAVE, link).await });
+    if !is_drained {
+        return Ok(false);
+    }
+    let (mut strays, dead_letters) = (kept_strays(&home), engine.dead_letter_records());
+    strays.extend(strays_of(&engine));
     drop(engine);
-    if is_drained && dead_letters > 0 {
-        tracing::warn!(
-            %device,
-            dead_letters,
-            "all else that an earlier name stored is in the lake; its dead letters stay in {}",
-            home.display()
-        );
-    } else if is_drained {
-        fs::remove_dir_all(home).with_context(|| format!("cannot remove {}", home.display()))?;
+    keep_strays(own_home, &strays)
+        .with_context(|| format!("cannot write {STRAYS_FILE} in {}", own_home.display()))?;
+    if dead_letters > 0 {
+        let home = home.display();
+        tracing::warn!(%device, dead_letters, "all else that an earlier name stored is in the lake; its dead letters stay in {home}");
+    } else {
+        remove(&home).with_context(|| format!("cannot remove {}", home.display()))?;
         tracing::info!(%device, "all that an earlier name stored is in the lake");
     }
-    Ok(is_drained)
+    Ok(true)
 }
 
 /// Sends until all is committed, the ends of the epochs too. False: the agent stops before.
@@ -292,5 +453,38 @@ mod tests {
                 .iter()
                 .all(|(device, at)| *at == home(spool.path(), device))
         );
+    }
+    #[test]
+    fn where_sources_of_earlier_names_stopped_outlives_their_folders() {
+        let spool = tempfile::tempdir().unwrap();
+        let home = home(spool.path(), &id("a"));
+        claim(&home, &id("a")).unwrap();
+        let stray = |n: u64| Stray {
+            name: format!("log of {n}"),
+            cursor: Cursor {
+                major: n,
+                minor: 2 * n,
+                tag: u64::MAX - n,
+            },
+        };
+        assert_eq!(kept_strays(&home), []);
+        keep_strays(&home, &[stray(1), stray(2)]).unwrap();
+        keep_strays(&home, &[stray(2), stray(3)]).unwrap();
+        assert_eq!(kept_strays(&home), [stray(1), stray(2), stray(3)]);
+        let many: Vec<_> = (0..MAX_STRAYS as u64).map(|n| stray(n + 10)).collect();
+        keep_strays(&home, &many).unwrap();
+        assert_eq!(kept_strays(&home), many);
+    }
+
+    #[test]
+    fn a_removal_that_was_cut_off_leaves_no_spool() {
+        let spool = tempfile::tempdir().unwrap();
+        let old = home(spool.path(), &id("old"));
+        claim(&old, &id("old")).unwrap();
+        fs::create_dir(spool.path().join("gone-of-older")).unwrap();
+        assert_eq!(earlier(spool.path(), &id("a")).unwrap().len(), 1);
+        remove(&old).unwrap();
+        assert_eq!(earlier(spool.path(), &id("a")).unwrap(), []);
+        assert_eq!(fs::read_dir(spool.path()).unwrap().count(), 0);
     }
 }

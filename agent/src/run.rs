@@ -4,9 +4,10 @@
 //! answers, ends its epochs and syncs, then the link is dropped.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -22,7 +23,7 @@ use crate::clock::{Clock, boot_id, wall_error};
 use crate::config::{Config, SEND_SOURCE, Source};
 use crate::desk::{Desk, End, Inlet, StatusFile};
 use crate::doctor;
-use crate::origins::{Drains, claim, home};
+use crate::origins::{Drains, Earlier, claim, home};
 use crate::pipeline::batcher::BatchLimits;
 use crate::pipeline::engine::{Engine, Settings, SourceSettings, SpoolSettings, strays};
 use crate::pipeline::record::Cursor;
@@ -31,7 +32,6 @@ use crate::source::port::Stray;
 use crate::source::refusals::Refusals;
 use crate::source::supervisor::{GivenUp, supervise};
 use crate::source::{Port, Stop, lines};
-use crate::status::Waiting;
 use crate::uplink::{LINK_EVENTS, mqtt::Link};
 
 /// Largest bundle an agent makes: below a quarter of the default credit, so that several fly.
@@ -142,11 +142,15 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let mut shutdown = Shutdown::listen().context("cannot catch signals")?;
     let engine = open_engine(&config, clock)?;
     let password = password(&config)?;
-    let waiting = Waiting::default();
     let stop = Stop::default();
-    let when = (clock, stop.clone());
-    let template = engine.settings().clone();
-    let drains = Drains::start(&config, template, password.clone(), when, &waiting)?;
+    let earlier = Earlier::open(&config, engine.settings(), clock)?;
+    let waiting = earlier.waiting().clone();
+    let strays = strays(&engine).into_iter();
+    let mut strays: Vec<_> = strays
+        .map(|(name, cursor)| Stray { name, cursor })
+        .collect();
+    strays.extend_from_slice(earlier.strays());
+    let drains = earlier.send(&config, password.as_deref(), (clock, &stop))?;
     let link = Link::new(
         &config.collector,
         password,
@@ -163,10 +167,6 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
         .sources
         .iter()
         .map(|source| Arc::new(Refusals::new(&source.name, clock)))
-        .collect();
-    let strays = strays(&engine).into_iter();
-    let strays: Vec<_> = strays
-        .map(|(name, cursor)| Stray { name, cursor })
         .collect();
     let places = (&*engine.cursors(), &*strays);
     let mut sources = Sources::start(&config, places, &refusals, &wake, &stop, options)?;
@@ -185,19 +185,10 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
             .file
             .clone()
             .map(|path| StatusFile::new(path, config.status.interval_ms)),
-        earlier: waiting,
+        earlier: waiting.clone(),
         until_drained: options.until_drained,
     };
-    let (ended, mut engine_ended) = oneshot::channel();
-    let thread = std::thread::Builder::new()
-        .name("engine".into())
-        .spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .build();
-            let end = runtime.map(|runtime| runtime.block_on(desk.run()));
-            let _ = ended.send(end);
-        })?;
+    let (thread, mut engine_ended) = start(desk)?;
     let link = tokio::spawn(link.run(publishes, link_events, random()));
     tracing::info!(device = %config.device, "the agent runs");
 
@@ -208,7 +199,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     if options.until_drained && matches!(early, Some(Ok(Ok(End::Drained)))) {
         tokio::select! {
             () = shutdown.requested() => {}
-            () = done(drains.as_ref()) => {}
+            () = done(&drains) => {}
         }
     }
     tracing::info!("the agent stops");
@@ -223,14 +214,36 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     };
     link.abort();
     // One that takes longer is cut off: what it did not send waits for the next start.
-    let _ = tokio::time::timeout(GRACE, done(drains.as_ref())).await;
+    let _ = tokio::time::timeout(GRACE, done(&drains)).await;
     if thread.join().is_err() {
         bail!("the engine's thread panicked; what it says stands above");
     }
+    let mut given_up = given_up.unwrap_or_default();
+    let names = waiting.names();
+    if options.until_drained && !names.is_empty() {
+        given_up.push(format!(
+            "records of earlier names wait: {}",
+            names.join(", ")
+        ));
+    }
     outcome(
         ended.context("the engine's thread says nothing")??,
-        given_up.unwrap_or_default(),
+        given_up,
     )
+}
+
+/// Starts the engine's thread; it says why it ends.
+fn start(desk: Desk<RealDisk>) -> io::Result<(JoinHandle<()>, oneshot::Receiver<io::Result<End>>)> {
+    let (ended, engine_ended) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("engine".into());
+    let thread = thread.spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        let end = runtime.map(|runtime| runtime.block_on(desk.run()));
+        let _ = ended.send(end);
+    })?;
+    Ok((thread, engine_ended))
 }
 
 fn password(config: &Config) -> anyhow::Result<Option<String>> {
@@ -244,8 +257,8 @@ fn password(config: &Config) -> anyhow::Result<Option<String>> {
 }
 
 /// Waits until nothing that earlier names stored waits.
-async fn done(drains: Option<&Drains>) {
-    while drains.is_some_and(|drains| !drains.is_done()) {
+async fn done(drains: &Drains) {
+    while !drains.are_done() {
         tokio::time::sleep(LOOK).await;
     }
 }

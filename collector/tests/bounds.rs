@@ -6,22 +6,26 @@ mod common;
 
 use common::{
     CONN, Rig, START_US, batch, bundle, bundle_of, device, greeted, hello, hello_of, listed,
-    schema, schema_frame,
+    schema, schema_frame, settings,
 };
 use headwater_collector::interpret::{Depth, Feed, Taken};
-use headwater_collector::pipeline::custody::{Crowd, MAX_ASKED, MAX_ORIGINS, Output};
+use headwater_collector::pipeline::custody::{Crowd, MAX_ASKED, MAX_ORIGINS, Output, Settings};
 use headwater_collector::pipeline::envelope::{Reason, SchemaHead};
 use headwater_collector::pipeline::ledger::{
     MAX_PLAIN_DEVICES, MAX_STREAMS, MAX_STREAMS_PER_DEVICE, plain_stream,
 };
-use headwater_collector::pipeline::schemas::MAX_BOUND;
+use headwater_collector::pipeline::schemas::{MAX_BOUND, MAX_SCHEMA_BYTES};
 use headwater_gate::CloseReason;
+use headwater_lake::MemStore;
 use headwater_proto::bundle::Bundles;
 use headwater_proto::codec::{Encoder, Rows};
 use headwater_proto::frame::Kind;
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
 use headwater_proto::message::{RejectReason, SchemaRequest};
 use headwater_proto::sample::Value;
+use headwater_proto::schema::{Column, ColumnKind, Schema};
+use headwater_proto::varint;
+use headwater_spool::FakeDisk;
 
 fn named(name: &str) -> DeviceId {
     DeviceId::new(name).unwrap()
@@ -148,6 +152,63 @@ fn a_device_that_fills_the_schema_book_makes_room_for_others_and_loses_nothing()
     rig.up(bundle_of(&device(), 1, 0, &frames), 4);
     assert!(rig.sync());
     assert_eq!(rig.mark(1).unwrap().received, 1);
+}
+
+#[test]
+fn a_start_reads_more_schemas_again_than_the_book_holds_and_keeps_to_its_bounds() {
+    let large = Settings {
+        log: headwater_spool::Config {
+            segment_bytes: 32 << 20,
+            quota_bytes: 256 << 20,
+            ..settings().log
+        },
+        ..settings()
+    };
+    let mut rig = Rig::start(FakeDisk::new(), MemStore::new(), large.clone(), 0).unwrap();
+    rig.connect("dev");
+    rig.up(hello(&[listed(1, 0, 100)]), 0);
+    assert!(rig.sync());
+    // Schemas of some 50 KB, each for a batch of its own.
+    let announced = |number: u32| {
+        let names = (0..200).map(|at| format!("{number:0>240}-{at:03}"));
+        let columns = names.map(|name| Column::new(&name, ColumnKind::I64));
+        let mut bytes = Vec::new();
+        Schema::new(1, columns.collect())
+            .encode(&mut bytes)
+            .unwrap();
+        let (mut frame, mut len) = (vec![0; varint::MAX_VARINT_BYTES], 0);
+        varint::put(&mut frame, &mut len, number.into()).unwrap();
+        frame.truncate(len);
+        frame.extend_from_slice(&bytes);
+        frame
+    };
+    let mut bytes = 0;
+    let mut number = 1;
+    while bytes < 2 * MAX_SCHEMA_BYTES {
+        let frame = announced(number);
+        (bytes, number) = (bytes + frame.len(), number + 1);
+        rig.up(
+            bundle_of(&device(), 1, 0, &[(Kind::Schema, frame)]),
+            number.into(),
+        );
+        assert!(rig.sync());
+    }
+    assert_eq!(rig.custody.counters().schemas_full_total, 0);
+    let bound = |rig: &Rig| {
+        let head = |number| SchemaHead {
+            origin: device(),
+            epoch: Epoch::new(1),
+            number,
+        };
+        let book = rig.custody.schemas();
+        (1..number)
+            .filter(|number| book.knows(&head(*number)))
+            .count()
+    };
+    let most = MAX_SCHEMA_BYTES / 48_000;
+    assert!((most / 3..=most).contains(&bound(&rig)), "{}", bound(&rig));
+    let rig = Rig::start(rig.disk.clone(), rig.store.clone(), large, 1).unwrap();
+    assert!((most / 3..=most).contains(&bound(&rig)), "{}", bound(&rig));
 }
 
 #[test]

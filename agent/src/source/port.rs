@@ -181,8 +181,8 @@ impl Port {
         self
     }
 
-    /// Where the source goes on, if it was given that or is one that had another name: `find` says which of
-    /// those cursors is a place in what it reads.
+    /// Where the source goes on: where it stopped, or further on, where one with another name did. `find` says
+    /// which of those cursors is a place in what it reads.
     ///
     /// # Errors
     /// That of `find`.
@@ -190,19 +190,22 @@ impl Port {
         &self,
         find: impl FnOnce(&[Stray]) -> Result<Option<Stray>, E>,
     ) -> Result<Option<Cursor>, E> {
-        let strays = {
+        let (own, strays) = {
             let given = lock(&self.shared.given);
-            if given.resume.is_some() || given.strays.is_empty() {
-                return Ok(given.resume);
-            }
-            given.strays.clone()
+            let is_further =
+                |stray: &&Stray| given.resume.is_none_or(|own| !own.covers(stray.cursor));
+            let strays: Vec<_> = given.strays.iter().filter(is_further).cloned().collect();
+            (given.resume, strays)
         };
+        if strays.is_empty() {
+            return Ok(own);
+        }
         let Some(stray) = find(&strays)? else {
-            return Ok(None);
+            return Ok(own);
         };
         tracing::info!(
             source = self.name(),
-            "goes on where the source {} stopped, which read the same content; it is no longer in the configuration",
+            "goes on where the source {} stopped, which read the same content under another name",
             stray.name
         );
         Ok(Some(stray.cursor))

@@ -5,7 +5,9 @@
 //! and its texts are stretches of one string.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::BuildHasher as _;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -26,11 +28,27 @@ use crate::pipeline::rules::TimeWindow;
 /// 500 bytes. A batch may hold a million: the others stand in lists, at some 40 bytes.
 pub(super) const MAX_REFUSED_SAMPLES: usize = 1_000;
 
-/// Samples of one list: its JSON takes some 2 MB of memory while it is made.
+/// Samples of one list.
 pub(super) const MAX_LISTED_SAMPLES: usize = 10_000;
 
+/// Bytes of the JSON of one list: a tree of it stands in memory while it is made.
+const MAX_LIST_BYTES: usize = 1 << 20;
+/// Bytes of all JSON of one record: a million of short samples, and no more for one whose every sample repeats
+/// long labels. What is beyond stands in quarantine as the record's bytes.
+const MAX_TOLD_BYTES: usize = 64 << 20;
+/// Bytes of a sample in a list beside its series and text.
+const ONE_BYTES: usize = 56;
+/// Bytes of the keys of a row of quarantine or of a series.
+const HEAD_BYTES: usize = 512;
+/// Bytes that a byte of text takes in JSON, at most.
+const MOST_ESCAPED_BYTES: usize = 6;
+
+/// Texts from here on are kept once in a batch, however many cells have them: shorter ones take no more than
+/// what else is kept of a cell.
+const LONG_TEXT_BYTES: usize = 32;
+
 /// A stretch of the buffer's text.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct Span {
     start: u32,
     len: u32,
@@ -256,8 +274,11 @@ pub(super) struct Buffer {
     pub(super) refused: Vec<Refusal>,
     /// Samples refused for their time.
     untimely: Vec<Untimely>,
-    /// The refusal whose list the next one joins.
-    list: Option<usize>,
+    /// The refusal that stands for the rest of them, as the record's bytes.
+    rest: Option<usize>,
+    json: Json,
+    /// That of the sample before, where they come one by one.
+    metric: Option<Span>,
     clock: Option<Clock>,
 }
 
@@ -273,7 +294,9 @@ impl Buffer {
         self.entries.clear();
         self.refused.clear();
         self.untimely.clear();
-        self.list = None;
+        self.rest = None;
+        self.json = Json::default();
+        self.metric = None;
     }
 
     pub(super) fn samples(&self) -> Samples<'_> {
@@ -352,6 +375,7 @@ impl Buffer {
             row: (0, 0, Span::default()),
             told_us: 0,
             doubt: None,
+            texts: HashMap::new(),
         };
         let limits = &Limits::DEFAULT;
         codec::decode(payload, &prepared.schema, limits, &mut visitor)
@@ -372,7 +396,11 @@ impl Buffer {
         value: Value<'_>,
         judge: (TimeWindow, UnixMicros),
     ) {
-        let metric = self.text(metric);
+        let known = self
+            .metric
+            .filter(|known| self.samples().at(*known) == metric);
+        let metric = known.unwrap_or_else(|| self.text(metric));
+        self.metric = Some(metric);
         let doubt = doubt(&judge.0, time_us, judge.1);
         let entry = Entry {
             row,
@@ -417,40 +445,107 @@ impl Buffer {
             self.entries.push(entry);
             return;
         };
-        let at = self.untimely.len();
-        let (column, told_us) = told;
-        self.untimely.push(Untimely {
-            entry,
-            column,
-            told_us,
-        });
-        if let Some(list) = self.list.and_then(|list| self.refused.get_mut(list))
-            && let Payload::List(range) = &mut list.payload
-            && range.len() < MAX_LISTED_SAMPLES
-        {
-            range.end = at + 1;
-            list.samples += 1;
+        if let Some(rest) = self.rest.and_then(|rest| self.refused.get_mut(rest)) {
+            rest.samples += 1;
             return;
         }
+        let at = self.untimely.len();
         let is_alone = at < MAX_REFUSED_SAMPLES;
-        self.list = (!is_alone).then_some(self.refused.len());
+        let place = (!self.json.begin(&entry, is_alone)).then_some(self.refused.len());
+        if place.is_some() {
+            self.rest = place;
+        } else {
+            let (column, told_us) = told;
+            self.untimely.push(Untimely {
+                entry,
+                column,
+                told_us,
+            });
+            if let Some(list) = self.json.list.and_then(|list| self.refused.get_mut(list))
+                && let Payload::List(range) = &mut list.payload
+            {
+                range.end = at + 1;
+                list.samples += 1;
+                return;
+            }
+            self.json.list = (!is_alone).then_some(self.refused.len());
+        }
+        let names_row = is_alone && place.is_none();
         self.refused.push(Refusal {
-            row: is_alone.then_some(entry.row),
-            metric: is_alone.then_some(entry.metric),
+            row: names_row.then_some(entry.row),
+            metric: names_row.then_some(entry.metric),
             of: None,
             samples: 1,
             reason: doubt.reason(),
             cause: Cause::Time(doubt),
-            payload: if is_alone {
-                Payload::Sample(at)
-            } else {
-                Payload::List(at..at + 1)
+            payload: match place {
+                Some(_) => Payload::Whole,
+                None if is_alone => Payload::Sample(at),
+                None => Payload::List(at..at + 1),
             },
         });
     }
 }
 
-/// A record's text stays far below 4 GiB: its frame is at most 1 MiB and names are bounded.
+/// What the samples that a record has in quarantine take as JSON, at most.
+#[derive(Debug, Default)]
+struct Json {
+    /// The refusal whose list the next sample joins.
+    list: Option<usize>,
+    /// Samples of that list, and its bytes.
+    samples: usize,
+    list_bytes: usize,
+    /// Series and texts that it has.
+    series: HashSet<(Span, Span)>,
+    texts: HashSet<Span>,
+    /// Bytes of the record.
+    bytes: usize,
+}
+
+impl Json {
+    /// Makes room for one more sample, in the present list or a new one; false if the record has no more.
+    fn begin(&mut self, entry: &Entry, is_alone: bool) -> bool {
+        let mut more = self.more(entry);
+        let is_full = self.samples >= MAX_LISTED_SAMPLES || self.list_bytes + more > MAX_LIST_BYTES;
+        if is_alone || is_full || self.list.is_none() {
+            self.list = None;
+            (self.samples, self.list_bytes) = (0, 0);
+            self.series.clear();
+            self.texts.clear();
+            more = HEAD_BYTES + self.more(entry);
+        }
+        if self.bytes + more > MAX_TOLD_BYTES {
+            return false;
+        }
+        self.samples += 1;
+        self.list_bytes += more;
+        self.bytes += more;
+        self.series.insert((entry.metric, entry.tags));
+        if let Cell::Str(text) = entry.value {
+            self.texts.insert(text);
+        }
+        true
+    }
+
+    /// What one more takes in the present list.
+    fn more(&self, entry: &Entry) -> usize {
+        let escaped = |span: Span| span.len as usize * MOST_ESCAPED_BYTES;
+        let mut bytes = ONE_BYTES;
+        if !self.series.contains(&(entry.metric, entry.tags)) {
+            // Tags are JSON already.
+            bytes += HEAD_BYTES + escaped(entry.metric) + entry.tags.len as usize;
+        }
+        if let Cell::Str(text) = entry.value
+            && !self.texts.contains(&text)
+        {
+            bytes += escaped(text);
+        }
+        bytes
+    }
+}
+
+/// A record's text stays far below 4 GiB: its frame is at most 1 MiB, names are bounded, and of the texts that
+/// its cells share the long ones stand once.
 fn push_text(text: &mut String, more: &str) -> Span {
     let start = u32::try_from(text.len()).unwrap_or(u32::MAX);
     text.push_str(more);
@@ -484,6 +579,28 @@ struct Visitor<'a> {
     told_us: i64,
     /// Why its time is not believed.
     doubt: Option<Doubt>,
+    /// Where long texts of the batch stand, by their hash: one that comes with every cell is kept once, or a
+    /// batch of a few bytes would take gigabytes.
+    texts: HashMap<u64, Span>,
+}
+
+impl Visitor<'_> {
+    fn cell(&mut self, value: Value<'_>) -> Cell {
+        let Value::Str(text) = value else {
+            return cell(&mut self.buffer.text, value);
+        };
+        if text.len() < LONG_TEXT_BYTES {
+            return Cell::Str(push_text(&mut self.buffer.text, text));
+        }
+        let hash = self.texts.hasher().hash_one(text);
+        let known = self.texts.get(&hash).copied();
+        if let Some(known) = known.filter(|known| self.buffer.samples().at(*known) == text) {
+            return Cell::Str(known);
+        }
+        let span = push_text(&mut self.buffer.text, text);
+        self.texts.insert(hash, span);
+        Cell::Str(span)
+    }
 }
 
 impl RowVisitor for Visitor<'_> {
@@ -508,7 +625,7 @@ impl RowVisitor for Visitor<'_> {
             time_us,
             metric,
             tags,
-            value: cell(&mut self.buffer.text, value),
+            value: self.cell(value),
         };
         let column = u32::try_from(column).ok();
         self.buffer.place(entry, self.doubt, (column, self.told_us));
@@ -519,6 +636,98 @@ impl RowVisitor for Visitor<'_> {
 mod tests {
     use super::super::{DeviceNews, told};
     use super::*;
+
+    #[test]
+    fn what_a_record_has_in_quarantine_is_bounded_however_long_its_labels_are() {
+        let mut buffer = Buffer::default();
+        let judge = (TimeWindow::default(), UnixMicros(0));
+        let labels = |n: u32| format!("{{\"k\":\"{n:0>16000}\"}}");
+        let tags: Vec<Span> = (0..256).map(|n| buffer.text(&labels(n))).collect();
+        let all = 40_000;
+        for row in 0..all {
+            let tags = tags[row as usize % tags.len()];
+            buffer.push(row, (-1, false), "m", tags, Value::I64(1), judge);
+        }
+        let about = About {
+            device: DeviceNews::default(),
+            metrics: &[],
+            via: None,
+            clock: Clock::SYNCED,
+        };
+        let samples = buffer.samples();
+        let (mut bytes, mut told, mut most) = (0, 0, 0);
+        let last = buffer.refused.len() - 1;
+        for (at, refusal) in buffer.refused.iter().enumerate() {
+            let refused = samples.refused(refusal, (0, b"the record"), &about);
+            told += refused.samples;
+            if at == last {
+                assert_eq!(&*refused.payload, b"the record");
+            } else {
+                let read = told::read(&refused.payload).unwrap();
+                assert_eq!(read.samples.len(), refused.samples as usize);
+                (bytes, most) = (
+                    bytes + refused.payload.len(),
+                    most.max(refused.payload.len()),
+                );
+            }
+        }
+        assert_eq!(told, all);
+        assert!(
+            (MAX_TOLD_BYTES / 2..=MAX_TOLD_BYTES).contains(&bytes),
+            "{bytes}"
+        );
+        assert!(
+            (MAX_LIST_BYTES / 2..=MAX_LIST_BYTES).contains(&most),
+            "{most}"
+        );
+        assert!(buffer.json.bytes <= MAX_TOLD_BYTES);
+    }
+
+    #[test]
+    fn a_long_text_that_comes_with_every_cell_is_kept_once() {
+        use headwater_proto::codec::{Encoder, Rows};
+        use headwater_proto::schema::{Column, ColumnKind, MAX_VALUE_TEXT_BYTES, Schema};
+        let schema = Schema::new(1, vec![Column::new("state", ColumnKind::Str)]);
+        let texts = [
+            "a".repeat(MAX_VALUE_TEXT_BYTES),
+            "b".repeat(LONG_TEXT_BYTES),
+            "c".to_owned(),
+        ];
+        let mut rows = Rows::new(&schema);
+        for row in 0..3_000 {
+            let text = Value::Str(&texts[row % texts.len()]);
+            rows.push_row(row as i64, 0, &[Some(text)]).unwrap();
+        }
+        let mut payload = Vec::new();
+        Encoder::new(&schema)
+            .encode(0, &rows, &mut payload)
+            .unwrap();
+        let known = super::super::Known {
+            id: [0; 32],
+            bytes: Arc::from(&b""[..]),
+        };
+        let prepared = Arc::new(Prepared::new(known, Arc::new(schema)));
+        let mut buffer = Buffer::default();
+        let judge = (
+            TimeWindow {
+                max_late_us: None,
+                ..TimeWindow::default()
+            },
+            UnixMicros(1 << 40),
+        );
+        buffer
+            .read_batch(&payload, &prepared, Clock::SYNCED, judge)
+            .unwrap();
+        assert_eq!(buffer.samples().len(), 3_000);
+        for (row, sample) in buffer.samples().iter().enumerate() {
+            assert_eq!(sample.value, Value::Str(&texts[row % texts.len()]));
+        }
+        assert!(
+            buffer.text.len() < 2 * MAX_VALUE_TEXT_BYTES,
+            "{}",
+            buffer.text.len()
+        );
+    }
 
     #[test]
     fn samples_beyond_the_bound_are_refused_together_and_counted_each() {

@@ -36,7 +36,7 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    fn new(known: Known, schema: Arc<Schema>) -> Self {
+    pub(super) fn new(known: Known, schema: Arc<Schema>) -> Self {
         let tag = |name: &str| {
             let found = schema.tags.iter().rfind(|(key, _)| key == name);
             found.map(|(_, value)| value.clone())

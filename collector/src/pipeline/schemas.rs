@@ -147,14 +147,15 @@ impl SchemaBook {
                 Some(Meaning::Columns(_)) => return Bound::Invalid,
                 Some(Meaning::Dictionary) => {}
             }
-        } else if !known && text::is_dictionary(bytes) {
+        }
+        if !known && Meaning::of(bytes).is_none() {
+            return Bound::Invalid;
+        }
+        if !known && text::is_dictionary(bytes) {
             let taken = inner.dictionaries_bytes() + bytes.len();
             if taken > MAX_DICTIONARIES_BYTES {
                 return Bound::Full;
             }
-        }
-        if !known && Meaning::of(bytes).is_none() {
-            return Bound::Invalid;
         }
         let more = number_bytes(&head.origin) + if known { 0 } else { bytes.len() };
         if inner.bound.len() >= MAX_BOUND || inner.bytes + more > MAX_SCHEMA_BYTES {
@@ -188,6 +189,17 @@ impl SchemaBook {
                 return left;
             }
             inner.trim((bytes, numbers), |_| true, &mut left);
+        }
+    }
+
+    /// As [`SchemaBook::make_room`], if what was bound without being judged is beyond the bounds.
+    pub(crate) fn stay_within(&self) {
+        let is_beyond = {
+            let inner = self.lock();
+            inner.bytes > MAX_SCHEMA_BYTES || inner.bound.len() > MAX_BOUND
+        };
+        if is_beyond {
+            self.make_room(&[]);
         }
     }
 

@@ -193,7 +193,13 @@ impl Times {
             (Some(_), Some(_)) => Known::Neighbours,
             (None, _) | (_, None) => Known::Bounds,
         };
-        let (mut first, mut last) = (first.min(last), first.max(last));
+        let (mut first, mut last) = match (below, above) {
+            // What the lane had reached is refuted: nothing is known before.
+            (None, Some(_)) if first > last => (0, last),
+            (_, Some(_)) => (first.min(last), first.max(last)),
+            // Rows of a clock that is ahead are later than now.
+            (_, None) => (first, last.max(first)),
+        };
         if sabotage::is(Bug::SpanBesideTruth) {
             // A deliberate bug: it begins where it should end.
             (first, last) = (last, last.saturating_add(last.saturating_sub(first)));

@@ -73,3 +73,44 @@ fn what_a_killed_agent_may_have_lost_is_named_under_the_name_that_it_had() {
         Ok(())
     });
 }
+
+#[test]
+fn a_file_that_was_read_under_an_earlier_name_is_not_read_again_under_any_other() {
+    at_a_site(|site| {
+        site.start_collector()?;
+        let settings = AgentSettings {
+            spool_dir: Some(site.folder().join("spool")),
+            ..AgentSettings::default()
+        };
+        let table = site.folder().join("table.csv");
+        let rows = |to: u64| (0..to).map(|n| format!("{},{n}\n", 1_700_000_000_000 + n));
+        let write = |to| {
+            std::fs::write(
+                &table,
+                "ts:ms,v:i64\n".to_owned() + &rows(to).collect::<String>(),
+            )
+        };
+        // The source has another name too in the third life.
+        for (to, name, source) in [
+            (100, "old-3", "r"),
+            (150, "new-3", "r"),
+            (200, "old-3", "s"),
+        ] {
+            write(to)?;
+            let toml = format!("[[replay]]\nname = {source:?}\npath = {table:?}");
+            let mut agent = site.agent(name, &toml, &settings)?;
+            agent.start()?;
+            agent.wait_status("all to be in the lake", |status| {
+                status["sources"][0]["health"]["state"] == "ended"
+                    && status["backlog_records"] == 0
+                    && status["earlier_names"] == json!([])
+            })?;
+            agent.stop()?;
+        }
+        site.stop_collector()?;
+        let audit = Audit::of(&site.lake())?;
+        audit.expect_good()?;
+        ensure!(audit.total("samples")? == 200, "{}", audit.json["totals"]);
+        Ok(())
+    });
+}

@@ -321,6 +321,10 @@ impl<D: Disk> Replay<'_, D> {
     fn apply(&mut self, position: u64, record: &Record<'_>) {
         self.streams.apply(record);
         self.journal.apply(position, record);
+        if let Record::Schema(..) = record {
+            // Those that left to make room leave no record.
+            self.journal.schemas.stay_within();
+        }
         if let Record::Begin(head) = record {
             self.streams.begin_plain_epoch(head.plain_epoch);
         }

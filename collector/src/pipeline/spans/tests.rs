@@ -185,3 +185,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_bound_that_rows_refute_is_none() {
+    let mut came = Came::of([5, 6]);
+    // The lane had reached more than the rows of this epoch: a file that is replayed.
+    came.times
+        .begin(Some(UnixMicros(BEGAN_US + 50 * SECOND_US)));
+    let start = came.times.span(numbers(0, 5), AT);
+    assert_eq!((start.first, seconds(start).1), (UnixMicros(0), 7));
+    // The naming comes before the rows, by a clock that is behind.
+    let early = UnixMicros(BEGAN_US - 100 * SECOND_US);
+    let end = came.times.span(numbers(7, 9), early);
+    assert_eq!(seconds(end).0, 4);
+    assert!(end.last >= end.first);
+}

@@ -103,11 +103,8 @@ impl<D: Disk> Intake<'_, D> {
             epoch: head.epoch,
             number,
         };
-        match self.custody.journal.schemas.judge(&schema, bytes) {
-            judged @ (Bound::New | Bound::Full) => {
-                if judged == Bound::Full {
-                    self.make_room_for_schema(bytes);
-                }
+        match self.judge_schema(&schema, bytes) {
+            Bound::New => {
                 // What is named by its SHA-256 is in the snapshot already.
                 let more = NUMBER_BYTES + bytes.len();
                 if self.custody.has_state_room(more, NEW_BYTES) {
@@ -117,6 +114,10 @@ impl<D: Disk> Intake<'_, D> {
                     self.custody.counters.schemas_full_total += 1;
                     self.not_taken(schema, bytes);
                 }
+            }
+            Bound::Full => {
+                self.custody.counters.schemas_full_total += 1;
+                self.not_taken(schema, bytes);
             }
             Bound::Same => {}
             Bound::Unknown => {
@@ -133,8 +134,12 @@ impl<D: Disk> Intake<'_, D> {
         Ok(())
     }
 
-    /// Has schema numbers leave the book, of the devices that take most of it.
-    fn make_room_for_schema(&mut self, bytes: &[u8]) {
+    /// Judges what a number is to mean, after others have left the book where it has no room.
+    fn judge_schema(&mut self, head: &SchemaHead, bytes: &[u8]) -> Bound {
+        let judged = self.custody.journal.schemas.judge(head, bytes);
+        if judged != Bound::Full {
+            return judged;
+        }
         for (origin, numbers) in self.custody.journal.schemas.make_room(bytes) {
             self.custody.counters.schemas_left_total += numbers as u64;
             let of = Crowd::Schemas(numbers);
@@ -142,6 +147,9 @@ impl<D: Disk> Intake<'_, D> {
                 .sessions
                 .put_out(Output::Crowded { origin, of });
         }
+        self.custody.journal.measure(self.custody.streams.ledger());
+        // What it refers to may have left too.
+        self.custody.journal.schemas.judge(head, bytes)
     }
 
     /// Appends what a schema number means.
@@ -169,10 +177,8 @@ impl<D: Disk> Intake<'_, D> {
         };
         let reference = text::refer(&id);
         let more = NUMBER_BYTES + reference.len();
-        match self.custody.journal.schemas.judge(number, &reference) {
-            Bound::New => {}
-            Bound::Full => self.make_room_for_schema(&reference),
-            Bound::Same | Bound::Conflict | Bound::Unknown | Bound::Invalid => return Ok(false),
+        if self.judge_schema(number, &reference) != Bound::New {
+            return Ok(false);
         }
         if !self.custody.has_state_room(more, NEW_BYTES) {
             return Ok(false);
