@@ -26,10 +26,11 @@
 //! ([`crate::replay`]).
 //!
 //! Beside the streams there are [`Fault`]s: an object that cannot be read, a file that differs from
-//! its hash in the log, a device of samples without a row in `devices`, gaps without a time span that no
+//! its hash in the log, a batch whose rows are not those of its digest (`audit/digests.rs`), a device of samples without a row in `devices`, gaps without a time span that no
 //! version without the column `span` wrote. The audit goes on after each,
 //! and is not good with any. What stands in a file with a fault is not there.
 
+mod digests;
 mod marks;
 mod missing;
 mod scan;
@@ -165,6 +166,9 @@ pub struct Counts {
     /// Readings that a replay put among the samples and did not take back from quarantine, or took back
     /// and did not put there. While a replay is cut off between the two tables they are not counted.
     pub unmarked: u64,
+    /// Batches and log records without a digest: a version before digests wrote them, or their flush
+    /// was cut off or goes on. Without hashes nobody looks.
+    pub undigested: u64,
 }
 
 impl Counts {
@@ -185,6 +189,7 @@ impl Counts {
         self.uncompared += other.uncompared;
         self.unnamed_stops += other.unnamed_stops;
         self.unmarked += other.unmarked;
+        self.undigested += other.undigested;
     }
 }
 
@@ -265,8 +270,8 @@ pub struct Audit {
 pub struct Options {
     /// What the streams of one pass may take; the fewer, the more passes.
     pub memory_bytes: u64,
-    /// Whether every file is held against its hash first: that reads all its bytes, where the
-    /// streams need a part.
+    /// Whether every file is held against its hash first, and the rows of every batch against its
+    /// digest: that reads all bytes, where the streams need a part.
     pub with_hashes: bool,
 }
 
@@ -312,7 +317,8 @@ pub fn audit_each(
 ) -> Result<(Totals, Vec<Fault>), AuditError> {
     let mut view = View::new(store, options.with_hashes)?;
     let memory_bytes = options.memory_bytes;
-    let passes = (view.epoch_rows(store)? * STREAM_BYTES)
+    let passes = view
+        .memory_bytes(store)?
         .div_ceil(memory_bytes.max(1))
         .max(1);
     let mut totals = Totals::default();
@@ -322,6 +328,8 @@ pub fn audit_each(
             let stream = judge(&key, &state, view.is_replaying());
             totals.take(&stream);
             visit(stream);
+            let is_whole = view.is_whole();
+            digests::judge(&key, &state, is_whole, &mut view.faults);
         }
     }
     totals.faults = view.faults.count;
@@ -400,6 +408,7 @@ fn judge(key: &Key, state: &State, is_replaying: bool) -> StreamAudit {
         uncompared: state.uncompared,
         unnamed_stops: u64::from(state.has_stopped && !state.names_stop),
         unmarked: if is_replaying { 0 } else { unmarked.sum() },
+        undigested: state.digests.undigested(),
     };
     let is_unknown = state.epoch.is_none() && !there.is_empty();
     let ranges = unexplained

@@ -393,12 +393,14 @@ fn removed_files(moves: &mut Moves) {
             | Table::Gaps
             | Table::Epochs
             | Table::Devices => ALL,
+            Table::Digests => NOT_QUICK,
         };
         moves.expect(&format!("a file of {name} removed"), expected, remove);
         // Rows of `epochs`, `devices` and `metrics` come again and again: one flush less is no loss.
         let expected = match table {
             Table::Samples | Table::Logs | Table::Quarantine | Table::Gaps => ALL,
             Table::Epochs | Table::Devices | Table::Metrics => VERIFY,
+            Table::Digests => NOT_QUICK,
         };
         moves.expect(&format!("{name}, entry too"), expected, |store| {
             without_checkpoints(store);
