@@ -1,7 +1,7 @@
 //! Every verdict is reached, marks are read back, and pruned data stays explained.
 
 use headwater_lake::audit::{
-    MAX_RANGES, MAX_REASONS, MAX_SUSPECTS, Options, Verdict, audit, audit_each, marks,
+    MAX_RANGES, MAX_REASONS, MAX_SUSPECTS, Options, Verdict, audit, audit_each, audit_with, marks,
 };
 use headwater_lake::prune::prune;
 use headwater_lake::{
@@ -12,7 +12,8 @@ use headwater_proto::ids::SeqRange;
 use headwater_proto::sample::Value;
 
 use crate::help::{
-    MIDNIGHT_US, device, epoch, flush, gap, line, open, push_batches, read, refused, sample, stream,
+    MIDNIGHT_US, device, epoch, flush, gap, line, open, push_batches, push_digest, push_digested, read,
+    refused, sample, stream,
 };
 
 /// The only stream's verdict after `flushes`, and what was counted.
@@ -552,6 +553,77 @@ fn lake_of_two_days() -> MemStore {
         .unwrap();
     flush(&mut lake, (0, 0), &rows);
     store
+}
+
+/// Samples of batch 0 before midnight, of 1 before and after, of 2 after, each with its digest.
+fn digested_lake_of_two_days() -> MemStore {
+    let store = MemStore::new();
+    let mut rows = Rows::new();
+    for (seq, times) in (0..).zip([[-2, -1], [-1, 1], [1, 2]]) {
+        let of = |row: u32| {
+            let mut one = sample("d", seq, row, Value::I64(7));
+            one.ts_us = MIDNIGHT_US + times[row as usize];
+            one
+        };
+        let samples = [of(0), of(1)];
+        samples.iter().for_each(|s| rows.push_sample(s).unwrap());
+        push_digest(&mut rows, (&stream("d"), seq), &samples, &[], &[]);
+    }
+    rows.push_epoch(epoch(&stream("d"), 3, EpochState::Closed))
+        .unwrap();
+    rows.push_device(device("d")).unwrap();
+    flush(&mut open(&store), (0, 0), &rows);
+    store
+}
+
+#[test]
+fn a_digest_is_pruned_with_the_last_row_of_its_batch_and_excuses_none_before() {
+    let first = digested_lake_of_two_days();
+    let whole = first.fork();
+    prune(&whole, 1, MIDNIGHT_US).unwrap();
+    let seqs = read(&whole, Table::Digests);
+    let seqs: Vec<&str> = seqs.iter().map(|row| &*row["seq"]).collect();
+    assert_eq!(seqs, ["1", "2"]);
+    for crash in 0..=whole.operations() {
+        let store = first.fork();
+        store.crash_after(crash);
+        let _ = prune(&store, 1, MIDNIGHT_US);
+        store.restart();
+        let found = audit(&store).unwrap();
+        assert!(found.totals.is_good(), "operation {crash}: {found:?}");
+        assert_eq!(found.totals.counts.undigested, 0, "operation {crash}");
+    }
+}
+
+#[test]
+fn a_batch_of_a_flush_without_digests_is_undigested_and_no_fault() {
+    let store = MemStore::new();
+    let mut lake = open(&store);
+    let fill: [fn(&mut Rows, &str, std::ops::Range<u64>); 3] =
+        [push_batches, push_digested, push_batches];
+    for (at, push) in (0..).zip(fill) {
+        let mut rows = Rows::new();
+        push(&mut rows, "d", at * 2..at * 2 + 2);
+        rows.push_epoch(epoch(&stream("d"), at * 2 + 2, EpochState::Open))
+            .unwrap();
+        rows.push_device(device("d")).unwrap();
+        flush(&mut lake, (at, at), &rows);
+        let found = audit(&store).unwrap();
+        let first = [
+            (2, 0),
+            // Who has digests now has them in every flush that came before.
+            (0, 2),
+            (2, 2),
+        ];
+        let counted = (found.totals.counts.undigested, found.totals.faults);
+        assert_eq!(counted, first[usize::try_from(at).unwrap()], "{found:?}");
+    }
+    let quick = Options {
+        with_hashes: false,
+        ..Options::default()
+    };
+    let found = audit_with(&store, &quick).unwrap().totals;
+    assert_eq!((found.counts.undigested, found.faults), (0, 0));
 }
 
 #[test]
