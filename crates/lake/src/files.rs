@@ -11,8 +11,8 @@ use parquet::errors::ParquetError;
 use crate::date::day_of;
 use crate::parquet::{CHUNK_ROWS, Origin, encode};
 use crate::rows::{
-    BatchPart, DeviceRow, DigestPart, EpochRow, GapRow, LogRow, MetricRow, QuarantineRow, Record, Rows,
-    SamplePart, TextId, Texts, ValueKind, cut_to_ms,
+    BatchPart, DeviceRow, DigestPart, EpochRow, GapRow, LogRow, MetricRow, QuarantineRow, Record,
+    Rows, SamplePart, TextId, Texts, ValueKind, cut_to_ms,
 };
 use crate::schema::{Encoding, Table};
 
@@ -352,10 +352,7 @@ fn digest_columns(all: &Texts, rows: &[&DigestPart]) -> Vec<ArrayRef> {
         longs(rows.iter().map(|r| Some(r.seq))),
         ints(rows.iter().map(|r| Some(r.samples))),
         longs(rows.iter().map(|r| Some(r.stored.cast_signed()))),
-        longs(
-            rows.iter()
-                .map(|r| r.quarantined.map(u64::cast_signed)),
-        ),
+        longs(rows.iter().map(|r| r.quarantined.map(u64::cast_signed))),
         times(rows.iter().map(|r| Some(r.t_last_us))),
         longs(rows.iter().map(|r| r.replay)),
     ]

@@ -435,7 +435,10 @@ mod tests {
             hasher.bytes[1..].to_vec()
         };
         assert_eq!(of(Some(Value::F32(1.0))), of(Some(Value::F64(1.0))));
-        assert_eq!(of(Some(Value::I64(-2))), [1, 0xfe, 255, 255, 255, 255, 255, 255, 255]);
+        assert_eq!(
+            of(Some(Value::I64(-2))),
+            [1, 0xfe, 255, 255, 255, 255, 255, 255, 255]
+        );
         assert_eq!(of(Some(Value::Str("a"))), [2, 1, 0, 0, 0, b'a']);
         assert_eq!(of(Some(Value::Bool(true))), [3, 1]);
         assert_eq!(of(None), [4]);

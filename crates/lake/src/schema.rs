@@ -371,7 +371,11 @@ const DIGESTS: &[Column] = &[
     must("device_id", Kind::Text, "device of the batch"),
     must("lane", Kind::Text, "lane of the batch"),
     must("epoch", Kind::I64, "epoch of the batch"),
-    must("seq", Kind::I64, "number of the batch, or of the log record"),
+    must(
+        "seq",
+        Kind::I64,
+        "number of the batch, or of the log record",
+    ),
     must(
         "samples",
         Kind::I32,

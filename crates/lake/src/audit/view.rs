@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::AuditError;
-use super::digests::{DIGEST_BYTES, Digesting};
 use super::STREAM_BYTES;
+use super::digests::{DIGEST_BYTES, Digesting};
 use super::scan::{Identity, Key, Scan, value_hash};
 use crate::delta::{Log, LogError, REPLAY_APP, is_replay_cut, log_dir};
 use crate::faults::{Faults, check_file, words};
@@ -263,7 +263,9 @@ impl<'a> DigestMarks<'a> {
                 false => Digesting::Left,
             };
         }
-        let is_due = self.digests.is_some_and(|log| log.mark(name.writer) >= last);
+        let is_due = self
+            .digests
+            .is_some_and(|log| log.mark(name.writer) >= last);
         Digesting::On { is_due }
     }
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
+use headwater_lake::row_hash::{LineFields, RefusedFields, RowHasher, SampleFields};
 use headwater_lake::{
     Claim, DeviceRow, DigestRow, EpochRow, EpochState, Flush, GapRow, Lake, LogRow, MemStore, Plan,
     QuarantineRow, Record, Rows, SampleRow, Settings, SpanKind, Store, Table, TimeClass,
 };
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
-use headwater_lake::row_hash::{LineFields, RefusedFields, RowHasher, SampleFields};
 use headwater_proto::sample::Value;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{
-    ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
 };
 use headwater_lake::audit::{Options, audit, audit_with};
 use headwater_lake::guard::guard;
@@ -108,14 +109,30 @@ fn text(store: &MemStore, path: &str) -> String {
 
 /// Writes a file anew with other rows, in the form that this program writes.
 fn rewrite(store: &MemStore, path: &str, change: impl Fn(RecordBatch) -> Vec<RecordBatch>) {
+    rewrite_as(store, path, None, change);
+}
+
+/// - `version`: that of its columns, if another.
+fn rewrite_as(
+    store: &MemStore,
+    path: &str,
+    version: Option<&str>,
+    change: impl Fn(RecordBatch) -> Vec<RecordBatch>,
+) {
     let bytes = store.get(path).unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
     let meta = Arc::clone(reader.metadata());
     let batch = reader.build().unwrap().next().unwrap().unwrap();
     let file = meta.file_metadata();
+    let mut pairs = file.key_value_metadata().cloned().unwrap();
+    for pair in &mut pairs {
+        if let Some(version) = version.filter(|_| pair.key == "headwater.schema_version") {
+            pair.value = Some(version.to_owned());
+        }
+    }
     let properties = WriterProperties::builder()
         .set_created_by(file.created_by().unwrap().to_owned())
-        .set_key_value_metadata(file.key_value_metadata().cloned())
+        .set_key_value_metadata(Some(pairs))
         .set_sorting_columns(meta.row_group(0).sorting_columns().cloned())
         .build();
     let before = batch.schema();
@@ -379,7 +396,9 @@ fn rewritten_rows(moves: &mut Moves) {
     // Who makes the entry agree is found out by the digests alone.
     let changes: [(&str, Change); 10] = [
         ("values changed", |batch| vec![floats_plus_one(&batch)]),
-        ("values of two rows swapped", |batch| vec![values_swapped(&batch)]),
+        ("values of two rows swapped", |batch| {
+            vec![values_swapped(&batch)]
+        }),
         ("times changed", |batch| vec![a_microsecond_later(&batch)]),
         ("metrics renamed", |batch| {
             vec![texts(&batch, "metric", |metric| format!("{metric}2"))]
@@ -407,22 +426,28 @@ fn rewritten_rows(moves: &mut Moves) {
         [NOT_QUICK, NOT_QUICK],
         |batch| vec![texts(&batch, "reason", |_| "bad_payload".into())],
     );
-    moves.rewritten(
-        "a payload lost",
-        refused,
-        [NOT_QUICK, NOT_QUICK],
-        |batch| vec![emptied(&batch, "payload")],
-    );
+    moves.rewritten("a payload lost", refused, [NOT_QUICK, NOT_QUICK], |batch| {
+        vec![emptied(&batch, "payload")]
+    });
     let digests = Table::Digests;
-    moves.rewritten("a digest dropped", digests, [NOT_QUICK, NOT_QUICK], |batch| {
-        without_row(&batch, 1)
-    });
-    moves.rewritten("digests renumbered", digests, [NOT_QUICK, NOT_QUICK], |batch| {
-        vec![longs_plus_one(&batch, "seq")]
-    });
-    moves.rewritten("digests changed", digests, [NOT_QUICK, NOT_QUICK], |batch| {
-        vec![longs_plus_one(&batch, "digest")]
-    });
+    moves.rewritten(
+        "a digest dropped",
+        digests,
+        [NOT_QUICK, NOT_QUICK],
+        |batch| without_row(&batch, 1),
+    );
+    moves.rewritten(
+        "digests renumbered",
+        digests,
+        [NOT_QUICK, NOT_QUICK],
+        |batch| vec![longs_plus_one(&batch, "seq")],
+    );
+    moves.rewritten(
+        "digests changed",
+        digests,
+        [NOT_QUICK, NOT_QUICK],
+        |batch| vec![longs_plus_one(&batch, "digest")],
+    );
     moves.rewritten("a log line dropped", Table::Logs, [ALL, ALL], |batch| {
         without_row(&batch, 1)
     });
@@ -578,6 +603,27 @@ fn of_400_flipped_bits_the_check_notices_each_and_no_command_panics() {
         }
     }
     assert!(unnoticed.is_empty(), "{unnoticed:#?}");
+}
+
+#[test]
+fn batches_of_a_version_before_digests_are_counted_and_no_fault() {
+    let before = whole_lake();
+    for (version, undigested, faults) in [(None, 0, 5), (Some("1"), 5, 0)] {
+        let store = before.fork();
+        without_checkpoints(&store);
+        for table in [Table::Samples, Table::Logs, Table::Quarantine] {
+            let path = file_of(&store, table, VICTIM);
+            rewrite_as(&store, &path, version, |batch| vec![batch]);
+            renew_entry(&store, table, &before);
+        }
+        store
+            .delete(&file_of(&store, Table::Digests, VICTIM))
+            .unwrap();
+        drop_entry(&store, Table::Digests);
+        let found = audit(&store).unwrap();
+        let counted = (found.totals.counts.undigested, found.totals.faults);
+        assert_eq!(counted, (undigested, faults), "{:?}", found.faults);
+    }
 }
 
 #[test]
