@@ -8,7 +8,7 @@
 //! | byte 1 | byte 2 | byte 3 |
 //! | `row`: number | `line`: number | `row`: optional number |
 //! | `ts`: number | `ts`: number | `at`: number |
-//! | value: see below | `told_us`: optional number | `samples`: number |
+//! | value, by its column | `told_us`: optional number | `samples`: number |
 //! | `time_err_ms`: optional number | `time_err_ms`: optional number | `metric`: text |
 //! | `time_class`: text | `time_class`: text | `reason`: text |
 //! | `metric`: text | `level`: text | `payload`: text |
@@ -21,7 +21,11 @@
 //! | number | 8, signed, least significant first; a time is in microseconds since 1970 |
 //! | optional number | byte 0 if null; byte 1 and the number if not |
 //! | text, bytes | 4: length, least significant first, then as many; if null 4 of 0xff |
-//! | value | byte 0 and the 8 of `value_f64` (IEEE 754, least significant first); byte 1 and `value_i64` as a number; byte 2 and `value_str` as a text; byte 3 and a byte 0 or 1 of `value_bool`; byte 4 alone if not exactly one of them is there |
+//! | `value_f64` | byte 0, then the 8 of IEEE 754, least significant first |
+//! | `value_i64` | byte 1, then a number |
+//! | `value_str` | byte 2, then a text |
+//! | `value_bool` | byte 3, then a byte 0 or 1 |
+//! | not exactly one value | byte 4 |
 //!
 //! Device, lane, epoch and number of the batch are the key of its row in `digests` and not hashed.
 //! Rows of `quarantine` that stand for no sample (`samples` 0) are part of no digest, nor is the column

@@ -9,15 +9,16 @@
 //! | with a row of `digests` and other rows | a fault |
 //! | with a row of `digests` and without its rows | a fault, unless a gap says that it was pruned |
 //! | without a row of `digests`, of a flush that committed some | a fault, with the same exception |
-//! | without a row of `digests`, of any other flush | undigested: a version before them wrote it, or its flush was cut off or goes on |
+//! | without a row of `digests`, of any other flush | undigested |
+//!
+//! A flush without digests is one of a version before them, or was cut off, or goes on.
 
 use std::collections::BTreeMap;
 
 use headwater_proto::ids::SeqRange;
 
-use super::scan::{Key, State};
-use crate::faults::Faults;
 use crate::ranges::Ranges;
+use crate::row_hash::{LINE_COLUMNS, REFUSED_COLUMNS, SAMPLE_COLUMNS};
 use crate::schema::Table;
 
 /// Memory of one batch in [`Digests::told`].
@@ -107,41 +108,56 @@ impl Digests {
     pub(super) fn undigested(&self) -> u64 {
         self.without.len()
     }
+
+    /// Tells the batches whose rows are not those of their digest, each with what is wrong.
+    ///
+    /// - `pruned`: numbers of which a part may be gone.
+    /// - `is_whole`: every table and file could be read.
+    pub(super) fn judge(
+        &self,
+        pruned: &Ranges,
+        is_whole: bool,
+        mut fault: impl FnMut(u64, String),
+    ) {
+        for (seq, sums) in &self.told {
+            if !sums.has_base || pruned.contains(*seq) {
+                continue;
+            }
+            if sums.rows != 0 {
+                if is_whole {
+                    fault(*seq, format!("has {} rows too few", sums.rows));
+                }
+                continue;
+            }
+            let what = if sums.stored != 0 {
+                "has other rows in samples or logs than were taken in"
+            } else if sums.quarantined != 0 {
+                "has other rows in quarantine than were taken in"
+            } else {
+                continue;
+            };
+            fault(*seq, what.to_owned());
+        }
+        if !is_whole {
+            return;
+        }
+        for range in self.lacking.minus(pruned).iter() {
+            for seq in range.first..range.next {
+                fault(
+                    seq,
+                    "has no digest, though its flush has digests".to_owned(),
+                );
+            }
+        }
+    }
 }
 
-/// Names the batches whose rows are not those of their digest.
-///
-/// - `is_whole`: every table and file could be read.
-pub(super) fn judge(key: &Key, state: &State, is_whole: bool, faults: &mut Faults) {
-    let Key {
-        device,
-        lane,
-        epoch,
-    } = key;
-    let mut fault = |seq: u64, what: &str| {
-        let what = format!("batch {seq} of {device} {lane} {epoch:016x} {what}");
-        faults.add(Table::Digests.name(), what);
-    };
-    for (seq, sums) in &state.digests.told {
-        if !sums.has_base || state.pruned.contains(*seq) {
-            continue;
-        }
-        if sums.rows != 0 {
-            if is_whole {
-                fault(*seq, &format!("has {} rows too few", sums.rows));
-            }
-        } else if sums.stored != 0 {
-            fault(*seq, "has other rows in samples or logs than were taken in");
-        } else if sums.quarantined != 0 {
-            fault(*seq, "has other rows in quarantine than were taken in");
-        }
-    }
-    if !is_whole {
-        return;
-    }
-    for range in state.digests.lacking.minus(&state.pruned).iter() {
-        for seq in range.first..range.next {
-            fault(seq, "has no digest, though its flush has digests");
-        }
+/// Columns of a table that are hashed.
+pub(super) const fn hashed_columns(table: Table) -> &'static [&'static str] {
+    match table {
+        Table::Samples => &SAMPLE_COLUMNS,
+        Table::Logs => &LINE_COLUMNS,
+        Table::Quarantine => &REFUSED_COLUMNS,
+        Table::Gaps | Table::Epochs | Table::Devices | Table::Metrics | Table::Digests => &[],
     }
 }

@@ -26,9 +26,9 @@
 //! ([`crate::replay`]).
 //!
 //! Beside the streams there are [`Fault`]s: an object that cannot be read, a file that differs from
-//! its hash in the log, a batch whose rows are not those of its digest (`audit/digests.rs`), a device of samples without a row in `devices`, gaps without a time span that no
-//! version without the column `span` wrote. The audit goes on after each,
-//! and is not good with any. What stands in a file with a fault is not there.
+//! its hash in the log, a batch whose rows are not those of its digest (`digests.rs`), a device of samples
+//! without a row in `devices`, gaps without a time span that no version without the column `span` wrote.
+//! The audit goes on after each, and is not good with any. What stands in a file with a fault is not there.
 
 mod digests;
 mod marks;
@@ -52,6 +52,7 @@ use crate::faults::Fault;
 use crate::ranges::Ranges;
 use crate::read::ReadError;
 use crate::rows::EpochState;
+use crate::schema::Table;
 use crate::store::Store;
 use scan::{Partial, State};
 use view::View;
@@ -328,8 +329,16 @@ pub fn audit_each(
             let stream = judge(&key, &state, view.is_replaying());
             totals.take(&stream);
             visit(stream);
+            let Key {
+                device,
+                lane,
+                epoch,
+            } = &key;
             let is_whole = view.is_whole();
-            digests::judge(&key, &state, is_whole, &mut view.faults);
+            state.digests.judge(&state.pruned, is_whole, |seq, what| {
+                let what = format!("batch {seq} of {device} {lane} {epoch:016x} {what}");
+                view.faults.add(Table::Digests.name(), what);
+            });
         }
     }
     totals.faults = view.faults.count;

@@ -10,14 +10,11 @@ use headwater_proto::ids::SeqRange;
 use headwater_proto::message::GapReason;
 
 use super::AuditError;
-use super::digests::{Digesting, Digests, Share};
+use super::digests::{Digesting, Digests, Share, hashed_columns};
 use super::missing::{Gap, Named};
 use crate::ranges::Ranges;
 use crate::read::{Columns, Reader, cell, text};
-use crate::row_hash::{
-    LINE_COLUMNS, LineHashes, REFUSED_COLUMNS, RowHasher, SAMPLE_COLUMNS, SampleHashes,
-    refused_hash,
-};
+use crate::row_hash::{LineHashes, RowHasher, SampleHashes, refused_hash};
 use crate::rows::{EpochState, PRUNED};
 use crate::schema::{DIGESTS_SINCE, Table};
 use crate::store::Store;
@@ -226,14 +223,8 @@ impl Scan {
         if self.with_times {
             columns.push(table.time_column());
         }
-        let hashed: &[&str] = match table {
-            Table::Samples => &SAMPLE_COLUMNS,
-            Table::Logs => &LINE_COLUMNS,
-            Table::Quarantine => &REFUSED_COLUMNS,
-            Table::Gaps | Table::Epochs | Table::Devices | Table::Metrics | Table::Digests => &[],
-        };
         if self.digesting.is_on() {
-            columns.extend(hashed);
+            columns.extend(hashed_columns(table));
         }
         let mut reader = Reader::open(store, path, &columns)?;
         if let Digesting::On { is_due } = &mut self.digesting {
@@ -799,20 +790,7 @@ impl<'a> Identity<'a> {
     }
 }
 
-/// Time and value of a row as one number.
-pub(super) fn value_hash(batch: &Columns, row: usize) -> Result<u64, AuditError> {
-    let mut hasher = DefaultHasher::new();
-    cell(batch.times("ts")?, row).hash(&mut hasher);
-    cell(batch.doubles("value_f64")?, row)
-        .map(f64::to_bits)
-        .hash(&mut hasher);
-    cell(batch.longs("value_i64")?, row).hash(&mut hasher);
-    text(batch.texts("value_str")?, row).hash(&mut hasher);
-    cell_bool(batch.bools("value_bool")?, row).hash(&mut hasher);
-    Ok(hasher.finish())
-}
-
-fn cell_bool(array: &arrow_array::BooleanArray, row: usize) -> Option<bool> {
+pub(super) fn cell_bool(array: &arrow_array::BooleanArray, row: usize) -> Option<bool> {
     use arrow_array::Array as _;
     array.is_valid(row).then(|| array.value(row))
 }

@@ -5,16 +5,17 @@
 //! read at all: nobody knows what its bytes would make of the reader.
 
 use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::AuditError;
 use super::STREAM_BYTES;
 use super::digests::{DIGEST_BYTES, Digesting};
-use super::scan::{Identity, Key, Scan, value_hash};
+use super::scan::{Identity, Key, Scan, cell_bool};
 use crate::delta::{Log, LogError, REPLAY_APP, is_replay_cut, log_dir};
 use crate::faults::{Faults, check_file, words};
 use crate::head::{Head, load_readable};
 use crate::paths::FileName;
-use crate::read::Reader;
+use crate::read::{Columns, Reader, cell, text};
 use crate::schema::Table;
 use crate::store::Store;
 
@@ -313,4 +314,17 @@ fn compare_file(
         }
     }
     Ok(())
+}
+
+/// Time and value of a row as one number.
+fn value_hash(batch: &Columns, row: usize) -> Result<u64, AuditError> {
+    let mut hasher = DefaultHasher::new();
+    cell(batch.times("ts")?, row).hash(&mut hasher);
+    cell(batch.doubles("value_f64")?, row)
+        .map(f64::to_bits)
+        .hash(&mut hasher);
+    cell(batch.longs("value_i64")?, row).hash(&mut hasher);
+    text(batch.texts("value_str")?, row).hash(&mut hasher);
+    cell_bool(batch.bools("value_bool")?, row).hash(&mut hasher);
+    Ok(hasher.finish())
 }
