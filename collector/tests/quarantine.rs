@@ -210,6 +210,35 @@ fn samples_of_a_wrong_clock_come_back_as_those_of_a_right_one() {
 }
 
 #[test]
+fn each_batch_has_a_digest_and_a_replay_adds_what_it_changes() {
+    let store = rig(2 * HOUR_US).store;
+    let of_batches = |store: &MemStore| -> Vec<(String, String, bool, bool)> {
+        let mut rows = rows_of(store, Table::Digests);
+        rows.sort_by_key(|row| (row.get("replay").cloned(), row["seq"].clone()));
+        let mut short = |row: &BTreeMap<String, String>| {
+            let (seq, samples) = (row["seq"].clone(), row["samples"].clone());
+            let has = |column: &str| row.contains_key(column);
+            (seq, samples, has("digest_quarantined"), has("replay"))
+        };
+        rows.iter().map(&mut short).collect()
+    };
+    let row = |seq: &str, samples: &str, is_refused, is_replay| {
+        (seq.to_owned(), samples.to_owned(), is_refused, is_replay)
+    };
+    let came = [
+        row("0", "14", true, false),
+        row("1", "14", true, false),
+        row("2", "14", false, false),
+    ];
+    assert_eq!(of_batches(&store), came);
+    assert_eq!(counts(&store).undigested, 0);
+    run(&store, &order(Some(-2 * HOUR_US))).unwrap();
+    let replayed = [row("0", "0", true, true), row("1", "0", true, true)];
+    assert_eq!(of_batches(&store), [&came[..], &replayed].concat());
+    assert_eq!(counts(&store).undigested, 0);
+}
+
+#[test]
 fn a_replay_that_is_cut_off_anywhere_is_finished_by_the_next() {
     let before = rig(2 * HOUR_US).store;
     let order = order(Some(-2 * HOUR_US));

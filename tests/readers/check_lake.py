@@ -21,7 +21,7 @@ import pathlib
 import sys
 
 COLUMNS = ["device_id", "metric", "ts", "value_f64", "value_i64", "value_bool"]
-TABLES = ["logs", "quarantine", "gaps", "epochs", "devices", "metrics"]
+TABLES = ["logs", "quarantine", "gaps", "epochs", "devices", "metrics", "digests"]
 
 
 def glob_of(lake, table):

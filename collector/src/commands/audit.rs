@@ -24,8 +24,8 @@ pub struct AuditArgs {
     /// Print one JSON object with every stream.
     #[arg(long)]
     json: bool,
-    /// Do not hold the files against their hashes: reads a part of their bytes alone, and takes what
-    /// can be read for what was committed.
+    /// Do not hold the files against their hashes, nor the rows of each batch against its digest: reads
+    /// a part of their bytes alone, and takes what can be read for what was committed.
     #[arg(long)]
     quick: bool,
 }
@@ -122,6 +122,13 @@ fn table(audit: &Audit) -> String {
             out,
             "{} samples stand in table quarantine, with why, and not among the samples",
             totals.counts.quarantined
+        );
+    }
+    if totals.counts.undigested > 0 {
+        let _ = writeln!(
+            out,
+            "{} batches have no digest to hold their rows against",
+            totals.counts.undigested
         );
     }
     if totals.is_replay_cut {

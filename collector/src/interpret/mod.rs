@@ -19,11 +19,13 @@
 //! | `batch`, `plain`, `lines` | decoders: numbered batches, publishes of plain devices, log lines |
 //! | `news` | what a schema says of a device and its metrics |
 //! | `places` | how far each sink was |
+//! | [`Digest`] | what the lake's rows of a record must add up to |
 //! | [`told`] | samples refused for their time, as they stand in quarantine |
 //! | `record` | a record of each kind |
 //! | [`Feed`] | reads a journal for one sink |
 
 mod batch;
+mod digest;
 mod feed;
 mod lines;
 mod news;
@@ -44,6 +46,7 @@ use headwater_proto::schema::Schema;
 use headwater_proto::time::UnixMicros;
 
 pub use batch::{Sample, Samples};
+pub use digest::{Digest, class_of};
 pub use feed::{Feed, Taken};
 pub use lines::{Line, LogLines};
 pub use news::{Metric, tags_of};

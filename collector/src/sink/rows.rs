@@ -5,8 +5,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use headwater_lake::{
-    DeviceRow, EpochRow, EpochState, GapRow, LogRow, MetricRow, QuarantineRow, Record as Carrier,
-    RowError, Rows, SampleRow, SpanKind, ValueKind, rows,
+    DeviceRow, DigestRow, EpochRow, EpochState, GapRow, LogRow, MetricRow, QuarantineRow,
+    Record as Carrier, RowError, Rows, SampleRow, SpanKind, ValueKind,
 };
 use headwater_proto::ids::{DeviceId, SeqRange, Stream};
 use headwater_proto::message::{GapReason, Stage};
@@ -14,8 +14,9 @@ use headwater_proto::schema::ColumnKind;
 
 use crate::interpret::{
     DeviceNews, EpochChange, EpochNews, Gap, Interpreted, Line, Metric, Origin, Refused, Sample,
+    class_of,
 };
-use crate::pipeline::envelope::{Known, TimeClass};
+use crate::pipeline::envelope::Known;
 use crate::pipeline::schemas::SchemaId;
 
 /// The lake's name in the journal and the configuration.
@@ -86,6 +87,19 @@ impl RowMaker {
             for line in item.lines.iter() {
                 self.counters.log_lines += 1;
                 rows.push_log(log_row(origin, line, item.lines.len()))?;
+            }
+            if let Some(digest) = item.digest() {
+                rows.push_digest(&DigestRow {
+                    device_id: origin.device.as_str(),
+                    lane: origin.lane,
+                    epoch: origin.epoch,
+                    seq: origin.seq,
+                    samples: digest.samples,
+                    stored: digest.stored,
+                    quarantined: digest.quarantined,
+                    t_last_us: digest.t_last_us,
+                    replay: None,
+                })?;
             }
             if let Some(device) = item.news.device {
                 self.note_device(origin, device, rows)?;
@@ -375,15 +389,6 @@ fn carrier(origin: &Origin) -> Carrier {
 #[must_use]
 pub fn boot_of(boot: u64) -> Option<u64> {
     (boot != 0).then_some(boot & (u64::MAX >> 1))
-}
-
-const fn class_of(class: TimeClass) -> rows::TimeClass {
-    match class {
-        TimeClass::Synced => rows::TimeClass::Synced,
-        TimeClass::Wall => rows::TimeClass::Wall,
-        TimeClass::Dated | TimeClass::Undated => rows::TimeClass::Offset,
-        TimeClass::Received => rows::TimeClass::Received,
-    }
 }
 
 const fn kind_of(kind: ColumnKind) -> ValueKind {

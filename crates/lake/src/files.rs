@@ -11,8 +11,8 @@ use parquet::errors::ParquetError;
 use crate::date::day_of;
 use crate::parquet::{CHUNK_ROWS, Origin, encode};
 use crate::rows::{
-    BatchPart, DeviceRow, EpochRow, GapRow, LogRow, MetricRow, QuarantineRow, Record, Rows,
-    SamplePart, TextId, Texts, ValueKind, cut_to_ms,
+    BatchPart, DeviceRow, DigestPart, EpochRow, GapRow, LogRow, MetricRow, QuarantineRow, Record,
+    Rows, SamplePart, TextId, Texts, ValueKind, cut_to_ms,
 };
 use crate::schema::{Encoding, Table};
 
@@ -75,6 +75,13 @@ pub(crate) fn for_each_file<E: From<ParquetError>>(
         &rows.metrics,
         |r| (&r.metric, r.at_us),
         metric_columns,
+    )?;
+    let device = |r: &DigestPart| rows.texts.get(r.device).unwrap_or_default();
+    cut.files(
+        Table::Digests,
+        &rows.digests,
+        |r| (device(r), r.t_last_us),
+        |part| digest_columns(&rows.texts, part),
     )
 }
 
@@ -202,17 +209,17 @@ struct Cut<'a, F> {
 }
 
 impl<F> Cut<'_, F> {
-    fn files<R, E: From<ParquetError>>(
+    fn files<'r, R, E: From<ParquetError>>(
         &mut self,
         table: Table,
-        rows: &[R],
-        key: impl Fn(&R) -> (&str, i64),
-        columns: fn(&[&R]) -> Vec<ArrayRef>,
+        rows: &'r [R],
+        key: impl Fn(&'r R) -> (&'r str, i64),
+        columns: impl Fn(&[&R]) -> Vec<ArrayRef>,
     ) -> Result<(), E>
     where
         F: FnMut(File) -> Result<(), E>,
     {
-        let mut days: BTreeMap<i64, Vec<&R>> = BTreeMap::new();
+        let mut days: BTreeMap<i64, Vec<&'r R>> = BTreeMap::new();
         for row in rows {
             days.entry(day_of(key(row).1)).or_default().push(row);
         }
@@ -221,10 +228,10 @@ impl<F> Cut<'_, F> {
             rows.sort_by(|a, b| key(a).cmp(&key(b)));
             let mut chunks = rows.chunks(CHUNK_ROWS);
             let bytes = encode(table, self.encoding, rows.len(), self.origin, || {
-                chunks.next().map(columns)
+                chunks.next().map(&columns)
             })?;
-            let time = |row: &&R| key(row).1;
-            let text = |row: Option<&&R>| row.map_or("", |row| key(row).0).to_owned();
+            let time = |row: &&'r R| key(row).1;
+            let text = |row: Option<&&'r R>| row.map_or("", |row| key(row).0).to_owned();
             let times_us = (
                 rows.iter().map(time).min().unwrap_or_default(),
                 rows.iter().map(time).max().unwrap_or_default(),
@@ -334,6 +341,20 @@ fn metric_columns(rows: &[&MetricRow]) -> Vec<ArrayRef> {
         texts(rows.iter().map(|r| r.unit.as_deref())),
         texts(rows.iter().map(|r| Some(r.kind.column()))),
         times(rows.iter().map(|r| Some(r.at_us))),
+    ]
+}
+
+fn digest_columns(all: &Texts, rows: &[&DigestPart]) -> Vec<ArrayRef> {
+    vec![
+        text_ids(all, rows.iter().map(|r| r.device)),
+        texts(rows.iter().map(|r| Some(r.lane.name()))),
+        longs(rows.iter().map(|r| Some(r.epoch))),
+        longs(rows.iter().map(|r| Some(r.seq))),
+        ints(rows.iter().map(|r| Some(r.samples))),
+        longs(rows.iter().map(|r| Some(r.stored.cast_signed()))),
+        longs(rows.iter().map(|r| r.quarantined.map(u64::cast_signed))),
+        times(rows.iter().map(|r| Some(r.t_last_us))),
+        longs(rows.iter().map(|r| r.replay)),
     ]
 }
 

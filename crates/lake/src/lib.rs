@@ -4,7 +4,7 @@
 //! rows (buffered) → files (cut by table and date, sorted) → parquet (bytes) → plan (names, hashes)
 //!      → writer (stage, publish, commit, finish) → store (a folder, memory; put if absent, swap)
 //!         owner (who may write) · delta (a table's log) · head (where all logs are) · marks
-//!         digest (whose hash stands where) · faults (what is wrong with an object)
+//!         digest (whose hash stands where) · row_hash (what a batch's digest is made of) · faults (what is wrong with an object)
 //! lake → audit (is everything there once?) · catalog, ddl (how to read it) · prune · replay · guard · repair
 //! ```
 //!
@@ -34,6 +34,7 @@ mod read;
 pub mod repair;
 pub mod replay;
 mod row;
+pub mod row_hash;
 pub mod rows;
 pub mod scan;
 pub mod schema;
@@ -48,8 +49,8 @@ pub use paths::{HEAD_PATH, MARKS_PATH, OWNER_PATH};
 pub use plan::{Plan, PlanError, PlanFile, Sha256};
 pub use read::ReadError;
 pub use rows::{
-    DeviceRow, EpochRow, EpochState, GapRow, LogRow, MetricRow, QuarantineRow, Record, RowError,
-    Rows, SampleRow, SpanKind, TimeClass, ValueKind,
+    DeviceRow, DigestRow, EpochRow, EpochState, GapRow, LogRow, MetricRow, QuarantineRow, Record,
+    RowError, Rows, SampleRow, SpanKind, TimeClass, ValueKind,
 };
 pub use schema::{Encoding, Table};
 pub use store::{Aside, Call, LocalStore, MemStore, Put, Store, StoreError, Swap, Tag, Tagged};

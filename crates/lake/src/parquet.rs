@@ -8,6 +8,7 @@
 //! | compression | zstd 3; none in files below [`TINY_ROWS`] rows, where it would gain nothing |
 //! | integers, times | DELTA_BINARY_PACKED (`compact`), dictionary (`compat`) |
 //! | texts | dictionary; free text and payloads plain |
+//! | digests | plain: no two are alike |
 //! | floats | plain, dictionary in `compat`; never BYTE_STREAM_SPLIT, which Spark cannot read |
 //! | pages | 1 MiB, version 1, with page index and statistics; a tiny file has no index |
 //! | row groups | [`ROW_GROUP_ROWS`] rows |
@@ -56,6 +57,11 @@ pub(crate) struct Origin<'a> {
 /// Whether a column's texts do not repeat, so that a dictionary would only cost.
 pub(crate) fn is_free_text(column: &Column) -> bool {
     column.kind == Kind::Bytes || matches!(column.name, "message")
+}
+
+/// Whether the numbers of a column are hashes, which neither differences nor a dictionary make smaller.
+fn is_random(column: &Column) -> bool {
+    matches!(column.name, "digest" | "digest_quarantined")
 }
 
 /// Encodes one file from chunks of columns; `chunks` gives them until it gives `None`.
@@ -157,6 +163,11 @@ fn build_properties(table: Table, encoding: Encoding, tiny: bool) -> WriterPrope
     for column in table.columns() {
         let path = ColumnPath::from(column.name);
         match (column.kind, encoding) {
+            _ if is_random(column) => {
+                builder = builder
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_encoding(path, PageEncoding::PLAIN);
+            }
             (Kind::I64 | Kind::I32 | Kind::Time, Encoding::Compact) => {
                 builder = builder
                     .set_column_dictionary_enabled(path.clone(), false)

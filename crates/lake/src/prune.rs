@@ -1,4 +1,4 @@
-//! Local retention: takes whole dates out of `samples`, `logs` and `quarantine`.
+//! Local retention: takes whole dates out of `samples`, `logs`, `quarantine` and `digests`.
 //!
 //! What goes is named first, so that the audit explains it: rows of `gaps` with reason `pruned`
 //! and stage `lake` for each range of numbers. Then a commit removes the files from their tables,
@@ -8,6 +8,9 @@
 //!
 //! An operator runs it; it need not own the lake: its commits stand between those of the owner, who
 //! alone writes checkpoints.
+//!
+//! The digest of a batch goes with the last of its rows, whose date it has. Of a batch of which only some
+//! rows are left nobody can say whether they are right, and the gap tells the audit not to ask.
 //!
 //! `gaps`, `epochs`, `devices` and `metrics` are small and stay.
 
@@ -30,7 +33,12 @@ use crate::store::Store;
 pub(crate) const WRITER: &str = "prune";
 
 /// Tables whose files go.
-pub(crate) const PRUNED: [Table; 3] = [Table::Samples, Table::Logs, Table::Quarantine];
+pub(crate) const PRUNED: [Table; 4] = [
+    Table::Samples,
+    Table::Logs,
+    Table::Quarantine,
+    Table::Digests,
+];
 
 /// Why a lake could not be pruned.
 #[derive(Debug, thiserror::Error)]

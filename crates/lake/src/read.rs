@@ -23,6 +23,9 @@ const BATCH_ROWS: usize = 8_192;
 /// Bytes that a sequential read asks for at a time.
 const READ_BYTES: usize = 64 << 10;
 
+/// Under this name a file tells the version of its columns.
+const VERSION: &str = "headwater.schema_version";
+
 /// Why a file could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -109,6 +112,7 @@ impl Read for Sequential {
 /// A file whose wanted columns are read batch by batch.
 pub(crate) struct Reader {
     path: String,
+    schema_version: Option<u32>,
     batches: ParquetRecordBatchReader,
 }
 
@@ -128,14 +132,23 @@ impl Reader {
                 .enumerate()
                 .filter(|(_, field)| columns.contains(&field.name()));
             let mask = ProjectionMask::roots(schema, roots.map(|(place, _)| place));
+            let pairs = builder.metadata().file_metadata().key_value_metadata();
+            let version = pairs.into_iter().flatten().find(|pair| pair.key == VERSION);
+            let version = version.and_then(|pair| pair.value.as_ref()?.parse().ok());
             let builder = builder.with_projection(mask);
-            builder.with_batch_size(BATCH_ROWS).build()
+            Ok((version, builder.with_batch_size(BATCH_ROWS).build()?))
         };
-        let batches = without_panic(open).map_err(damaged)?;
+        let (schema_version, batches) = without_panic(open).map_err(damaged)?;
         Ok(Self {
             path: path.to_owned(),
+            schema_version,
             batches,
         })
+    }
+
+    /// Version of the file's columns as it says.
+    pub(crate) const fn schema_version(&self) -> Option<u32> {
+        self.schema_version
     }
 
     /// The next rows, `None` at the end.

@@ -1,8 +1,9 @@
 //! Core: puts readings from `quarantine` among the samples, each exactly once, whenever it is cut off.
 //!
 //! ```text
-//! files of both tables' rows ──► commit devices ──► commit samples ──► commit quarantine: −1 for each reading
-//!                                                    └── a crash here: the next run finishes it first
+//! files of both tables' rows ──► commit devices ──► commit samples ──► commit digests ──► commit quarantine:
+//!                                                    └── a crash from here on: ──┘         −1 for each reading
+//!                                                        the next run finishes it first
 //! ```
 //! What was put there is told by identity: a row of `quarantine` with reason `replayed` and `samples` −1
 //! names device, lane, epoch, number, row and metric, so that `sum(samples)` is what stands there. Such
@@ -10,9 +11,13 @@
 //! between the tables is told by the marks of the two logs, and needs no plan. They have the date of what
 //! they take back, so that `prune` removes both together.
 //!
+//! The digest of a batch changes with its rows. A run adds a row to `digests` with the hashes of what it
+//! puts there and of what takes it back, so that the batch as it came and each change to it can be told.
+//! They come after the samples: of a run whose samples never came, no digest must stand.
+//!
 //! It runs beside the owner as `prune` does; of replays only one at a time.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use headwater_proto::ids::{DeviceId, Epoch, Lane, Stream};
@@ -24,7 +29,8 @@ use crate::error::LakeError;
 use crate::head::{load_log, load_logs};
 use crate::paths::FileName;
 use crate::read::{ReadError, Reader, cell, text};
-use crate::row::{DeviceRow, QuarantineRow};
+use crate::row::{DeviceRow, DigestRow, QuarantineRow};
+use crate::row_hash::{RefusedFields, RowHasher, SAMPLE_COLUMNS, SampleHashes};
 use crate::rows::Rows;
 use crate::schema::{DAY_US, Encoding, MAX_TIME_US, Table};
 use crate::store::Store;
@@ -240,6 +246,7 @@ pub struct Replay<'a> {
     now_us: i64,
     devices: Log,
     samples: Log,
+    digests: Log,
     quarantine: Log,
     /// Devices of table `devices`.
     known: HashSet<String>,
@@ -256,7 +263,13 @@ impl<'a> Replay<'a> {
         encoding: Encoding,
         now_us: i64,
     ) -> Result<(Self, u64), LakeError> {
-        let mut logs = load_logs(store, [Table::Devices, Table::Samples, Table::Quarantine])?;
+        let tables = [
+            Table::Devices,
+            Table::Samples,
+            Table::Digests,
+            Table::Quarantine,
+        ];
+        let mut logs = load_logs(store, tables)?;
         let mut next = || logs.remove(0);
         let mut replay = Self {
             store,
@@ -264,10 +277,16 @@ impl<'a> Replay<'a> {
             now_us: now_us.clamp(0, MAX_TIME_US - DAY_US),
             devices: next(),
             samples: next(),
+            digests: next(),
             quarantine: next(),
             known: HashSet::new(),
         };
-        for log in [&replay.devices, &replay.samples, &replay.quarantine] {
+        for log in [
+            &replay.devices,
+            &replay.samples,
+            &replay.digests,
+            &replay.quarantine,
+        ] {
             delete_unnamed(store, log, REPLAY_APP)?;
         }
         let known = &mut replay.known;
@@ -320,8 +339,13 @@ impl<'a> Replay<'a> {
     /// # Errors
     /// [`LakeError`]; what is cut off [`Self::begin`] finishes or undoes.
     pub fn commit(&mut self, rows: &mut Rows) -> Result<(), LakeError> {
-        let marks =
-            [&self.devices, &self.samples, &self.quarantine].map(|log| log.mark(REPLAY_APP));
+        let logs = [
+            &self.devices,
+            &self.samples,
+            &self.digests,
+            &self.quarantine,
+        ];
+        let marks = logs.map(|log| log.mark(REPLAY_APP));
         let number = marks.into_iter().flatten().max().map_or(0, |mark| mark + 1);
         let run = self.run(number);
         self.introduce(rows);
@@ -370,50 +394,123 @@ impl<'a> Replay<'a> {
         new.into_iter().for_each(|row| drop(rows.push_device(row)));
     }
 
-    /// Commits what takes the readings of some files back.
+    /// Commits what takes the readings of some files back, before that how it changes the digests.
     fn take_back(&mut self, paths: &[String], run: Run) -> Result<u64, LakeError> {
-        const IDENTITY: [&str; 8] = [
+        let (mut rows, mut changes) = (Rows::new(), Changes::default());
+        for path in paths {
+            self.read_run(path, &mut rows, &mut changes)?;
+        }
+        let taken = rows.len() as u64;
+        if self.digests.mark(REPLAY_APP) < Some(run.number) {
+            changes.push(run.number, &mut rows);
+        }
+        let adds = run.write(self.store, &rows, self.encoding)?.into_iter();
+        let (digests, refused): (Vec<_>, Vec<_>) =
+            adds.partition(|(table, _)| *table == Table::Digests);
+        if !digests.is_empty() {
+            self.digests
+                .commit(self.store, &actions(digests, &run), self.now_us, None)?;
+        }
+        self.quarantine
+            .commit(self.store, &actions(refused, &run), self.now_us, None)?;
+        Ok(taken)
+    }
+
+    /// Reads what takes the readings of a file back, and what both change.
+    fn read_run(
+        &self,
+        path: &str,
+        rows: &mut Rows,
+        changes: &mut Changes,
+    ) -> Result<(), LakeError> {
+        const IDENTITY: [&str; 6] = [
             "device_id",
-            "metric",
             "ingest_ts",
             "lane",
             "epoch",
             "seq",
-            "row",
             "batch_samples",
         ];
-        let mut rows = Rows::new();
         let cause = format!("put among the samples at {}", instant_text(self.now_us));
-        for path in paths {
-            let mut reader = Reader::open(self.store, path, &IDENTITY)?;
-            while let Some(batch) = reader.next_batch()? {
-                let (devices, lanes) = (batch.texts("device_id")?, batch.texts("lane")?);
-                let (epochs, seqs) = (batch.longs("epoch")?, batch.longs("seq")?);
-                let (numbers, sizes) = (batch.ints("row")?, batch.ints("batch_samples")?);
-                let (metrics, times) = (batch.texts("metric")?, batch.times("ingest_ts")?);
-                for row in 0..batch.rows() {
-                    let of = stream(devices.value(row), lanes.value(row), epochs.value(row));
-                    let taken = QuarantineRow {
-                        stream: of.ok_or_else(|| LakeError::Conflict { path: path.clone() })?,
-                        seq: seqs.value(row).cast_unsigned(),
-                        row: cell(numbers, row).map(i32::cast_unsigned),
-                        metric: text(metrics, row).map(str::to_owned),
-                        batch_samples: cell(sizes, row).map(i32::cast_unsigned),
-                        samples: -1,
-                        reason: REPLAYED.to_owned(),
-                        payload: None,
-                        at_us: times.value(row),
-                        cause: Some(cause.clone()),
-                    };
-                    // Its numbers were read from the lake, so that they fit.
-                    let _ = rows.push_quarantine(taken);
-                }
+        let columns = [&IDENTITY[..], &SAMPLE_COLUMNS].concat();
+        let mut reader = Reader::open(self.store, path, &columns)?;
+        while let Some(batch) = reader.next_batch()? {
+            let (devices, lanes) = (batch.texts("device_id")?, batch.texts("lane")?);
+            let (epochs, seqs) = (batch.longs("epoch")?, batch.longs("seq")?);
+            let (numbers, sizes) = (batch.ints("row")?, batch.ints("batch_samples")?);
+            let (metrics, times) = (batch.texts("metric")?, batch.times("ingest_ts")?);
+            let (hashes, measured) = (SampleHashes::of(&batch)?, batch.times("ts")?);
+            for row in 0..batch.rows() {
+                let of = stream(devices.value(row), lanes.value(row), epochs.value(row));
+                let taken = QuarantineRow {
+                    stream: of.ok_or_else(|| LakeError::Conflict { path: path.into() })?,
+                    seq: seqs.value(row).cast_unsigned(),
+                    row: cell(numbers, row).map(i32::cast_unsigned),
+                    metric: text(metrics, row).map(str::to_owned),
+                    batch_samples: cell(sizes, row).map(i32::cast_unsigned),
+                    samples: -1,
+                    reason: REPLAYED.to_owned(),
+                    payload: None,
+                    at_us: times.value(row),
+                    cause: Some(cause.clone()),
+                };
+                let stored = hashes.hash(&mut changes.hasher, row);
+                changes.take(&taken, stored, measured.value(row));
+                // Its numbers were read from the lake, so that they fit.
+                let _ = rows.push_quarantine(taken);
             }
         }
-        let adds = run.write(self.store, &rows, self.encoding)?;
-        self.quarantine
-            .commit(self.store, &actions(adds, &run), self.now_us, None)?;
-        Ok(rows.len() as u64)
+        Ok(())
+    }
+}
+
+/// How a run changes the digests of batches.
+#[derive(Default)]
+struct Changes {
+    hasher: RowHasher,
+    batches: BTreeMap<(Stream, u64), Change>,
+}
+
+#[derive(Default)]
+struct Change {
+    stored: u64,
+    quarantined: u64,
+    t_last_us: i64,
+}
+
+impl Changes {
+    /// - `stored`, `ts_us`: hash and time of the reading that `taken` takes back.
+    fn take(&mut self, taken: &QuarantineRow, stored: u64, ts_us: i64) {
+        let quarantined = self.hasher.refused(&RefusedFields {
+            row: taken.row,
+            at_us: taken.at_us,
+            samples: taken.samples,
+            metric: taken.metric.as_deref(),
+            reason: &taken.reason,
+            payload: taken.payload.as_deref(),
+        });
+        let key = (taken.stream.clone(), taken.seq);
+        let change = self.batches.entry(key).or_default();
+        change.stored = change.stored.wrapping_add(stored);
+        change.quarantined = change.quarantined.wrapping_add(quarantined);
+        change.t_last_us = change.t_last_us.max(ts_us).max(taken.at_us);
+    }
+
+    fn push(&self, run: u64, rows: &mut Rows) {
+        for ((stream, seq), change) in &self.batches {
+            // As with the rows that take readings back.
+            let _ = rows.push_digest(&DigestRow {
+                device_id: stream.device.as_str(),
+                lane: stream.lane,
+                epoch: stream.epoch,
+                seq: *seq,
+                samples: 0,
+                stored: change.stored,
+                quarantined: Some(change.quarantined),
+                t_last_us: change.t_last_us,
+                replay: Some(run),
+            });
+        }
     }
 }
 

@@ -320,6 +320,29 @@ pub struct MetricRow {
     pub at_us: i64,
 }
 
+/// The digest of a batch, or of a log record.
+#[derive(Debug, Clone, Copy)]
+pub struct DigestRow<'a> {
+    /// The device.
+    pub device_id: &'a str,
+    /// Lane of the batch.
+    pub lane: Lane,
+    /// Epoch of the batch.
+    pub epoch: Epoch,
+    /// Number of the batch.
+    pub seq: u64,
+    /// Readings in the whole batch, or lines of the log record; 0 of a replay.
+    pub samples: u32,
+    /// Sum of the hashes of its rows in `samples` and `logs` ([`crate::row_hash`]).
+    pub stored: u64,
+    /// The same of its rows in `quarantine` that stand for readings; `None`: there are none.
+    pub quarantined: Option<u64>,
+    /// Latest time of its rows.
+    pub t_last_us: i64,
+    /// The replay that made the row: then it is what was added to the others of the batch.
+    pub replay: Option<u64>,
+}
+
 /// Why a row was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {

@@ -12,8 +12,8 @@ use headwater_proto::sample::Value;
 
 pub(crate) use crate::row::PRUNED;
 pub use crate::row::{
-    DeviceRow, EpochRow, EpochState, GapRow, LogRow, MetricRow, QuarantineRow, Record, RowError,
-    SampleRow, SpanKind, TimeClass, ValueKind,
+    DeviceRow, DigestRow, EpochRow, EpochState, GapRow, LogRow, MetricRow, QuarantineRow, Record,
+    RowError, SampleRow, SpanKind, TimeClass, ValueKind,
 };
 use crate::schema::MAX_TIME_US;
 
@@ -129,6 +129,20 @@ pub(crate) struct SamplePart {
     pub(crate) kind: ValueKind,
 }
 
+/// A row of `digests`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DigestPart {
+    pub(crate) stored: u64,
+    pub(crate) quarantined: Option<u64>,
+    pub(crate) epoch: i64,
+    pub(crate) seq: i64,
+    pub(crate) t_last_us: i64,
+    pub(crate) replay: Option<i64>,
+    pub(crate) device: TextId,
+    pub(crate) samples: i32,
+    pub(crate) lane: Lane,
+}
+
 /// Rows of all tables that wait for a flush.
 #[derive(Debug, Default)]
 pub struct Rows {
@@ -142,6 +156,7 @@ pub struct Rows {
     pub(crate) quarantine: Vec<QuarantineRow>,
     pub(crate) devices: Vec<DeviceRow>,
     pub(crate) metrics: Vec<MetricRow>,
+    pub(crate) digests: Vec<DigestPart>,
     /// Bytes on the heap below the rows of the small tables.
     loose_bytes: usize,
 }
@@ -318,6 +333,28 @@ impl Rows {
         Ok(())
     }
 
+    /// Takes the digest of a batch.
+    ///
+    /// # Errors
+    /// [`RowError`]; the row is then not taken.
+    pub fn push_digest(&mut self, row: &DigestRow<'_>) -> Result<(), RowError> {
+        check_time(row.t_last_us)?;
+        let guess = self.digests.last().map_or(NO_TEXT, |last| last.device);
+        let part = DigestPart {
+            stored: row.stored,
+            quarantined: row.quarantined,
+            epoch: signed("epoch", row.epoch.get())?,
+            seq: signed("seq", row.seq)?,
+            t_last_us: row.t_last_us,
+            replay: row.replay.map(|run| signed("replay", run)).transpose()?,
+            device: self.texts.guessed(guess, row.device_id),
+            samples: narrow("samples", row.samples)?,
+            lane: row.lane,
+        };
+        self.digests.push(part);
+        Ok(())
+    }
+
     /// Readings that wait.
     #[must_use]
     pub const fn samples(&self) -> usize {
@@ -334,6 +371,7 @@ impl Rows {
             + self.quarantine.len()
             + self.devices.len()
             + self.metrics.len()
+            + self.digests.len()
     }
 
     /// Whether nothing waits.
@@ -355,6 +393,7 @@ impl Rows {
             + self.quarantine.capacity() * size_of::<QuarantineRow>()
             + self.devices.capacity() * size_of::<DeviceRow>()
             + self.metrics.capacity() * size_of::<MetricRow>()
+            + self.digests.capacity() * size_of::<DigestPart>()
             + self.loose_bytes
     }
 

@@ -12,6 +12,7 @@
 //! | `epochs` | what is known of one life of a writer; append only, rows merge | `at` |
 //! | `devices` | what is known of a device; the newest row holds | `at` |
 //! | `metrics` | unit and kind of a metric; the newest row holds | `at` |
+//! | `digests` | the digest of a batch ([`crate::row_hash`]); rows of one batch add up | `t_last` |
 //!
 //! `rec_device`, `rec_lane`, `rec_epoch`, `rec_seq` name the record that carried the row, where it
 //! had a number: the audit counts that number as present.
@@ -22,6 +23,9 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 /// Version of the columns below; part of every file's metadata.
 pub const SCHEMA_VERSION: u32 = 2;
+
+/// First version of the columns whose flushes have a row of `digests` for each batch and log record.
+pub(crate) const DIGESTS_SINCE: u32 = 2;
 
 /// Microseconds in a day: the width of a partition.
 pub const DAY_US: i64 = 86_400_000_000;
@@ -50,6 +54,8 @@ pub enum Table {
     Devices,
     /// Units.
     Metrics,
+    /// Digests of batches: of rows that are all there.
+    Digests,
 }
 
 /// What a column holds.
@@ -361,9 +367,45 @@ const METRICS: &[Column] = &[
     must("at", Kind::Time, "when the row was made, UTC"),
 ];
 
+const DIGESTS: &[Column] = &[
+    must("device_id", Kind::Text, "device of the batch"),
+    must("lane", Kind::Text, "lane of the batch"),
+    must("epoch", Kind::I64, "epoch of the batch"),
+    must(
+        "seq",
+        Kind::I64,
+        "number of the batch, or of the log record",
+    ),
+    must(
+        "samples",
+        Kind::I32,
+        "readings of the batch, those in quarantine included, or lines of the log record; 0: of a replay",
+    ),
+    must(
+        "digest",
+        Kind::I64,
+        "sum of the hashes of its rows in samples and logs, modulo 2^64; XXH64, see row_hash.rs",
+    ),
+    may(
+        "digest_quarantined",
+        Kind::I64,
+        "the same of its rows in quarantine that stand for readings; null: there are none",
+    ),
+    must(
+        "t_last",
+        Kind::Time,
+        "latest ts of its rows, or at of those in quarantine, UTC: prune takes it with the last of them",
+    ),
+    may(
+        "replay",
+        Kind::I64,
+        "number of the replay that changed the batch: its row is what was added; null: the batch as it came",
+    ),
+];
+
 impl Table {
     /// Every table, in commit order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Samples,
         Self::Logs,
         Self::Quarantine,
@@ -371,6 +413,7 @@ impl Table {
         Self::Epochs,
         Self::Devices,
         Self::Metrics,
+        Self::Digests,
     ];
 
     /// Its name, which is also its folder.
@@ -384,6 +427,7 @@ impl Table {
             Self::Epochs => "epochs",
             Self::Devices => "devices",
             Self::Metrics => "metrics",
+            Self::Digests => "digests",
         }
     }
 
@@ -404,6 +448,7 @@ impl Table {
             Self::Epochs => "numbers that each life of a writer used; rows of one epoch merge",
             Self::Devices => "what is known of each device; the newest row holds",
             Self::Metrics => "unit and kind of each metric; the newest row holds",
+            Self::Digests => "digest of each batch and log record; rows of one batch add up",
         }
     }
 
@@ -418,6 +463,7 @@ impl Table {
             Self::Epochs => EPOCHS,
             Self::Devices => DEVICES,
             Self::Metrics => METRICS,
+            Self::Digests => DIGESTS,
         }
     }
 
@@ -427,6 +473,7 @@ impl Table {
         match self {
             Self::Samples | Self::Logs => "ts",
             Self::Quarantine | Self::Gaps | Self::Epochs | Self::Devices | Self::Metrics => "at",
+            Self::Digests => "t_last",
         }
     }
 
@@ -441,6 +488,7 @@ impl Table {
                 &["device_id", "at"]
             }
             (Self::Metrics, _) => &["metric", "at"],
+            (Self::Digests, _) => &["device_id", "t_last"],
         }
     }
 

@@ -49,8 +49,10 @@ pub(crate) fn run(effort: Effort) -> Result<Vec<Figure>> {
     site.stop_collector()?;
     let in_lake = Audit::of(&site.lake())?.total("samples")? as f64;
     let mut lake_bytes = 0;
-    for file in files(&site.lake(), "samples")? {
-        lake_bytes += std::fs::metadata(file)?.len();
+    for table in ["samples", "digests"] {
+        for file in files(&site.lake(), table)? {
+            lake_bytes += std::fs::metadata(file)?.len();
+        }
     }
     let per_core = samples / (agent_s + collector_s);
     Ok(vec![

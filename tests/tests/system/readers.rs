@@ -38,7 +38,15 @@ fn expect_readers_agree(site: &Site, signals: &[Signals], audited: u64) -> Resul
         expected["rows"]
     );
     let lake = site.lake();
-    for table in ["logs", "quarantine", "gaps", "epochs", "devices", "metrics"] {
+    for table in [
+        "logs",
+        "quarantine",
+        "gaps",
+        "epochs",
+        "devices",
+        "metrics",
+        "digests",
+    ] {
         expected["tables"][table] = rows(&lake, table)?.into();
     }
     let path = site.folder().join("totals.json");

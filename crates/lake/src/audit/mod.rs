@@ -26,10 +26,11 @@
 //! ([`crate::replay`]).
 //!
 //! Beside the streams there are [`Fault`]s: an object that cannot be read, a file that differs from
-//! its hash in the log, a device of samples without a row in `devices`, gaps without a time span that no
-//! version without the column `span` wrote. The audit goes on after each,
-//! and is not good with any. What stands in a file with a fault is not there.
+//! its hash in the log, a batch whose rows are not those of its digest (`digests.rs`), a device of samples
+//! without a row in `devices`, gaps without a time span that no version without the column `span` wrote.
+//! The audit goes on after each, and is not good with any. What stands in a file with a fault is not there.
 
+mod digests;
 mod marks;
 mod missing;
 mod scan;
@@ -51,6 +52,7 @@ use crate::faults::Fault;
 use crate::ranges::Ranges;
 use crate::read::ReadError;
 use crate::rows::EpochState;
+use crate::schema::Table;
 use crate::store::Store;
 use scan::{Partial, State};
 use view::View;
@@ -165,6 +167,9 @@ pub struct Counts {
     /// Readings that a replay put among the samples and did not take back from quarantine, or took back
     /// and did not put there. While a replay is cut off between the two tables they are not counted.
     pub unmarked: u64,
+    /// Batches and log records without a digest: a version before digests wrote them, or their flush
+    /// was cut off or goes on. Without hashes nobody looks.
+    pub undigested: u64,
 }
 
 impl Counts {
@@ -185,6 +190,7 @@ impl Counts {
         self.uncompared += other.uncompared;
         self.unnamed_stops += other.unnamed_stops;
         self.unmarked += other.unmarked;
+        self.undigested += other.undigested;
     }
 }
 
@@ -265,8 +271,8 @@ pub struct Audit {
 pub struct Options {
     /// What the streams of one pass may take; the fewer, the more passes.
     pub memory_bytes: u64,
-    /// Whether every file is held against its hash first: that reads all its bytes, where the
-    /// streams need a part.
+    /// Whether every file is held against its hash first, and the rows of every batch against its
+    /// digest: that reads all bytes, where the streams need a part.
     pub with_hashes: bool,
 }
 
@@ -312,7 +318,8 @@ pub fn audit_each(
 ) -> Result<(Totals, Vec<Fault>), AuditError> {
     let mut view = View::new(store, options.with_hashes)?;
     let memory_bytes = options.memory_bytes;
-    let passes = (view.epoch_rows(store)? * STREAM_BYTES)
+    let passes = view
+        .memory_bytes(store)?
         .div_ceil(memory_bytes.max(1))
         .max(1);
     let mut totals = Totals::default();
@@ -322,6 +329,16 @@ pub fn audit_each(
             let stream = judge(&key, &state, view.is_replaying());
             totals.take(&stream);
             visit(stream);
+            let Key {
+                device,
+                lane,
+                epoch,
+            } = &key;
+            let is_whole = view.is_whole();
+            state.digests.judge(&state.pruned, is_whole, |seq, what| {
+                let what = format!("batch {seq} of {device} {lane} {epoch:016x} {what}");
+                view.faults.add(Table::Digests.name(), what);
+            });
         }
     }
     totals.faults = view.faults.count;
@@ -400,6 +417,7 @@ fn judge(key: &Key, state: &State, is_replaying: bool) -> StreamAudit {
         uncompared: state.uncompared,
         unnamed_stops: u64::from(state.has_stopped && !state.names_stop),
         unmarked: if is_replaying { 0 } else { unmarked.sum() },
+        undigested: state.digests.undigested(),
     };
     let is_unknown = state.epoch.is_none() && !there.is_empty();
     let ranges = unexplained

@@ -10,11 +10,13 @@ use headwater_proto::ids::SeqRange;
 use headwater_proto::message::GapReason;
 
 use super::AuditError;
+use super::digests::{Digesting, Digests, Share, hashed_columns};
 use super::missing::{Gap, Named};
 use crate::ranges::Ranges;
 use crate::read::{Columns, Reader, cell, text};
+use crate::row_hash::{LineHashes, RowHasher, SampleHashes, refused_hash};
 use crate::rows::{EpochState, PRUNED};
-use crate::schema::Table;
+use crate::schema::{DIGESTS_SINCE, Table};
 use crate::store::Store;
 
 /// Most batches that one pass looks at twice, to tell repeated rows from conflicting ones: their values
@@ -94,6 +96,8 @@ pub(crate) struct State {
     /// Batches with repeated rows that were not looked at twice.
     pub(crate) uncompared: u64,
     pub(crate) epoch: Option<Merged>,
+    /// Empty unless digests are asked for.
+    pub(super) digests: Digests,
 }
 
 impl State {
@@ -149,6 +153,9 @@ pub(crate) struct Scan {
     pub(super) spanless: BTreeMap<String, u64>,
     /// Whether the times of rows are looked at.
     with_times: bool,
+    /// How the rows of the next file count for digests.
+    pub(super) digesting: Digesting,
+    hasher: RowHasher,
     pub(super) names: Names,
 }
 
@@ -198,6 +205,7 @@ impl Scan {
             "stage",
             "reason",
         ];
+        const DIGEST: [&str; 5] = ["seq", "samples", "digest", "digest_quarantined", "replay"];
         let own: &[&str] = match table {
             Table::Samples => &["seq", "row", "metric", "batch_samples"],
             Table::Quarantine => &["seq", "row", "metric", "batch_samples", "samples"],
@@ -205,7 +213,8 @@ impl Scan {
             Table::Epochs => &["first_seq", "next_seq", "state", "clean"],
             Table::Logs => &["line", "record_lines"],
             Table::Devices => &[],
-            Table::Metrics => return Ok(()),
+            Table::Digests if self.digesting.is_on() => &DIGEST,
+            Table::Metrics | Table::Digests => return Ok(()),
         };
         if table == Table::Devices && self.devices.is_none() {
             return Ok(());
@@ -214,7 +223,13 @@ impl Scan {
         if self.with_times {
             columns.push(table.time_column());
         }
+        if self.digesting.is_on() {
+            columns.extend(hashed_columns(table));
+        }
         let mut reader = Reader::open(store, path, &columns)?;
+        if let Digesting::On { is_due } = &mut self.digesting {
+            *is_due &= reader.schema_version() >= Some(DIGESTS_SINCE);
+        }
         let mut group = Group::default();
         while let Some(batch) = reader.next_batch()? {
             match table {
@@ -224,6 +239,7 @@ impl Scan {
                 Table::Epochs => self.epochs(&batch, wanted)?,
                 Table::Devices => self.devices(&batch, wanted)?,
                 Table::Logs => self.lines(&batch, wanted)?,
+                Table::Digests => self.digests(&batch, wanted)?,
                 Table::Metrics => {}
             }
             if self.with_times {
@@ -247,6 +263,10 @@ impl Scan {
     ) -> Result<(), AuditError> {
         let ids = Identity::of(batch)?;
         let sizes = batch.ints("batch_samples")?;
+        let hashes = match self.digesting.is_on() {
+            true => Some(SampleHashes::of(batch)?),
+            false => None,
+        };
         for row in 0..batch.rows() {
             let device = ids.devices.value(row);
             if group.device.as_deref() != Some(device) {
@@ -261,12 +281,15 @@ impl Scan {
                 let batch_samples = cell(sizes, row).unwrap_or_default().cast_unsigned();
                 let lane = self.names.get(ids.lanes.value(row));
                 let (epoch, seq, id) = (ids.epochs.value(row), ids.seq(row), ids.reading(row));
+                let hash = hashes.as_ref();
+                let hash = hash.map_or(0, |hashes| hashes.hash(&mut self.hasher, row));
                 group.rows.push(Reading {
                     lane,
                     epoch,
                     seq,
                     id,
                     batch_samples,
+                    hash,
                 });
             }
         }
@@ -323,6 +346,13 @@ impl Scan {
     fn batch(&mut self, key: Key, seq: u64, readings: &[Reading]) {
         let state = self.streams.entry(key.clone()).or_default();
         state.samples += readings.len() as u64;
+        let hashes = readings.iter().map(|reading| reading.hash);
+        let share = Share {
+            rows: i64::try_from(readings.len()).unwrap_or(i64::MAX),
+            stored: hashes.fold(0, u64::wrapping_add),
+            quarantined: 0,
+        };
+        state.digests.find(self.digesting, seq, share);
         let size = readings
             .iter()
             .map(|r| r.batch_samples)
@@ -382,7 +412,18 @@ impl Scan {
                 continue;
             }
             let key = ids.key(&mut self.names, row);
+            let how = self.digesting;
+            let quarantined = match how.is_on() {
+                true => refused_hash(batch, &mut self.hasher, row)?,
+                false => 0,
+            };
             let state = self.state(key);
+            let share = Share {
+                rows: stands_for,
+                stored: 0,
+                quarantined,
+            };
+            state.digests.find(how, ids.seq(row), share);
             state.quarantined += stands_for;
             let partial = state.partial.entry(ids.seq(row)).or_default();
             partial.quarantined = partial.quarantined.saturating_add(stands_for);
@@ -502,6 +543,11 @@ impl Scan {
         let (seqs, lines) = (batch.longs("rec_seq")?, batch.ints("line")?);
         // A column that came later: a file may lack it.
         let sizes = batch.ints("record_lines").ok();
+        let how = self.digesting;
+        let hashes = match how.is_on() {
+            true => Some(LineHashes::of(batch)?),
+            false => None,
+        };
         for row in 0..batch.rows() {
             let key = stream.key(&mut self.names, row);
             let seq = cell(seqs, row).map(i64::cast_unsigned);
@@ -510,13 +556,47 @@ impl Scan {
             };
             let size = sizes.and_then(|sizes| cell(sizes, row)).unwrap_or_default();
             let line = cell(lines, row).unwrap_or_default().cast_unsigned();
+            let hash = hashes.as_ref();
+            let share = Share {
+                rows: 1,
+                stored: hash.map_or(0, |hashes| hashes.hash(&mut self.hasher, row)),
+                quarantined: 0,
+            };
             let state = self.state(key);
+            state.digests.find(how, seq, share);
             state.log_lines += 1;
             if size == 0 {
                 state.records.insert(SeqRange::new(seq, seq + 1));
             } else {
                 state.take_line(seq, line, size.cast_unsigned());
             }
+        }
+        Ok(())
+    }
+
+    fn digests(
+        &mut self,
+        batch: &Columns,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<(), AuditError> {
+        let stream = StreamColumns::of(batch, ["device_id", "lane", "epoch"])?;
+        let (seqs, sizes) = (batch.longs("seq")?, batch.ints("samples")?);
+        let (stored, quarantined) = (batch.longs("digest")?, batch.longs("digest_quarantined")?);
+        let replays = batch.longs("replay")?;
+        for row in 0..batch.rows() {
+            let key = stream.key(&mut self.names, row);
+            let Some(key) = key.filter(|key| wanted(&key.device)) else {
+                continue;
+            };
+            let number = |array| cell(array, row).map_or(0, i64::cast_unsigned);
+            let told = Share {
+                rows: cell(sizes, row).unwrap_or_default().into(),
+                stored: number(stored),
+                quarantined: number(quarantined),
+            };
+            let is_base = cell(replays, row).is_none();
+            let digests = &mut self.state(key).digests;
+            digests.tell(number(seqs), told, is_base);
         }
         Ok(())
     }
@@ -535,7 +615,8 @@ impl Scan {
             | Table::Gaps
             | Table::Epochs
             | Table::Devices
-            | Table::Metrics => ["device_id", "lane", "epoch"],
+            | Table::Metrics
+            | Table::Digests => ["device_id", "lane", "epoch"],
         };
         let stream = StreamColumns::of(batch, columns)?;
         let times = batch.times(table.time_column())?;
@@ -616,6 +697,8 @@ struct Reading {
     seq: u64,
     id: u64,
     batch_samples: u32,
+    /// For its batch's digest.
+    hash: u64,
 }
 
 /// Texts that stand in many keys.
@@ -707,20 +790,7 @@ impl<'a> Identity<'a> {
     }
 }
 
-/// Time and value of a row as one number.
-pub(super) fn value_hash(batch: &Columns, row: usize) -> Result<u64, AuditError> {
-    let mut hasher = DefaultHasher::new();
-    cell(batch.times("ts")?, row).hash(&mut hasher);
-    cell(batch.doubles("value_f64")?, row)
-        .map(f64::to_bits)
-        .hash(&mut hasher);
-    cell(batch.longs("value_i64")?, row).hash(&mut hasher);
-    text(batch.texts("value_str")?, row).hash(&mut hasher);
-    cell_bool(batch.bools("value_bool")?, row).hash(&mut hasher);
-    Ok(hasher.finish())
-}
-
-fn cell_bool(array: &arrow_array::BooleanArray, row: usize) -> Option<bool> {
+pub(super) fn cell_bool(array: &arrow_array::BooleanArray, row: usize) -> Option<bool> {
     use arrow_array::Array as _;
     array.is_valid(row).then(|| array.value(row))
 }

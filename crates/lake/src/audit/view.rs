@@ -5,14 +5,17 @@
 //! read at all: nobody knows what its bytes would make of the reader.
 
 use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::AuditError;
-use super::scan::{Identity, Key, Scan, value_hash};
-use crate::delta::{Log, LogError, is_replay_cut, log_dir};
+use super::STREAM_BYTES;
+use super::digests::{DIGEST_BYTES, Digesting};
+use super::scan::{Identity, Key, Scan, cell_bool};
+use crate::delta::{Log, LogError, REPLAY_APP, is_replay_cut, log_dir};
 use crate::faults::{Faults, check_file, words};
 use crate::head::{Head, load_readable};
 use crate::paths::FileName;
-use crate::read::Reader;
+use crate::read::{Columns, Reader, cell, text};
 use crate::schema::Table;
 use crate::store::Store;
 
@@ -25,6 +28,9 @@ pub(super) struct View {
     left_out: HashSet<String>,
     /// Whether files are still to be held against their hashes.
     is_to_hash: bool,
+    with_digests: bool,
+    /// Whether every log and file could be read so far.
+    is_whole: bool,
     /// Files of samples whose flush may not be whole yet.
     young: HashSet<String>,
     /// Whether every file of `devices` could be read so far.
@@ -45,9 +51,12 @@ impl View {
             faults,
             left_out: HashSet::new(),
             is_to_hash: with_hashes,
+            with_digests: with_hashes,
+            is_whole: false,
             young: HashSet::new(),
             has_devices,
         };
+        view.is_whole = view.logs.len() == Table::ALL.len();
         view.find_young(store)?;
         Ok(view)
     }
@@ -94,12 +103,26 @@ impl View {
         is_replay_cut(&self.logs)
     }
 
-    /// Rows that may each begin a stream: bounds how many there are.
-    pub(super) fn epoch_rows(&self, store: &dyn Store) -> Result<u64, AuditError> {
+    /// Whether every log and file could be read so far.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Memory that all streams take at most: each begins with a row of `epochs`, and each of their
+    /// batches that is held against its digest has a row of `digests`.
+    pub(super) fn memory_bytes(&self, store: &dyn Store) -> Result<u64, AuditError> {
+        let mut bytes = self.rows(store, Table::Epochs)? * STREAM_BYTES;
+        if self.with_digests {
+            bytes += self.rows(store, Table::Digests)? * DIGEST_BYTES;
+        }
+        Ok(bytes)
+    }
+
+    fn rows(&self, store: &dyn Store, table: Table) -> Result<u64, AuditError> {
         let mut rows = 0;
-        if let Some(log) = self.log(Table::Epochs) {
+        if let Some(log) = self.log(table) {
             let sum = log.files::<LogError>(store, |add| {
-                rows += add.parsed_stats(Table::Epochs).rows;
+                rows += add.parsed_stats(table).rows;
                 Ok(())
             });
             // What else is wrong with the log the scan tells.
@@ -119,9 +142,10 @@ impl View {
     ) -> Result<Scan, AuditError> {
         let mut scan = Scan::with_devices();
         let logs = std::mem::take(&mut self.logs);
+        let marks = DigestMarks::of(&logs, self.with_digests);
         for log in &logs {
             let faults = self.faults.count;
-            self.scan_table(store, log, &mut scan, wanted)?;
+            self.scan_table(store, (log, marks), &mut scan, wanted)?;
             self.has_devices &= log.table() != Table::Devices || self.faults.count == faults;
             if !self.has_devices {
                 scan.forget_devices();
@@ -149,7 +173,7 @@ impl View {
     fn scan_table(
         &mut self,
         store: &dyn Store,
-        log: &Log,
+        (log, marks): (&Log, DigestMarks<'_>),
         scan: &mut Scan,
         wanted: &dyn Fn(&str) -> bool,
     ) -> Result<(), AuditError> {
@@ -163,6 +187,7 @@ impl View {
                 true => check_file(store, table, &add),
                 false => Ok(()),
             };
+            scan.digesting = marks.digesting(&add.path);
             let read = checked.and_then(|()| {
                 let read = scan.file(store, table, &path, wanted);
                 read.map_err(|error| words(&error))
@@ -170,10 +195,12 @@ impl View {
             if let Err(what) = read {
                 self.faults.add(&path, what);
                 self.left_out.insert(path);
+                self.is_whole = false;
             }
             Ok(())
         });
         if let Err(error) = files {
+            self.is_whole = false;
             self.faults.add(&log_dir(table), error.to_string());
             unless_outage(error)?;
         }
@@ -198,6 +225,49 @@ impl View {
             Ok(())
         });
         Ok(compared.or_else(unless_outage)?)
+    }
+}
+
+/// What the logs tell of digests.
+#[derive(Clone, Copy)]
+struct DigestMarks<'a> {
+    digests: Option<&'a Log>,
+    /// The last replay that is in all tables.
+    replay: Option<u64>,
+    is_on: bool,
+}
+
+impl<'a> DigestMarks<'a> {
+    fn of(logs: &'a [Log], is_on: bool) -> Self {
+        let log = |table| logs.iter().find(|log| log.table() == table);
+        let marks = [Table::Samples, Table::Quarantine, Table::Digests]
+            .map(|table| log(table).and_then(|log| log.mark(REPLAY_APP)));
+        Self {
+            digests: log(Table::Digests),
+            replay: marks.into_iter().min().flatten(),
+            is_on,
+        }
+    }
+
+    /// How the rows of a file count. The other tables may be further than `digests`.
+    fn digesting(&self, path: &str) -> Digesting {
+        if !self.is_on {
+            return Digesting::Off;
+        }
+        let Some(name) = FileName::parse(path) else {
+            return Digesting::On { is_due: false };
+        };
+        let last = Some(name.last_pos);
+        if name.writer == REPLAY_APP {
+            return match self.replay >= last {
+                true => Digesting::On { is_due: false },
+                false => Digesting::Left,
+            };
+        }
+        let is_due = self
+            .digests
+            .is_some_and(|log| log.mark(name.writer) >= last);
+        Digesting::On { is_due }
     }
 }
 
@@ -244,4 +314,17 @@ fn compare_file(
         }
     }
     Ok(())
+}
+
+/// Time and value of a row as one number.
+fn value_hash(batch: &Columns, row: usize) -> Result<u64, AuditError> {
+    let mut hasher = DefaultHasher::new();
+    cell(batch.times("ts")?, row).hash(&mut hasher);
+    cell(batch.doubles("value_f64")?, row)
+        .map(f64::to_bits)
+        .hash(&mut hasher);
+    cell(batch.longs("value_i64")?, row).hash(&mut hasher);
+    text(batch.texts("value_str")?, row).hash(&mut hasher);
+    cell_bool(batch.bools("value_bool")?, row).hash(&mut hasher);
+    Ok(hasher.finish())
 }

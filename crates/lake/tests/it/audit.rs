@@ -1,18 +1,20 @@
 //! Every verdict is reached, marks are read back, and pruned data stays explained.
 
 use headwater_lake::audit::{
-    MAX_RANGES, MAX_REASONS, MAX_SUSPECTS, Options, Verdict, audit, audit_each, marks,
+    MAX_RANGES, MAX_REASONS, MAX_SUSPECTS, Options, Totals, Verdict, audit, audit_each, audit_with,
+    marks,
 };
 use headwater_lake::prune::prune;
 use headwater_lake::{
-    EpochRow, EpochState, GapRow, LogRow, MAX_FAULTS, MemStore, QuarantineRow, Record, Rows, Store,
-    Table,
+    EpochRow, EpochState, Fault, GapRow, LogRow, MAX_FAULTS, MemStore, QuarantineRow, Record, Rows,
+    Store, Table,
 };
 use headwater_proto::ids::SeqRange;
 use headwater_proto::sample::Value;
 
 use crate::help::{
-    MIDNIGHT_US, device, epoch, flush, gap, line, open, push_batches, read, refused, sample, stream,
+    MIDNIGHT_US, device, epoch, flush, gap, line, open, push_batches, push_digest, push_digested,
+    read, refused, sample, stream,
 };
 
 /// The only stream's verdict after `flushes`, and what was counted.
@@ -494,10 +496,14 @@ fn many_passes_find_what_one_finds() {
     let store = MemStore::new();
     let mut rows = Rows::new();
     for device in ["a", "b", "c", "d", "e", "f"] {
-        push_batches(&mut rows, device, 0..3);
+        push_digested(&mut rows, device, 0..3);
         rows.push_epoch(epoch(&stream(device), 3, EpochState::Open))
             .unwrap();
     }
+    // A batch that is gone, though a gap says that it never came.
+    let gone = [sample("c", 2, 0, Value::I64(1))];
+    push_digest(&mut rows, (&stream("c"), 3), &gone, &[], &[]);
+    rows.push_gap(gap(&stream("c"), 3, 3)).unwrap();
     flush(&mut open(&store), (0, 0), &rows);
     let mut devices = Vec::new();
     let options = Options {
@@ -508,7 +514,15 @@ fn many_passes_find_what_one_finds() {
     devices.sort();
     assert_eq!(devices, ["a", "b", "c", "d", "e", "f"]);
     let whole = audit(&store).unwrap();
-    assert_eq!(found, (whole.totals, whole.faults));
+    let lacking: Vec<&str> = whole.faults.iter().map(|f| f.what.as_str()).collect();
+    let what = "batch 3 of c normal 0000000000000007 has 1 rows too few";
+    assert!(lacking.contains(&what), "{lacking:?}");
+    // Devices without a row in `devices` are told in another order.
+    let sorted = |(totals, mut faults): (Totals, Vec<Fault>)| {
+        faults.sort_by(|a, b| a.what.cmp(&b.what));
+        (totals, faults)
+    };
+    assert_eq!(sorted(found), sorted((whole.totals, whole.faults)));
 }
 
 #[test]
@@ -552,6 +566,77 @@ fn lake_of_two_days() -> MemStore {
         .unwrap();
     flush(&mut lake, (0, 0), &rows);
     store
+}
+
+/// Samples of batch 0 before midnight, of 1 before and after, of 2 after, each with its digest.
+fn digested_lake_of_two_days() -> MemStore {
+    let store = MemStore::new();
+    let mut rows = Rows::new();
+    for (seq, times) in (0..).zip([[-2, -1], [-1, 1], [1, 2]]) {
+        let of = |row: u32| {
+            let mut one = sample("d", seq, row, Value::I64(7));
+            one.ts_us = MIDNIGHT_US + times[row as usize];
+            one
+        };
+        let samples = [of(0), of(1)];
+        samples.iter().for_each(|s| rows.push_sample(s).unwrap());
+        push_digest(&mut rows, (&stream("d"), seq), &samples, &[], &[]);
+    }
+    rows.push_epoch(epoch(&stream("d"), 3, EpochState::Closed))
+        .unwrap();
+    rows.push_device(device("d")).unwrap();
+    flush(&mut open(&store), (0, 0), &rows);
+    store
+}
+
+#[test]
+fn a_digest_is_pruned_with_the_last_row_of_its_batch_and_excuses_none_before() {
+    let first = digested_lake_of_two_days();
+    let whole = first.fork();
+    prune(&whole, 1, MIDNIGHT_US).unwrap();
+    let seqs = read(&whole, Table::Digests);
+    let seqs: Vec<&str> = seqs.iter().map(|row| &*row["seq"]).collect();
+    assert_eq!(seqs, ["1", "2"]);
+    for crash in 0..=whole.operations() {
+        let store = first.fork();
+        store.crash_after(crash);
+        let _ = prune(&store, 1, MIDNIGHT_US);
+        store.restart();
+        let found = audit(&store).unwrap();
+        assert!(found.totals.is_good(), "operation {crash}: {found:?}");
+        assert_eq!(found.totals.counts.undigested, 0, "operation {crash}");
+    }
+}
+
+#[test]
+fn a_batch_without_a_digest_is_a_fault_once_digests_of_its_journal_are_there() {
+    let store = MemStore::new();
+    let mut lake = open(&store);
+    let fill: [fn(&mut Rows, &str, std::ops::Range<u64>); 3] =
+        [push_batches, push_digested, push_batches];
+    for (at, push) in (0..).zip(fill) {
+        let mut rows = Rows::new();
+        push(&mut rows, "d", at * 2..at * 2 + 2);
+        rows.push_epoch(epoch(&stream("d"), at * 2 + 2, EpochState::Open))
+            .unwrap();
+        rows.push_device(device("d")).unwrap();
+        flush(&mut lake, (at, at), &rows);
+        let found = audit(&store).unwrap();
+        let expected = [
+            (2, 0),
+            // A journal that has committed digests had them in every flush before.
+            (0, 2),
+            (2, 2),
+        ];
+        let counted = (found.totals.counts.undigested, found.totals.faults);
+        assert_eq!(counted, expected[usize::try_from(at).unwrap()], "{found:?}");
+    }
+    let quick = Options {
+        with_hashes: false,
+        ..Options::default()
+    };
+    let found = audit_with(&store, &quick).unwrap().totals;
+    assert_eq!((found.counts.undigested, found.faults), (0, 0));
 }
 
 #[test]

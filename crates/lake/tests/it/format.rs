@@ -5,7 +5,7 @@ use headwater_lake::{Encoding, Lake, MemStore, Rows, Settings, Store, Table};
 use headwater_proto::sample::Value;
 
 use crate::help::{
-    MIDNIGHT_US, claim, epoch, flush, gap, open, push_batches, read, sample, stream,
+    MIDNIGHT_US, claim, epoch, flush, gap, open, push_batches, push_digest, read, sample, stream,
 };
 
 #[test]
@@ -138,6 +138,59 @@ fn the_guard_notices_a_row_under_the_wrong_date() {
             .any(|f| f.what.contains("its dt is 2026-11-23")),
         "{faults:?}"
     );
+}
+
+/// Batches of 100 rows of a slow sensor that has steps of 0.01, with so many metrics in each row.
+fn batches_of_100_rows(metrics: &[&str]) -> Rows {
+    let mut rows = Rows::new();
+    let mut noise = 12_u64;
+    for device in ["a", "b", "c", "d"] {
+        let mut levels = vec![2_000_i64; metrics.len()];
+        for seq in 0..200 {
+            let mut batch = Vec::new();
+            for row in 0..100 {
+                for (metric, level) in metrics.iter().zip(&mut levels) {
+                    noise = noise
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    *level += (noise >> 33) as i64 % 7 - 3;
+                    let mut one = sample(device, seq, row, Value::F64(*level as f64 / 100.0));
+                    one.metric = metric;
+                    one.ts_us = MIDNIGHT_US + (seq as i64 * 100 + i64::from(row)) * 1_000_000;
+                    one.batch_samples = 100 * u32::try_from(metrics.len()).unwrap();
+                    batch.push(one);
+                }
+            }
+            batch.iter().for_each(|one| rows.push_sample(one).unwrap());
+            push_digest(&mut rows, (&stream(device), seq), &batch, &[], &[]);
+        }
+    }
+    rows
+}
+
+#[test]
+fn the_digest_of_a_batch_of_100_rows_costs_12_bytes_at_most() {
+    // 8 of them are the digest. Rows of one metric that compress this well are the worst case.
+    for (metrics, most_percent) in [(&["t"][..], 9.0), (&["t", "p", "u", "v"][..], 3.0)] {
+        let store = MemStore::new();
+        let plan = flush(&mut open(&store), (0, 0), &batches_of_100_rows(metrics));
+        let bytes = |table| -> u64 {
+            let files = plan.files.iter().filter(|file| file.table == table);
+            files.map(|file| file.bytes).sum()
+        };
+        let (samples, digests) = (bytes(Table::Samples), bytes(Table::Digests));
+        let percent = digests as f64 * 100.0 / samples as f64;
+        let of_batch = digests as f64 / plan.rows(Table::Digests) as f64;
+        println!(
+            "{} metrics: samples {:.3} B each, digests {of_batch:.1} B a batch, {percent:.1} %",
+            metrics.len(),
+            samples as f64 / plan.rows(Table::Samples) as f64
+        );
+        assert!(
+            of_batch <= 12.0 && percent <= most_percent,
+            "{of_batch} {percent}"
+        );
+    }
 }
 
 #[test]

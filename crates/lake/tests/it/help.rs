@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
+use headwater_lake::row_hash::{LineFields, RefusedFields, RowHasher, SampleFields};
 use headwater_lake::{
-    Claim, DeviceRow, EpochRow, EpochState, Flush, GapRow, Lake, LogRow, MemStore, Plan,
+    Claim, DeviceRow, DigestRow, EpochRow, EpochState, Flush, GapRow, Lake, LogRow, MemStore, Plan,
     QuarantineRow, Record, Rows, SampleRow, Settings, SpanKind, Store, Table, TimeClass,
 };
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, Stream};
@@ -54,6 +55,78 @@ pub(crate) fn push_batches(rows: &mut Rows, device: &str, seqs: std::ops::Range<
             let value = Value::F64(f64::from(row) + seq as f64);
             rows.push_sample(&sample(device, seq, row, value)).unwrap();
         }
+    }
+}
+
+/// What a collector says of batch `seq`, which has these rows, or of a log record.
+pub(crate) fn push_digest(
+    rows: &mut Rows,
+    (stream, seq): (&Stream, u64),
+    samples: &[SampleRow<'_>],
+    lines: &[LogRow],
+    refused: &[QuarantineRow],
+) {
+    let mut hasher = RowHasher::default();
+    let (mut stored, mut quarantined, mut t_last_us) = (0u64, None, 0);
+    for row in samples {
+        stored = stored.wrapping_add(hasher.sample(&SampleFields {
+            row: row.row,
+            ts_us: row.ts_us,
+            value: Some(row.value),
+            time_err_ms: row.time_err_ms.map(i64::from),
+            time_class: row.time_class.name(),
+            metric: row.metric,
+            tags: row.tags,
+            site: row.site,
+            device_type: row.device_type,
+        }));
+        t_last_us = t_last_us.max(row.ts_us);
+    }
+    for row in lines {
+        stored = stored.wrapping_add(hasher.line(&LineFields {
+            line: row.line,
+            ts_us: row.ts_us,
+            told_us: row.told_us,
+            time_err_ms: row.time_err_ms.map(i64::from),
+            time_class: row.time_class.name(),
+            level: row.level.as_deref(),
+            source: row.source.as_deref(),
+            message: &row.message,
+        }));
+        t_last_us = t_last_us.max(row.ts_us);
+    }
+    for row in refused {
+        let hash = hasher.refused(&RefusedFields {
+            row: row.row,
+            at_us: row.at_us,
+            samples: row.samples,
+            metric: row.metric.as_deref(),
+            reason: &row.reason,
+            payload: row.payload.as_deref(),
+        });
+        quarantined = Some(quarantined.unwrap_or(0u64).wrapping_add(hash));
+        t_last_us = t_last_us.max(row.at_us);
+    }
+    let digest = DigestRow {
+        device_id: stream.device.as_str(),
+        lane: stream.lane,
+        epoch: stream.epoch,
+        seq,
+        samples: u32::try_from(samples.len() + lines.len() + refused.len()).unwrap(),
+        stored,
+        quarantined,
+        t_last_us,
+        replay: None,
+    };
+    rows.push_digest(&digest).unwrap();
+}
+
+/// As [`push_batches`], each with its digest.
+pub(crate) fn push_digested(rows: &mut Rows, device: &str, seqs: std::ops::Range<u64>) {
+    push_batches(rows, device, seqs.clone());
+    for seq in seqs {
+        let of = |row: u32| sample(device, seq, row, Value::F64(f64::from(row) + seq as f64));
+        push_digest(rows, (&stream(device), seq), &[of(0), of(1)], &[], &[]);
     }
 }
 

@@ -4,9 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int32Type, TimestampMicrosecondType};
+use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{
-    ArrayRef, Float64Array, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
 };
 use headwater_lake::audit::{Options, audit, audit_with};
 use headwater_lake::guard::guard;
@@ -20,8 +21,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::properties::WriterProperties;
 
 use crate::help::{
-    MIDNIGHT_US, claim, device, epoch, flush, flush_of, gap, line, push_batches, refused, sample,
-    stream,
+    MIDNIGHT_US, claim, device, epoch, flush, flush_of, gap, line, push_digest, push_digested,
+    refused, sample, stream,
 };
 
 const FLUSHES: u64 = 6;
@@ -33,21 +34,27 @@ const VICTIM: u64 = 2;
 /// batch of which half is in quarantine, of `g` a gap.
 fn rows_of(at: u64) -> Rows {
     let mut rows = Rows::new();
-    push_batches(&mut rows, "a", at * 4..at * 4 + 3);
-    for n in 0..3 {
-        let row = LogRow {
+    push_digested(&mut rows, "a", at * 4..at * 4 + 3);
+    let lines: Vec<LogRow> = (0..3)
+        .map(|n| LogRow {
             message: format!("line {n} of {at}"),
             record_lines: Some(3),
             ..line(&stream("a"), at * 4 + 3, n)
-        };
-        rows.push_log(row).unwrap();
-    }
-    rows.push_sample(&sample("q", at, 0, Value::I64(7)))
-        .unwrap();
+        })
+        .collect();
+    push_digest(&mut rows, (&stream("a"), at * 4 + 3), &[], &lines, &[]);
+    lines
+        .into_iter()
+        .for_each(|row| rows.push_log(row).unwrap());
+    let believed = sample("q", at, 0, Value::I64(7));
+    rows.push_sample(&believed).unwrap();
     let refused = QuarantineRow {
         payload: Some(vec![1, 2]),
         ..refused(&stream("q"), at)
     };
+    let parts = [refused];
+    push_digest(&mut rows, (&stream("q"), at), &[believed], &[], &parts);
+    let [refused] = parts;
     rows.push_quarantine(refused).unwrap();
     rows.push_gap(gap(&stream("g"), at, at)).unwrap();
     for (name, next) in [("a", at * 4 + 4), ("q", at + 1), ("g", at + 1)] {
@@ -102,14 +109,30 @@ fn text(store: &MemStore, path: &str) -> String {
 
 /// Writes a file anew with other rows, in the form that this program writes.
 fn rewrite(store: &MemStore, path: &str, change: impl Fn(RecordBatch) -> Vec<RecordBatch>) {
+    rewrite_as(store, path, None, change);
+}
+
+/// - `version`: that of its columns, if another.
+fn rewrite_as(
+    store: &MemStore,
+    path: &str,
+    version: Option<&str>,
+    change: impl Fn(RecordBatch) -> Vec<RecordBatch>,
+) {
     let bytes = store.get(path).unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
     let meta = Arc::clone(reader.metadata());
     let batch = reader.build().unwrap().next().unwrap().unwrap();
     let file = meta.file_metadata();
+    let mut pairs = file.key_value_metadata().cloned().unwrap();
+    for pair in &mut pairs {
+        if let Some(version) = version.filter(|_| pair.key == "headwater.schema_version") {
+            pair.value = Some(version.to_owned());
+        }
+    }
     let properties = WriterProperties::builder()
         .set_created_by(file.created_by().unwrap().to_owned())
-        .set_key_value_metadata(file.key_value_metadata().cloned())
+        .set_key_value_metadata(Some(pairs))
         .set_sorting_columns(meta.row_group(0).sorting_columns().cloned())
         .build();
     let before = batch.schema();
@@ -227,6 +250,34 @@ fn a_microsecond_later(batch: &RecordBatch) -> RecordBatch {
     with_column(batch, "ts", Arc::new(new.with_timezone("UTC")))
 }
 
+fn longs_plus_one(batch: &RecordBatch, name: &str) -> RecordBatch {
+    let old = batch.column_by_name(name).unwrap();
+    let old = old.as_primitive::<Int64Type>();
+    let new: Int64Array = old.iter().map(|n| n.map(|n| n.wrapping_add(1))).collect();
+    with_column(batch, name, Arc::new(new))
+}
+
+fn emptied(batch: &RecordBatch, name: &str) -> RecordBatch {
+    let kind = batch.column_by_name(name).unwrap().data_type().clone();
+    let nulls = arrow_array::new_null_array(&kind, batch.num_rows());
+    with_column(batch, name, nulls)
+}
+
+/// The first two readings, which are of one batch, have each other's value.
+fn values_swapped(batch: &RecordBatch) -> RecordBatch {
+    let old = batch.column_by_name("value_f64").unwrap();
+    let mut values: Vec<Option<f64>> = old.as_primitive::<Float64Type>().iter().collect();
+    values.swap(0, 1);
+    with_column(batch, "value_f64", Arc::new(Float64Array::from(values)))
+}
+
+fn rows_renumbered(batch: &RecordBatch) -> RecordBatch {
+    let old = batch.column_by_name("row").unwrap();
+    let old = old.as_primitive::<Int32Type>();
+    let new: Int32Array = old.iter().map(|row| row.map(|row| 1 - row)).collect();
+    with_column(batch, "row", Arc::new(new))
+}
+
 /// Every batch of `a` has one reading less, and says so.
 fn smaller_batches(batch: &RecordBatch) -> Vec<RecordBatch> {
     let ints = |name: &str| {
@@ -251,6 +302,8 @@ fn without_device(batch: &RecordBatch) -> Vec<RecordBatch> {
     let kept = (0..batch.num_rows()).filter(|row| names.value(*row) != "a");
     kept.map(|row| batch.slice(row, 1)).collect()
 }
+
+type Change = fn(RecordBatch) -> Vec<RecordBatch>;
 
 /// What notices a change: the audit, the audit without hashes, the check of all bytes.
 type Noticed = (bool, bool, bool);
@@ -340,23 +393,60 @@ fn rewritten_rows(moves: &mut Moves) {
     moves.rewritten("a reading doubled", samples, [ALL, ALL], |batch| {
         with_row_twice(&batch, 1)
     });
-    moves.rewritten("values changed", samples, [NOT_QUICK, VERIFY], |batch| {
-        vec![floats_plus_one(&batch)]
-    });
-    moves.rewritten("times changed", samples, [NOT_QUICK, VERIFY], |batch| {
-        vec![a_microsecond_later(&batch)]
-    });
-    moves.rewritten("metrics renamed", samples, [NOT_QUICK, VERIFY], |batch| {
-        vec![texts(&batch, "metric", |metric| format!("{metric}2"))]
-    });
-    moves.rewritten("labels changed", samples, [NOT_QUICK, VERIFY], |batch| {
-        vec![texts(&batch, "tags", |_| "{}".into())]
-    });
+    // Who makes the entry agree is found out by the digests alone.
+    let changes: [(&str, Change); 10] = [
+        ("values changed", |batch| vec![floats_plus_one(&batch)]),
+        ("values of two rows swapped", |batch| {
+            vec![values_swapped(&batch)]
+        }),
+        ("times changed", |batch| vec![a_microsecond_later(&batch)]),
+        ("metrics renamed", |batch| {
+            vec![texts(&batch, "metric", |metric| format!("{metric}2"))]
+        }),
+        ("labels changed", |batch| {
+            vec![texts(&batch, "tags", |_| "{}".into())]
+        }),
+        ("labels lost", |batch| vec![emptied(&batch, "tags")]),
+        ("sites changed", |batch| {
+            vec![texts(&batch, "site", |_| "roof".into())]
+        }),
+        ("clocks made better", |batch| {
+            vec![texts(&batch, "time_class", |_| "offset".into())]
+        }),
+        ("rows renumbered", |batch| vec![rows_renumbered(&batch)]),
+        ("batches made smaller", |batch| smaller_batches(&batch)),
+    ];
+    for (what, change) in changes {
+        moves.rewritten(what, samples, [NOT_QUICK, NOT_QUICK], change);
+    }
+    let refused = Table::Quarantine;
     moves.rewritten(
-        "batches made smaller",
-        samples,
-        [NOT_QUICK, VERIFY],
-        |batch| smaller_batches(&batch),
+        "a reason changed",
+        refused,
+        [NOT_QUICK, NOT_QUICK],
+        |batch| vec![texts(&batch, "reason", |_| "bad_payload".into())],
+    );
+    moves.rewritten("a payload lost", refused, [NOT_QUICK, NOT_QUICK], |batch| {
+        vec![emptied(&batch, "payload")]
+    });
+    let digests = Table::Digests;
+    moves.rewritten(
+        "a digest dropped",
+        digests,
+        [NOT_QUICK, NOT_QUICK],
+        |batch| without_row(&batch, 1),
+    );
+    moves.rewritten(
+        "digests renumbered",
+        digests,
+        [NOT_QUICK, NOT_QUICK],
+        |batch| vec![longs_plus_one(&batch, "seq")],
+    );
+    moves.rewritten(
+        "digests changed",
+        digests,
+        [NOT_QUICK, NOT_QUICK],
+        |batch| vec![longs_plus_one(&batch, "digest")],
     );
     moves.rewritten("a log line dropped", Table::Logs, [ALL, ALL], |batch| {
         without_row(&batch, 1)
@@ -367,9 +457,16 @@ fn rewritten_rows(moves: &mut Moves) {
     moves.rewritten(
         "a log line changed",
         Table::Logs,
-        [NOT_QUICK, VERIFY],
+        [NOT_QUICK, NOT_QUICK],
         |batch| vec![texts(&batch, "message", |_| "all is well".into())],
     );
+    moves.rewritten(
+        "times of log lines changed",
+        Table::Logs,
+        [NOT_QUICK, NOT_QUICK],
+        |batch| vec![a_microsecond_later(&batch)],
+    );
+    // Units stand in a table of their own, of which rows come again and again.
     moves.rewritten(
         "a unit changed",
         Table::Metrics,
@@ -393,12 +490,14 @@ fn removed_files(moves: &mut Moves) {
             | Table::Gaps
             | Table::Epochs
             | Table::Devices => ALL,
+            Table::Digests => NOT_QUICK,
         };
         moves.expect(&format!("a file of {name} removed"), expected, remove);
         // Rows of `epochs`, `devices` and `metrics` come again and again: one flush less is no loss.
         let expected = match table {
             Table::Samples | Table::Logs | Table::Quarantine | Table::Gaps => ALL,
             Table::Epochs | Table::Devices | Table::Metrics => VERIFY,
+            Table::Digests => NOT_QUICK,
         };
         moves.expect(&format!("{name}, entry too"), expected, |store| {
             without_checkpoints(store);
@@ -504,6 +603,27 @@ fn of_400_flipped_bits_the_check_notices_each_and_no_command_panics() {
         }
     }
     assert!(unnoticed.is_empty(), "{unnoticed:#?}");
+}
+
+#[test]
+fn batches_of_a_version_before_digests_are_counted_and_no_fault() {
+    let before = whole_lake();
+    for (version, undigested, faults) in [(None, 0, 5), (Some("1"), 5, 0)] {
+        let store = before.fork();
+        without_checkpoints(&store);
+        for table in [Table::Samples, Table::Logs, Table::Quarantine] {
+            let path = file_of(&store, table, VICTIM);
+            rewrite_as(&store, &path, version, |batch| vec![batch]);
+            renew_entry(&store, table, &before);
+        }
+        store
+            .delete(&file_of(&store, Table::Digests, VICTIM))
+            .unwrap();
+        drop_entry(&store, Table::Digests);
+        let found = audit(&store).unwrap();
+        let counted = (found.totals.counts.undigested, found.totals.faults);
+        assert_eq!(counted, (undigested, faults), "{:?}", found.faults);
+    }
 }
 
 #[test]
