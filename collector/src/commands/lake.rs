@@ -207,6 +207,14 @@ fn told(repaired: &Repaired, is_dry: bool) -> String {
     for path in &repaired.left {
         let _ = writeln!(text, "{path}: left, for nothing says that it was committed");
     }
+    if repaired.unknown > 0 {
+        let _ = writeln!(
+            text,
+            "{} versions were lost together with their files, or were made by a prune: bring the files back from a \
+             backup, or see with `audit` what is missing; the collector does not notice it",
+            repaired.unknown
+        );
+    }
     if !repaired.open_holes.is_empty() {
         let _ = writeln!(
             text,

@@ -24,7 +24,9 @@ use headwater_proto::ids::{DeviceId, Epoch, Lane, Stream};
 
 use crate::command::{Run, delete_unnamed};
 use crate::date::instant_text;
-use crate::delta::{Actions, Add, Committed, Log, LogError, REPLAY_APP, is_replay_cut};
+use crate::delta::{
+    Actions, Add, Committed, Log, LogError, REPLAY_APP, is_replay_cut, version_path,
+};
 use crate::error::LakeError;
 use crate::head::{load_log, load_logs};
 use crate::paths::FileName;
@@ -281,6 +283,7 @@ impl<'a> Replay<'a> {
             quarantine: next(),
             known: HashSet::new(),
         };
+        replay.expect_samples()?;
         for log in [
             &replay.devices,
             &replay.samples,
@@ -305,6 +308,21 @@ impl<'a> Replay<'a> {
         )?;
         let finished = replay.finish()?;
         Ok((replay, finished))
+    }
+
+    /// A run that a later table has and `samples` has not was lost there: its files are not those of a run
+    /// that was cut off.
+    fn expect_samples(&self) -> Result<(), LakeError> {
+        let later = [&self.digests, &self.quarantine];
+        let newest = later.iter().filter_map(|log| log.mark(REPLAY_APP)).max();
+        if newest <= self.samples.mark(REPLAY_APP) {
+            return Ok(());
+        }
+        let (path, known) = (
+            version_path(Table::Samples, self.samples.next()),
+            self.samples.next(),
+        );
+        Err(LogError::Hole { path, known }.into())
     }
 
     fn finish(&mut self) -> Result<u64, LakeError> {

@@ -91,6 +91,8 @@ pub struct Repaired {
     pub missing_count: u64,
     /// Whether they left the logs.
     pub dropped: bool,
+    /// Versions made anew of which nobody knows what they were: their files are gone, or a prune made them.
+    pub unknown: u64,
     /// Files that may never have been committed: left where they are.
     pub left: Vec<String>,
     /// Those in all.
@@ -102,10 +104,11 @@ pub struct Repaired {
 }
 
 impl Repaired {
-    /// Whether the lake has all that its logs name, and no hole.
+    /// Whether the lake has all that its logs name, as far as anybody knows, and no hole.
     #[must_use]
     pub const fn is_whole(&self) -> bool {
-        self.open_holes.is_empty() && (self.missing_count == 0 || self.dropped)
+        let is_known = self.missing_count == 0 && self.unknown == 0;
+        self.open_holes.is_empty() && (is_known || self.dropped)
     }
 
     fn took(&mut self, table: Table, rebuilt: &Rebuilt, found: &Found) {
@@ -120,6 +123,7 @@ impl Repaired {
         }
         self.files += rebuilt.files;
         self.rows += rebuilt.rows;
+        self.unknown += rebuilt.unknown;
         self.open_holes.extend(rebuilt.open_hole.clone());
         for file in &rebuilt.left {
             self.left_count += 1;

@@ -30,6 +30,8 @@ pub(super) struct Rebuilt {
     pub(super) changes: Vec<Change>,
     pub(super) files: u64,
     pub(super) rows: u64,
+    /// Versions made anew for which neither a file is left nor a rise of the term tells what they were.
+    pub(super) unknown: u64,
     /// Why nobody can say what was lost.
     pub(super) open_hole: Option<String>,
     /// Files that nothing proves to be committed, by path in the table.
@@ -410,12 +412,14 @@ impl<'a> Table<'a> {
                 let head = self.known.head.as_ref().map(|head| head.term);
                 let all = self.all.iter().map(Found::term).max();
                 let created = (version == 0).then(|| self.first_term()).flatten();
+                let before = *term;
                 *term = created
                     .or(next_term)
                     .or(head)
                     .or(all)
                     .unwrap_or(0)
                     .max(*term);
+                rebuilt.unknown += u64::from(version > 0 && *term == before);
                 at_us = self.bare_at(*term, version == 0).unwrap_or(at_us);
             }
         }

@@ -437,3 +437,29 @@ fn a_repair_that_is_cut_off_anywhere_is_finished_by_the_next() {
         }
     }
 }
+
+#[test]
+fn a_version_that_was_lost_together_with_its_files_does_not_make_a_whole_lake() {
+    let whole = lake();
+    let is_newest = |path: &str| {
+        let folder = format!("{}/hot/", Table::Samples.name());
+        path.starts_with(&folder) && path.contains(&format!("-{:020}-", FLUSHES - 1))
+    };
+    let store = whole.fork();
+    let mut lost = Vec::new();
+    for entry in store.list("").unwrap() {
+        if is_newest(&entry.path) {
+            lost.push(entry.path);
+        }
+    }
+    let versions = log_objects(&whole);
+    let of_samples = versions
+        .iter()
+        .filter(|p| p.starts_with("samples/") && p.ends_with(".json"));
+    lost.push(of_samples.max().unwrap().clone());
+    assert!(lost.len() >= 2, "{lost:?}");
+    lost.iter().for_each(|path| store.delete(path).unwrap());
+    let repaired = run(&store, &options(), "the newest flush");
+    assert_eq!((repaired.unknown, repaired.is_whole()), (1, false));
+    assert!(!totals(&store).is_good());
+}
