@@ -142,6 +142,9 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(MarksHead, Streams<'_>), NoMarks> 
     {
         return Err(NoMarks);
     }
+    if head.parts.len() > MAX_PARTS {
+        return Err(NoMarks);
+    }
     let left = head.streams;
     let streams = Streams {
         rest,
@@ -628,6 +631,12 @@ mod tests {
         let most = with(MAX_PARTS - 2).expect("there is room for two");
         assert_eq!((most.sealed.len(), most.parts.len()), (2, MAX_PARTS));
         assert_eq!(with(MAX_PARTS - 1), None);
+        let naming = |parts: usize| {
+            let parts = vec![Sha256([0; 32]); parts];
+            let (_, bytes) = Body::default().end(MarksHead { parts, ..head() });
+            read(&bytes).is_ok()
+        };
+        assert!(naming(MAX_PARTS) && !naming(MAX_PARTS + 1));
     }
 
     /// The bytes with a good hash, as only a writer that goes wrong makes them.
