@@ -12,8 +12,8 @@ use crate::state::{Found, Map, State, StateError};
 const FOLDER: &str = "epochs";
 /// Looked at rarely: when an epoch begins or is let go of.
 const CACHE_BYTES: u64 = 4 << 20;
-/// Some 40 million epochs.
-const QUOTA_BYTES: u64 = 4 << 30;
+/// Some 14 million epochs, as `streams/age.rs` measures.
+pub(crate) const QUOTA_BYTES: u64 = 4 << 30;
 /// Says that the lake's epochs are all in.
 const WHOLE: &[u8] = b"whole";
 
@@ -42,6 +42,14 @@ impl DoneStore {
             whole: AtomicBool::new(whole),
         };
         Ok((store, found))
+    }
+}
+
+#[cfg(test)]
+impl DoneStore {
+    /// Bytes on its disk.
+    pub(crate) fn used_bytes(&self) -> Result<u64, StateError> {
+        self.state.used_bytes()
     }
 }
 

@@ -275,6 +275,37 @@ fn what_was_forgotten_is_new_again_and_the_marks_stop_before_it() {
 }
 
 #[test]
+fn what_the_receiver_named_itself_is_not_told_as_committed() {
+    let mut receiver = with_data(0..1);
+    receiver
+        .cover(SeqRange::new(1, 3), Namer::Receiver)
+        .unwrap();
+    receiver.synced();
+    // The gap is in every sink; its sender may bring the records all the same.
+    receiver.commit(SeqRange::new(0, 3));
+    let mark = mark(&receiver, 0);
+    assert_eq!((mark.received, mark.committed), (1, 1));
+}
+
+#[test]
+fn a_stream_is_done_once_all_of_its_records_are_committed() {
+    let mut receiver = with_data([0, 2]);
+    receiver
+        .cover(SeqRange::new(1, 2), Namer::Receiver)
+        .unwrap();
+    receiver.end(End {
+        first: 0,
+        next: 3,
+        clean: true,
+    });
+    receiver.synced();
+    receiver.commit(SeqRange::new(0, 1));
+    assert!(receiver.is_closed() && !receiver.is_done());
+    receiver.commit(SeqRange::new(2, 3));
+    assert!(receiver.is_done());
+}
+
+#[test]
 fn what_is_owed_is_durable_and_neither_committed_nor_named() {
     let mut receiver = with_data(0..10);
     let named = SeqRange::new(12, 15);

@@ -9,6 +9,7 @@
 //! | `_headwater/owner.json` | who writes the lake ([`crate::owner`]) | compare-and-swap |
 //! | `_headwater/head.json` | the newest version of each log ([`crate::head`]) | compare-and-swap |
 //! | `_headwater/marks` | what the lake holds of each stream ([`crate::marks`]) | compare-and-swap |
+//! | `_headwater/marks-sealed/<sha256>` | the same of streams that were over long ago | created once |
 //! | `_headwater/schemas/<sha256>` | schemas of the wire, dictionaries of log lines | created once |
 //! | `_headwater/orphans/<table>/...` | files that were published and can never be committed | moved there |
 //! | `_headwater/stage/<journal>-<term>/` | files that are not published yet; on a local disk | |
@@ -28,6 +29,9 @@ pub const OWNER_PATH: &str = "_headwater/owner.json";
 
 /// What the lake holds of each stream.
 pub const MARKS_PATH: &str = "_headwater/marks";
+
+/// Folder of sealed parts of the marks by their SHA-256.
+pub(crate) const MARKS_PARTS_DIR: &str = "_headwater/marks-sealed";
 
 /// Folder of staged files, one folder per journal and term below it.
 pub(crate) const STAGE_DIR: &str = "_headwater/stage";
@@ -133,6 +137,10 @@ pub(crate) fn orphan_path(table: Table, path: &str) -> String {
     let prefix = format!("{}/{HOT_DIR}/", table.name());
     let rest = path.strip_prefix(&prefix).unwrap_or(path);
     format!("{ORPHANS_DIR}/{}/{rest}", table.name())
+}
+
+pub(crate) fn marks_part_path(hash: Sha256) -> String {
+    format!("{MARKS_PARTS_DIR}/{hash}")
 }
 
 pub(crate) fn schema_path(hash: Sha256) -> String {

@@ -180,6 +180,14 @@ mod tests {
     }
 
     #[test]
+    fn two_ends_merge_to_all_that_one_of_them_tells_of_and_are_clean_only_together() {
+        let end = |first, next, clean| End { first, next, clean };
+        let merged = end(3, 8, true).merge(end(1, 11, false));
+        assert_eq!(merged, end(1, 11, false));
+        assert!(end(0, 8, true).merge(end(0, 9, true)).clean);
+    }
+
+    #[test]
     fn an_open_epoch_waits_where_an_ended_one_fails() {
         let mut counts = Counts {
             expected: 5,

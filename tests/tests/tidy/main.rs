@@ -3,6 +3,7 @@
 mod bounds;
 mod circles;
 mod debts;
+mod mutants;
 mod sizes;
 mod source;
 

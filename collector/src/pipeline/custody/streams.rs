@@ -152,4 +152,6 @@ const fn is_due(since: Millis, after: u64, now: Millis) -> bool {
 }
 
 #[cfg(test)]
+mod age;
+#[cfg(test)]
 mod tests;

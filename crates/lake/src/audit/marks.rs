@@ -89,6 +89,14 @@ impl Holding {
             .retain(|seq| !there.contains(*seq) && !named.contains(*seq));
     }
 
+    /// Whether more is to come of the stream, as far as this tells.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.epoch.is_some_and(|epoch| match epoch.state {
+            EpochState::Claimed | EpochState::Open | EpochState::Ended => true,
+            EpochState::Closed | EpochState::Abandoned => false,
+        })
+    }
+
     pub(crate) fn mark(&self, key: &Key) -> StreamMark {
         let mut held = self.there.clone();
         held.insert_all(&self.named);

@@ -11,12 +11,11 @@ use crate::delta::{Log, LogError, Tally, log_dir};
 use crate::digest::{is_sealed, of_object};
 use crate::faults::words;
 use crate::head::Head;
-use crate::marks::is_whole as marks_are_whole;
 use crate::owner::Owner;
 use crate::paths::{FileName, HEAD_PATH, MARKS_PATH, OWNER_PATH, SCHEMAS_DIR, schema_path};
 use crate::schema::Table;
 use crate::store::{Entry, Store, StoreError};
-use crate::writer::differing_marks;
+use crate::writer::{differing_marks, marks_are_whole};
 
 /// Said of marks that are damaged: they are made anew from the files.
 const UNREADABLE_MARKS: &str = "cannot be read; it may be removed";
@@ -133,12 +132,14 @@ impl Objects {
             return;
         };
         if !are_files_good {
-            if !marks_are_whole(bytes) {
-                found.fault(MARKS_PATH, UNREADABLE_MARKS);
+            match marks_are_whole(store, bytes.clone()) {
+                Ok(true) => {}
+                Ok(false) => found.fault(MARKS_PATH, UNREADABLE_MARKS),
+                Err(error) => found.fault(MARKS_PATH, error.to_string()),
             }
             return;
         }
-        match differing_marks(store, logs, bytes) {
+        match differing_marks(store, logs, bytes.clone()) {
             Ok(Some(0)) => {}
             Ok(Some(streams)) => {
                 found.fault(

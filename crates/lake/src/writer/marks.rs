@@ -8,11 +8,11 @@ use headwater_proto::ids::JournalId;
 use crate::audit::{Holdings, Scan, StreamMark};
 use crate::delta::{Log, LogError, version_path};
 use crate::error::LakeError;
-use crate::marks::{self, MAX_MARKS_BYTES, Streams};
-use crate::paths::MARKS_PATH;
-use crate::plan::Plan;
+use crate::marks::{self, Encoded, MAX_MARKS_BYTES, MarksHead, Streams};
+use crate::paths::{MARKS_PARTS_DIR, MARKS_PATH, marks_part_path};
+use crate::plan::{Plan, Sha256};
 use crate::schema::Table;
-use crate::store::{Store, Swap, Tag};
+use crate::store::{Entry, Store, StoreError, Swap, Tag};
 
 use super::{SWAP_ATTEMPTS, restless};
 
@@ -24,6 +24,45 @@ const MAX_FRESH_STREAMS: usize = 262_144;
 struct Base {
     bytes: Bytes,
     tag: Tag,
+}
+
+/// The marks object, and all parts that it names.
+struct Whole {
+    object: Bytes,
+    parts: Vec<Bytes>,
+}
+
+impl Whole {
+    /// Reads the parts of an object. `None` if one is damaged or missing, or the object is.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn read(store: &dyn Store, object: Bytes) -> Result<Option<Self>, StoreError> {
+        let Ok((head, _)) = marks::decode(&object) else {
+            return Ok(None);
+        };
+        let mut parts = Vec::new();
+        for hash in head.parts {
+            let bytes = match store.get(&marks_part_path(hash)) {
+                Ok(bytes) => bytes,
+                Err(StoreError::Missing { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            // Each tells its hash at its end, which is its name.
+            if !bytes.ends_with(&hash.0) || marks::decode(&bytes).is_err() {
+                return Ok(None);
+            }
+            parts.push(bytes);
+        }
+        Ok(Some(Self { object, parts }))
+    }
+
+    /// The streams of the parts, and those of the object.
+    fn streams<'a>(&'a self, object: Option<Streams<'a>>) -> Vec<Streams<'a>> {
+        let parts = self.parts.iter();
+        let parts = parts.filter_map(|bytes| Some(marks::decode(bytes).ok()?.1));
+        parts.chain(object).collect()
+    }
 }
 
 /// What is needed to make the next marks without reading what this process itself wrote.
@@ -130,12 +169,17 @@ impl MarksKeeper {
         store: &dyn Store,
         logs: &[Log],
     ) -> Result<Vec<StreamMark>, LakeError> {
-        let base = find(store)?;
-        let (base, since) = self.gather(store, logs, bytes_of(base.as_ref()))?;
-        let mut marks = Vec::new();
-        let merged = marks::merge(base, &since, |key, holding| marks.push(holding.mark(key)));
-        if merged.is_ok() {
-            return Ok(marks);
+        let base = find(store)?.map(|base| Whole::read(store, base.bytes));
+        if let Some(base) = base.transpose()?.flatten() {
+            let (object, since) = self.gather(store, logs, Some(&base.object))?;
+            let streams = base.streams(object.map(|(_, streams)| streams));
+            let mut marks = Vec::new();
+            let merged = marks::merge(streams, &since, |key, holding| {
+                marks.push(holding.mark(key))
+            });
+            if merged.is_ok() {
+                return Ok(marks);
+            }
         }
         let (_, all) = self.gather(store, logs, None)?;
         Ok(all.iter().map(|(key, holding)| holding.mark(key)).collect())
@@ -152,26 +196,28 @@ impl MarksKeeper {
         term: u64,
     ) -> Result<(), LakeError> {
         let found = find(store)?;
-        let (base, since) = self.gather(store, logs, bytes_of(found.as_ref()))?;
-        let version = |log: &Log| Some((log.table().name().to_owned(), log.version()?));
-        let versions: Vec<(String, u64)> = logs.iter().filter_map(version).collect();
-        let encoded = match marks::encode(term, &versions, base, &since, MAX_MARKS_BYTES) {
-            Ok(encoded) => encoded,
-            Err(_) => {
-                let (_, all) = self.gather(store, logs, None)?;
-                marks::encode(term, &versions, None, &all, MAX_MARKS_BYTES).unwrap_or_default()
-            }
-        };
-        let Some(bytes) = encoded else {
+        let Some(Encoded {
+            object,
+            sealed,
+            parts,
+        }) = self.encode(store, logs, term, found.as_ref())?
+        else {
             self.too_many = true;
             self.begin_anew(logs);
             return Ok(());
         };
+        for (hash, bytes) in &sealed {
+            // One that is there may be damaged.
+            store.replace(&marks_part_path(*hash), bytes)?;
+        }
         let mut expected = found.map(|found| found.tag);
         for _ in 0..SWAP_ATTEMPTS {
-            if store.swap(MARKS_PATH, expected.as_ref(), &bytes)? != Swap::Changed {
+            if store.swap(MARKS_PATH, expected.as_ref(), &object)? != Swap::Changed {
                 self.begin_anew(logs);
                 self.due = false;
+                if !sealed.is_empty() {
+                    forget_parts(store, &parts)?;
+                }
                 return Ok(());
             }
             // Only an owner writes them, so a later one did, or one before us at the last moment.
@@ -188,6 +234,33 @@ impl MarksKeeper {
         Err(restless(MARKS_PATH))
     }
 
+    /// The next marks, on top of those that were found; of the parts these name nothing is read.
+    fn encode(
+        &self,
+        store: &dyn Store,
+        logs: &[Log],
+        term: u64,
+        found: Option<&Base>,
+    ) -> Result<Option<Encoded>, LakeError> {
+        let version = |log: &Log| Some((log.table().name().to_owned(), log.version()?));
+        let head = |parts| MarksHead {
+            term,
+            versions: logs.iter().filter_map(version).collect(),
+            parts,
+            streams: 0,
+        };
+        let object = found.map(|base| &base.bytes[..]);
+        if let (Some((before, streams)), since) = self.gather(store, logs, object)? {
+            let head = head(before.parts);
+            if let Ok(encoded) = marks::encode(head, Some(&streams), &since, MAX_MARKS_BYTES) {
+                return Ok(encoded);
+            }
+        }
+        let (_, all) = self.gather(store, logs, None)?;
+        let encoded = marks::encode(head(Vec::new()), None, &all, MAX_MARKS_BYTES);
+        Ok(encoded.unwrap_or_default())
+    }
+
     /// The streams of the object that was found, and all that came since; without a usable object
     /// everything.
     fn gather<'a>(
@@ -195,7 +268,7 @@ impl MarksKeeper {
         store: &dyn Store,
         logs: &[Log],
         base: Option<&'a [u8]>,
-    ) -> Result<(Option<Streams<'a>>, Holdings), LakeError> {
+    ) -> Result<(Option<(MarksHead, Streams<'a>)>, Holdings), LakeError> {
         let base = base.and_then(|bytes| marks::decode(bytes).ok());
         let mut scan = Scan::default();
         let Some((head, streams)) = base else {
@@ -224,7 +297,7 @@ impl MarksKeeper {
         for (key, holding) in &self.fresh {
             since.entry(key.clone()).or_default().merge(holding);
         }
-        Ok((Some(streams), since))
+        Ok((Some((head, streams)), since))
     }
 
     /// Files of the versions since `from` that are neither in `fresh` nor removed again.
@@ -257,19 +330,41 @@ impl MarksKeeper {
 pub(crate) fn differing(
     store: &dyn Store,
     logs: &[Log],
-    bytes: &[u8],
+    bytes: Bytes,
 ) -> Result<Option<usize>, LakeError> {
     let keeper = MarksKeeper::begin(logs);
-    let (Some(base), since) = keeper.gather(store, logs, Some(bytes))? else {
+    let Some(base) = Whole::read(store, bytes)? else {
         return Ok(None);
     };
+    let (object, since) = keeper.gather(store, logs, Some(&base.object))?;
     let (_, mut all) = keeper.gather(store, logs, None)?;
     let mut differing = 0;
-    let merged = marks::merge(Some(base), &since, |key, holding| {
+    let streams = base.streams(object.map(|(_, streams)| streams));
+    let merged = marks::merge(streams, &since, |key, holding| {
         let found = all.remove(key).map(|found| found.mark(key));
         differing += usize::from(found != Some(holding.mark(key)));
     });
     Ok(merged.is_ok().then_some(differing + all.len()))
+}
+
+/// Whether the bytes are a marks object that was written whole, as are the parts that it names.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) fn are_whole(store: &dyn Store, bytes: Bytes) -> Result<bool, StoreError> {
+    Ok(Whole::read(store, bytes)?.is_some())
+}
+
+/// Removes parts that no object names: a write was cut off, or the marks were made anew. What another owner has
+/// just written goes too; the marks then count as damaged, and a reader goes to the tables.
+fn forget_parts(store: &dyn Store, named: &[Sha256]) -> Result<(), StoreError> {
+    let named: HashSet<String> = named.iter().map(|hash| marks_part_path(*hash)).collect();
+    for Entry { path, .. } in store.list(MARKS_PARTS_DIR)? {
+        if !named.contains(&path) {
+            store.delete(&path)?;
+        }
+    }
+    Ok(())
 }
 
 fn find(store: &dyn Store) -> Result<Option<Base>, LakeError> {
@@ -278,10 +373,6 @@ fn find(store: &dyn Store) -> Result<Option<Base>, LakeError> {
         bytes: found.bytes,
         tag: found.tag,
     }))
-}
-
-fn bytes_of(base: Option<&Base>) -> Option<&[u8]> {
-    base.map(|base| &base.bytes[..])
 }
 
 fn scan_file(
@@ -297,13 +388,14 @@ fn scan_file(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::{Holding, Key};
+    use crate::audit::{EpochMark, Holding, Key};
+    use crate::row::EpochState;
     use crate::schema::Encoding;
+    use crate::store::MemStore;
+    use headwater_proto::ids::SeqRange;
 
-    #[test]
-    fn what_too_many_streams_brought_is_read_from_the_files() {
-        let logs: Vec<Log> = Table::ALL.into_iter().map(Log::empty).collect();
-        let plan = Plan {
+    fn plan() -> Plan {
+        Plan {
             journal: JournalId(1),
             term: 1,
             first_pos: 0,
@@ -314,22 +406,85 @@ mod tests {
             writer: 1,
             sinks: vec![],
             files: vec![],
+        }
+    }
+
+    fn streams(epochs: std::ops::Range<usize>, holding: &Holding) -> Holdings {
+        let key = |epoch: usize| Key {
+            device: "d".into(),
+            lane: "normal".into(),
+            // Numbers that are far apart, as random ones are.
+            epoch: epoch.wrapping_mul(0x9e37_79b9_7f4a_7c15).cast_signed() as i64,
         };
-        let streams = |count: usize| {
-            let key = |epoch| Key {
-                device: "d".into(),
-                lane: "normal".into(),
-                epoch,
-            };
-            let one = |epoch| (key(epoch), Holding::default());
-            (0..).take(count).map(one).collect::<Holdings>()
-        };
+        epochs.map(|epoch| (key(epoch), holding.clone())).collect()
+    }
+
+    fn logs() -> Vec<Log> {
+        Table::ALL.into_iter().map(Log::empty).collect()
+    }
+
+    #[test]
+    fn what_too_many_streams_brought_is_read_from_the_files() {
+        let (logs, plan) = (logs(), plan());
         let mut keeper = MarksKeeper::begin(&logs);
-        keeper.staged(&plan, streams(MAX_FRESH_STREAMS));
+        let holding = Holding::default();
+        keeper.staged(&plan, streams(0..MAX_FRESH_STREAMS, &holding));
         keeper.done(&plan, &logs);
         assert_eq!(keeper.fresh.len(), MAX_FRESH_STREAMS);
-        keeper.staged(&plan, streams(MAX_FRESH_STREAMS + 1));
+        keeper.staged(&plan, streams(0..MAX_FRESH_STREAMS + 1, &holding));
         keeper.done(&plan, &logs);
         assert!(keeper.fresh.is_empty());
+    }
+
+    #[test]
+    fn sealed_marks_are_read_back_and_damaged_ones_are_told() {
+        const EACH: usize = 130_000;
+        let mut whole = Holding::default();
+        whole.there.insert(SeqRange::new(0, 5));
+        whole.epoch = Some(EpochMark {
+            first: 0,
+            next: 5,
+            state: EpochState::Closed,
+        });
+        let (store, logs, plan) = (MemStore::new(), logs(), plan());
+        // Left by a write that was cut off.
+        store
+            .replace(&marks_part_path(Sha256([1; 32])), b"cut")
+            .unwrap();
+        let mut keeper = MarksKeeper::begin(&logs);
+        // Without an object, what is in no file is not looked for.
+        keeper.write(&store, &logs, 1).unwrap();
+        for round in 0..3 {
+            keeper.staged(&plan, streams(round * EACH..(round + 1) * EACH, &whole));
+            keeper.done(&plan, &logs);
+            keeper.write(&store, &logs, 1).unwrap();
+        }
+        // What is sealed may go on all the same.
+        whole.there.insert(SeqRange::new(7, 8));
+        keeper.staged(&plan, streams(0..1, &whole));
+        keeper.done(&plan, &logs);
+        keeper.write(&store, &logs, 1).unwrap();
+        let parts = store.list(MARKS_PARTS_DIR).unwrap();
+        assert!((1..4).contains(&parts.len()), "{parts:?}");
+        let marks = keeper.marks(&store, &logs).unwrap();
+        assert_eq!(marks.len(), 3 * EACH);
+        let first = marks.iter().find(|mark| mark.epoch == 0).unwrap();
+        assert_eq!(first.held, [SeqRange::new(0, 5), SeqRange::new(7, 8)]);
+        let object = || store.get(MARKS_PATH).unwrap();
+        assert!(are_whole(&store, object()).unwrap());
+        // These logs have no files: all of the marks differ from them.
+        assert_eq!(differing(&store, &logs, object()).unwrap(), Some(3 * EACH));
+        let path = &parts[0].path;
+        let mut bytes = store.get(path).unwrap().to_vec();
+        bytes[1000] ^= 1;
+        for lost in [false, true] {
+            store.replace(path, &bytes).unwrap();
+            if lost {
+                store.delete(path).unwrap();
+            }
+            assert!(!are_whole(&store, object()).unwrap());
+            assert_eq!(differing(&store, &logs, object()).unwrap(), None);
+            assert_eq!(keeper.marks(&store, &logs).unwrap(), [], "as the files say");
+        }
     }
 }

@@ -46,7 +46,7 @@ use crate::store::{Put, Store, StoreError};
 pub use beyond::Beyond;
 use head::HeadKeeper;
 use marks::MarksKeeper;
-pub(crate) use marks::differing as differing_marks;
+pub(crate) use marks::{are_whole as marks_are_whole, differing as differing_marks};
 pub use open::Found;
 use schemas::KnownSchemas;
 pub use sweep::{MAX_NAMESAKES, MAX_SWEPT, Swept};
