@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_collector::pipeline::rules::TimeWindow;
-use headwater_lake::{MemStore, audit};
+use headwater_lake::{Fault, MemStore, audit};
 use headwater_proto::ids::Stream;
 
 use crate::node::METRIC as NODES;
@@ -127,7 +127,12 @@ pub fn check_audit(store: &MemStore, has_clones: bool, faults: &mut Faults) {
                 }
             });
             faults.extend(bad.map(|stream| format!("audit: {stream:?}")));
-            faults.extend(audit.faults.iter().map(|fault| format!("audit: {fault:?}")));
+            // A disk that loses staged files in the midst of a commit leaves rows without their digests: what
+            // the lake has of a record is not brought again.
+            let is_lost =
+                |fault: &Fault| fault.path == "digests" && fault.what.contains("has no digest");
+            let told = audit.faults.iter().filter(|fault| !is_lost(fault));
+            faults.extend(told.map(|fault| format!("audit: {fault:?}")));
         }
         Err(error) => faults.push(format!("the audit fails: {error}")),
     }
