@@ -7,7 +7,7 @@
 //! ```
 //! A writer numbers its batches as it closes them, so rows of a batch lie after those of the batch before, but for
 //! what batches of several series that were open together overlap: that is measured ([`Times::note`]), and at least
-//! [`MIN_DISORDER_US`]. The times are those that the tables get (`super::dating`).
+//! `MIN_DISORDER_US`. The times are those that the tables get (`super::dating`).
 //!
 //! Where nothing is known on one side: before the first record, what the device's lane had when the epoch was
 //! opened; after the last one, the time of the naming.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::ranges::Ranges;
 
-/// Reasons that are told apart; what goes beyond is told together, as [`OTHER`].
+/// Reasons that are told apart; what goes beyond is told together, as `OTHER`.
 pub const MAX_REASONS: usize = 64;
 /// The name of reasons beyond [`MAX_REASONS`].
 const OTHER: &str = "other";
