@@ -93,13 +93,11 @@ impl<D: Disk> Desk<D> {
         let end = loop {
             let more = self.take_readings();
             let now = self.look_at_clocks();
-            while let Ok(event) = self.events.try_recv() {
-                self.take_event(&event, now);
-            }
+            self.take_events(now);
             self.engine.handle(Event::Tick, now);
             self.tell_settled();
             self.answer_nodes(now);
-            let blocked = self.publish(now);
+            let blocked = publish(&mut self.engine, &self.up, now);
             self.tell_status(now);
             in_ram = self.tell_disk(in_ram);
             if refusals_due <= now.mono {
@@ -183,12 +181,10 @@ impl<D: Disk> Desk<D> {
         let end = now.mono.plus(FAREWELL_MS);
         self.engine.flush(now);
         loop {
-            while let Ok(event) = self.events.try_recv() {
-                self.take_event(&event, now);
-            }
+            self.take_events(now);
             self.engine.handle(Event::Tick, now);
             self.answer_nodes(now);
-            let blocked = self.publish(now);
+            let blocked = publish(&mut self.engine, &self.up, now);
             let is_open = self.engine.sender().is_open();
             if !is_open || self.engine.progress().is_delivered || now.mono >= end {
                 return;
@@ -214,17 +210,17 @@ impl<D: Disk> Desk<D> {
         };
         let Some(event) = event else { return false };
         let now = self.clock.now();
-        self.take_event(&event, now);
+        take_event(&mut self.engine, &event, now);
         true
     }
 
     /// Reads the clocks, and asks the kernel of the wall clock where the engine wants it.
     fn look_at_clocks(&mut self) -> Now {
-        let now = self.clock.now();
-        if self.engine.wants_clock(now) {
-            self.engine.handle(Event::Clock(wall_error()), now);
-        }
-        now
+        look_at_clocks(&mut self.engine, self.clock)
+    }
+
+    fn take_events(&mut self, now: Now) {
+        take_events(&mut self.engine, &mut self.events, now);
     }
 
     /// Takes what sources gave, a turn each. Says whether there may be more at once.
@@ -277,23 +273,6 @@ impl<D: Disk> Desk<D> {
             more |= is_full && inlet.waiting.is_empty();
         }
         more
-    }
-
-    fn take_event(&mut self, event: &LinkEvent, now: Now) {
-        self.engine.handle(event_of(event), now);
-    }
-
-    /// Hands publishes to the link while it has room. Says whether it had not.
-    fn publish(&mut self, now: Now) -> bool {
-        loop {
-            let Ok(permit) = self.up.try_reserve() else {
-                return true;
-            };
-            match self.engine.next_publish(now) {
-                Some(bytes) => permit.send(bytes),
-                None => return false,
-            }
-        }
     }
 
     /// Hands answers to the ways to nodes, and ends those that all nodes have left: a way ends with its
@@ -368,12 +347,50 @@ impl<D: Disk> Desk<D> {
     }
 }
 
-/// What the engine hears of the link.
-pub(crate) fn event_of(event: &LinkEvent) -> Event<'_> {
-    match event {
+/// Reads the clocks, and asks the kernel of the wall clock where the engine wants it.
+pub(crate) fn look_at_clocks<D: Disk>(engine: &mut Engine<D>, clock: Clock) -> Now {
+    let now = clock.now();
+    if engine.wants_clock(now) {
+        engine.handle(Event::Clock(wall_error()), now);
+    }
+    now
+}
+
+/// Tells the engine an event of the link.
+pub(crate) fn take_event<D: Disk>(engine: &mut Engine<D>, event: &LinkEvent, now: Now) {
+    let event = match event {
         LinkEvent::Up => Event::LinkUp,
         LinkEvent::Down => Event::LinkDown,
         LinkEvent::Message(bytes) => Event::Message(bytes),
+    };
+    engine.handle(event, now);
+}
+
+/// Tells the engine the events of the link that wait.
+pub(crate) fn take_events<D: Disk>(
+    engine: &mut Engine<D>,
+    events: &mut mpsc::Receiver<LinkEvent>,
+    now: Now,
+) {
+    while let Ok(event) = events.try_recv() {
+        take_event(engine, &event, now);
+    }
+}
+
+/// Hands publishes to the link while it has room. Says whether it had not.
+pub(crate) fn publish<D: Disk>(
+    engine: &mut Engine<D>,
+    up: &mpsc::Sender<Vec<u8>>,
+    now: Now,
+) -> bool {
+    loop {
+        let Ok(permit) = up.try_reserve() else {
+            return true;
+        };
+        match engine.next_publish(now) {
+            Some(bytes) => permit.send(bytes),
+            None => return false,
+        }
     }
 }
 

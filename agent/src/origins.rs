@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use headwater_program::entropy::random;
 use headwater_proto::ids::DeviceId;
+use headwater_proto::topic::Escaped;
 use headwater_spool::RealDisk;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
@@ -19,15 +20,14 @@ use crate::clock::{Clock, wall_error};
 use crate::config::Config;
 use crate::desk;
 use crate::pipeline::engine::{Engine, Event, Settings, strays};
-use crate::pipeline::record::Cursor;
+use crate::pipeline::record::{Cursor, Stray};
 use crate::source::Stop;
-use crate::source::port::Stray;
 use crate::status::Waiting;
 use crate::uplink::{LINK_EVENTS, LinkEvent, mqtt::Link};
 
 /// Most earlier names whose records are sent in one life of the agent; the next one sends those of others.
 pub const MAX_EARLIER: usize = 16;
-/// What the folder of a name begins with.
+/// Begins the name of a device's folder.
 const PREFIX: &str = "of-";
 /// Longest name of a folder that spells a device id; others have a hash.
 const MAX_SPELLED_BYTES: usize = 128;
@@ -37,7 +37,7 @@ const NAME_FILE: &str = "device";
 const STRAYS_FILE: &str = "strays";
 /// Most of them; the oldest are forgotten.
 pub const MAX_STRAYS: usize = 256;
-/// What the folder of a name begins with while it is removed.
+/// Begins the name of a folder while it is removed.
 const GONE: &str = "gone-";
 /// How long a connection has to end.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -47,24 +47,14 @@ const IDLE_MS: u64 = 60_000;
 /// The folder of a device's spool within `spool`.
 #[must_use]
 pub fn home(spool: &Path, device: &DeviceId) -> PathBuf {
-    let id = device.as_str();
-    let spelled: String = id.bytes().map(spelled).collect();
+    let spelled = Escaped(device.as_str()).to_string();
     if spelled.len() <= MAX_SPELLED_BYTES {
         return spool.join(format!("{PREFIX}{spelled}"));
     }
-    let hash = Sha256::digest(id);
+    let hash = Sha256::digest(device.as_str());
     let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
     // No id that is spelled has this sign.
     spool.join(format!("{PREFIX}#{hash}"))
-}
-
-/// As in a topic.
-fn spelled(byte: u8) -> String {
-    if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) {
-        char::from(byte).to_string()
-    } else {
-        format!("%{byte:02X}")
-    }
 }
 
 /// Makes the folder of a device, and notes there whose it is.
@@ -148,7 +138,7 @@ fn kept_strays(home: &Path) -> Vec<Stray> {
     text.lines().filter_map(line).collect()
 }
 
-/// Keeps where sources stopped: the furthest of each name, [`MAX_STRAYS`] at most.
+/// Keeps where sources stopped, beside what is kept already: the newest [`MAX_STRAYS`].
 fn keep_strays(home: &Path, more: &[Stray]) -> io::Result<()> {
     let mut all = kept_strays(home);
     all.retain(|known| !more.contains(known));
@@ -173,12 +163,11 @@ fn replace(home: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 
 /// The spool of an earlier name.
 struct Spool {
-    device: DeviceId,
     home: PathBuf,
     engine: Engine<RealDisk>,
 }
 
-/// What earlier names of a device stored, and where their sources stopped.
+/// The spools of a device's earlier names, and where their sources stopped.
 pub struct Earlier {
     /// The device's own folder.
     home: PathBuf,
@@ -238,7 +227,7 @@ impl Earlier {
         };
         let disk = RealDisk::open(home)?;
         let engine = Engine::open(disk, settings, &mut random, clock.now())?;
-        self.strays.extend(strays_of(&engine));
+        self.strays.extend(strays(&engine));
         let dead_letters = engine.dead_letter_records();
         if engine.progress().is_drained && dead_letters > 0 {
             let home = home.display();
@@ -247,7 +236,6 @@ impl Earlier {
         }
         self.waiting.add(device);
         self.spools.push(Spool {
-            device: device.clone(),
             home: home.to_owned(),
             engine,
         });
@@ -279,15 +267,15 @@ impl Earlier {
     ) -> io::Result<Drains> {
         let mut threads = Vec::new();
         for spool in self.spools {
-            tracing::info!(device = %spool.device, "what is stored under an earlier name of this device is sent under that name");
-            let max_bundle = spool.engine.settings().sender.max_bundle;
+            let Settings { device, sender, .. } = spool.engine.settings();
+            let device = device.clone();
+            tracing::info!(%device, "what is stored under an earlier name of this device is sent under that name");
             let password = password.map(str::to_owned);
-            let link = Link::new(&config.collector, password, &spool.device, max_bundle);
+            let link = Link::new(&config.collector, password, &device, sender.max_bundle);
             let (home, waiting, stop) = (self.home.clone(), self.waiting.clone(), stop.clone());
             let runtime = Handle::current();
             let thread = std::thread::Builder::new().name("earlier name".into());
             threads.push(thread.spawn(move || {
-                let device = spool.device.clone();
                 match drain(spool, &home, (clock, &stop), &runtime, link) {
                     Ok(true) => waiting.remove(&device),
                     Ok(false) => {}
@@ -310,13 +298,6 @@ impl Drains {
     }
 }
 
-fn strays_of(engine: &Engine<RealDisk>) -> Vec<Stray> {
-    let strays = strays(engine).into_iter();
-    strays
-        .map(|(name, cursor)| Stray { name, cursor })
-        .collect()
-}
-
 /// Sends all that is stored in a folder; it is removed then, but for dead letters. False: the agent stops.
 fn drain(
     spool: Spool,
@@ -325,11 +306,8 @@ fn drain(
     runtime: &Handle,
     link: Link,
 ) -> anyhow::Result<bool> {
-    let Spool {
-        device,
-        home,
-        mut engine,
-    } = spool;
+    let Spool { home, mut engine } = spool;
+    let device = engine.settings().device.clone();
     let (up, publishes) = mpsc::channel(1);
     let (link_events, mut events) = mpsc::channel(LINK_EVENTS);
     let link = runtime.spawn(link.run(publishes, link_events, random()));
@@ -340,10 +318,10 @@ fn drain(
     if !is_drained {
         return Ok(false);
     }
-    let (mut strays, dead_letters) = (kept_strays(&home), engine.dead_letter_records());
-    strays.extend(strays_of(&engine));
+    let (mut stopped, dead_letters) = (kept_strays(&home), engine.dead_letter_records());
+    stopped.extend(strays(&engine));
     drop(engine);
-    keep_strays(own_home, &strays)
+    keep_strays(own_home, &stopped)
         .with_context(|| format!("cannot write {STRAYS_FILE} in {}", own_home.display()))?;
     if dead_letters > 0 {
         let home = home.display();
@@ -364,25 +342,10 @@ async fn send_all(
 ) -> bool {
     let mut has_ended = false;
     loop {
-        let now = clock.now();
-        if engine.wants_clock(now) {
-            engine.handle(Event::Clock(wall_error()), now);
-        }
-        while let Ok(event) = events.try_recv() {
-            engine.handle(desk::event_of(&event), now);
-        }
+        let now = desk::look_at_clocks(engine, clock);
+        desk::take_events(engine, events, now);
         engine.handle(Event::Tick, now);
-        let mut is_blocked = false;
-        loop {
-            let Ok(permit) = up.try_reserve() else {
-                is_blocked = true;
-                break;
-            };
-            match engine.next_publish(now) {
-                Some(bytes) => permit.send(bytes),
-                None => break,
-            }
-        }
+        let is_blocked = desk::publish(engine, up, now);
         if engine.progress().is_drained {
             if has_ended {
                 return true;
@@ -402,7 +365,7 @@ async fn send_all(
             () = tokio::time::sleep_until(clock.instant(due).into()) => {}
             permit = up.reserve(), if is_blocked => drop(permit),
             event = events.recv() => match event {
-                Some(event) => engine.handle(desk::event_of(&event), clock.now()),
+                Some(event) => desk::take_event(engine, &event, clock.now()),
                 None => return false,
             },
         }

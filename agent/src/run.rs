@@ -26,9 +26,8 @@ use crate::doctor;
 use crate::origins::{Drains, Earlier, claim, home};
 use crate::pipeline::batcher::BatchLimits;
 use crate::pipeline::engine::{Engine, Settings, SourceSettings, SpoolSettings, strays};
-use crate::pipeline::record::Cursor;
+use crate::pipeline::record::{Cursor, Stray};
 use crate::source::kind::Start;
-use crate::source::port::Stray;
 use crate::source::refusals::Refusals;
 use crate::source::supervisor::{GivenUp, supervise};
 use crate::source::{Port, Stop, lines};
@@ -145,10 +144,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let stop = Stop::default();
     let earlier = Earlier::open(&config, engine.settings(), clock)?;
     let waiting = earlier.waiting().clone();
-    let strays = strays(&engine).into_iter();
-    let mut strays: Vec<_> = strays
-        .map(|(name, cursor)| Stray { name, cursor })
-        .collect();
+    let mut strays = strays(&engine);
     strays.extend_from_slice(earlier.strays());
     let drains = earlier.send(&config, password.as_deref(), (clock, &stop))?;
     let link = Link::new(

@@ -145,8 +145,8 @@ const fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
 }
 
-/// A device id as it stands in a topic.
-struct Escaped<'a>(&'a str);
+/// A device id as it stands in a topic: bytes outside `A-Z a-z 0-9 . _ -` as `%XX`.
+pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

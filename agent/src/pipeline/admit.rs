@@ -84,7 +84,7 @@ pub fn as_text(value: Value<'_>) -> Cow<'_, str> {
     }
 }
 
-/// What was read at one moment: one row of a batch.
+/// A reading of one moment: one row of a batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample<'a> {
     /// When.
@@ -157,7 +157,7 @@ impl Fault {
 #[error("a source that resumes keeps to one lane, here {}", .0.name())]
 pub struct OtherLane(pub Lane);
 
-/// What is taken of a reading.
+/// The part of a reading that is taken.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Admitted<'a> {
     /// All of it.

@@ -43,7 +43,7 @@ pub use writing::MAX_FAILED_SYNCS;
 
 use super::batcher::Which;
 use super::receipts::Settled;
-use super::record::Cursor;
+use super::record::{Cursor, Stray};
 use super::timekeeper::Timekeeper;
 use hosts::Hosts;
 use intake::Intake;
@@ -433,13 +433,14 @@ impl<D: Disk> Engine<D> {
 
 /// Where sources stopped that resume and that the engine's settings do not have.
 #[must_use]
-pub fn strays<D: Disk>(engine: &Engine<D>) -> Vec<(String, Cursor)> {
+pub fn strays<D: Disk>(engine: &Engine<D>) -> Vec<Stray> {
     let is_known = |name: &&str| engine.settings.sources.iter().any(|it| it.name == *name);
     let lanes = &engine.store.lanes;
     let names = lanes.resumable().into_iter();
     let strays = names.filter(|name| !is_known(name)).filter_map(|name| {
         let cursor = lanes.resume_at(name)?;
-        Some((name.to_owned(), cursor))
+        let name = name.to_owned();
+        Some(Stray { name, cursor })
     });
     strays.collect()
 }

@@ -95,6 +95,15 @@ impl Cursor {
     }
 }
 
+/// Where a source stopped that an agent may have under another name now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// The name that it had.
+    pub name: String,
+    /// Its highest durable cursor.
+    pub cursor: Cursor,
+}
+
 /// Why bytes are not a record or snapshot of this build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a {what} of this spool format")]

@@ -16,14 +16,13 @@ use headwater_program::findings::{Findings, readable_file};
 use serde::Deserialize;
 
 use super::kind::{Declared, Kind, Start};
-use super::port::Stray;
 use super::refusals::Refusals;
 use super::supervisor::{SourceError, on_thread};
 use super::{Feed, Port, RefusedPart, Stop, Stopped};
 use crate::check::required_path;
 use crate::clock::{Clock, wall};
 use crate::pipeline::engine::Lost;
-use crate::pipeline::record::Cursor;
+use crate::pipeline::record::{Cursor, Stray};
 
 pub mod cut;
 pub mod folder;

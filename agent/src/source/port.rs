@@ -12,7 +12,7 @@ use super::health::{Health, Notice, Report};
 use super::{Feed, QUEUE_READINGS, Stopped};
 use crate::clock::Clock;
 use crate::pipeline::receipts::{RefusedValues, Settled};
-use crate::pipeline::record::Cursor;
+use crate::pipeline::record::{Cursor, Stray};
 
 /// A source's way to the engine. Whatever goes this way has a receipt, rising by one from 0.
 #[derive(Debug, Clone)]
@@ -40,17 +40,8 @@ struct Given {
     next: u64,
     /// Where the source goes on.
     resume: Option<Cursor>,
-    /// Where sources stopped that the configuration no longer has.
+    /// Where sources with other names stopped.
     strays: Vec<Stray>,
-}
-
-/// Where a source stopped that the configuration no longer has: it may have another name now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stray {
-    /// Its name.
-    pub name: String,
-    /// Its highest durable cursor.
-    pub cursor: Cursor,
 }
 
 /// The engine's end of a port.
@@ -174,7 +165,7 @@ impl Port {
         self
     }
 
-    /// Sets where sources stopped that the configuration no longer has.
+    /// Sets where sources with other names stopped.
     #[must_use]
     pub fn with_strays(self, strays: &[Stray]) -> Self {
         lock(&self.shared.given).strays = strays.to_vec();

@@ -5,7 +5,8 @@
 //! The header is that of [`headwater_payload::csv`]: `ts:ms,host:tag,temp:f64` has types, and
 //! `time,temp` leaves them open. A cell or row that is refused costs no other.
 
-use std::io::BufRead;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,15 +18,14 @@ use serde::Deserialize;
 use super::file::print;
 use super::kind::{Declared, Kind, Start, normal};
 use super::lines::TooLong;
-use super::port::Stray;
-use super::records::{Record, Records};
+use super::records::{self, Record, Take};
 use super::refusals::Refusals;
 use super::rows::{MAX_COLUMNS, RULES, Read, RowReader};
 use super::supervisor::{SourceError, on_thread};
 use super::{CHUNK_BYTES, Feed, MAX_LINE_BYTES, Port, RefusedPart, Stop, Stopped};
 use crate::check::{self, required_path};
 use crate::clock::Clock;
-use crate::pipeline::record::Cursor;
+use crate::pipeline::record::{Cursor, Stray};
 use headwater_program::findings::{Findings, readable_file};
 
 /// A typed CSV file.
@@ -187,19 +187,11 @@ pub fn run(
 /// The cursor that is a place in this file, the last if there are several: the file was read under another
 /// source's name.
 fn find(path: &Path, strays: &[Stray]) -> Result<Option<Stray>, ReplayError> {
-    let failed = |source| ReplayError::Read {
-        path: path.display().to_string(),
-        source,
-    };
     let furthest = strays.iter().map(|stray| stray.cursor.minor).max();
-    let mut file = open(path).map_err(failed)?;
-    let splitter = headwater_payload::Splitter::new(Format::Csv, &RULES);
-    let mut records = Records::new(Format::Csv, splitter, MAX_LINE_BYTES);
+    let mut file = Records::of(path)?;
     let (mut found, mut hash, mut line) = (None, Hash::default(), 0);
     loop {
-        let bytes = file.fill_buf().map_err(failed)?;
-        let (len, ended) = (bytes.len(), bytes.is_empty());
-        let mut take = |first, record: Record<'_>| {
+        let ended = file.next(&mut |first, record| {
             let (Record::Whole(bytes) | Record::TooLong(bytes)) = record;
             hash.extend(bytes);
             line = last_line(first, bytes);
@@ -208,13 +200,7 @@ fn find(path: &Path, strays: &[Stray]) -> Result<Option<Stray>, ReplayError> {
                 lines.contains(&(stray.cursor.minor + 1)) && hash.is_of(stray.cursor)
             };
             found = strays.iter().find(is_here).or(found.take());
-        };
-        if ended {
-            records.end(&mut take);
-        } else {
-            records.push(bytes, &mut take);
-        }
-        file.consume(len);
+        })?;
         if ended || furthest.is_none_or(|furthest| line > furthest + 1) {
             return Ok(found.cloned());
         }
@@ -268,12 +254,7 @@ fn pass(
     clock: Clock,
     refusals: &Refusals,
 ) -> Result<Pass, ReplayError> {
-    let path = config.path.display().to_string();
-    let failed = |source| ReplayError::Read {
-        path: path.clone(),
-        source,
-    };
-    let mut file = open(&config.path).map_err(failed)?;
+    let mut file = Records::of(&config.path)?;
     let mut replay = Replay {
         from,
         hash: Hash::default(),
@@ -287,27 +268,17 @@ fn pass(
         found: Vec::new(),
         refusals,
     };
-    let splitter = headwater_payload::Splitter::new(Format::Csv, &RULES);
-    let mut records = Records::new(Format::Csv, splitter, MAX_LINE_BYTES);
     let mut pace = Pace {
         speed: config.speed,
         began: None,
         clock,
     };
     loop {
-        let bytes = file.fill_buf().map_err(failed)?;
-        let (len, ended) = (bytes.len(), bytes.is_empty());
-        let mut take = |line, record: Record<'_>| replay.take(line, record);
-        if ended {
-            records.end(&mut take);
-        } else {
-            records.push(bytes, &mut take);
-        }
-        file.consume(len);
+        let ended = file.next(&mut |line, record| replay.take(line, record))?;
         if replay.place == Place::Other || (ended && replay.place == Place::Sought) {
             return Ok(Pass::OtherFile);
         }
-        replay.check_header(&path, ended)?;
+        replay.check_header(&file.path, ended)?;
         if replay.rows.is_some() {
             port.up();
         }
@@ -376,22 +347,19 @@ impl Replay<'_> {
     fn take(&mut self, line: u64, record: Record<'_>) {
         let (Record::Whole(bytes) | Record::TooLong(bytes)) = record;
         self.hash.extend(bytes);
-        let bytes = match record {
-            Record::Whole(bytes) => bytes,
-            Record::TooLong(bytes) => {
-                if self.rows.is_none() {
-                    self.header.get_or_insert(Ok(0));
-                }
-                let (place, cause) = (format!("line {line}"), TooLong(MAX_LINE_BYTES));
-                self.seek(line, line);
-                if line > self.from.minor + 1 && self.place == Place::Found {
-                    self.refusals.note(&place, &cause, bytes);
-                    let part = RefusedPart::new(&place, &cause, bytes);
-                    self.found.push(Feed::Refused(part, Some(self.after(line))));
-                }
-                return;
+        if let Record::TooLong(_) = record {
+            if self.rows.is_none() {
+                self.header.get_or_insert(Ok(0));
             }
-        };
+            let (place, cause) = (format!("line {line}"), TooLong(MAX_LINE_BYTES));
+            self.seek(line, line);
+            if line > self.from.minor + 1 && self.place == Place::Found {
+                self.refusals.note(&place, &cause, bytes);
+                let part = RefusedPart::new(&place, &cause, bytes);
+                self.found.push(Feed::Refused(part, Some(self.after(line))));
+            }
+            return;
+        }
         if self.rows.is_none() {
             if self.header.is_none() {
                 self.header = Some(Table::parse(bytes, &RULES).map(|table| {
@@ -478,9 +446,45 @@ impl Pace {
     }
 }
 
-fn open(path: &Path) -> std::io::Result<std::io::BufReader<std::fs::File>> {
-    let file = std::fs::File::open(path)?;
-    Ok(std::io::BufReader::with_capacity(CHUNK_BYTES, file))
+/// The records of a file, a chunk at a time.
+struct Records {
+    path: String,
+    file: BufReader<File>,
+    cutter: records::Records,
+}
+
+impl Records {
+    fn of(path: &Path) -> Result<Self, ReplayError> {
+        let splitter = headwater_payload::Splitter::new(Format::Csv, &RULES);
+        let shown = path.display().to_string();
+        match File::open(path) {
+            Ok(file) => Ok(Self {
+                path: shown,
+                file: BufReader::with_capacity(CHUNK_BYTES, file),
+                cutter: records::Records::new(Format::Csv, splitter, MAX_LINE_BYTES),
+            }),
+            Err(source) => Err(ReplayError::Read {
+                path: shown,
+                source,
+            }),
+        }
+    }
+
+    /// Hands over the records of the next chunk; says whether the file has ended.
+    fn next(&mut self, take: &mut Take<'_>) -> Result<bool, ReplayError> {
+        let bytes = self.file.fill_buf().map_err(|source| ReplayError::Read {
+            path: self.path.clone(),
+            source,
+        })?;
+        let len = bytes.len();
+        if len == 0 {
+            self.cutter.end(take);
+        } else {
+            self.cutter.push(bytes, take);
+        }
+        self.file.consume(len);
+        Ok(len == 0)
+    }
 }
 
 #[cfg(test)]

@@ -451,38 +451,40 @@ impl Buffer {
         }
         let at = self.untimely.len();
         let is_alone = at < MAX_REFUSED_SAMPLES;
-        let place = (!self.json.begin(&entry, is_alone)).then_some(self.refused.len());
-        if place.is_some() {
-            self.rest = place;
-        } else {
-            let (column, told_us) = told;
-            self.untimely.push(Untimely {
-                entry,
-                column,
-                told_us,
-            });
-            if let Some(list) = self.json.list.and_then(|list| self.refused.get_mut(list))
-                && let Payload::List(range) = &mut list.payload
-            {
-                range.end = at + 1;
-                list.samples += 1;
-                return;
-            }
-            self.json.list = (!is_alone).then_some(self.refused.len());
+        if !self.json.begin(&entry, is_alone) {
+            self.rest = Some(self.refused.len());
+            self.refuse_untimely(None, doubt, Payload::Whole);
+            return;
         }
-        let names_row = is_alone && place.is_none();
+        let (column, told_us) = told;
+        self.untimely.push(Untimely {
+            entry,
+            column,
+            told_us,
+        });
+        if let Some(list) = self.json.list.and_then(|list| self.refused.get_mut(list))
+            && let Payload::List(range) = &mut list.payload
+        {
+            range.end = at + 1;
+            list.samples += 1;
+        } else if is_alone {
+            self.refuse_untimely(Some(entry), doubt, Payload::Sample(at));
+        } else {
+            self.json.list = Some(self.refused.len());
+            self.refuse_untimely(None, doubt, Payload::List(at..at + 1));
+        }
+    }
+
+    /// - `alone`: the sample, where the refusal stands for that alone.
+    fn refuse_untimely(&mut self, alone: Option<Entry>, doubt: Doubt, payload: Payload) {
         self.refused.push(Refusal {
-            row: names_row.then_some(entry.row),
-            metric: names_row.then_some(entry.metric),
+            row: alone.map(|entry| entry.row),
+            metric: alone.map(|entry| entry.metric),
             of: None,
             samples: 1,
             reason: doubt.reason(),
             cause: Cause::Time(doubt),
-            payload: match place {
-                Some(_) => Payload::Whole,
-                None if is_alone => Payload::Sample(at),
-                None => Payload::List(at..at + 1),
-            },
+            payload,
         });
     }
 }

@@ -3,11 +3,10 @@
 //! It is made here, from what every sink is handed, and not from the rows of the lake: so the audit finds
 //! out what became of them on the way to its files, too.
 
-use headwater_lake::TimeClass as LakeClass;
 use headwater_lake::row_hash::{LineFields, RefusedFields, RowHasher, SampleFields};
 
-use super::Interpreted;
-use crate::pipeline::envelope::TimeClass;
+use super::time::class_of;
+use super::{Interpreted, Refused};
 
 /// The digest of a record that has samples or log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,22 +21,13 @@ pub struct Digest {
     pub t_last_us: i64,
 }
 
-/// How a time was found, in the words of the lake.
-#[must_use]
-pub const fn class_of(class: TimeClass) -> LakeClass {
-    match class {
-        TimeClass::Synced => LakeClass::Synced,
-        TimeClass::Wall => LakeClass::Wall,
-        TimeClass::Dated | TimeClass::Undated => LakeClass::Offset,
-        TimeClass::Received => LakeClass::Received,
-    }
-}
-
 impl Interpreted<'_> {
     /// The digest of its samples and lines; `None` if it has neither, nor a refusal that stands for
     /// samples. Reads all of them.
+    ///
+    /// - `refused`: all that it refuses.
     #[must_use]
-    pub fn digest(&self) -> Option<Digest> {
+    pub fn digest(&self, refused: &[Refused<'_>]) -> Option<Digest> {
         let origin = self.origin?;
         let mut hasher = RowHasher::default();
         let (mut stored, mut quarantined) = (0, None);
@@ -72,7 +62,7 @@ impl Interpreted<'_> {
             stored = u64::wrapping_add(stored, hash);
             t_last_us = t_last_us.max(Some(line.ts_us));
         }
-        for refused in self.refused().filter(|refused| refused.samples > 0) {
+        for refused in refused.iter().filter(|refused| refused.samples > 0) {
             let hash = hasher.refused(&RefusedFields {
                 row: refused.row,
                 at_us: origin.at.0,

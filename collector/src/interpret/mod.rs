@@ -46,7 +46,7 @@ use headwater_proto::schema::Schema;
 use headwater_proto::time::UnixMicros;
 
 pub use batch::{Sample, Samples};
-pub use digest::{Digest, class_of};
+pub use digest::Digest;
 pub use feed::{Feed, Taken};
 pub use lines::{Line, LogLines};
 pub use news::{Metric, tags_of};

@@ -2,12 +2,24 @@
 
 use std::fmt;
 
-use crate::pipeline::envelope::Reason;
+use crate::pipeline::envelope::{Reason, TimeClass};
 use crate::pipeline::rules::TimeWindow;
+use headwater_lake::TimeClass as LakeClass;
 use headwater_lake::date::instant_text;
 use headwater_lake::schema::MAX_TIME_US;
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::UnixMicros;
+
+/// How a time was found, in the words of the lake.
+#[must_use]
+pub const fn class_of(class: TimeClass) -> LakeClass {
+    match class {
+        TimeClass::Synced => LakeClass::Synced,
+        TimeClass::Wall => LakeClass::Wall,
+        TimeClass::Dated | TimeClass::Undated => LakeClass::Offset,
+        TimeClass::Received => LakeClass::Received,
+    }
+}
 
 /// Why `ts_us` is not believed of a record that arrived at `at`; `None` if it is. Both are Unix time in
 /// microseconds.

@@ -24,6 +24,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::DeviceNews;
 use super::news::Metric;
+use super::time::class_of;
 use crate::pipeline::envelope::{Clock, TimeClass};
 
 /// What the samples of a record have in common.
@@ -137,14 +138,12 @@ impl About<'_> {
     }
 }
 
-/// As table `samples` names it.
+/// As table `samples` names it, where it has such rows.
 const fn class_name(class: TimeClass) -> &'static str {
-    match class {
-        TimeClass::Synced => "synced",
-        TimeClass::Wall => "wall",
-        TimeClass::Dated => "offset",
-        TimeClass::Received => "received",
-        TimeClass::Undated => "undated",
+    if matches!(class, TimeClass::Undated) {
+        "undated"
+    } else {
+        class_of(class).name()
     }
 }
 

@@ -12,9 +12,9 @@ use headwater_proto::ids::{DeviceId, SeqRange, Stream};
 use headwater_proto::message::{GapReason, Stage};
 use headwater_proto::schema::ColumnKind;
 
+use crate::interpret::time::class_of;
 use crate::interpret::{
     DeviceNews, EpochChange, EpochNews, Gap, Interpreted, Line, Metric, Origin, Refused, Sample,
-    class_of,
 };
 use crate::pipeline::envelope::Known;
 use crate::pipeline::schemas::SchemaId;
@@ -80,7 +80,9 @@ impl RowMaker {
     pub fn push(&mut self, item: &Interpreted<'_>, rows: &mut Rows) -> Result<(), RowError> {
         if let Some(origin) = item.origin {
             self.samples(item, origin, rows)?;
-            for refused in item.refused() {
+            let refused: Vec<_> = item.refused().collect();
+            let digest = item.digest(&refused);
+            for refused in refused {
                 self.counters.quarantined += 1;
                 rows.push_quarantine(quarantine_row(origin, refused))?;
             }
@@ -88,7 +90,7 @@ impl RowMaker {
                 self.counters.log_lines += 1;
                 rows.push_log(log_row(origin, line, item.lines.len()))?;
             }
-            if let Some(digest) = item.digest() {
+            if let Some(digest) = digest {
                 rows.push_digest(&DigestRow {
                     device_id: origin.device.as_str(),
                     lane: origin.lane,

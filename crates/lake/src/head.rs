@@ -156,11 +156,8 @@ pub(crate) fn load_logs(
     tables: impl IntoIterator<Item = Table>,
 ) -> Result<Vec<Log>, LogError> {
     // Before the logs: they are further then.
-    let head = match store.get(HEAD_PATH) {
-        Ok(bytes) => Head::decode(&bytes).ok(),
-        Err(StoreError::Missing { .. }) => None,
-        Err(error) => return Err(error.into()),
-    };
+    let head = store.find(HEAD_PATH)?;
+    let head = head.and_then(|bytes| Head::decode(&bytes).ok());
     let tables = tables.into_iter();
     tables
         .map(|t| load_known(store, t, head.as_ref()))

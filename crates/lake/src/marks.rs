@@ -31,6 +31,7 @@ use crate::audit::{EpochMark, Holding, Holdings, Key};
 use crate::plan::Sha256;
 use crate::ranges::Ranges;
 use crate::row::EpochState;
+use crate::schema::Table;
 pub(crate) use flushed::holdings_of;
 
 /// Version of the form.
@@ -117,6 +118,17 @@ pub(crate) struct Streams<'a> {
     rest: &'a [u8],
     left: u64,
     last: Option<Key>,
+}
+
+/// The newest version of each table that an object covers.
+///
+/// # Errors
+/// [`NoMarks`].
+pub(crate) fn versions(bytes: &[u8]) -> Result<Vec<(Table, u64)>, NoMarks> {
+    let (head, _) = decode(bytes)?;
+    let versions = head.versions.iter();
+    let versions = versions.filter_map(|(name, at)| Some((Table::from_name(name)?, *at)));
+    Ok(versions.collect())
 }
 
 /// Opens the bytes of an object.

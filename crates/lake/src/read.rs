@@ -255,6 +255,11 @@ pub(crate) fn cell<T: ArrowPrimitiveType>(
     array.is_valid(row).then(|| array.value(row))
 }
 
+/// The boolean at `row`, `None` if null.
+pub(crate) fn cell_bool(array: &BooleanArray, row: usize) -> Option<bool> {
+    array.is_valid(row).then(|| array.value(row))
+}
+
 /// The text at `row`, `None` if null.
 pub(crate) fn text(array: &StringArray, row: usize) -> Option<&str> {
     array.is_valid(row).then(|| array.value(row))

@@ -284,12 +284,7 @@ impl<'a> Replay<'a> {
             known: HashSet::new(),
         };
         replay.expect_samples()?;
-        for log in [
-            &replay.devices,
-            &replay.samples,
-            &replay.digests,
-            &replay.quarantine,
-        ] {
+        for log in replay.logs() {
             delete_unnamed(store, log, REPLAY_APP)?;
         }
         let known = &mut replay.known;
@@ -308,6 +303,15 @@ impl<'a> Replay<'a> {
         )?;
         let finished = replay.finish()?;
         Ok((replay, finished))
+    }
+
+    const fn logs(&self) -> [&Log; 4] {
+        [
+            &self.devices,
+            &self.samples,
+            &self.digests,
+            &self.quarantine,
+        ]
     }
 
     /// A run that a later table has and `samples` has not was lost there: its files are not those of a run
@@ -357,13 +361,7 @@ impl<'a> Replay<'a> {
     /// # Errors
     /// [`LakeError`]; what is cut off [`Self::begin`] finishes or undoes.
     pub fn commit(&mut self, rows: &mut Rows) -> Result<(), LakeError> {
-        let logs = [
-            &self.devices,
-            &self.samples,
-            &self.digests,
-            &self.quarantine,
-        ];
-        let marks = logs.map(|log| log.mark(REPLAY_APP));
+        let marks = self.logs().map(|log| log.mark(REPLAY_APP));
         let number = marks.into_iter().flatten().max().map_or(0, |mark| mark + 1);
         let run = self.run(number);
         self.introduce(rows);

@@ -35,7 +35,7 @@
 use headwater_proto::sample::Value;
 use twox_hash::XxHash64;
 
-use crate::read::{Columns, ReadError, cell, text};
+use crate::read::{Columns, ReadError, cell, cell_bool, text};
 
 const SEED: u64 = 0;
 
@@ -289,13 +289,11 @@ impl<'a> SampleHashes<'a> {
     }
 
     fn value(&self, row: usize) -> Option<Value<'a>> {
-        use arrow_array::Array as _;
-        let bool = self.bools.is_valid(row).then(|| self.bools.value(row));
         let values = [
             cell(self.floats, row).map(Value::F64),
             cell(self.longs, row).map(Value::I64),
             text(self.words, row).map(Value::Str),
-            bool.map(Value::Bool),
+            cell_bool(self.bools, row).map(Value::Bool),
         ];
         let mut there = values.into_iter().flatten();
         let first = there.next();

@@ -106,6 +106,22 @@ impl Default for Settings {
     }
 }
 
+#[cfg(test)]
+impl Settings {
+    /// With a journal of many small segments.
+    pub(super) fn small() -> Self {
+        Self {
+            log: headwater_spool::Config {
+                segment_bytes: 8 << 10,
+                quota_bytes: 1 << 20,
+                reserve_bytes: 32 << 10,
+                ..headwater_spool::Config::default()
+            },
+            ..Self::default()
+        }
+    }
+}
+
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Event {

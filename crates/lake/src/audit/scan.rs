@@ -13,7 +13,7 @@ use super::AuditError;
 use super::digests::{Digesting, Digests, Share, hashed_columns};
 use super::missing::{Gap, Named};
 use crate::ranges::Ranges;
-use crate::read::{Columns, Reader, cell, text};
+use crate::read::{Columns, Reader, cell, cell_bool, text};
 use crate::row_hash::{LineHashes, RowHasher, SampleHashes, refused_hash};
 use crate::rows::{EpochState, PRUNED};
 use crate::schema::{DIGESTS_SINCE, Table};
@@ -788,9 +788,4 @@ impl<'a> Identity<'a> {
         (cell(self.rows, row), text(self.metrics, row)).hash(&mut hasher);
         hasher.finish()
     }
-}
-
-pub(super) fn cell_bool(array: &arrow_array::BooleanArray, row: usize) -> Option<bool> {
-    use arrow_array::Array as _;
-    array.is_valid(row).then(|| array.value(row))
 }

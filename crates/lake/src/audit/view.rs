@@ -10,12 +10,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::AuditError;
 use super::STREAM_BYTES;
 use super::digests::{DIGEST_BYTES, Digesting};
-use super::scan::{Identity, Key, Scan, cell_bool};
+use super::scan::{Identity, Key, Scan};
 use crate::delta::{Log, LogError, REPLAY_APP, is_replay_cut, log_dir};
 use crate::faults::{Faults, check_file, words};
 use crate::head::{Head, load_readable};
 use crate::paths::FileName;
-use crate::read::{Columns, Reader, cell, text};
+use crate::read::{Columns, Reader, cell, cell_bool, text};
 use crate::schema::Table;
 use crate::store::Store;
 

@@ -27,7 +27,7 @@ use crate::parquet::CREATED_BY;
 use crate::plan::Sha256;
 use crate::read::{Columns, ReadError, Reader, cell, text};
 use crate::schema::Table;
-use crate::store::{Put, Store, StoreError};
+use crate::store::{Put, Store};
 
 /// Rows that are encoded at a time.
 const BATCH_ROWS: usize = 4_096;
@@ -69,9 +69,8 @@ pub(crate) fn checkpoint_path(table: Table, version: u64) -> String {
 
 /// Version of the newest checkpoint, `None` if there is none in one part.
 pub(crate) fn newest(store: &dyn Store, table: Table) -> Result<Option<u64>, LogError> {
-    let hint = match store.get(&Hint::path(table)) {
-        Err(StoreError::Missing { .. }) => return Ok(None),
-        other => other?,
+    let Some(hint) = store.find(&Hint::path(table))? else {
+        return Ok(None);
     };
     // A hint alone: one that cannot be read costs a replay from version 0.
     let Ok(hint) = serde_json::from_slice::<Hint>(&hint) else {

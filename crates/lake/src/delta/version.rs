@@ -335,9 +335,8 @@ pub(crate) fn read_version(
     version: u64,
 ) -> Result<Option<(Actions, Sha256)>, LogError> {
     let path = version_path(table, version);
-    let bytes = match store.get(&path) {
-        Err(StoreError::Missing { .. }) => return Ok(None),
-        other => other?,
+    let Some(bytes) = store.find(&path)? else {
+        return Ok(None);
     };
     let actions = parse(path, &bytes)?;
     Ok(Some((actions, Sha256::of(&bytes))))

@@ -14,7 +14,7 @@ use crate::head::Head;
 use crate::owner::Owner;
 use crate::paths::{FileName, HEAD_PATH, MARKS_PATH, OWNER_PATH, SCHEMAS_DIR, schema_path};
 use crate::schema::Table;
-use crate::store::{Entry, Store, StoreError};
+use crate::store::{Entry, Store};
 use crate::writer::{differing_marks, marks_are_whole};
 
 /// Said of marks that are damaged: they are made anew from the files.
@@ -31,8 +31,8 @@ impl Objects {
     /// [`LogError::Store`].
     pub(super) fn read(store: &dyn Store) -> Result<Self, LogError> {
         Ok(Self {
-            head: get(store, HEAD_PATH)?,
-            marks: get(store, MARKS_PATH)?,
+            head: store.find(HEAD_PATH)?,
+            marks: store.find(MARKS_PATH)?,
         })
     }
 
@@ -48,11 +48,14 @@ impl Objects {
         tallies: &BTreeMap<Table, Tally>,
         found: &mut Guarded,
     ) -> Result<(), LogError> {
-        let object = get(store, OWNER_PATH)?;
+        let object = store.find(OWNER_PATH)?;
         let owner = self.check_owner(object.as_deref(), logs, found);
         self.check_head(logs, tallies, owner.as_ref(), found);
         schemas(store, found)?;
-        if get(store, CATALOG_PATH)?.is_some_and(|bytes| !is_sealed(&bytes)) {
+        if store
+            .find(CATALOG_PATH)?
+            .is_some_and(|bytes| !is_sealed(&bytes))
+        {
             found.fault(CATALOG_PATH, "is damaged; it may be removed");
         }
         // A file that cannot be read was told of where it stands.
@@ -150,14 +153,6 @@ impl Objects {
             Ok(None) => found.fault(MARKS_PATH, UNREADABLE_MARKS),
             Err(error) => found.fault(MARKS_PATH, error.to_string()),
         }
-    }
-}
-
-fn get(store: &dyn Store, path: &str) -> Result<Option<Bytes>, StoreError> {
-    match store.get(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(StoreError::Missing { .. }) => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use headwater_proto::ids::JournalId;
 
-use super::{MissingFile, objects};
+use super::MissingFile;
 use crate::catalog::{self, CATALOG_PATH};
 use crate::delta::{
     Add, Chain, Hint, LogError, TERM_APP, checkpoint_files, checkpoint_path, checkpoint_txns,
@@ -13,10 +13,11 @@ use crate::delta::{
 use crate::digest::of_object;
 use crate::error::LakeError;
 use crate::head::Head;
-use crate::paths::{FileName, HOT_DIR};
+use crate::marks;
+use crate::paths::{FileName, HEAD_PATH, HOT_DIR, MARKS_PATH};
 use crate::plan::Sha256;
 use crate::schema::Table;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// What stands outside the logs.
 pub(super) struct Known {
@@ -36,19 +37,16 @@ impl Known {
         store: &dyn Store,
         committed: Option<(JournalId, u64)>,
     ) -> Result<Self, LakeError> {
-        let (head, marks) = objects(store)?;
+        let head = store.find(HEAD_PATH)?;
+        let head = head.and_then(|bytes| Head::decode(&bytes).ok());
+        let marks = store.find(MARKS_PATH)?;
+        let marks = marks.and_then(|bytes| marks::versions(&bytes).ok());
         let has_marks = marks.is_some();
-        let marks = marks.into_iter().flatten();
-        let marks = marks.filter_map(|(name, at)| Some((Table::from_name(&name)?, at)));
-        let mut versions: Vec<(Table, u64)> = marks.collect();
+        let mut versions = marks.unwrap_or_default();
         let mut positions = HashMap::new();
-        match store.get(CATALOG_PATH) {
-            Ok(bytes) => {
-                versions.extend(catalog::versions(&bytes));
-                positions = catalog::positions(&bytes);
-            }
-            Err(StoreError::Missing { .. }) => {}
-            Err(error) => return Err(error.into()),
+        if let Some(bytes) = store.find(CATALOG_PATH)? {
+            versions.extend(catalog::versions(&bytes));
+            positions = catalog::positions(&bytes);
         }
         Ok(Self {
             head,
@@ -221,13 +219,11 @@ impl Found {
     }
 
     fn read_hint(&mut self, store: &dyn Store) -> Result<(), LakeError> {
-        let hint = match store.get(&Hint::path(self.table)) {
-            Ok(bytes) => Some(Hint::decode(&bytes)),
-            Err(StoreError::Missing { .. }) => None,
-            Err(error) => return Err(error.into()),
-        };
-        self.has_good_hint = match hint {
-            Some(hint) => hint.is_some_and(|hint| self.checkpoints.contains_key(&hint.version)),
+        self.has_good_hint = match store.find(&Hint::path(self.table))? {
+            Some(bytes) => {
+                let hint = Hint::decode(&bytes);
+                hint.is_some_and(|hint| self.checkpoints.contains_key(&hint.version))
+            }
             None => self.checkpoints.is_empty(),
         };
         Ok(())

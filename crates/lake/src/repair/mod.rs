@@ -34,8 +34,6 @@ use serde::Serialize;
 use crate::delta::{Actions, Log};
 use crate::error::LakeError;
 use crate::faults::MAX_FAULTS;
-use crate::head::Head;
-use crate::marks;
 use crate::owner::{self, Claim};
 use crate::paths::{HEAD_PATH, MARKS_PATH};
 use crate::schema::Table;
@@ -263,19 +261,4 @@ fn finish<S: Store>(
     lake.settle()?;
     lake.write_catalog()?;
     lake.release(now_us)
-}
-
-/// The head, and the versions that the marks cover, as far as they can be read.
-type Objects = (Option<Head>, Option<Vec<(String, u64)>>);
-
-fn objects(store: &dyn Store) -> Result<Objects, LakeError> {
-    let get = |path| match store.get(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(StoreError::Missing { .. }) => Ok(None),
-        Err(error) => Err(error),
-    };
-    let head = get(HEAD_PATH)?.and_then(|bytes| Head::decode(&bytes).ok());
-    let marks = get(MARKS_PATH)?;
-    let marks = marks.as_ref().and_then(|bytes| marks::decode(bytes).ok());
-    Ok((head, marks.map(|(head, _)| head.versions)))
 }

@@ -155,6 +155,18 @@ pub trait Store: Send + Sync {
     /// [`StoreError::Missing`], [`StoreError::Io`].
     fn get(&self, path: &str) -> Result<Bytes, StoreError>;
 
+    /// The whole object, `None` if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn find(&self, path: &str) -> Result<Option<Bytes>, StoreError> {
+        match self.get(path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(StoreError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The whole object with its tag, `None` if there is none.
     ///
     /// # Errors

@@ -43,10 +43,8 @@ impl Whole {
         };
         let mut parts = Vec::new();
         for hash in head.parts {
-            let bytes = match store.get(&marks_part_path(hash)) {
-                Ok(bytes) => bytes,
-                Err(StoreError::Missing { .. }) => return Ok(None),
-                Err(error) => return Err(error),
+            let Some(bytes) = store.find(&marks_part_path(hash))? else {
+                return Ok(None);
             };
             // Each tells its hash at its end, which is its name.
             if !bytes.ends_with(&hash.0) || marks::decode(&bytes).is_err() {

@@ -595,11 +595,9 @@ impl<S: Store> Lake<S> {
     /// [`LakeError`]; [`LakeError::Conflict`] if its bytes are damaged.
     pub fn schema(&self, hash: Sha256) -> Result<Option<Vec<u8>>, LakeError> {
         let path = schema_path(hash);
-        match self.store.get(&path) {
-            Ok(bytes) if Sha256::of(&bytes) == hash => Ok(Some(bytes.to_vec())),
-            Ok(_) => Err(LakeError::Conflict { path }),
-            Err(StoreError::Missing { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
+        match self.store.find(&path)? {
+            Some(bytes) if Sha256::of(&bytes) != hash => Err(LakeError::Conflict { path }),
+            found => Ok(found.map(|bytes| bytes.to_vec())),
         }
     }
 

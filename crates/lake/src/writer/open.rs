@@ -18,7 +18,7 @@ use crate::marks;
 use crate::owner::Claim;
 use crate::paths::{FileName, HOT_DIR, MARKS_PATH};
 use crate::schema::Table;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// What a start found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,24 +91,11 @@ pub(super) fn expect_all_versions(
     logs: &mut [Log],
     claim: &Claim,
 ) -> Result<(), LogError> {
-    let get = |path| match store.get(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(StoreError::Missing { .. }) => Ok(None),
-        Err(error) => Err(error),
-    };
-    let mut told: Vec<(Table, u64)> = Vec::new();
-    if let Some(bytes) = get(MARKS_PATH)?
-        && let Ok((head, _)) = marks::decode(&bytes)
-    {
-        let versions = head.versions.iter();
-        told.extend(versions.filter_map(|(name, at)| Some((Table::from_name(name)?, *at))));
-    }
-    told.extend(
-        get(CATALOG_PATH)?
-            .iter()
-            .flat_map(|bytes| catalog::versions(bytes)),
-    );
-    for (table, known) in told {
+    let marks = store.find(MARKS_PATH)?;
+    let marks = marks.and_then(|bytes| marks::versions(&bytes).ok());
+    let catalog = store.find(CATALOG_PATH)?;
+    let catalog = catalog.iter().flat_map(|bytes| catalog::versions(bytes));
+    for (table, known) in marks.into_iter().flatten().chain(catalog) {
         let log = &mut logs[table as usize];
         if log.next() <= known {
             // Another owner may have committed since.

@@ -241,19 +241,25 @@ fn a_living_owner_is_not_disturbed() {
     assert!(matches!(refused, Err(LakeError::Owned { .. })));
 }
 
-/// A flush that was published, and of which the commit was cut off before any table had it, brings its
-/// records once, whatever is lost beside it.
-#[test]
-fn what_was_never_committed_is_not_taken_in() {
-    let whole = lake();
+/// One more flush of the second journal, published and not committed.
+fn publish_alone(store: &MemStore) -> Plan {
     let now = Claim::new(OTHER, MIDNIGHT_US + 1);
-    let mut begun = Lake::open(whole.clone(), settings(), &now).unwrap();
+    let mut begun = Lake::open(store.clone(), settings(), &now).unwrap();
     let rows = rows_of(FLUSHES);
     let mut cut_off = flush_of((FLUSHES, FLUSHES), &rows);
     cut_off.journal = OTHER;
     let plan = begun.stage(&cut_off).unwrap();
     begun.publish(&plan).unwrap();
     begun.release(MIDNIGHT_US).unwrap();
+    plan
+}
+
+/// A flush that was published, and of which the commit was cut off before any table had it, brings its
+/// records once, whatever is lost beside it.
+#[test]
+fn what_was_never_committed_is_not_taken_in() {
+    let whole = lake();
+    let plan = publish_alone(&whole);
     for lost in log_objects(&whole) {
         let store = whole.fork();
         store.delete(&lost).unwrap();
@@ -281,14 +287,7 @@ fn what_was_never_committed_is_not_taken_in() {
 #[test]
 fn two_flushes_for_one_missing_version_are_left_to_the_operator() {
     let whole = lake();
-    let now = Claim::new(OTHER, MIDNIGHT_US + 1);
-    let mut begun = Lake::open(whole.clone(), settings(), &now).unwrap();
-    let rows = rows_of(FLUSHES);
-    let mut cut_off = flush_of((FLUSHES, FLUSHES), &rows);
-    cut_off.journal = OTHER;
-    let plan = begun.stage(&cut_off).unwrap();
-    begun.publish(&plan).unwrap();
-    begun.release(MIDNIGHT_US).unwrap();
+    let plan = publish_alone(&whole);
     // The last flush of the earlier journal, or the one that was cut off: the head counts versions alone.
     whole.delete("catalog.json").unwrap();
     for path in log_objects(&whole) {

@@ -73,17 +73,8 @@ mod tests {
     use crate::pipeline::snapshot::NEW_BYTES;
 
     fn custody() -> Custody<FakeDisk> {
-        let settings = Settings {
-            log: headwater_spool::Config {
-                segment_bytes: 8 << 10,
-                quota_bytes: 1 << 20,
-                reserve_bytes: 32 << 10,
-                ..headwater_spool::Config::default()
-            },
-            ..Settings::default()
-        };
         let done = Box::new(DoneInMemory::default());
-        Custody::open(FakeDisk::new(), settings, done, &mut || 7)
+        Custody::open(FakeDisk::new(), Settings::small(), done, &mut || 7)
             .unwrap()
             .0
     }

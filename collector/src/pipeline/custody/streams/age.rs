@@ -101,15 +101,7 @@ fn on_disk(epochs: &Epochs) -> u64 {
 #[test]
 fn what_is_kept_of_a_fleet_that_restarts_is_bounded() {
     let index = Counting::default();
-    let settings = Settings {
-        log: headwater_spool::Config {
-            segment_bytes: 8 << 10,
-            quota_bytes: 1 << 20,
-            reserve_bytes: 32 << 10,
-            ..headwater_spool::Config::default()
-        },
-        ..Settings::default()
-    };
+    let settings = Settings::small();
     assert_eq!(settings.keep_closed_ms, 7 * DAY_MS);
     let done = Box::new(index.clone());
     let (mut custody, _) = Custody::open(FakeDisk::new(), settings, done, &mut || 7).unwrap();

@@ -393,14 +393,8 @@ mod tests {
 
     fn custody() -> (Custody<FakeDisk>, Noting) {
         let settings = Settings {
-            log: headwater_spool::Config {
-                segment_bytes: 8 << 10,
-                quota_bytes: 1 << 20,
-                reserve_bytes: 32 << 10,
-                ..headwater_spool::Config::default()
-            },
             keep_closed_ms: 0,
-            ..Settings::default()
+            ..Settings::small()
         };
         let index = Noting::default();
         let done = Box::new(index.clone());
