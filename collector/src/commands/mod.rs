@@ -1,6 +1,7 @@
 //! What the program can be asked to do.
 
 mod audit;
+mod clock;
 mod deadletters;
 mod devices;
 mod dictionary;
@@ -36,6 +37,9 @@ pub enum Command {
     /// Look at what sinks refused for good, and give it to them once more.
     #[command(subcommand)]
     Deadletters(deadletters::DeadLettersCommand),
+    /// Decide about the clock of the collector's machine.
+    #[command(subcommand)]
+    Clock(clock::ClockCommand),
     /// Decide about devices.
     #[command(subcommand)]
     Devices(devices::DevicesCommand),
@@ -56,13 +60,15 @@ pub enum Command {
 /// # Errors
 /// What went wrong, with what to do about it.
 pub fn run(command: Command) -> Result<bool> {
-    let clock = Clock::start();
+    // Its monotonic time is the machine's uptime, by which a clock in doubt is told from one life to the next.
+    let clock = Clock::of_boot();
     match command {
         Command::Run(args) => run::run(&args, clock),
         Command::Demo(args) => demo::run(&args, &clock),
         Command::Audit(args) => audit::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Deadletters(command) => deadletters::run(&command, &clock),
+        Command::Clock(command) => clock::run(&command),
         Command::Devices(command) => devices::run(&command),
         Command::Map(args) => map::run(&args, &clock),
         Command::Lake(command) => lake::run(&command, &clock),

@@ -110,6 +110,7 @@ pub struct Samples<'a> {
     parts: &'a [u8],
     entries: &'a [Entry],
     clock: Clock,
+    receipt_error_ms: Option<u32>,
 }
 
 impl<'a> Samples<'a> {
@@ -150,7 +151,7 @@ impl<'a> Samples<'a> {
 
     fn sample(&self, entry: &Entry) -> Sample<'a> {
         let (class, error_ms) = if entry.received {
-            (TimeClass::Received, None)
+            (TimeClass::Received, self.receipt_error_ms)
         } else {
             (self.clock.class, self.clock.error_ms)
         };
@@ -218,12 +219,14 @@ pub(super) struct Buffer {
     /// Samples refused for their time, and the refusal that stands for those beyond the bound.
     untimely: (usize, Option<usize>),
     clock: Option<Clock>,
+    /// Most that the time of receipt may be off; `None`: it is that of a clock which was not in doubt.
+    receipt_error_ms: Option<u32>,
 }
 
 impl Buffer {
     pub(super) fn clear(&mut self) {
         self.clear_rows();
-        self.clock = None;
+        (self.clock, self.receipt_error_ms) = (None, None);
     }
 
     fn clear_rows(&mut self) {
@@ -240,6 +243,7 @@ impl Buffer {
             parts: &self.parts,
             entries: &self.entries,
             clock: self.clock.unwrap_or(Clock::SYNCED),
+            receipt_error_ms: self.receipt_error_ms,
         }
     }
 
@@ -365,6 +369,10 @@ impl Buffer {
 
     pub(super) const fn set_clock(&mut self, clock: Clock) {
         self.clock = Some(clock);
+    }
+
+    pub(super) const fn set_receipt_error(&mut self, error_ms: Option<u32>) {
+        self.receipt_error_ms = error_ms;
     }
 
     fn place(&mut self, entry: Entry, doubt: Option<Doubt>) {

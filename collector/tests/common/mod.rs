@@ -196,6 +196,7 @@ impl Rig {
                 | Output::PubAck { .. }
                 | Output::Close { .. }
                 | Output::Shared { .. }
+                | Output::Clock(_)
                 | Output::Crowded { .. } => {
                     self.sent.push(output);
                     continue;

@@ -25,7 +25,7 @@ use headwater_spool::{Config, Disk, DiskFile, FakeDisk};
 use super::copy::{Arrived, COPY, CopyFaults, CopySink, Destination};
 use super::dice::{Death, Dice};
 use super::found;
-use super::generator::BEHIND_NAMES;
+use super::generator::{BEHIND_NAMES, START_US};
 use super::hands::{Did, finish, hands};
 use super::letters::MailRoom;
 use super::plan::{JOURNAL_SEGMENT_BYTES, NARROW, Plan};
@@ -38,6 +38,11 @@ pub const GATEWAYS: [&str; 2] = ["gateway", "gateway-2"];
 
 /// Agents are called `agent-N` with N below this: each speaks for every node behind it.
 pub const MAX_AGENTS: usize = 8;
+
+/// Marks the choices that are about the clock of the collector's machine.
+const WRONG_CLOCK: u64 = 0x636c_6f63_6b73;
+/// A clock that shows local time.
+const TWO_HOURS_US: i64 = 2 * 3_600 * 1_000_000;
 
 /// Where a segment's snapshot begins.
 const SNAPSHOT_AT: u64 = 64;
@@ -110,6 +115,10 @@ pub struct Collector {
     step_us: i64,
     /// Its wall clock was set once.
     pub was_set: bool,
+    /// Starts at which its clock was far off.
+    pub wrong_starts: u64,
+    /// The boot of its machine.
+    boot: u64,
     /// Which times it believes, and whether it keeps a part of the names of plain readings.
     rules: (TimeWindow, bool),
     /// How often a start changed that.
@@ -148,6 +157,8 @@ impl Collector {
             plan,
             step_us: 0,
             was_set: false,
+            wrong_starts: 0,
+            boot: 1,
             rules: (TimeWindow::default(), false),
             rules_changed: 0,
             copies: Destination::default(),
@@ -173,6 +184,7 @@ impl Collector {
             store: self.store.clone(),
             step_us: self.step_us,
             was_set: self.was_set,
+            boot: self.boot + 1_000,
             copies: self.copies.clone(),
             copy_faults: self.copy_faults,
             service: self.service.clone(),
@@ -195,6 +207,52 @@ impl Collector {
     pub const fn set_clock(&mut self, step_us: i64) {
         self.step_us = step_us;
         self.was_set = true;
+    }
+
+    /// At a start its clock may be far off, if it may have a past to see that by. In 1970, or two hours behind.
+    fn draw_clock(&mut self, has_past: bool, dice: &Dice) {
+        let mut aside = dice.aside(WRONG_CLOCK);
+        let is_wrong = self.plan.wrong_starts && has_past && aside.one_in(2);
+        if is_wrong {
+            self.step_us = if aside.one_in(2) {
+                -START_US
+            } else {
+                -TWO_HOURS_US
+            };
+            self.wrong_starts += 1;
+        }
+        // A dead letter does not say how far a receipt may be off, so it may differ from what its sink was given.
+        let refuses = self.plan.copy_faults.refuses + self.plan.stream_faults.refuses > 0;
+        if !refuses && aside.one_in(2) {
+            // The machine was started anew too.
+            self.boot += 1;
+        }
+    }
+
+    /// A time service sets its clock right, or, of one that stays as it is, an operator says that it is right. Whether
+    /// it was in doubt.
+    pub fn mend_clock(&mut self, now: Now) -> bool {
+        let (is_mended, shown) = (self.plan.wrong_starts, self.clock(now));
+        let Some(running) = &mut self.running else {
+            return false;
+        };
+        if running.custody.clock_doubt().is_none() {
+            return false;
+        }
+        if is_mended {
+            self.step_us = 0;
+            running.custody.handle(Event::Tick, now);
+        } else {
+            running.custody.trust_clock(shown);
+        }
+        true
+    }
+
+    /// Its clock is right at every start from now on.
+    pub const fn calm_clock(&mut self) {
+        if self.plan.wrong_starts {
+            (self.plan.wrong_starts, self.step_us) = (false, 0);
+        }
     }
 
     const fn clock(&self, now: Now) -> Now {
@@ -321,13 +379,17 @@ impl Collector {
             ..LakeSettings::default()
         };
         let store = self.store.clone();
-        let now = self.clock(now);
         let name = JournalId(entropy());
+        self.draw_clock(!custody.ledger().is_empty(), &Dice::new(name.0));
+        let shown = self.clock(now);
+        custody.begin_clock(self.boot, shown);
+        let now = custody.dated(shown);
         let joined = join(&mut custody, &opened, store, lake_settings, now.wall, name);
         let reader = custody.reader();
         let lake = match joined {
             Ok(lake) => {
                 let feed = Feed::new(reader, lake.position(), Depth::Samples);
+                let feed = feed.with_clock(custody.clock_book());
                 Lake::There(Box::new(Worker::new(lake, feed)))
             }
             Err(JoinError::Sink(error)) if error.is_outage() => {
@@ -340,6 +402,7 @@ impl Collector {
                 self.alone += 1;
                 let (error, random) = (error.into(), entropy());
                 let late = Late::new(journal, lake_settings, reader, error, name, now, random);
+                let late = late.with_clock(custody.clock_book());
                 Lake::Away(Some(Box::new(late)))
             }
             Err(error) => {
@@ -365,7 +428,8 @@ impl Collector {
             } else {
                 Depth::Samples
             };
-            Worker::new(sink, Feed::new(custody.reader(), from, depth))
+            let feed = Feed::new(custody.reader(), from, depth);
+            Worker::new(sink, feed.with_clock(custody.clock_book()))
         });
         Some(Running {
             lake,
@@ -381,6 +445,7 @@ impl Collector {
         seen.begun_alone += std::mem::take(&mut self.alone);
         seen.renamed_late += std::mem::take(&mut self.renamed_late);
         seen.rules_changed += std::mem::take(&mut self.rules_changed);
+        seen.wrong_starts += std::mem::take(&mut self.wrong_starts);
         if let Some(running) = &self.running {
             seen.add_collector(running.custody.counters());
         }
@@ -592,7 +657,8 @@ impl Collector {
                     Lake::Away(late) => late,
                 };
                 let (store, renamed) = (&self.store, &mut self.renamed_late);
-                match try_late(late, store, custody, renamed, now, dice) {
+                let at = custody.dated(now);
+                match try_late(late, store, custody, renamed, at, dice) {
                     Ok(worker) => {
                         *lake = Lake::There(Box::new(worker));
                         Did::Moved

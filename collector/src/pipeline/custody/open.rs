@@ -98,6 +98,7 @@ impl<D: Disk> Custody<D> {
             read_again_at: Millis(0),
             earlier: Earlier::default(),
             counters,
+            clock: super::clock::House::default(),
         };
         Ok((custody, opened))
     }
@@ -319,8 +320,9 @@ impl<D: Disk> Replay<'_, D> {
 
     /// Takes in a record that is in the journal.
     fn apply(&mut self, position: u64, record: &Record<'_>) {
-        self.streams.apply(record);
         self.journal.apply(position, record);
+        let undated = self.journal.undated().is_some();
+        self.streams.apply_as(record, undated);
         if let Record::Begin(head) = record {
             self.streams.begin_plain_epoch(head.plain_epoch);
         }

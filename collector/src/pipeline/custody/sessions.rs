@@ -322,6 +322,14 @@ impl Sessions {
         Some(&mut said.sightings)
     }
 
+    /// Times of receipt so far were by a clock that was in doubt, and are later by `offset_us`.
+    pub(super) fn shift_receipts(&mut self, offset_us: i64) {
+        let conns = self.conns.values_mut();
+        for said in conns.flat_map(|conn| conn.origins.values_mut()) {
+            said.sightings.shift(offset_us);
+        }
+    }
+
     /// A number stands for a dictionary that is not kept. It is asked for with the first lines that need
     /// it, if no other device has sent it by then.
     pub(super) fn refer(&mut self, conn: ConnId, schema: SchemaHead, id: SchemaId) {

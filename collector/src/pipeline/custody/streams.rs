@@ -75,8 +75,15 @@ impl Streams {
     }
 
     /// Takes in a record that is in the journal.
-    pub(super) fn apply(&mut self, record: &Record<'_>) {
-        self.ledger.apply(record);
+    ///
+    /// - `undated`: its time of receipt is no Unix time.
+    pub(super) fn apply_as(&mut self, record: &Record<'_>, undated: bool) {
+        self.ledger.apply_as(record, undated);
+    }
+
+    /// Times of receipt from `from_us` on were by a clock that was in doubt, and are later by `later_us`.
+    pub(super) fn shift_receipts(&mut self, from_us: i64, later_us: i64) {
+        self.ledger.shift_receipts(from_us, later_us);
     }
 
     /// All that was appended is durable. Returns the streams of which more is committed by that: what was
