@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use headwater_gate::{CloseReason, Metrics as GateMetrics};
 use headwater_proto::time::UnixMicros;
 
+use crate::pipeline::clock_doubt::{REMEDY, Why};
 use crate::pipeline::custody::Counters;
 use crate::pipeline::envelope::SinkCursor;
 
@@ -43,6 +44,8 @@ pub struct CustodyLook {
     pub credit_bytes: u64,
     /// Publishes wait for room in the journal.
     pub is_stalled: bool,
+    /// Why the collector's own clock is in doubt, if it is.
+    pub clock_doubt: Option<Why>,
 }
 
 impl CustodyLook {
@@ -188,14 +191,20 @@ impl Board {
     /// all the same.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        let held = self.custody().held.into_iter();
+        let custody = self.custody();
+        let clock = custody.clock_doubt;
+        let clock = clock.map(|why| format!("the collector's clock is in doubt: {why}; {REMEDY}"));
+        let held = custody.held.into_iter();
         let held = held.map(|sink| {
             format!(
                 "sink {sink} waits: its last report is taken when the other required sinks come closer, or \
                  the journal has room"
             )
         });
-        held.chain(self.troubles(false))
+        clock
+            .into_iter()
+            .chain(held)
+            .chain(self.troubles(false))
             .chain(self.letters())
             .collect()
     }
@@ -248,6 +257,7 @@ impl Board {
         page.gauge("streams", custody.streams);
         page.gauge("credit_bytes", custody.credit_bytes);
         page.gauge("journal_stalled", u64::from(custody.is_stalled));
+        page.gauge("clock_in_doubt", u64::from(custody.clock_doubt.is_some()));
         page.head("sink_position", "gauge");
         for cursor in &custody.cursors {
             page.line(

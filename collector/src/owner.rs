@@ -20,9 +20,10 @@ use tokio::sync::oneshot;
 
 use crate::done::{Finding, Keeping};
 use crate::metrics::{Board, CustodyLook};
+use crate::pipeline::clock_doubt::Change;
 use crate::pipeline::custody::{
     Crowd, Custody, Event, Forgotten, Found, JournalSide, LakeSide, Meeting, Output, PlainPublish,
-    Stretch,
+    Stretch, clock,
 };
 
 /// Longest time without a tick: what was withheld is tried again, absent epochs are looked at.
@@ -72,6 +73,10 @@ pub(crate) enum Command {
         lake: LakeSide,
         reply: SyncSender<Result<Meeting, String>>,
     },
+    /// The collector's clock is right as it stands; answered with whether it was in doubt.
+    TrustClock {
+        reply: SyncSender<Result<bool, String>>,
+    },
     /// Answer when all that came before is durable.
     Barrier { reply: SyncSender<()> },
     /// Nothing more comes; end when all that came is durable.
@@ -116,8 +121,23 @@ impl Mailbox {
     /// # Errors
     /// Why not, in words.
     pub(crate) fn forget(&self, device: DeviceId) -> Result<Forgotten, String> {
+        self.ask(|reply| Command::Forget { device, reply })
+    }
+
+    /// Has the clock believed as it stands, and waits until that is durable. Whether it was in doubt.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(crate) fn trust_clock(&self) -> Result<bool, String> {
+        self.ask(|reply| Command::TrustClock { reply })
+    }
+
+    fn ask<T>(
+        &self,
+        command: impl FnOnce(SyncSender<Result<T, String>>) -> Command,
+    ) -> Result<T, String> {
         let (reply, answer) = sync_channel(1);
-        let sent = self.send(Command::Forget { device, reply });
+        let sent = self.send(command(reply));
         match answer.recv() {
             Ok(result) if sent => result,
             Ok(_) | Err(_) => Err("the collector is stopping".to_owned()),
@@ -156,6 +176,7 @@ struct Due {
     commits: Vec<(String, SyncSender<bool>)>,
     sessions: Vec<oneshot::Sender<Result<(), StoreError>>>,
     forgotten: Vec<(SyncSender<Result<Forgotten, String>>, Forgotten)>,
+    trusted: Vec<(SyncSender<Result<bool, String>>, bool)>,
     barriers: Vec<SyncSender<()>>,
 }
 
@@ -248,9 +269,14 @@ impl<D: Disk> Owner<D> {
                 reply,
             } => {
                 // What it changed is durable before the sink's next plan, whatever becomes of this group.
-                let met = self.custody.meet_lake(&sink, &journal, &lake, now.wall);
+                let at = self.custody.clock.dated(now).wall;
+                let met = self.custody.meet_lake(&sink, &journal, &lake, at);
                 // A sink that is gone needs no answer.
                 drop(reply.send(met.map_err(|error| error.to_string())));
+            }
+            Command::TrustClock { reply } => {
+                let was_in_doubt = clock::trust(&mut self.custody, now);
+                due.trusted.push((reply, was_in_doubt));
             }
             Command::Barrier { reply } => due.barriers.push(reply),
             Command::Stop => {
@@ -317,6 +343,10 @@ impl<D: Disk> Owner<D> {
             // Whoever asked may be gone.
             drop(reply.send(durable().map(|()| forgotten)));
         }
+        for (reply, was_in_doubt) in due.trusted {
+            // Whoever asked may be gone.
+            drop(reply.send(durable().map(|()| was_in_doubt)));
+        }
         for reply in due.barriers {
             // Whoever asked may be gone.
             let _ = reply.send(());
@@ -354,6 +384,7 @@ impl<D: Disk> Owner<D> {
                     }
                 }
                 Output::Crowded { origin, of } => self.tell_crowded(&origin, of),
+                Output::Clock(change) => tell_clock(change),
                 Output::Read(stretch) => self.read(stretch),
                 Output::Keep(keeping) => self.keep(keeping),
                 Output::Find(finding) => self.find(finding),
@@ -482,7 +513,8 @@ impl<D: Disk> Owner<D> {
                 .map(|segment| (segment.positions(), segment.bytes_allocated))
                 .collect(),
             required: self.custody.required_sinks(),
-            at: self.clock.now().wall,
+            at: self.custody.clock.dated(self.clock.now()).wall,
+            clock_doubt: self.custody.clock.doubt(),
             cursors: self.custody.cursors().to_vec(),
             covered: self.custody.covered_ranges(),
             held: self.custody.held_sinks(),
@@ -490,6 +522,14 @@ impl<D: Disk> Owner<D> {
             credit_bytes: self.custody.credit_bytes(),
             is_stalled: self.custody.is_stalled(),
         });
+    }
+}
+
+/// Says what became of the collector's own clock.
+fn tell_clock(change: Change) {
+    match change {
+        Change::Doubted { .. } => tracing::error!("{change}"),
+        Change::Settled { .. } => tracing::warn!("{change}"),
     }
 }
 

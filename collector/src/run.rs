@@ -11,7 +11,7 @@ use headwater_gate::identity::Loopback;
 use headwater_gate::{Gate, Settings as GateSettings};
 use headwater_lake::{LakeError, LocalStore};
 use headwater_program::chain::chain;
-use headwater_program::clock::Clock;
+use headwater_program::clock::{Clock, boot_id};
 use headwater_program::entropy::random;
 use headwater_program::notices::Notices;
 use headwater_program::shutdown::Shutdown;
@@ -26,7 +26,7 @@ use crate::done_store::DoneStore;
 use crate::http;
 use crate::metrics::Board;
 use crate::owner::{Command, JournalSessions, Mailbox, NOTICES, Owner};
-use crate::pipeline::custody::{Custody, JournalSide, Opened, Past};
+use crate::pipeline::custody::{Custody, JournalSide, Opened, Past, clock};
 use crate::sink::crew::Crew;
 use crate::sink::hot::{HotRead, HotView};
 use crate::sink::kind::Site;
@@ -60,7 +60,9 @@ fn open_cores(
         ..*settings
     };
     let (mut custody, opened) = open_journal(config)?;
-    let (now, name) = (clock.now(), JournalId(random()));
+    let (shown, name) = (clock.now(), JournalId(random()));
+    clock::begin(&mut custody, boot_id(), shown);
+    let now = custody.clock.dated(shown);
     let journal = JournalSide::of(&custody, &opened, NAME);
     let store = if journal.has_met_lake() && !claims.new_lake {
         existing_lake(dir)
@@ -69,10 +71,7 @@ fn open_cores(
     };
     let joined = store
         .map_err(|error| JoinError::from(LakeSinkError::from(LakeError::from(error))))
-        .and_then(|store| {
-            let at = now.wall;
-            join(&mut custody, &opened, store, settings, at, name)
-        });
+        .and_then(|store| join(&mut custody, &opened, store, settings, now.wall, name));
     let error = match joined {
         Ok(lake) => return Ok((custody, AtStart::There(Box::new(lake)))),
         Err(JoinError::Sink(error)) if error.is_outage() => error,
@@ -89,6 +88,7 @@ fn open_cores(
     );
     let (reader, error) = (custody.reader(), error.into());
     let late = Late::new(journal, settings, reader, error, name, now, random());
+    let late = late.with_clock(custody.clock.book());
     Ok((custody, AtStart::Away(Box::new(late))))
 }
 
@@ -275,7 +275,7 @@ fn shown(
     mailbox: &Mailbox,
     clock: Clock,
 ) -> Arc<http::Shared> {
-    let mailbox = mailbox.clone();
+    let (mailbox, trusting) = (mailbox.clone(), mailbox.clone());
     let (page, ready, noted) = (Arc::clone(board), Arc::clone(board), Arc::clone(board));
     let counted = Arc::clone(gate);
     Arc::new(http::Shared {
@@ -283,6 +283,7 @@ fn shown(
         metrics: Box::new(move || page.render(counted.metrics())),
         not_ready: Box::new(move || ready.not_ready()),
         forget: Box::new(move |device| mailbox.forget(device)),
+        trust_clock: Box::new(move || trusting.trust_clock()),
         notes: Box::new(move || noted.notes()),
         now_us: Box::new(move || clock.now().wall.0),
     })

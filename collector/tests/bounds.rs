@@ -47,6 +47,7 @@ fn a_gateway_that_speaks_for_too_many_nodes_is_cut_off() {
             Output::Send { .. }
             | Output::PubAck { .. }
             | Output::Shared { .. }
+            | Output::Clock(_)
             | Output::Crowded { .. }
             | Output::Read(_)
             | Output::Keep(_)
@@ -97,6 +98,7 @@ fn crowded(rig: &Rig) -> Vec<(String, Crowd)> {
         Output::Crowded { origin, of } => Some((origin.to_string(), *of)),
         Output::Send { .. }
         | Output::PubAck { .. }
+        | Output::Clock(_)
         | Output::Close { .. }
         | Output::Shared { .. }
         | Output::Read(_)

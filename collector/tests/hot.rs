@@ -113,6 +113,7 @@ impl Rig {
             via: None,
             rules: self.rules,
             around: None,
+            evidence: None,
         };
         self.apply(&Record::Batch(head, &framed));
     }

@@ -124,6 +124,7 @@ fn keep(
         streams,
         causes: &causes.collect(),
         at: UnixMicros(at_us),
+        clock: &rig.custody.clock.book(),
     };
     letters.keep(&refusal, &mut rig.custody.reader()).unwrap()
 }
@@ -188,6 +189,7 @@ fn what_a_crash_leaves_is_whole_letters_or_none() {
             streams: &streams,
             causes: &causes,
             at: UnixMicros(1),
+            clock: &rig.custody.clock.book(),
         };
         let kept = letters.keep(&refusal, &mut rig.custody.reader());
         let mut after = Letters::open(disk.power_cut(operation)).unwrap();

@@ -459,6 +459,7 @@ fn the_names_of_rot_that_a_failed_group_takes_back_are_said_again() {
         | Output::PubAck { .. }
         | Output::Close { .. }
         | Output::Shared { .. }
+        | Output::Clock(_)
         | Output::Crowded { .. }
         | Output::Keep(_)
         | Output::Find(_) => None,

@@ -165,7 +165,7 @@ pub struct Welcome<const N: usize = MAX_DEVICE_ID_BYTES> {
     pub credit: u32,
     /// Largest bundle the receiver takes.
     pub max_bundle: u32,
-    /// The receiver's wall clock.
+    /// The receiver's wall clock; 0 while it does not know what that is worth.
     pub time: UnixMicros,
     /// One for each stream of the Hello, at most one page of them.
     pub marks: Vec<Mark, MAX_MARKS>,
@@ -180,7 +180,7 @@ pub struct Ack<const N: usize = MAX_DEVICE_ID_BYTES> {
     pub journal: JournalId,
     /// Most bytes in flight, as in [`Welcome`].
     pub credit: u32,
-    /// The receiver's wall clock.
+    /// The receiver's wall clock; 0 while it does not know what that is worth.
     pub time: UnixMicros,
     /// Streams whose marks moved.
     pub marks: Vec<Mark, MAX_MARKS>,

@@ -1,6 +1,7 @@
 //! What the program can be asked to do.
 
 mod audit;
+mod clock;
 mod deadletters;
 mod devices;
 mod dictionary;
@@ -40,6 +41,9 @@ pub enum Command {
     /// Look at samples that were taken and cannot be believed, and put them among the others.
     #[command(subcommand)]
     Quarantine(quarantine::QuarantineCommand),
+    /// Decide about the clock of the collector's machine.
+    #[command(subcommand)]
+    Clock(clock::ClockCommand),
     /// Decide about devices.
     #[command(subcommand)]
     Devices(devices::DevicesCommand),
@@ -60,7 +64,8 @@ pub enum Command {
 /// # Errors
 /// What went wrong, with what to do about it.
 pub fn run(command: Command) -> Result<bool> {
-    let clock = Clock::start();
+    // Its monotonic time is the machine's uptime, by which a clock in doubt is told from one life to the next.
+    let clock = Clock::of_boot();
     match command {
         Command::Run(args) => run::run(&args, clock),
         Command::Demo(args) => demo::run(&args, &clock),
@@ -68,6 +73,7 @@ pub fn run(command: Command) -> Result<bool> {
         Command::Status(args) => status::run(&args),
         Command::Deadletters(command) => deadletters::run(&command, &clock),
         Command::Quarantine(command) => quarantine::run(&command, &clock),
+        Command::Clock(command) => clock::run(&command),
         Command::Devices(command) => devices::run(&command),
         Command::Map(args) => map::run(&args, &clock),
         Command::Lake(command) => lake::run(&command, &clock),

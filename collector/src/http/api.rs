@@ -169,17 +169,35 @@ pub(super) async fn series(
     .await
 }
 
+/// The answer to a request that would change something and does not say which change it wants.
+fn unconfirmed(headers: &HeaderMap, word: &str) -> Option<Response> {
+    let is_confirmed = headers
+        .get(FORGET_HEADER)
+        .is_some_and(|value| value == word);
+    let text = || format!("add the header {FORGET_HEADER}: {word}");
+    (!is_confirmed).then(|| error(StatusCode::FORBIDDEN, &text()))
+}
+
+pub(super) async fn trust_clock(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    if let Some(refused) = unconfirmed(&headers, "trust") {
+        return refused;
+    }
+    // The owner of the journal answers after its next sync.
+    let done = tokio::task::spawn_blocking(move || (shared.trust_clock)()).await;
+    match done {
+        Ok(Ok(was_in_doubt)) => Json(json!({ "was_in_doubt": was_in_doubt })).into_response(),
+        Ok(Err(why)) => error(StatusCode::SERVICE_UNAVAILABLE, &why),
+        Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "it was cut short"),
+    }
+}
+
 pub(super) async fn forget(
     State(shared): State<Arc<Shared>>,
     Path(device): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    if headers
-        .get(FORGET_HEADER)
-        .is_none_or(|value| value != "forget")
-    {
-        let text = format!("add the header {FORGET_HEADER}: forget");
-        return error(StatusCode::FORBIDDEN, &text);
+    if let Some(refused) = unconfirmed(&headers, "forget") {
+        return refused;
     }
     let Ok(id) = DeviceId::new(&device) else {
         return error(StatusCode::BAD_REQUEST, "the path names no device id");

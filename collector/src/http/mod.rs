@@ -10,6 +10,7 @@
 //! | `/v1/devices/{id}/series?metric=&from=&to=` | recent readings of one metric |
 //!
 //! | POST `/v1/devices/{id}/forget` | abandons its open epochs; needs the header `x-headwater-confirm: forget` |
+//! | POST `/v1/clock/trust` | ends the doubt in the collector's own clock; needs the header `x-headwater-confirm: trust` |
 //!
 //! The answers about devices come in pages: `limit=` items at most, and `after=` the field `next` of the page
 //! before. The first page of a series holds its newest points.
@@ -45,6 +46,9 @@ pub struct Shared {
     pub not_ready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Abandons the open epochs of a device; may block until that is durable.
     pub forget: Box<dyn Fn(DeviceId) -> Result<Forgotten, String> + Send + Sync>,
+    /// Has the collector's clock believed as it stands, and says whether it was in doubt; may block until that is
+    /// durable.
+    pub trust_clock: Box<dyn Fn() -> Result<bool, String> + Send + Sync>,
     /// What is wrong without keeping data out.
     pub notes: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Wall time, for the default span of a series.
@@ -82,6 +86,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/devices/{id}/latest", get(api::latest))
         .route("/v1/devices/{id}/series", get(api::series))
         .route("/v1/devices/{id}/forget", post(api::forget))
+        .route("/v1/clock/trust", post(api::trust_clock))
         .fallback(|| async { api::error(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .with_state(shared)
 }

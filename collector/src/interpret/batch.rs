@@ -145,6 +145,7 @@ pub struct Samples<'a> {
     entries: &'a [Entry],
     untimely: &'a [Untimely],
     clock: Clock,
+    receipt_error_ms: Option<u32>,
 }
 
 impl<'a> Samples<'a> {
@@ -185,7 +186,7 @@ impl<'a> Samples<'a> {
 
     fn sample(&self, entry: &Entry) -> Sample<'a> {
         let (class, error_ms) = if entry.received {
-            (TimeClass::Received, None)
+            (TimeClass::Received, self.receipt_error_ms)
         } else {
             (self.clock.class, self.clock.error_ms)
         };
@@ -280,12 +281,14 @@ pub(super) struct Buffer {
     /// That of the sample before, where they come one by one.
     metric: Option<Span>,
     clock: Option<Clock>,
+    /// Most that the time of receipt may be off; `None`: it is that of a clock which was not in doubt.
+    receipt_error_ms: Option<u32>,
 }
 
 impl Buffer {
     pub(super) fn clear(&mut self) {
         self.clear_rows();
-        self.clock = None;
+        (self.clock, self.receipt_error_ms) = (None, None);
     }
 
     fn clear_rows(&mut self) {
@@ -306,6 +309,7 @@ impl Buffer {
             entries: &self.entries,
             untimely: &self.untimely,
             clock: self.clock.unwrap_or(Clock::SYNCED),
+            receipt_error_ms: self.receipt_error_ms,
         }
     }
 
@@ -437,6 +441,10 @@ impl Buffer {
 
     pub(super) const fn set_clock(&mut self, clock: Clock) {
         self.clock = Some(clock);
+    }
+
+    pub(super) const fn set_receipt_error(&mut self, error_ms: Option<u32>) {
+        self.receipt_error_ms = error_ms;
     }
 
     /// - `told`: place of the metric in the schema, and the time before anything was added.

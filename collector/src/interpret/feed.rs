@@ -10,6 +10,7 @@ use headwater_spool::{Chunk, Disk, ReadError, Reader, SegmentInfo};
 use super::{Depth, Interpreted, Interpreter};
 use crate::pipeline::envelope::RecordKind;
 use crate::pipeline::snapshot;
+use crate::pipeline::undated::ClockBook;
 
 /// Bytes read at once of what stands before the cursor.
 const PASS_BYTES: usize = 1 << 20;
@@ -48,6 +49,20 @@ impl<D: Disk> Feed<D> {
             read_to: 0,
             next: from,
         }
+    }
+
+    /// Reads what custody tells of the collector's clock: records that came while it was in doubt are handed out
+    /// once they have a date.
+    #[must_use]
+    pub fn with_clock(mut self, book: ClockBook) -> Self {
+        self.interpreter.share_clock(book);
+        self
+    }
+
+    /// What custody tells of the collector's clock.
+    #[must_use]
+    pub const fn clock_book(&self) -> &ClockBook {
+        self.interpreter.clock_book()
     }
 
     /// The next position to be handed out.
@@ -104,6 +119,10 @@ impl<D: Disk> Feed<D> {
             let read =
                 self.reader
                     .read_within(segment.id, *next, left, |position, kind, payload| {
+                        if interpreter.waits_at(kind) {
+                            (flow, *next) = (Taken::Not, position);
+                            return ControlFlow::Break(());
+                        }
                         // A record that this build does not know gives nothing; custody watches
                         // for what no sink covers.
                         if let Ok(item) = interpreter.read(position, kind, payload) {
@@ -189,11 +208,17 @@ impl<D: Disk> Feed<D> {
                     _ => ControlFlow::Break(()),
                 }
             })?;
-        if !self.interpreter.has_rules()
+        let (has_rules, has_begin) = (self.interpreter.has_rules(), self.interpreter.has_begin());
+        if !(has_rules && has_begin)
             && let Some(bytes) = self.reader.snapshot_of(segment.id)?
-            && let Some(rules) = snapshot::rules_of(&bytes)
+            && let Some((rules, clock)) = snapshot::preamble_of(&bytes)
         {
-            self.interpreter.learn_rules(&rules);
+            if !has_rules {
+                self.interpreter.learn_rules(&rules);
+            }
+            if !has_begin {
+                self.interpreter.learn_clock(&clock);
+            }
         }
         Ok(())
     }

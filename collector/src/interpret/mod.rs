@@ -11,7 +11,9 @@
 //! in its segment. A segment begins with the rule set that its records name ([`crate::pipeline::rules`]) and repeats
 //! each schema before the first record that needs it, so a reader may begin at any record: it reads
 //! the segment from its start and hands out nothing below its cursor ([`Feed`]). Neither the present
-//! time nor the ledger nor what a sink remembers has a say.
+//! time nor the ledger nor what a sink remembers has a say. One thing stands in a later segment, if the collector's
+//! clock was in doubt: what ties the times of such a stretch to Unix time ([`crate::pipeline::undated`]). Nothing
+//! of the stretch is handed out before.
 //!
 //! | module | what |
 //! |---|---|
@@ -21,6 +23,7 @@
 //! | `places` | how far each sink was |
 //! | [`Digest`] | what the lake's rows of a record must add up to |
 //! | [`told`] | samples refused for their time, as they stand in quarantine |
+//! | `receipts` | what the collector's own clock was worth |
 //! | `record` | a record of each kind |
 //! | [`Feed`] | reads a journal for one sink |
 
@@ -31,6 +34,7 @@ mod lines;
 mod news;
 mod places;
 mod plain;
+mod receipts;
 mod record;
 pub mod time;
 pub mod told;
@@ -50,6 +54,7 @@ pub use digest::Digest;
 pub use feed::{Feed, Taken};
 pub use lines::{Line, LogLines};
 pub use news::{Metric, tags_of};
+pub(crate) use receipts::Times as ReceiptTimes;
 pub use record::Interpreter;
 
 use crate::pipeline::envelope::{Clock, Reason, SinkCursor, Span};

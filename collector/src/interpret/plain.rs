@@ -11,10 +11,13 @@ use crate::pipeline::envelope::{Clock, RawHead, Reason, TimeClass, Verdict};
 use crate::pipeline::rules::{PlainRule, RuleSet, TimeWindow};
 
 /// Reads a publish into `buffer`; says what it held, if it could be read at all.
+///
+/// - `slack_ms`: most that its time of receipt may be off.
 pub(super) fn read(
     head: &RawHead<'_>,
     body: &[u8],
     rules: Option<&RuleSet>,
+    slack_ms: u32,
     buffer: &mut Buffer,
 ) -> Option<Tally> {
     // Where nothing of it can be read, one row stands for the publish: its only sample is that.
@@ -26,7 +29,7 @@ pub(super) fn read(
     }
     let found = rules.and_then(|rules| {
         let rule = rules.plain.get(usize::from(head.rule))?;
-        Some((rule, rules.window))
+        Some((rule, rules.window.widened(slack_ms)))
     });
     let Some((rule, window)) = found else {
         let cause = format!("rule {} of set {} is not known", head.rule, head.rules);
@@ -34,6 +37,7 @@ pub(super) fn read(
         return None;
     };
     buffer.set_clock(clock());
+    buffer.set_receipt_error((slack_ms > 0).then_some(slack_ms));
     Some(parts(head, body, (rule, window), buffer))
 }
 

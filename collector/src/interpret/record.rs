@@ -18,16 +18,18 @@ use super::batch::Buffer;
 use super::lines::{LogLines, dated};
 use super::news::{Cache, Prepared};
 use super::places::Places;
+use super::receipts::Times;
 use super::time::takes;
 use super::{
     Block, Depth, DeviceNews, EpochChange, EpochNews, Gap, Interpreted, Known, News, Origin, plain,
 };
 use crate::pipeline::envelope::{
-    self, BatchHead, Change, EnvelopeError, GapHead, Known as KnownBy, LacksHead, MarkHead, Reason,
-    Record, Span, TimeClass, Verdict,
+    self, BatchHead, Change, ClockHead, EnvelopeError, GapHead, Known as KnownBy, LacksHead,
+    MarkHead, Reason, Record, RecordKind, Span, TimeClass, Verdict,
 };
-use crate::pipeline::rules::{RuleSet, RulesId};
+use crate::pipeline::rules::{RuleSet, RulesId, TimeWindow};
 use crate::pipeline::schemas::SchemaBook;
+use crate::pipeline::undated::{self, ClockBook};
 use crate::pipeline::{ledger, spans};
 
 /// The rule sets that a segment has told.
@@ -64,6 +66,7 @@ pub struct Interpreter {
     schemas: SchemaBook,
     rules: RuleBook,
     places: Places,
+    times: Times,
     cache: Cache,
     buffer: Buffer,
     origin: Option<Origin>,
@@ -97,6 +100,7 @@ impl Interpreter {
             schemas: SchemaBook::default(),
             rules: RuleBook::default(),
             places: Places::default(),
+            times: Times::default(),
             cache: Cache::default(),
             buffer: Buffer::default(),
             origin: None,
@@ -115,6 +119,34 @@ impl Interpreter {
         self.schemas = SchemaBook::default();
         self.rules.clear();
         self.places.clear();
+        self.times.clear();
+    }
+
+    /// Reads what ties stretches without dates from `book` too.
+    pub fn share_clock(&mut self, book: ClockBook) {
+        self.times.share(book);
+    }
+
+    /// What custody tells of the collector's clock.
+    pub(super) const fn clock_book(&self) -> &ClockBook {
+        self.times.book()
+    }
+
+    /// Whether the next record, which is of `kind`, has no date yet: nobody may go beyond it.
+    #[must_use]
+    pub fn waits_at(&self, kind: u8) -> bool {
+        kind != RecordKind::Clock.to_u8() && self.times.tie().is_none()
+    }
+
+    /// Whether the segment's first record was read.
+    #[must_use]
+    pub fn has_begin(&self) -> bool {
+        self.places.all().is_some()
+    }
+
+    /// Takes in what times of receipt are worth from the segment's start on, as its snapshot says.
+    pub fn learn_clock(&mut self, head: &ClockHead) {
+        self.times.learn_head(head);
     }
 
     /// Whether the segment has told a rule set.
@@ -145,6 +177,7 @@ impl Interpreter {
             self.rules.learn(bytes);
         }
         self.places.learn(record);
+        self.times.learn(record);
     }
 
     /// Says what the record at `position` means.
@@ -160,6 +193,12 @@ impl Interpreter {
         let record = envelope::decode(kind, payload)?;
         self.clear();
         self.learn(&record);
+        // A tie itself has no time of receipt.
+        let record = if matches!(record, Record::Clock(_)) {
+            record
+        } else {
+            undated::dated(record, &self.times.tie().ok_or(EnvelopeError::Undated)?)
+        };
         let covers = &mut self.covers;
         ledger::committed_by(&record, &mut |stream, range| {
             covers.push((stream.clone(), range));
@@ -174,7 +213,8 @@ impl Interpreter {
                 (at, bytes) = (head.at, body);
                 let rules = self.rules.get(head.rules);
                 let origin = plain::origin(&head);
-                let read = plain::read(&head, body, rules.as_deref(), &mut self.buffer);
+                let slack_ms = self.times.error_ms();
+                let read = plain::read(&head, body, rules.as_deref(), slack_ms, &mut self.buffer);
                 self.missing = read.map_or(0, |tally| tally.missing);
                 if read.is_some_and(|tally| tally.samples + tally.refused == 0) {
                     self.empty(origin.stream(), origin.seq, origin.at);
@@ -202,7 +242,8 @@ impl Interpreter {
             | Record::Begin(_)
             | Record::Rules(_)
             // No decoder keeps state yet: one record is there in each segment, and it is empty.
-            | Record::DecoderState(_) => {}
+            | Record::DecoderState(_)
+            | Record::Clock(_) => {}
         }
         Ok(self.interpreted(position, at, bytes, rest))
     }
@@ -370,12 +411,13 @@ impl Interpreter {
         };
         let prepared = self.cache.get(id, schema, &self.schemas);
         // A deliberate bug lives here: who keeps batches as they came keeps what is refused too.
-        let is_whole = takes_all(&rules, head, &header) || sabotage::is(Bug::TwoVerdicts);
+        let window = rules.window.widened(self.times.error_ms());
+        let is_whole = takes_all(&window, head, &header) || sabotage::is(Bug::TwoVerdicts);
         if self.depth == Depth::Blocks && is_whole {
             self.prepared = Some(prepared);
             return Rest::Block(header, frame.payload);
         }
-        let judge = (rules.window, head.at);
+        let judge = (window, head.at);
         let read = self
             .buffer
             .read_batch(frame.payload, &prepared, head.clock, judge);
@@ -585,10 +627,10 @@ fn spanning(a: UnixMicros, b: UnixMicros, known: KnownBy) -> Span {
 }
 
 /// Whether the header shows that every time of a batch is believed.
-fn takes_all(rules: &RuleSet, head: &BatchHead, header: &BatchHeader) -> bool {
+fn takes_all(window: &TimeWindow, head: &BatchHead, header: &BatchHeader) -> bool {
     let dated = |time_us: i64| time_us.saturating_add(head.clock.offset_us);
     let (first, last) = (dated(header.first_time_us), dated(header.last_time_us));
-    head.clock.class != TimeClass::Undated && takes(&rules.window, first, last, head.at)
+    head.clock.class != TimeClass::Undated && takes(window, first, last, head.at)
 }
 
 /// A collector whose clock has no date at all still stores what it takes.

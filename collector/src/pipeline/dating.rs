@@ -17,7 +17,7 @@ use headwater_proto::message::WallClock;
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::{Base, Millis, Now};
 
-use super::envelope::{Clock, TimeClass};
+use super::envelope::{Clock, Evidence, Tie, TimeClass};
 use super::time_bases::KnownBase;
 
 /// How much later than sent a publish may arrive before its sender's clock is doubted; the same stands
@@ -58,6 +58,11 @@ impl Least {
         } else {
             self.present = self.present.min(value);
         }
+    }
+
+    fn shift(&mut self, by: i64) {
+        self.present = self.present.saturating_add(by);
+        self.before = self.before.map(|before| before.saturating_add(by));
     }
 
     fn get(&self) -> i64 {
@@ -123,6 +128,16 @@ impl Sightings {
         }
     }
 
+    /// Times of receipt so far were by a clock that was in doubt, and are later by `offset_us`.
+    pub fn shift(&mut self, offset_us: i64) {
+        if let Some(seen) = &mut self.seen {
+            seen.began_us.shift(offset_us);
+            if let Some((_, behind_us)) = &mut seen.wall {
+                behind_us.shift(offset_us);
+            }
+        }
+    }
+
     /// How far the sender's wall clock is behind this collector's, in microseconds, the least delay
     /// included.
     fn behind_us(&self) -> Option<i64> {
@@ -142,23 +157,141 @@ pub fn date(
     time_base: Option<&KnownBase>,
     now: Now,
 ) -> Option<Clock> {
+    if let Some(evidence) = evidence(head, sightings, now) {
+        return Some(judge(&evidence, &Tie::NONE));
+    }
+    if sabotage::is(Bug::EarlierBootDatedByPresent) {
+        let seen = sightings.seen.as_ref()?;
+        return Some(Clock {
+            class: TimeClass::Dated,
+            offset_us: seen.began_us.get(),
+            error_ms: Some(DATED_ERROR_MS),
+        });
+    }
+    time_base.map(|known| Clock {
+        class: TimeClass::Dated,
+        offset_us: known.began_us,
+        error_ms: known.error_ms,
+    })
+}
+
+/// How a bundle's clocks compare with its receipt; `None` of a boot that is over: no receipt says anything of it.
+#[must_use]
+pub fn evidence(head: &BundleHead, sightings: &Sightings, now: Now) -> Option<Evidence> {
+    let told = head.wall.map(|wall| now.wall.0.saturating_sub(wall.time.0));
+    let behind_us = sightings.behind_us().or(told).unwrap_or(0);
     match (head.base, head.uptime_ms) {
-        (Base::Wall, _) => Some(wall_clock(head, sightings, now)),
-        (Base::Uptime, Some(uptime_ms)) => Some(running_boot(head, uptime_ms, sightings, now)),
-        (Base::Uptime, None) if sabotage::is(Bug::EarlierBootDatedByPresent) => {
-            let seen = sightings.seen.as_ref()?;
-            Some(Clock {
-                class: TimeClass::Dated,
-                offset_us: seen.began_us.get(),
-                error_ms: Some(DATED_ERROR_MS),
+        (Base::Wall, _) => Some(Evidence::Wall {
+            synced: head.stamps.synced,
+            error_ms: head.stamps.error_ms,
+            behind_us,
+        }),
+        (Base::Uptime, Some(uptime_ms)) => {
+            let uptime_us = micros(uptime_ms);
+            let seen = sightings.seen.filter(|seen| seen.boot == head.boot);
+            let wall = head.wall.and_then(|wall| {
+                let zero_us = wall.time.0.saturating_sub(uptime_us);
+                Some((zero_us, wall.error_ms?, behind_us))
+            });
+            Some(Evidence::Uptime {
+                uptime_us,
+                wall,
+                began_us: seen.map_or(now.wall.0.saturating_sub(uptime_us), |seen| {
+                    seen.began_us.get()
+                }),
+                confirmed: seen.is_some_and(|seen| seen.count > 1),
             })
         }
-        (Base::Uptime, None) => time_base.map(|known| Clock {
+        (Base::Uptime, None) => None,
+    }
+}
+
+/// What follows from the evidence, by times of receipt that `tie` turns into Unix time.
+#[must_use]
+pub fn judge(evidence: &Evidence, tie: &Tie) -> Clock {
+    // What the receipts themselves may be off by speaks against nobody.
+    let allowance_ms = ALLOWANCE_MS.saturating_add(tie.error_ms);
+    match *evidence {
+        Evidence::Wall {
+            error_ms: Some(error_ms),
+            behind_us,
+            ..
+        } if is_off(behind_us, error_ms, tie) => {
+            let behind_us = behind_us.saturating_add(tie.offset_us);
+            let hidden_ms = if behind_us < 0 {
+                allowance_ms
+            } else {
+                tie.error_ms
+            };
+            let off_ms = whole_millis(behind_us).saturating_add(error_ms);
+            Clock {
+                class: TimeClass::Wall,
+                offset_us: 0,
+                error_ms: Some(off_ms.saturating_add(hidden_ms)),
+            }
+        }
+        Evidence::Uptime {
+            wall,
+            began_us,
+            confirmed,
+            ..
+        } if wall.is_none_or(|(_, error_ms, behind_us)| is_off(behind_us, error_ms, tie)) => {
+            // If it is behind, it is wrong, or each of its publishes was on the way for so long.
+            let behind_ms = wall.map_or(0, |(_, error_ms, behind_us)| {
+                let behind_us = behind_us.saturating_add(tie.offset_us);
+                let off_ms = whole_millis(behind_us).saturating_add(error_ms);
+                if behind_us > 0 { off_ms } else { 0 }
+            });
+            let error_ms = DATED_ERROR_MS.max(behind_ms).saturating_add(tie.error_ms);
+            Clock {
+                class: TimeClass::Dated,
+                offset_us: began_us.saturating_add(tie.offset_us),
+                error_ms: confirmed.then_some(error_ms),
+            }
+        }
+        Evidence::Wall { .. } | Evidence::Uptime { .. } => {
+            believed(evidence).unwrap_or(Clock::UNDATED)
+        }
+    }
+}
+
+/// What follows by the sender's word alone; `None` where only a receipt can say.
+#[must_use]
+pub fn believed(evidence: &Evidence) -> Option<Clock> {
+    match *evidence {
+        Evidence::Wall {
+            synced, error_ms, ..
+        } => Some(Clock {
+            class: if synced && error_ms.is_some() {
+                TimeClass::Synced
+            } else {
+                TimeClass::Wall
+            },
+            offset_us: 0,
+            error_ms,
+        }),
+        Evidence::Uptime { wall, .. } => wall.map(|(zero_us, error_ms, _)| Clock {
             class: TimeClass::Dated,
-            offset_us: known.began_us,
-            error_ms: known.error_ms,
+            offset_us: zero_us,
+            error_ms: Some(error_ms),
         }),
     }
+}
+
+/// The uptime, in microseconds, at which receipts or the sender date the boot.
+#[must_use]
+pub const fn uptime_of(evidence: &Evidence) -> Option<i64> {
+    match *evidence {
+        Evidence::Uptime { uptime_us, .. } => Some(uptime_us),
+        Evidence::Wall { .. } => None,
+    }
+}
+
+/// Whether a clock is off by more than it says.
+fn is_off(behind_us: i64, error_ms: u32, tie: &Tie) -> bool {
+    let off_ms = whole_millis(behind_us.saturating_add(tie.offset_us));
+    let allowance_ms = ALLOWANCE_MS.saturating_add(tie.error_ms);
+    off_ms > error_ms.saturating_add(allowance_ms)
 }
 
 /// Most that a device's uptime drifts against true time, as parts of a million: what a kernel assumes of a
@@ -190,62 +323,6 @@ pub fn drifted(clock: Clock, dated_at_us: i64, (first_us, last_us): (i64, i64)) 
             .map(|error_ms| error_ms.saturating_add(drift_ms)),
         ..clock
     }
-}
-
-fn wall_clock(head: &BundleHead, sightings: &Sightings, now: Now) -> Clock {
-    let stated = head.stamps;
-    let told = head.wall.map(|wall| now.wall.0.saturating_sub(wall.time.0));
-    let behind_us = sightings.behind_us().or(told).unwrap_or(0);
-    let off_ms = whole_millis(behind_us);
-    let hidden_ms = if behind_us < 0 { ALLOWANCE_MS } else { 0 };
-    match stated.error_ms {
-        Some(error_ms) if off_ms > error_ms.saturating_add(ALLOWANCE_MS) => Clock {
-            class: TimeClass::Wall,
-            offset_us: 0,
-            error_ms: Some(off_ms.saturating_add(error_ms).saturating_add(hidden_ms)),
-        },
-        error_ms => Clock {
-            class: if stated.synced && error_ms.is_some() {
-                TimeClass::Synced
-            } else {
-                TimeClass::Wall
-            },
-            offset_us: 0,
-            error_ms,
-        },
-    }
-}
-
-fn running_boot(head: &BundleHead, uptime_ms: u64, sightings: &Sightings, now: Now) -> Clock {
-    let dated = |offset_us, error_ms| Clock {
-        class: TimeClass::Dated,
-        offset_us,
-        error_ms,
-    };
-    let uptime_us = micros(uptime_ms);
-    let mut least_error_ms = DATED_ERROR_MS;
-    if let Some(WallClock {
-        time,
-        error_ms: Some(error_ms),
-    }) = head.wall
-    {
-        let told = now.wall.0.saturating_sub(time.0);
-        let behind_us = sightings.behind_us().unwrap_or(told);
-        let off_ms = whole_millis(behind_us);
-        if off_ms <= error_ms.saturating_add(ALLOWANCE_MS) {
-            return dated(time.0.saturating_sub(uptime_us), Some(error_ms));
-        }
-        if behind_us > 0 {
-            // It is wrong, or each of its publishes was on the way for so long.
-            least_error_ms = least_error_ms.max(off_ms.saturating_add(error_ms));
-        }
-    }
-    let seen = sightings.seen.filter(|seen| seen.boot == head.boot);
-    let began_us = seen.map_or(now.wall.0.saturating_sub(uptime_us), |seen| {
-        seen.began_us.get()
-    });
-    let is_confirmed = seen.is_some_and(|seen| seen.count > 1);
-    dated(began_us, is_confirmed.then_some(least_error_ms))
 }
 
 fn micros(ms: u64) -> i64 {

@@ -62,11 +62,13 @@ pub enum RecordKind {
     DecoderState = 13,
     /// What one sink lacks.
     Lacks = 14,
+    /// What the collector's own clock is worth from here on, and was worth.
+    Clock = 15,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Batch,
         Self::Raw,
         Self::Plan,
@@ -81,6 +83,7 @@ impl RecordKind {
         Self::Rules,
         Self::DecoderState,
         Self::Lacks,
+        Self::Clock,
     ];
 
     /// Its number on disk.
@@ -187,6 +190,81 @@ impl Clock {
     };
 }
 
+/// How a sender's clocks compare with a receipt. Times of receipt are by the collector's own clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Evidence {
+    /// Its records have wall times.
+    Wall {
+        /// The sender says that its clock was synchronised.
+        synced: bool,
+        /// How far it says that its clock may be off, in milliseconds.
+        error_ms: Option<u32>,
+        /// Receipt minus its wall time, in microseconds.
+        behind_us: i64,
+    },
+    /// Its records count from the boot that runs.
+    Uptime {
+        /// Its uptime, in microseconds.
+        uptime_us: i64,
+        /// Its wall time minus its uptime, how far that may be off in milliseconds, and receipt minus wall time.
+        wall: Option<(i64, u32, i64)>,
+        /// Receipt minus uptime, in microseconds: when the boot began.
+        began_us: i64,
+        /// Several receipts say so.
+        confirmed: bool,
+    },
+}
+
+/// A stretch of the journal in which nobody knew what the collector's wall clock was worth. Times of receipt in
+/// its records count from its zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undated {
+    /// Rises from one to the next.
+    pub number: u64,
+    /// The machine's boot.
+    pub boot: u64,
+    /// Added to the microseconds since that boot, it gives the times in the records.
+    pub zero_us: i64,
+    /// The devices' clocks spoke against the collector's. If not, no time in the records is later than the truth.
+    pub by_fleet: bool,
+    /// The last time in its records, where it is over; else the first.
+    pub last_us: i64,
+}
+
+/// What turns the times of receipt of an undated stretch into Unix time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tie {
+    /// The stretch.
+    pub number: u64,
+    /// To be added, in microseconds.
+    pub offset_us: i64,
+    /// Most that the result may be wrong by, in milliseconds.
+    pub error_ms: u32,
+    /// The first position after the stretch.
+    pub until: u64,
+}
+
+impl Tie {
+    /// The times are Unix time already.
+    pub const NONE: Self = Self {
+        number: 0,
+        offset_us: 0,
+        error_ms: 0,
+        until: 0,
+    };
+}
+
+/// Head of [`RecordKind::Clock`]; no body. It stands in each [`BeginHead`] too.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockHead {
+    /// The stretch that the records after it belong to; `None`: their times of receipt are Unix time.
+    pub undated: Option<Undated>,
+    /// Earlier stretches that nothing ties to Unix time yet, oldest first.
+    pub waiting: Vec<Undated>,
+    /// What ties earlier stretches, of which the journal may hold records.
+    pub ties: Vec<Tie>,
+}
+
 /// How the span of a loss is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Known {
@@ -231,6 +309,8 @@ pub struct BatchHead {
     pub rules: RulesId,
     /// When the rows were made that are lost with it, or that it names as lost; `None` where its frame says that.
     pub around: Option<Span>,
+    /// Decides [`Self::clock`] once it is known what the collector's own clock is worth; `None`: it is final.
+    pub evidence: Option<Evidence>,
 }
 
 /// Head of [`RecordKind::Raw`]; the body is the publish's payload.
@@ -395,6 +475,8 @@ pub struct BeginHead {
     pub apart_since: Option<u64>,
     /// How far each sink was when the segment began.
     pub sinks: Vec<SinkCursor>,
+    /// What the collector's clock is worth in the segment, until a record says otherwise.
+    pub clock: ClockHead,
 }
 
 /// What a decoder remembers of one device.
@@ -449,6 +531,8 @@ pub enum Record<'a> {
     DecoderState(DecoderStates),
     /// Numbers of a stream that a sink lacks.
     Lacks(LacksHead<'a>),
+    /// What the collector's clock is worth.
+    Clock(ClockHead),
 }
 
 /// Why a journal record cannot be read.
@@ -463,6 +547,9 @@ pub enum EnvelopeError {
     /// The head does not decode.
     #[error("the head of a journal record does not decode")]
     Head,
+    /// It has no date yet.
+    #[error("a record that came while the collector's clock was in doubt is not dated yet")]
+    Undated,
 }
 
 /// Writes `head` and `body` to `out`, which is cleared first.
@@ -481,7 +568,7 @@ impl EnvelopeError {
     pub const fn is_other_version(self) -> bool {
         match self {
             Self::Version(_) | Self::Kind(_) => true,
-            Self::Head => false,
+            Self::Head | Self::Undated => false,
         }
     }
 }
@@ -505,6 +592,7 @@ impl Record<'_> {
             Self::Rules(_) => RecordKind::Rules,
             Self::DecoderState(_) => RecordKind::DecoderState,
             Self::Lacks(_) => RecordKind::Lacks,
+            Self::Clock(_) => RecordKind::Clock,
         }
     }
 
@@ -523,6 +611,7 @@ impl Record<'_> {
             Self::Begin(head) => write(head, &[], out),
             Self::DecoderState(head) => write(head, &[], out),
             Self::Lacks(head) => write(head, &[], out),
+            Self::Clock(head) => write(head, &[], out),
         }
     }
 }
@@ -558,6 +647,7 @@ pub fn decode(kind: u8, payload: &[u8]) -> Result<Record<'_>, EnvelopeError> {
         }
         RecordKind::DecoderState => head(bytes).map(|(head, _)| Record::DecoderState(head))?,
         RecordKind::Lacks => head(bytes).map(|(head, _)| Record::Lacks(head))?,
+        RecordKind::Clock => head(bytes).map(|(head, _)| Record::Clock(head))?,
     })
 }
 

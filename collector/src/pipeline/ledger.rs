@@ -350,7 +350,9 @@ impl Ledger {
     }
 
     /// Takes in one journal record, after it was appended.
-    pub fn apply(&mut self, record: &Record<'_>) {
+    ///
+    /// - `undated`: its time of receipt may be no Unix time.
+    pub fn apply(&mut self, record: &Record<'_>, undated: bool) {
         match record {
             Record::Batch(head, frame) if head.verdict == Verdict::Store => {
                 let Ok((frame, _)) = frame::decode(frame) else {
@@ -384,7 +386,10 @@ impl Ledger {
             Record::Raw(head, _) => {
                 let track = self.touch_plain(head.epoch, &head.device);
                 track.next = track.next.max(head.seq + 1);
-                track.note_receipt(head.seq, head.at);
+                // What it stands beside is known less closely then.
+                if !undated {
+                    track.note_receipt(head.seq, head.at);
+                }
             }
             Record::Mark(head) => {
                 let since = Around(self).lane_before(&head.stream);
@@ -438,7 +443,8 @@ impl Ledger {
             | Record::Begin(_)
             | Record::Rules(_)
             | Record::DecoderState(_)
-            | Record::Lacks(_) => {}
+            | Record::Lacks(_)
+            | Record::Clock(_) => {}
         }
     }
 
@@ -692,6 +698,22 @@ impl Ledger {
     }
 }
 
+/// Times of receipt from `from_us` on were by a clock that was in doubt, and are later by `later_us`: nothing that
+/// came meanwhile is older than that.
+pub(crate) fn shift_receipts(ledger: &mut Ledger, from_us: i64, later_us: i64) {
+    let shift = |at: &mut UnixMicros| {
+        if at.0 >= from_us {
+            at.0 = at.0.saturating_add(later_us);
+        }
+    };
+    for track in ledger.tracks.values_mut() {
+        shift(&mut track.listed_at);
+        if let Some(at) = &mut track.closed_at {
+            shift(at);
+        }
+    }
+}
+
 /// The stream of a plain device.
 #[must_use]
 pub fn plain_stream(device: &DeviceId, epoch: Epoch) -> Stream {
@@ -734,7 +756,8 @@ pub fn committed_by(record: &Record<'_>, visit: &mut dyn FnMut(&Stream, SeqRange
         | Record::Begin(_)
         | Record::Rules(_)
         | Record::DecoderState(_)
-        | Record::Lacks(_) => {}
+        | Record::Lacks(_)
+        | Record::Clock(_) => {}
     }
 }
 
@@ -761,6 +784,7 @@ pub fn streams_in(record: &Record<'_>) -> Vec<Stream> {
         | Record::Begin(_)
         | Record::Rules(_)
         | Record::DecoderState(_)
-        | Record::Lacks(_) => Vec::new(),
+        | Record::Lacks(_)
+        | Record::Clock(_) => Vec::new(),
     }
 }

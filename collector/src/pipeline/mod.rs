@@ -1,5 +1,6 @@
 //! Core: what happens to a record between its arrival and the sinks.
 
+pub mod clock_doubt;
 pub mod credit;
 pub mod custody;
 pub mod dating;
@@ -12,3 +13,4 @@ pub mod schemas;
 pub mod snapshot;
 pub mod spans;
 pub mod time_bases;
+pub mod undated;

@@ -65,6 +65,18 @@ pub struct TimeWindow {
     pub max_ahead_us: i64,
 }
 
+impl TimeWindow {
+    /// The same by times of receipt that may be off.
+    #[must_use]
+    pub fn widened(&self, error_ms: u32) -> Self {
+        let error_us = i64::from(error_ms).saturating_mul(1_000);
+        Self {
+            max_late_us: self.max_late_us.map(|us| us.saturating_add(error_us)),
+            max_ahead_us: self.max_ahead_us.saturating_add(error_us),
+        }
+    }
+}
+
 impl Default for TimeWindow {
     fn default() -> Self {
         const HOUR_US: i64 = 3_600 * 1_000_000;

@@ -3,7 +3,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 1 | version |
-//! | n | `Head`, postcard: journal id, position since which it is without the lake, term of the lake that the marks agree with, the position that they are exact to, rule set, sinks' cursors and plans, sessions, plain counters, schemas, time bases |
+//! | n | `Head`, postcard: journal id, position since which it is without the lake, term of the lake that the marks agree with, the position that they are exact to, rule set, sinks' cursors and plans, sessions, plain counters, schemas, time bases, what its times of receipt are worth and the last of them |
 //! | 4 | number of streams, little-endian |
 //! | each | `TrackHead`, postcard, then the receiver's own bytes |
 //! | each | [`Times`] of a stream, then of each plain counter, postcard: as much as `MAX_TIMES_BYTES` leaves to each |
@@ -23,11 +23,12 @@ use headwater_proto::time::UnixMicros;
 use headwater_spool::format::MAX_SNAPSHOT_BYTES;
 use serde::{Deserialize, Serialize};
 
-use super::envelope::{SchemaHead, SinkCursor};
+use super::envelope::{ClockHead, SchemaHead, SinkCursor};
 use super::ledger::{self, Ledger, PlainTrack, SaidAt, Track};
 use super::schemas::SchemaBook;
 use super::spans::Times;
 use super::time_bases::KnownBase;
+use super::undated::{CLOCK_BYTES, Stretches};
 
 /// The snapshot version this build writes and reads.
 pub const VERSION: u8 = 5;
@@ -38,7 +39,7 @@ pub(crate) const MAX_TIMES_BYTES: usize = 2 << 20;
 /// Up to here a new stream, device, session or schema is taken; the rest is for what is known.
 pub(crate) const NEW_BYTES: usize = HOLE_BYTES - (3 << 20);
 /// Up to here a stream may get another hole; the rest is for plans and the head of open entries.
-pub(crate) const HOLE_BYTES: usize = MAX_SNAPSHOT_BYTES - MAX_TIMES_BYTES - (1 << 20);
+pub(crate) const HOLE_BYTES: usize = MAX_SNAPSHOT_BYTES - MAX_TIMES_BYTES - CLOCK_BYTES - (1 << 20);
 /// Most bytes of a stream without holes.
 pub(crate) const STREAM_BYTES: usize = 336;
 /// Most bytes of one more hole: a range in each of four sets.
@@ -76,6 +77,8 @@ struct Head<'a> {
     schemas: Vec<&'a [u8]>,
     numbers: &'a [(SchemaHead, u32)],
     time_bases: Vec<(&'a DeviceId, u64, KnownBase)>,
+    clock: &'a ClockHead,
+    last_receipt: Option<UnixMicros>,
 }
 
 /// The small things, as they are read.
@@ -96,6 +99,8 @@ struct ReadHead<'a> {
     schemas: Vec<&'a [u8]>,
     numbers: Vec<(SchemaHead, u32)>,
     time_bases: Vec<(DeviceId, u64, KnownBase)>,
+    clock: ClockHead,
+    last_receipt: Option<UnixMicros>,
 }
 
 /// What stands before each stream's marks.
@@ -125,6 +130,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) ledger: &'a Ledger,
     pub(crate) schemas: &'a SchemaBook,
     pub(crate) open: &'a OpenEntries,
+    pub(crate) clock: &'a Stretches,
 }
 
 /// All that a snapshot gives back.
@@ -145,6 +151,8 @@ pub(crate) struct Restored {
     pub(crate) ledger: Ledger,
     pub(crate) schemas: SchemaBook,
     pub(crate) open: OpenEntries,
+    /// What its times of receipt are worth.
+    pub(crate) clock: Stretches,
 }
 
 impl Restored {
@@ -161,6 +169,7 @@ impl Restored {
             ledger: &self.ledger,
             schemas: &self.schemas,
             open: &self.open,
+            clock: &self.clock,
         }
     }
 }
@@ -188,6 +197,8 @@ pub(crate) fn write(parts: &Parts<'_>, out: &mut Vec<u8>) -> usize {
         schemas: schemas.iter().map(|bytes| &**bytes).collect(),
         numbers: &numbers,
         time_bases: parts.ledger.time_bases().all(),
+        clock: parts.clock.head(),
+        last_receipt: parts.clock.last(),
     };
     extend(&head, out);
     let forgets = sabotage::is(Bug::SegmentWithoutSnapshot);
@@ -271,11 +282,11 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Restored, NotRead> {
     }
 }
 
-/// The rule set in a snapshot's bytes.
-pub(crate) fn rules_of(bytes: &[u8]) -> Option<Vec<u8>> {
+/// The rule set in a snapshot's bytes, and what times of receipt are worth from there on.
+pub(crate) fn preamble_of(bytes: &[u8]) -> Option<(Vec<u8>, ClockHead)> {
     let rest = bytes.strip_prefix(&[VERSION])?;
     let (head, _) = postcard::take_from_bytes::<ReadHead<'_>>(rest).ok()?;
-    Some(head.rules.to_vec())
+    Some((head.rules.to_vec(), head.clock))
 }
 
 fn read_present(rest: &[u8]) -> Option<Restored> {
@@ -329,6 +340,7 @@ fn read_present(rest: &[u8]) -> Option<Restored> {
         ledger,
         schemas,
         open,
+        clock: Stretches::new(head.clock, head.last_receipt),
     })
 }
 
@@ -346,6 +358,7 @@ pub fn rewritten(bytes: &[u8]) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::pipeline::envelope::{BatchHead, Change, Clock, MarkHead, RawHead, Record, Verdict};
+    use crate::pipeline::envelope::{Tie, Undated};
     use crate::pipeline::rules::RulesId;
     use headwater_gate::{ConnId, Token};
     use headwater_proto::frame::{self, Kind};
@@ -354,6 +367,23 @@ mod tests {
     use headwater_proto::time::Base;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    const UNDATED: Undated = Undated {
+        number: 2,
+        boot: 3,
+        zero_us: -4,
+        by_fleet: true,
+        last_us: 5,
+    };
+
+    fn stretches() -> Stretches {
+        let head = ClockHead {
+            undated: Some(UNDATED),
+            waiting: vec![UNDATED],
+            ties: vec![Tie::NONE],
+        };
+        Stretches::new(head, Some(UnixMicros(9)))
+    }
 
     fn plan_of(sink: &str) -> (String, PendingPlan) {
         let plan = PendingPlan {
@@ -380,11 +410,14 @@ mod tests {
             base: Base::Wall,
             relayed: false,
         };
-        ledger.apply(&Record::Mark(MarkHead {
-            stream: stream.clone(),
-            change,
-            at,
-        }));
+        ledger.apply(
+            &Record::Mark(MarkHead {
+                stream: stream.clone(),
+                change,
+                at,
+            }),
+            false,
+        );
         let mut frame = Vec::new();
         frame::append(Kind::Batch, b"x", &mut frame).unwrap();
         for seq in [0, 1, 5] {
@@ -398,8 +431,9 @@ mod tests {
                 via: None,
                 rules: RulesId::of(b"rules"),
                 around: None,
+                evidence: None,
             };
-            ledger.apply(&Record::Batch(head, &frame));
+            ledger.apply(&Record::Batch(head, &frame), false);
         }
         let raw = RawHead {
             device: DeviceId::new("meter").unwrap(),
@@ -415,7 +449,7 @@ mod tests {
             packet_id: 3,
             hash: 4,
         };
-        ledger.apply(&Record::Raw(raw, b"{}"));
+        ledger.apply(&Record::Raw(raw, b"{}"), false);
         ledger.synced();
         let plain = Stream {
             device: DeviceId::new("meter").unwrap(),
@@ -438,6 +472,7 @@ mod tests {
             },
             &schema,
         );
+        let clock = stretches();
         let parts = Parts {
             journal: JournalId(7),
             apart_since: Some(6),
@@ -453,6 +488,7 @@ mod tests {
             ledger: &ledger,
             schemas: &schemas,
             open: &open,
+            clock: &clock,
         };
         let mut out = Vec::new();
         write(&parts, &mut out);
@@ -478,9 +514,9 @@ mod tests {
     #[test]
     fn the_rule_set_is_found_without_the_rest() {
         let mut bytes = bytes();
-        assert_eq!(rules_of(&bytes).unwrap(), b"rules");
+        assert_eq!(preamble_of(&bytes).unwrap().0, b"rules");
         bytes[0] = VERSION - 1;
-        assert_eq!(rules_of(&bytes), None);
+        assert_eq!(preamble_of(&bytes), None);
     }
 
     #[test]

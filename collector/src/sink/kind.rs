@@ -133,7 +133,8 @@ impl Start<'_> {
         depth: Depth,
         worker: impl FnOnce(Feed<RealDisk>) -> Worker<S, RealDisk> + Send + 'static,
     ) {
-        let feed = Feed::new(self.site.custody.reader(), from, depth);
+        let custody = &self.site.custody;
+        let feed = Feed::new(custody.reader(), from, depth).with_clock(custody.clock.book());
         self.run_late(|_| Ok(Some(worker(feed))));
     }
 

@@ -114,7 +114,7 @@ pub(crate) fn run<S: Sink, D: Disk>(
                 held = Some(answer);
             }
         }
-        let now = context.clock.now();
+        let now = worker.clock_book().now(context.clock.now());
         let mut wait = None;
         match worker.next(now, context.stop.is_cancelled(), random()) {
             Step::Read => {
@@ -129,15 +129,18 @@ pub(crate) fn run<S: Sink, D: Disk>(
             }
             Step::Plan(plan) => {
                 let result = context.make_durable(plan)?;
-                worker.planned(result, context.clock.now(), random());
+                let now = worker.clock_book().now(context.clock.now());
+                worker.planned(result, now, random());
             }
             Step::Deliver => {
                 let result = context.runtime.block_on(worker.deliver(now));
-                worker.delivered(result, context.clock.now(), random());
+                let now = worker.clock_book().now(context.clock.now());
+                worker.delivered(result, now, random());
             }
             Step::Commit(commit) => {
                 // Durable before custody hears of it: the cursor moves past them then.
-                letters.keep(&context.name, &commit, &mut worker.reader(), now.wall);
+                let when = (now.wall, worker.clock_book());
+                letters.keep(&context.name, &commit, &mut worker.reader(), when);
                 let event = Event::Committed {
                     sink: context.name.to_string(),
                     through: commit.through,

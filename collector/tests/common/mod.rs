@@ -202,6 +202,7 @@ impl Rig {
                 | Output::PubAck { .. }
                 | Output::Close { .. }
                 | Output::Shared { .. }
+                | Output::Clock(_)
                 | Output::Crowded { .. } => {
                     self.sent.push(output);
                     continue;

@@ -7,7 +7,7 @@ use headwater_collector::interpret::{Depth, Feed};
 use headwater_collector::pipeline::credit::CreditLimits;
 use headwater_collector::pipeline::custody::{
     Custody, Event, Gateway, JournalSide, LakeSide, Meeting, Mode, Output, Past, Settings,
-    SinkSpec, Stretch,
+    SinkSpec, Stretch, clock,
 };
 use headwater_collector::pipeline::pattern::Pattern;
 use headwater_collector::pipeline::rules::{Decoder, PlainRule, TimeWindow};
@@ -32,6 +32,8 @@ use super::plan::{JOURNAL_SEGMENT_BYTES, NARROW, Plan};
 use super::present::show_present;
 use super::seen::Seen;
 use super::stream::{self, STREAM, Service, StreamSink};
+
+mod wrong_clock;
 
 /// Client ids of the gateways, each of which speaks for every `node-*`.
 pub const GATEWAYS: [&str; 2] = ["gateway", "gateway-2"];
@@ -110,6 +112,10 @@ pub struct Collector {
     step_us: i64,
     /// Its wall clock was set once.
     pub was_set: bool,
+    /// Starts at which its clock was far off.
+    pub wrong_starts: u64,
+    /// The boot of its machine.
+    boot: u64,
     /// Which times it believes, and whether it keeps a part of the names of plain readings.
     rules: (TimeWindow, bool),
     /// How often a start changed that.
@@ -148,6 +154,8 @@ impl Collector {
             plan,
             step_us: 0,
             was_set: false,
+            wrong_starts: 0,
+            boot: 1,
             rules: (TimeWindow::default(), false),
             rules_changed: 0,
             copies: Destination::default(),
@@ -173,6 +181,7 @@ impl Collector {
             store: self.store.clone(),
             step_us: self.step_us,
             was_set: self.was_set,
+            boot: self.boot + 1_000,
             copies: self.copies.clone(),
             copy_faults: self.copy_faults,
             service: self.service.clone(),
@@ -321,13 +330,17 @@ impl Collector {
             ..LakeSettings::default()
         };
         let store = self.store.clone();
-        let now = self.clock(now);
         let name = JournalId(entropy());
+        self.draw_clock(!custody.ledger().is_empty(), &Dice::new(name.0));
+        let shown = self.clock(now);
+        clock::begin(&mut custody, self.boot, shown);
+        let now = custody.clock.dated(shown);
         let joined = join(&mut custody, &opened, store, lake_settings, now.wall, name);
         let reader = custody.reader();
         let lake = match joined {
             Ok(lake) => {
                 let feed = Feed::new(reader, lake.position(), Depth::Samples);
+                let feed = feed.with_clock(custody.clock.book());
                 Lake::There(Box::new(Worker::new(lake, feed)))
             }
             Err(JoinError::Sink(error)) if error.is_outage() => {
@@ -340,6 +353,7 @@ impl Collector {
                 self.alone += 1;
                 let (error, random) = (error.into(), entropy());
                 let late = Late::new(journal, lake_settings, reader, error, name, now, random);
+                let late = late.with_clock(custody.clock.book());
                 Lake::Away(Some(Box::new(late)))
             }
             Err(error) => {
@@ -365,7 +379,8 @@ impl Collector {
             } else {
                 Depth::Samples
             };
-            Worker::new(sink, Feed::new(custody.reader(), from, depth))
+            let feed = Feed::new(custody.reader(), from, depth);
+            Worker::new(sink, feed.with_clock(custody.clock.book()))
         });
         Some(Running {
             lake,
@@ -381,6 +396,7 @@ impl Collector {
         seen.begun_alone += std::mem::take(&mut self.alone);
         seen.renamed_late += std::mem::take(&mut self.renamed_late);
         seen.rules_changed += std::mem::take(&mut self.rules_changed);
+        seen.wrong_starts += std::mem::take(&mut self.wrong_starts);
         if let Some(running) = &self.running {
             seen.add_collector(running.custody.counters());
         }
@@ -592,7 +608,8 @@ impl Collector {
                     Lake::Away(late) => late,
                 };
                 let (store, renamed) = (&self.store, &mut self.renamed_late);
-                match try_late(late, store, custody, renamed, now, dice) {
+                let at = custody.clock.dated(now);
+                match try_late(late, store, custody, renamed, at, dice) {
                     Ok(worker) => {
                         *lake = Lake::There(Box::new(worker));
                         Did::Moved

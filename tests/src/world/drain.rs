@@ -101,6 +101,7 @@ impl World {
     }
 
     fn round(&mut self, round: u64) {
+        self.site.mend_clock(&mut self.course);
         for place in 0..self.fleet.devices.len() {
             if !self.fleet.is_turn(place, round) {
                 continue;

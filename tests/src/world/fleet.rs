@@ -172,6 +172,7 @@ impl Fleet {
             Output::Read(_)
             | Output::Keep(_)
             | Output::Find(_)
+            | Output::Clock(_)
             | Output::Shared { .. }
             | Output::Crowded { .. } => {}
         }

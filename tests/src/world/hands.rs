@@ -98,14 +98,16 @@ impl Hands<'_> {
             ..
         } = self;
         let now = *now;
+        // A sink's thread goes by what the clock is worth.
+        let at = custody.clock.dated(now);
         if !custody.is_holding(name) {
             worker.hold(false);
         }
-        match worker.next(now, self.is_stopping, dice.bits()) {
+        match worker.next(at, self.is_stopping, dice.bits()) {
             Step::Read if self.most_bytes == 0 => return Did::Nothing,
             Step::Read => {
                 // What cannot be read is tried again.
-                let _ = worker.read(self.most_bytes, now, dice.bits());
+                let _ = worker.read(self.most_bytes, at, dice.bits());
                 return Did::Read;
             }
             Step::Plan(plan) => {
@@ -114,20 +116,21 @@ impl Hands<'_> {
                     let synced = custody.sync(now);
                     synced.map_err(|error| error.to_string())
                 });
-                worker.planned(durable, now, dice.bits());
+                worker.planned(durable, at, dice.bits());
             }
             Step::Deliver => {
                 // One that waits is given up, as when a thread stops waiting for an answer.
                 let polled = {
-                    let delivery = pin!(worker.deliver(now));
+                    let delivery = pin!(worker.deliver(at));
                     delivery.poll(&mut Context::from_waker(Waker::noop()))
                 };
                 if let Poll::Ready(result) = polled {
-                    worker.delivered(result, now, dice.bits());
+                    worker.delivered(result, at, dice.bits());
                 }
             }
             Step::Commit(commit) => {
-                letters.keep(name, &commit, &mut worker.reader(), now.wall);
+                let when = (at.wall, worker.clock_book());
+                letters.keep(name, &commit, &mut worker.reader(), when);
                 let Commit {
                     through,
                     streams,

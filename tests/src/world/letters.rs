@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use headwater_collector::interpret::Depth;
+use headwater_collector::pipeline::undated::ClockBook;
 use headwater_collector::sink::letters::{Letters, list, read};
 use headwater_collector::sink::worker::Commit;
 use headwater_proto::time::UnixMicros;
@@ -28,9 +29,9 @@ impl MailRoom {
         sink: &str,
         commit: &Commit,
         journal: &mut Reader<D>,
-        at: UnixMicros,
+        (at, clock): (UnixMicros, &ClockBook),
     ) {
-        let Some(refusal) = commit.refusal(at) else {
+        let Some(refusal) = commit.refusal(at, clock) else {
             return;
         };
         let disk = self.folders.entry(sink.to_owned()).or_default();

@@ -23,6 +23,8 @@ pub const NARROW: TimeWindow = TimeWindow {
 /// Most nodes behind the agents of one run.
 const MOST_BEHIND: usize = 3;
 
+/// Marks the choice that is about the collector's clock.
+const WRONG_STARTS: u64 = 0x7374_6172_7473;
 /// Marks the choices that are about nodes behind agents.
 pub(super) const BEHIND: u64 = 0x6265_6869_6e64;
 
@@ -82,6 +84,8 @@ pub struct Plan {
     /// Wall clocks of devices may also stand in 1970 or 2040, begin so at a boot, and be set right later. The
     /// collector's is right then, and time services do not err.
     pub wild_clocks: bool,
+    /// The collector's clock may be far off at a start, and is set right later.
+    pub wrong_starts: bool,
     /// Now and then the collector starts with other rules: a time window that is much narrower, other names of
     /// plain readings.
     pub rules_change: bool,
@@ -179,6 +183,7 @@ impl Plan {
             stops,
             clock_steps,
             wild_clocks,
+            wrong_starts: (wild_clocks || clock_steps == 0) && dice.aside(WRONG_STARTS).one_in(8),
             rules_change,
             checkpoint_versions: if dice.one_in(2) { 4 } else { 100 },
             steps: 100 + dice.below(250),

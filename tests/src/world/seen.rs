@@ -51,6 +51,10 @@ macro_rules! seen {
 }
 
 seen! {
+    /// Starts of the collector with a clock that was far off.
+    wrong_starts
+    /// Times that the collector doubted its clock.
+    clock_doubts
     /// Records that agents evicted.
     evicted
     /// Times a lane of an agent gave its disk up for a while.
@@ -178,6 +182,7 @@ impl Seen {
 
     /// Adds what the collector counted in its life.
     pub(super) const fn add_collector(&mut self, counters: &CollectorCounters) {
+        self.clock_doubts += counters.clock_doubts_total;
         self.collector_syncs_failed += counters.groups_failed_total;
         self.repeats += counters.repeats_total;
         self.rejects += counters.rejects_total;

@@ -66,6 +66,13 @@ impl Home {
         self.collector.handle(Event::Tick, course.now);
     }
 
+    /// Somebody looks after the collector's clock.
+    pub(super) fn mend_clock(&mut self, course: &mut Course) {
+        if self.collector.mend_clock(course.now) {
+            course.note(|| "the collector's clock is believed again".to_owned());
+        }
+    }
+
     /// Switches the collector on.
     pub(super) fn start(&mut self, course: &mut Course) {
         self.collector.start(course.now, &mut course.dice);
@@ -225,6 +232,7 @@ impl Home {
     pub(super) fn calm(&mut self, course: &mut Course) {
         self.end_sleeper(course);
         self.bring_lake_back(course);
+        self.collector.calm_clock();
         let plan = &course.plan;
         self.collector.copy_faults = CopyFaults {
             refuses: plan.copy_faults.refuses,

@@ -14,6 +14,10 @@ const MESSAGES_PER_STEP: u64 = 6;
 /// Steps of a sink in one step of the world: a read, a delivery, and a retry of it.
 const STEPS_OF_A_SINK: u64 = 8;
 
+/// Marks the choice whether somebody looks after the collector's clock, and how many steps pass between two times.
+const CLOCKS: u64 = 0x6d65_6e64;
+const CLOCK_STEPS: u64 = 25;
+
 impl World {
     /// One step.
     pub(super) fn step(&mut self) {
@@ -44,6 +48,9 @@ impl World {
             _ => self.publish_plain(),
         }
         break_something(self, place);
+        if self.course.dice.aside(CLOCKS).one_in(CLOCK_STEPS) {
+            self.site.mend_clock(&mut self.course);
+        }
         self.site.wake_sleeper(&mut self.course);
         for agent in self.fleet.serve_nodes(&mut self.course) {
             self.pump_device(agent);

@@ -243,7 +243,7 @@ pub fn open(
         custody.resume(STREAM, cut.begin)?;
     }
     let from = pending.map_or(cursor, |cut| cut.begin);
-    let feed = Feed::new(custody.reader(), from, Depth::Samples);
+    let feed = Feed::new(custody.reader(), from, Depth::Samples).with_clock(custody.clock.book());
     let sink = StreamSink {
         service: service.clone(),
         journal: custody.journal(),

@@ -4,7 +4,7 @@ use headwater_proto::ids::{DeviceId, Stream};
 use headwater_proto::time::Now;
 use headwater_spool::Disk;
 
-use super::{Custody, Refused};
+use super::{Custody, Refused, clock};
 
 /// What became of the open epochs of a device.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,6 +21,11 @@ pub enum ForgetError {
     /// The journal is full.
     #[error("the journal has no room for it; try again when the sinks have come further")]
     Full,
+    /// The collector's clock is in doubt: nobody can say when what is missing was lost.
+    #[error(
+        "the collector's clock is in doubt; see `headwater-collector status`, and try again when it is right"
+    )]
+    Clock,
     /// The disk failed.
     #[error("the journal could not take it; see the collector's log")]
     Failed,
@@ -34,6 +39,10 @@ impl<D: Disk> Custody<D> {
     /// # Errors
     /// [`ForgetError`].
     pub fn forget_device(&mut self, device: &DeviceId, now: Now) -> Result<Forgotten, ForgetError> {
+        let now = clock::look(self, now);
+        if self.clock.doubt().is_some() {
+            return Err(ForgetError::Clock);
+        }
         let mut forgotten = Forgotten::default();
         let open = self.streams.ledger().streams_of(device);
         let open = open.filter(|(_, track)| track.is_open());

@@ -188,7 +188,9 @@ impl<D: Disk> Joining<'_, D> {
         // for other records since, whatever their epoch.
         let bases = self.custody.streams.ledger().time_bases().clone();
         let mut ledger = Ledger::with_time_bases(Epoch::new(name.0), bases);
-        let into = &mut |_, record: &Record<'_>| ledger.apply(record);
+        // Of which of them the times of receipt are Unix time may be said before `since`.
+        let undated = self.custody.journal.clock.is_any();
+        let into = &mut |_, record: &Record<'_>| ledger.apply(record, undated);
         let damaged = self.custody.journal.each_record(since, end, into)?;
         ledger.synced();
         if since < end {

@@ -2,7 +2,7 @@
 //! segment must begin with: schemas, plans, cursors, sessions, open entries, and how large that may become.
 //!
 //! ```text
-//! segment: snapshot │ Begin, Rules, DecoderState │ Schema, Batch, Batch … Schema, Batch …
+//! segment: snapshot │ Begin, Rules, DecoderState │ Schema, Batch, Batch … Clock, Schema, Batch …
 //! ```
 //! A snapshot that rots must not take the journal with it. So each segment says once more, in
 //! records with checksums of their own, whose it is and how far the sinks were ([`Record::Begin`],
@@ -15,6 +15,7 @@
 //! became of the record ([`Put`]), and whether the group before it became durable on the way.
 
 mod budget;
+pub(super) mod clock;
 mod restore;
 mod room;
 mod segment;
@@ -34,6 +35,7 @@ use crate::pipeline::ledger::Ledger;
 use crate::pipeline::rules::RulesId;
 use crate::pipeline::schemas::SchemaBook;
 use crate::pipeline::snapshot::{self, Parts, PendingPlan, Restored};
+use crate::pipeline::undated::{ClockBook, Stretches};
 use budget::Budget;
 pub use restore::{OpenError, Past};
 pub(super) use restore::{other_version, restore};
@@ -137,6 +139,10 @@ pub(super) struct Journal<D: Disk> {
     committed_to: u64,
     scratch: Vec<u8>,
     budget: Budget,
+    /// What times of receipt are worth.
+    pub(super) clock: Stretches,
+    /// Tells readers of it.
+    pub(super) book: ClockBook,
 }
 
 impl<D: Disk> Journal<D> {
@@ -163,6 +169,8 @@ impl<D: Disk> Journal<D> {
             committed_to: restored.committed_to,
             scratch: Vec::new(),
             budget: Budget::default(),
+            clock: restored.clock,
+            book: ClockBook::default(),
         };
         (journal, restored.ledger)
     }
@@ -235,7 +243,7 @@ impl<D: Disk> Journal<D> {
         let ahead = self.ahead_of(ledger, schema, payload.len());
         let lens = ahead.iter().map(|(_, bytes)| bytes.len());
         let lens: Vec<usize> = lens.chain([payload.len()]).collect();
-        if !self.has_room(&lens, leaves) {
+        if self.clock.is_full() || !self.has_room(&lens, leaves) {
             return Put::refused(NotPut::Full);
         }
         if ahead.is_empty() {
@@ -249,6 +257,7 @@ impl<D: Disk> Journal<D> {
             if let Some(head) = schema {
                 self.segment.holds(&self.schemas, head, &[]);
             }
+            self.segment.clock = Some(self.clock.head().clone());
             self.ask_log(ledger, Step::Append(kind, payload), leaves)
         })
     }
@@ -266,6 +275,7 @@ impl<D: Disk> Journal<D> {
             ledger,
             schemas: &self.schemas,
             open,
+            clock: &self.clock,
         }
     }
 
@@ -283,6 +293,7 @@ impl<D: Disk> Journal<D> {
             ledger,
             schemas: &self.schemas,
             open: &self.open,
+            clock: &self.clock,
         };
         let written = Cell::new(None);
         let snapshot = |out: &mut Vec<u8>| {
@@ -371,6 +382,7 @@ impl<D: Disk> Journal<D> {
     fn synced(&mut self) {
         self.sinks.synced();
         self.schemas.synced();
+        clock::tell(self);
     }
 
     /// The group from `first` on failed: nothing of it happened.
@@ -383,6 +395,7 @@ impl<D: Disk> Journal<D> {
 
     /// Takes in a record that is in the journal.
     pub(super) fn apply(&mut self, position: u64, record: &Record<'_>) {
+        self.clock.apply(record);
         match record {
             Record::Schema(head, bytes) => {
                 self.schemas.bind(head, bytes);
@@ -410,7 +423,8 @@ impl<D: Disk> Journal<D> {
             | Record::Park(..)
             | Record::Rules(_)
             | Record::DecoderState(_)
-            | Record::Lacks(_) => {}
+            | Record::Lacks(_)
+            | Record::Clock(_) => {}
         }
     }
 

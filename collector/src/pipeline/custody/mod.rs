@@ -24,6 +24,7 @@
 //! ([`crate::pipeline::ledger::Ledger::apply`]), so that a restart reads itself to the same state.
 
 mod apart;
+pub mod clock;
 mod forget;
 mod intake;
 mod join;
@@ -56,8 +57,8 @@ use intake::Intake;
 use journal::{Journal, Leaves, NotPut, Report};
 pub use journal::{OpenError, Past};
 pub use open::Opened;
+use sessions::Sessions;
 pub use sessions::{MAX_ASKED, MAX_ORIGINS};
-use sessions::{Sessions, Terms};
 pub use sides::{Agreed, JournalSide, LakeSide, MeetError, Meeting, Proven, Told};
 pub use sinks::PlanError;
 pub use streams::MAX_COVERED_RANGES;
@@ -88,11 +89,14 @@ pub struct Custody<D: Disk> {
     /// What sinks of earlier journals may lack.
     earlier: Earlier,
     counters: Counters,
+    /// That of the machine.
+    pub clock: clock::HouseClock,
 }
 
 impl<D: Disk> Custody<D> {
     /// Takes in one event. Answers come after the next [`Custody::sync`].
     pub fn handle(&mut self, event: Event, now: Now) {
+        let now = clock::look(self, now);
         match event {
             Event::Connected { conn, client } => {
                 self.sessions.connected(conn, client);
@@ -140,13 +144,14 @@ impl<D: Disk> Custody<D> {
     /// [`SyncError`]: the group never happened; its connections are told to close, and what they
     /// sent comes again.
     pub fn sync(&mut self, now: Now) -> Result<(), SyncError> {
+        let now = clock::look(self, now);
         let synced = self.journal.sync();
         match synced {
             Ok(wrote) => {
                 self.counters.groups_synced_total += u64::from(wrote);
                 self.synced();
                 self.counters.segments_released_total += self.journal.release();
-                let terms = Terms::new(self.journal.name(), &self.settings, now);
+                let terms = clock::terms(self, now);
                 // While publishes wait for room nobody may send more.
                 let stalled = self.sessions.is_stalled();
                 let (connections, level) = (self.sessions.count(), self.journal.level());
@@ -269,7 +274,8 @@ impl<D: Disk> Custody<D> {
         }
         match put.came {
             Ok(position) => {
-                self.streams.apply(record);
+                let undated = self.journal.clock.undated().is_some();
+                self.streams.apply_as(record, undated);
                 Ok(position)
             }
             Err(NotPut::Full) => Err(Refused::Full),

@@ -12,6 +12,7 @@ use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::time::Millis;
 use headwater_spool::{Disk, Log, ReadError, Recovery};
 
+use super::clock::HouseClock;
 use super::journal::{Rules, other_version, restore};
 use super::sessions::Sessions;
 use super::streams::Streams;
@@ -89,6 +90,7 @@ impl<D: Disk> Custody<D> {
         replay.catch_up(from, past, &mut opened)?;
         journal.measure(streams.ledger());
         let credit = credit(settings.credit, 0, journal.level());
+        let clock = HouseClock::new(journal.book.clone());
         let custody = Self {
             sessions: Sessions::new(&settings, credit),
             settings,
@@ -98,6 +100,7 @@ impl<D: Disk> Custody<D> {
             read_again_at: Millis(0),
             earlier: Earlier::default(),
             counters,
+            clock,
         };
         Ok((custody, opened))
     }
@@ -319,12 +322,13 @@ impl<D: Disk> Replay<'_, D> {
 
     /// Takes in a record that is in the journal.
     fn apply(&mut self, position: u64, record: &Record<'_>) {
-        self.streams.apply(record);
         self.journal.apply(position, record);
         if let Record::Schema(..) = record {
             // Those that left to make room leave no record.
             self.journal.schemas.stay_within();
         }
+        let undated = self.journal.clock.undated().is_some();
+        self.streams.apply_as(record, undated);
         if let Record::Begin(head) = record {
             self.streams.begin_plain_epoch(head.plain_epoch);
         }

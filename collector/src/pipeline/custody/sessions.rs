@@ -433,6 +433,14 @@ impl Sessions {
     }
 }
 
+/// Times of receipt so far were by a clock that was in doubt, and are later by `offset_us`.
+pub(super) fn shift_receipts(sessions: &mut Sessions, offset_us: i64) {
+    let conns = sessions.conns.values_mut();
+    for said in conns.flat_map(|conn| conn.origins.values_mut()) {
+        said.sightings.shift(offset_us);
+    }
+}
+
 /// What a publish counts for while it waits: one more than its payload, so that an empty one keeps its
 /// place too.
 fn waiting_bytes(event: &Event) -> usize {

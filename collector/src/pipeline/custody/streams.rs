@@ -23,7 +23,7 @@ use headwater_proto::time::Millis;
 use super::types::{Mode, Settings};
 use crate::done::DoneEpochs;
 use crate::pipeline::envelope::Record;
-use crate::pipeline::ledger::Ledger;
+use crate::pipeline::ledger::{self, Ledger};
 pub(super) use absent::Abandonment;
 use absent::Absent;
 use claims::Claimed;
@@ -75,8 +75,15 @@ impl Streams {
     }
 
     /// Takes in a record that is in the journal.
-    pub(super) fn apply(&mut self, record: &Record<'_>) {
-        self.ledger.apply(record);
+    ///
+    /// - `undated`: its time of receipt is no Unix time.
+    pub(super) fn apply_as(&mut self, record: &Record<'_>, undated: bool) {
+        self.ledger.apply(record, undated);
+    }
+
+    /// Times of receipt from `from_us` on were by a clock that was in doubt, and are later by `later_us`.
+    pub(super) fn shift_receipts(&mut self, from_us: i64, later_us: i64) {
+        ledger::shift_receipts(&mut self.ledger, from_us, later_us);
     }
 
     /// All that was appended is durable. Returns the streams of which more is committed by that: what was

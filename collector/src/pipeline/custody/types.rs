@@ -8,6 +8,7 @@ use headwater_proto::ids::{DeviceId, SeqRange, Stream};
 
 use super::stretch::{Found, Stretch};
 use crate::done::{DoneError, Epochs, Finding, Keeping, Looked};
+use crate::pipeline::clock_doubt::Change;
 use crate::pipeline::credit::CreditLimits;
 use crate::pipeline::pattern::Pattern;
 use crate::pipeline::rules::TimeWindow;
@@ -253,6 +254,8 @@ pub enum Output {
         /// Of what.
         of: Crowd,
     },
+    /// Tell the operator what became of the collector's own clock.
+    Clock(Change),
     /// Put these into the index of closed epochs on another thread ([`Keeping::keep`]), and hand in
     /// [`Event::Kept`]. Until then the ledger has them too.
     Keep(Keeping),
@@ -290,6 +293,8 @@ macro_rules! counters {
 }
 
 counters! {
+    /// Times that the collector's own clock came into doubt.
+    clock_doubts_total,
     /// Records appended with verdict store.
     records_stored_total,
     /// Bytes of their frames and payloads.

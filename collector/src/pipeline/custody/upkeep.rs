@@ -14,7 +14,7 @@ use headwater_spool::Disk;
 
 use super::intake::Intake;
 use super::journal::{Moved, Report};
-use super::{Custody, Leaves};
+use super::{Custody, Leaves, clock};
 use crate::pipeline::envelope::{CursorHead, Record};
 pub(super) use earlier::Earlier;
 
@@ -31,6 +31,7 @@ impl<'a, D: Disk> Upkeep<'a, D> {
 
     /// Time passed.
     pub(super) fn tick(&mut self) {
+        clock::note(self.custody);
         self.say_again();
         self.name_earlier();
         self.name_reading();
@@ -49,7 +50,9 @@ impl<'a, D: Disk> Upkeep<'a, D> {
     fn retry_withheld(&mut self) {
         while let Some((event, received)) = self.custody.sessions.next_withheld() {
             let Some(conn) = event.conn() else { continue };
-            if !Intake::new(self.custody, conn, received).take(&event) {
+            // By what the clock is worth now.
+            let at = self.custody.clock.dated(received);
+            if !Intake::new(self.custody, conn, at).take(&event) {
                 self.custody.sessions.put_back(event, received);
                 return;
             }

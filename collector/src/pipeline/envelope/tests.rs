@@ -26,8 +26,22 @@ fn batch() -> BatchHead {
         via: Some(DeviceId::new("gw").unwrap()),
         rules: RulesId::of(b"rules"),
         around: Some(SPAN),
+        evidence: Some(Evidence::Uptime {
+            uptime_us: 7,
+            wall: Some((8, 9, -10)),
+            began_us: 11,
+            confirmed: true,
+        }),
     }
 }
+
+const UNDATED: Undated = Undated {
+    number: 2,
+    boot: 3,
+    zero_us: -4,
+    by_fleet: true,
+    last_us: 5,
+};
 
 const SPAN: Span = Span {
     first: UnixMicros(1_600_000_000_000_000),
@@ -113,6 +127,10 @@ fn one_of_each() -> Vec<Record<'static>> {
                 name: "lake".into(),
                 position: 129,
             }],
+            clock: ClockHead {
+                undated: Some(UNDATED),
+                ..ClockHead::default()
+            },
         }),
         Record::Mark(MarkHead {
             stream: stream(),
@@ -130,6 +148,16 @@ fn one_of_each() -> Vec<Record<'static>> {
             ranges: vec![(SeqRange::new(1, 4), SPAN), (SeqRange::new(7, 8), SPAN)],
             reason: GapReason::SinkSkipped,
             at: UnixMicros(5),
+        }),
+        Record::Clock(ClockHead {
+            undated: None,
+            waiting: vec![UNDATED],
+            ties: vec![Tie {
+                number: 1,
+                offset_us: 2,
+                error_ms: 3,
+                until: 4,
+            }],
         }),
     ]
 }

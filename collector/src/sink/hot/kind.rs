@@ -15,6 +15,7 @@ use serde::Deserialize;
 use super::{HotSettings, HotSink, HotStore, RefillError};
 use crate::background;
 use crate::interpret::{Depth, Feed};
+use crate::pipeline::undated::ClockBook;
 use crate::sink::kind::{Kind, Replay, Rule, Start};
 use crate::sink::lake::{self, LakeFolder};
 use crate::sink::letters::Replayed;
@@ -134,6 +135,7 @@ impl Kind for HotKind {
             journal,
             is_required: required,
             clock,
+            book: site.custody.clock.book(),
         };
         // Custody hears of nothing that is not there: a required one is filled before the gate opens, and
         // an optional one tells with its first delivery.
@@ -158,7 +160,8 @@ impl Kind for HotKind {
             site.custody.reader(),
             from.unwrap_or_default(),
             Depth::Blocks,
-        );
+        )
+        .with_clock(site.custody.clock.book());
         start.run_late(move |context| {
             if from.is_none() {
                 match begin.fill_or_not(&mut hot, &is_stopping) {
@@ -190,6 +193,7 @@ struct Beginning {
     journal: JournalId,
     is_required: bool,
     clock: Clock,
+    book: ClockBook,
 }
 
 impl Beginning {
@@ -201,7 +205,7 @@ impl Beginning {
             tracing::warn!("the lake is away: the hot store begins with what the journal holds");
             return Ok(0);
         };
-        let now = self.clock.now().wall;
+        let now = self.book.now(self.clock.now()).wall;
         let since = UnixMicros(now.0.saturating_sub(hot.keep_us()));
         let lake = LocalStore::new(dir)?;
         let filled = hot.refill(&lake, since, now, is_stopping)?;

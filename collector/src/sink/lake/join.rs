@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use headwater_lake::audit::StreamMark;
+use headwater_lake::owner::LEASE_US;
 use headwater_lake::{Beyond, Claim, EpochState, Found, Store, Swept};
 use headwater_proto::delivery::End;
 use headwater_proto::ids::{JournalId, SeqRange};
@@ -15,6 +16,7 @@ use super::there::stream_of;
 use super::{LakeSettings, LakeSink, LakeSinkError, NAME};
 use crate::pipeline::custody::{
     Agreed, Custody, JournalSide, Lacking, LakeSide, MeetError, Meeting, Opened, Past, Proven,
+    clock,
 };
 
 /// Why journal and lake could not be brought to agree.
@@ -121,6 +123,18 @@ impl<S: Store> Met<S> {
             met.read_marks()?;
         }
         Ok(met)
+    }
+
+    /// When the owner before was last known to run, if there was another one. Its lease was renewed then.
+    #[must_use]
+    pub fn last_owned(&self) -> Option<UnixMicros> {
+        let before = self.sink.lake().opened().before?;
+        Some(UnixMicros(
+            before
+                .lease_until_us
+                .saturating_sub(LEASE_US)
+                .max(before.since_us),
+        ))
     }
 
     /// Reads what the lake holds of each stream.
@@ -236,8 +250,13 @@ pub fn join<D: Disk, S: Store>(
         at: now,
     };
     let mut met = Met::open(&journal, store, settings, call)?;
+    if let Some(at) = met.last_owned() {
+        clock::know_commit(custody, at);
+    }
+    // By what the clock is worth after that.
+    let at = custody.clock.present().unwrap_or(now);
     loop {
-        match custody.meet_lake(NAME, &journal, &met.side(), now)? {
+        match custody.meet_lake(NAME, &journal, &met.side(), at)? {
             Meeting::Agreed(agreed) => return Ok(met.agreed(agreed)),
             Meeting::NeedsMarks => met.read_marks()?,
         }

@@ -19,6 +19,7 @@ use super::{LakeSettings, LakeSink, LakeSinkError};
 use crate::interpret::{Depth, Feed};
 use crate::metrics::SinkLook;
 use crate::pipeline::custody::{Agreed, JournalSide, LakeSide, Meeting};
+use crate::pipeline::undated::ClockBook;
 use crate::sink::SinkError;
 use crate::sink::back_off::BackOff;
 use crate::sink::worker::Worker;
@@ -39,6 +40,7 @@ pub struct Late<D: Disk> {
     journal: JournalSide,
     settings: LakeSettings,
     reader: Reader<D>,
+    clock: ClockBook,
     back_off: BackOff,
     trouble: SinkError,
     look: SinkLook,
@@ -72,6 +74,7 @@ impl<D: Disk> Late<D> {
             journal,
             settings,
             reader,
+            clock: ClockBook::default(),
             back_off: BackOff::default(),
             trouble: error.clone(),
             look,
@@ -79,6 +82,19 @@ impl<D: Disk> Late<D> {
         };
         late.failed(error, now.mono, random);
         late
+    }
+
+    /// Reads what custody tells of the collector's clock.
+    #[must_use]
+    pub fn with_clock(mut self, book: ClockBook) -> Self {
+        self.clock = book;
+        self
+    }
+
+    /// What custody tells of the collector's clock.
+    #[must_use]
+    pub const fn clock_book(&self) -> &ClockBook {
+        &self.clock
     }
 
     /// What to do next.
@@ -165,6 +181,7 @@ impl<D: Disk> Late<D> {
     pub fn worker<S: Store + 'static>(self, met: Met<S>, agreed: Agreed) -> Worker<LakeSink<S>, D> {
         let sink = met.agreed(agreed);
         let feed = Feed::new(self.reader, sink.position(), Depth::Samples);
+        let feed = feed.with_clock(self.clock);
         Worker::new(sink, feed)
     }
 

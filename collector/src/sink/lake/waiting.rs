@@ -27,7 +27,7 @@ pub(crate) fn wait_for_lake<S: Store + 'static, D: Disk>(
     let mut voice = Voice::default();
     let mut ask = |journal: &JournalSide, lake: &LakeSide| ask(context, journal, lake);
     while !context.stop.is_cancelled() {
-        let now = context.clock.now();
+        let now = late.clock_book().now(context.clock.now());
         let trouble = late.trouble();
         let trouble = Some((trouble.code(), trouble.to_string()));
         context.board.post_sink(&context.name, late.look());

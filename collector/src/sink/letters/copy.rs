@@ -1,5 +1,6 @@
 //! Core: finds in the journal what a sink refused, and what that is read with.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,11 +12,13 @@ use headwater_spool::{Disk, Reader, SegmentInfo};
 
 use super::LettersError;
 use super::found::{Context, Found, LetterHead};
-use crate::pipeline::envelope::{self, Record, RecordKind, SchemaHead};
+use crate::interpret::ReceiptTimes;
+use crate::pipeline::envelope::{self, Record, RecordKind, SchemaHead, Tie};
 use crate::pipeline::ledger;
 use crate::pipeline::numbers::Numbers;
 use crate::pipeline::schemas::{self, SchemaBook};
 use crate::pipeline::snapshot;
+use crate::pipeline::undated::{self, ClockBook};
 
 /// Bytes read from the journal at once.
 const READ_BYTES: usize = 1 << 20;
@@ -33,6 +36,8 @@ pub struct Refusal<'a> {
     pub causes: &'a BTreeMap<Stream, String>,
     /// When.
     pub at: UnixMicros,
+    /// What dates records that came while the collector's clock was in doubt.
+    pub clock: &'a ClockBook,
 }
 
 impl Refusal<'_> {
@@ -56,10 +61,12 @@ struct Told {
     journal: Option<JournalId>,
     rules: Vec<Arc<Context>>,
     schemas: SchemaBook,
+    times: ReceiptTimes,
 }
 
 impl Told {
     fn learn(&mut self, record: &Record<'_>, payload: &[u8]) {
+        self.times.learn(record);
         if let Record::Begin(head) = record {
             self.journal = Some(head.journal);
         } else if let Record::Rules(_) | Record::DecoderState(_) = record {
@@ -151,11 +158,13 @@ fn in_segment<J: Disk>(
     visit: &mut dyn FnMut(&Found<'_>) -> Result<(), LettersError>,
 ) -> Result<(), LettersError> {
     let mut told = Told::default();
+    told.times.share(refusal.clock.clone());
     // As for a sink's own reading: rules stand once more in the snapshot, for a bit of rot in one
     // place must not cost the meaning of all records.
     if let Some(bytes) = journal.snapshot_of(segment.id)?
-        && let Some(rules) = snapshot::rules_of(&bytes)
+        && let Some((rules, clock)) = snapshot::preamble_of(&bytes)
     {
+        told.times.learn_head(&clock);
         let mut payload = Vec::new();
         Record::Rules(&rules).encode(&mut payload);
         told.rules
@@ -182,14 +191,20 @@ fn in_segment<J: Disk>(
                 ledger::committed_by(&record, &mut |stream, range| {
                     covers.push((stream.clone(), range));
                 });
+                let context = told.context(&record);
+                let mut payload = Cow::Borrowed(payload);
+                if let Some(tie) = told.times.tie().filter(|tie| *tie != Tie::NONE) {
+                    // A letter is read without the journal: it has the times that the sink was handed.
+                    undated::dated(record, &tie).encode(payload.to_mut());
+                }
                 outcome = visit(&Found {
                     covers,
                     // Without its first record a segment does not say whose it is.
                     journal: told.journal.unwrap_or(JournalId(0)),
                     head: LetterHead { position, cause },
                     kind,
-                    payload,
-                    context: told.context(&record),
+                    payload: &payload,
+                    context,
                 });
                 match outcome {
                     Ok(()) => ControlFlow::Continue(()),

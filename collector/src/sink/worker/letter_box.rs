@@ -8,6 +8,7 @@ use headwater_spool::{Disk, Reader, RealDisk};
 
 use super::Commit;
 use crate::metrics::LetterLook;
+use crate::pipeline::undated::ClockBook;
 use crate::sink::letters::{Letters, LettersError};
 
 /// The dead letters of one running sink. A folder that cannot be used costs the letters and nothing else:
@@ -48,9 +49,9 @@ impl LetterBox {
         sink: &str,
         commit: &Commit,
         journal: &mut Reader<D>,
-        at: UnixMicros,
+        (at, clock): (UnixMicros, &ClockBook),
     ) {
-        let Some(refusal) = commit.refusal(at) else {
+        let Some(refusal) = commit.refusal(at, clock) else {
             return;
         };
         let kept = self

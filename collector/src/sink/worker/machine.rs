@@ -20,6 +20,7 @@ use headwater_spool::{Chunk, Damage, Disk, ReadError, Reader};
 use crate::interpret::{Feed, Taken};
 use crate::metrics::{SinkLook, SinkState};
 use crate::pipeline::numbers::Numbers;
+use crate::pipeline::undated::ClockBook;
 use crate::sink::back_off::BackOff;
 use crate::sink::letters::Refusal;
 use crate::sink::{Delivered, Due, Plan, Sink, SinkError};
@@ -74,13 +75,14 @@ pub struct Commit {
 impl Commit {
     /// What it says was refused, for the sink's dead letters; `None` if that is nothing.
     #[must_use]
-    pub fn refusal(&self, at: UnixMicros) -> Option<Refusal<'_>> {
+    pub fn refusal<'a>(&'a self, at: UnixMicros, clock: &'a ClockBook) -> Option<Refusal<'a>> {
         (!self.refused.is_empty()).then_some(Refusal {
             from: self.from,
             to: self.read_to,
             streams: &self.refused,
             causes: &self.causes,
             at,
+            clock,
         })
     }
 
@@ -186,6 +188,12 @@ impl<S: Sink, D: Disk> Worker<S, D> {
             keep_trouble: None,
             look: SinkLook::default(),
         }
+    }
+
+    /// What custody tells of the collector's clock.
+    #[must_use]
+    pub const fn clock_book(&self) -> &ClockBook {
+        self.feed.clock_book()
     }
 
     /// At the end, delivers what the sink has taken and reads no more: the journal keeps the rest for the

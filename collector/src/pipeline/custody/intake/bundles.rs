@@ -11,18 +11,27 @@ use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::text;
 use headwater_spool::Disk;
 
-use super::super::sessions::Terms;
-use super::super::{Crowd, Leaves, Output, Refused};
+use super::super::{Crowd, Leaves, Output, Refused, clock};
 use super::Intake;
 use crate::pipeline::dating;
 use crate::pipeline::envelope::{
-    BatchHead, Clock, Reason, Record, SchemaHead, Span, TimeClass, Verdict,
+    BatchHead, Clock, Evidence, Reason, Record, SchemaHead, Span, TimeClass, Verdict,
 };
 use crate::pipeline::ledger::{self, Around, Ledger};
 use crate::pipeline::schemas::{self, Bound};
 use crate::pipeline::snapshot::{HOLE_BYTES, NEW_BYTES, NUMBER_BYTES, RANGE_BYTES, STREAM_BYTES};
 use crate::pipeline::spans::{self, Which};
 use crate::pipeline::time_bases::BASE_BYTES;
+
+/// How the times of a bundle's records become Unix time.
+#[derive(Debug, Clone, Copy)]
+struct Dating {
+    clock: Clock,
+    /// The uptime at which its boot is dated.
+    dated_at_us: Option<i64>,
+    /// Decides once it is known what the collector's clock is worth.
+    evidence: Option<Evidence>,
+}
 
 impl<D: Disk> Intake<'_, D> {
     /// The bundles of one publish, in order. A publish that finds no room half-way is taken again from
@@ -77,6 +86,7 @@ impl<D: Disk> Intake<'_, D> {
             return Ok(());
         }
         let via = (*device != head.origin).then(|| device.clone());
+        self.note_witness(device, head);
         let dating = self.dating_of(head);
         for record in bundle.records() {
             match record.seq {
@@ -192,7 +202,7 @@ impl<D: Disk> Intake<'_, D> {
         &mut self,
         head: &BundleHead,
         via: Option<&DeviceId>,
-        (clock, dated_at_us): (Clock, Option<i64>),
+        dating: Dating,
         seq: u64,
         record: &BundleRecord<'_>,
     ) -> Result<(), Refused> {
@@ -201,7 +211,10 @@ impl<D: Disk> Intake<'_, D> {
             lane: head.lane,
             epoch: head.epoch,
         };
-        let clock = match (dated_at_us, spans::times_of(&record.frame)) {
+        let Dating {
+            clock, evidence, ..
+        } = dating;
+        let clock = match (dating.dated_at_us, spans::times_of(&record.frame)) {
             (Some(dated_at_us), Some(times)) => dating::drifted(clock, dated_at_us, times),
             _ => clock,
         };
@@ -222,7 +235,8 @@ impl<D: Disk> Intake<'_, D> {
                         return Ok(());
                     }
                 }
-                if clock.class == TimeClass::Undated && has_times(record.frame.kind) {
+                let is_undated = clock.class == TimeClass::Undated && evidence.is_none();
+                if is_undated && has_times(record.frame.kind) {
                     self.custody.counters.undated_total += 1;
                 }
                 Verdict::Store
@@ -259,6 +273,7 @@ impl<D: Disk> Intake<'_, D> {
             via: via.cloned(),
             rules: self.custody.journal.rules_id(),
             around: None,
+            evidence,
         };
         envelope.around = around(self.custody.streams.ledger(), &envelope, &record.frame);
         // A gap makes room at its sender, so it may use the reserve.
@@ -367,10 +382,26 @@ impl<D: Disk> Intake<'_, D> {
         Ok(Admitted::Later)
     }
 
-    /// How the times of a bundle's records become Unix time, and the uptime at which its boot is dated.
-    fn dating_of(&mut self, head: &BundleHead) -> (Clock, Option<i64>) {
+    /// A sender with a synchronised clock says what time it is: for itself alone.
+    fn note_witness(&mut self, device: &DeviceId, head: &BundleHead) {
+        if let Some(wall) = head.wall.filter(|_| head.stamps.synced)
+            && *device == head.origin
+        {
+            clock::heard(self.custody, device, wall.time, self.now.mono);
+            // The clock may be in doubt by that.
+            self.now = self.custody.clock.dated(self.now);
+        }
+    }
+
+    /// How the times of a bundle's records become Unix time.
+    fn dating_of(&mut self, head: &BundleHead) -> Dating {
+        let in_doubt = self.custody.clock.doubt().is_some();
         let Some(sightings) = self.custody.sessions.sightings(self.conn, &head.origin) else {
-            return (Clock::UNDATED, None);
+            return Dating {
+                clock: Clock::UNDATED,
+                dated_at_us: None,
+                evidence: None,
+            };
         };
         if let Some(uptime_ms) = head.uptime_ms {
             sightings.note(head.boot, uptime_ms, head.wall, self.now);
@@ -381,8 +412,17 @@ impl<D: Disk> Intake<'_, D> {
             .ledger()
             .time_bases()
             .get(&head.origin, head.boot);
-        let clock = dating::date(head, sightings, time_base, self.now).unwrap_or(Clock::UNDATED);
-        (clock, dating::dated_at_us(head, time_base))
+        let evidence = dating::evidence(head, sightings, self.now).filter(|_| in_doubt);
+        let clock = match &evidence {
+            // The tie of this stretch decides.
+            Some(evidence) => dating::believed(evidence),
+            None => dating::date(head, sightings, time_base, self.now),
+        };
+        Dating {
+            clock: clock.unwrap_or(Clock::UNDATED),
+            dated_at_us: dating::dated_at_us(head, time_base),
+            evidence,
+        }
     }
 
     /// Acknowledges what may not be durable: only to see that a test finds it.
@@ -398,7 +438,7 @@ impl<D: Disk> Intake<'_, D> {
             .oldest(self.conn, device, *lane, *epoch);
         let mark = oldest.and_then(|oldest| self.custody.streams.mark(stream, oldest));
         let custody = &mut *self.custody;
-        let terms = Terms::new(custody.journal.name(), &custody.settings, self.now);
+        let terms = clock::terms(custody, self.now);
         self.custody
             .sessions
             .ack(self.conn, device, mark.as_slice(), terms);

@@ -15,6 +15,7 @@ use crate::pipeline::envelope::{self, EnvelopeError, Record, RecordKind};
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::schemas::SchemaBook;
 use crate::pipeline::snapshot::{self, NotRead, Plans, Restored};
+use crate::pipeline::undated::Stretches;
 
 /// Why custody cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +116,7 @@ fn begin(journal: JournalId, plain_epoch: Epoch) -> Restored {
         ledger: Ledger::new(plain_epoch),
         schemas: SchemaBook::default(),
         open: OpenEntries::default(),
+        clock: Stretches::default(),
     }
 }
 

@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use headwater_proto::text;
 use headwater_spool::Disk;
 
-use super::Journal;
-use crate::pipeline::envelope::{BeginHead, DecoderStates, Record, RecordKind, SchemaHead};
+use super::{Journal, clock};
+use crate::pipeline::envelope::{
+    BeginHead, ClockHead, DecoderStates, Record, RecordKind, SchemaHead,
+};
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::schemas::{SchemaBook, SchemaId};
 
@@ -17,6 +19,8 @@ pub(super) struct Segment {
     numbers: BTreeSet<SchemaHead>,
     /// Dictionaries of which all bytes stand in it.
     dictionaries: BTreeSet<SchemaId>,
+    /// The last word in it on the collector's clock.
+    pub(super) clock: Option<ClockHead>,
 }
 
 impl Segment {
@@ -24,6 +28,7 @@ impl Segment {
     pub(super) fn clear(&mut self) {
         self.numbers.clear();
         self.dictionaries.clear();
+        self.clock = None;
     }
 
     /// It says what a number means; `bytes` are that, or stand for it.
@@ -46,7 +51,8 @@ impl<D: Disk> Journal<D> {
         len: usize,
     ) -> Vec<(RecordKind, Vec<u8>)> {
         let is_there = schema.is_none_or(|head| self.segment.numbers.contains(head));
-        if is_there && !self.log.needs_segment(&[len]) {
+        let clock = clock::owes(self).then(|| Record::Clock(self.clock.head().clone()));
+        if is_there && clock.is_none() && !self.log.needs_segment(&[len]) {
             return Vec::new();
         }
         let encoded = |record: Record<'_>| {
@@ -67,7 +73,9 @@ impl<D: Disk> Journal<D> {
             .clone()
             .or_else(|| whole.clone())
             .filter(|_| !is_there);
-        let lens: Vec<usize> = more.iter().map(|(_, bytes)| bytes.len()).collect();
+        let clock = clock.map(encoded);
+        let lens = clock.iter().chain(&more).map(|(_, bytes)| bytes.len());
+        let lens: Vec<usize> = lens.collect();
         let begins = self.log.needs_segment(&[lens.as_slice(), &[len]].concat());
         let schema = if begins { whole } else { more };
         let mut ahead = Vec::new();
@@ -77,9 +85,12 @@ impl<D: Disk> Journal<D> {
                 plain_epoch: ledger.plain_epoch(),
                 apart_since: self.apart_since,
                 sinks: self.sinks.cursors().to_vec(),
+                clock: self.clock.head().clone(),
             })));
             ahead.push(encoded(Record::Rules(&self.rules.bytes)));
             ahead.push(encoded(Record::DecoderState(DecoderStates::default())));
+        } else {
+            ahead.extend(clock);
         }
         ahead.extend(schema);
         ahead

@@ -6,7 +6,7 @@ use headwater_gate::ConnId;
 use headwater_proto::delivery::answers::{Page, pages};
 use headwater_proto::ids::{DeviceId, JournalId, Stream};
 use headwater_proto::message::{Ack, MAX_MESSAGE_BYTES, MAX_PAGES, Mark, PROTOCOL, Welcome};
-use headwater_proto::time::Now;
+use headwater_proto::time::UnixMicros;
 
 use super::{Output, Sessions, Settings};
 
@@ -17,16 +17,20 @@ pub(in super::super) struct Terms {
     pub(super) journal: JournalId,
     /// Largest bundle taken, in bytes.
     pub(super) max_bundle: u32,
-    /// The present time.
-    pub(super) now: Now,
+    /// The present time, 0 while nobody knows it.
+    pub(super) time: UnixMicros,
 }
 
 impl Terms {
-    pub(in super::super) const fn new(journal: JournalId, settings: &Settings, now: Now) -> Self {
+    pub(in super::super) const fn new(
+        journal: JournalId,
+        settings: &Settings,
+        time: UnixMicros,
+    ) -> Self {
         Self {
             journal,
             max_bundle: settings.max_bundle_bytes,
-            now,
+            time,
         }
     }
 }
@@ -116,7 +120,7 @@ impl Sessions {
                 journal: terms.journal,
                 credit,
                 max_bundle: terms.max_bundle,
-                time: terms.now.wall,
+                time: terms.time,
                 marks,
             };
             self.send(conn, &welcome);
@@ -140,7 +144,7 @@ impl Sessions {
                 origin: origin.clone(),
                 journal: terms.journal,
                 credit,
-                time: terms.now.wall,
+                time: terms.time,
                 marks,
             };
             self.send(conn, &ack);

@@ -23,7 +23,7 @@ const NOW: Now = Now {
 const TERMS: Terms = Terms {
     journal: JournalId(7),
     max_bundle: 1_000,
-    now: NOW,
+    time: NOW.wall,
 };
 
 fn sessions() -> Sessions {
@@ -190,6 +190,7 @@ fn answers_leave_with_their_group_and_none_leaves_of_one_that_failed() {
             Output::Close { .. } => "close".to_owned(),
             Output::Shared { .. } => "an identity of two".to_owned(),
             Output::Crowded { .. } => "more than its share".to_owned(),
+            Output::Clock(_) => "a clock".to_owned(),
             Output::Read(_) => "a stretch to read".to_owned(),
             Output::Keep(_) => "epochs to keep".to_owned(),
             Output::Find(_) => "epochs to look up".to_owned(),

@@ -15,6 +15,7 @@ use crate::done_store::{DoneStore, QUOTA_BYTES};
 use crate::pipeline::ledger::{Ledger, MAX_STREAMS};
 use crate::pipeline::schemas::SchemaBook;
 use crate::pipeline::snapshot::{self, MAX_TIMES_BYTES, NEW_BYTES, Parts};
+use crate::pipeline::undated::Stretches;
 
 const DEVICES: u64 = 1_000;
 const RESTARTS_A_DAY: u64 = 10;
@@ -84,6 +85,7 @@ fn snapshot_bytes(ledger: &Ledger) -> usize {
         ledger,
         schemas: &SchemaBook::default(),
         open: &headwater_gate::repeat::OpenEntries::default(),
+        clock: &Stretches::default(),
     };
     snapshot::write(&parts, &mut Vec::new())
 }

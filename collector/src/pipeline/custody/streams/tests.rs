@@ -64,11 +64,14 @@ fn open(streams: &mut Streams, stream: &Stream, relayed: bool, now: Now) {
         base: headwater_proto::time::Base::Wall,
         relayed,
     };
-    streams.apply(&Record::Mark(MarkHead {
-        stream: stream.clone(),
-        change,
-        at: now.wall,
-    }));
+    streams.apply_as(
+        &Record::Mark(MarkHead {
+            stream: stream.clone(),
+            change,
+            at: now.wall,
+        }),
+        false,
+    );
 }
 
 /// Publishes of a plain device, which the journal numbers itself.
@@ -89,7 +92,7 @@ fn plain(streams: &mut Streams, seqs: std::ops::Range<u64>) -> Stream {
             packet_id: 0,
             hash: 0,
         };
-        streams.apply(&Record::Raw(head, b""));
+        streams.apply_as(&Record::Raw(head, b""), false);
     }
     streams.synced();
     plain_stream(&device(), epoch)
@@ -175,18 +178,24 @@ fn a_stream_is_abandoned_when_it_was_absent_for_long() {
             next: 7,
         }
     );
-    streams.apply(&Record::Gap(GapHead {
-        stream: stream(1),
-        range: Some(SeqRange::new(0, 7)),
-        span: Around(streams.ledger()).span(&stream(1), Which::Beyond, at(AFTER_MS).wall),
-        reason: GapReason::Abandoned,
-        at: at(AFTER_MS).wall,
-    }));
-    streams.apply(&Record::Mark(MarkHead {
-        stream: stream(1),
-        change: Change::Abandoned { next: 7 },
-        at: at(AFTER_MS).wall,
-    }));
+    streams.apply_as(
+        &Record::Gap(GapHead {
+            stream: stream(1),
+            range: Some(SeqRange::new(0, 7)),
+            span: Around(streams.ledger()).span(&stream(1), Which::Beyond, at(AFTER_MS).wall),
+            reason: GapReason::Abandoned,
+            at: at(AFTER_MS).wall,
+        }),
+        false,
+    );
+    streams.apply_as(
+        &Record::Mark(MarkHead {
+            stream: stream(1),
+            change: Change::Abandoned { next: 7 },
+            at: at(AFTER_MS).wall,
+        }),
+        false,
+    );
     streams.end_absence(&stream(1));
     assert_eq!(streams.abandonment(&stream(1)), None);
     assert_eq!(streams.absent_for_long(at(AFTER_MS + 1)), []);
@@ -204,7 +213,7 @@ fn what_the_end_of_an_abandoned_stream_tells_beyond_is_named_too() {
             at: at(0).wall,
         })
     };
-    streams.apply(&track(Change::Abandoned { next: 2 }));
+    streams.apply_as(&track(Change::Abandoned { next: 2 }), false);
     let missing = vec![SeqRange::new(0, 2)];
     let (ram, next) = (false, 2);
     let expected = Abandonment { missing, ram, next };
@@ -266,8 +275,9 @@ fn batch(streams: &mut Streams, stream: &Stream, seq: u64) {
         via: None,
         rules: RulesId::of(b""),
         around: None,
+        evidence: None,
     };
-    streams.apply(&Record::Batch(head, &bytes));
+    streams.apply_as(&Record::Batch(head, &bytes), false);
     streams.synced();
 }
 

@@ -40,6 +40,10 @@ impl<D: Disk> Upkeep<'_, D> {
             // The lake may have what is missing here.
             return;
         }
+        if self.custody.clock.doubt().is_some() {
+            // Nobody knows how long that was.
+            return;
+        }
         for stream in self.custody.streams.absent_for_long(self.now) {
             if self.custody.sessions.is_listed(&stream) {
                 continue;

@@ -168,6 +168,7 @@ impl Rig {
             journal: JournalId(77),
             is_required: false,
             clock: self.clock,
+            book: ClockBook::default(),
         }
     }
 
