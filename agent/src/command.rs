@@ -490,6 +490,8 @@ mod tests {
             events,
             wake,
             stop: Arc::default(),
+            held: crate::source::held::HeldPlaces::default(),
+            behind: None,
             clock,
             status: None,
             earlier: Waiting::default(),

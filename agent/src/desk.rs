@@ -13,7 +13,10 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::clock::{Clock, wall_error};
 use crate::pipeline::admit::as_text;
-use crate::pipeline::engine::{Engine, Event, OfferError, Offered, Way};
+use crate::pipeline::engine::{
+    Engine, Event, OfferError, Offered, Way, behind, goes_on_at, held_places,
+};
+use crate::source::held::HeldPlaces;
 use crate::source::refusals::{NOTICE_MS, Refusals};
 use crate::source::{Feed, PortEnd, QUEUE_READINGS};
 use crate::status::{Pace, Status, Waiting};
@@ -79,6 +82,10 @@ pub struct Desk<D: Disk> {
     pub clock: Clock,
     /// Where the status goes, and when.
     pub status: Option<StatusFile>,
+    /// Where sources hear how far the collector holds what they read; until it has said, `None` is told.
+    pub held: HeldPlaces,
+    /// Sources that had begun before the collector said that it holds more than their spool knows.
+    pub behind: Option<Vec<usize>>,
     /// Earlier names of this device of which records wait.
     pub earlier: Waiting,
     /// Return when every source has ended and all is committed.
@@ -96,6 +103,7 @@ impl<D: Disk> Desk<D> {
             self.take_events(now);
             self.engine.handle(Event::Tick, now);
             self.tell_settled();
+            self.tell_held();
             self.answer_nodes(now);
             let blocked = publish(&mut self.engine, &self.up, now);
             self.tell_status(now);
@@ -263,6 +271,7 @@ impl<D: Disk> Desk<D> {
                     | Feed::Line(..)
                     | Feed::Refused(..)
                     | Feed::Lost(..)
+                    | Feed::Adopted(_)
                     | Feed::Packet(_)) => other,
                 };
                 if let Some(back) = offer(&mut self.engine, inlet, refusals, feed, now) {
@@ -296,6 +305,30 @@ impl<D: Disk> Desk<D> {
         }
     }
 
+    /// Tells sources, once, how far the collector holds what they read; of those that did not wait for it and know
+    /// less, the log and the status tell.
+    fn tell_held(&mut self) {
+        if self.behind.is_some() {
+            return;
+        }
+        let Some(places) = held_places(&self.engine) else {
+            return;
+        };
+        let behind = if self.held.tell(places.clone()) {
+            behind(&self.engine, &places)
+        } else {
+            Vec::new()
+        };
+        for source in &behind {
+            tracing::warn!(
+                source = self.engine.settings().sources[*source].name,
+                "the collector holds more of what it reads than this spool knew when it began: an old copy? \
+                 What was read since the start may be in the lake twice; after a restart it goes on behind that"
+            );
+        }
+        self.behind = Some(behind);
+    }
+
     /// Writes the status where its time has come.
     fn tell_status(&mut self, now: Now) {
         let due = |file: &StatusFile| file.pace.look_at() <= now.mono;
@@ -316,6 +349,8 @@ impl<D: Disk> Desk<D> {
         for inlet in &self.inlets {
             if let Some(source) = status.sources.get_mut(inlet.source) {
                 source.health = inlet.end.report();
+                let behind = self.behind.as_deref().unwrap_or_default();
+                source.behind = behind.contains(&inlet.source);
             }
         }
         status
@@ -415,6 +450,10 @@ fn offer<D: Disk>(
             engine.lost(source, lane, *lost, *cursor, now);
             return None;
         }
+        Feed::Adopted(cursor) => {
+            goes_on_at(engine, source, *cursor);
+            return None;
+        }
         Feed::Packet(packet) => {
             let mut nodes = engine.nodes(now);
             nodes.pass(source);
@@ -451,7 +490,11 @@ fn offer<D: Disk>(
                         refusals.note(&format_args!("value of {name}"), &fault, shown.as_bytes());
                     }
                     Feed::Line(_, line, _) => refusals.note(&"a line", &fault, line),
-                    Feed::Refused(..) | Feed::Lost(..) | Feed::Packet(_) | Feed::Way(_) => {}
+                    Feed::Refused(..)
+                    | Feed::Lost(..)
+                    | Feed::Adopted(_)
+                    | Feed::Packet(_)
+                    | Feed::Way(_) => {}
                 }
             }
             None

@@ -27,6 +27,7 @@ use crate::origins::{Drains, Earlier, claim, home};
 use crate::pipeline::batcher::BatchLimits;
 use crate::pipeline::engine::{Engine, Settings, SourceSettings, SpoolSettings, strays};
 use crate::pipeline::record::{Cursor, Stray};
+use crate::source::held::HeldPlaces;
 use crate::source::kind::Start;
 use crate::source::refusals::Refusals;
 use crate::source::supervisor::{GivenUp, supervise};
@@ -164,7 +165,8 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
         .iter()
         .map(|source| Arc::new(Refusals::new(&source.name, clock)))
         .collect();
-    let places = (&*engine.cursors(), &*strays);
+    let held = HeldPlaces::default();
+    let places = (&*engine.cursors(), &*strays, &held);
     let mut sources = Sources::start(&config, places, &refusals, &wake, &stop, options)?;
     let desk = Desk {
         engine,
@@ -181,6 +183,8 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
             .file
             .clone()
             .map(|path| StatusFile::new(path, config.status.interval_ms)),
+        held,
+        behind: None,
         earlier: waiting.clone(),
         until_drained: options.until_drained,
     };
@@ -280,7 +284,7 @@ struct Sources {
 impl Sources {
     fn start(
         config: &Config,
-        (cursors, strays): (&[Option<Cursor>], &[Stray]),
+        (cursors, strays, held): (&[Option<Cursor>], &[Stray], &HeldPlaces),
         refusals: &[Arc<Refusals>],
         wake: &Arc<Notify>,
         stop: &Stop,
@@ -294,7 +298,7 @@ impl Sources {
         for (at, (source, refusals)) in config.sources.iter().zip(refusals).enumerate() {
             let port = all.inlet(at, &source.name, source.lane, source.resumes(), wake);
             let port = port.resuming_at(cursors.get(at).copied().flatten());
-            let port = port.with_strays(strays);
+            let port = port.with_strays(strays).with_held(held);
             refusals.attach(&port);
             let (name, kind) = (source.name.clone(), source.kind.clone());
             let (device, stop) = (config.device.as_str().to_owned(), stop.clone());
@@ -407,7 +411,18 @@ mod tests {
                 until_drained: true,
             };
             let (wake, stop) = (Arc::default(), Stop::default());
-            let sources = Sources::start(&config, (&[None], &[]), &refusals, &wake, &stop, options);
+            let sources = {
+                let held = HeldPlaces::default();
+                held.tell(Vec::new());
+                Sources::start(
+                    &config,
+                    (&[None], &[], &held),
+                    &refusals,
+                    &wake,
+                    &stop,
+                    options,
+                )
+            };
             sources.unwrap().stopped().await
         });
         let [told] = &*given_up else {

@@ -24,6 +24,7 @@ pub mod exec;
 pub mod file;
 pub mod generator;
 pub mod health;
+pub mod held;
 pub mod host;
 pub mod kind;
 pub mod lines;
@@ -165,6 +166,8 @@ pub enum Feed {
     Refused(RefusedPart, Option<Cursor>),
     /// Readings that the source had to drop, since its queue was full, and where it resumes after them.
     Lost(Lost, Option<Cursor>),
+    /// The source goes on there, and not where its own records end.
+    Adopted(Cursor),
     /// A packet of a node: its records keep the node's own numbers.
     Packet(nodes::Packet),
     /// A way to nodes came or went.
@@ -180,6 +183,7 @@ impl Feed {
             | Self::Line(_, _, cursor)
             | Self::Refused(_, cursor)
             | Self::Lost(_, cursor) => *cursor,
+            Self::Adopted(cursor) => Some(*cursor),
             // What a node resumes from, its own marks say.
             Self::Packet(_) | Self::Way(_) => None,
         }

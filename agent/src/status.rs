@@ -277,6 +277,10 @@ pub struct Source {
     /// Whether it reads, since when, and why it failed last.
     #[serde(default)]
     pub health: health::Report,
+    /// When it began, this spool knew less of its content than the collector held, which answered later: what was
+    /// read since the start may be in the lake twice.
+    #[serde(default)]
+    pub behind: bool,
 }
 
 /// One lane.
@@ -357,6 +361,7 @@ pub fn of<D: Disk>(engine: &Engine<D>, refusals: &[Arc<Refusals>], now: Now) -> 
                     refused,
                     last_refused,
                     health: health::Report::default(),
+                    behind: false,
                 }
             })
             .collect(),
@@ -458,6 +463,7 @@ mod tests {
             refused: 0,
             last_refused: None,
             health: health::Report::default(),
+            behind: false,
         };
         for count in [0, MAX_SOURCES] {
             let sources = vec![source.clone(); count];

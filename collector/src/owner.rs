@@ -36,8 +36,9 @@ const MAX_SESSIONS: usize = 65_536;
 const NOTICE_SHARED: usize = 0;
 const NOTICE_SCHEMAS: usize = 1;
 const NOTICE_STREAMS: usize = 2;
+const NOTICE_PORTIONS: usize = 3;
 /// How many there are.
-pub(crate) const NOTICES: usize = 3;
+pub(crate) const NOTICES: usize = 4;
 
 /// What other threads ask of the owner.
 pub(crate) enum Command {
@@ -399,6 +400,7 @@ impl<D: Disk> Owner<D> {
         let kind = match of {
             Crowd::Schemas(_) => NOTICE_SCHEMAS,
             Crowd::Streams => NOTICE_STREAMS,
+            Crowd::Portions => NOTICE_PORTIONS,
         };
         let Some(unsaid) = self.notices.may_say(kind, self.clock.now().mono) else {
             return;
@@ -417,6 +419,12 @@ impl<D: Disk> Owner<D> {
                 unsaid,
                 "no room for one more epoch of this device, which keeps its data and asks again: look whether it \
                  starts again and again, and whether a required sink is behind"
+            ),
+            Crowd::Portions => tracing::warn!(
+                %device,
+                unsaid,
+                "no room to remember all contents that sources read: the oldest, of the device that has most, is \
+                 forgotten; should that device lose its spool, it is read again"
             ),
         }
     }

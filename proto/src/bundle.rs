@@ -1,10 +1,10 @@
 //! Up publishes of data: bundles back to back. Each is a head frame, then the frames that it numbers.
 //!
 //! ```text
-//! publish: bundle+        bundle: [BundleHead frame] ([Schema frame] | [numbered frame])*
+//! publish: bundle+        bundle: [BundleHead frame] ([Schema frame] | [numbered frame] | [Portion frame])*
 //! ```
 //!
-//! Numbered frames take `first`, `first + 1`, ... in order; schema frames take no number. Bundles of
+//! Numbered frames take `first`, `first + 1`, ... in order; schema and portion frames take no number. Bundles of
 //! one publish stand on their own, may be of several origins and lanes, and share the bound of one:
 //! a receiver reads them in order, and a damaged one ends the publish. `bundle/head.rs` draws the payload of
 //! the head.
@@ -16,6 +16,7 @@ pub use head::{BundleHead, MAX_HEAD_BYTES, Stamps, VERSION};
 
 use crate::frame::{self, Frame, FrameError, Frames, Kind};
 use crate::message::MAX_SEQ;
+use crate::portion::MAX_PORTIONS;
 use crate::varint::{self, NoRoom};
 
 /// Most numbered frames in one bundle: bounds the work that one publish can ask for.
@@ -67,6 +68,7 @@ pub struct BundleWriter<'a> {
     head: BundleHead,
     count: u16,
     schemas: u16,
+    portions: u16,
 }
 
 impl<'a> BundleWriter<'a> {
@@ -82,6 +84,7 @@ impl<'a> BundleWriter<'a> {
             head,
             count: 0,
             schemas: 0,
+            portions: 0,
         })
     }
 
@@ -138,6 +141,8 @@ impl<'a> BundleWriter<'a> {
     const fn admit(&self, kind: Kind) -> Result<(), NoRoom> {
         let fits = if matches!(kind, Kind::Schema) {
             self.schemas < MAX_SCHEMAS
+        } else if matches!(kind, Kind::Portion) {
+            self.portions < MAX_PORTIONS
         } else {
             kind.is_numbered() && self.count < MAX_RECORDS
         };
@@ -147,6 +152,8 @@ impl<'a> BundleWriter<'a> {
     const fn took(&mut self, kind: Kind) {
         if kind.is_numbered() {
             self.count += 1;
+        } else if matches!(kind, Kind::Portion) {
+            self.portions += 1;
         } else {
             self.schemas += 1;
         }
@@ -192,7 +199,7 @@ pub struct Bundle<'a> {
 /// One frame of a bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// Its sequence number; `None` for a schema frame.
+    /// Its sequence number; `None` for a frame of a schema or portion.
     pub seq: Option<u64>,
     /// The frame.
     pub frame: Frame<'a>,
@@ -259,7 +266,7 @@ impl<'a> Bundle<'a> {
         }
         let (head, promised) = BundleHead::decode(first.payload)?;
         let body = publish.get(len..).unwrap_or_default();
-        let (mut found, mut schemas, mut end) = (0u16, 0u16, 0);
+        let (mut found, mut schemas, mut portions, mut end) = (0u16, 0u16, 0u16, 0);
         for item in Frames::new(body) {
             let (frame, bytes) = match item {
                 Ok(read) => read,
@@ -272,12 +279,14 @@ impl<'a> Bundle<'a> {
             }
             if frame.kind == Kind::Schema {
                 schemas += 1;
+            } else if frame.kind == Kind::Portion {
+                portions += 1;
             } else if frame.kind.is_numbered() {
                 found += 1;
             } else {
                 return Err(BundleError::Kind(frame.kind));
             }
-            if found > MAX_RECORDS || schemas > MAX_SCHEMAS {
+            if found > MAX_RECORDS || schemas > MAX_SCHEMAS || portions > MAX_PORTIONS {
                 return Err(BundleError::Count { promised, found });
             }
             end += bytes.len();
@@ -310,7 +319,7 @@ impl<'a> Bundle<'a> {
         }
     }
 
-    /// Its frames in order, schemas among them.
+    /// Its frames in order, those of schemas and portions among them.
     pub fn records(&self) -> impl Iterator<Item = Record<'a>> + use<'a> {
         let mut seq = self.head.first;
         Frames::new(self.body)
@@ -360,6 +369,30 @@ mod tests {
                 (Some(301), Kind::Gap, b"g"),
             ]
         );
+    }
+
+    #[test]
+    fn portions_take_no_number_and_have_a_bound_of_their_own() {
+        let most = usize::from(MAX_PORTIONS);
+        let bytes = assemble(
+            head(),
+            1 << 16,
+            core::iter::once((Kind::Batch, &b"a"[..]))
+                .chain(core::iter::repeat_n((Kind::Portion, &b"p"[..]), most + 1)),
+        )
+        .unwrap()
+        .0;
+        let whole = Bundle::open(&bytes).unwrap();
+        let seqs: Vec<_> = whole.records().map(|record| record.seq).collect();
+        assert_eq!((whole.count, seqs.len(), seqs[0]), (1, 1 + most, Some(300)));
+        assert!(seqs[1..].iter().all(Option::is_none));
+        let mut longer = bytes;
+        frame::append(Kind::Portion, b"p", &mut longer).unwrap();
+        let refused = BundleError::Count {
+            promised: 1,
+            found: 1,
+        };
+        assert_eq!(Bundle::open(&longer).err(), Some(refused));
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub enum Kind {
     Refused = 9,
     /// Ties the uptime of a boot to wall time. Takes a sequence number.
     TimeBase = 10,
+    /// Which part of a source's content the records of the bundle hold ([`crate::portion`]). Takes no sequence
+    /// number.
+    Portion = 11,
     /// Up: the streams that the sender holds.
     Hello = 16,
     /// Up: the sender's health.
@@ -57,11 +60,13 @@ pub enum Kind {
     Config = 36,
     /// Down: a command.
     Command = 37,
+    /// Down: how far the content of sources is held.
+    Held = 38,
 }
 
 impl Kind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Batch,
         Self::Text,
         Self::Blob,
@@ -72,6 +77,7 @@ impl Kind {
         Self::BundleHead,
         Self::Refused,
         Self::TimeBase,
+        Self::Portion,
         Self::Hello,
         Self::Stat,
         Self::Welcome,
@@ -80,6 +86,7 @@ impl Kind {
         Self::SchemaRequest,
         Self::Config,
         Self::Command,
+        Self::Held,
     ];
 
     /// Its number on the wire.

@@ -26,6 +26,7 @@ pub mod frame;
 pub mod ids;
 pub mod message;
 pub mod mqtt;
+pub mod portion;
 pub mod refused;
 pub mod sabotage;
 pub mod sample;

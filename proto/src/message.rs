@@ -9,6 +9,8 @@
 //! | Hello | up | [`Hello`], one page |
 //! | Stat | up | [`Stat`] |
 //! | Gap, EpochEnd, TimeBase | up, numbered | [`Gap`], [`EpochEnd`], [`TimeBase`] |
+//! | Portion | up, in a bundle | [`Portion`](crate::portion::Portion) |
+//! | Held | down | seal, [`Held`](crate::portion::Held) |
 //! | Welcome | down | seal, [`Welcome`], one page |
 //! | Ack | down | seal, [`Ack`] |
 //! | Reject | down | seal, [`Reject`] |

@@ -9,6 +9,7 @@ use headwater_proto::message::{
     MAX_HELLO_STREAMS, MAX_MARKS, MAX_MESSAGE_BYTES, MAX_SEQ, Mark, MessageError, Reject,
     RejectReason, SchemaRequest, Seal, Stage, Stat, TimeBase, WallClock, Welcome,
 };
+use headwater_proto::portion::{Cursor, Held, MAX_PLACES, MAX_SOURCE_BYTES, Place, Portion};
 use headwater_proto::time::{Base, UnixMicros};
 use proptest::prelude::*;
 
@@ -342,4 +343,57 @@ proptest! {
         }
         try_all(&bytes);
     }
+}
+
+#[test]
+fn what_is_said_of_contents_has_frozen_bytes_and_fits_a_message() {
+    let cursor = Cursor {
+        major: 1,
+        minor: 300,
+        tag: 7,
+    };
+    let portion = Portion {
+        source: "log".parse().unwrap(),
+        from: None,
+        to: cursor,
+    };
+    assert_eq!(message::to_vec(&portion), b"\x03log\x00\x01\xac\x02\x07");
+    assert_eq!(
+        message::decode(&message::to_vec(&portion)),
+        Ok(portion.clone())
+    );
+    let backwards = Portion {
+        from: Some(Cursor {
+            minor: 301,
+            ..cursor
+        }),
+        ..portion
+    };
+    let sense = message::decode::<Portion>(&message::to_vec(&backwards));
+    assert_eq!(sense, Err(MessageError::Sense(Kind::Portion)));
+
+    let furthest = Cursor {
+        major: u64::MAX,
+        minor: u64::MAX,
+        tag: u64::MAX,
+    };
+    let held = |source: &str, cursor, places| {
+        let place = Place {
+            source: source.parse().unwrap(),
+            cursor,
+        };
+        Held {
+            origin: DeviceId::<MAX_DEVICE_ID_BYTES>::new(&"d".repeat(MAX_DEVICE_ID_BYTES)).unwrap(),
+            places: std::iter::repeat_n(place, places).collect(),
+        }
+    };
+    let longest = held(&"s".repeat(MAX_SOURCE_BYTES), furthest, MAX_PLACES);
+    let bytes = message::to_vec(&longest);
+    assert!(bytes.len() < MAX_MESSAGE_BYTES);
+    assert_eq!(message::decode(&bytes), Ok(longest));
+    let short = message::to_vec(&held("log", cursor, 1));
+    assert_eq!(short[short.len() - 9..], *b"\x01\x03log\x01\xac\x02\x07");
+    let nameless = message::to_vec(&held("", cursor, 1));
+    let refused = message::decode::<Held>(&nameless);
+    assert_eq!(refused, Err(MessageError::Sense(Kind::Held)));
 }

@@ -44,6 +44,8 @@ fn desk(
         stop: Arc::default(),
         clock,
         status: Some(StatusFile::new(folder.path().join("status.json"), 1_000)),
+        held: HeldPlaces::default(),
+        behind: None,
         earlier: Waiting::default(),
         until_drained: true,
     };

@@ -19,6 +19,7 @@
 //! | what cannot be read or is refused becomes a gap and is not sent again | `outbox.rs`, `store/refused.rs` |
 
 use headwater_proto::ids::Lane;
+use headwater_proto::portion::Place;
 use headwater_proto::time::{Base, Millis, Now};
 use headwater_spool::Disk;
 
@@ -127,6 +128,7 @@ impl<D: Disk> Engine<D> {
         engine.writing(0, now).name_unclean();
         engine.pass_on_news();
         engine.store.begin_life(&engine.settings.sources, wall);
+        engine.intake.stands = engine.cursors();
         Ok(engine)
     }
 
@@ -443,6 +445,39 @@ pub fn strays<D: Disk>(engine: &Engine<D>) -> Vec<Stray> {
         Some(Stray { name, cursor })
     });
     strays.collect()
+}
+
+/// How far the collector holds the contents of sources, by the names that they had; `None` before it has said.
+#[must_use]
+pub fn held_places<D: Disk>(engine: &Engine<D>) -> Option<Vec<Stray>> {
+    let stray = |place: &Place| Stray {
+        name: place.source.as_str().to_owned(),
+        cursor: place.cursor,
+    };
+    Some(engine.outbox.held()?.iter().map(stray).collect())
+}
+
+/// The sources that know less of their content than the collector holds, as `places` say.
+#[must_use]
+pub fn behind<D: Disk>(engine: &Engine<D>, places: &[Stray]) -> Vec<usize> {
+    let stands = engine.intake.stands.iter();
+    let sources = engine.settings.sources.iter().zip(stands).enumerate();
+    let knows_less = |name: &str, stands: Option<Cursor>| {
+        let mut of = places.iter().filter(|place| place.name == name);
+        of.any(|place| stands.is_none_or(|stands| !stands.covers(place.cursor)))
+    };
+    let behind = sources.filter(|(_, (source, stands))| knows_less(&source.name, **stands));
+    behind.map(|(at, _)| at).collect()
+}
+
+/// A source goes on behind `cursor`, of which no record of this spool tells: it read the same content under another
+/// name, or with a spool that is gone.
+///
+/// # Panics
+/// If `source` is not a place in the settings.
+pub fn goes_on_at<D: Disk>(engine: &mut Engine<D>, source: usize, cursor: Cursor) {
+    engine.intake.pass(source);
+    engine.intake.stands[source] = Some(cursor);
 }
 
 #[cfg(test)]

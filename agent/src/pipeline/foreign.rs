@@ -238,6 +238,7 @@ mod tests {
             stamps: Stamps::default(),
             source: NODE,
             cursor: None,
+            from: None,
             live: false,
             stored_to: None,
             schema: Some((5, b"sc")),

@@ -14,6 +14,7 @@
 //! | 8 | with flags 16 and 64: boot of the epoch, little-endian |
 //! | 1 | with flag 128: the clock was off by at most two to this power, milliseconds; 32 stands for `u32::MAX` |
 //! | 3 varints | with flag 1: cursor (major, minor, tag) |
+//! | 1, varints | with flag 1: where that begins which the cursor covers: 0 at the source's start; 1 in the same major, how far before the cursor (1 varint), tag; 2 cursor (3 varints) |
 //! | varint | with flag 8: zigzag of the last sample's time, microseconds |
 //! | varint, varint, n | with flag 4: number, length and bytes of a schema first used here |
 //! | rest | the frame, as it will be sent |
@@ -22,7 +23,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version, now 3 |
+//! | 1 | version, now 4 |
 //! | 8 | epoch, little-endian |
 //! | 8 | boot in which the epoch was written, little-endian; 0 if unknown |
 //! | 1 | 0: times count from the Unix epoch, 1: from the boot |
@@ -40,14 +41,17 @@ use headwater_proto::bundle::Stamps;
 use headwater_proto::codec::BatchHeader;
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, SeqRange};
+pub use headwater_proto::portion::{Cursor, MAX_SOURCE_BYTES};
 use headwater_proto::text::TextHeader;
 use headwater_proto::time::{Base, UnixMicros};
 use headwater_proto::varint::{self, MAX_VARINT_BYTES};
 
+mod from;
+
+use from::{Reader, put_from};
+
 /// The snapshot version this build writes and reads.
-pub const SNAPSHOT_VERSION: u8 = 3;
-/// Longest name of a source: it stands in every record.
-pub const MAX_SOURCE_BYTES: usize = 64;
+pub const SNAPSHOT_VERSION: u8 = 4;
 /// Most sources of one agent.
 pub const MAX_SOURCES: usize = 64;
 /// Most ended epochs that a snapshot lists; more than a spool of the default size has segments.
@@ -71,29 +75,6 @@ const UNCLEAN: u8 = 4;
 const SINCE: u8 = 16;
 /// The power of two that stands for `u32::MAX`.
 const MOST_POWER: u8 = 32;
-
-/// Where a resumable source stands, after the samples that it covers.
-///
-/// Ordered by `major`, then `minor`: a replay counts rows in `minor`; a followed log counts the bytes of its
-/// present file in `minor`, and `major` rises from file to file. `tag` is the source's own (by which a file
-/// is known again) and does not order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Cursor {
-    /// The coarse part.
-    pub major: u64,
-    /// The fine part.
-    pub minor: u64,
-    /// Anything the source needs to find its place again.
-    pub tag: u64,
-}
-
-impl Cursor {
-    /// Whether everything up to `other` is covered by this cursor too.
-    #[must_use]
-    pub fn covers(self, other: Self) -> bool {
-        (self.major, self.minor) >= (other.major, other.minor)
-    }
-}
 
 /// Where a source stopped that an agent may have under another name now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,6 +117,8 @@ pub struct Envelope<'a> {
     pub source: &'a str,
     /// Where the source resumes after this record.
     pub cursor: Option<Cursor>,
+    /// With a cursor: where it stood before the record; `None`: it had read nothing of its content.
+    pub from: Option<Cursor>,
     /// The source loses what is not durable at a kill: that is named by time.
     pub live: bool,
     /// Wall time up to which all that its lane had taken is in this record or one before it; `None` where no
@@ -172,6 +155,7 @@ impl Envelope<'_> {
         }
         if let Some(cursor) = self.cursor {
             put_cursor(out, cursor);
+            put_from(out, self.from, cursor);
         }
         if let Some(time) = self.stored_to {
             put(out, varint::zigzag(time.0));
@@ -189,10 +173,7 @@ impl Envelope<'_> {
 /// # Errors
 /// [`Malformed`]; never panics.
 pub fn decode(payload: &[u8]) -> Result<Envelope<'_>, Malformed> {
-    let mut from = Reader {
-        bytes: payload,
-        at: 0,
-    };
+    let mut from = Reader::of(payload);
     read_envelope(&mut from).ok_or(Malformed { what: "record" })
 }
 
@@ -221,11 +202,11 @@ fn read_envelope<'a>(from: &mut Reader<'a>) -> Option<Envelope<'a>> {
     } else {
         None
     };
-    let cursor = if flags & CURSOR != 0 {
-        Some(from.cursor()?)
-    } else {
-        None
-    };
+    let (mut cursor, mut before) = (None, None);
+    if flags & CURSOR != 0 {
+        let to = from.cursor()?;
+        (cursor, before) = (Some(to), from.from(to)?);
+    }
     let stored_to = if flags & LAST != 0 {
         Some(from.time()?)
     } else {
@@ -248,6 +229,7 @@ fn read_envelope<'a>(from: &mut Reader<'a>) -> Option<Envelope<'a>> {
         },
         source,
         cursor,
+        from: before,
         live: flags & LIVE != 0,
         stored_to,
         schema,
@@ -520,70 +502,6 @@ fn put_cursor(out: &mut Vec<u8>, cursor: Cursor) {
     }
 }
 
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn byte(&mut self) -> Option<u8> {
-        let byte = *self.bytes.get(self.at)?;
-        self.at += 1;
-        Some(byte)
-    }
-
-    fn varint(&mut self) -> Option<u64> {
-        varint::get(self.bytes, &mut self.at)
-    }
-
-    fn count(&mut self, most: usize) -> Option<usize> {
-        usize::try_from(self.varint()?)
-            .ok()
-            .filter(|count| *count <= most)
-    }
-
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let len = usize::try_from(self.varint()?).ok()?;
-        let end = self.at.checked_add(len)?;
-        let bytes = self.bytes.get(self.at..end)?;
-        self.at = end;
-        Some(bytes)
-    }
-
-    fn name(&mut self) -> Option<&'a str> {
-        let bytes = self.bytes()?;
-        (bytes.len() <= MAX_SOURCE_BYTES).then(|| std::str::from_utf8(bytes).ok())?
-    }
-
-    fn device(&mut self) -> Option<DeviceId> {
-        DeviceId::new(std::str::from_utf8(self.bytes()?).ok()?).ok()
-    }
-
-    fn cursor(&mut self) -> Option<Cursor> {
-        Some(Cursor {
-            major: self.varint()?,
-            minor: self.varint()?,
-            tag: self.varint()?,
-        })
-    }
-
-    fn time(&mut self) -> Option<UnixMicros> {
-        Some(UnixMicros(varint::unzigzag(self.varint()?)))
-    }
-
-    fn epoch(&mut self) -> Option<Epoch> {
-        self.fixed().map(Epoch::new)
-    }
-
-    /// Eight bytes, little-endian.
-    fn fixed(&mut self) -> Option<u64> {
-        let end = self.at + 8;
-        let bytes = self.bytes.get(self.at..end)?.try_into().ok()?;
-        self.at = end;
-        Some(u64::from_le_bytes(bytes))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -607,6 +525,11 @@ mod tests {
                 minor: 2,
                 tag: 3,
             }),
+            from: Some(Cursor {
+                major: 1,
+                minor: 1,
+                tag: 4,
+            }),
             live: true,
             stored_to: Some(UnixMicros(-2)),
             schema: Some((5, b"sc")),
@@ -621,7 +544,7 @@ mod tests {
         assert_eq!(
             out,
             b"\xac\x02\xff\x06replay\x02\x01\0\0\0\0\0\0\x04\x03\0\0\0\0\0\0\x05\
-              \x01\x02\x03\x03\x05\x02scframe"
+              \x01\x02\x03\x01\x01\x04\x03\x05\x02scframe"
         );
     }
 
@@ -663,7 +586,7 @@ mod tests {
         snapshot.encode(&mut out);
         assert_eq!(
             out,
-            b"\x03\x02\x01\0\0\0\0\0\0\x04\x03\0\0\0\0\0\0\x01\
+            b"\x04\x02\x01\0\0\0\0\0\0\x04\x03\0\0\0\0\0\0\x01\
               \x07\x01\x01a\x1f\x00\x09\x00\x02\x04\
               \x01\x03\0\0\0\0\0\0\0\x00\x04\x05\0\0\0\0\0\0\0\x06\
               \x01\x01n\x07\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x09\x01\x01\x02xy"
@@ -739,7 +662,7 @@ mod tests {
     proptest! {
         #[test]
         fn decode_undoes_encode_of_a_record(
-            seq: u64, source in "[a-z]{0,64}", cursor in cursors(), live: bool, stored_to in times(),
+            seq: u64, source in "[a-z]{0,64}", cursor in cursors(), from in cursors(), live: bool, stored_to in times(),
             schema in proptest::option::of((any::<u32>(), any::<Vec<u8>>())), frame: Vec<u8>,
             epoch in proptest::option::of(any::<u64>()), boot: u64, synced: bool,
             power in proptest::option::of(0..=MOST_POWER),
@@ -751,7 +674,8 @@ mod tests {
                 _ => Life { boot: epoch.map_or(0, |_| boot), base: Base::Uptime },
             };
             let stamps = Stamps { synced, error_ms: power.and_then(of_power) };
-            let record = Envelope { seq, epoch, life, stamps, source: &source, cursor, live, stored_to, schema, frame: &frame };
+            let from = from.filter(|_| cursor.is_some());
+            let record = Envelope { seq, epoch, life, stamps, source: &source, cursor, from, live, stored_to, schema, frame: &frame };
             let mut out = Vec::new();
             record.encode(&mut out);
             prop_assert_eq!(decode(&out), Ok(record));

@@ -136,7 +136,7 @@ impl Kind for FileSource {
         } = start;
         let run = move || {
             let find = |strays: &[Stray]| Ok::<_, Stopped>(find(&self.path, strays));
-            let resume = port.resume_or_adopt(find)?;
+            let resume = port.resume_or_adopt(&stop, find)?;
             Ok(run(&self, resume, &port, &stop, &refusals)?)
         };
         on_thread(&name, run).await

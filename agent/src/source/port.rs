@@ -9,7 +9,8 @@ use std::thread::Thread;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::health::{Health, Notice, Report};
-use super::{Feed, QUEUE_READINGS, Stopped};
+use super::held::HeldPlaces;
+use super::{Feed, QUEUE_READINGS, Stop, Stopped};
 use crate::clock::Clock;
 use crate::pipeline::receipts::{RefusedValues, Settled};
 use crate::pipeline::record::{Cursor, Stray};
@@ -42,6 +43,8 @@ struct Given {
     resume: Option<Cursor>,
     /// Where sources with other names stopped.
     strays: Vec<Stray>,
+    /// Who says how far the collector holds what the source reads.
+    held: Option<HeldPlaces>,
 }
 
 /// The engine's end of a port.
@@ -172,33 +175,51 @@ impl Port {
         self
     }
 
-    /// Where the source goes on: where it stopped, or further on, where one with another name did. `find` says
-    /// which of those cursors is a place in what it reads.
+    /// Sets who says how far the collector holds what the source reads.
+    #[must_use]
+    pub fn with_held(self, held: &HeldPlaces) -> Self {
+        lock(&self.shared.given).held = Some(held.clone());
+        self
+    }
+
+    /// Where the source goes on: where it stopped, or further on: where one with another name did, or behind what
+    /// the collector holds. `find` says which of those cursors is a place in what it reads.
     ///
     /// # Errors
     /// That of `find`.
     pub fn resume_or_adopt<E>(
         &self,
+        stop: &Stop,
         find: impl FnOnce(&[Stray]) -> Result<Option<Stray>, E>,
-    ) -> Result<Option<Cursor>, E> {
-        let (own, strays) = {
+    ) -> Result<Option<Cursor>, E>
+    where
+        E: From<Stopped>,
+    {
+        let (own, mut strays, held) = {
             let given = lock(&self.shared.given);
-            let is_further =
-                |stray: &&Stray| given.resume.is_none_or(|own| !own.covers(stray.cursor));
-            let strays: Vec<_> = given.strays.iter().filter(is_further).cloned().collect();
-            (given.resume, strays)
+            (given.resume, given.strays.clone(), given.held.clone())
         };
+        strays.extend(held.into_iter().flat_map(|held| held.wait(stop)));
+        strays.retain(|stray| own.is_none_or(|own| !own.covers(stray.cursor)));
         if strays.is_empty() {
             return Ok(own);
         }
         let Some(stray) = find(&strays)? else {
             return Ok(own);
         };
-        tracing::info!(
-            source = self.name(),
-            "goes on where the source {} stopped, which read the same content under another name",
-            stray.name
-        );
+        if stray.name == self.name() {
+            tracing::info!(
+                source = self.name(),
+                "goes on behind what the collector holds of its content: this spool knows less of it"
+            );
+        } else {
+            tracing::info!(
+                source = self.name(),
+                "goes on where the source {} stopped, which read the same content under another name",
+                stray.name
+            );
+        }
+        self.give_blocking(Feed::Adopted(stray.cursor))?;
         Ok(Some(stray.cursor))
     }
 

@@ -87,7 +87,7 @@ impl Kind for ReplaySource {
             ..
         } = start;
         let run = move || {
-            let resume = port.resume_or_adopt(|strays| find(&self.path, strays))?;
+            let resume = port.resume_or_adopt(&stop, |strays| find(&self.path, strays))?;
             Ok(run(&self, resume, &port, &stop, clock, &refusals)?)
         };
         on_thread(&name, run).await

@@ -243,7 +243,8 @@ impl Interpreter {
             | Record::Rules(_)
             // No decoder keeps state yet: one record is there in each segment, and it is empty.
             | Record::DecoderState(_)
-            | Record::Clock(_) => {}
+            | Record::Clock(_)
+        | Record::Portion(_) => {}
         }
         Ok(self.interpreted(position, at, bytes, rest))
     }
@@ -376,6 +377,8 @@ impl Interpreter {
             | Kind::Summary
             | Kind::Schema
             | Kind::BundleHead
+            | Kind::Portion
+            | Kind::Held
             | Kind::Hello
             | Kind::Stat
             | Kind::Welcome

@@ -16,6 +16,7 @@
 
 use headwater_proto::ids::{DeviceId, Epoch, JournalId, SeqRange, Stream};
 use headwater_proto::message::GapReason;
+use headwater_proto::portion::Portion;
 use headwater_proto::time::{Base, UnixMicros};
 use serde::{Deserialize, Serialize};
 
@@ -64,11 +65,13 @@ pub enum RecordKind {
     Lacks = 14,
     /// What the collector's own clock is worth from here on, and was worth.
     Clock = 15,
+    /// Which part of a source's content the records before it hold.
+    Portion = 16,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Batch,
         Self::Raw,
         Self::Plan,
@@ -84,6 +87,7 @@ impl RecordKind {
         Self::DecoderState,
         Self::Lacks,
         Self::Clock,
+        Self::Portion,
     ];
 
     /// Its number on disk.
@@ -403,6 +407,17 @@ pub struct MarkHead {
     pub at: UnixMicros,
 }
 
+/// Head of a portion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortionHead {
+    /// Whose source it is.
+    pub origin: DeviceId,
+    /// The epoch of the records that hold it.
+    pub epoch: Epoch,
+    /// What they hold.
+    pub portion: Portion,
+}
+
 /// Head of [`RecordKind::Session`]; no body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionHead<'a> {
@@ -533,6 +548,8 @@ pub enum Record<'a> {
     Lacks(LacksHead<'a>),
     /// What the collector's clock is worth.
     Clock(ClockHead),
+    /// Which part of a source's content is held.
+    Portion(PortionHead),
 }
 
 /// Why a journal record cannot be read.
@@ -593,6 +610,7 @@ impl Record<'_> {
             Self::DecoderState(_) => RecordKind::DecoderState,
             Self::Lacks(_) => RecordKind::Lacks,
             Self::Clock(_) => RecordKind::Clock,
+            Self::Portion(_) => RecordKind::Portion,
         }
     }
 
@@ -612,6 +630,7 @@ impl Record<'_> {
             Self::DecoderState(head) => write(head, &[], out),
             Self::Lacks(head) => write(head, &[], out),
             Self::Clock(head) => write(head, &[], out),
+            Self::Portion(head) => write(head, &[], out),
         }
     }
 }
@@ -648,6 +667,7 @@ pub fn decode(kind: u8, payload: &[u8]) -> Result<Record<'_>, EnvelopeError> {
         RecordKind::DecoderState => head(bytes).map(|(head, _)| Record::DecoderState(head))?,
         RecordKind::Lacks => head(bytes).map(|(head, _)| Record::Lacks(head))?,
         RecordKind::Clock => head(bytes).map(|(head, _)| Record::Clock(head))?,
+        RecordKind::Portion => head(bytes).map(|(head, _)| Record::Portion(head))?,
     })
 }
 

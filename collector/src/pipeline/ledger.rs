@@ -17,11 +17,12 @@ use headwater_proto::message::{self, EpochEnd, RejectReason, TimeBase};
 use headwater_proto::time::UnixMicros;
 
 use super::envelope::{Change, Record, Verdict};
+use super::portions::Portions;
 use super::spans::Times;
 use super::time_bases::{KnownBase, TimeBases};
 pub use around::Around;
 pub(crate) use around::all_times;
-pub use named::{covered_by, named_by};
+pub use named::{committed_by, covered_by, named_by, streams_in};
 
 /// Most streams; about 300 bytes each. Closed and committed ones leave at once beyond half of it.
 pub const MAX_STREAMS: usize = 65_536;
@@ -147,6 +148,8 @@ pub struct Ledger {
     undo_plain: BTreeMap<(Epoch, DeviceId), Option<PlainTrack>>,
     /// What dates earlier boots. One of a group that failed stays: it was said all the same.
     time_bases: TimeBases,
+    /// Which parts of sources' contents it has.
+    pub(crate) portions: Portions,
 }
 
 impl Ledger {
@@ -160,6 +163,7 @@ impl Ledger {
             undo: BTreeMap::new(),
             undo_plain: BTreeMap::new(),
             time_bases: TimeBases::default(),
+            portions: Portions::default(),
         }
     }
 
@@ -445,6 +449,7 @@ impl Ledger {
             | Record::DecoderState(_)
             | Record::Lacks(_)
             | Record::Clock(_) => {}
+            Record::Portion(head) => self.portions.take(head),
         }
     }
 
@@ -474,6 +479,7 @@ impl Ledger {
 
     /// The running group is durable; returns the streams that it changed.
     pub fn synced(&mut self) -> Vec<Stream> {
+        self.portions.synced();
         let changed: Vec<Stream> = std::mem::take(&mut self.undo).into_keys().collect();
         for stream in &changed {
             if let Some(track) = self.tracks.get_mut(stream) {
@@ -488,6 +494,7 @@ impl Ledger {
 
     /// The running group failed: nothing of it happened.
     pub fn roll_back(&mut self) {
+        self.portions.roll_back();
         for (stream, before) in std::mem::take(&mut self.undo) {
             match before {
                 Some(track) => self.tracks.insert(stream, track),
@@ -721,70 +728,5 @@ pub fn plain_stream(device: &DeviceId, epoch: Epoch) -> Stream {
         device: device.clone(),
         lane: Lane::Plain,
         epoch,
-    }
-}
-
-/// Visits the ranges that become committed when `record` is in the lake.
-pub fn committed_by(record: &Record<'_>, visit: &mut dyn FnMut(&Stream, SeqRange)) {
-    match record {
-        Record::Batch(head, frame) if head.verdict == Verdict::Store => {
-            visit(&head.stream, SeqRange::new(head.seq, head.seq + 1));
-            if let Some((stream, range)) = frame::decode(frame)
-                .ok()
-                .and_then(|(frame, _)| covered_by(&frame))
-            {
-                visit(&stream, range);
-            }
-        }
-        Record::Gap(head) => {
-            if let Some(range) = head.range {
-                visit(&head.stream, range);
-            }
-        }
-        Record::Raw(head, _) => {
-            let stream = plain_stream(&head.device, head.epoch);
-            visit(&stream, SeqRange::new(head.seq, head.seq + 1));
-        }
-        Record::Batch(..)
-        | Record::Plan(..)
-        | Record::Cursor(_)
-        | Record::Mark(_)
-        | Record::Registry(_)
-        | Record::Session(_)
-        | Record::Schema(..)
-        | Record::Park(..)
-        | Record::Begin(_)
-        | Record::Rules(_)
-        | Record::DecoderState(_)
-        | Record::Lacks(_)
-        | Record::Clock(_) => {}
-    }
-}
-
-/// The streams that `record` speaks of.
-#[must_use]
-pub fn streams_in(record: &Record<'_>) -> Vec<Stream> {
-    match record {
-        Record::Batch(head, bytes) => {
-            let named = frame::decode(bytes)
-                .ok()
-                .and_then(|(frame, _)| named_by(&frame));
-            std::iter::once(head.stream.clone()).chain(named).collect()
-        }
-        Record::Mark(head) => vec![head.stream.clone()],
-        Record::Gap(head) if head.stream.lane != Lane::Plain => vec![head.stream.clone()],
-        Record::Gap(_)
-        | Record::Raw(..)
-        | Record::Plan(..)
-        | Record::Cursor(_)
-        | Record::Registry(_)
-        | Record::Session(_)
-        | Record::Schema(..)
-        | Record::Park(..)
-        | Record::Begin(_)
-        | Record::Rules(_)
-        | Record::DecoderState(_)
-        | Record::Lacks(_)
-        | Record::Clock(_) => Vec::new(),
     }
 }

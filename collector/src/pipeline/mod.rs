@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod ledger;
 pub mod numbers;
 pub mod pattern;
+pub mod portions;
 pub mod rules;
 pub mod schemas;
 pub mod snapshot;

@@ -7,6 +7,7 @@
 //! | 4 | number of streams, little-endian |
 //! | each | `TrackHead`, postcard, then the receiver's own bytes |
 //! | each | [`Times`] of a stream, then of each plain counter, postcard: as much as `MAX_TIMES_BYTES` leaves to each |
+//! | n | the portions of sources' contents by device, postcard: at most `MAX_PORTION_BYTES` |
 //! | rest | open entries of plain devices, in the gate's format: the newest that the log's bound leaves room for |
 //!
 //! The log refuses a snapshot above its bound, and could then begin no segment ever again. So what
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::envelope::{ClockHead, SchemaHead, SinkCursor};
 use super::ledger::{self, Ledger, PlainTrack, SaidAt, Track};
+use super::portions::{MAX_PORTION_BYTES, Piece, Portions};
 use super::schemas::SchemaBook;
 use super::spans::Times;
 use super::time_bases::KnownBase;
@@ -39,7 +41,8 @@ pub(crate) const MAX_TIMES_BYTES: usize = 2 << 20;
 /// Up to here a new stream, device, session or schema is taken; the rest is for what is known.
 pub(crate) const NEW_BYTES: usize = HOLE_BYTES - (3 << 20);
 /// Up to here a stream may get another hole; the rest is for plans and the head of open entries.
-pub(crate) const HOLE_BYTES: usize = MAX_SNAPSHOT_BYTES - MAX_TIMES_BYTES - CLOCK_BYTES - (1 << 20);
+pub(crate) const HOLE_BYTES: usize =
+    MAX_SNAPSHOT_BYTES - MAX_TIMES_BYTES - MAX_PORTION_BYTES - CLOCK_BYTES - (1 << 20);
 /// Most bytes of a stream without holes.
 pub(crate) const STREAM_BYTES: usize = 336;
 /// Most bytes of one more hole: a range in each of four sets.
@@ -216,6 +219,7 @@ pub(crate) fn write(parts: &Parts<'_>, out: &mut Vec<u8>) -> usize {
     for (_, _, track) in parts.ledger.plain_tracks() {
         extend(&track.times.within(each, |seq| seq < track.next), out);
     }
+    extend(&parts.ledger.portions.all(), out);
     let bytes_all = out.len() - start;
     parts
         .open
@@ -323,6 +327,8 @@ fn read_present(rest: &[u8]) -> Option<Restored> {
     for (device, boot, base) in &head.time_bases {
         ledger.restore_time_base(device, *boot, *base);
     }
+    let (portions, rest) = postcard::take_from_bytes::<Vec<(DeviceId, Vec<Piece>)>>(rest).ok()?;
+    ledger.portions = Portions::restore(portions);
     let (open, _) = OpenEntries::decode(rest).ok()?;
     let sessions = head.sessions.into_iter().map(Arc::from).collect();
     let (journal, sinks) = (head.journal, head.sinks);

@@ -161,7 +161,8 @@ fn received(record: &Record<'_>) -> Option<UnixMicros> {
         | Record::Begin(_)
         | Record::Rules(_)
         | Record::DecoderState(_)
-        | Record::Clock(_) => None,
+        | Record::Clock(_)
+        | Record::Portion(_) => None,
     }
 }
 
@@ -204,7 +205,8 @@ pub(crate) fn dated<'a>(mut record: Record<'a>, tie: &Tie) -> Record<'a> {
         | Record::Begin(_)
         | Record::Rules(_)
         | Record::DecoderState(_)
-        | Record::Clock(_) => {}
+        | Record::Clock(_)
+        | Record::Portion(_) => {}
     }
     record
 }

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::frame::{self, Kind};
 use crate::ids::Epoch;
+use crate::portion::{Held, Portion};
 use crate::varint::NoRoom;
 
 /// Bytes of a seal: flag, counter, code.
@@ -234,6 +235,22 @@ impl<const N: usize> Body for TimeBase<N> {
     const SEALED: bool = false;
     fn makes_sense(&self) -> bool {
         i64::try_from(self.uptime_us).is_ok()
+    }
+}
+
+impl Body for Portion {
+    const KIND: Kind = Kind::Portion;
+    const SEALED: bool = false;
+    fn makes_sense(&self) -> bool {
+        !self.source.is_empty() && self.from.is_none_or(|from| self.to.covers(from))
+    }
+}
+
+impl<const N: usize> Body for Held<N> {
+    const KIND: Kind = Kind::Held;
+    const SEALED: bool = true;
+    fn makes_sense(&self) -> bool {
+        self.places.iter().all(|place| !place.source.is_empty())
     }
 }
 

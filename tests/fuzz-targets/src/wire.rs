@@ -13,6 +13,7 @@ use headwater_proto::message::{
     self, Ack, Body, EpochEnd, Gap, Hello, HelloStream, MAX_MESSAGE_BYTES, Reject, SchemaRequest,
     Stat, TimeBase, Welcome,
 };
+use headwater_proto::portion::{Held, Portion};
 use headwater_proto::refused;
 use headwater_proto::serial;
 use headwater_proto::text::{Lines, MAX_HEADER_BYTES, TextHeader};
@@ -103,7 +104,7 @@ pub fn message(input: &[u8]) {
     let Some((choice, bytes)) = input.split_first() else {
         return;
     };
-    match choice % 10 {
+    match choice % 12 {
         0 => one_message::<Hello>(bytes),
         1 => one_message::<Stat>(bytes),
         2 => one_message::<Gap>(bytes),
@@ -113,6 +114,8 @@ pub fn message(input: &[u8]) {
         6 => one_message::<Reject>(bytes),
         7 => one_message::<SchemaRequest>(bytes),
         8 => one_message::<TimeBase>(bytes),
+        9 => one_message::<Portion>(bytes),
+        10 => one_message::<Held>(bytes),
         _ => refused_parts(bytes),
     }
 }

@@ -24,6 +24,7 @@ mod outage;
 mod quarantine;
 mod readers;
 mod renamed;
+mod restored;
 mod slow_client;
 mod start;
 mod state_loss;

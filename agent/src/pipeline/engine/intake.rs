@@ -101,6 +101,8 @@ pub(super) struct Intake {
     lanes: Vec<Open>,
     /// The lane of each source that resumes, from its first item on.
     bound: Vec<Option<usize>>,
+    /// Where each source stood after its last record, in any life.
+    pub(super) stands: Vec<Option<Cursor>>,
     /// What each source had refused.
     refusals: Vec<Refusals>,
     /// What each source was told of what it gave.
@@ -123,6 +125,7 @@ impl Intake {
             boot_date: boot::BootDate::default(),
             lanes: lanes.map(|lane| Open::new(lane, settings)).collect(),
             bound: vec![None; sources],
+            stands: vec![None; sources],
             refusals: vec![Refusals::default(); sources],
             receipts: vec![Receipts::default(); sources],
             counted: Counted::default(),
@@ -157,6 +160,13 @@ impl Intake {
     /// What was said of the boot in memory is to be said again where it lasts.
     pub(super) const fn forget_date_of_boot(&mut self) {
         self.boot_date.forget_told();
+    }
+
+    /// The next record of a source covers all up to `cursor`: where that begins.
+    pub(super) fn moves_to(&mut self, source: usize, cursor: Option<Cursor>) -> Option<Cursor> {
+        let from = self.stands[source];
+        self.stands[source] = cursor.or(from);
+        from
     }
 
     /// The record that ties the boot to wall time, where one is due and rows count from it.
@@ -438,6 +448,7 @@ impl Intake {
     /// The record of a batch of a lane.
     pub(super) fn record(&mut self, at: usize, closed: Closed, now: Now) -> Box<Draft> {
         self.counted.records += 1;
+        let from = self.moves_to(closed.owed.source, closed.cursor);
         let stored_to = self.stored_to(at, now);
         let SourceSettings {
             name,
@@ -458,6 +469,7 @@ impl Intake {
             source: name.clone(),
             base: closed.times.base,
             cursor: closed.cursor,
+            from,
             live: *loses,
             waits: *resumes,
             stored_to,

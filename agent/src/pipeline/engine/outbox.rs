@@ -17,6 +17,7 @@ use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange};
 use headwater_proto::message::{
     self, Ack, Reject, RejectReason, SchemaRequest, WallClock, Welcome,
 };
+use headwater_proto::portion::{self, Place};
 use headwater_proto::time::{Millis, Now, UnixMicros};
 
 use crate::pipeline::record::Life;
@@ -43,6 +44,8 @@ pub const UNREADABLE_MS: u64 = 10_000;
 const RETRY_MS: u64 = 1_000;
 /// How long the uptime that a node said is gone by: clocks drift.
 const SIGHTING_MS: u64 = 600_000;
+/// Most places in the content of sources that the collector can name; the newest stay.
+pub(super) const MAX_HELD_PLACES: usize = 128;
 /// Bytes of a bundle that holds one schema, beside the schema.
 const SCHEMA_OVERHEAD_BYTES: usize = 512;
 
@@ -172,6 +175,14 @@ struct Sent {
     at: Millis,
 }
 
+/// How far the collector holds the contents of sources.
+#[derive(Debug, Default)]
+struct Held {
+    places: Vec<Place>,
+    /// A Welcome came: what it holds was said before.
+    is_told: bool,
+}
+
 /// What was asked on this connection: an answer was stamped after it.
 #[derive(Debug, Clone, Default)]
 struct Asked {
@@ -235,6 +246,8 @@ pub(super) struct Outbox<const EPOCHS: usize = MAX_EPOCHS, const FLIGHTS: usize 
     asked: Asked,
     /// Publishes that answer a message.
     answers: VecDeque<Vec<u8>>,
+    /// How far the collector holds the contents of sources, if it has said.
+    held: Held,
     scratch: Vec<u8>,
     unreadable: Option<Unreadable>,
     refused_messages: u64,
@@ -268,6 +281,7 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Outbox<EPOCHS, FLIGHTS> {
             schemas: Schemas::default(),
             asked: Asked::default(),
             answers: VecDeque::new(),
+            held: Held::default(),
             scratch: Vec::new(),
             unreadable: None,
             refused_messages: 0,
@@ -433,13 +447,35 @@ impl<const EPOCHS: usize, const FLIGHTS: usize> Outbox<EPOCHS, FLIGHTS> {
         } else if kind == Kind::SchemaRequest {
             message::decode::<SchemaRequest>(payload)
                 .is_ok_and(|request| self.send_schema(&request, shelf, clocks))
+        } else if kind == Kind::Held {
+            message::decode::<portion::Held>(payload).is_ok_and(|held| self.hold(held))
         } else {
             false
         }
     }
 
+    fn hold(&mut self, held: portion::Held) -> bool {
+        let is_own = held.origin == self.device;
+        if is_own {
+            // The last word on a source's content goes.
+            let more = held.places.into_iter();
+            let more = more.filter(|place| !self.held.places.contains(place));
+            let more: Vec<_> = more.collect();
+            self.held.places.extend(more);
+            let beyond = self.held.places.len().saturating_sub(MAX_HELD_PLACES);
+            self.held.places.drain(..beyond);
+        }
+        is_own
+    }
+
+    /// How far the collector holds the contents of sources; `None` before it has said.
+    pub(super) fn held(&self) -> Option<&[Place]> {
+        self.held.is_told.then_some(&*self.held.places)
+    }
+
     fn welcome(&mut self, welcome: &Welcome, now: Millis, heard: &mut Vec<Heard>) -> bool {
         let taken = self.sender.handle(Input::Welcome(welcome), now).is_ok();
+        self.held.is_told |= taken;
         if taken && let Some(sent) = self.asked.hello {
             let time = welcome.time;
             heard.push(Heard { time, sent });

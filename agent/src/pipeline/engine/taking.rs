@@ -305,6 +305,7 @@ impl<D: Disk> Engine<D> {
         if let Some(cursor) = cursor.filter(|_| source.resumes) {
             record.source.clone_from(&source.name);
             record.cursor = Some(cursor);
+            record.from = self.intake.moves_to(missed.source, Some(cursor));
             record.waits = true;
             record.base = lane.present_life().base;
         }

@@ -7,6 +7,7 @@ mod loss;
 mod memory;
 mod nodes;
 mod outgoing;
+mod portions;
 mod quarantine;
 mod receipts;
 #[cfg(feature = "sabotage")]

@@ -214,6 +214,7 @@ fn datagrams_that_find_no_room_are_told_with_their_samples_and_times() {
                     Feed::Lost(told, _) => lost = Some(told),
                     other @ (Feed::Line(..)
                     | Feed::Refused(..)
+                    | Feed::Adopted(_)
                     | Feed::Packet(_)
                     | Feed::Way(_)) => panic!("{other:?}"),
                 }
@@ -285,6 +286,7 @@ fn a_source_that_is_told_to_stop_ends_when_its_connections_have_given_what_they_
                 other @ (Feed::Line(..)
                 | Feed::Refused(..)
                 | Feed::Lost(..)
+                | Feed::Adopted(_)
                 | Feed::Packet(_)
                 | Feed::Way(_)) => {
                     panic!("{other:?}")

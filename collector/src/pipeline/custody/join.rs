@@ -188,6 +188,8 @@ impl<D: Disk> Joining<'_, D> {
         // for other records since, whatever their epoch.
         let bases = self.custody.streams.ledger().time_bases().clone();
         let mut ledger = Ledger::with_time_bases(Epoch::new(name.0), bases);
+        // What it had taken in of the contents of sources, it still has.
+        ledger.portions = self.custody.streams.ledger().portions.clone();
         // Of which of them the times of receipt are Unix time may be said before `since`.
         let undated = self.custody.journal.clock.is_any();
         let into = &mut |_, record: &Record<'_>| ledger.apply(record, undated);

@@ -424,7 +424,8 @@ impl<D: Disk> Journal<D> {
             | Record::Rules(_)
             | Record::DecoderState(_)
             | Record::Lacks(_)
-            | Record::Clock(_) => {}
+            | Record::Clock(_)
+            | Record::Portion(_) => {}
         }
     }
 

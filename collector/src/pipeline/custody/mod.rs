@@ -41,7 +41,7 @@ mod upkeep;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use headwater_proto::ids::{JournalId, Stream};
+use headwater_proto::ids::{DeviceId, JournalId, Stream};
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::{Disk, Log, Reader, SyncError};
 
@@ -161,7 +161,9 @@ impl<D: Disk> Custody<D> {
                     credit(self.settings.credit, connections, level)
                 };
                 let mark = |stream: &Stream, oldest| self.streams.mark(stream, oldest);
-                self.sessions.settle(credit, terms, &mark);
+                let portions = &self.streams.ledger().portions;
+                let places = |origin: &DeviceId| portions.places(origin).collect();
+                self.sessions.settle(credit, terms, &mark, &places);
             }
             Err(_) => self.failed(),
         }

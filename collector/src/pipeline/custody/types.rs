@@ -274,6 +274,8 @@ pub enum Crowd {
     Schemas(usize),
     /// Epochs that are not over, or whose data are not in every required sink: one more waits at the device.
     Streams,
+    /// Contents of sources: the oldest is no longer known, and may be read twice by a device that lost its spool.
+    Portions,
 }
 
 macro_rules! counters {
@@ -319,6 +321,8 @@ counters! {
     schemas_full_total,
     /// Schema numbers that made room for others; they are asked for again when they are needed.
     schemas_left_total,
+    /// Parts of contents of sources that made room for others: a device that lost its spool may read them again.
+    portions_left_total,
     /// Publishes of plain devices that found no room of their own: they are in quarantine.
     plain_devices_full_total,
     /// Hellos of senders that speak no protocol version of this build.

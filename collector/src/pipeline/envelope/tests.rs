@@ -2,6 +2,7 @@
 
 use super::*;
 use headwater_proto::ids::Lane;
+use headwater_proto::portion::Cursor;
 use proptest::prelude::*;
 
 fn stream() -> Stream {
@@ -148,6 +149,19 @@ fn one_of_each() -> Vec<Record<'static>> {
             ranges: vec![(SeqRange::new(1, 4), SPAN), (SeqRange::new(7, 8), SPAN)],
             reason: GapReason::SinkSkipped,
             at: UnixMicros(5),
+        }),
+        Record::Portion(PortionHead {
+            origin: stream().device,
+            epoch: stream().epoch,
+            portion: Portion {
+                source: "log".parse().unwrap(),
+                from: None,
+                to: Cursor {
+                    major: 1,
+                    minor: 2,
+                    tag: 3,
+                },
+            },
         }),
         Record::Clock(ClockHead {
             undated: None,

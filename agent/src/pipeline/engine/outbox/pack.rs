@@ -5,6 +5,8 @@ use std::ops::ControlFlow;
 use headwater_proto::bundle::{BundleHead, BundleWriter, Stamps};
 use headwater_proto::frame::{self, Kind};
 use headwater_proto::ids::SeqRange;
+use headwater_proto::message;
+use headwater_proto::portion::{MAX_PORTIONS, Portion};
 
 use super::Read;
 use super::schemas::{SchemaName, Schemas, announced, schema_payload};
@@ -37,6 +39,10 @@ pub(super) struct Packing<'a> {
     head: &'a BundleHead,
     range: SeqRange,
     packed: Packed,
+    /// Which parts of the sources' contents it holds: they go behind its records.
+    portions: Vec<Portion>,
+    /// Bytes of the room.
+    limit: usize,
 }
 
 impl<'a> Packing<'a> {
@@ -48,6 +54,8 @@ impl<'a> Packing<'a> {
         range: SeqRange,
     ) -> Self {
         Self {
+            portions: Vec::new(),
+            limit: room.len(),
             room: Some(room),
             writer: None,
             stamps: Stamps::default(),
@@ -100,16 +108,38 @@ impl<'a> Packing<'a> {
         if is_first {
             self.stamps = envelope.stamps;
         }
+        let portion = portion_of(&envelope);
+        let joins = portion.as_ref().and_then(|portion| self.joins(portion));
+        if !is_first && joins.is_none() && self.portions.len() >= usize::from(MAX_PORTIONS) {
+            return ControlFlow::Break(());
+        }
+        let portions = self.portions.iter().chain(&portion);
+        let behind: usize = portions.map(portion_bytes).sum();
+        let limit = self.limit;
         let is_written = self.write_schema(seq, &envelope).and_then(|()| {
             let writer = self.writer()?;
+            // A record that fits only without its portion goes alone, and without it.
+            if !is_first && writer.len() + envelope.frame.len() + behind > limit {
+                return None;
+            }
             writer.push_frame(frame.kind, envelope.frame).ok()
         });
         if is_written.is_none() {
             self.packed.too_large = is_first && self.packed.wants.is_none();
             return ControlFlow::Break(());
         }
+        match (portion, joins) {
+            (Some(more), Some(at)) => self.portions[at].to = more.to,
+            (more, _) => self.portions.extend(more),
+        }
         self.packed.taken.next = seq + 1;
         ControlFlow::Continue(())
+    }
+
+    /// The place of the portion that another one goes on from.
+    fn joins(&self, more: &Portion) -> Option<usize> {
+        let of = |held: &Portion| held.source == more.source && Some(held.to) == more.from;
+        self.portions.iter().position(of)
     }
 
     /// The schema that a record needs, where the collector has not got it. `None`: it is not at hand,
@@ -175,6 +205,14 @@ impl<'a> Packing<'a> {
             }
         }
         let mut packed = self.packed;
+        if let Some(writer) = &mut self.writer
+            && !packed.taken.is_empty()
+        {
+            for portion in &self.portions {
+                // Without room the records go, and may be read again by an agent that lost its spool.
+                let _ = writer.push(Kind::Portion, &message::to_vec(portion));
+            }
+        }
         packed.len = self.writer.map_or(0, BundleWriter::finish);
         if !packed.taken.is_empty() {
             packed.missing.next = packed.missing.first;
@@ -182,4 +220,18 @@ impl<'a> Packing<'a> {
         }
         packed
     }
+}
+
+/// Which part of its source's content a record holds, if that content can be known again.
+fn portion_of(envelope: &Envelope<'_>) -> Option<Portion> {
+    Some(Portion {
+        source: envelope.source.parse().ok()?,
+        from: envelope.from,
+        to: envelope.cursor.filter(|cursor| cursor.tag != 0)?,
+    })
+}
+
+/// Bytes of a portion's frame.
+fn portion_bytes(portion: &Portion) -> usize {
+    frame::encoded_len(message::to_vec(portion).len())
 }

@@ -48,6 +48,7 @@ impl Fake {
             stamps: Stamps::default(),
             source: "log",
             cursor: None,
+            from: None,
             live: true,
             stored_to: None,
             schema: None,

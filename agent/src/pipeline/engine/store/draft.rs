@@ -22,6 +22,8 @@ pub(crate) struct Draft {
     /// Where the times of a source's record count from.
     pub(crate) base: Base,
     pub(crate) cursor: Option<Cursor>,
+    /// With a cursor: where the source stood before the record, if it had read anything.
+    pub(crate) from: Option<Cursor>,
     /// Its source loses what is not durable at a kill.
     pub(crate) live: bool,
     /// It waits for a disk that takes nothing: its source can begin again.
@@ -49,6 +51,7 @@ impl Draft {
             source: String::new(),
             base: Base::Wall,
             cursor: None,
+            from: None,
             live: false,
             waits: false,
             stored_to: None,
@@ -76,6 +79,7 @@ impl Draft {
             stamps: self.stamps,
             source: &self.source,
             cursor: self.cursor,
+            from: self.from,
             live: self.live,
             stored_to: self.stored_to,
             schema: schema.map(|(number, bytes)| (*number, &**bytes)),

@@ -485,6 +485,7 @@ fn payload(kept: &Kept, record: &Incoming<'_>, schema: Option<(u32, &[u8])>) -> 
         stamps: record.stamps,
         source: NODE,
         cursor: None,
+        from: None,
         live: false,
         stored_to: None,
         schema,

@@ -65,6 +65,7 @@ pub(crate) fn record(k: u64, live: bool) -> Box<Draft> {
         source: "log".to_owned(),
         base: Base::Wall,
         cursor: (!live).then_some(cursor),
+        from: None,
         live,
         waits: !live,
         stored_to: None,

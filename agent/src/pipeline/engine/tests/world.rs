@@ -10,6 +10,7 @@ use headwater_proto::ids::{DeviceId, Epoch, JournalId, Lane, SeqRange};
 use headwater_proto::message::{
     self, Ack, EpochEnd, Gap, Hello, MAX_MARKS, Mark, Reject, RejectReason, Welcome,
 };
+use headwater_proto::portion::Portion;
 use headwater_proto::sample::Value;
 use headwater_proto::schema::Schema;
 use headwater_proto::time::{Millis, Now, UnixMicros};
@@ -43,6 +44,8 @@ pub(crate) struct Collector {
     /// Refuses these kinds for good.
     pub(super) refuses: Option<Kind>,
     pub(super) bundles: usize,
+    /// What bundles said of the contents of sources.
+    pub(super) portions: Vec<Portion>,
     /// The head of every bundle, and the kinds of its records.
     pub(super) heads: Vec<(BundleHead, Vec<Kind>)>,
     /// What its clock shows.
@@ -132,6 +135,10 @@ impl Collector {
         self.heads.push((head.clone(), kinds));
         for record in bundle.records() {
             let frame = record.frame;
+            if frame.kind == Kind::Portion {
+                self.portions.push(message::decode(frame.payload).unwrap());
+                continue;
+            }
             let Some(seq) = record.seq else {
                 let mut at = 0;
                 let number = headwater_proto::varint::get(frame.payload, &mut at).unwrap();
@@ -226,7 +233,7 @@ impl RowVisitor for Rows {
     }
 }
 
-fn down<M: message::Body>(message: &M) -> Vec<u8> {
+pub(super) fn down<M: message::Body>(message: &M) -> Vec<u8> {
     let mut out = Vec::new();
     message::append_frame(message, &mut out);
     out

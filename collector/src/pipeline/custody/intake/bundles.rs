@@ -6,6 +6,7 @@ use headwater_proto::delivery::Verdict as Judgement;
 use headwater_proto::frame::{Frame, Kind};
 use headwater_proto::ids::{DeviceId, SeqRange, Stream};
 use headwater_proto::message::{self, EpochEnd, Gap, Reject, RejectReason, TimeBase};
+use headwater_proto::portion::Portion;
 use headwater_proto::refused;
 use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::text;
@@ -15,7 +16,7 @@ use super::super::{Crowd, Leaves, Output, Refused, clock};
 use super::Intake;
 use crate::pipeline::dating;
 use crate::pipeline::envelope::{
-    BatchHead, Clock, Evidence, Reason, Record, SchemaHead, Span, TimeClass, Verdict,
+    BatchHead, Clock, Evidence, PortionHead, Reason, Record, SchemaHead, Span, TimeClass, Verdict,
 };
 use crate::pipeline::ledger::{self, Around, Ledger};
 use crate::pipeline::schemas::{self, Bound};
@@ -90,6 +91,7 @@ impl<D: Disk> Intake<'_, D> {
         let dating = self.dating_of(head);
         for record in bundle.records() {
             match record.seq {
+                None if record.frame.kind == Kind::Portion => {}
                 None => self.schema(head, &record.frame)?,
                 Some(seq) => {
                     self.numbered(head, via.as_ref(), dating, seq, &record)?;
@@ -97,6 +99,43 @@ impl<D: Disk> Intake<'_, D> {
             }
         }
         self.custody.sessions.owe_ack(self.conn, &stream);
+        self.portions(bundle, &stream)
+    }
+
+    /// Takes note of which parts of sources' contents a bundle holds, if all its records are held.
+    fn portions(&mut self, bundle: &Bundle<'_>, stream: &Stream) -> Result<(), Refused> {
+        let seqs = bundle.head.first..bundle.head.first + u64::from(bundle.count);
+        for record in bundle.records() {
+            if record.frame.kind != Kind::Portion {
+                continue;
+            }
+            let Ok(portion) = message::decode::<Portion>(record.frame.payload) else {
+                self.custody.counters.malformed_total += 1;
+                continue;
+            };
+            let origin = stream.device.clone();
+            let head = PortionHead {
+                origin: origin.clone(),
+                epoch: stream.epoch,
+                portion,
+            };
+            let ledger = self.custody.streams.ledger();
+            let track = ledger.track(stream);
+            let is_held = |seq| track.is_some_and(|track| track.receiver.data().contains(seq));
+            if ledger.portions.knows(&head) || !seqs.clone().all(is_held) {
+                continue;
+            }
+            let left = ledger.portions.left();
+            self.custody.append(&Record::Portion(head), Leaves::Three)?;
+            let left = self.custody.streams.ledger().portions.left() - left;
+            if left > 0 {
+                self.custody.counters.portions_left_total += left;
+                let of = Crowd::Portions;
+                self.custody
+                    .sessions
+                    .put_out(Output::Crowded { origin, of });
+            }
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use headwater_gate::ConnId;
 use headwater_proto::delivery::answers::{Page, pages};
 use headwater_proto::ids::{DeviceId, JournalId, Stream};
 use headwater_proto::message::{Ack, MAX_MESSAGE_BYTES, MAX_PAGES, Mark, PROTOCOL, Welcome};
+use headwater_proto::portion::{Held, MAX_PLACES, Place};
 use headwater_proto::time::UnixMicros;
 
 use super::{Output, Sessions, Settings};
@@ -40,17 +41,20 @@ impl Sessions {
     ///
     /// - `credit`: bytes that each connection may have in flight from now on.
     /// - `mark`: what is held of a stream whose sender holds records from a number on.
+    /// - `places`: how far the contents of a device's sources are held.
     pub(in super::super) fn settle(
         &mut self,
         credit: u64,
         terms: Terms,
         mark: &dyn Fn(&Stream, u64) -> Option<Mark>,
+        places: &dyn Fn(&DeviceId) -> Vec<Place>,
     ) {
         let before = std::mem::replace(&mut self.credit, credit);
         for (conn, token) in std::mem::take(&mut self.group.pubacks) {
             self.outputs.push_back(Output::PubAck { conn, token });
         }
         for (conn, origin) in std::mem::take(&mut self.group.welcomes) {
+            tell_places(self, conn, &origin, &places(&origin));
             self.welcome(conn, &origin, terms, mark);
         }
         let mut acks: BTreeMap<(ConnId, DeviceId), Vec<Mark>> = BTreeMap::new();
@@ -156,5 +160,16 @@ impl Sessions {
         let said = self.origin(conn, origin);
         let most = said.map_or(MAX_MESSAGE_BYTES, |said| said.max_down_bytes);
         pages(marks, origin, most)
+    }
+}
+
+/// Says how far the contents of a device's sources are held.
+fn tell_places(sessions: &mut Sessions, conn: ConnId, origin: &DeviceId, places: &[Place]) {
+    for some in places.chunks(MAX_PLACES) {
+        let held = Held {
+            origin: origin.clone(),
+            places: some.iter().cloned().collect(),
+        };
+        sessions.send(conn, &held);
     }
 }

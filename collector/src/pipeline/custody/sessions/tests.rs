@@ -178,7 +178,7 @@ fn answers_leave_with_their_group_and_none_leaves_of_one_that_failed() {
     sessions.owe_acks(&stream());
     sessions.owe_puback(CONN, Some(Token(1)));
     assert_eq!(outputs(&mut sessions), [], "nothing is durable yet");
-    sessions.settle(1_000, TERMS, &all);
+    sessions.settle(1_000, TERMS, &all, &|_| Vec::new());
     let kinds: Vec<_> = outputs(&mut sessions)
         .iter()
         .map(|output| match output {
@@ -199,7 +199,7 @@ fn answers_leave_with_their_group_and_none_leaves_of_one_that_failed() {
     assert_eq!(kinds, ["PUBACK", "Welcome", "Ack"]);
     sessions.owe_puback(OTHER, Some(Token(2)));
     sessions.fail_group();
-    sessions.settle(1_000, TERMS, &all);
+    sessions.settle(1_000, TERMS, &all, &|_| Vec::new());
     let reason = CloseReason::Journal;
     let closed = Output::Close {
         conn: OTHER,
@@ -215,11 +215,11 @@ fn who_was_stopped_hears_that_credit_is_back() {
         sessions.hello(CONN, &hello(&device()), NOW),
         Said::Whole(_)
     ));
-    sessions.settle(0, TERMS, &all);
+    sessions.settle(0, TERMS, &all, &|_| Vec::new());
     assert_eq!(outputs(&mut sessions), []);
-    sessions.settle(9, TERMS, &all);
+    sessions.settle(9, TERMS, &all, &|_| Vec::new());
     assert_eq!(outputs(&mut sessions).len(), 1);
-    sessions.settle(10, TERMS, &all);
+    sessions.settle(10, TERMS, &all, &|_| Vec::new());
     assert_eq!(outputs(&mut sessions), []);
     assert_eq!(sessions.credit, 10);
 }
