@@ -89,6 +89,7 @@ impl<D: Disk> Intake<'_, D> {
         let via = (*device != head.origin).then(|| device.clone());
         self.note_witness(device, head);
         let dating = self.dating_of(head);
+        let rejects = self.custody.counters.rejects_total;
         for record in bundle.records() {
             match record.seq {
                 None if record.frame.kind == Kind::Portion => {}
@@ -99,6 +100,10 @@ impl<D: Disk> Intake<'_, D> {
             }
         }
         self.custody.sessions.owe_ack(self.conn, &stream);
+        if self.custody.counters.rejects_total > rejects {
+            // Its sender makes something else of what was refused.
+            return Ok(());
+        }
         self.portions(bundle, &stream)
     }
 
