@@ -306,6 +306,24 @@ fn a_stream_is_done_once_all_of_its_records_are_committed() {
 }
 
 #[test]
+fn a_stream_is_not_done_before_what_its_sender_named_is_committed_too() {
+    // A copy of that sender may still hold the record, and lets go of it with the commit.
+    let mut receiver = with_data([0]);
+    receiver.cover(SeqRange::new(1, 3), Namer::Sender).unwrap();
+    receiver.end(End {
+        first: 0,
+        next: 3,
+        clean: true,
+    });
+    receiver.synced();
+    receiver.commit(SeqRange::new(0, 1));
+    assert!(receiver.is_closed() && !receiver.is_done());
+    receiver.commit(SeqRange::new(1, 3));
+    assert!(receiver.is_done());
+    assert_eq!(receiver.mark(Lane::Normal, Epoch::new(1), 0).committed, 3);
+}
+
+#[test]
 fn what_is_owed_is_durable_and_neither_committed_nor_named() {
     let mut receiver = with_data(0..10);
     let named = SeqRange::new(12, 15);

@@ -246,17 +246,12 @@ impl Receiver {
         self.now.end.is_some() && self.unaccounted().next().is_none()
     }
 
-    /// Whether the epoch's end is known and all of its records are committed, apart from the receiver's own
-    /// gaps: its marks may be dropped some days later.
+    /// Whether the epoch's end is known and all of its records and its sender's gaps are committed, apart from the
+    /// receiver's own gaps: its marks may be dropped some days later.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        !self.is_tentative()
-            && self.is_closed()
-            && self
-                .now
-                .data
-                .iter()
-                .all(|range| self.committed.covers(range))
+        let mut theirs = self.now.data.iter().chain(self.now.sender_gaps.iter());
+        !self.is_tentative() && self.is_closed() && theirs.all(|range| self.committed.covers(range))
     }
 
     /// Closes an abandoned epoch at the highest known number. Call it after a gap was recorded for each of

@@ -51,6 +51,8 @@ pub fn check_sink(
             )),
             None if lacking.is_some_and(|lacks| lacks.contains(*seq)) => {}
             None if undecodable.contains(&(stream.clone(), *seq)) => {}
+            // Its sender named it too, after it was sent: where it rotted, that gap speaks for it.
+            None if found.named.get(stream).is_some_and(|all| all.contains(*seq)) => {}
             // The record that named it may have rotted, or gone with its disk, before the lake had it.
             None if comes_again && refused.contains(&(stream.clone(), *seq)) => {}
             // What rots comes again after the sink was taken out, or its number is used once more by a plain device:

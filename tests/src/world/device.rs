@@ -2,9 +2,9 @@
 
 use headwater_agent::pipeline::batcher::BatchLimits;
 use headwater_agent::pipeline::engine::{
-    Engine, Event, Settings, SourceSettings, SpoolSettings, Way,
+    Engine, Event, Settings, SourceSettings, SpoolSettings, Way, goes_on_at, held_places,
 };
-use headwater_agent::pipeline::record::Cursor;
+use headwater_agent::pipeline::record::{Cursor, Stray};
 use headwater_program::clock::WallError;
 use headwater_proto::ids::DeviceId;
 use headwater_proto::refused::Part;
@@ -22,6 +22,8 @@ const SYNCED: WallError = WallError::Synced { error_ms: 20 };
 /// Where a clock stands that is far ahead.
 const IN_2040_US: i64 = 2_210_000_000_000_000;
 
+/// How long a source waits for the collector's word on how far it holds what the source reads.
+const PATIENCE_MS: u64 = 5_000;
 /// Every so many rows, something beside one cannot be read.
 const REFUSED_EVERY: u64 = 13;
 
@@ -74,6 +76,10 @@ pub struct Device {
     pub evicted: u64,
     /// Per source: what was called durable.
     receipts: [Receipts; SOURCES.len()],
+    /// When it was switched on, and the sources that ask how far the collector holds what they read.
+    asks: (Millis, [bool; SOURCES.len()]),
+    /// Times that a source went on behind what the collector holds.
+    pub adopted: u64,
 }
 
 impl Device {
@@ -105,6 +111,8 @@ impl Device {
             part: (0, 1),
             evicted: 0,
             receipts: Default::default(),
+            asks: Default::default(),
+            adopted: 0,
         }
     }
 
@@ -135,6 +143,8 @@ impl Device {
             part: self.part,
             evicted: 0,
             receipts: Default::default(),
+            asks: Default::default(),
+            adopted: 0,
         }
     }
 
@@ -220,6 +230,7 @@ impl Device {
 
     /// Switches it on. Stays off if the disk fails meanwhile, or could not keep what it holds.
     pub fn start(&mut self, dice: &mut Dice, now: Now) {
+        self.asks = (now.mono, SOURCES.map(|source| source.resumes));
         let now = self.clock(now);
         self.starts += 1;
         let settings = self.settings();
@@ -274,6 +285,7 @@ impl Device {
 
     /// Adds what this life counted.
     pub fn note_counters(&mut self, seen: &mut Seen) {
+        seen.adopted += std::mem::take(&mut self.adopted);
         if let Some(engine) = &self.engine {
             let counters = engine.counters();
             self.evicted += counters.evicted_records + counters.damaged_records;
@@ -298,7 +310,7 @@ impl Device {
 
     /// Offers rows that exist and were not offered yet.
     pub fn offer(&mut self, source: usize, most: u64, made: &mut Made, now: Now) {
-        let (truth, now) = (now.wall, self.clock(now));
+        let (truth, truth_mono, now) = (now.wall, now.mono, self.clock(now));
         let spec = &SOURCES[source];
         if self.stopping {
             return;
@@ -314,6 +326,30 @@ impl Device {
             engine.handle(Event::Clock(self.kernel), now);
         }
         let (part, parts) = self.part;
+        if self.asks.1[source] {
+            let places = held_places(engine);
+            if places.is_none() && truth_mono.since(self.asks.0) < PATIENCE_MS {
+                return;
+            }
+            self.asks.1[source] = false;
+            // It is a place in what the source reads: as a file is known again.
+            let is_here = |place: &&Stray| {
+                let at = place.cursor.major;
+                place.name == spec.name
+                    && place.cursor.tag == part + 1
+                    && (self.next[source] + 1..=self.made[source]).contains(&at)
+            };
+            let places = places.unwrap_or_default();
+            let furthest = places
+                .iter()
+                .filter(is_here)
+                .max_by_key(|it| it.cursor.major);
+            if let Some(place) = furthest {
+                goes_on_at(engine, source, place.cursor);
+                self.next[source] = place.cursor.major;
+                self.adopted += 1;
+            }
+        }
         let end = self.made[source].min(self.next[source] + most);
         while self.next[source] < end {
             let number = self.next[source];
@@ -322,7 +358,8 @@ impl Device {
             let cursor = spec.resumes.then_some(Cursor {
                 major: number + 1,
                 minor: 0,
-                tag: 0,
+                // By this the content is known again.
+                tag: part + 1,
             });
             let taken = match spec.says {
                 Says::Numbers(metrics) => row.with_sample(metrics, |sample| {

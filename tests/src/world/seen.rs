@@ -79,6 +79,8 @@ seen! {
     plain_repeats
     /// Devices that shared an identity.
     clones
+    /// Sources that went on behind what the collector holds of their content, and their spool did not know.
+    adopted
     /// Losses of the collector's disk.
     disks_lost
     /// Log lines in the lake.
