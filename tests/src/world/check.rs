@@ -179,7 +179,7 @@ pub fn check_rows(found: &Found, made: &Made, devices: &[Known], faults: &mut Fa
         let waits = !key.1.starts_with("live");
         // The times of a source that waits are its own.
         let slack_us = if waits { 0 } else { device.slack_us() };
-        if waits && !device.evicted && !device.disturbed {
+        if waits && !device.evicted {
             faults.push(format!(
                 "{key:?} is missing, though its source waits and nothing gave way"
             ));
