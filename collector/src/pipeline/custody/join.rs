@@ -59,7 +59,12 @@ impl<D: Disk> Joining<'_, D> {
     fn meet(&mut self, journal: &JournalSide, lake: &LakeSide) -> Result<Meeting, MeetError> {
         let mut is_told = match &lake.proof {
             Some(Proof { wanted, index, .. }) => {
-                index.is_err() || !self.custody.streams.came_back(&wanted.streams)?
+                index.is_err()
+                    || !self
+                        .custody
+                        .streams
+                        .index_filled()
+                        .came_back(&wanted.streams)?
             }
             None => journal.knows_its_past() && lake.is_alone,
         };
@@ -87,7 +92,7 @@ impl<D: Disk> Joining<'_, D> {
         let past = renamed.map_or(journal.past, |_| Past::Nothing);
         let mut index_failure = None;
         if let Some(proof) = &lake.proof {
-            let filled = self.custody.streams.end_filling(proof.index.clone());
+            let filled = self.custody.streams.index_filled().end(proof.index.clone());
             index_failure = filled.err();
             self.seed_all(past, &proof.streams, proof.index.is_ok());
         }
@@ -142,7 +147,7 @@ impl<D: Disk> Joining<'_, D> {
                 streams: wanted,
                 plain,
             }),
-            index: self.custody.streams.begin_filling(anew),
+            index: self.custody.streams.index_filled().begin(anew),
         })
     }
 

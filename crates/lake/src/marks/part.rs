@@ -145,6 +145,9 @@ mod tests {
         let mut streams = all.iter();
         for (hash, bytes) in sealed {
             store.replace(&marks_part_path(hash), &bytes).unwrap();
+            let other = Sha256([7; 32]);
+            store.replace(&marks_part_path(other), &bytes).unwrap();
+            assert!(Part::open(&store, other).unwrap().is_none());
             let mut part = Part::open(&store, hash).unwrap().unwrap();
             assert!(bytes.len() > 2 * WINDOW_BYTES || bytes.len() < SEAL_BYTES);
             while let Some(stream) = part.next() {

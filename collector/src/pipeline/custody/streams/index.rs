@@ -307,14 +307,25 @@ impl Streams {
         self.index.done.is_whole() && !self.index.has_failed
     }
 
-    /// Gives the index to a lake that fills it with the epochs it shows to be over ([`over`]).
+    /// The index, where a lake fills it.
+    pub(in super::super) const fn index_filled(&mut self) -> Filled<'_> {
+        Filled(self)
+    }
+}
+
+/// The index, where a lake fills it with the epochs that it shows to be over ([`over`]).
+pub(in super::super) struct Filled<'a>(&'a mut Streams);
+
+impl Filled<'_> {
+    /// Gives the index to the lake, which may fill it on another thread.
     ///
-    /// - `anew`: what it has may be wrong. Until [`Streams::end_filling`] nothing is taken from it then.
+    /// - `anew`: it is emptied, since what it has may be wrong. It is asked for nothing then before
+    ///   [`Filled::end`].
     ///
     /// # Errors
     /// [`DoneError`].
-    pub(in super::super) fn begin_filling(&mut self, anew: bool) -> Result<Filling, DoneError> {
-        let index = &mut self.index;
+    pub(in super::super) fn begin(&mut self, anew: bool) -> Result<Filling, DoneError> {
+        let index = &mut self.0.index;
         if anew {
             index.was_emptied |= index.is_keeping;
             index.was_filled |= index.is_finding;
@@ -325,32 +336,29 @@ impl Streams {
         Ok(Filling::new(Arc::clone(&index.done)))
     }
 
-    /// Whether the index has a stream that the ledger knows and that is not among `known`: the lake then tells
-    /// more of it than the index.
+    /// Whether the ledger has a stream now that is in the index, and was not when the lake was asked for the
+    /// `known` ones: the lake knows more of it than either.
     ///
     /// # Errors
     /// [`DoneError`].
     pub(in super::super) fn came_back(&self, known: &BTreeSet<Stream>) -> Result<bool, DoneError> {
-        let mut new = self.ledger.streams().map(|(stream, _)| stream);
+        let mut new = self.0.ledger.streams().map(|(stream, _)| stream);
         while let Some(stream) = new.find(|stream| !known.contains(stream)) {
-            if self.index.done.find(stream)?.is_some() {
+            if self.0.index.done.find(stream)?.is_some() {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// The lake has told all of it.
+    /// The lake has told all that it knows.
     ///
     /// - `filled`: whether the index took it.
     ///
     /// # Errors
     /// [`DoneError`].
-    pub(in super::super) fn end_filling(
-        &mut self,
-        filled: Result<(), DoneError>,
-    ) -> Result<(), DoneError> {
-        let index = &mut self.index;
+    pub(in super::super) fn end(&mut self, filled: Result<(), DoneError>) -> Result<(), DoneError> {
+        let index = &mut self.0.index;
         index.was_filled |= index.is_finding;
         index.absent.clear();
         index.is_filling = false;
@@ -543,13 +551,13 @@ mod tests {
 
     /// A lake fills the index anew.
     fn fill(streams: &mut Streams, all: &[(Stream, End)]) {
-        let filling = streams.begin_filling(true).unwrap();
+        let filling = streams.index_filled().begin(true).unwrap();
         // Nothing may be taken for new before all is in.
         assert_eq!(look_up(streams, 500..501), None);
         let all = all.iter();
         let all: Epochs = all.map(|(s, end)| (s.clone(), over(s, *end))).collect();
         filling.keep(&all).unwrap();
-        streams.end_filling(Ok(())).unwrap();
+        streams.index_filled().end(Ok(())).unwrap();
     }
 
     #[test]
@@ -561,11 +569,11 @@ mod tests {
         fill(streams, &[(stream("d", 1), END)]);
         let before = known(streams);
         streams.seed(stream("d", 2), &[], &[], None);
-        assert!(!streams.came_back(&before).unwrap());
+        assert!(!streams.index_filled().came_back(&before).unwrap());
         streams.seed(stream("d", 1), &[], &[], None);
-        assert!(streams.came_back(&before).unwrap());
+        assert!(streams.index_filled().came_back(&before).unwrap());
         let now = known(streams);
-        assert!(!streams.came_back(&now).unwrap());
+        assert!(!streams.index_filled().came_back(&now).unwrap());
     }
 
     /// A stream that is over, with so many holes so far apart that what is kept of it takes exactly
