@@ -162,6 +162,8 @@ fn folder(key: &str, text: &str, problems: &mut Vec<String>) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use headwater_spool::format::MAX_SNAPSHOT_BYTES;
+
     use super::*;
 
     #[test]
@@ -383,20 +385,16 @@ mod tests {
             let text = format!("[journal]\nmax_mib = {max}\nsegment_mib = {segment}\n");
             Config::parse(&text)
         };
-        for (max, segment) in [
-            (64, 1),
-            (64, 8),
-            (100, 12),
-            (8_192, 1_024),
-            (1 << 20, 1_024),
-        ] {
+        for (max, segment) in [(256, 32), (300, 37), (8_192, 1_024), (1 << 20, 1_024)] {
             let log = parse(max, segment).unwrap().custody.log;
             // Above half of the quota segments are given back; three are kept, and a sender needs
             // one batch of credit.
             let kept = 3 * log.segment_bytes + (32 << 10);
             assert!(log.quota_bytes / 2 >= kept, "{max} of {segment}");
+            // Half of each is for records, however large the fleet is.
+            assert!(log.segment_bytes >= 2 * MAX_SNAPSHOT_BYTES as u64);
         }
-        for (max, segment) in [(64, 9), (64, 32), (63, 1), (8_192, 1_025)] {
+        for (max, segment) in [(256, 33), (256, 31), (255, 31), (64, 1), (8_192, 1_025)] {
             let faults = parse(max, segment).unwrap_err().to_string();
             assert!(faults.contains("journal."), "{faults}");
         }

@@ -6,8 +6,7 @@
 //! from table `epochs`.
 //!
 //! It is filled and asked on another thread than the one that acknowledges: both wait for a disk, and nobody's
-//! PUBACK waits with them. A lake that was away and has to prove its marks when it is back has it filled anew, by the
-//! thread that acknowledges.
+//! PUBACK waits with them. A lake that has to prove its marks fills it anew, as it reads them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -99,6 +98,26 @@ impl Keeping {
     /// They cannot be put there now.
     pub fn failed(self, cause: String) -> (Epochs, Result<(), DoneError>) {
         (self.epochs, Err(DoneError(cause)))
+    }
+}
+
+/// The index while a lake fills it, on a thread that may wait for both.
+#[derive(Debug, Clone)]
+pub struct Filling(Handle);
+
+impl Filling {
+    /// Of this index.
+    #[must_use]
+    pub fn new(index: Arc<dyn DoneEpochs>) -> Self {
+        Self(Handle(index))
+    }
+
+    /// Keeps epochs, as [`DoneEpochs::keep`].
+    ///
+    /// # Errors
+    /// [`DoneError`].
+    pub fn keep(&self, epochs: &[(Stream, Vec<u8>)]) -> Result<(), DoneError> {
+        self.0.0.keep(epochs)
     }
 }
 

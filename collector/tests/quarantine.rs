@@ -281,6 +281,24 @@ fn a_replay_that_is_cut_off_anywhere_is_finished_by_the_next() {
 }
 
 #[test]
+fn a_replay_whose_samples_lost_their_version_is_not_taken_for_one_that_was_cut_off() {
+    let store = rig(2 * HOUR_US).store;
+    run(&store, &order(Some(-2 * HOUR_US))).unwrap();
+    let log = store.list("samples/_delta_log").unwrap();
+    let versions = log.iter().filter(|entry| entry.path.ends_with(".json"));
+    let newest = versions.map(|entry| &entry.path).max().unwrap();
+    store.delete(newest).unwrap();
+    let files = |store: &MemStore| -> Vec<String> {
+        let files = store.list("samples/hot").unwrap().into_iter();
+        files.map(|entry| entry.path).collect()
+    };
+    let before = files(&store);
+    let refused = run(&store, &order(Some(-2 * HOUR_US))).unwrap_err();
+    assert!(refused.contains("samples/_delta_log"), "{refused}");
+    assert_eq!(files(&store), before, "its readings are there alone");
+}
+
+#[test]
 fn what_a_replay_took_back_is_pruned_with_what_was_refused() {
     let store = rig(2 * HOUR_US).store;
     let later = Order {

@@ -10,11 +10,12 @@ use common::{
 };
 use headwater_collector::pipeline::custody::{MAX_ASKED, Past};
 use headwater_collector::pipeline::envelope::SchemaHead;
-use headwater_collector::pipeline::schemas::{Bound, MAX_DICTIONARIES_BYTES};
+use headwater_collector::pipeline::schemas::{Bound, MAX_BOUND, MAX_DICTIONARIES_BYTES};
 use headwater_lake::{MemStore, Table, scan};
 use headwater_proto::frame::Kind;
 use headwater_proto::ids::{DeviceId, Epoch};
 use headwater_proto::message::SchemaRequest;
+use headwater_proto::schema::{Column, ColumnKind, Schema};
 use headwater_proto::text::{MAX_HEADER_BYTES, TextHeader, refer, write_line};
 use headwater_proto::varint;
 use sha2::{Digest as _, Sha256};
@@ -292,6 +293,46 @@ fn a_dictionary_that_came_from_another_device_meanwhile_is_not_asked_for() {
         (Kind::Text, text(&dictionary)),
     ];
     rig.up_for(&gateway, bundle_of(&nodes[0], 1, 0, &said[..1]), 1);
+    rig.up_for(&gateway, bundle_of(&nodes[1], 1, 0, &said[1..2]), 2);
+    rig.up_for(&gateway, bundle_of(&nodes[0], 1, 0, &said[2..]), 3);
+    assert!(rig.sync());
+    assert_eq!(rig.messages::<SchemaRequest>(), []);
+    rig.flush().unwrap();
+    assert_eq!(lines(&rig.store), [message(8), message(9)]);
+}
+
+#[test]
+fn a_dictionary_that_leaves_to_make_room_for_its_own_reference_is_remembered_as_referred_to() {
+    let mut rig = Rig::new();
+    let dictionary = dictionary();
+    let gateway = DeviceId::new("gw").unwrap();
+    rig.connect("gw");
+    let nodes = ["node-1", "node-2"].map(|name| DeviceId::new(name).unwrap());
+    for node in &nodes {
+        rig.up_for(&gateway, hello_of(node, &[listed(1, 0, 1)]), 0);
+    }
+    assert!(rig.sync());
+    let book = rig.custody.schemas().clone();
+    let head = |number| SchemaHead {
+        origin: DeviceId::new("greedy").unwrap(),
+        epoch: Epoch::new(1),
+        number,
+    };
+    assert!(book.bind(&head(0), &dictionary));
+    let mut columns = Vec::new();
+    let schema = Schema::new(1, vec![Column::new("t", ColumnKind::F64)]);
+    schema.encode(&mut columns).unwrap();
+    for number in 1..u32::try_from(MAX_BOUND).unwrap() {
+        assert!(book.bind(&head(number), &columns));
+    }
+    book.synced();
+    let said = [
+        (Kind::Schema, schema_frame(&reference(&dictionary))),
+        (Kind::Schema, schema_frame(&dictionary)),
+        (Kind::Text, text(&dictionary)),
+    ];
+    rig.up_for(&gateway, bundle_of(&nodes[0], 1, 0, &said[..1]), 1);
+    assert!(!book.knows(&head(0)));
     rig.up_for(&gateway, bundle_of(&nodes[1], 1, 0, &said[1..2]), 2);
     rig.up_for(&gateway, bundle_of(&nodes[0], 1, 0, &said[2..]), 3);
     assert!(rig.sync());

@@ -19,7 +19,7 @@ use super::timekeeper::{Dated, worse};
 
 mod shape;
 
-use shape::Shape;
+use shape::{BATCH_BYTES, LEAST_ROWS, Shape};
 
 /// Most shapes a lane remembers; beyond it the one that has rested longest is forgotten. As many may have
 /// rows that wait; one more closes the oldest batch, or a source that names its columns anew with every
@@ -239,12 +239,12 @@ impl Batcher {
         }
     }
 
-    /// Whether what `source` gives next must wait until its other open batch is closed, because its
-    /// cursor would otherwise pass what is not in a record yet.
-    #[must_use]
-    pub fn must_close_first(&self, source: usize, next: Next<'_, '_>, base: Base) -> bool {
-        let shapes = self.shapes.iter().filter(|shape| !shape.rows.is_empty());
-        let mut shapes = shapes.filter(|shape| shape.owed.source == source);
+    /// For a source that resumes: whether what it gives next must wait until its open batch is closed,
+    /// because its cursor would otherwise pass what is not in a record yet. A few rows whose schema lacks the
+    /// next one's series go on in a shape of their own.
+    pub fn must_close_first(&mut self, source: usize, next: Next<'_, '_>, base: Base) -> bool {
+        let is_open = |shape: &Shape| shape.owed.source == source && !shape.rows.is_empty();
+        let rows = self.shapes.iter().position(is_open);
         let texts = self.texts.iter().filter(|text| !text.batch.is_empty());
         let mut texts = texts.filter(|text| text.owed.source == source);
         let mut refused = self
@@ -253,21 +253,44 @@ impl Batcher {
             .filter(|open| open.owed.source == source);
         match next {
             Next::Row(sample) => {
-                shapes.any(|shape| !shape.fits(sample, base))
-                    || texts.next().is_some()
+                texts.next().is_some()
                     || refused.next().is_some()
+                    || rows.is_some_and(|at| !self.goes_on(at, sample, base))
             }
             Next::Line => {
                 texts.any(|text| text.times.base != base)
-                    || shapes.next().is_some()
+                    || rows.is_some()
                     || refused.next().is_some()
             }
             Next::Refused => {
                 refused.any(|open| open.times.base != base)
-                    || shapes.next().is_some()
+                    || rows.is_some()
                     || texts.next().is_some()
             }
         }
+    }
+
+    /// Whether the next row goes into the open batch at `at`, which may leave its shape for that.
+    fn goes_on(&mut self, at: usize, sample: &Sample<'_>, base: Base) -> bool {
+        let open = &self.shapes[at];
+        if !open.is_like(sample, base) {
+            return false;
+        }
+        if open.knows(sample) {
+            return true;
+        }
+        let is_short = open.rows.len() < LEAST_ROWS;
+        if open.numbered.is_none() {
+            let knows = |other: &Shape| open.is_beside(other) && other.knows(sample);
+            return open.takes(sample) && (is_short || !self.shapes.iter().any(knows));
+        }
+        let next = is_short.then(|| open.copy_beside());
+        let Some(next) = next.filter(|next| next.takes(sample)) else {
+            return false;
+        };
+        self.shapes[at].rows.clear();
+        self.shapes.push(next);
+        true
     }
 
     /// Adds a row that was admitted and has a value.
@@ -280,19 +303,7 @@ impl Batcher {
         now: Millis,
     ) -> Pushed {
         self.clock += 1;
-        let at = match self
-            .shapes
-            .iter()
-            .position(|s| s.owed.source == source && s.fits(sample, dated.base))
-        {
-            Some(at) => at,
-            None => {
-                let owed = Owed::one(source, given.receipt, given.by);
-                let shape = Shape::new(sample, Times::of(dated), &self.tags, owed);
-                self.shapes.push(shape);
-                self.shapes.len() - 1
-            }
-        };
+        let at = self.shape_for(source, sample, dated, given);
         let shape = &mut self.shapes[at];
         shape.used = self.clock;
         let series = shape.series_of(sample);
@@ -312,6 +323,102 @@ impl Batcher {
         shape.owed = shape.owed.and(given.receipt);
         let full = shape.is_full(self.limits) || self.is_crowded();
         Pushed { began, full }
+    }
+
+    /// The place of the shape that takes a row: of a source that resumes the one that has rows, if it can; else
+    /// one that knows the series, or one that is not announced yet, or a new one.
+    fn shape_for(
+        &mut self,
+        source: usize,
+        sample: &Sample<'_>,
+        dated: Dated,
+        given: Given,
+    ) -> usize {
+        let shapes = self.shapes.iter().enumerate();
+        let like = shapes.filter(|(_, s)| s.owed.source == source && s.is_like(sample, dated.base));
+        let resumes = given.cursor.is_some();
+        let mut open = like.clone().filter(|(_, s)| resumes && !s.rows.is_empty());
+        let mut knowing = like.clone().filter(|(_, s)| s.knows(sample));
+        let known = || {
+            if resumes {
+                knowing.max_by_key(|(_, s)| s.schema.series.len())
+            } else {
+                knowing.next()
+            }
+        };
+        let best = open.find(|(_, s)| s.takes(sample)).or_else(known);
+        if let Some((at, _)) = best.or_else(|| like.clone().find(|(_, s)| s.takes(sample))) {
+            return at;
+        }
+        let (times, owed) = (Times::of(dated), Owed::one(source, given.receipt, given.by));
+        let largest = like.max_by_key(|(_, s)| s.series_bytes());
+        let beside = largest.map(|(_, like)| like.beside(times, owed));
+        let fitted = beside.filter(|shape| shape.takes(sample));
+        let shape = fitted.unwrap_or_else(|| Shape::new(sample, times, &self.tags, owed));
+        self.shapes.push(shape);
+        self.shapes.len() - 1
+    }
+
+    /// Closes the batch of a shape. Series of the same columns that stand in other schemas come into one with
+    /// its own where that pays; one of those others that has rows is closed in its place, so that it has none
+    /// when this one is asked for again.
+    fn close_rows(&mut self, mut at: usize) -> Closed {
+        while let Some(other) = self.joining(at) {
+            if !self.shapes[other].rows.is_empty() {
+                at = other;
+                break;
+            }
+            let (small, large) =
+                if self.shapes[at].series_bytes() < self.shapes[other].series_bytes() {
+                    (at, other)
+                } else {
+                    (other, at)
+                };
+            let taken = self.shapes.swap_remove(small);
+            at = if large == self.shapes.len() {
+                small
+            } else {
+                large
+            };
+            self.shapes[at].take_over(taken);
+        }
+        if let Some(largest) = self.largest_beside(at) {
+            let resumes = self.shapes[at].cursor.is_some();
+            let again = if resumes {
+                self.shapes[at].new_bytes()
+            } else {
+                0
+            };
+            self.shapes[largest].note_spent(BATCH_BYTES + again);
+        }
+        let closed = self.shapes[at].close(&mut self.next_number);
+        self.forget_shapes();
+        closed
+    }
+
+    /// A shape of the same columns, if the series of both are to come into one schema: the smallest, so that
+    /// what is announced again is as often half as much. Of a source that resumes the largest: nothing less than
+    /// all its series spares it the next schema.
+    fn joining(&self, at: usize) -> Option<usize> {
+        let other = if self.shapes[at].cursor.is_some() {
+            self.largest_beside(at)?
+        } else {
+            let smallest = self.beside(at).min_by_key(|(_, s)| s.series_bytes());
+            smallest?.0
+        };
+        let joins = self.shapes[at].joins(&self.shapes[other]);
+        joins.then_some(other)
+    }
+
+    fn largest_beside(&self, at: usize) -> Option<usize> {
+        let largest = self.beside(at).max_by_key(|(_, s)| s.series_bytes());
+        largest.map(|(other, _)| other)
+    }
+
+    /// The other shapes of the same source, columns and base.
+    fn beside(&self, at: usize) -> impl Iterator<Item = (usize, &Shape)> {
+        let shapes = self.shapes.iter().enumerate();
+        shapes.filter(move |(other, s)| *other != at && s.is_beside(&self.shapes[at]))
     }
 
     /// Whether more shapes have rows than are remembered.
@@ -443,11 +550,7 @@ impl Batcher {
                 let dictionary = self.dictionary.as_mut();
                 Some(self.texts[at].close(dictionary, &mut self.next_number))
             }
-            Open::Rows(at) => {
-                let closed = self.shapes[at].close(&mut self.next_number);
-                self.forget_shapes();
-                Some(closed)
-            }
+            Open::Rows(at) => Some(self.close_rows(at)),
             Open::Refused(at) => Some(self.refused.swap_remove(at).close()),
         }
     }

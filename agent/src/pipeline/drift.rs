@@ -60,6 +60,16 @@ impl Drift {
         };
     }
 
+    /// For another shape of the same columns that begins with these parameters.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self {
+            batches: self.batches.map(|_| 0),
+            sure: self.sure,
+            ..Self::default()
+        }
+    }
+
     /// Takes note of a batch.
     pub fn note(&mut self, bytes: usize, samples: u32, rows: u32) {
         self.rows = self.rows.saturating_add(u64::from(rows));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use headwater_payload::Zone;
 use headwater_program::log::RawLog;
+use headwater_spool::format::MAX_SNAPSHOT_BYTES;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -358,15 +359,27 @@ impl RawGate {
     }
 }
 
+/// Least size of a segment, in MiB: each begins with what the journal knows of the fleet. One that has less room
+/// for records than for that would soon be given up for the next, and a quota of a few such never comes to rest.
+const LEAST_SEGMENT_MIB: u64 = 2 * (MAX_SNAPSHOT_BYTES as u64).div_ceil(MIB);
+
 impl RawJournal {
     fn check(&self, problems: &mut Vec<String>) -> headwater_spool::Config {
         let why = "room for eight segments and for what the fleet sends while the lake is away";
-        let max = within("journal.max_mib", self.max_mib, 64..=1 << 20, why, problems);
+        let least = 8 * LEAST_SEGMENT_MIB;
+        let max = within(
+            "journal.max_mib",
+            self.max_mib,
+            least..=1 << 20,
+            why,
+            problems,
+        );
         let segment = within(
             "journal.segment_mib",
             self.segment_mib,
-            1..=(max / 8).min(1024),
-            "at most an eighth of journal.max_mib, so that releasing one frees little",
+            LEAST_SEGMENT_MIB..=(max / 8).min(1024),
+            "room for all that a segment says of the fleet first and for as much of records, and at most an \
+             eighth of journal.max_mib, so that releasing one frees little",
             problems,
         );
         headwater_spool::Config {

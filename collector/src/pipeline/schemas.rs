@@ -555,6 +555,29 @@ mod tests {
     }
 
     #[test]
+    fn nonsense_lets_no_dictionary_go() {
+        let book = SchemaBook::default();
+        let line = |n: u32| format!("valve {} of pump {n} does not close", n % 7);
+        let lines: Vec<String> = (0..2_000).map(line).collect();
+        let mut whole = zstd::dict::from_samples(&lines, 4096).unwrap();
+        let end = whole.len() - 4;
+        for number in 0u32.. {
+            // zstd takes any content behind the tables of a dictionary.
+            whole[end..].copy_from_slice(&number.to_le_bytes());
+            match book.judge(&head(1, number), &whole) {
+                Bound::New => assert!(book.bind(&head(1, number), &whole)),
+                Bound::Full => break,
+                other @ (Bound::Same | Bound::Conflict | Bound::Unknown | Bound::Invalid) => {
+                    panic!("{other:?}")
+                }
+            }
+        }
+        assert!(text::is_dictionary(&whole[..24]));
+        let longer = [&whole[..24], &[0; 4_096]].concat();
+        assert_eq!(book.judge(&head(2, 0), &longer), Bound::Invalid);
+    }
+
+    #[test]
     fn numbers_beyond_their_bound_leave_from_the_device_with_most() {
         let book = SchemaBook::default();
         let last = u32::try_from(MAX_BOUND).unwrap() - 1;

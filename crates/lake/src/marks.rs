@@ -20,6 +20,7 @@
 //! | 32 | SHA-256 of all before; a sealed part's name |
 
 mod flushed;
+mod part;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::ranges::Ranges;
 use crate::row::EpochState;
 use crate::schema::Table;
 pub(crate) use flushed::holdings_of;
+pub(crate) use part::{Part, PartError};
 
 /// Version of the form.
 const MARKS_VERSION: u8 = 2;
@@ -48,8 +50,8 @@ const SEAL_BYTES: usize = 4 << 20;
 /// Less than this is not worth a part.
 const MIN_SEALED_BYTES: usize = SEAL_BYTES / 4;
 
-/// Sealed parts at most: some 36 million epochs, more than the collector's index of closed ones has room for. All
-/// stand in memory while they are read.
+/// Sealed parts at most: some 36 million epochs, more than the collector's index of closed ones has room for. While they
+/// are merged a window of each stands in memory, [`part::WINDOW_BYTES`].
 const MAX_PARTS: usize = 128;
 
 /// Bytes of the hash at the end.
@@ -284,15 +286,18 @@ impl Iterator for Streams<'_> {
     }
 }
 
+/// The streams of an object, in order.
+pub(crate) type Base<'a, E> = Box<dyn Iterator<Item = Result<(Key, Holding), E>> + 'a>;
+
 /// Hands over the streams of objects merged with what came since, in order.
 ///
 /// # Errors
-/// [`NoMarks`] if one is damaged.
-pub(crate) fn merge(
-    mut bases: Vec<Streams<'_>>,
+/// Those of the objects.
+pub(crate) fn merge<E>(
+    mut bases: Vec<Base<'_, E>>,
     since: &Holdings,
     mut take: impl FnMut(&Key, &Holding),
-) -> Result<(), NoMarks> {
+) -> Result<(), E> {
     let mut since = since.iter().peekable();
     // The next stream of each object.
     let mut heads = BTreeMap::new();
@@ -388,7 +393,11 @@ pub(crate) fn encode(
     since: &Holdings,
     most: usize,
 ) -> Result<Option<Encoded>, NoMarks> {
-    let bases = || base.cloned().into_iter().collect();
+    let bases = || {
+        base.map(|base| Box::new(base.clone()) as Base<'_, _>)
+            .into_iter()
+            .collect()
+    };
     let mut live = Body::default();
     merge(bases(), since, |key, holding| {
         if live.bytes.len() <= most {
@@ -432,6 +441,10 @@ pub(crate) fn encode(
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn based(bytes: &[u8]) -> Base<'_, NoMarks> {
+        Box::new(decode(bytes).unwrap().1)
+    }
 
     fn key(device: &str, lane: &str, epoch: i64) -> Key {
         Key {
@@ -616,7 +629,7 @@ mod tests {
         assert!(300.0 * 30_000.0 * each < (MAX_PARTS / 2 * SEAL_BYTES) as f64);
         assert!(parts > object.len() && head.parts.len() == sealed.len());
         let objects = sealed.iter().chain([&object]);
-        let streams = objects.map(|bytes| decode(bytes).unwrap().1).collect();
+        let streams = objects.map(|bytes| based(bytes)).collect();
         let mut found = [0, 0];
         merge(streams, &Holdings::new(), |_, holding| {
             let is_over = *holding == whole(500);
@@ -692,7 +705,7 @@ mod tests {
             }
             prop_assert_eq!(&read(&merged).unwrap().1, &expected);
             let (all, mut apart) = (written(&b), Holdings::new());
-            let parts = [&all, &base, &base].map(|bytes| decode(bytes).unwrap().1);
+            let parts = [&all, &base, &base].map(|bytes| based(bytes));
             merge(parts.into(), &a, |key, holding| drop(apart.insert(key.clone(), holding.clone())))
                 .unwrap();
             prop_assert_eq!(&apart, &expected);

@@ -28,7 +28,7 @@ impl Limits {
     pub const DEFAULT: Self = Self {
         rows: 10_000,
         columns: 1_024,
-        series: 256,
+        series: 4_096,
         cells: 1 << 20,
         states: 1 << 16,
         labels: 32,

@@ -1,5 +1,7 @@
 //! Core: the rows of one shape that wait for their batch, and the schema that they have.
 
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem;
 use std::sync::Arc;
 
@@ -13,6 +15,12 @@ use crate::pipeline::drift::{Drift, SURE_ROWS};
 use crate::pipeline::receipts::Owed;
 use crate::pipeline::record::Cursor;
 
+/// Rows that a batch has at least before it closes for a series that its schema does not know.
+pub(super) const LEAST_ROWS: usize = 16;
+/// Bytes of series that are announced again whenever there is one more.
+pub(super) const SMALL_SERIES_BYTES: usize = 512;
+/// Bytes that a batch more takes, on the wire and on disk, about.
+pub(super) const BATCH_BYTES: usize = 32;
 /// Bytes of a column in a schema beside its texts, with default parameters, at most.
 const COLUMN_BYTES: usize = 16;
 /// Bytes that a text takes beside its own, at most.
@@ -25,6 +33,12 @@ pub(super) struct Shape {
     pub(super) encoder: Encoder,
     /// Bytes that `schema` takes at most without fitted parameters, or takes as it was announced.
     pub(super) schema_bytes: usize,
+    /// Of these its series.
+    series_bytes: usize,
+    /// A hash of each series, so that few are compared in full.
+    hashes: Vec<u64>,
+    /// Bytes spent because the series of these columns stand in several schemas; they pay for a common one.
+    spent: usize,
     /// The number and bytes under which `schema` was announced, until it changes.
     pub(super) numbered: Option<(u32, Arc<[u8]>)>,
     pub(super) drift: Drift,
@@ -38,6 +52,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
+    /// A shape of the sample's columns, without a series.
     pub(super) fn new(
         sample: &Sample<'_>,
         times: Times,
@@ -53,7 +68,7 @@ impl Shape {
             })
             .collect();
         let mut schema = Schema::new(1, columns);
-        schema.series = vec![series(sample)];
+        schema.series = Vec::new();
         schema.tags = tags.to_vec();
         let columns = schema.columns.iter();
         let columns =
@@ -61,9 +76,30 @@ impl Shape {
         let tags = tags
             .iter()
             .map(|(key, value)| key.len() + value.len() + 2 * LENGTH_BYTES);
-        let schema_bytes = columns.chain(tags).sum::<usize>() + series_bytes(sample);
+        let schema_bytes = columns.chain(tags).sum::<usize>();
+        Self::empty(schema, schema_bytes, times, owed)
+    }
+
+    /// A shape of the same columns, fitted as this one, without a series or row.
+    pub(super) fn beside(&self, times: Times, owed: Owed) -> Self {
+        let mut schema = Schema {
+            series: vec![Series::default()],
+            ..self.schema.clone()
+        };
+        let schema_bytes = bytes_of(&schema).len();
+        schema.series.clear();
+        Self {
+            drift: self.drift.beside(),
+            ..Self::empty(schema, schema_bytes, times, owed)
+        }
+    }
+
+    fn empty(schema: Schema, schema_bytes: usize, times: Times, owed: Owed) -> Self {
         Self {
             schema_bytes,
+            series_bytes: 0,
+            hashes: Vec::new(),
+            spent: 0,
             rows: Rows::new(&schema),
             seen: Rows::new(&schema),
             encoder: Encoder::new(&schema),
@@ -78,13 +114,95 @@ impl Shape {
         }
     }
 
+    /// A shape with the rows that wait here, and with their series alone.
+    pub(super) fn copy_beside(&self) -> Self {
+        let mut next = self.beside(self.times, self.owed);
+        let mut places = BTreeMap::new();
+        for row in 0..self.rows.len() {
+            let series = &self.schema.series[self.rows.series(row) as usize];
+            places.entry(self.rows.series(row)).or_insert_with(|| {
+                next.add(series.clone());
+                next.schema.series.len() - 1
+            });
+        }
+        next.regather();
+        append(&mut next.rows, &self.rows, usize::MAX, |old| {
+            place(places[&old])
+        });
+        next.opened = self.opened;
+        next.cursor = self.cursor;
+        next
+    }
+
+    /// Takes over the series of another shape of these columns, with its rows. One of both has none.
+    pub(super) fn take_over(&mut self, other: Self) {
+        let cost = self.announced_bytes() + other.announced_bytes();
+        let free = self.new_bytes() + other.new_bytes();
+        let known = self.schema.series.iter().enumerate();
+        let known: BTreeMap<_, _> = known
+            .map(|(at, known)| (known.labels.clone(), at))
+            .collect();
+        let mut places = Vec::with_capacity(other.schema.series.len());
+        for series in other.schema.series {
+            let at = known.get(&series.labels).copied().unwrap_or_else(|| {
+                self.add(series);
+                self.schema.series.len() - 1
+            });
+            places.push(place(at));
+        }
+        self.regather();
+        if !other.rows.is_empty() {
+            append(&mut self.rows, &other.rows, usize::MAX, |old| {
+                places[old as usize]
+            });
+            (self.opened, self.times) = (other.opened, other.times);
+            (self.cursor, self.owed) = (other.cursor, other.owed);
+        }
+        let spent = self.spent + other.spent;
+        self.spent = spent.saturating_sub(cost.saturating_sub(free));
+        self.numbered = None;
+    }
+
+    /// Whether one schema for the series of both is worth what it costs to announce those again that have a
+    /// schema: twice what was spent because they stand in several, new series included.
+    pub(super) fn joins(&self, other: &Self) -> bool {
+        let series = self.schema.series.len() + other.schema.series.len();
+        let cost = self.announced_bytes() + other.announced_bytes();
+        let bytes = self.series_bytes + other.series_bytes;
+        let has_small = bytes <= SMALL_SERIES_BYTES;
+        (has_small || cost <= 2 * (self.new_bytes() + self.spent + other.spent))
+            && series <= Limits::DEFAULT.series as usize
+            && series * self.schema.columns.len() <= Limits::DEFAULT.states as usize
+            && self.schema_bytes + other.series_bytes <= MAX_SCHEMA_BYTES
+    }
+
+    const fn announced_bytes(&self) -> usize {
+        if self.numbered.is_some() {
+            self.series_bytes
+        } else {
+            0
+        }
+    }
+
+    pub(super) const fn new_bytes(&self) -> usize {
+        self.series_bytes - self.announced_bytes()
+    }
+
+    pub(super) const fn series_bytes(&self) -> usize {
+        self.series_bytes
+    }
+
+    /// Takes note of bytes that would not be if all series of these columns stood in one schema.
+    pub(super) const fn note_spent(&mut self, bytes: usize) {
+        self.spent += bytes;
+    }
+
     pub(super) fn is_full(&self, limits: BatchLimits) -> bool {
         self.rows.len() >= limits.rows || self.rows.approx_bytes() >= limits.bytes
     }
 
-    /// Whether the shape's columns are those of `sample`, whose time counts from `base`, and it has
-    /// room for its series.
-    pub(super) fn fits(&self, sample: &Sample<'_>, base: Base) -> bool {
+    /// Whether the shape's columns are those of `sample`, whose time counts from `base`.
+    pub(super) fn is_like(&self, sample: &Sample<'_>, base: Base) -> bool {
         self.times.base == base
             && self.schema.columns.len() == sample.fields.len()
             && self
@@ -97,47 +215,75 @@ impl Shape {
                         && column.name == field.name
                         && column.unit == field.unit
                 })
-            && (self.has_room_for_series(sample) || self.find(sample).is_some())
+    }
+
+    /// Whether both shapes have the same columns, source and base.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.schema.columns, &other.schema.columns);
+        self.times.base == other.times.base
+            && self.owed.source == other.owed.source
+            && ours.len() == theirs.len()
+            && ours
+                .iter()
+                .zip(theirs)
+                .all(|(a, b)| a.kind == b.kind && a.name == b.name && a.unit == b.unit)
+    }
+
+    /// Whether a sample of these columns may be added: its series is known, or finds room in a schema that is
+    /// not announced yet.
+    pub(super) fn takes(&self, sample: &Sample<'_>) -> bool {
+        (self.numbered.is_none() && self.has_room_for_series(sample)) || self.knows(sample)
     }
 
     fn has_room_for_series(&self, sample: &Sample<'_>) -> bool {
         let series = self.schema.series.len() + 1;
         series <= Limits::DEFAULT.series as usize
             && series * self.schema.columns.len() <= Limits::DEFAULT.states as usize
-            && self.schema_bytes + series_bytes(sample) <= MAX_SCHEMA_BYTES
+            && self.schema_bytes + bytes_of_series(sample.labels.iter().copied())
+                <= MAX_SCHEMA_BYTES
+    }
+
+    pub(super) fn knows(&self, sample: &Sample<'_>) -> bool {
+        self.find(sample).is_some()
     }
 
     fn find(&self, sample: &Sample<'_>) -> Option<usize> {
-        self.schema
-            .series
-            .iter()
-            .position(|known| is_series(known, sample))
+        let hash = hash_of(sample.labels.iter().copied());
+        let mut known = self.hashes.iter().zip(&self.schema.series);
+        known.position(|(known, series)| *known == hash && is_series(series, sample))
     }
 
     /// The place of the sample's series, which is added where it is new.
     pub(super) fn series_of(&mut self, sample: &Sample<'_>) -> u32 {
-        let at = self.find(sample).unwrap_or_else(|| {
-            self.schema.series.push(series(sample));
-            self.schema_bytes += series_bytes(sample);
-            self.numbered = None;
+        place(self.find(sample).unwrap_or_else(|| {
+            self.add(series(sample));
             self.regather();
             self.schema.series.len() - 1
-        });
-        u32::try_from(at).expect("a schema has few series")
+        }))
+    }
+
+    fn add(&mut self, series: Series) {
+        let labels = series.labels.iter();
+        let labels = labels.map(|(key, value)| (key.as_str(), value.as_str()));
+        self.hashes.push(hash_of(labels.clone()));
+        let bytes = bytes_of_series(labels);
+        self.series_bytes += bytes;
+        self.schema_bytes += bytes;
+        self.schema.series.push(series);
     }
 
     /// Moves the rows into buffers that know all series.
     fn regather(&mut self) {
         for rows in [&mut self.rows, &mut self.seen] {
             let old = mem::replace(rows, Rows::new(&self.schema));
-            append(rows, &old, old.len());
+            append(rows, &old, usize::MAX, |series| series);
         }
     }
 
     /// Fits the codec parameters if it is time to.
     fn fit(&mut self) {
         if self.drift.wants_rows() {
-            append(&mut self.seen, &self.rows, SURE_ROWS);
+            append(&mut self.seen, &self.rows, SURE_ROWS, |series| series);
         } else {
             self.seen.clear();
         }
@@ -187,14 +333,14 @@ impl Shape {
     }
 }
 
-/// Appends rows of the same columns until there are `most`.
-fn append(rows: &mut Rows, more: &Rows, most: usize) {
+/// Appends rows of the same columns until there are `most`; `places` tells where their series stand.
+fn append(rows: &mut Rows, more: &Rows, most: usize, places: impl Fn(u32) -> u32) {
     let room = most.saturating_sub(rows.len());
     let mut values = Vec::new();
     for row in 0..more.len().min(room) {
         values.clear();
         values.extend((0..more.columns()).map(|column| more.value(row, column)));
-        rows.push_row(more.time_us(row), more.series(row), &values)
+        rows.push_row(more.time_us(row), places(more.series(row)), &values)
             .expect("the same columns took this row before");
     }
 }
@@ -219,11 +365,20 @@ pub(super) fn without_parameters(schema: &mut Schema) {
     (schema.tags, schema.series) = (tags, series);
 }
 
-/// Bytes that the series of a row takes in a schema, at most.
-fn series_bytes(sample: &Sample<'_>) -> usize {
-    let labels = sample.labels.iter();
+/// Bytes that a series takes in a schema, at most.
+fn bytes_of_series<'a>(labels: impl Iterator<Item = (&'a str, &'a str)>) -> usize {
     let labels = labels.map(|(key, value)| key.len() + value.len() + 2 * LENGTH_BYTES);
     labels.sum::<usize>() + LENGTH_BYTES
+}
+
+fn hash_of<'a>(labels: impl Iterator<Item = (&'a str, &'a str)>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    labels.for_each(|label| label.hash(&mut hasher));
+    hasher.finish()
+}
+
+fn place(at: usize) -> u32 {
+    u32::try_from(at).expect("a schema has few series")
 }
 
 fn series(sample: &Sample<'_>) -> Series {

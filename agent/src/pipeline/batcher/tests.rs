@@ -9,6 +9,8 @@ use super::super::admit::{Admitted, Field, MAX_ROW_NAMES_BYTES, admit};
 use super::shape::{bytes_of, without_parameters};
 use super::*;
 
+mod announced;
+
 const LIMITS: BatchLimits = BatchLimits {
     rows: 1_000,
     bytes: 1 << 20,

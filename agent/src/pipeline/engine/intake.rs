@@ -312,13 +312,13 @@ impl Intake {
     /// Whether what a source gives next must wait until its open batch is stored: its cursor would otherwise
     /// pass what is in no record yet.
     pub(super) fn must_close_first(
-        &self,
+        &mut self,
         at: usize,
         source: usize,
         next: Next<'_, '_>,
         base: Base,
     ) -> bool {
-        let batcher = &self.lanes[at].batcher;
+        let batcher = &mut self.lanes[at].batcher;
         self.sources[source].resumes && batcher.must_close_first(source, next, base)
     }
 

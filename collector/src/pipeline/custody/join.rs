@@ -9,6 +9,9 @@
 //! ```
 //! Only values pass between the halves, so that the lake's may run on its sink's thread.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use headwater_gate::CloseReason;
 use headwater_proto::ids::{Epoch, JournalId, Lane, SeqRange, Stream};
 use headwater_proto::message::GapReason;
@@ -16,7 +19,9 @@ use headwater_proto::time::{Millis, Now, UnixMicros};
 use headwater_spool::{Disk, ReadError};
 
 use super::open::fill_coverage;
-use super::sides::{Agreed, JournalSide, LakeSide, MeetError, Meeting, Proven, Told};
+use super::sides::{
+    Agreed, JournalSide, LakeSide, MeetError, Meeting, Needs, Proof, Proven, Told, Wanted,
+};
 use super::stretch::Lacking;
 use super::{Custody, Leaves, Past};
 use crate::pipeline::envelope::{CursorHead, GapHead, Record};
@@ -52,19 +57,32 @@ struct Joining<'a, D: Disk> {
 
 impl<D: Disk> Joining<'_, D> {
     fn meet(&mut self, journal: &JournalSide, lake: &LakeSide) -> Result<Meeting, MeetError> {
-        if lake.is_older {
-            self.custody.journal.go_back(self.sink, lake.cursor);
-            // Of what it does not have it is not ahead of other sinks.
-            fill_coverage(&self.custody.journal, &mut self.custody.streams)?;
-        }
-        let missing = match lake.renamed {
-            // All before the position from which it goes on is in the lake.
-            Some(_) => 0,
-            None => self.custody.resume(self.sink, lake.cursor)?,
+        let mut is_told = match &lake.proof {
+            Some(Proof { wanted, index, .. }) => {
+                index.is_err()
+                    || !self
+                        .custody
+                        .streams
+                        .index_filled()
+                        .came_back(&wanted.streams)?
+            }
+            None => journal.knows_its_past() && lake.is_alone,
         };
-        let is_sure = journal.knows_its_past() && missing == 0 && lake.is_alone;
-        if !is_sure && lake.proven.is_none() {
-            return Ok(Meeting::NeedsMarks);
+        if is_told {
+            if lake.is_older {
+                self.custody.journal.go_back(self.sink, lake.cursor);
+                // Of what it does not have it is not ahead of other sinks.
+                fill_coverage(&self.custody.journal, &mut self.custody.streams)?;
+            }
+            let missing = match lake.renamed {
+                // All before the position from which it goes on is in the lake.
+                Some(_) => 0,
+                None => self.custody.resume(self.sink, lake.cursor)?,
+            };
+            is_told = missing == 0 || lake.proof.is_some();
+        }
+        if !is_told {
+            return Ok(Meeting::NeedsMarks(self.needs(journal, lake)?));
         }
         self.custody.journal.sinks.has_met(self.sink);
         let was_apart = self.custody.journal.apart_since().is_some();
@@ -73,11 +91,10 @@ impl<D: Disk> Joining<'_, D> {
         let end = self.custody.journal.log().next();
         let past = renamed.map_or(journal.past, |_| Past::Nothing);
         let mut index_failure = None;
-        if let Some(proven) = &lake.proven {
-            let whole = proven.iter().filter(|proven| proven.is_whole);
-            let ends = whole.filter_map(|proven| Some((proven.stream.clone(), proven.end?)));
-            index_failure = self.custody.streams.fill_index(ends).err();
-            self.seed_all(past, proven, index_failure.is_none());
+        if let Some(proof) = &lake.proof {
+            let filled = self.custody.streams.index_filled().end(proof.index.clone());
+            index_failure = filled.err();
+            self.seed_all(past, &proof.streams, proof.index.is_ok());
         }
         if lake.is_older {
             self.name_lost(lake)?;
@@ -106,6 +123,34 @@ impl<D: Disk> Joining<'_, D> {
         }))
     }
 
+    /// Of whom the lake is to prove all: of whom this journal holds marks or records. What else is over comes
+    /// back from the index.
+    fn needs(&mut self, journal: &JournalSide, lake: &LakeSide) -> Result<Needs, MeetError> {
+        let ledger = self.custody.streams.ledger();
+        let mut wanted: BTreeSet<Stream> = ledger.streams().map(|(s, _)| s.clone()).collect();
+        wanted.extend(ledger.plain().map(|(stream, _)| stream));
+        let plain = ledger.plain_epoch();
+        if lake.is_older {
+            // Records that are read once more may be of streams that were let go of.
+            let end = self.custody.journal.log().next();
+            let into = &mut |_, record: &Record<'_>| {
+                committed_by(record, &mut |stream, _| {
+                    wanted.insert(stream.clone());
+                });
+            };
+            self.custody.journal.each_record(lake.cursor, end, into)?;
+        }
+        // An index that is whole is right as far as the lake is as new as it.
+        let anew = lake.is_older || !journal.knows_its_past();
+        Ok(Needs {
+            wanted: Arc::new(Wanted {
+                streams: wanted,
+                plain,
+            }),
+            index: self.custody.streams.index_filled().begin(anew),
+        })
+    }
+
     /// The journal and the lake have met. `renamed`: its disk shows an earlier time than the lake has
     /// seen, so that what stands from a position on belongs to a journal of that name. Returns how many
     /// of those records could not be read.
@@ -130,7 +175,7 @@ impl<D: Disk> Joining<'_, D> {
     fn name_lost(&mut self, lake: &LakeSide) -> Result<(), MeetError> {
         self.custody.roll()?;
         let mut there = Numbers::new();
-        for proven in lake.proven.iter().flat_map(|all| all.iter()) {
+        for proven in lake.proof.iter().flat_map(|proof| proof.streams.iter()) {
             for range in &proven.held {
                 there.insert(&proven.stream, *range);
             }
@@ -150,7 +195,7 @@ impl<D: Disk> Joining<'_, D> {
         };
         self.custody.journal.each_record(lake.cursor, end, into)?;
         // The sink leaves out what the lake has in part.
-        for proven in lake.proven.iter().flat_map(|all| all.iter()) {
+        for proven in lake.proof.iter().flat_map(|proof| proof.streams.iter()) {
             let cut = proven
                 .partial
                 .iter()

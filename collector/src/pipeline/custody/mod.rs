@@ -59,9 +59,11 @@ pub use journal::{OpenError, Past};
 pub use open::Opened;
 use sessions::Sessions;
 pub use sessions::{MAX_ASKED, MAX_ORIGINS};
-pub use sides::{Agreed, JournalSide, LakeSide, MeetError, Meeting, Proven, Told};
+pub use sides::{
+    Agreed, JournalSide, LakeSide, MeetError, Meeting, Needs, Proof, Proven, Told, Wanted,
+};
 pub use sinks::PlanError;
-pub use streams::MAX_COVERED_RANGES;
+pub use streams::{MAX_COVERED_RANGES, over};
 use streams::{Streams, Unknown};
 pub use stretch::{Found, Lacking, Pass, Stretch};
 pub use types::{Counters, Crowd, Event, Gateway, Mode, Output, PlainPublish, Settings, SinkSpec};

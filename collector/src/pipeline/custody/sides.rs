@@ -1,16 +1,17 @@
 //! Core: what the journal and the lake say to each other when they meet, as values: the lake's half of a
 //! meeting may run on its sink's thread.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use headwater_proto::delivery::End;
-use headwater_proto::ids::{JournalId, SeqRange, Stream};
+use headwater_proto::ids::{Epoch, JournalId, SeqRange, Stream};
 use headwater_proto::sabotage::{self, Bug};
 use headwater_spool::{Disk, ReadError, SyncError};
 
 use super::stretch::Lacking;
 use super::{Custody, Opened, Past};
-use crate::done::DoneError;
+use crate::done::{DoneError, Filling};
 use crate::pipeline::envelope::SinkCursor;
 
 /// What a journal that was just opened says of itself to the lake.
@@ -98,6 +99,35 @@ pub struct Proven {
     pub is_whole: bool,
 }
 
+/// What the lake is to prove.
+#[derive(Debug, Clone)]
+pub struct Needs {
+    /// Of whom all is to be told.
+    pub wanted: Arc<Wanted>,
+    /// Takes what is over and whole in the lake, so that it need not stand in memory.
+    pub index: Result<Filling, DoneError>,
+}
+
+/// Streams that a journal knows: what the lake has of them it must hear, also where they are over.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// They.
+    pub streams: BTreeSet<Stream>,
+    /// The epoch of its plain devices. Of other epochs it needs none that it does not know.
+    pub plain: Epoch,
+}
+
+/// What the lake proves.
+#[derive(Debug, Clone)]
+pub struct Proof {
+    /// For whom it was asked.
+    pub wanted: Arc<Wanted>,
+    /// Of each stream that is wanted, or not over, or not in the index.
+    pub streams: Arc<[Proven]>,
+    /// Whether the index took all others.
+    pub index: Result<(), DoneError>,
+}
+
 /// What the lake says.
 #[derive(Debug, Clone)]
 pub struct LakeSide {
@@ -113,8 +143,8 @@ pub struct LakeSide {
     /// It was brought back older than the journal knows it: what stands from [`Self::cursor`] on is read once
     /// more.
     pub is_older: bool,
-    /// What it proves of each stream, if it was asked.
-    pub proven: Option<Arc<[Proven]>>,
+    /// What it proves of streams, if it was asked.
+    pub proof: Option<Proof>,
     /// What sinks of earlier journals may lack, and no flush says that it is named.
     pub lacking: Arc<[Lacking]>,
 }
@@ -139,8 +169,8 @@ pub struct Told {
 pub enum Meeting {
     /// Both agree.
     Agreed(Agreed),
-    /// The journal does not know enough: the lake is to say what it proves of each stream.
-    NeedsMarks,
+    /// The journal does not know enough: the lake is to say what it proves.
+    NeedsMarks(Needs),
 }
 
 /// What the sink goes on with.
@@ -166,4 +196,7 @@ pub enum MeetError {
     /// The journal could not be synced.
     #[error(transparent)]
     Sync(#[from] SyncError),
+    /// The index of epochs that are over.
+    #[error(transparent)]
+    Index(#[from] DoneError),
 }

@@ -31,6 +31,7 @@ pub(super) use claims::Claims;
 pub(super) use coverage::Coverage;
 pub use coverage::MAX_COVERED_RANGES;
 use index::Index;
+pub use index::over;
 pub(super) use index::{Kept, Unknown};
 pub(super) use watch::Say;
 use watch::Watched;

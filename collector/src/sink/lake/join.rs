@@ -7,17 +7,19 @@ use headwater_lake::audit::StreamMark;
 use headwater_lake::owner::LEASE_US;
 use headwater_lake::{Beyond, Claim, EpochState, Found, Store, Swept};
 use headwater_proto::delivery::End;
-use headwater_proto::ids::{JournalId, SeqRange};
+use headwater_proto::ids::{JournalId, Lane, SeqRange, Stream};
 use headwater_proto::time::UnixMicros;
 use headwater_spool::Disk;
 
 use super::others::place_of;
 use super::there::stream_of;
 use super::{LakeSettings, LakeSink, LakeSinkError, NAME};
+use crate::done::DoneError;
 use crate::pipeline::custody::{
-    Agreed, Custody, JournalSide, Lacking, LakeSide, MeetError, Meeting, Opened, Past, Proven,
-    clock,
+    Agreed, Custody, JournalSide, Lacking, LakeSide, MeetError, Meeting, Needs, Opened, Past,
+    Proof, Proven, clock, over,
 };
+use crate::pipeline::ledger::MAX_STREAMS;
 
 /// Why journal and lake could not be brought to agree.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +30,19 @@ pub enum JoinError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] MeetError),
+    /// The index of epochs that are over took them not, and memory has no room for them.
+    #[error(
+        "the lake has more than {MAX_UNINDEXED} epochs that are over, and their index in the folder of the state \
+         cannot take them: see to its disk, then start again"
+    )]
+    Index(#[source] DoneError),
 }
+
+/// Most epochs that are over and stand in memory because the index cannot take them: as many as a journal
+/// has streams.
+const MAX_UNINDEXED: usize = MAX_STREAMS;
+/// Epochs that are given to the index at once.
+const INDEXED_AT_ONCE: usize = 4_096;
 
 impl JoinError {
     /// Whether it says that the lake cannot be reached, and nothing of what is in it.
@@ -36,7 +50,7 @@ impl JoinError {
     pub const fn is_outage(&self) -> bool {
         match self {
             Self::Sink(error) => error.is_outage(),
-            Self::Journal(_) => false,
+            Self::Journal(_) | Self::Index(_) => false,
         }
     }
 }
@@ -57,7 +71,7 @@ pub struct Met<S: Store> {
     sink: LakeSink<S>,
     is_alone: bool,
     renamed: Option<JournalId>,
-    marks: Option<Vec<StreamMark>>,
+    proof: Option<Told>,
     /// The lake was brought back older than the journal knows it.
     is_older: bool,
     lacking: Arc<[Lacking]>,
@@ -111,18 +125,14 @@ impl<S: Store> Met<S> {
         }
         tell_swept(&swept);
         let beyond = sink.lake().beyond().map_err(LakeSinkError::from)?;
-        let mut met = Self {
+        Ok(Self {
             sink,
             is_alone,
             renamed,
-            marks: None,
+            proof: None,
             is_older,
             lacking: beyond.iter().map(lacking).collect(),
-        };
-        if !met.is_alone || !journal.knows_its_past() {
-            met.read_marks()?;
-        }
-        Ok(met)
+        })
     }
 
     /// When the owner before was last known to run, if there was another one. Its lease was renewed then.
@@ -137,27 +147,31 @@ impl<S: Store> Met<S> {
         ))
     }
 
-    /// Reads what the lake holds of each stream.
+    /// Reads what the lake holds of each stream, and gives what is over to the index.
     ///
     /// # Errors
-    /// [`LakeSinkError`].
-    pub fn read_marks(&mut self) -> Result<(), LakeSinkError> {
-        let marks = self.sink.lake_mut().marks().map_err(LakeSinkError::from)?;
-        self.marks = Some(marks);
+    /// [`JoinError`].
+    pub fn read_marks(&mut self, needs: Needs) -> Result<(), JoinError> {
+        let lake = self.sink.lake_mut();
+        let told = lake.fold_marks(|| Told::new(&needs), Told::take);
+        self.proof = Some(told.map_err(LakeSinkError::from)?.end()?);
         Ok(())
     }
 
     /// What custody is told.
     #[must_use]
     pub fn side(&self) -> LakeSide {
-        let marks = self.marks.as_ref();
         LakeSide {
             cursor: self.sink.cursor(),
             term: self.sink.lake().owner().term,
             is_alone: self.is_alone,
             renamed: self.renamed,
             is_older: self.is_older,
-            proven: marks.map(|marks| Arc::from_iter(marks.iter().filter_map(proven))),
+            proof: self.proof.as_ref().map(|told| Proof {
+                wanted: Arc::clone(&told.needs.wanted),
+                streams: told.marks.iter().filter_map(proven).collect(),
+                index: told.needs.index.clone().map(drop),
+            }),
             lacking: Arc::clone(&self.lacking),
         }
     }
@@ -174,14 +188,87 @@ impl<S: Store> Met<S> {
                 "the journal's disk shows an earlier time than the lake has seen: it goes on under a new name"
             );
         }
-        if let (Some(until), Some(marks)) = (agreed.leave_out_until, &self.marks) {
+        if let (Some(until), Some(told)) = (agreed.leave_out_until, &self.proof) {
             let parts = self.renamed.is_some() || self.is_older;
-            self.sink.leave_out(marks, until, parts);
+            self.sink.leave_out(&told.marks, until, parts);
         }
         self.sink.restore(agreed.streams, agreed.beyond);
         tell(&self.sink);
         self.sink
     }
+}
+
+/// What the lake told of its streams: those that memory has to hold. The others are in the index.
+struct Told {
+    needs: Needs,
+    marks: Vec<StreamMark>,
+    /// Epochs that are over and whole, on their way to the index.
+    over: Vec<StreamMark>,
+    /// Those that it could not take.
+    unindexed: usize,
+}
+
+impl Told {
+    fn new(needs: &Needs) -> Self {
+        Self {
+            needs: needs.clone(),
+            marks: Vec::new(),
+            over: Vec::new(),
+            unindexed: 0,
+        }
+    }
+
+    fn take(&mut self, mark: StreamMark) {
+        let Some(stream) = stream_of(&mark) else {
+            // No collector wrote it.
+            return;
+        };
+        let wanted = &self.needs.wanted;
+        let is_wanted = wanted.streams.contains(&stream);
+        let is_earlier = stream.lane == Lane::Plain && stream.epoch != wanted.plain;
+        if is_whole(&mark) {
+            if is_wanted {
+                self.marks.push(mark.clone());
+            }
+            self.over.push(mark);
+            if self.over.len() >= INDEXED_AT_ONCE {
+                self.give();
+            }
+        } else if is_wanted || !is_earlier || !mark.partial.is_empty() {
+            self.marks.push(mark);
+        }
+    }
+
+    /// Gives the index what waits for it; what it does not take stays here.
+    fn give(&mut self) {
+        let over = std::mem::take(&mut self.over);
+        let epochs: Vec<_> = over.iter().filter_map(indexed).collect();
+        let index = self.needs.index.clone();
+        if let Err(error) = index.and_then(|index| index.keep(&epochs)) {
+            let wanted = &self.needs.wanted.streams;
+            let is_new = |mark: &StreamMark| stream_of(mark).is_some_and(|s| !wanted.contains(&s));
+            self.unindexed += over.len();
+            if self.unindexed <= MAX_UNINDEXED {
+                self.marks.extend(over.into_iter().filter(is_new));
+            }
+            self.needs.index = Err(error);
+        }
+    }
+
+    fn end(mut self) -> Result<Self, JoinError> {
+        self.give();
+        match &self.needs.index {
+            Err(error) if self.unindexed > MAX_UNINDEXED => Err(JoinError::Index(error.clone())),
+            Ok(_) | Err(_) => Ok(self),
+        }
+    }
+}
+
+/// What the index keeps of an epoch that is over and whole.
+fn indexed(mark: &StreamMark) -> Option<(Stream, Vec<u8>)> {
+    let (stream, end) = (stream_of(mark)?, end_of(mark)?);
+    let bytes = over(&stream, end);
+    Some((stream, bytes))
 }
 
 /// Logs that the lake is not the one that the journal knows.
@@ -258,7 +345,7 @@ pub fn join<D: Disk, S: Store>(
     loop {
         match custody.meet_lake(NAME, &journal, &met.side(), at)? {
             Meeting::Agreed(agreed) => return Ok(met.agreed(agreed)),
-            Meeting::NeedsMarks => met.read_marks()?,
+            Meeting::NeedsMarks(needs) => met.read_marks(needs)?,
         }
     }
 }
@@ -277,22 +364,26 @@ fn lacking(beyond: &Beyond) -> Lacking {
 
 /// What a mark proves; nothing if no collector wrote its stream.
 fn proven(mark: &StreamMark) -> Option<Proven> {
-    let is_over = match mark.state {
-        Some(EpochState::Ended | EpochState::Closed | EpochState::Abandoned) => true,
-        Some(EpochState::Claimed | EpochState::Open) | None => false,
-    };
-    let end = End {
-        first: mark.first,
-        next: mark.next,
-        clean: false,
-    };
     Some(Proven {
         stream: stream_of(mark)?,
         held: mark.held.clone(),
         partial: mark.partial.clone(),
         next: mark.next,
-        end: is_over.then_some(end),
+        end: end_of(mark),
         is_whole: is_whole(mark),
+    })
+}
+
+/// The end of an epoch that is over.
+fn end_of(mark: &StreamMark) -> Option<End> {
+    let is_over = match mark.state {
+        Some(EpochState::Ended | EpochState::Closed | EpochState::Abandoned) => true,
+        Some(EpochState::Claimed | EpochState::Open) | None => false,
+    };
+    is_over.then_some(End {
+        first: mark.first,
+        next: mark.next,
+        clean: false,
     })
 }
 
@@ -301,4 +392,96 @@ fn is_whole(mark: &StreamMark) -> bool {
     let over = matches!(mark.state, Some(EpochState::Closed | EpochState::Abandoned));
     let holds = |range: &SeqRange| range.first <= mark.first && range.next >= mark.next;
     over && mark.partial.is_empty() && mark.held.iter().any(holds)
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_proto::ids::{DeviceId, Epoch};
+
+    use super::*;
+    use crate::done::{DoneEpochs, DoneInMemory, Filling};
+    use crate::pipeline::custody::Wanted;
+
+    fn mark(epoch: u64, next: u64, state: EpochState) -> StreamMark {
+        let all = vec![SeqRange::new(0, 5)];
+        StreamMark {
+            device_id: "d".to_owned(),
+            lane: "normal".to_owned(),
+            epoch,
+            first: 0,
+            held: all.clone(),
+            there: all,
+            partial: Vec::new(),
+            state: Some(state),
+            next,
+        }
+    }
+
+    fn stream(epoch: u64) -> Stream {
+        Stream {
+            device: DeviceId::new("d").unwrap(),
+            lane: Lane::Normal,
+            epoch: Epoch::new(epoch),
+        }
+    }
+
+    fn needs(index: Result<Filling, DoneError>) -> Needs {
+        Needs {
+            wanted: Arc::new(Wanted {
+                streams: [stream(3)].into(),
+                plain: Epoch::new(9),
+            }),
+            index,
+        }
+    }
+
+    fn told_by(index: &DoneInMemory) -> Told {
+        Told::new(&needs(Ok(Filling::new(Arc::new(index.clone())))))
+    }
+
+    #[test]
+    fn of_a_lake_with_many_epochs_memory_holds_those_that_go_on_and_those_that_the_journal_knows() {
+        let index = DoneInMemory::default();
+        let mut told = told_by(&index);
+        let many = 10 * INDEXED_AT_ONCE as u64;
+        for epoch in 0..many {
+            let (next, state) = match epoch {
+                1 => (5, EpochState::Open),
+                // Its end is not there.
+                2 => (7, EpochState::Closed),
+                _ => (5, EpochState::Closed),
+            };
+            told.take(mark(epoch, next, state));
+            assert!(told.over.len() < INDEXED_AT_ONCE);
+        }
+        let earlier = StreamMark {
+            lane: "plain".to_owned(),
+            ..mark(8, 5, EpochState::Open)
+        };
+        told.take(earlier.clone());
+        told.take(StreamMark {
+            epoch: 9,
+            ..earlier
+        });
+        let told = told.end().unwrap();
+        let kept: Vec<_> = told.marks.iter().map(|mark| mark.epoch).collect();
+        assert_eq!(kept, [1, 2, 3, 9]);
+        assert_eq!(index.len() as u64, many - 2);
+        assert!(index.find(&stream(3)).unwrap().is_some());
+        assert!(index.find(&stream(2)).unwrap().is_none());
+    }
+
+    #[test]
+    fn as_many_epochs_as_a_journal_has_streams_stand_in_memory_where_the_index_fails_and_no_more() {
+        let fails = || Err(DoneError("its disk is full".to_owned()));
+        let mut told = Told::new(&needs(fails()));
+        let most = MAX_UNINDEXED as u64;
+        (0..most).for_each(|epoch| told.take(mark(epoch, 5, EpochState::Closed)));
+        let all = told.end().unwrap();
+        assert_eq!(all.marks.len() as u64, most);
+        let mut told = Told::new(&needs(fails()));
+        (0..=most).for_each(|epoch| told.take(mark(epoch, 5, EpochState::Closed)));
+        let error = told.end().err().unwrap();
+        assert!(matches!(error, JoinError::Index(_)));
+    }
 }

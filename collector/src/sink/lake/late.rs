@@ -14,7 +14,7 @@ use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::{Disk, Reader};
 
-use super::join::{Call, Met};
+use super::join::{Call, JoinError, Met};
 use super::{LakeSettings, LakeSink, LakeSinkError};
 use crate::interpret::{Depth, Feed};
 use crate::metrics::SinkLook;
@@ -165,7 +165,7 @@ impl<D: Disk> Late<D> {
         loop {
             match ask(&self.journal, &met.side())? {
                 Meeting::Agreed(agreed) => return Ok((met, agreed)),
-                Meeting::NeedsMarks => met.read_marks().map_err(late_error)?,
+                Meeting::NeedsMarks(needs) => met.read_marks(needs).map_err(join_error)?,
             }
         }
     }
@@ -199,6 +199,16 @@ impl<D: Disk> Late<D> {
             why: Some(self.trouble.to_string()),
             ..self.look.clone()
         }
+    }
+}
+
+fn join_error(error: JoinError) -> SinkError {
+    match error {
+        JoinError::Sink(error) => late_error(error),
+        JoinError::Journal(_) | JoinError::Index(_) => SinkError::Busy {
+            retry_after: None,
+            cause: chain(&error),
+        },
     }
 }
 

@@ -5,10 +5,10 @@ use std::collections::{BTreeSet, HashSet};
 use bytes::Bytes;
 use headwater_proto::ids::JournalId;
 
-use crate::audit::{Holdings, Scan, StreamMark};
+use crate::audit::{Holding, Holdings, Key, Scan, StreamMark};
 use crate::delta::{Log, LogError, version_path};
 use crate::error::LakeError;
-use crate::marks::{self, Encoded, MAX_MARKS_BYTES, MarksHead, Streams};
+use crate::marks::{self, Encoded, MAX_MARKS_BYTES, MarksHead, Part, PartError, Streams};
 use crate::paths::{MARKS_PARTS_DIR, MARKS_PATH, marks_part_path};
 use crate::plan::{Plan, Sha256};
 use crate::schema::Table;
@@ -29,11 +29,11 @@ struct Base {
 /// The marks object, and all parts that it names.
 struct Whole {
     object: Bytes,
-    parts: Vec<Bytes>,
+    parts: Vec<Part>,
 }
 
 impl Whole {
-    /// Reads the parts of an object. `None` if one is damaged or missing, or the object is.
+    /// Reads the parts of an object, one after the other. `None` if one is damaged or missing, or the object is.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -41,25 +41,36 @@ impl Whole {
         let Ok((head, _)) = marks::decode(&object) else {
             return Ok(None);
         };
-        let mut parts = Vec::new();
-        for hash in head.parts {
-            let Some(bytes) = store.find(&marks_part_path(hash))? else {
-                return Ok(None);
-            };
-            // Each tells its hash at its end, which is its name.
-            if !bytes.ends_with(&hash.0) || marks::decode(&bytes).is_err() {
-                return Ok(None);
-            }
-            parts.push(bytes);
-        }
-        Ok(Some(Self { object, parts }))
+        let parts = head.parts.into_iter();
+        let parts: Option<Vec<Part>> = parts
+            .map(|hash| Part::open(store, hash))
+            .collect::<Result<_, _>>()?;
+        Ok(parts.map(|parts| Self { object, parts }))
     }
 
-    /// The streams of the parts, and those of the object.
-    fn streams<'a>(&'a self, object: Option<Streams<'a>>) -> Vec<Streams<'a>> {
-        let parts = self.parts.iter();
-        let parts = parts.filter_map(|bytes| Some(marks::decode(bytes).ok()?.1));
-        parts.chain(object).collect()
+    /// Hands over the streams of the parts and those of the object, merged with what came since. False if one is
+    /// damaged.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn merge(
+        parts: Vec<Part>,
+        object: Option<Streams<'_>>,
+        since: &Holdings,
+        take: impl FnMut(&Key, &Holding),
+    ) -> Result<bool, StoreError> {
+        let parts = parts
+            .into_iter()
+            .map(|part| Box::new(part) as marks::Base<'_, _>);
+        let object = object.map(|streams| {
+            let streams = streams.map(|stream| stream.map_err(PartError::from));
+            Box::new(streams) as marks::Base<'_, _>
+        });
+        match marks::merge(parts.chain(object).collect(), since, take) {
+            Ok(()) => Ok(true),
+            Err(PartError::Damaged) => Ok(false),
+            Err(PartError::Store(error)) => Err(error),
+        }
     }
 }
 
@@ -158,29 +169,35 @@ impl MarksKeeper {
         self.due = false;
     }
 
-    /// What the lake holds of each stream, as of the logs.
+    /// Hands what the lake holds of each stream, as of the logs, to `take`, with what `begin` made. It is made
+    /// anew if the marks turn out to be damaged: then all is told once more, from the files.
     ///
     /// # Errors
     /// [`LakeError`].
-    pub(super) fn marks(
+    pub(super) fn fold<T>(
         &self,
         store: &dyn Store,
         logs: &[Log],
-    ) -> Result<Vec<StreamMark>, LakeError> {
+        mut begin: impl FnMut() -> T,
+        mut take: impl FnMut(&mut T, StreamMark),
+    ) -> Result<T, LakeError> {
         let base = find(store)?.map(|base| Whole::read(store, base.bytes));
-        if let Some(base) = base.transpose()?.flatten() {
-            let (object, since) = self.gather(store, logs, Some(&base.object))?;
-            let streams = base.streams(object.map(|(_, streams)| streams));
-            let mut marks = Vec::new();
-            let merged = marks::merge(streams, &since, |key, holding| {
-                marks.push(holding.mark(key))
-            });
-            if merged.is_ok() {
-                return Ok(marks);
+        if let Some(Whole { object, parts }) = base.transpose()?.flatten() {
+            let (streams, since) = self.gather(store, logs, Some(&object))?;
+            let streams = streams.map(|(_, streams)| streams);
+            let mut told = begin();
+            let is_whole = Whole::merge(parts, streams, &since, |key, holding| {
+                take(&mut told, holding.mark(key));
+            })?;
+            if is_whole {
+                return Ok(told);
             }
         }
         let (_, all) = self.gather(store, logs, None)?;
-        Ok(all.iter().map(|(key, holding)| holding.mark(key)).collect())
+        let mut told = begin();
+        let all = all.iter();
+        all.for_each(|(key, holding)| take(&mut told, holding.mark(key)));
+        Ok(told)
     }
 
     /// Writes the marks as of the logs.
@@ -331,18 +348,18 @@ pub(crate) fn differing(
     bytes: Bytes,
 ) -> Result<Option<usize>, LakeError> {
     let keeper = MarksKeeper::begin(logs);
-    let Some(base) = Whole::read(store, bytes)? else {
+    let Some(Whole { object, parts }) = Whole::read(store, bytes)? else {
         return Ok(None);
     };
-    let (object, since) = keeper.gather(store, logs, Some(&base.object))?;
+    let (streams, since) = keeper.gather(store, logs, Some(&object))?;
     let (_, mut all) = keeper.gather(store, logs, None)?;
     let mut differing = 0;
-    let streams = base.streams(object.map(|(_, streams)| streams));
-    let merged = marks::merge(streams, &since, |key, holding| {
+    let streams = streams.map(|(_, streams)| streams);
+    let is_whole = Whole::merge(parts, streams, &since, |key, holding| {
         let found = all.remove(key).map(|found| found.mark(key));
         differing += usize::from(found != Some(holding.mark(key)));
-    });
-    Ok(merged.is_ok().then_some(differing + all.len()))
+    })?;
+    Ok(is_whole.then_some(differing + all.len()))
 }
 
 /// Whether the bytes are a marks object that was written whole, as are the parts that it names.
@@ -464,7 +481,8 @@ mod tests {
         keeper.write(&store, &logs, 1).unwrap();
         let parts = store.list(MARKS_PARTS_DIR).unwrap();
         assert!((1..4).contains(&parts.len()), "{parts:?}");
-        let marks = keeper.marks(&store, &logs).unwrap();
+        let all = |keeper: &MarksKeeper| keeper.fold(&store, &logs, Vec::new, Vec::push).unwrap();
+        let marks = all(&keeper);
         assert_eq!(marks.len(), 3 * EACH);
         let first = marks.iter().find(|mark| mark.epoch == 0).unwrap();
         assert_eq!(first.held, [SeqRange::new(0, 5), SeqRange::new(7, 8)]);
@@ -482,7 +500,7 @@ mod tests {
             }
             assert!(!are_whole(&store, object()).unwrap());
             assert_eq!(differing(&store, &logs, object()).unwrap(), None);
-            assert_eq!(keeper.marks(&store, &logs).unwrap(), [], "as the files say");
+            assert_eq!(all(&keeper), [], "as the files say");
         }
     }
 }

@@ -274,8 +274,21 @@ impl<S: Store> Lake<S> {
     /// # Errors
     /// [`LakeError`].
     pub fn marks(&mut self) -> Result<Vec<StreamMark>, LakeError> {
+        self.fold_marks(Vec::new, Vec::push)
+    }
+
+    /// As [`Lake::marks`], one stream after the other: a lake may have had more than stand in memory. `take` adds
+    /// to what `begin` makes, which is made anew if marks turn out to be damaged, since all is told again then.
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub fn fold_marks<T>(
+        &mut self,
+        begin: impl FnMut() -> T,
+        take: impl FnMut(&mut T, StreamMark),
+    ) -> Result<T, LakeError> {
         self.refresh()?;
-        self.marks.marks(&self.store, &self.logs)
+        self.marks.fold(&self.store, &self.logs, begin, take)
     }
 
     /// Learns what commands have committed since: `prune` removes files.

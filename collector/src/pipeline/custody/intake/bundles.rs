@@ -397,7 +397,8 @@ impl<D: Disk> Intake<'_, D> {
         let track = self.custody.streams.ledger().track(&stream);
         let opens_hole = track.is_some_and(|track| track.opens_hole(seq));
         if opens_hole {
-            if !self.custody.has_state_room(RANGE_BYTES, HOLE_BYTES) {
+            let ledger = self.custody.streams.ledger();
+            if !self.custody.journal.has_hole_room(ledger, &head.origin) {
                 return Ok(Admitted::No(RejectReason::TooManyHoles));
             }
             self.custody.journal.grew(RANGE_BYTES);

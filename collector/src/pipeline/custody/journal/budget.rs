@@ -3,14 +3,18 @@
 //! Its size is known when one is written; what is taken in after that adds its worst case.
 
 use headwater_gate::repeat::OpenEntries;
+use headwater_proto::ids::DeviceId;
 use headwater_spool::Disk;
 
 use super::Journal;
-use crate::pipeline::ledger::Ledger;
-use crate::pipeline::snapshot;
+use crate::pipeline::ledger::{Ledger, Track};
+use crate::pipeline::snapshot::{self, HOLE_BYTES, NEW_BYTES, RANGE_BYTES};
 
 /// How much may have been added before the next snapshot's size is measured anew.
 const MEASURE_AFTER_BYTES: usize = 1 << 20;
+
+/// Up to here holes are nobody's share.
+const HALF_BYTES: usize = NEW_BYTES.midpoint(HOLE_BYTES);
 
 /// Sizes of snapshots, in bytes.
 #[derive(Debug, Default)]
@@ -49,6 +53,20 @@ impl<D: Disk> Journal<D> {
         fits(self)
     }
 
+    /// Whether a stream of `device` may get another hole: none may have more of the room for them than it leaves,
+    /// once half of it is gone. So there is always some for the others.
+    pub(in super::super) fn has_hole_room(&mut self, ledger: &Ledger, device: &DeviceId) -> bool {
+        if self.has_state_room(ledger, RANGE_BYTES, HALF_BYTES) {
+            return true;
+        }
+        let holes = |track: &Track| track.receiver.data().len().saturating_sub(1);
+        let own: usize = ledger
+            .streams_of(device)
+            .map(|(_, track)| holes(track))
+            .sum();
+        self.has_state_room(ledger, (own + 1) * RANGE_BYTES, HOLE_BYTES)
+    }
+
     /// Something was taken in that adds at most `bytes` to the next snapshot.
     pub(in super::super) const fn grew(&mut self, bytes: usize) {
         self.budget.grown += bytes;
@@ -64,13 +82,14 @@ impl<D: Disk> Journal<D> {
 
 #[cfg(test)]
 mod tests {
+    use headwater_proto::delivery::receiver::{MAX_HOLES, MAX_RANGES};
+    use headwater_proto::ids::{Epoch, Lane, SeqRange, Stream};
     use headwater_proto::time::{Millis, Now, UnixMicros};
     use headwater_spool::FakeDisk;
 
     use super::super::super::{Custody, Settings};
-    use super::MEASURE_AFTER_BYTES;
+    use super::*;
     use crate::done::DoneInMemory;
-    use crate::pipeline::snapshot::NEW_BYTES;
 
     fn custody() -> Custody<FakeDisk> {
         let done = Box::new(DoneInMemory::default());
@@ -87,6 +106,53 @@ mod tests {
         assert!(!custody.keep_session("second", true));
         // What shrinks it is.
         assert!(custody.keep_session("first", false));
+    }
+
+    /// Streams of a device, each with as many holes as there may be.
+    fn holes(custody: &mut Custody<FakeDisk>, device: &str, streams: usize) -> usize {
+        let every_other = (0..MAX_RANGES as u64).map(|n| SeqRange::new(2 * n, 2 * n + 1));
+        let held: Vec<SeqRange> = every_other.collect();
+        for epoch in 0..streams as u64 {
+            let stream = Stream {
+                device: id(device),
+                lane: Lane::Normal,
+                epoch: Epoch::new(epoch),
+            };
+            custody.seed(stream, &held, &[], None);
+        }
+        streams * MAX_HOLES
+    }
+
+    fn id(device: &str) -> DeviceId {
+        DeviceId::new(device).unwrap()
+    }
+
+    #[test]
+    fn no_device_has_more_of_the_room_for_holes_than_it_leaves_to_others() {
+        let mut custody = custody();
+        let room = HOLE_BYTES - HALF_BYTES;
+        let own = holes(&mut custody, "greedy", room / 2 / RANGE_BYTES / MAX_HOLES);
+        let (journal, ledger) = (&mut custody.journal, custody.streams.ledger());
+        journal.budget.state = HALF_BYTES - RANGE_BYTES;
+        assert!(journal.has_hole_room(ledger, &id("greedy")));
+        for (left, greedy, modest) in [
+            (own + 1, true, true),
+            (own, false, true),
+            (1, false, true),
+            (0, false, false),
+        ] {
+            journal.budget.state = HOLE_BYTES - left * RANGE_BYTES;
+            assert_eq!(
+                journal.has_hole_room(ledger, &id("greedy")),
+                greedy,
+                "{left}"
+            );
+            assert_eq!(
+                journal.has_hole_room(ledger, &id("modest")),
+                modest,
+                "{left}"
+            );
+        }
     }
 
     #[test]

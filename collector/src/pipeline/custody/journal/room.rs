@@ -21,16 +21,17 @@ impl<D: Disk> Journal<D> {
 
     /// Whether records with payloads of `lens` bytes may be appended.
     pub(in super::super) fn has_room(&self, lens: &[usize], leaves: Leaves) -> bool {
-        let len: usize = lens.iter().sum();
-        let segment = self
-            .log
-            .config()
-            .segment_bytes
-            .max((self.budget.snapshot + len) as u64)
-            .next_multiple_of(BLOCK_BYTES);
+        let segment = self.next_segment_bytes(lens.iter().sum());
         let taken = self.log.used_bytes() - self.log.spare_bytes();
         let begun = u64::from(self.log.needs_segment(lens));
         taken + segment * (begun + leaves as u64) <= self.log.config().quota_bytes
+    }
+
+    /// Bytes that a segment takes whose first record has a payload of `len` bytes.
+    fn next_segment_bytes(&self, len: usize) -> u64 {
+        let segment = self.log.config().segment_bytes;
+        let least = (self.budget.snapshot + len) as u64;
+        segment.max(least).next_multiple_of(BLOCK_BYTES)
     }
 
     /// Whether sinks that the journal does not wait for may no longer keep segments: before their bytes
@@ -69,16 +70,24 @@ impl<D: Disk> Journal<D> {
             .log
             .segments()
             .any(|segment| Some(segment.id) != newest && waiting(segment.next));
-        let freed: u64 = self
-            .log
-            .segments()
-            .filter(|segment| {
-                segment.next > segment.first && !waiting(segment.next) && segment.next > durable
-            })
-            .map(|segment| segment.bytes_allocated)
-            .sum();
-        // Not for less than the new segment takes, or a full journal would grow.
-        let frees = freed >= self.log.config().segment_bytes || (all && freed > 0);
+        let (mut last, mut earlier) = (0, 0);
+        for segment in self.log.segments().filter(|segment| {
+            segment.next > segment.first && !waiting(segment.next) && segment.next > durable
+        }) {
+            let bytes = segment.bytes_allocated;
+            if Some(segment.id) == newest {
+                last = bytes;
+            } else {
+                earlier += bytes;
+            }
+        }
+        // Not for less than the new segment takes, or a full journal would grow; nor for the newest alone, which
+        // the new one would only replace, again and again.
+        let frees = if earlier > 0 {
+            all || last + earlier >= self.log.config().segment_bytes
+        } else {
+            last >= 2 * self.next_segment_bytes(0)
+        };
         frees && !self.sinks.is_segment_pending()
     }
 

@@ -195,6 +195,40 @@ fn a_segment_goes_when_every_sink_passed_it_in_a_durable_snapshot() {
 }
 
 #[test]
+fn a_journal_with_more_to_say_of_the_fleet_than_a_segment_holds_comes_to_rest() {
+    let (mut journal, ledger) = journal(&FakeDisk::new(), 1 << 20);
+    let client = |n: usize| format!("{n:0>600}");
+    for n in 0..40 {
+        let client = client(n);
+        let put = journal.append(&ledger, None, &session(&client), Leaves::Three);
+        assert!(put.came.is_ok());
+        journal.apply(put.came.unwrap(), &session(&client));
+    }
+    assert_eq!(journal.clients().len(), 40);
+    let mut rolls = 0;
+    for _ in 0..10 {
+        // All sinks have all; ever more of it is free.
+        let end = journal.log().next();
+        journal.sinks.has_come(LAKE, end);
+        journal.sinks.has_come(HOT, end);
+        if journal.would_free() {
+            rolls += 1;
+            journal.roll().unwrap();
+            let cursor = CursorHead {
+                sink: LAKE,
+                position: end,
+            };
+            let put = journal.append(&ledger, None, &Record::Cursor(cursor), Leaves::None);
+            assert!(put.came.is_ok());
+        }
+        journal.sync().unwrap();
+        journal.release();
+    }
+    assert!(journal.budget.snapshot as u64 > 2 * SEGMENT_BYTES);
+    assert_eq!((rolls, journal.log().segments().count()), (1, 1));
+}
+
+#[test]
 fn only_optional_sinks_are_left_behind() {
     let (mut journal, ledger) = journal(&FakeDisk::new(), 1 << 20);
     let end = fill(&mut journal, &ledger, Leaves::Three).came.unwrap();

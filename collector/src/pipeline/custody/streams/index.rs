@@ -13,7 +13,9 @@ use headwater_proto::ids::{Lane, SeqRange, Stream};
 use headwater_proto::time::{Millis, Now};
 
 use super::Streams;
-use crate::done::{DoneEpochs, DoneError, Epochs, Finding, Keeping, Looked, MAX_DONE_BYTES};
+use crate::done::{
+    DoneEpochs, DoneError, Epochs, Filling, Finding, Keeping, Looked, MAX_DONE_BYTES,
+};
 use crate::pipeline::ledger::Track;
 use crate::pipeline::snapshot;
 
@@ -44,6 +46,8 @@ pub(super) struct Index {
     is_finding: bool,
     /// It was filled anew meanwhile: what was found may not hold any more.
     was_filled: bool,
+    /// It was emptied, and a lake fills it: it is asked for nothing and given nothing else meanwhile.
+    is_filling: bool,
     /// It has these not.
     absent: BTreeSet<Stream>,
     /// Nobody can say whether it has these, as the last look showed.
@@ -61,6 +65,7 @@ impl Index {
             named: BTreeSet::new(),
             is_finding: false,
             was_filled: false,
+            is_filling: false,
             absent: BTreeSet::new(),
             untold: BTreeSet::new(),
         }
@@ -98,7 +103,7 @@ impl Expiry<'_> {
     pub(in super::super) fn due(&mut self, now: Now) -> Option<Keeping> {
         let after_ms = self.0.keep_closed_ms;
         let Streams { ledger, index, .. } = &mut *self.0;
-        if index.is_keeping || index.next_expiry > now.mono {
+        if index.is_keeping || index.is_filling || index.next_expiry > now.mono {
             return None;
         }
         index.next_expiry = now.mono.plus(EXPIRY_EVERY_MS.min(after_ms));
@@ -201,7 +206,7 @@ impl LookUps<'_> {
     where
         I: Iterator<Item = Stream>,
     {
-        if self.0.index.is_finding {
+        if self.0.index.is_finding || self.0.index.is_filling {
             return None;
         }
         let mut wanted = std::mem::take(&mut self.0.index.named);
@@ -302,40 +307,77 @@ impl Streams {
         self.index.done.is_whole() && !self.index.has_failed
     }
 
-    /// Fills the index with epochs that a lake shows to be over, whole up to their ends.
+    /// The index, where a lake fills it.
+    pub(in super::super) const fn index_filled(&mut self) -> Filled<'_> {
+        Filled(self)
+    }
+}
+
+/// The index, where a lake fills it with the epochs that it shows to be over ([`over`]).
+pub(in super::super) struct Filled<'a>(&'a mut Streams);
+
+impl Filled<'_> {
+    /// Gives the index to the lake, which may fill it on another thread.
+    ///
+    /// - `anew`: it is emptied, since what it has may be wrong. It is asked for nothing then before
+    ///   [`Filled::end`].
     ///
     /// # Errors
     /// [`DoneError`].
-    pub(in super::super) fn fill_index(
-        &mut self,
-        over: impl Iterator<Item = (Stream, End)>,
-    ) -> Result<(), DoneError> {
-        self.index.was_emptied = self.index.is_keeping;
-        self.index.was_filled = self.index.is_finding;
-        self.index.absent.clear();
-        let done = &self.index.done;
-        done.clear()?;
-        let mut epochs = Vec::new();
-        for (stream, end) in over {
-            let mut track = Track::default();
-            // A single range always fits.
-            let _ = track.receiver.seed(SeqRange::new(0, end.next));
-            track.receiver.end(end);
-            track.receiver.synced();
-            let bytes = bytes_of(&stream, &track);
-            epochs.push((stream, bytes));
-            if epochs.len() >= MAX_EXPIRED {
-                done.keep(&epochs)?;
-                epochs.clear();
+    pub(in super::super) fn begin(&mut self, anew: bool) -> Result<Filling, DoneError> {
+        let index = &mut self.0.index;
+        if anew {
+            index.was_emptied |= index.is_keeping;
+            index.was_filled |= index.is_finding;
+            index.absent.clear();
+            index.done.clear()?;
+            index.is_filling = true;
+        }
+        Ok(Filling::new(Arc::clone(&index.done)))
+    }
+
+    /// Whether the ledger has a stream now that is in the index, and was not when the lake was asked for the
+    /// `known` ones: the lake knows more of it than either.
+    ///
+    /// # Errors
+    /// [`DoneError`].
+    pub(in super::super) fn came_back(&self, known: &BTreeSet<Stream>) -> Result<bool, DoneError> {
+        let mut new = self.0.ledger.streams().map(|(stream, _)| stream);
+        while let Some(stream) = new.find(|stream| !known.contains(stream)) {
+            if self.0.index.done.find(stream)?.is_some() {
+                return Ok(true);
             }
         }
-        if !epochs.is_empty() {
-            done.keep(&epochs)?;
-        }
-        done.set_whole()?;
-        self.index.has_failed = false;
+        Ok(false)
+    }
+
+    /// The lake has told all that it knows.
+    ///
+    /// - `filled`: whether the index took it.
+    ///
+    /// # Errors
+    /// [`DoneError`].
+    pub(in super::super) fn end(&mut self, filled: Result<(), DoneError>) -> Result<(), DoneError> {
+        let index = &mut self.0.index;
+        index.was_filled |= index.is_finding;
+        index.absent.clear();
+        index.is_filling = false;
+        filled?;
+        index.done.set_whole()?;
+        index.has_failed = false;
         Ok(())
     }
+}
+
+/// What the index keeps of an epoch that a lake shows to be over, whole up to its end.
+#[must_use]
+pub fn over(stream: &Stream, end: End) -> Vec<u8> {
+    let mut track = Track::default();
+    // A single range always fits.
+    let _ = track.receiver.seed(SeqRange::new(0, end.next));
+    track.receiver.end(end);
+    track.receiver.synced();
+    bytes_of(stream, &track)
 }
 
 /// What is kept of a stream.
@@ -453,7 +495,7 @@ mod tests {
         assert_eq!(kept, Kept::Gone(vec![stream("d", 0)]));
         // An index that was filled anew in between may have lost it.
         let (epochs, _) = due(&mut custody, 300_000).unwrap().keep();
-        custody.streams.fill_index(std::iter::empty()).unwrap();
+        fill(&mut custody.streams, &[]);
         let kept = custody.streams.expiry().kept(&epochs, true);
         assert_eq!((kept, custody.ledger().len()), (Kept::Gone(Vec::new()), 1));
         let_go(&mut custody, 400_000);
@@ -507,14 +549,31 @@ mod tests {
         assert_eq!((custody.ledger().len(), index.at_once()), (0, vec![1]));
     }
 
+    /// A lake fills the index anew.
+    fn fill(streams: &mut Streams, all: &[(Stream, End)]) {
+        let filling = streams.index_filled().begin(true).unwrap();
+        // Nothing may be taken for new before all is in.
+        assert_eq!(look_up(streams, 500..501), None);
+        let all = all.iter();
+        let all: Epochs = all.map(|(s, end)| (s.clone(), over(s, *end))).collect();
+        filling.keep(&all).unwrap();
+        streams.index_filled().end(Ok(())).unwrap();
+    }
+
     #[test]
-    fn an_index_is_filled_a_bounded_number_at_a_time() {
-        let (mut custody, index) = custody();
-        let count = MAX_EXPIRED as u64 + 1;
-        let over = (0..count).map(|epoch| (stream("d", epoch), END));
-        custody.streams.fill_index(over).unwrap();
-        assert_eq!(index.at_once(), [MAX_EXPIRED, 1]);
-        assert_eq!(index.kept.len(), MAX_EXPIRED + 1);
+    fn a_stream_that_came_back_while_a_lake_told_its_streams_is_noticed() {
+        let (mut custody, _) = custody();
+        let streams = &mut custody.streams;
+        let known =
+            |streams: &Streams| streams.ledger().streams().map(|(s, _)| s.clone()).collect();
+        fill(streams, &[(stream("d", 1), END)]);
+        let before = known(streams);
+        streams.seed(stream("d", 2), &[], &[], None);
+        assert!(!streams.index_filled().came_back(&before).unwrap());
+        streams.seed(stream("d", 1), &[], &[], None);
+        assert!(streams.index_filled().came_back(&before).unwrap());
+        let now = known(streams);
+        assert!(!streams.index_filled().came_back(&now).unwrap());
     }
 
     /// A stream that is over, with so many holes so far apart that what is kept of it takes exactly
@@ -640,9 +699,9 @@ mod tests {
         let (mut custody, _) = custody();
         let streams = &mut custody.streams;
         let over = stream("d", 1);
-        let found = look_up(streams, 1..2).unwrap().find();
-        let filled = [(over.clone(), END)].into_iter();
-        streams.fill_index(filled).unwrap();
+        let finding = look_up(streams, 1..2).unwrap();
+        let found = finding.find();
+        fill(streams, &[(over.clone(), END)]);
         assert_eq!(streams.look_ups().found(found), []);
         assert!(!streams.look_ups().is_told(&over));
         let found = look_up(streams, 1..2).unwrap().find();
