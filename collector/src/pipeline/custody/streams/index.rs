@@ -596,6 +596,7 @@ mod tests {
             for (namer, range) in named {
                 receiver.cover(range, namer).unwrap();
             }
+            receiver.commit(SeqRange::new(at + FAR, at + 2 * FAR));
         }
         let next = HOLES * 3 * FAR;
         receiver.end(End { next, ..END });
