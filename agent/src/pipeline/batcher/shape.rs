@@ -125,7 +125,6 @@ impl Shape {
                 next.schema.series.len() - 1
             });
         }
-        next.regather();
         append(&mut next.rows, &self.rows, usize::MAX, |old| {
             place(places[&old])
         });
@@ -150,7 +149,6 @@ impl Shape {
             });
             places.push(place(at));
         }
-        self.regather();
         if !other.rows.is_empty() {
             append(&mut self.rows, &other.rows, usize::MAX, |old| {
                 places[old as usize]
@@ -257,7 +255,6 @@ impl Shape {
     pub(super) fn series_of(&mut self, sample: &Sample<'_>) -> u32 {
         place(self.find(sample).unwrap_or_else(|| {
             self.add(series(sample));
-            self.regather();
             self.schema.series.len() - 1
         }))
     }
@@ -270,13 +267,8 @@ impl Shape {
         self.series_bytes += bytes;
         self.schema_bytes += bytes;
         self.schema.series.push(series);
-    }
-
-    /// Moves the rows into buffers that know all series.
-    fn regather(&mut self) {
         for rows in [&mut self.rows, &mut self.seen] {
-            let old = mem::replace(rows, Rows::new(&self.schema));
-            append(rows, &old, usize::MAX, |series| series);
+            rows.know_series(&self.schema);
         }
     }
 

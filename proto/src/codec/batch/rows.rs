@@ -90,6 +90,12 @@ impl Rows {
         }
     }
 
+    /// Takes rows of all series of `schema` from now on, which is the one of the rows with more series at its end.
+    pub fn know_series(&mut self, schema: &Schema) {
+        let count = u32::try_from(schema.series.len()).unwrap_or(u32::MAX);
+        self.series_count = self.series_count.max(count);
+    }
+
     /// Adds a row: its time in µs, its series' place in the schema, and a value per column.
     ///
     /// # Errors
