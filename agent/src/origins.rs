@@ -20,7 +20,7 @@ use crate::clock::{Clock, wall_error};
 use crate::config::Config;
 use crate::desk;
 use crate::pipeline::engine::{Engine, Event, Settings, strays};
-use crate::pipeline::record::{Cursor, Stray};
+use crate::pipeline::record::{Cursor, SaidBy, Stray};
 use crate::source::Stop;
 use crate::status::Waiting;
 use crate::uplink::{LINK_EVENTS, LinkEvent, mqtt::Link};
@@ -133,7 +133,14 @@ fn kept_strays(home: &Path) -> Vec<Stray> {
         let (major, minor, tag) = (number()?, number()?, number()?);
         let cursor = Cursor { major, minor, tag };
         let name = parts.next()?.to_owned();
-        Some(Stray { name, cursor })
+        {
+            let said_by = SaidBy::Spool;
+            Some(Stray {
+                name,
+                cursor,
+                said_by,
+            })
+        }
     };
     text.lines().filter_map(line).collect()
 }
@@ -144,7 +151,7 @@ fn keep_strays(home: &Path, more: &[Stray]) -> io::Result<()> {
     all.retain(|known| !more.contains(known));
     all.extend_from_slice(more);
     let from = all.len().saturating_sub(MAX_STRAYS);
-    let text = all.iter().skip(from).map(|Stray { name, cursor }| {
+    let text = all.iter().skip(from).map(|Stray { name, cursor, .. }| {
         let Cursor { major, minor, tag } = cursor;
         format!("{major} {minor} {tag} {name}\n")
     });
@@ -423,6 +430,7 @@ mod tests {
         let home = home(spool.path(), &id("a"));
         claim(&home, &id("a")).unwrap();
         let stray = |n: u64| Stray {
+            said_by: SaidBy::Spool,
             name: format!("log of {n}"),
             cursor: Cursor {
                 major: n,

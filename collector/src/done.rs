@@ -9,7 +9,7 @@
 //! PUBACK waits with them. A lake that has to prove its marks fills it anew, as it reads them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use headwater_proto::ids::Stream;
 
@@ -101,15 +101,22 @@ impl Keeping {
     }
 }
 
-/// The index while a lake fills it, on a thread that may wait for both.
+/// The index while a lake fills it, on a thread that may wait for both. It is filled as long as one of the clones is
+/// there: a lake that fails half-way lets go of them.
 #[derive(Debug, Clone)]
-pub struct Filling(Handle);
+pub struct Filling(Handle, Arc<()>);
 
 impl Filling {
     /// Of this index.
     #[must_use]
     pub fn new(index: Arc<dyn DoneEpochs>) -> Self {
-        Self(Handle(index))
+        Self(Handle(index), Arc::new(()))
+    }
+
+    /// Upgrades while it is filled.
+    #[must_use]
+    pub fn goes_on(&self) -> Weak<()> {
+        Arc::downgrade(&self.1)
     }
 
     /// Keeps epochs, as [`DoneEpochs::keep`].

@@ -46,10 +46,11 @@ fn held(rig: &mut Rig) -> Vec<Place> {
     told.into_iter().flat_map(|held| held.places).collect()
 }
 
-fn log_at(minor: u64) -> Vec<Place> {
+fn log_at(minor: u64, is_last: bool) -> Vec<Place> {
     vec![Place {
         source: "log".parse().unwrap(),
         cursor: cursor(minor),
+        is_last,
     }]
 }
 
@@ -59,14 +60,14 @@ fn what_is_held_without_a_hole_is_told_before_the_welcome_also_by_later_processe
     rig.up(bundle(0, None, 10), 1);
     rig.up(bundle(2, Some(20), 30), 2);
     rig.sync();
-    assert_eq!(held(&mut rig), log_at(10));
+    assert_eq!(held(&mut rig), log_at(10, false));
     rig.up(hello(&[listed(1, 0, 100)]), 3);
     rig.up(bundle(1, Some(10), 20), 4);
     rig.sync();
     // Once from the records, and once from the snapshot of a segment that knows none of them.
     let disk = rig.disk.power_cut(1);
     let mut rig = Rig::start(disk, rig.store.clone(), common::settings(), 10).unwrap();
-    assert_eq!(held(&mut rig), log_at(30));
+    assert_eq!(held(&mut rig), log_at(30, true));
     rig.flush().unwrap();
     let segments = |rig: &Rig| rig.custody.log().segments().next().unwrap().first;
     let first = segments(&rig);
@@ -83,7 +84,7 @@ fn what_is_held_without_a_hole_is_told_before_the_welcome_also_by_later_processe
     }
     let disk = rig.disk.power_cut(1);
     let mut rig = Rig::start(disk, rig.store.clone(), common::settings(), 20).unwrap();
-    assert_eq!(held(&mut rig), log_at(30));
+    assert_eq!(held(&mut rig), log_at(30, true));
 }
 
 #[test]
@@ -123,7 +124,7 @@ fn a_bundle_of_which_a_record_is_refused_holds_nothing() {
         3,
     );
     rig.sync();
-    assert_eq!(held(&mut rig), log_at(10));
+    assert_eq!(held(&mut rig), log_at(10, true));
 }
 
 #[test]
@@ -136,7 +137,7 @@ fn a_group_that_failed_held_nothing() {
     rig.up(hello(&[listed(1, 0, 100)]), 2);
     rig.up(bundle(0, None, 10), 3);
     rig.sync();
-    assert_eq!(held(&mut rig), log_at(10));
+    assert_eq!(held(&mut rig), log_at(10, true));
 }
 
 #[test]

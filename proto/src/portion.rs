@@ -62,6 +62,8 @@ pub struct Place {
     pub source: SourceName,
     /// All before it is held, from where the source began.
     pub cursor: Cursor,
+    /// Nothing later of that source is held.
+    pub is_last: bool,
 }
 
 /// Down, before a Welcome: how far the collector holds the content of a device's sources. Several may come.

@@ -381,6 +381,7 @@ fn what_is_said_of_contents_has_frozen_bytes_and_fits_a_message() {
         let place = Place {
             source: source.parse().unwrap(),
             cursor,
+            is_last: true,
         };
         Held {
             origin: DeviceId::<MAX_DEVICE_ID_BYTES>::new(&"d".repeat(MAX_DEVICE_ID_BYTES)).unwrap(),
@@ -392,7 +393,10 @@ fn what_is_said_of_contents_has_frozen_bytes_and_fits_a_message() {
     assert!(bytes.len() < MAX_MESSAGE_BYTES);
     assert_eq!(message::decode(&bytes), Ok(longest));
     let short = message::to_vec(&held("log", cursor, 1));
-    assert_eq!(short[short.len() - 9..], *b"\x01\x03log\x01\xac\x02\x07");
+    assert_eq!(
+        short[short.len() - 10..],
+        *b"\x01\x03log\x01\xac\x02\x07\x01"
+    );
     let nameless = message::to_vec(&held("", cursor, 1));
     let refused = message::decode::<Held>(&nameless);
     assert_eq!(refused, Err(MessageError::Sense(Kind::Held)));

@@ -717,7 +717,7 @@ impl Text {
             samples,
             new_schema,
             times: self.times,
-            cursor: self.cursor,
+            cursor: self.cursor.take(),
             owed: self.owed,
         }
     }

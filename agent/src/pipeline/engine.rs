@@ -44,7 +44,7 @@ pub use writing::MAX_FAILED_SYNCS;
 
 use super::batcher::Which;
 use super::receipts::Settled;
-use super::record::{Cursor, Stray};
+use super::record::{Cursor, SaidBy, Stray};
 use super::timekeeper::Timekeeper;
 use hosts::Hosts;
 use intake::Intake;
@@ -442,7 +442,12 @@ pub fn strays<D: Disk>(engine: &Engine<D>) -> Vec<Stray> {
     let strays = names.filter(|name| !is_known(name)).filter_map(|name| {
         let cursor = lanes.resume_at(name)?;
         let name = name.to_owned();
-        Some(Stray { name, cursor })
+        let said_by = SaidBy::Spool;
+        Some(Stray {
+            name,
+            cursor,
+            said_by,
+        })
     });
     strays.collect()
 }
@@ -450,9 +455,17 @@ pub fn strays<D: Disk>(engine: &Engine<D>) -> Vec<Stray> {
 /// How far the collector holds the contents of sources, by the names that they had; `None` before it has said.
 #[must_use]
 pub fn held_places<D: Disk>(engine: &Engine<D>) -> Option<Vec<Stray>> {
-    let stray = |place: &Place| Stray {
-        name: place.source.as_str().to_owned(),
-        cursor: place.cursor,
+    let sources = &engine.settings.sources;
+    let stray = |place: &Place| {
+        let name = place.source.as_str();
+        Stray {
+            name: name.to_owned(),
+            cursor: place.cursor,
+            said_by: SaidBy::Collector {
+                is_last: place.is_last,
+                is_taken: sources.iter().any(|source| source.name == name),
+            },
+        }
     };
     Some(engine.outbox.held()?.iter().map(stray).collect())
 }
@@ -464,7 +477,10 @@ pub fn behind<D: Disk>(engine: &Engine<D>, places: &[Stray]) -> Vec<usize> {
     let sources = engine.settings.sources.iter().zip(stands).enumerate();
     let knows_less = |name: &str, stands: Option<Cursor>| {
         let mut of = places.iter().filter(|place| place.name == name);
-        of.any(|place| stands.is_none_or(|stands| !stands.covers(place.cursor)))
+        // Of another content nobody can say what comes first.
+        let is_beyond =
+            |stands: Cursor, place: Cursor| stands.major == place.major && !stands.covers(place);
+        of.any(|place| stands.is_none_or(|stands| is_beyond(stands, place.cursor)))
     };
     let behind = sources.filter(|(_, (source, stands))| knows_less(&source.name, **stands));
     behind.map(|(at, _)| at).collect()

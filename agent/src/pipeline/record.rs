@@ -83,6 +83,22 @@ pub struct Stray {
     pub name: String,
     /// Its highest durable cursor.
     pub cursor: Cursor,
+    /// Who says so.
+    pub said_by: SaidBy,
+}
+
+/// Who says where a source stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaidBy {
+    /// A spool.
+    Spool,
+    /// The collector.
+    Collector {
+        /// It holds nothing later of that source.
+        is_last: bool,
+        /// A source of the settings has that name: it is for that one alone.
+        is_taken: bool,
+    },
 }
 
 /// Why bytes are not a record or snapshot of this build.

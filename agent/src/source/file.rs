@@ -22,7 +22,7 @@ use super::{Feed, Port, RefusedPart, Stop, Stopped};
 use crate::check::required_path;
 use crate::clock::{Clock, wall};
 use crate::pipeline::engine::Lost;
-use crate::pipeline::record::{Cursor, Stray};
+use crate::pipeline::record::{Cursor, SaidBy, Stray};
 
 pub mod cut;
 pub mod folder;
@@ -135,7 +135,8 @@ impl Kind for FileSource {
             ..
         } = start;
         let run = move || {
-            let find = |strays: &[Stray]| Ok::<_, Stopped>(find(&self.path, strays));
+            let find =
+                |strays: &[Stray]| Ok::<_, Stopped>(find(&self.path, strays, self.from_start));
             let resume = port.resume_or_adopt(&stop, find)?;
             Ok(run(&self, resume, &port, &stop, &refusals)?)
         };
@@ -144,12 +145,24 @@ impl Kind for FileSource {
 }
 
 /// The cursor that is a place in this log or one of its earlier files, the last if there are several: the log was
-/// read under another source's name. What cannot be read has none.
-fn find(path: &Path, strays: &[Stray]) -> Option<Stray> {
+/// read under another source's name, or with a spool that is gone. What cannot be read has none.
+///
+/// What the collector says is a place only in the file itself, since lines that are all alike look the same in
+/// another one; and for a source that begins at the end, only where it holds nothing later: behind a hole stands
+/// what that source was never to read.
+fn find(path: &Path, strays: &[Stray], from_start: bool) -> Option<Stray> {
     let folder::Listing { live, earlier } = folder::list(path).ok()?;
     let is_here = |stray: &&Stray| {
+        let is_home = |entry: &&rotation::Entry| match stray.said_by {
+            SaidBy::Spool => true,
+            SaidBy::Collector { is_last, .. } => {
+                (is_last || from_start) && rotation::is_of(stray.cursor, entry.id)
+            }
+        };
         let homes = rotation::homes(live.as_ref(), &earlier, stray.cursor, None).into_iter();
-        let mut files = homes.filter_map(|entry| folder::open(entry).ok());
+        let mut files = homes
+            .filter(is_home)
+            .filter_map(|entry| folder::open(entry).ok());
         stray.cursor.minor > 0
             && files.any(|file| folder::holds(&file, stray.cursor).is_ok_and(|holds| holds))
     };

@@ -54,13 +54,14 @@ impl HeldPlaces {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::record::Cursor;
+    use crate::pipeline::record::{Cursor, SaidBy};
 
     #[test]
     fn a_source_hears_what_was_said_before_or_while_it_waits_and_waits_no_longer_than_the_agent_runs()
      {
         let (held, stop) = (HeldPlaces::default(), Stop::default());
         let place = Stray {
+            said_by: SaidBy::Spool,
             name: "log".to_owned(),
             cursor: Cursor::default(),
         };

@@ -13,7 +13,7 @@ use super::held::HeldPlaces;
 use super::{Feed, QUEUE_READINGS, Stop, Stopped};
 use crate::clock::Clock;
 use crate::pipeline::receipts::{RefusedValues, Settled};
-use crate::pipeline::record::{Cursor, Stray};
+use crate::pipeline::record::{Cursor, SaidBy, Stray};
 
 /// A source's way to the engine. Whatever goes this way has a receipt, rising by one from 0.
 #[derive(Debug, Clone)]
@@ -200,14 +200,18 @@ impl Port {
             (given.resume, given.strays.clone(), given.held.clone())
         };
         strays.extend(held.into_iter().flat_map(|held| held.wait(stop)));
-        strays.retain(|stray| own.is_none_or(|own| !own.covers(stray.cursor)));
+        strays.retain(|stray| {
+            let is_for_another = matches!(stray.said_by, SaidBy::Collector { is_taken: true, .. })
+                && stray.name != self.name();
+            !is_for_another && own.is_none_or(|own| !own.covers(stray.cursor))
+        });
         if strays.is_empty() {
             return Ok(own);
         }
         let Some(stray) = find(&strays)? else {
             return Ok(own);
         };
-        if stray.name == self.name() {
+        if stray.said_by != SaidBy::Spool {
             tracing::info!(
                 source = self.name(),
                 "goes on behind what the collector holds of its content: this spool knows less of it"
@@ -360,6 +364,44 @@ mod tests {
         assert_eq!(port.give_blocking(FEED), Ok(3 * given));
         drop(end);
         assert_eq!(port.give_blocking(FEED), Err(Stopped));
+    }
+
+    #[test]
+    fn a_source_is_asked_of_its_own_places_and_of_those_that_no_other_source_has() {
+        let held = HeldPlaces::default();
+        let cursor = |minor| Cursor {
+            major: 0,
+            minor,
+            tag: 7,
+        };
+        let said = |name: &str, minor, is_taken| Stray {
+            name: name.to_owned(),
+            cursor: cursor(minor),
+            said_by: SaidBy::Collector {
+                is_last: true,
+                is_taken,
+            },
+        };
+        held.tell(vec![
+            said("own", 9, true),
+            said("own", 3, true),
+            said("another", 9, true),
+            said("gone", 8, false),
+        ]);
+        let (port, mut end) = Port::new("own", Arc::default());
+        let port = port.resuming_at(Some(cursor(5))).with_held(&held);
+        let mut asked = Vec::new();
+        let resume = port.resume_or_adopt(&Stop::default(), |strays| {
+            asked.extend_from_slice(strays);
+            Ok::<_, Stopped>(Some(strays[0].clone()))
+        });
+        assert_eq!(asked, [said("own", 9, true), said("gone", 8, false)]);
+        assert_eq!(resume, Ok(Some(cursor(9))));
+        let given = end.queue.try_recv().unwrap();
+        assert!(
+            matches!(given, Feed::Adopted(at) if at == cursor(9)),
+            "{given:?}"
+        );
     }
 
     #[test]

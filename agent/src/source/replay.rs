@@ -490,6 +490,7 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::record::SaidBy;
     use crate::source::Reading;
     use headwater_proto::sample::OwnedValue;
     use std::sync::Arc;
@@ -564,6 +565,7 @@ mod tests {
         let path = folder.path().join("a.csv");
         std::fs::write(&path, rows(0..20)).unwrap();
         let stray = |name: &str, cursor| Stray {
+            said_by: SaidBy::Spool,
             name: name.to_owned(),
             cursor,
         };

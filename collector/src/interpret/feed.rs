@@ -119,7 +119,7 @@ impl<D: Disk> Feed<D> {
             let read =
                 self.reader
                     .read_within(segment.id, *next, left, |position, kind, payload| {
-                        if interpreter.waits_at(kind) {
+                        if interpreter.waits_at(position, kind) {
                             (flow, *next) = (Taken::Not, position);
                             return ControlFlow::Break(());
                         }

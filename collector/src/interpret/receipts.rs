@@ -8,12 +8,19 @@ use crate::pipeline::undated::ClockBook;
 pub(crate) struct Times {
     head: ClockHead,
     book: ClockBook,
+    /// Position of the next record.
+    at: u64,
 }
 
 impl Times {
     /// A segment begins: it tells all again.
     pub(crate) fn clear(&mut self) {
         self.head = ClockHead::default();
+    }
+
+    /// The next record stands at `position`.
+    pub(crate) const fn come_to(&mut self, position: u64) {
+        self.at = position;
     }
 
     pub(crate) fn share(&mut self, book: ClockBook) {
@@ -41,7 +48,10 @@ impl Times {
         };
         let told = self.head.ties.iter();
         let told = told.copied().find(|tie| tie.number == undated.number);
-        told.or_else(|| self.book.tie(undated.number))
+        let tie = told.or_else(|| self.book.tie(undated.number))?;
+        // The stretch was over there, though the record that said so cannot be read.
+        let is_over = self.at >= tie.until;
+        Some(if is_over { Tie::NONE } else { tie })
     }
 
     /// Most that these are off, in milliseconds.

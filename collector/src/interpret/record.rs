@@ -134,7 +134,8 @@ impl Interpreter {
 
     /// Whether the next record, which is of `kind`, has no date yet: nobody may go beyond it.
     #[must_use]
-    pub fn waits_at(&self, kind: u8) -> bool {
+    pub fn waits_at(&mut self, position: u64, kind: u8) -> bool {
+        self.times.come_to(position);
         kind != RecordKind::Clock.to_u8() && self.times.tie().is_none()
     }
 
@@ -192,6 +193,7 @@ impl Interpreter {
     ) -> Result<Interpreted<'a>, EnvelopeError> {
         let record = envelope::decode(kind, payload)?;
         self.clear();
+        self.times.come_to(position);
         self.learn(&record);
         // A tie itself has no time of receipt.
         let record = if matches!(record, Record::Clock(_)) {

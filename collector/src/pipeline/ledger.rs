@@ -422,7 +422,7 @@ impl Ledger {
                         });
                     }
                     // Whoever appended it has tried it before.
-                    Change::Lost { range } => drop(track.receiver.forget(range)),
+                    Change::Lost { range } => lose(self, &head.stream, range),
                     Change::Claimed { next } => {
                         track.claimed = track.claimed.max(next);
                         track.noted = track.noted.max(next);
@@ -464,6 +464,9 @@ impl Ledger {
     }
 
     fn cover(&mut self, stream: &Stream, range: SeqRange, namer: Namer) {
+        if namer == Namer::Receiver {
+            self.portions.doubt(stream);
+        }
         // Room for a sender's gap was made sure of before it was appended. Where the receiver's
         // own does not fit it is named again at the next Hello.
         let _ = self.touch(stream).receiver.cover(range, namer);
@@ -703,6 +706,12 @@ impl Ledger {
     pub(crate) fn restore_plain(&mut self, epoch: Epoch, device: DeviceId, track: PlainTrack) {
         self.plain.entry(epoch).or_default().insert(device, track);
     }
+}
+
+/// The journal has these no more, and nobody else is known to have them.
+fn lose(ledger: &mut Ledger, stream: &Stream, range: SeqRange) {
+    let _ = ledger.touch(stream).receiver.forget(range);
+    ledger.portions.doubt(stream);
 }
 
 /// Times of receipt from `from_us` on were by a clock that was in doubt, and are later by `later_us`: nothing that

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use headwater_proto::ids::{DeviceId, Epoch};
+use headwater_proto::ids::{DeviceId, Epoch, Stream};
 use headwater_proto::portion::{Cursor, Place, Portion, SourceName};
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +21,6 @@ pub const MAX_PIECE_EPOCHS: usize = 4;
 /// Most bytes of the pieces of all devices in a snapshot. Beyond it the device that takes most loses its oldest
 /// piece, and where each has one, the device that was heard of longest ago.
 pub const MAX_PORTION_BYTES: usize = 1 << 20;
-/// Most bytes of a piece beside its name.
-const PIECE_BYTES: usize = 1 + 1 + 30 + 30 + 1 + 9 * MAX_PIECE_EPOCHS;
 /// Most bytes of a device beside its name and pieces.
 const DEVICE_BYTES: usize = 4;
 
@@ -100,8 +98,9 @@ impl Piece {
         }
     }
 
+    /// As it stands in a snapshot.
     fn bytes(&self) -> usize {
-        PIECE_BYTES + self.source.len()
+        postcard::to_allocvec(self).map_or(0, |bytes| bytes.len())
     }
 }
 
@@ -164,14 +163,34 @@ impl Portions {
 
     /// How far the contents of a device's sources are held, from where each began.
     pub fn places(&self, origin: &DeviceId) -> impl Iterator<Item = Place> {
-        let device = self.devices.get(origin).into_iter();
-        let pieces = device.flat_map(|device| &device.pieces);
+        let device = self.devices.get(origin);
+        let pieces = device.map(|device| &*device.pieces).unwrap_or_default();
+        let is_last = |piece: &Piece| {
+            let mut of_source = pieces.iter().filter(|it| it.source == piece.source);
+            of_source.all(|it| piece.to.covers(it.to))
+        };
         pieces
+            .iter()
             .filter(|piece| piece.from.is_none())
-            .map(|piece| Place {
+            .map(move |piece| Place {
                 source: piece.source.clone(),
                 cursor: piece.to,
+                is_last: is_last(piece),
             })
+    }
+
+    /// Something of an epoch is lost that may have been told as held: what is known by it is known no more.
+    pub fn doubt(&mut self, stream: &Stream) {
+        let is_of = |piece: &Piece| piece.epochs.contains(&stream.epoch);
+        let device = self.devices.get(&stream.device);
+        if !device.is_some_and(|device| device.pieces.iter().any(is_of)) {
+            return;
+        }
+        let mut device = self.remove(&stream.device);
+        device.pieces.retain(|piece| !is_of(piece));
+        if !device.pieces.is_empty() {
+            self.put_in(stream.device.clone(), device);
+        }
     }
 
     /// Pieces that gave way since the start: what they were of may be read twice by an agent without its spool.

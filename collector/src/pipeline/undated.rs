@@ -29,12 +29,20 @@ pub(crate) struct Stretches {
     head: ClockHead,
     /// The last time of receipt, as it stands in the record.
     last: Option<UnixMicros>,
+    /// No record of the stretch that goes on was written yet.
+    is_unused: bool,
+    /// A stretch that goes on and finds no room: its boot, zero, and whether the senders caused it.
+    beyond: Option<(u64, i64, bool)>,
 }
 
 impl Stretches {
     /// As a snapshot told.
-    pub(crate) const fn new(head: ClockHead, last: Option<UnixMicros>) -> Self {
-        Self { head, last }
+    pub(crate) fn new(head: ClockHead, last: Option<UnixMicros>) -> Self {
+        Self {
+            head,
+            last,
+            ..Self::default()
+        }
     }
 
     pub(crate) const fn head(&self) -> &ClockHead {
@@ -61,16 +69,18 @@ impl Stretches {
         self.last
     }
 
-    /// Whether there are so many that no record of another one may come.
-    pub(crate) fn is_full(&self) -> bool {
-        let own = usize::from(self.head.undated.is_some());
-        self.head.waiting.len() + self.head.ties.len() + own > MAX_UNDATED
+    /// Whether there are so many stretches that no record with a time may come. What has none lets sinks go on, so
+    /// that ties go with their segments.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.beyond.is_some()
     }
 
     /// Takes in a record that is in the journal.
     pub(crate) fn apply(&mut self, record: &Record<'_>) {
         if let Record::Clock(head) | Record::Begin(BeginHead { clock: head, .. }) = record {
             self.head = head.clone();
+        } else {
+            self.is_unused = false;
         }
         if let Some(at) = received(record) {
             self.last = Some(at);
@@ -86,6 +96,11 @@ impl Stretches {
             return;
         }
         self.end();
+        if self.head.waiting.len() + self.head.ties.len() >= MAX_UNDATED {
+            self.beyond = Some((boot, zero_us, by_fleet));
+            return;
+        }
+        self.is_unused = true;
         let ties = self.head.ties.iter().map(|tie| tie.number);
         let waiting = self.head.waiting.iter().map(|undated| undated.number);
         self.head.undated = Some(Undated {
@@ -98,7 +113,10 @@ impl Stretches {
     }
 
     fn end(&mut self) {
-        if let Some(mut undated) = self.head.undated.take() {
+        self.beyond = None;
+        // Of one without a record nothing has to be tied.
+        let is_unused = std::mem::take(&mut self.is_unused);
+        if let Some(mut undated) = self.head.undated.take().filter(|_| !is_unused) {
             if let Some(last) = self.last {
                 undated.last_us = undated.last_us.max(last.0);
             }
@@ -139,9 +157,12 @@ impl Stretches {
         }
     }
 
-    /// Records below `oldest` are gone.
-    pub(crate) fn forget_before(&mut self, oldest: u64) {
+    /// Records below `oldest` are gone: a stretch that found no room may have some now, from `mono` on.
+    pub(crate) fn forget_before(&mut self, oldest: u64, mono: Millis) {
         self.head.ties.retain(|tie| tie.until > oldest);
+        if let Some((boot, zero_us, by_fleet)) = self.beyond.take() {
+            self.begin(boot, zero_us, by_fleet, mono);
+        }
     }
 }
 
@@ -249,6 +270,11 @@ impl ClockBook {
 
     pub(crate) fn tell_ties(&self, ties: &[Tie]) {
         self.told().ties = ties.to_vec();
+    }
+
+    /// The numbers of ties that are gone may be given to others.
+    pub(crate) fn keep_ties(&self, ties: &[Tie]) {
+        self.told().ties.retain(|told| ties.contains(told));
     }
 
     pub(crate) fn tell_zero(&self, zero_us: Option<i64>) {

@@ -159,6 +159,7 @@ impl Shape {
         let spent = self.spent + other.spent;
         self.spent = spent.saturating_sub(cost.saturating_sub(free));
         self.numbered = None;
+        self.used = self.used.max(other.used);
     }
 
     /// Whether one schema for the series of both is worth what it costs to announce those again that have a
@@ -319,7 +320,7 @@ impl Shape {
             content: Content::Batch(payload),
             samples: u64::from(header.samples),
             times: self.times,
-            cursor: self.cursor,
+            cursor: self.cursor.take(),
             owed: self.owed,
         }
     }

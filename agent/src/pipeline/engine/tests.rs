@@ -21,7 +21,7 @@ use headwater_proto::message::GapReason;
 use headwater_proto::time::UnixMicros;
 
 use super::{Engine, Event, OfferError, PROBE_MS, strays};
-use crate::pipeline::record::{Cursor, Stray};
+use crate::pipeline::record::{Cursor, SaidBy, Stray};
 use world::{HOST, REPLAY, World, at};
 
 /// Offers `ks` of the replay, waiting where there is no room.
@@ -198,7 +198,13 @@ fn where_a_source_stopped_is_known_though_the_settings_have_it_no_longer() {
     world.kill();
     assert_eq!(world.engine.cursors()[REPLAY], None);
     let name = World::new().settings.sources[REPLAY].name.clone();
-    assert_eq!(strays(&world.engine), [Stray { name, cursor: own }]);
+    let said_by = SaidBy::Spool;
+    let expected = Stray {
+        name,
+        cursor: own,
+        said_by,
+    };
+    assert_eq!(strays(&world.engine), [expected]);
 }
 
 /// Source, begin and end of every gap that names an unclean stop.

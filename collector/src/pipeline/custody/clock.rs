@@ -142,7 +142,10 @@ fn changed<D: Disk>(custody: &mut Custody<D>, change: Option<Change>, mono: Mill
 }
 
 /// Says in the journal what its clock is worth, if no other record did; without room a later tick does.
-pub(super) fn note<D: Disk>(custody: &mut Custody<D>) {
+pub(super) fn note<D: Disk>(custody: &mut Custody<D>, mono: Millis) {
+    if custody.journal.clock.is_full() || clock::owes(&custody.journal) {
+        clock::forget_ties(&mut custody.journal, mono);
+    }
     // Of one that is in doubt the next record says so.
     if custody.journal.clock.undated().is_some() || !clock::owes(&custody.journal) {
         return;

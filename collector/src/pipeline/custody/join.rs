@@ -71,6 +71,8 @@ impl<D: Disk> Joining<'_, D> {
         if is_told {
             if lake.is_older {
                 self.custody.journal.go_back(self.sink, lake.cursor);
+                // Of contents it may lack what was told as held.
+                super::streams::forget_portions(&mut self.custody.streams);
                 // Of what it does not have it is not ahead of other sinks.
                 fill_coverage(&self.custody.journal, &mut self.custody.streams)?;
             }

@@ -243,7 +243,7 @@ impl<D: Disk> Journal<D> {
         let ahead = self.ahead_of(ledger, schema, payload.len());
         let lens = ahead.iter().map(|(_, bytes)| bytes.len());
         let lens: Vec<usize> = lens.chain([payload.len()]).collect();
-        if self.clock.is_full() || !self.has_room(&lens, leaves) {
+        if (self.clock.is_full() && has_time(kind)) || !self.has_room(&lens, leaves) {
             return Put::refused(NotPut::Full);
         }
         if ahead.is_empty() {
@@ -514,6 +514,28 @@ impl<D: Disk> Journal<D> {
     /// never.
     pub(super) const fn lake_term(&self) -> u64 {
         self.lake_term
+    }
+}
+
+/// Whether records of a kind have a time of receipt.
+const fn has_time(kind: RecordKind) -> bool {
+    match kind {
+        RecordKind::Batch
+        | RecordKind::Raw
+        | RecordKind::Mark
+        | RecordKind::Gap
+        | RecordKind::Park
+        | RecordKind::Lacks => true,
+        RecordKind::Plan
+        | RecordKind::Cursor
+        | RecordKind::Registry
+        | RecordKind::Session
+        | RecordKind::Schema
+        | RecordKind::Begin
+        | RecordKind::Rules
+        | RecordKind::DecoderState
+        | RecordKind::Clock
+        | RecordKind::Portion => false,
     }
 }
 

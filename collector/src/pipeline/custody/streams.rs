@@ -24,6 +24,7 @@ use super::types::{Mode, Settings};
 use crate::done::DoneEpochs;
 use crate::pipeline::envelope::Record;
 use crate::pipeline::ledger::{self, Ledger};
+use crate::pipeline::portions::Portions;
 pub(super) use absent::Abandonment;
 use absent::Absent;
 use claims::Claimed;
@@ -157,6 +158,11 @@ impl Streams {
 /// Whether something is `after` old.
 const fn is_due(since: Millis, after: u64, now: Millis) -> bool {
     now.since(since) >= after
+}
+
+/// Of the contents of sources nothing is known any more.
+pub(super) fn forget_portions(streams: &mut Streams) {
+    streams.ledger.portions = Portions::default();
 }
 
 #[cfg(test)]

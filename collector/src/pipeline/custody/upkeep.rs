@@ -31,7 +31,7 @@ impl<'a, D: Disk> Upkeep<'a, D> {
 
     /// Time passed.
     pub(super) fn tick(&mut self) {
-        clock::note(self.custody);
+        clock::note(self.custody, self.now.mono);
         self.say_again();
         self.name_earlier();
         self.name_reading();

@@ -183,3 +183,29 @@ fn beyond_the_bound_of_all_the_device_that_has_most_gives_way_and_then_the_one_h
     let again = Portions::restore(postcard::from_bytes(&all).unwrap());
     assert_eq!((again.bytes, again.all()), (portions.bytes, portions.all()));
 }
+
+#[test]
+fn behind_a_hole_a_place_is_not_the_last_and_what_is_lost_is_held_no_more() {
+    let mut portions = Portions::default();
+    let d = device("d");
+    portions.take(&head(&d, LIFE, &of(1, 0, 10)));
+    portions.take(&head(&d, LIFE, &of(1, 20, 30)));
+    portions.take(&head(&d, NEXT, &of(2, 0, 40)));
+    let said = |portions: &Portions| {
+        let places = portions.places(&d);
+        places.map(|it| (it.cursor, it.is_last)).collect::<Vec<_>>()
+    };
+    assert_eq!(said(&portions), [(at(10, 1), false), (at(40, 2), true)]);
+    let lost = |name: &str, epoch| Stream {
+        device: device(name),
+        lane: headwater_proto::ids::Lane::Bulk,
+        epoch,
+    };
+    portions.doubt(&lost("e", LIFE));
+    portions.doubt(&lost("d", Epoch::new(9)));
+    assert_eq!(said(&portions).len(), 2);
+    portions.doubt(&lost("d", LIFE));
+    assert_eq!(said(&portions), [(at(40, 2), true)]);
+    portions.doubt(&lost("d", NEXT));
+    assert_eq!((said(&portions), portions.bytes), (Vec::new(), 0));
+}

@@ -55,7 +55,7 @@ fn a_stretch_of_this_boot_is_tied_exactly_and_one_of_an_earlier_boot_by_its_boun
         ties(&stretches),
         [(1, most_us / 2, 1_800_012), (2, HOUR_US, 0)]
     );
-    stretches.forget_before(99);
+    stretches.forget_before(99, Millis(0));
     assert_eq!(stretches.head(), &ClockHead::default());
 }
 
@@ -63,6 +63,7 @@ fn a_stretch_of_this_boot_is_tied_exactly_and_one_of_an_earlier_boot_by_its_boun
 fn of_an_earlier_boot_that_the_devices_spoke_against_nobody_knows_the_error() {
     let mut stretches = Stretches::default();
     stretches.begin(7, 1_000, true, Millis(0));
+    stretches.apply(&gap(500));
     stretches.settle((8, Millis(0)), HOUR_US, 9);
     assert_eq!(ties(&stretches), [(1, HOUR_US - 1_000, u32::MAX)]);
 }
@@ -73,8 +74,16 @@ fn at_the_bound_no_further_stretch_is_taken() {
     for boot in 0..=MAX_UNDATED as u64 {
         assert!(!stretches.is_full(), "{boot}");
         stretches.begin(boot, 1, false, Millis(0));
+        stretches.apply(&gap(1));
     }
+    assert!(stretches.is_full() && stretches.undated().is_none());
+    // What was tied goes with its records, and the stretch that found no room begins.
+    stretches.settle((0, Millis(0)), 0, 50);
+    assert!(!stretches.is_full());
+    stretches.begin(1_000, 1, false, Millis(0));
     assert!(stretches.is_full());
+    stretches.forget_before(50, Millis(0));
+    assert!(!stretches.is_full() && stretches.undated().is_some());
     let head = ClockHead {
         ties: vec![
             Tie {
@@ -178,4 +187,14 @@ fn readers_learn_a_tie_when_it_is_told_and_not_before() {
     book.tell_ties(&[tie]);
     book.tell_zero(None);
     assert_eq!((book.tie(1), book.now(now)), (Some(tie), now));
+}
+
+#[test]
+fn a_stretch_without_a_record_leaves_nothing_to_tie() {
+    let mut stretches = Stretches::default();
+    for boot in 0..2 * MAX_UNDATED as u64 {
+        stretches.begin(boot, 1, false, Millis(0));
+        stretches.settle((boot, Millis(0)), HOUR_US, 9);
+    }
+    assert_eq!((ties(&stretches), stretches.is_full()), (Vec::new(), false));
 }

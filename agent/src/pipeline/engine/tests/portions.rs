@@ -7,7 +7,7 @@ use super::super::outbox::MAX_HELD_PLACES;
 use super::super::{Event, behind as behind_of, goes_on_at, held_places};
 use super::feed;
 use super::world::{REPLAY, World, down};
-use crate::pipeline::record::{Cursor, Stray};
+use crate::pipeline::record::{Cursor, SaidBy, Stray};
 
 /// Offers lines of a content that can be known again.
 fn feed_lines(world: &mut World, span: std::ops::Range<u64>) {
@@ -71,6 +71,7 @@ fn what_the_collector_holds_of_contents_is_known_with_its_welcome_and_the_newest
         let place = |line| Place {
             source: name.parse().unwrap(),
             cursor: behind(line),
+            is_last: true,
         };
         let held: Held = Held {
             origin: DeviceId::new(origin).unwrap(),
@@ -93,6 +94,10 @@ fn what_the_collector_holds_of_contents_is_known_with_its_welcome_and_the_newest
     let expected = (16..16 + MAX_HELD_PLACES as u64).map(|line| Stray {
         name: name.clone(),
         cursor: behind(line),
+        said_by: SaidBy::Collector {
+            is_last: true,
+            is_taken: true,
+        },
     });
     assert_eq!(places, expected.collect::<Vec<_>>());
     // Its own spool knows less until it has read as much.

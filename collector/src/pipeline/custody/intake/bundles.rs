@@ -100,7 +100,7 @@ impl<D: Disk> Intake<'_, D> {
             }
         }
         self.custody.sessions.owe_ack(self.conn, &stream);
-        if self.custody.counters.rejects_total > rejects {
+        if self.custody.counters.rejects_total > rejects || bundle.count == 0 {
             // Its sender makes something else of what was refused.
             return Ok(());
         }
@@ -131,7 +131,11 @@ impl<D: Disk> Intake<'_, D> {
                 continue;
             }
             let left = ledger.portions.left();
-            self.custody.append(&Record::Portion(head), Leaves::Three)?;
+            match self.custody.append(&Record::Portion(head), Leaves::Three) {
+                // Its records are held all the same.
+                Err(Refused::Full) => return Ok(()),
+                appended => appended?,
+            };
             let left = self.custody.streams.ledger().portions.left() - left;
             if left > 0 {
                 self.custody.counters.portions_left_total += left;

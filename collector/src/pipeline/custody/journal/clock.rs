@@ -14,7 +14,8 @@ pub(in super::super) fn begin_undated<D: Disk>(
     (zero_us, by_fleet): (i64, bool),
     mono: Millis,
 ) {
-    forget_ties(journal);
+    forget_ties(journal, mono);
+    journal.book.keep_ties(&journal.clock.head().ties);
     journal.clock.begin(boot, zero_us, by_fleet, mono);
     journal.book.tell_zero(Some(zero_us));
 }
@@ -40,7 +41,6 @@ pub(in super::super) fn owes<D: Disk>(journal: &Journal<D>) -> bool {
 
 /// Says it, if no other record did.
 pub(in super::super) fn note<D: Disk>(journal: &mut Journal<D>, ledger: &Ledger) -> Put {
-    forget_ties(journal);
     let head = journal.clock.head().clone();
     let before = journal.segment.clock.replace(head.clone());
     let put = journal.append(ledger, None, &Record::Clock(head), Leaves::One);
@@ -51,11 +51,10 @@ pub(in super::super) fn note<D: Disk>(journal: &mut Journal<D>, ledger: &Ledger)
 }
 
 /// Lets go of what ties records that are gone.
-fn forget_ties<D: Disk>(journal: &mut Journal<D>) {
+pub(in super::super) fn forget_ties<D: Disk>(journal: &mut Journal<D>, mono: Millis) {
     let oldest = journal.log.segments().next();
-    journal
-        .clock
-        .forget_before(oldest.map_or(0, |oldest| oldest.first));
+    let oldest = oldest.map_or(0, |oldest| oldest.first);
+    journal.clock.forget_before(oldest, mono);
 }
 
 /// What the journal says of it is durable: readers may go by it.

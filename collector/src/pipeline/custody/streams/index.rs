@@ -6,7 +6,7 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use headwater_proto::delivery::End;
 use headwater_proto::ids::{Lane, SeqRange, Stream};
@@ -47,7 +47,7 @@ pub(super) struct Index {
     /// It was filled anew meanwhile: what was found may not hold any more.
     was_filled: bool,
     /// It was emptied, and a lake fills it: it is asked for nothing and given nothing else meanwhile.
-    is_filling: bool,
+    filling: Weak<()>,
     /// It has these not.
     absent: BTreeSet<Stream>,
     /// Nobody can say whether it has these, as the last look showed.
@@ -65,10 +65,15 @@ impl Index {
             named: BTreeSet::new(),
             is_finding: false,
             was_filled: false,
-            is_filling: false,
+            filling: Weak::new(),
             absent: BTreeSet::new(),
             untold: BTreeSet::new(),
         }
+    }
+
+    /// A lake fills it anew, and did not fail.
+    fn is_filling(&self) -> bool {
+        self.filling.strong_count() > 0
     }
 
     fn hurry(&mut self, now: Millis) {
@@ -103,7 +108,7 @@ impl Expiry<'_> {
     pub(in super::super) fn due(&mut self, now: Now) -> Option<Keeping> {
         let after_ms = self.0.keep_closed_ms;
         let Streams { ledger, index, .. } = &mut *self.0;
-        if index.is_keeping || index.is_filling || index.next_expiry > now.mono {
+        if index.is_keeping || index.is_filling() || index.next_expiry > now.mono {
             return None;
         }
         index.next_expiry = now.mono.plus(EXPIRY_EVERY_MS.min(after_ms));
@@ -206,7 +211,7 @@ impl LookUps<'_> {
     where
         I: Iterator<Item = Stream>,
     {
-        if self.0.index.is_finding || self.0.index.is_filling {
+        if self.0.index.is_finding || self.0.index.is_filling() {
             return None;
         }
         let mut wanted = std::mem::take(&mut self.0.index.named);
@@ -331,9 +336,12 @@ impl Filled<'_> {
             index.was_filled |= index.is_finding;
             index.absent.clear();
             index.done.clear()?;
-            index.is_filling = true;
         }
-        Ok(Filling::new(Arc::clone(&index.done)))
+        let filling = Filling::new(Arc::clone(&index.done));
+        if anew {
+            index.filling = filling.goes_on();
+        }
+        Ok(filling)
     }
 
     /// Whether the ledger has a stream now that is in the index, and was not when the lake was asked for the
@@ -361,7 +369,7 @@ impl Filled<'_> {
         let index = &mut self.0.index;
         index.was_filled |= index.is_finding;
         index.absent.clear();
-        index.is_filling = false;
+        index.filling = Weak::new();
         filled?;
         index.done.set_whole()?;
         index.has_failed = false;
@@ -558,6 +566,17 @@ mod tests {
         let all: Epochs = all.map(|(s, end)| (s.clone(), over(s, *end))).collect();
         filling.keep(&all).unwrap();
         streams.index_filled().end(Ok(())).unwrap();
+    }
+
+    #[test]
+    fn a_lake_that_fails_while_it_fills_the_index_holds_nobody_up() {
+        let (mut custody, _) = custody();
+        let filling = custody.streams.index_filled().begin(true).unwrap();
+        let another = filling.clone();
+        drop(filling);
+        assert_eq!(look_up(&mut custody.streams, 1..2), None);
+        drop(another);
+        assert!(look_up(&mut custody.streams, 1..2).is_some());
     }
 
     #[test]
