@@ -13,10 +13,10 @@ use headwater_proto::delivery::receiver::{MAX_RANGES, Namer};
 use headwater_proto::delivery::{End, Ranges, Receiver, Verdict as Judgement};
 use headwater_proto::frame::{self, Frame, Kind};
 use headwater_proto::ids::{DeviceId, Epoch, Lane, SeqRange, Stream};
-use headwater_proto::message::{self, EpochEnd, RejectReason, TimeBase};
+use headwater_proto::message::{self, EpochEnd, GapReason, RejectReason, TimeBase};
 use headwater_proto::time::UnixMicros;
 
-use super::envelope::{Change, Record, Verdict};
+use super::envelope::{Change, GapHead, Record, Verdict};
 use super::portions::Portions;
 use super::spans::Times;
 use super::time_bases::{KnownBase, TimeBases};
@@ -434,7 +434,7 @@ impl Ledger {
                     let stream = &head.stream;
                     self.touch_plain(stream.epoch, &stream.device).commit(range);
                 }
-                Some(range) => self.cover(&head.stream, range, Namer::Receiver),
+                Some(range) => name(self, head, range),
                 None => {}
             },
             Record::Batch(..)
@@ -464,9 +464,6 @@ impl Ledger {
     }
 
     fn cover(&mut self, stream: &Stream, range: SeqRange, namer: Namer) {
-        if namer == Namer::Receiver {
-            self.portions.doubt(stream);
-        }
         // Room for a sender's gap was made sure of before it was appended. Where the receiver's
         // own does not fit it is named again at the next Hello.
         let _ = self.touch(stream).receiver.cover(range, namer);
@@ -705,6 +702,14 @@ impl Ledger {
     /// A plain device as a snapshot holds it.
     pub(crate) fn restore_plain(&mut self, epoch: Epoch, device: DeviceId, track: PlainTrack) {
         self.plain.entry(epoch).or_default().insert(device, track);
+    }
+}
+
+/// The collector names what is missing. What it has lost itself may have been told as held.
+fn name(ledger: &mut Ledger, head: &GapHead, range: SeqRange) {
+    ledger.cover(&head.stream, range, Namer::Receiver);
+    if matches!(head.reason, GapReason::Damaged | GapReason::DiskError) {
+        ledger.portions.doubt(&head.stream);
     }
 }
 
