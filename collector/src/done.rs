@@ -6,7 +6,8 @@
 //! from table `epochs`.
 //!
 //! It is filled and asked on another thread than the one that acknowledges: both wait for a disk, and nobody's
-//! PUBACK waits with them. A lake that has to prove its marks fills it anew, as it reads them.
+//! PUBACK waits with them. A lake that has to prove its marks fills it anew, as it reads them; for the few streams that
+//! came meanwhile it is asked once by the thread that acknowledges.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
