@@ -119,7 +119,7 @@ impl Device {
     }
 }
 
-/// What all devices' sources gave. Changes since the last [`Portions::synced`] are tentative.
+/// What all devices' sources gave. Changes of the running group are tentative.
 #[derive(Debug, Clone, Default)]
 pub struct Portions {
     devices: BTreeMap<DeviceId, Device>,
