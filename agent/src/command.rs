@@ -491,6 +491,7 @@ mod tests {
             wake,
             stop: Arc::default(),
             held: crate::source::held::HeldPlaces::default(),
+            began: Vec::new(),
             behind: None,
             clock,
             status: None,

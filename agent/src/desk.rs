@@ -16,6 +16,7 @@ use crate::pipeline::admit::as_text;
 use crate::pipeline::engine::{
     Engine, Event, OfferError, Offered, Way, behind, goes_on_at, held_places,
 };
+use crate::pipeline::record::Cursor;
 use crate::source::held::HeldPlaces;
 use crate::source::refusals::{NOTICE_MS, Refusals};
 use crate::source::{Feed, PortEnd, QUEUE_READINGS};
@@ -84,6 +85,8 @@ pub struct Desk<D: Disk> {
     pub status: Option<StatusFile>,
     /// Where sources hear how far the collector holds what they read; until it has said, `None` is told.
     pub held: HeldPlaces,
+    /// Where each source began in this life.
+    pub began: Vec<Option<Cursor>>,
     /// Sources that had begun before the collector said that it holds more than their spool knows.
     pub behind: Option<Vec<usize>>,
     /// Earlier names of this device of which records wait.
@@ -315,15 +318,16 @@ impl<D: Disk> Desk<D> {
             return;
         };
         let behind = if self.held.tell(places.clone()) {
-            behind(&self.engine, &places)
+            behind(&self.engine, &places, &self.began)
         } else {
             Vec::new()
         };
         for source in &behind {
             tracing::warn!(
                 source = self.engine.settings().sources[*source].name,
-                "the collector holds more of what it reads than this spool knew when it began: an old copy? \
-                 What was read since the start may be in the lake twice; after a restart it goes on behind that"
+                "the collector, which answered late, holds more of what it reads than this spool knew when it \
+                 began: what was read since may be in the lake twice, or what stood between may be missing; \
+                 after a restart it goes on behind what is held"
             );
         }
         self.behind = Some(behind);

@@ -166,7 +166,8 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
         .map(|source| Arc::new(Refusals::new(&source.name, clock)))
         .collect();
     let held = HeldPlaces::default();
-    let places = (&*engine.cursors(), &*strays, &held);
+    let began = engine.cursors();
+    let places = (&*began, &*strays, &held);
     let mut sources = Sources::start(&config, places, &refusals, &wake, &stop, options)?;
     let desk = Desk {
         engine,
@@ -184,6 +185,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
             .clone()
             .map(|path| StatusFile::new(path, config.status.interval_ms)),
         held,
+        began,
         behind: None,
         earlier: waiting.clone(),
         until_drained: options.until_drained,

@@ -128,7 +128,7 @@ fn open_journal(config: &Config) -> Result<(Custody<RealDisk>, Opened)> {
             "the journal is damaged; what is missing is taken from the lake"
         );
     }
-    for cut in &opened.recovery.cut {
+    for cut in opened.recovery.cut.iter().filter(|cut| cut.bytes > 0) {
         tracing::warn!(
             ?cut,
             "the journal's tail was cut after its last good record"

@@ -45,6 +45,7 @@ fn desk(
         clock,
         status: Some(StatusFile::new(folder.path().join("status.json"), 1_000)),
         held: HeldPlaces::default(),
+        began: Vec::new(),
         behind: None,
         earlier: Waiting::default(),
         until_drained: true,

@@ -470,19 +470,23 @@ pub fn held_places<D: Disk>(engine: &Engine<D>) -> Option<Vec<Stray>> {
     Some(engine.outbox.held()?.iter().map(stray).collect())
 }
 
-/// The sources that know less of their content than the collector holds, as `places` say.
+/// The sources that knew less of their content when they began, at `began`, than the collector holds, as `places`
+/// say.
 #[must_use]
-pub fn behind<D: Disk>(engine: &Engine<D>, places: &[Stray]) -> Vec<usize> {
-    let stands = engine.intake.stands.iter();
-    let sources = engine.settings.sources.iter().zip(stands).enumerate();
-    let knows_less = |name: &str, stands: Option<Cursor>| {
+pub fn behind<D: Disk>(
+    engine: &Engine<D>,
+    places: &[Stray],
+    began: &[Option<Cursor>],
+) -> Vec<usize> {
+    let sources = engine.settings.sources.iter().zip(began).enumerate();
+    let knew_less = |name: &str, began: Option<Cursor>| {
         let mut of = places.iter().filter(|place| place.name == name);
         // Of another content nobody can say what comes first.
         let is_beyond =
-            |stands: Cursor, place: Cursor| stands.major == place.major && !stands.covers(place);
-        of.any(|place| stands.is_none_or(|stands| is_beyond(stands, place.cursor)))
+            |began: Cursor, place: Cursor| began.major == place.major && !began.covers(place);
+        of.any(|place| began.is_none_or(|began| is_beyond(began, place.cursor)))
     };
-    let behind = sources.filter(|(_, (source, stands))| knows_less(&source.name, **stands));
+    let behind = sources.filter(|(_, (source, began))| knew_less(&source.name, **began));
     behind.map(|(at, _)| at).collect()
 }
 

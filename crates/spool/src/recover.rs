@@ -34,7 +34,7 @@ pub struct Cut {
     pub segment: u64,
     /// Position after its last record.
     pub next: u64,
-    /// Bytes after its last record that were not zero, at most.
+    /// Bytes after its last record that may not be zero; 0 where nothing was written after it.
     pub bytes: u64,
 }
 

@@ -249,7 +249,11 @@ impl Inventory {
             return Ok(());
         }
         (segment.info.next, segment.end) = (next, end);
-        let bytes = found.len - end;
+        let bytes = if is_blank(walk.file(), end)? {
+            0
+        } else {
+            found.len - end
+        };
         self.recovery.cut.push(Cut {
             segment: found.id,
             next,
@@ -405,4 +409,11 @@ pub(crate) fn seal_file<F: DiskFile>(file: &F, id: u64, next: u64, end: u64) -> 
     file.write_at(&Footer { id, next, end }.encode(), end)?;
     file.sync_data()?;
     Ok(len)
+}
+
+/// Whether nothing was written from there on, as the next block tells: a log that was not closed ends so.
+fn is_blank(file: &impl DiskFile, end: u64) -> io::Result<bool> {
+    let mut next = [0; 4_096];
+    let len = file.read_at(&mut next, end)?;
+    Ok(next.iter().take(len).all(|byte| *byte == 0))
 }
