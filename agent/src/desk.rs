@@ -83,11 +83,12 @@ pub struct Desk<D: Disk> {
     pub clock: Clock,
     /// Where the status goes, and when.
     pub status: Option<StatusFile>,
-    /// Where sources hear how far the collector holds what they read; until it has said, `None` is told.
+    /// Where sources hear how far the collector holds what they read.
     pub held: HeldPlaces,
     /// Where each source began in this life.
     pub began: Vec<Option<Cursor>>,
-    /// Sources that had begun before the collector said that it holds more than their spool knows.
+    /// Sources that had begun before the collector said that it holds more than their spool knew; `None` until it has
+    /// said.
     pub behind: Option<Vec<usize>>,
     /// Earlier names of this device of which records wait.
     pub earlier: Waiting,

@@ -133,14 +133,11 @@ fn kept_strays(home: &Path) -> Vec<Stray> {
         let (major, minor, tag) = (number()?, number()?, number()?);
         let cursor = Cursor { major, minor, tag };
         let name = parts.next()?.to_owned();
-        {
-            let said_by = SaidBy::Spool;
-            Some(Stray {
-                name,
-                cursor,
-                said_by,
-            })
-        }
+        Some(Stray {
+            name,
+            cursor,
+            said_by: SaidBy::Spool,
+        })
     };
     text.lines().filter_map(line).collect()
 }

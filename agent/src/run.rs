@@ -413,18 +413,10 @@ mod tests {
                 until_drained: true,
             };
             let (wake, stop) = (Arc::default(), Stop::default());
-            let sources = {
-                let held = HeldPlaces::default();
-                held.tell(Vec::new());
-                Sources::start(
-                    &config,
-                    (&[None], &[], &held),
-                    &refusals,
-                    &wake,
-                    &stop,
-                    options,
-                )
-            };
+            let held = HeldPlaces::default();
+            held.tell(Vec::new());
+            let places: (&[Option<Cursor>], &[Stray], _) = (&[None], &[], &held);
+            let sources = Sources::start(&config, places, &refusals, &wake, &stop, options);
             sources.unwrap().stopped().await
         });
         let [told] = &*given_up else {

@@ -278,7 +278,7 @@ pub struct Source {
     #[serde(default)]
     pub health: health::Report,
     /// When it began, this spool knew less of its content than the collector held, which answered later: what was
-    /// read since the start may be in the lake twice.
+    /// read since the start may be in the lake twice, or what stood between may be missing until a restart.
     #[serde(default)]
     pub behind: bool,
 }

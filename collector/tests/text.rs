@@ -276,10 +276,9 @@ fn a_dictionary_beyond_their_room_lets_older_ones_go_and_no_schema() {
     assert!(!book.knows(&head(100)) && book.knows(&head(0)));
 }
 
-#[test]
-fn a_dictionary_that_came_from_another_device_meanwhile_is_not_asked_for() {
+/// A gateway that has said hello for two nodes.
+fn gateway_with_two_nodes() -> (Rig, DeviceId, [DeviceId; 2]) {
     let mut rig = Rig::new();
-    let dictionary = dictionary();
     let gateway = DeviceId::new("gw").unwrap();
     rig.connect("gw");
     let nodes = ["node-1", "node-2"].map(|name| DeviceId::new(name).unwrap());
@@ -287,6 +286,13 @@ fn a_dictionary_that_came_from_another_device_meanwhile_is_not_asked_for() {
         rig.up_for(&gateway, hello_of(node, &[listed(1, 0, 1)]), 0);
     }
     assert!(rig.sync());
+    (rig, gateway, nodes)
+}
+
+#[test]
+fn a_dictionary_that_came_from_another_device_meanwhile_is_not_asked_for() {
+    let (mut rig, gateway, nodes) = gateway_with_two_nodes();
+    let dictionary = dictionary();
     let said = [
         (Kind::Schema, schema_frame(&reference(&dictionary))),
         (Kind::Schema, schema_frame(&dictionary)),
@@ -303,15 +309,8 @@ fn a_dictionary_that_came_from_another_device_meanwhile_is_not_asked_for() {
 
 #[test]
 fn a_dictionary_that_leaves_to_make_room_for_its_own_reference_is_remembered_as_referred_to() {
-    let mut rig = Rig::new();
+    let (mut rig, gateway, nodes) = gateway_with_two_nodes();
     let dictionary = dictionary();
-    let gateway = DeviceId::new("gw").unwrap();
-    rig.connect("gw");
-    let nodes = ["node-1", "node-2"].map(|name| DeviceId::new(name).unwrap());
-    for node in &nodes {
-        rig.up_for(&gateway, hello_of(node, &[listed(1, 0, 1)]), 0);
-    }
-    assert!(rig.sync());
     let book = rig.custody.schemas().clone();
     let head = |number| SchemaHead {
         origin: DeviceId::new("greedy").unwrap(),

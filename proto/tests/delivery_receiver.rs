@@ -287,18 +287,22 @@ fn what_the_receiver_named_itself_is_not_told_as_committed() {
     assert_eq!((mark.received, mark.committed), (1, 1));
 }
 
-#[test]
-fn a_stream_is_done_once_all_of_its_records_are_committed() {
-    let mut receiver = with_data([0, 2]);
-    receiver
-        .cover(SeqRange::new(1, 2), Namer::Receiver)
-        .unwrap();
+/// A stream of three numbers, closed and durable: `named` are not there.
+fn closed_at_3(data: impl IntoIterator<Item = u64>, (named, namer): (SeqRange, Namer)) -> Receiver {
+    let mut receiver = with_data(data);
+    receiver.cover(named, namer).expect("it is a single range");
     receiver.end(End {
         first: 0,
         next: 3,
         clean: true,
     });
     receiver.synced();
+    receiver
+}
+
+#[test]
+fn a_stream_is_done_once_all_of_its_records_are_committed() {
+    let mut receiver = closed_at_3([0, 2], (SeqRange::new(1, 2), Namer::Receiver));
     receiver.commit(SeqRange::new(0, 1));
     assert!(receiver.is_closed() && !receiver.is_done());
     receiver.commit(SeqRange::new(2, 3));
@@ -308,14 +312,7 @@ fn a_stream_is_done_once_all_of_its_records_are_committed() {
 #[test]
 fn a_stream_is_not_done_before_what_its_sender_named_is_committed_too() {
     // A copy of that sender may still hold the record, and lets go of it with the commit.
-    let mut receiver = with_data([0]);
-    receiver.cover(SeqRange::new(1, 3), Namer::Sender).unwrap();
-    receiver.end(End {
-        first: 0,
-        next: 3,
-        clean: true,
-    });
-    receiver.synced();
+    let mut receiver = closed_at_3([0], (SeqRange::new(1, 3), Namer::Sender));
     receiver.commit(SeqRange::new(0, 1));
     assert!(receiver.is_closed() && !receiver.is_done());
     receiver.commit(SeqRange::new(1, 3));

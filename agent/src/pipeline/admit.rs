@@ -202,7 +202,7 @@ pub fn admit<'a>(sample: &Sample<'a>) -> Admitted<'a> {
     Admitted::Part { fields, refused }
 }
 
-/// What the fields of a row before one have.
+/// Counts what the earlier fields of a row take, and knows their names.
 #[derive(Default)]
 struct Before<'a> {
     /// Bytes of texts.
@@ -224,7 +224,7 @@ impl<'a> Before<'a> {
     }
 }
 
-/// What is wrong with the field at a place.
+/// Finds the fault of the field at a place.
 fn fault<'a>(fields: &[Field<'a>], at: usize, before: &mut Before<'a>) -> Option<Fault> {
     let Field {
         name,
@@ -285,7 +285,7 @@ mod tests {
         }
     }
 
-    /// What is refused of `fields`, and the names that are left.
+    /// Judges `fields`: which values are refused and why, and which names are kept.
     /// Places and faults of the values that are refused, and names of those that are kept.
     type Judged<'a> = (Vec<(usize, Fault)>, Vec<(&'a str, bool)>);
 

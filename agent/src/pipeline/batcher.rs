@@ -51,11 +51,11 @@ pub struct BatchLimits {
 pub struct Closed {
     /// A schema that was numbered for this batch.
     pub new_schema: Option<(u32, Arc<[u8]>)>,
-    /// What the frame holds.
+    /// The frame's payload.
     pub content: Content,
     /// Its samples: values that are not missing, lines, or parts.
     pub samples: u64,
-    /// What holds for the times of all its rows.
+    /// Base, stamps and span of its rows' times.
     pub times: Times,
     /// Where the source resumes after it.
     pub cursor: Option<Cursor>,
@@ -63,7 +63,7 @@ pub struct Closed {
     pub owed: Owed,
 }
 
-/// What a source says of an item beside its content.
+/// Cursor, receipt and deadline that a source gives with an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Given {
     /// Where the source resumes after it.

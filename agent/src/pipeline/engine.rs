@@ -441,12 +441,10 @@ pub fn strays<D: Disk>(engine: &Engine<D>) -> Vec<Stray> {
     let names = lanes.resumable().into_iter();
     let strays = names.filter(|name| !is_known(name)).filter_map(|name| {
         let cursor = lanes.resume_at(name)?;
-        let name = name.to_owned();
-        let said_by = SaidBy::Spool;
         Some(Stray {
-            name,
+            name: name.to_owned(),
             cursor,
-            said_by,
+            said_by: SaidBy::Spool,
         })
     });
     strays.collect()

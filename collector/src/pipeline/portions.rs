@@ -111,12 +111,8 @@ struct Device {
     pieces: Vec<Piece>,
     /// When it was heard of.
     heard: u64,
-}
-
-impl Device {
-    fn bytes(&self) -> usize {
-        self.pieces.iter().map(Piece::bytes).sum()
-    }
+    /// Bytes of the pieces, as they were counted when they were put in.
+    bytes: usize,
 }
 
 /// What all devices' sources gave. Changes of the running group are tentative.
@@ -212,7 +208,11 @@ impl Portions {
     pub(crate) fn restore(all: Vec<(DeviceId, Vec<Piece>)>) -> Self {
         let mut portions = Self::default();
         for (id, pieces) in all {
-            portions.insert(id, Device { pieces, heard: 0 });
+            let device = Device {
+                pieces,
+                ..Device::default()
+            };
+            portions.insert(id, device);
         }
         portions
     }
@@ -247,15 +247,16 @@ impl Portions {
         self.take_out(id)
     }
 
-    fn put_in(&mut self, id: DeviceId, device: Device) {
-        self.bytes += DEVICE_BYTES + id.as_str().len() + device.bytes();
+    fn put_in(&mut self, id: DeviceId, mut device: Device) {
+        device.bytes = device.pieces.iter().map(Piece::bytes).sum();
+        self.bytes += DEVICE_BYTES + id.as_str().len() + device.bytes;
         self.devices.insert(id, device);
     }
 
     fn take_out(&mut self, id: &DeviceId) -> Device {
         let device = self.devices.remove(id).unwrap_or_default();
         if !device.pieces.is_empty() {
-            self.bytes -= DEVICE_BYTES + id.as_str().len() + device.bytes();
+            self.bytes -= DEVICE_BYTES + id.as_str().len() + device.bytes;
         }
         device
     }
@@ -266,7 +267,7 @@ impl Portions {
         let most = devices
             .clone()
             .filter(|(_, device)| device.pieces.len() > 1)
-            .max_by_key(|(_, device)| device.bytes());
+            .max_by_key(|(_, device)| device.bytes);
         let oldest = || devices.min_by_key(|(_, device)| device.heard);
         let Some(id) = most.or_else(oldest).map(|(id, _)| id.clone()) else {
             return false;

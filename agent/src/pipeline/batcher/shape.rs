@@ -165,14 +165,11 @@ impl Shape {
     /// Whether one schema for the series of both is worth what it costs to announce those again that have a
     /// schema: twice what was spent because they stand in several, new series included.
     pub(super) fn joins(&self, other: &Self) -> bool {
-        let series = self.schema.series.len() + other.schema.series.len();
         let cost = self.announced_bytes() + other.announced_bytes();
         let bytes = self.series_bytes + other.series_bytes;
         let has_small = bytes <= SMALL_SERIES_BYTES;
         (has_small || cost <= 2 * (self.new_bytes() + self.spent + other.spent))
-            && series <= Limits::DEFAULT.series as usize
-            && series * self.schema.columns.len() <= Limits::DEFAULT.states as usize
-            && self.schema_bytes + other.series_bytes <= MAX_SCHEMA_BYTES
+            && self.has_room(other.schema.series.len(), other.series_bytes)
     }
 
     const fn announced_bytes(&self) -> usize {
@@ -231,15 +228,16 @@ impl Shape {
     /// Whether a sample of these columns may be added: its series is known, or finds room in a schema that is
     /// not announced yet.
     pub(super) fn takes(&self, sample: &Sample<'_>) -> bool {
-        (self.numbered.is_none() && self.has_room_for_series(sample)) || self.knows(sample)
+        let bytes = bytes_of_series(sample.labels.iter().copied());
+        (self.numbered.is_none() && self.has_room(1, bytes)) || self.knows(sample)
     }
 
-    fn has_room_for_series(&self, sample: &Sample<'_>) -> bool {
-        let series = self.schema.series.len() + 1;
+    /// Whether the schema has room for so many more series, which take so many bytes.
+    fn has_room(&self, more: usize, bytes: usize) -> bool {
+        let series = self.schema.series.len() + more;
         series <= Limits::DEFAULT.series as usize
             && series * self.schema.columns.len() <= Limits::DEFAULT.states as usize
-            && self.schema_bytes + bytes_of_series(sample.labels.iter().copied())
-                <= MAX_SCHEMA_BYTES
+            && self.schema_bytes + bytes <= MAX_SCHEMA_BYTES
     }
 
     pub(super) fn knows(&self, sample: &Sample<'_>) -> bool {
