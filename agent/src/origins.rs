@@ -3,7 +3,7 @@
 //! its own, until the collector has committed it; then its folder goes.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::desk;
 use crate::pipeline::engine::{Engine, Event, Settings, strays};
 use crate::pipeline::record::{Cursor, SaidBy, Stray};
 use crate::source::Stop;
+use crate::source::begun::replace;
 use crate::status::Waiting;
 use crate::uplink::{LINK_EVENTS, LinkEvent, mqtt::Link};
 
@@ -153,16 +154,6 @@ fn keep_strays(home: &Path, more: &[Stray]) -> io::Result<()> {
         format!("{major} {minor} {tag} {name}\n")
     });
     replace(home, STRAYS_FILE, text.collect::<String>().as_bytes())
-}
-
-/// Replaces a file as a whole, durably.
-fn replace(home: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let new = home.join(format!("{name}.new"));
-    let mut file = File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, home.join(name))?;
-    File::open(home)?.sync_all()
 }
 
 /// The spool of an earlier name.

@@ -27,6 +27,7 @@ use crate::origins::{Drains, Earlier, claim, home};
 use crate::pipeline::batcher::BatchLimits;
 use crate::pipeline::engine::{Engine, Settings, SourceSettings, SpoolSettings, strays};
 use crate::pipeline::record::{Cursor, Stray};
+use crate::source::begun::Begun;
 use crate::source::held::HeldPlaces;
 use crate::source::kind::Start;
 use crate::source::refusals::Refusals;
@@ -167,8 +168,19 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
         .collect();
     let held = HeldPlaces::default();
     let began = engine.cursors();
-    let places = (&*began, &*strays, &held);
-    let mut sources = Sources::start(&config, places, &refusals, &wake, &stop, options)?;
+    let begun = Begun::open(&config.spool.dir);
+    let stored = config.sources.iter().zip(&began);
+    let stored = stored.filter_map(|(source, cursor)| cursor.map(|_| &*source.name));
+    if let Err(error) = begun.forget(&stored.collect::<Vec<_>>()) {
+        tracing::warn!("cannot forget where sources began of which something is stored: {error}");
+    }
+    let places = Places {
+        cursors: &began,
+        strays: &strays,
+        held: &held,
+        begun: &begun,
+    };
+    let mut sources = Sources::start(&config, &places, &refusals, &wake, &stop, options)?;
     let desk = Desk {
         engine,
         inlets: std::mem::take(&mut sources.inlets),
@@ -278,6 +290,15 @@ fn outcome(end: End, given_up: Vec<String>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where sources begin or go on.
+struct Places<'a> {
+    /// Of each source, what the spool says.
+    cursors: &'a [Option<Cursor>],
+    strays: &'a [Stray],
+    held: &'a HeldPlaces,
+    begun: &'a Begun,
+}
+
 struct Sources {
     inlets: Vec<Inlet>,
     tasks: JoinSet<Result<(), GivenUp>>,
@@ -286,7 +307,7 @@ struct Sources {
 impl Sources {
     fn start(
         config: &Config,
-        (cursors, strays, held): (&[Option<Cursor>], &[Stray], &HeldPlaces),
+        places: &Places<'_>,
         refusals: &[Arc<Refusals>],
         wake: &Arc<Notify>,
         stop: &Stop,
@@ -299,12 +320,12 @@ impl Sources {
         // The last are those of `send`.
         for (at, (source, refusals)) in config.sources.iter().zip(refusals).enumerate() {
             let port = all.inlet(at, &source.name, source.lane, source.resumes(), wake);
-            let port = port.resuming_at(cursors.get(at).copied().flatten());
-            let port = port.with_strays(strays).with_held(held);
+            let port = port.resuming_at(places.cursors.get(at).copied().flatten());
+            let port = port.with_strays(places.strays).with_held(places.held);
             refusals.attach(&port);
             let (name, kind) = (source.name.clone(), source.kind.clone());
             let (device, stop) = (config.device.as_str().to_owned(), stop.clone());
-            let refusals = Arc::clone(refusals);
+            let (refusals, begun) = (Arc::clone(refusals), places.begun.clone());
             let (told, retries) = (stop.clone(), !options.until_drained);
             let start = move |port| {
                 kind.clone().run(Start {
@@ -313,6 +334,7 @@ impl Sources {
                     port,
                     stop: told.clone(),
                     refusals: Arc::clone(&refusals),
+                    begun: begun.clone(),
                 })
             };
             let name = source.name.clone();
@@ -415,8 +437,13 @@ mod tests {
             let (wake, stop) = (Arc::default(), Stop::default());
             let held = HeldPlaces::default();
             held.tell(Vec::new());
-            let places: (&[Option<Cursor>], &[Stray], _) = (&[None], &[], &held);
-            let sources = Sources::start(&config, places, &refusals, &wake, &stop, options);
+            let places = Places {
+                cursors: &[None],
+                strays: &[],
+                held: &held,
+                begun: &Begun::default(),
+            };
+            let sources = Sources::start(&config, &places, &refusals, &wake, &stop, options);
             sources.unwrap().stopped().await
         });
         let [told] = &*given_up else {

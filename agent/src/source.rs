@@ -20,6 +20,7 @@ use crate::pipeline::engine::Lost;
 use crate::pipeline::record::Cursor;
 
 pub(crate) mod accept;
+pub mod begun;
 pub mod exec;
 pub mod file;
 pub mod generator;

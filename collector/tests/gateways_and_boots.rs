@@ -6,7 +6,8 @@
 mod common;
 
 use common::{
-    Rig, batch, bundle, bundle_of, device, hello, hello_of, listed, schema_frame, settings,
+    Rig, batch, bundle, bundle_of, device, hello, hello_of, hello_that_is, listed, schema_frame,
+    settings,
 };
 use headwater_proto::bundle::BundleHead;
 use headwater_proto::codec::{Encoder, Rows};
@@ -70,6 +71,16 @@ fn a_devices_own_hello_still_abandons_what_it_leaves_out() {
     rig.up(hello(&[listed(2, 0, 1)]), 1);
     rig.sync();
     assert_eq!(named(&rig), 1);
+}
+
+#[test]
+fn a_hello_that_does_not_list_all_abandons_nothing() {
+    let mut rig = Rig::new();
+    rig.connect("dev");
+    rig.up(hello(&[listed(1, 0, 5)]), 0);
+    rig.up(hello_that_is(false, &device(), &[listed(2, 0, 1)]), 1);
+    rig.sync();
+    assert_eq!(named(&rig), 0);
 }
 
 #[test]

@@ -444,6 +444,35 @@ fn a_new_journal_lowers_the_marks_and_what_is_left_is_sent_again() {
 }
 
 #[test]
+fn what_a_lost_journal_had_committed_beyond_a_hole_is_released_only_once_the_new_one_has_it() {
+    let mut sender = connected(&[held(LIVE, 0, 4, false)]);
+    let mut beyond = mark(LIVE, 0, 0);
+    let (first, next, committed) = (2, 4, true);
+    let range = AckRange {
+        first,
+        next,
+        committed,
+    };
+    beyond.ranges.push(range).unwrap();
+    sender
+        .handle(Input::Ack(&ack(CREDIT, &[beyond])), Millis(0))
+        .unwrap();
+    sender.handle(Input::LinkUp, Millis(1)).unwrap();
+    answer(&mut sender, 2, CREDIT, &[mark(LIVE, 0, 0)], Millis(1));
+    let all = [0, 1, 2, 3].map(|seq| (LIVE, seq));
+    assert_eq!(publish(&mut sender, 9, Millis(1)), all);
+    let of_new = Ack {
+        journal: JournalId(2),
+        ..ack(CREDIT, &[mark(LIVE, 2, 2)])
+    };
+    sender.handle(Input::Ack(&of_new), Millis(1)).unwrap();
+    assert!(matches!(
+        sender.next_command(Millis(1)),
+        Some(Command::Release { through: 2, .. })
+    ));
+}
+
+#[test]
 fn evicted_records_raise_the_oldest_and_unreadable_ones_are_passed_over() {
     let mut sender = connected(&[held(LIVE, 0, 6, false)]);
     sender

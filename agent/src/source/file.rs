@@ -15,6 +15,7 @@ use headwater_program::faults::within;
 use headwater_program::findings::{Findings, readable_file};
 use serde::Deserialize;
 
+use super::begun::{Begin, Begun, What};
 use super::kind::{Declared, Kind, Start};
 use super::refusals::Refusals;
 use super::supervisor::{SourceError, on_thread};
@@ -132,13 +133,24 @@ impl Kind for FileSource {
             port,
             stop,
             refusals,
+            begun,
             ..
         } = start;
+        let of = What {
+            source: name.clone(),
+            path: self.path.clone(),
+            from_start: self.from_start,
+        };
         let run = move || {
+            let mut beginning = Beginning::new(begun, of, &port)?;
             let find =
                 |strays: &[Stray]| Ok::<_, Stopped>(find(&self.path, strays, self.from_start));
+            let own = port.resume();
             let resume = port.resume_or_adopt(&stop, find)?;
-            Ok(run(&self, resume, &port, &stop, &refusals)?)
+            if let Some(cursor) = resume.filter(|_| resume != own) {
+                beginning.adopt(cursor);
+            }
+            Ok(run(&self, resume, &port, &stop, &refusals, &mut beginning)?)
         };
         on_thread(&name, run).await
     }
@@ -171,6 +183,70 @@ fn find(path: &Path, strays: &[Stray], from_start: bool) -> Option<Stray> {
     found.cloned()
 }
 
+/// The beginning of a source of which nothing is stored yet.
+#[derive(Debug)]
+pub struct Beginning {
+    begun: Begun,
+    what: What,
+    /// The spool says where to go on, or what was given since.
+    is_stored: bool,
+    /// It is on disk.
+    is_noted: bool,
+    /// That it cannot be noted was said.
+    is_told: bool,
+}
+
+impl Beginning {
+    /// If the source has no place to resume from, it goes on where an earlier life began.
+    ///
+    /// # Errors
+    /// [`Stopped`] if the engine is gone.
+    pub fn new(begun: Begun, what: What, port: &Port) -> Result<Self, Stopped> {
+        let is_stored = port.resume().is_some();
+        let begin = begun.of(&what).filter(|_| !is_stored);
+        if let Some(begin) = begin {
+            if begin.is_adopted {
+                port.give_blocking(Feed::Adopted(begin.cursor))?;
+            } else {
+                port.stands_at(begin.cursor);
+            }
+        }
+        Ok(Self {
+            begun,
+            what,
+            is_stored,
+            is_noted: begin.is_some(),
+            is_told: false,
+        })
+    }
+
+    /// It goes on behind what others have.
+    pub fn adopt(&mut self, cursor: Cursor) {
+        self.is_noted = false;
+        self.note(cursor, true);
+    }
+
+    /// Notes on disk where it begins, once.
+    pub fn note(&mut self, cursor: Cursor, is_adopted: bool) {
+        if self.is_stored || self.is_noted {
+            return;
+        }
+        match self.begun.note(&self.what, Begin { cursor, is_adopted }) {
+            Ok(()) => self.is_noted = true,
+            Err(error) if !self.is_told => {
+                self.is_told = true;
+                let (source, path) = (&self.what.source, self.what.path.display());
+                tracing::warn!(
+                    source,
+                    "cannot note where it begins in {path}: {error}; if the agent ends before a line is stored, what \
+                     comes until its next start may not be read"
+                );
+            }
+            Err(_) => {}
+        }
+    }
+}
+
 /// Follows the file until told to stop.
 ///
 /// # Errors
@@ -181,6 +257,7 @@ pub fn run(
     port: &Port,
     stop: &Stop,
     refusals: &Refusals,
+    beginning: &mut Beginning,
 ) -> Result<(), Stopped> {
     let how = How {
         from_start: config.from_start,
@@ -203,6 +280,9 @@ pub fn run(
                 false
             }
         };
+        if let Some(began) = tail.began() {
+            beginning.note(began, false);
+        }
         for found in found {
             give(found, port, refusals)?;
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use super::begun::Begun;
 use super::refusals::Refusals;
 use super::supervisor::SourceError;
 use super::{Port, Stop};
@@ -66,6 +67,8 @@ pub struct Start {
     pub stop: Stop,
     /// Where it reports parts of its input that it refuses.
     pub refusals: Arc<Refusals>,
+    /// Where those began of which nothing is stored yet.
+    pub begun: Begun,
 }
 
 /// The lane of a source that names none, for most kinds.

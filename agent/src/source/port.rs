@@ -168,6 +168,11 @@ impl Port {
         self
     }
 
+    /// The source goes on there, as one that gave what is before it.
+    pub fn stands_at(&self, cursor: Cursor) {
+        lock(&self.shared.given).resume = Some(cursor);
+    }
+
     /// Sets where sources with other names stopped.
     #[must_use]
     pub fn with_strays(self, strays: &[Stray]) -> Self {

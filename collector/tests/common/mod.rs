@@ -414,6 +414,11 @@ thread_local! {
 }
 
 pub fn hello_of(origin: &DeviceId, streams: &[HelloStream]) -> Vec<u8> {
+    hello_that_is(true, origin, streams)
+}
+
+/// - `complete`: it lists all that the device holds.
+pub fn hello_that_is(complete: bool, origin: &DeviceId, streams: &[HelloStream]) -> Vec<u8> {
     let hello = Hello {
         version_min: headwater_proto::message::PROTOCOL,
         version_max: headwater_proto::message::PROTOCOL,
@@ -421,7 +426,7 @@ pub fn hello_of(origin: &DeviceId, streams: &[HelloStream]) -> Vec<u8> {
         nonce: 7,
         page: 0,
         pages: 1,
-        complete: true,
+        complete,
         boot: 3,
         uptime_ms: HELLOS.with(|said| said.replace(said.get() + 1)),
         wall: Some(wall()),

@@ -1,4 +1,5 @@
-//! A device whose spool is gone, or is an old copy: what its sources read before is in the lake once.
+//! A device whose spool is gone, or is an old copy, or has nothing of a source yet: what its sources read before is
+//! in the lake once, and what came since is missing nowhere.
 
 use std::path::Path;
 
@@ -124,4 +125,33 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn lines_that_come_before_a_log_from_the_end_ever_stored_one_are_not_missed() {
+    at_a_site(|site| {
+        let log = site.folder().join("a.log");
+        std::fs::write(&log, "of before\n")?;
+        let toml = format!("[[file]]\nname = \"f\"\npath = {log:?}\nlane = \"bulk\"");
+        let mut agent = site.agent("device", &toml, &AgentSettings::default())?;
+        let begun = |status: &serde_json::Value| status["sources"][0]["health"]["state"] == "up";
+        site.start_collector()?;
+        agent.start()?;
+        agent.wait_status("the log to be read", begun)?;
+        agent.kill()?;
+        let lines = (0..100).map(|n| format!("line {n}\n"));
+        std::fs::write(&log, format!("of before\n{}", lines.collect::<String>()))?;
+        std::fs::rename(&log, site.folder().join("a.log.1"))?;
+        std::fs::write(&log, "line 100\n")?;
+        agent.start()?;
+        agent.wait_status("all to be in the lake", |status| {
+            status["readings"] == 101 && status["backlog_records"] == 0
+        })?;
+        agent.stop()?;
+        site.stop_collector()?;
+        let audit = Audit::of(&site.lake())?;
+        audit.expect_good()?;
+        ensure!(audit.total("log_lines")? == 101, "{}", audit.json["totals"]);
+        Ok(())
+    });
 }

@@ -131,6 +131,8 @@ pub struct Tail<'a> {
     /// The empty file that has the log's name since: the renamed one is left once there is content.
     waits_for: Option<Id>,
     buffer: Vec<u8>,
+    /// Where it began, without a place to resume from.
+    began: Option<Cursor>,
 }
 
 #[derive(Debug)]
@@ -170,7 +172,15 @@ impl<'a> Tail<'a> {
             renamed_at: None,
             waits_for: None,
             buffer: vec![0; BUFFER_BYTES],
+            began: None,
         }
+    }
+
+    /// Where it began, once it did, without a place to resume from: another life that begins there misses nothing
+    /// that came since.
+    #[must_use]
+    pub const fn began(&self) -> Option<Cursor> {
+        self.began
     }
 
     /// Reads what has come. Says whether there may be more at once.
@@ -316,9 +326,7 @@ impl<'a> Tail<'a> {
             return true;
         }
         if self.place.is_none() {
-            // All of it is new when it comes.
-            self.how.from_start = true;
-            return false;
+            return self.began.is_none();
         }
         let is_due = self
             .absent_at
@@ -422,9 +430,17 @@ impl<'a> Tail<'a> {
 
     /// Begins to read the log.
     fn begin(&mut self, Listing { live, earlier }: &Listing) -> io::Result<bool> {
+        let before = earlier.iter().map(|entry| entry.changed_us).max();
+        let before = before.unwrap_or(0);
         let Some(live) = live else {
             // All of it is new when it comes.
             self.how.from_start = true;
+            let nowhere = Id {
+                device: 0,
+                inode: 0,
+            };
+            let began = cursor(before, 0, print(&[]), nowhere);
+            self.began.get_or_insert(began);
             return Ok(false);
         };
         let file = folder::open(live)?;
@@ -433,12 +449,9 @@ impl<'a> Tail<'a> {
         let Some(print) = folder::print_before(&file, offset)? else {
             return Err(ErrorKind::Interrupted.into());
         };
-        let before = earlier.iter().map(|entry| entry.changed_us).max();
-        self.go_to(
-            live,
-            file,
-            cursor(before.unwrap_or(0), offset, print, live.id),
-        );
+        let place = cursor(before, offset, print, live.id);
+        self.began.get_or_insert(place);
+        self.go_to(live, file, place);
         Ok(true)
     }
 

@@ -12,6 +12,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
+mod begun;
 mod races;
 mod strays;
 

@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::*;
 use crate::clock::Clock;
 use crate::source::PortEnd;
+use crate::source::begun::Begun;
 use crate::source::health::State;
 
 fn on_line(packet: &[u8]) -> Vec<u8> {
@@ -30,6 +31,7 @@ fn begin(listen: Place) -> (PortEnd, Stop, Arc<Refusals>, impl Future<Output = b
         Arc::new(Refusals::new("n", Clock::start())),
     );
     let start = Start {
+        begun: Begun::default(),
         name: "n".into(),
         device: "d".into(),
         port,
