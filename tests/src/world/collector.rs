@@ -200,6 +200,16 @@ impl Collector {
         running.is_some_and(|running| matches!(running.lake, Lake::There(_)))
     }
 
+    /// What its journal knows to be in the lake, while it is off: its name, and the first position that is not.
+    #[must_use]
+    pub fn known_committed(&self) -> Option<(JournalId, u64)> {
+        let (disk, index) = (self.disk.process_killed(), DoneInMemory::default());
+        let opened = Custody::open(disk, self.settings(), Box::new(index), &mut || 0);
+        let (custody, opened) = opened.ok()?;
+        let journal = JournalSide::of(&custody, &opened, NAME);
+        (journal.past != Past::Nothing).then_some((journal.journal, journal.known))
+    }
+
     /// Somebody sets its wall clock.
     pub const fn set_clock(&mut self, step_us: i64) {
         self.step_us = step_us;

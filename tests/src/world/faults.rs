@@ -21,6 +21,8 @@ enum Fault {
     LakeAway,
     Takeover,
     GatewayAway,
+    OldLake,
+    Hole,
 }
 
 /// Breaks what the dice say, at the device of this place or at the site.
@@ -34,7 +36,7 @@ pub(super) fn break_something(world: &mut World, place: usize) {
 }
 
 impl Fault {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 17] = [
         Self::Cut,
         Self::Death,
         Self::Stop,
@@ -50,6 +52,8 @@ impl Fault {
         Self::LakeAway,
         Self::Takeover,
         Self::GatewayAway,
+        Self::OldLake,
+        Self::Hole,
     ];
 
     /// Steps in which it happens once; 0 is never.
@@ -70,6 +74,8 @@ impl Fault {
             Self::LakeAway => plan.lake_aways,
             Self::Takeover => plan.takeovers,
             Self::GatewayAway => plan.gateways_away,
+            Self::OldLake => plan.old_lakes,
+            Self::Hole => plan.holes,
         }
     }
 
@@ -108,6 +114,14 @@ impl Fault {
             Self::GatewayAway => {
                 let left = world.fleet.lose_gateway(&mut world.course);
                 world.site.hear(left, &world.course);
+            }
+            Self::OldLake => copy_lake(world),
+            Self::Hole => {
+                end_collector(world);
+                world.site.make_hole(&mut world.course);
+                if world.site.collector.is_crashed() {
+                    world.kill_collector();
+                }
             }
         }
     }
@@ -170,6 +184,27 @@ fn copy_journal(world: &mut World) {
             world.come_back(place);
         }
     }
+}
+
+/// The collector ends, in order or not.
+fn end_collector(world: &mut World) {
+    if world.course.dice.one_in(2) {
+        world.stop_collector();
+    } else if world.site.collector.is_up() {
+        world.kill_collector();
+    }
+}
+
+/// Somebody copies the lake, or stops the collector and brings a copy back.
+fn copy_lake(world: &mut World) {
+    if !world.site.has_copy_of_lake() || world.course.dice.one_in(2) {
+        world.site.copy_lake(&mut world.course);
+        return;
+    }
+    end_collector(world);
+    world.site.restore_lake(&mut world.course);
+    // What only the lake had of plain devices is gone with it, and named.
+    world.fleet.lose_stored();
 }
 
 /// Another collector takes the lake over from one that is stopped.

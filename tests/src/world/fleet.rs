@@ -360,6 +360,13 @@ impl Fleet {
         acknowledged.for_each(Vec::clear);
     }
 
+    /// The same, and plain devices give up what they wait for: it may have been stored before, and then its repeat
+    /// is acknowledged.
+    pub(super) fn lose_stored(&mut self) {
+        self.lose_acknowledged();
+        self.plain.iter_mut().for_each(Plain::give_up);
+    }
+
     /// Switches a device on.
     pub(super) fn start(&mut self, place: usize, course: &mut Course) {
         self.devices[place].start(&mut course.dice, course.now);

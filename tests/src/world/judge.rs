@@ -95,7 +95,7 @@ fn known(fleet: &Fleet, site: &Home, ends_at_journal: bool) -> Vec<Known> {
     let is_forgetful = site.is_forgetful();
     for known in &mut known {
         // What the journal cannot give back is named, or asked for again.
-        known.evicted |= site.rotten;
+        known.evicted |= site.rotten || site.was_older;
         // But of a device that held readings in memory alone, the journal's word that it did may
         // be what rotted or went with its disk: then nobody knows of them.
         let mut devices = fleet.devices.iter();
@@ -179,7 +179,10 @@ fn judge_sinks(found: &Found, site: &Home, course: &mut Course) {
     let until = collector.taken_out.as_ref();
     // After a takeover nobody knows what the journal of the one that was stopped had.
     let was_taken_over = plan.takeovers > 0 && site.lost_disk;
-    let is_judged = |required: Option<bool>| required.is_some() && !was_taken_over;
+    // What named what an optional sink lacks may be gone from the journal, and with the lake from there too.
+    let is_judged = |required: Option<bool>| {
+        required.is_some_and(|required| required || !site.was_older) && !was_taken_over
+    };
     let comes_again = site.lost_disk || site.rotten;
     if is_judged(plan.copy) {
         let each = |(stream, ranges): (&Stream, &Ranges<{ usize::MAX }>)| {

@@ -62,6 +62,7 @@ pub mod found;
 pub mod generator;
 pub mod given;
 mod hands;
+mod hole;
 mod judge;
 mod letters;
 pub mod link;

@@ -106,6 +106,11 @@ impl Plain {
         Some(Event::Plain(publish))
     }
 
+    /// It waits for no PUBACK any more.
+    pub fn give_up(&mut self) {
+        (self.token, self.open) = (None, None);
+    }
+
     /// A PUBACK came.
     pub fn acknowledge(&mut self, token: Token) {
         if self.token == Some(token) {

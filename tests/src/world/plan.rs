@@ -25,6 +25,12 @@ const MOST_BEHIND: usize = 3;
 
 /// Marks the choice that is about the collector's clock.
 const WRONG_STARTS: u64 = 0x7374_6172_7473;
+/// Marks the choice that is about copies of the lake.
+const OLD_LAKES: u64 = 0x6c61_6b65_73;
+/// Marks the choice that is about the lake's logs.
+const HOLES: u64 = 0x686f_6c65_73;
+/// Epochs that are over are kept for longer than a run lasts.
+const KEPT_FOR_GOOD_MS: u64 = 24 * 3_600 * 1_000;
 /// Marks the choices that are about nodes behind agents.
 pub(super) const BEHIND: u64 = 0x6265_6869_6e64;
 
@@ -95,6 +101,10 @@ pub struct Plan {
     pub rots: u64,
     /// Copies of the journal's disk taken, or brought back.
     pub old_journals: u64,
+    /// Copies of the lake taken, or brought back beside a journal that is whole.
+    pub old_lakes: u64,
+    /// Parts of the lake's logs lost.
+    pub holes: u64,
     /// Times in which the lake cannot be reached.
     pub lake_aways: u64,
     /// Times that another collector takes the lake over from one that is stopped, and wakes later.
@@ -166,6 +176,10 @@ impl Plan {
         };
         let stops = maybe(80);
         let (behind, moves) = draw_behind(dice);
+        // What the journal has let go of nobody names then, and of two that are old nobody tells which is older.
+        let is_whole =
+            keep_closed_ms > KEPT_FOR_GOOD_MS && disk_losses + rots + old_journals + takeovers == 0;
+        let is_drawn = dice.aside(OLD_LAKES).one_in(4);
         Self {
             devices: 1 + dice.index(3),
             nodes,
@@ -198,6 +212,8 @@ impl Plan {
             disk_losses,
             rots,
             old_journals,
+            old_lakes: if is_whole && is_drawn { 40 } else { 0 },
+            holes: if dice.aside(HOLES).one_in(8) { 60 } else { 0 },
             lake_aways,
             takeovers,
             ends_at_journal,

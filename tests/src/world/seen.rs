@@ -157,6 +157,12 @@ seen! {
     rotten
     /// Old copies of the journal's disk brought back.
     journals_restored
+    /// Old copies of the lake brought back.
+    lakes_restored
+    /// Parts of the lake's logs lost.
+    holes
+    /// Of these, those at which a start was refused.
+    holes_refused
     /// Starts without a readable snapshot.
     journals_rebuilt
     /// Records that the journal lost and the collector asked for again.

@@ -1,6 +1,7 @@
 //! Core: the site: the collector's machine, copies of its disk, and whether its lake can be reached.
 
 use headwater_collector::pipeline::custody::Event;
+use headwater_lake::MemStore;
 use headwater_proto::time::Millis;
 use headwater_spool::{Disk as _, FakeDisk};
 
@@ -9,7 +10,7 @@ use super::collector::Collector;
 use super::copy::CopyFaults;
 use super::course::Course;
 use super::plan::Plan;
-use super::takeover::{Sleeper, take_over};
+use super::takeover::{Sleeper, take_over, versions};
 
 /// Longest time in which the lake cannot be reached.
 const MAX_AWAY_MS: u64 = 10_000;
@@ -27,6 +28,10 @@ pub(super) struct Home {
     away_until: Option<Millis>,
     /// Copies of the journal's disk.
     journals: Vec<FakeDisk>,
+    /// A copy of the lake.
+    lake: Option<MemStore>,
+    /// The lake was once replaced by an older copy.
+    pub(super) was_older: bool,
     /// A collector that stands still, and was taken over from.
     asleep: Option<Sleeper>,
     /// The collector's disk was lost once, or was not what it had been.
@@ -42,6 +47,8 @@ impl Home {
             collector: Collector::new(plan),
             away_until: None,
             journals: Vec::new(),
+            lake: None,
+            was_older: false,
             asleep: None,
             lost_disk: false,
             rotten: false,
@@ -219,6 +226,32 @@ impl Home {
         let disk = self.journals[at].process_killed();
         course.seen.journals_restored += 1;
         self.undo(disk, course);
+    }
+
+    /// Whether there is a copy of the lake.
+    pub(super) const fn has_copy_of_lake(&self) -> bool {
+        self.lake.is_some()
+    }
+
+    /// Somebody copies the lake.
+    pub(super) fn copy_lake(&mut self, course: &mut Course) {
+        let copy = self.collector.store.fork();
+        // Nobody keeps a copy of nothing.
+        if versions(&copy).iter().any(Option::is_some) {
+            course.note(|| "the lake is copied".to_owned());
+            self.lake = Some(copy);
+        }
+    }
+
+    /// Somebody brings the copy of the lake back, while the collector is off.
+    pub(super) fn restore_lake(&mut self, course: &mut Course) {
+        let Some(copy) = &self.lake else { return };
+        course.note(|| "an old copy of the lake is brought back".to_owned());
+        course.seen.lakes_restored += 1;
+        self.was_older = true;
+        let is_away = self.collector.store.is_away();
+        self.collector.store = copy.fork();
+        self.collector.store.set_away(is_away);
     }
 
     fn undo(&mut self, disk: FakeDisk, course: &mut Course) {

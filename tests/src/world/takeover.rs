@@ -118,7 +118,7 @@ impl Sleeper {
 }
 
 /// The newest versions, without an operation of the store itself.
-fn versions(store: &MemStore) -> Versions {
+pub(super) fn versions(store: &MemStore) -> Versions {
     let store = store.fork();
     let newest = |table: &Table| {
         let log: Result<Log, LogError> = Log::load(&store, *table);

@@ -159,14 +159,34 @@ pub(super) fn write(
     {
         return Ok(false);
     }
+    point_to(store, table, version, encoded.rows)?;
+    Ok(true)
+}
+
+/// Has readers find a checkpoint that is there.
+///
+/// - `rows`: what it holds.
+fn point_to(store: &dyn Store, table: Table, version: u64, rows: u64) -> Result<(), LogError> {
     let hint = Hint {
         version,
-        size: encoded.rows,
+        size: rows,
         parts: None,
     };
     let hint = serde_json::to_vec(&hint).expect("a hint is plain JSON");
-    store.replace(&Hint::path(table), &hint)?;
-    Ok(true)
+    Ok(store.replace(&Hint::path(table), &hint)?)
+}
+
+/// Has readers find a checkpoint that is there, and nothing points to.
+///
+/// # Errors
+/// [`LogError`].
+pub(crate) fn find_again(store: &dyn Store, table: Table, version: u64) -> Result<(), LogError> {
+    let mut rows = 0;
+    read::<LogError>(store, table, version, "txn", |columns, _| {
+        rows += columns.rows() as u64;
+        Ok(())
+    })?;
+    point_to(store, table, version, rows)
 }
 
 /// Every application in a checkpoint and its version.

@@ -38,7 +38,8 @@ pub enum LogError {
     #[error(
         "{path} is missing, though the lake knows of version {known}: bring it back from a backup or \
          an older version of the object; nothing is committed over it. If it is lost, stop the collector \
-         and run `headwater-collector lake repair`, which writes it anew from the files of the table"
+         and run `headwater-collector lake repair --config FILE`, which writes it anew from the files of the \
+         table; what the journal of that configuration knows may be all that tells of the last flush"
     )]
     Hole {
         /// The missing version.

@@ -18,7 +18,7 @@ mod tail;
 mod version;
 
 pub(crate) use checkpoint::{
-    Hint, checkpoint_path, files as checkpoint_files, read_txns as checkpoint_txns,
+    Hint, checkpoint_path, files as checkpoint_files, find_again, read_txns as checkpoint_txns,
 };
 pub use error::LogError;
 pub use log::{CHECKPOINT_VERSIONS, Committed, Log, Tally};

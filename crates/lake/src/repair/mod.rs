@@ -28,10 +28,12 @@
 mod found;
 mod rebuild;
 
+use std::collections::HashSet;
+
 use headwater_proto::ids::JournalId;
 use serde::Serialize;
 
-use crate::delta::{Actions, Log};
+use crate::delta::{Actions, Log, find_again};
 use crate::error::LakeError;
 use crate::faults::MAX_FAULTS;
 use crate::owner::{self, Claim};
@@ -39,7 +41,7 @@ use crate::paths::{HEAD_PATH, MARKS_PATH};
 use crate::schema::Table;
 use crate::store::{Store, StoreError, Swap};
 use crate::writer::{Lake, Settings, Swept};
-use found::{Found, Known};
+use found::{Found, Known, last_part};
 use rebuild::{Change, Rebuilt};
 
 /// What a repair may do.
@@ -162,9 +164,13 @@ pub fn repair<S: Store>(store: S, options: &Options) -> Result<Repaired, LakeErr
         .map(|table| Found::read(&store, table))
         .collect::<Result<_, _>>()?;
     let mut repaired = Repaired::default();
-    let mut all = Vec::new();
+    let mut all: Vec<Rebuilt> = Vec::new();
+    // What is not committed in a table is in none that commits after it.
+    let mut cut_off = HashSet::new();
     for found in &tables {
-        let rebuilt = rebuild::rebuild(&store, found, &tables, &known, options.claim.now_us)?;
+        let now_us = options.claim.now_us;
+        let rebuilt = rebuild::rebuild(&store, (found, &tables, &known), &cut_off, now_us)?;
+        cut_off.extend(rebuilt.left.iter().map(|path| last_part(path).to_owned()));
         repaired.took(found.table, &rebuilt, found);
         all.push(rebuilt);
     }
@@ -246,6 +252,13 @@ fn finish<S: Store>(
         store.delete(MARKS_PATH)?;
     }
     let now_us = options.claim.now_us;
+    let bare = tables.iter().filter(|found| !found.has_good_hint);
+    for found in bare.clone() {
+        // What it covers may have been cleaned away.
+        if let Some((version, _)) = found.checkpoints.last_key_value() {
+            find_again(&store, found.table, *version)?;
+        }
+    }
     let mut lake = Lake::open(store, options.settings, &options.claim)?;
     for (table, removes) in gone {
         let actions = Actions {
@@ -254,7 +267,6 @@ fn finish<S: Store>(
         };
         lake.amend(table, &actions, now_us)?;
     }
-    let bare = tables.iter().filter(|found| !found.has_good_hint);
     for found in bare {
         lake.checkpoint(found.table)?;
     }

@@ -1,6 +1,6 @@
 //! Core: which flushes the missing versions of a log were, and their bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use arrow_array::Array as _;
 
@@ -46,6 +46,16 @@ struct Group<'a> {
     paths: Vec<&'a str>,
 }
 
+/// Missing versions in a row.
+struct Hole {
+    first: u64,
+    /// The first version after them; none if nothing comes after them.
+    next: Option<u64>,
+    /// The last of them has the newest checkpoint.
+    is_covered: bool,
+    slots: u64,
+}
+
 /// A missing version.
 enum Item<'a> {
     Flush(&'a Group<'a>),
@@ -60,18 +70,20 @@ struct Table<'a> {
     all: &'a [Found],
     known: &'a Known,
     now_us: i64,
+    cut_off: &'a HashSet<String>,
     groups: Vec<Group<'a>>,
 }
 
 /// Fills the holes of a log.
 ///
+/// - `cut_off`: names of files that a table which commits before this one does not take.
+///
 /// # Errors
 /// [`LakeError`] if a file cannot be read.
 pub(super) fn rebuild(
     store: &dyn Store,
-    found: &Found,
-    all: &[Found],
-    known: &Known,
+    (found, all, known): (&Found, &[Found], &Known),
+    cut_off: &HashSet<String>,
     now_us: i64,
 ) -> Result<Rebuilt, LakeError> {
     let table = Table {
@@ -80,6 +92,7 @@ pub(super) fn rebuild(
         all,
         known,
         now_us,
+        cut_off,
         groups: groups(found),
     };
     table.rebuild()
@@ -127,8 +140,18 @@ impl<'a> Table<'a> {
         let mut at = self.start();
         while let Some(first) = self.next_missing(at, end) {
             let next = self.found.versions.range(first..).next().map(|(at, _)| *at);
+            // What stands in a checkpoint was committed up to its version, and the rest behind it.
+            let is_within = |at: &u64| *at >= first && next.is_none_or(|next| *at < next);
+            let covered = checkpoint.filter(is_within).map(|at| at + 1);
+            let next = covered.or(next);
             let slots = next.or(end.map(|end| end + 1)).unwrap_or(first) - first;
-            let (fits, is_clear) = self.candidates(first, next, slots, &taken);
+            let hole = Hole {
+                first,
+                next,
+                is_covered: covered.is_some(),
+                slots,
+            };
+            let (fits, is_clear) = self.candidates(&hole, &taken);
             let is_last = next.is_none();
             // Version 0 creates the table.
             let creation = u64::from(first == 0);
@@ -177,20 +200,15 @@ impl<'a> Table<'a> {
         missing.or((at <= end).then_some(end))
     }
 
-    /// Places of the groups that the missing versions from `first` on were, in order, and whether no
-    /// other ones can have been.
-    ///
-    /// - `next`: the first version after them that is there.
-    /// - `slots`: missing versions.
-    fn candidates(
-        &self,
-        first: u64,
-        next: Option<u64>,
-        slots: u64,
-        taken: &[bool],
-    ) -> (Vec<usize>, bool) {
+    /// Places of the groups that the missing versions were, in order, and whether no other ones can have been.
+    fn candidates(&self, hole: &Hole, taken: &[bool]) -> (Vec<usize>, bool) {
+        let &Hole { first, slots, .. } = hole;
         let before = self.marks_before(first);
-        let after = next.map(|next| self.first_marks_from(next));
+        let covered = hole.is_covered.then(|| self.marks_of_checkpoint());
+        let after = hole.next.map(|next| match &covered {
+            Some(covered) => covered.clone(),
+            None => self.first_marks_from(next),
+        });
         let term = |marks: &BTreeMap<&str, u64>| marks.get(TERM_APP).copied();
         let low = term(&before).unwrap_or(0);
         let high = after.as_ref().and_then(term);
@@ -202,7 +220,12 @@ impl<'a> Table<'a> {
                 || name.term >= low && high.is_none_or(|high| name.term <= high);
             let is_after = before.get(name.writer) < Some(&name.last_pos);
             let until = after.as_ref().and_then(|after| after.get(name.writer));
-            if !is_of_term || !is_after || until.is_some_and(|until| *until <= name.last_pos) {
+            let is_later = match &covered {
+                Some(covered) => covered.get(name.writer) < Some(&name.last_pos),
+                None => until.is_some_and(|until| *until <= name.last_pos),
+            };
+            let is_cut_off = self.cut_off.contains(group.file);
+            if is_cut_off || !is_of_term || !is_after || is_later {
                 continue;
             }
             if until.is_some() || self.is_committed(group) {
@@ -246,6 +269,12 @@ impl<'a> Table<'a> {
             found.mark(prune::WRITER).is_some() || found.last_begun(prune::WRITER).is_some()
         };
         prune::PRUNED.contains(&self.found.table) && self.all.iter().any(ran)
+    }
+
+    /// What was committed up to the newest checkpoint.
+    fn marks_of_checkpoint(&self) -> BTreeMap<&str, u64> {
+        let marks = self.found.checkpoint_txns.iter();
+        marks.map(|(app, mark)| (app.as_str(), *mark)).collect()
     }
 
     /// What was committed before a version.
