@@ -12,6 +12,7 @@
 //! | `HEADWATER_OUTAGE_MB` | bytes that `outage` buffers, in MB; default 12 |
 //! | `HEADWATER_SEED` | repeats the random choices of a run |
 
+mod clock;
 mod dead_letters;
 mod dictionary;
 mod full_disk;

@@ -59,8 +59,8 @@ struct Hole {
 /// A missing version.
 enum Item<'a> {
     Flush(&'a Group<'a>),
-    /// Of no file: a term was raised, or nobody knows.
-    Bare,
+    /// Of no file: a term was raised, to this one if that is known, or nobody knows.
+    Bare(Option<u64>),
 }
 
 /// A table whose log is made anew.
@@ -166,15 +166,10 @@ impl<'a> Table<'a> {
                 return Ok(rebuilt);
             }
             let count = slots.max(needed);
-            for version in first..first + count {
-                let place = (version - first).checked_sub(creation);
-                let group = place.and_then(|place| fits.get(usize::try_from(place).ok()?));
-                let item = group.map_or(Item::Bare, |place| {
-                    taken[*place] = true;
-                    Item::Flush(&self.groups[*place])
-                });
-                items.insert(version, item);
+            for place in &fits {
+                taken[*place] = true;
             }
+            items.extend((first..).zip(self.in_order(first, count, &fits)));
             at = first + count.max(1);
             if is_last {
                 break;
@@ -190,6 +185,27 @@ impl<'a> Table<'a> {
         }
         self.write(&items, &mut rebuilt)?;
         Ok(rebuilt)
+    }
+
+    /// The missing versions from `first` on, `count` of them: a takeover's before the first flush of its term.
+    fn in_order(&self, first: u64, count: u64, fits: &[usize]) -> Vec<Item<'_>> {
+        let mut items = Vec::new();
+        let before = self.marks_before(first).get(TERM_APP).copied();
+        let mut term = before.or_else(|| self.first_term()).unwrap_or(0);
+        if first == 0 {
+            items.push(Item::Bare(None));
+        }
+        let mut spare = count.saturating_sub((items.len() + fits.len()) as u64);
+        for group in fits.iter().map(|place| &self.groups[*place]) {
+            if spare > 0 && group.name.term > term {
+                items.push(Item::Bare(Some(group.name.term)));
+                spare -= 1;
+            }
+            term = term.max(group.name.term);
+            items.push(Item::Flush(group));
+        }
+        items.extend((0..spare).map(|_| Item::Bare(None)));
+        items
     }
 
     /// The first version from `at` on that is missing; at the end of the log that which comes next, where
@@ -437,12 +453,13 @@ impl<'a> Table<'a> {
                     rebuilt.rows += rows;
                 }
             }
-            Item::Bare => {
+            Item::Bare(raised) => {
                 let head = self.known.head.as_ref().map(|head| head.term);
                 let all = self.all.iter().map(Found::term).max();
                 let created = (version == 0).then(|| self.first_term()).flatten();
                 let before = *term;
                 *term = created
+                    .or(*raised)
                     .or(next_term)
                     .or(head)
                     .or(all)

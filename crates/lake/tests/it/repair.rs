@@ -464,3 +464,61 @@ fn a_version_that_was_lost_together_with_its_files_does_not_make_a_whole_lake() 
     assert_eq!((repaired.unknown, repaired.is_whole()), (1, false));
     assert!(!totals(&store).is_good());
 }
+
+#[test]
+fn versions_in_a_row_are_made_anew_also_around_a_checkpoint() {
+    let before = lake();
+    for table in [Table::Samples, Table::Logs, Table::Epochs] {
+        let versions: Vec<String> = log_objects(&before)
+            .into_iter()
+            .filter(|path| path.starts_with(table.name()) && path.ends_with(".json"))
+            .collect();
+        // The beginning of a log that a checkpoint covers may be cleaned away.
+        for lost in versions[1..].windows(3) {
+            let store = before.fork();
+            for path in lost {
+                store.delete(path).unwrap();
+            }
+            let what = format!("{lost:?}");
+            let repaired = run(&store, &options(), &what);
+            assert!(repaired.is_whole(), "{what}: {repaired:?}");
+            // A takeover stands where it stood.
+            for path in lost {
+                assert_eq!(
+                    store.get(path).unwrap(),
+                    before.get(path).unwrap(),
+                    "{what}"
+                );
+            }
+            expect_whole(&store, &before, &what);
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_that_nothing_points_to_stands_for_the_versions_that_were_cleaned_away() {
+    let before = lake();
+    let store = before.fork();
+    let log = "samples/_delta_log";
+    let newest = log_objects(&store)
+        .into_iter()
+        .filter_map(|path| {
+            let name = path.strip_prefix(log)?.strip_prefix('/')?;
+            name.strip_suffix(".checkpoint.parquet")?
+                .parse::<u64>()
+                .ok()
+        })
+        .max()
+        .unwrap();
+    for version in 0..newest {
+        store.delete(&format!("{log}/{version:020}.json")).unwrap();
+    }
+    for lost in [HEAD_PATH, MARKS_PATH, &format!("{log}/_last_checkpoint")] {
+        store.delete(lost).unwrap();
+    }
+    let repaired = run(&store, &options(), "cleaned away");
+    assert!(repaired.is_whole(), "{repaired:?}");
+    assert_eq!(guard(&store).unwrap().faults, []);
+    assert_eq!(totals(&store), totals(&before));
+    assert_eq!(tables(&store), tables(&before));
+}
