@@ -134,6 +134,19 @@ fn dictionary(path: &Path) -> Option<Arc<[u8]>> {
         .ok()
 }
 
+/// Where sources began of which nothing is stored yet.
+///
+/// - `cursors`: of each source, what the spool says.
+fn open_begun(config: &Config, cursors: &[Option<Cursor>]) -> Begun {
+    let begun = Begun::open(&config.spool.dir);
+    let stored = config.sources.iter().zip(cursors);
+    let stored = stored.filter_map(|(source, cursor)| cursor.map(|_| &*source.name));
+    if let Err(error) = begun.forget(&stored.collect::<Vec<_>>()) {
+        tracing::warn!("cannot forget where sources began of which something is stored: {error}");
+    }
+    begun
+}
+
 /// Runs the agent until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -168,12 +181,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
         .collect();
     let held = HeldPlaces::default();
     let began = engine.cursors();
-    let begun = Begun::open(&config.spool.dir);
-    let stored = config.sources.iter().zip(&began);
-    let stored = stored.filter_map(|(source, cursor)| cursor.map(|_| &*source.name));
-    if let Err(error) = begun.forget(&stored.collect::<Vec<_>>()) {
-        tracing::warn!("cannot forget where sources began of which something is stored: {error}");
-    }
+    let begun = open_begun(&config, &began);
     let places = Places {
         cursors: &began,
         strays: &strays,

@@ -25,7 +25,7 @@ pub const MAX_GROUPS: usize = 100_000;
 const RUN_BYTES: usize = 64 << 20;
 
 /// Which samples are meant.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Which {
     /// Of this device alone.
     pub device: Option<String>,

@@ -108,6 +108,9 @@ impl Kind for FileSource {
     fn examine(&self, name: &str, found: &mut Findings) {
         let (key, path) = (format!("file.{name}.path"), &self.path);
         let shown = path.display();
+        if path.as_os_str().is_empty() {
+            return;
+        }
         match readable_file(path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -72,7 +72,9 @@ impl Kind for ReplaySource {
     }
 
     fn examine(&self, name: &str, found: &mut Findings) {
-        if let Err(error) = readable_file(&self.path) {
+        if let Err(error) = readable_file(&self.path)
+            && !self.path.as_os_str().is_empty()
+        {
             let key = format!("replay.{name}.path");
             found.fault(&key, self.path.display(), &error);
         }

@@ -98,9 +98,10 @@ fn table(audit: &Audit) -> String {
     out.push_str(&faults(audit));
     let _ = writeln!(
         out,
-        "\n{} samples in {} streams: {} complete, {} explained, {} pending, {} unexplained, {} \
+        "\n{} samples and {} log lines in {} streams: {} complete, {} explained, {} pending, {} unexplained, {} \
          repeated, {} conflicting",
         totals.counts.samples,
+        totals.counts.log_lines,
         totals.streams,
         verdicts.complete,
         verdicts.explained,

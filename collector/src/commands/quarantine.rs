@@ -27,7 +27,8 @@ pub enum QuarantineCommand {
     /// Put samples that were refused for their time into table `samples`, each once however often this is
     /// run. The collector must not run.
     ///
-    /// Exit code 1: some stay, for their time is still not believed, or they cannot be read.
+    /// Exit code 1: some stay, for their time is still not believed, or they cannot be read; or there are none of
+    /// the device, reason and times that were asked for.
     Replay(ReplayArgs),
 }
 
@@ -201,6 +202,10 @@ fn replay(args: &ReplayArgs, clock: &Clock) -> Result<bool> {
     }
     let config = config::load(args.config.as_deref(), Config::parse)?;
     let lake = config.lake().context("the configuration has no lake")?;
+    let store = open(&lake.dir).with_context(|| match &args.config {
+        Some(path) => format!("cannot use the lake of {}", path.display()),
+        None => "cannot use the lake of the default settings; --config names others".to_owned(),
+    })?;
     // The journal's lock is held as long as a collector runs, and keeps one from starting meanwhile.
     let _journal = RealDisk::open(&config.journal_dir).with_context(|| {
         let folder = config.journal_dir.display();
@@ -215,7 +220,7 @@ fn replay(args: &ReplayArgs, clock: &Clock) -> Result<bool> {
         encoding: lake.settings.lake.encoding,
         memory_bytes: DEFAULT_MEMORY_BYTES,
     };
-    let done = quarantine::replay(&open(&lake.dir)?, &order, &mut |done| {
+    let done = quarantine::replay(&store, &order, &mut |done| {
         complain(&format!("{} samples replayed", done.replayed));
     })?;
     print(&if args.json {
@@ -223,11 +228,18 @@ fn replay(args: &ReplayArgs, clock: &Clock) -> Result<bool> {
     } else {
         said(&done)
     })?;
-    Ok(done.stay.is_empty())
+    let is_found = done.replayed + done.before + done.finished > 0;
+    Ok(done.stay.is_empty() && (is_found || order.which == Which::default()))
 }
 
 fn said(done: &Done) -> String {
     let mut out = String::new();
+    if done.stay.is_empty() && done.replayed + done.before + done.finished == 0 {
+        let _ = writeln!(
+            out,
+            "no such samples were refused for their time: `headwater-collector quarantine list` shows what there is"
+        );
+    }
     for (why, stay) in &done.stay {
         let _ = writeln!(
             out,

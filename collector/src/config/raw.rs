@@ -68,7 +68,7 @@ impl Default for RawConfig {
 struct RawGate {
     listen: String,
     max_connections: u64,
-    max_connections_per_ip: u64,
+    max_connections_per_ip: Option<u64>,
     credit_kib: u64,
     credit_total_mib: u64,
     gateways: Vec<RawGateway>,
@@ -79,7 +79,7 @@ impl Default for RawGate {
         Self {
             listen: "127.0.0.1:1883".into(),
             max_connections: 10_000,
-            max_connections_per_ip: 2_000,
+            max_connections_per_ip: None,
             credit_kib: 1024,
             credit_total_mib: 64,
             gateways: Vec::new(),
@@ -116,14 +116,14 @@ struct RawPlain {
 #[serde(deny_unknown_fields, default)]
 struct RawJournal {
     max_mib: u64,
-    segment_mib: u64,
+    segment_mib: Option<u64>,
 }
 
 impl Default for RawJournal {
     fn default() -> Self {
         Self {
             max_mib: 4096,
-            segment_mib: 64,
+            segment_mib: None,
         }
     }
 }
@@ -309,7 +309,7 @@ impl RawGate {
         );
         let per_ip = within(
             "gate.max_connections_per_ip",
-            self.max_connections_per_ip,
+            self.max_connections_per_ip.unwrap_or(all.min(2_000)),
             1..=all,
             "no more than gate.max_connections",
             problems,
@@ -374,10 +374,12 @@ impl RawJournal {
             why,
             problems,
         );
+        // What is said of a quota that is refused already is said once.
+        let most = if max == self.max_mib { max / 8 } else { 1024 };
         let segment = within(
             "journal.segment_mib",
-            self.segment_mib,
-            LEAST_SEGMENT_MIB..=(max / 8).min(1024),
+            self.segment_mib.unwrap_or(most.min(64)),
+            LEAST_SEGMENT_MIB..=most.min(1024),
             "room for all that a segment says of the fleet first and for as much of records, and at most an \
              eighth of journal.max_mib, so that releasing one frees little",
             problems,

@@ -115,6 +115,19 @@ struct Device {
     bytes: usize,
 }
 
+/// The piece that goes together with this one: of its source, or, where nothing else is known of that, of another one,
+/// which was renamed.
+fn place_of_next(pieces: &[Piece], piece: &Piece) -> Option<usize> {
+    let is_own = |known: &Piece| known.source == piece.source;
+    let own = pieces
+        .iter()
+        .position(|known| is_own(known) && known.joins(piece));
+    if own.is_some() || pieces.iter().any(is_own) {
+        return own;
+    }
+    pieces.iter().position(|known| known.joins(piece))
+}
+
 /// What all devices' sources gave. Changes of the running group are tentative.
 #[derive(Debug, Clone, Default)]
 pub struct Portions {
@@ -145,7 +158,7 @@ impl Portions {
         } = head;
         let mut piece = Piece::new(*epoch, portion);
         let mut device = self.remove(origin);
-        while let Some(at) = device.pieces.iter().position(|known| known.joins(&piece)) {
+        while let Some(at) = place_of_next(&device.pieces, &piece) {
             piece = device.pieces.remove(at).joined(piece);
         }
         device.pieces.push(piece);

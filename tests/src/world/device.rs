@@ -12,7 +12,9 @@ use headwater_proto::time::{Millis, Now, UnixMicros};
 use headwater_spool::FakeDisk;
 
 use super::dice::{Death, Dice};
-use super::generator::{BEHIND_NAMES, Key, Made, SOURCES, START_US, Says, dictionary, line};
+use super::generator::{
+    BEHIND_NAMES, Key, Made, SOURCES, START_US, Says, dictionary, line, row_at,
+};
 use super::receipts::Receipts;
 use super::seen::Seen;
 
@@ -78,6 +80,10 @@ pub struct Device {
     receipts: [Receipts; SOURCES.len()],
     /// When it was switched on, and the sources that ask how far the collector holds what they read.
     asks: (Millis, [bool; SOURCES.len()]),
+    /// Per source: rows that it passed over, since the collector held them.
+    told: [u64; SOURCES.len()],
+    /// Of these, those that may have been in a journal alone when that was lost.
+    lent: [u64; SOURCES.len()],
     /// Times that a source went on behind what the collector holds.
     pub adopted: u64,
 }
@@ -113,6 +119,8 @@ impl Device {
             receipts: Default::default(),
             asks: Default::default(),
             adopted: 0,
+            told: Default::default(),
+            lent: Default::default(),
         }
     }
 
@@ -145,6 +153,8 @@ impl Device {
             receipts: Default::default(),
             asks: Default::default(),
             adopted: 0,
+            told: self.told,
+            lent: self.lent,
         }
     }
 
@@ -336,7 +346,7 @@ impl Device {
             let is_here = |place: &&Stray| {
                 let at = place.cursor.major;
                 place.name == spec.name
-                    && place.cursor.tag == part + 1
+                    && place.cursor.tag == content(source, part)
                     && (self.next[source] + 1..=self.made[source]).contains(&at)
             };
             let places = places.unwrap_or_default();
@@ -347,6 +357,7 @@ impl Device {
             if let Some(place) = furthest {
                 goes_on_at(engine, source, place.cursor);
                 self.next[source] = place.cursor.major;
+                self.told[source] = self.told[source].max(place.cursor.major);
                 self.adopted += 1;
             }
         }
@@ -358,8 +369,7 @@ impl Device {
             let cursor = spec.resumes.then_some(Cursor {
                 major: number + 1,
                 minor: 0,
-                // By this the content is known again.
-                tag: part + 1,
+                tag: content(source, part),
             });
             let taken = match spec.says {
                 Says::Numbers(metrics) => row.with_sample(metrics, |sample| {
@@ -394,6 +404,28 @@ impl Device {
             }
             self.next[source] += 1;
         }
+    }
+
+    /// The collector's journal is lost, with what the lake may not have yet.
+    pub fn lose_lent(&mut self) {
+        let heard = self.engine.as_ref().and_then(held_places);
+        for place in heard.unwrap_or_default() {
+            let at = SOURCES.iter().position(|source| source.name == place.name);
+            if let Some(at) = at.filter(|at| place.cursor.tag == content(*at, self.part.0)) {
+                self.told[at] = self.told[at].max(place.cursor.major);
+            }
+        }
+        self.lent = self.told;
+    }
+
+    /// Whether a row of a source that waits may be missing: it was passed over, since a journal held it which was
+    /// lost then.
+    #[must_use]
+    pub fn was_lent(&self, key: &Key) -> bool {
+        let source = key.1.split('.').next();
+        let at = SOURCES.iter().position(|known| Some(known.name) == source);
+        let row = row_at(key.2) / self.part.1;
+        at.is_some_and(|at| SOURCES[at].resumes && row < self.lent[at] && key.0 == self.id.as_str())
     }
 
     /// Whether every row that exists was offered.
@@ -487,4 +519,9 @@ impl Device {
     pub fn is_crashed(&self) -> bool {
         self.disk.has_crashed()
     }
+}
+
+/// By this the content of a source is known again: no two sources read the same.
+const fn content(source: usize, part: u64) -> u64 {
+    ((source as u64 + 1) << 8) | (part + 1)
 }

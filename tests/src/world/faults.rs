@@ -1,5 +1,6 @@
 //! Core: what breaks between two steps, drawn by dice.
 
+use super::device::Device;
 use super::plan::{MAX_STEP_US, Plan};
 use super::run::World;
 
@@ -224,6 +225,7 @@ fn take_over(world: &mut World) {
 /// The journal is gone, and with it what plain devices had acknowledged of it.
 fn lose_acknowledged(world: &mut World) {
     world.drop_connections();
+    world.fleet.devices.iter_mut().for_each(Device::lose_lent);
     world.fleet.lose_acknowledged();
 }
 

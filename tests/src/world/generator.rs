@@ -18,6 +18,9 @@ pub const START_US: i64 = 1_763_071_000_000_000;
 /// no two devices ever make a reading in the same microsecond.
 pub const CLOCK_STEP_US: i64 = 8;
 
+/// Between two rows of a source that waits, microseconds.
+const ROW_US: i64 = 250_000;
+
 /// How the names of all nodes behind agents begin.
 pub const BEHIND_NAMES: &str = "behind-";
 
@@ -89,6 +92,12 @@ pub fn lane_of(metric: &str) -> Option<Lane> {
         Says::Lines => metric == LOG,
     });
     source.map(|source| source.lane)
+}
+
+/// The number of the row of that time, of a source that waits.
+#[must_use]
+pub fn row_at(time_us: i64) -> u64 {
+    u64::try_from((time_us - START_US) / ROW_US).unwrap_or(0)
 }
 
 /// One value as the lake holds it.
@@ -204,7 +213,7 @@ impl Made {
         truth: UnixMicros,
     ) -> (Row, Vec<Key>) {
         let (number, time) = if source.resumes {
-            let after_us = i64::try_from(number).unwrap_or(0) * 250_000;
+            let after_us = i64::try_from(number).unwrap_or(0) * ROW_US;
             (number, UnixMicros(START_US + after_us))
         } else {
             self.live(device, shown, truth)

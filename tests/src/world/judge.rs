@@ -9,6 +9,7 @@ use super::copy::COPY;
 use super::course::Course;
 use super::fleet::Fleet;
 use super::found::{self, Found, Stated};
+use super::generator::Key;
 use super::seen::Summary;
 use super::site::Home;
 use super::stream::STREAM;
@@ -111,7 +112,8 @@ fn known(fleet: &Fleet, site: &Home, ends_at_journal: bool) -> Vec<Known> {
 fn judge_fleet(found: &Found, fleet: &mut Fleet, site: &Home, course: &mut Course) {
     let mut known = known(fleet, site, course.plan.ends_at_journal);
     known.extend(known_nodes(fleet, site, course.plan.ends_at_journal));
-    check::check_rows(found, &fleet.made, &known, &mut course.faults);
+    let was_lent = |key: &Key| fleet.devices.iter().any(|device| device.was_lent(key));
+    check::check_rows(found, &fleet.made, (&known, &was_lent), &mut course.faults);
     check::check_verdicts(found, &known, course.plan.rules_change, &mut course.faults);
     let is_right = !site.collector.was_set;
     check::check_abandoned(found, &known, is_right, &mut course.faults);

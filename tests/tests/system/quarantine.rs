@@ -68,6 +68,11 @@ fn readings_of_a_wrong_clock_are_listed_and_put_among_the_samples_once() {
             code == Some(1) && told.contains("6 samples stay (ahead)"),
             "{told}"
         );
+        let (code, told) = quarantine(site, &[&replay[..], &["--device", "nobody"]].concat())?;
+        ensure!(
+            code == Some(1) && told.contains("no such samples"),
+            "{told}"
+        );
         let (code, told) = quarantine(site, &[&replay[..], &["--dry-run"]].concat())?;
         ensure!(
             code == Some(0) && told.contains("6 samples would be replayed"),

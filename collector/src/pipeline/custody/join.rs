@@ -132,8 +132,9 @@ impl<D: Disk> Joining<'_, D> {
         let mut wanted: BTreeSet<Stream> = ledger.streams().map(|(s, _)| s.clone()).collect();
         wanted.extend(ledger.plain().map(|(stream, _)| stream));
         let plain = ledger.plain_epoch();
-        if lake.is_older {
-            // Records that are read once more may be of streams that were let go of.
+        if !lake.is_alone {
+            // What is read once more is left out by what the lake proves of its streams, and they may have been
+            // let go of: of a plain device at once, where the lake has all that was numbered.
             let end = self.custody.journal.log().next();
             let into = &mut |_, record: &Record<'_>| {
                 committed_by(record, &mut |stream, _| {

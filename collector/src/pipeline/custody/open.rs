@@ -282,6 +282,8 @@ impl<D: Disk> Replay<'_, D> {
         self.counters.records_damaged_total += opened.damaged;
         self.streams.synced();
         self.journal.schemas.synced();
+        // What a group that fails later takes back stands behind all of this.
+        self.journal.sinks.synced();
         Ok(())
     }
 

@@ -239,6 +239,11 @@ impl Found {
         self.begun.get(writer).copied()
     }
 
+    /// Whether its folder has files.
+    pub(super) fn has_files(&self) -> bool {
+        !self.files.is_empty()
+    }
+
     /// Whether the newest checkpoint names a file.
     pub(super) fn is_in_checkpoint(&self, path: &str) -> bool {
         self.by_checkpoint.contains_key(path)

@@ -41,7 +41,7 @@ use crate::paths::{HEAD_PATH, MARKS_PATH};
 use crate::schema::Table;
 use crate::store::{Store, StoreError, Swap};
 use crate::writer::{Lake, Settings, Swept};
-use found::{Found, Known, last_part};
+use found::{Found, Known};
 use rebuild::{Change, Rebuilt};
 
 /// What a repair may do.
@@ -170,7 +170,7 @@ pub fn repair<S: Store>(store: S, options: &Options) -> Result<Repaired, LakeErr
     for found in &tables {
         let now_us = options.claim.now_us;
         let rebuilt = rebuild::rebuild(&store, (found, &tables, &known), &cut_off, now_us)?;
-        cut_off.extend(rebuilt.left.iter().map(|path| last_part(path).to_owned()));
+        cut_off.extend(rebuilt.cut_off.iter().cloned());
         repaired.took(found.table, &rebuilt, found);
         all.push(rebuilt);
     }

@@ -36,6 +36,8 @@ pub(super) struct Rebuilt {
     pub(super) open_hole: Option<String>,
     /// Files that nothing proves to be committed, by path in the table.
     pub(super) left: Vec<String>,
+    /// Names of those among them whose flush this table does not have otherwise.
+    pub(super) cut_off: Vec<String>,
 }
 
 /// The files of one flush in one table.
@@ -61,6 +63,16 @@ enum Item<'a> {
     Flush(&'a Group<'a>),
     /// Of no file: a term was raised, to this one if that is known, or nobody knows.
     Bare(Option<u64>),
+}
+
+impl Item<'_> {
+    /// The last position of a writer in it, if it is one of its flushes.
+    fn mark_of<'a>(writer: &'a str) -> impl Fn(&Self) -> Option<u64> + 'a {
+        move |item| match item {
+            Item::Flush(group) => (group.name.writer == writer).then_some(group.name.last_pos),
+            Item::Bare(_) => None,
+        }
+    }
 }
 
 /// A table whose log is made anew.
@@ -155,7 +167,9 @@ impl<'a> Table<'a> {
             let is_last = next.is_none();
             // Version 0 creates the table.
             let creation = u64::from(first == 0);
-            let needed = fits.len() as u64 + creation * u64::from(is_last && !fits.is_empty());
+            // A table with files was created, though nobody knows of any flush.
+            let is_created = !fits.is_empty() || self.found.has_files();
+            let needed = fits.len() as u64 + creation * u64::from(is_last && is_created);
             if !is_clear || fits.len() as u64 + creation > slots && !is_last {
                 let path = version_path(self.found.table, first);
                 rebuilt.open_hole = Some(format!(
@@ -182,6 +196,12 @@ impl<'a> Table<'a> {
                 .iter()
                 .filter(|path| !self.found.is_in_checkpoint(path));
             rebuilt.left.extend(paths.map(|path| (*path).to_owned()));
+            let Group { name, file, .. } = group;
+            let marks = items.values().filter_map(Item::mark_of(name.writer));
+            let mark = marks.max().max(self.found.mark(name.writer));
+            if mark < Some(name.last_pos) {
+                rebuilt.cut_off.push((*file).to_owned());
+            }
         }
         self.write(&items, &mut rebuilt)?;
         Ok(rebuilt)

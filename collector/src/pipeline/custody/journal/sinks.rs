@@ -339,7 +339,7 @@ impl Sinks {
     }
 
     /// All that was appended is durable.
-    pub(super) fn synced(&mut self) {
+    pub(in super::super) fn synced(&mut self) {
         if let Some(cursors) = self.pending.take() {
             self.durable = cursors;
         }
