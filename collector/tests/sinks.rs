@@ -478,3 +478,26 @@ fn the_names_of_rot_that_a_failed_group_takes_back_are_said_again() {
     assert_eq!(named(&rig), [(GapReason::Damaged, SeqRange::new(4, 5))]);
     assert!(!rig.custody.is_holding(COPY));
 }
+
+#[test]
+fn a_durable_plan_outlives_the_first_group_of_a_life_when_that_fails() {
+    let mut rig = start(with_copy(true));
+    let again = |rig: &Rig| {
+        let (disk, store) = (rig.disk.process_killed(), rig.store.clone());
+        Rig::start(disk, store, with_copy(true), rig.ms + 10).unwrap()
+    };
+    let plan = |rig: &Rig| rig.custody.plan(COPY).unwrap().bytes.clone();
+    rig.custody.append_plan(COPY, b"one").unwrap();
+    assert!(rig.sync());
+    // Its segment begins with the first.
+    let mut rig = again(&rig);
+    rig.custody.append_plan(COPY, b"two").unwrap();
+    assert!(rig.sync());
+    let mut rig = again(&rig);
+    assert_eq!(plan(&rig), b"two");
+    rig.connect("dev");
+    rig.up(hello(&[listed(7, 0, 1)]), 9);
+    rig.disk.fail_sync(0);
+    assert!(!rig.sync());
+    assert_eq!(plan(&rig), b"two");
+}

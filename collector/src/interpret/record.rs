@@ -23,6 +23,7 @@ use super::time::takes;
 use super::{
     Block, Depth, DeviceNews, EpochChange, EpochNews, Gap, Interpreted, Known, News, Origin, plain,
 };
+use crate::pipeline::dating::DATED_ERROR_MS;
 use crate::pipeline::envelope::{
     self, BatchHead, Change, ClockHead, EnvelopeError, GapHead, Known as KnownBy, LacksHead,
     MarkHead, Reason, Record, RecordKind, Span, TimeClass, Verdict,
@@ -561,7 +562,11 @@ impl Interpreter {
         let samples = header.map(|header| header.samples);
         let own = frame.and_then(|frame| spans::dated_times_of(frame, head.clock));
         let span = match own {
-            Some((first, last)) => spanning(UnixMicros(first), UnixMicros(last), KnownBy::Exact),
+            Some((first, last)) => {
+                let off_us = dating_error_us(head);
+                let (first, last) = (first.saturating_sub(off_us), last.saturating_add(off_us));
+                spanning(UnixMicros(first), UnixMicros(last), KnownBy::Exact)
+            }
             None => around(head),
         };
         self.dictionary = None;
@@ -578,6 +583,14 @@ impl Interpreter {
             carried: false,
         });
         Rest::Nothing
+    }
+}
+
+/// How far the times of a record may be off that were dated here.
+fn dating_error_us(head: &BatchHead) -> i64 {
+    match head.clock.class {
+        TimeClass::Dated => i64::from(head.clock.error_ms.unwrap_or(DATED_ERROR_MS)) * 1_000,
+        TimeClass::Synced | TimeClass::Wall | TimeClass::Received | TimeClass::Undated => 0,
     }
 }
 

@@ -193,7 +193,7 @@ pub fn check_rows(
             faults.push(format!(
                 "{key:?} is missing, though its source waits and nothing gave way"
             ));
-        } else if !found.is_named(key, slack_us)
+        } else if !(found.is_named(key, slack_us) || waits && device.is_wild && found.is_loose(key))
             && (waits || !(device.forgotten || device.unmarked))
         {
             faults.push(format!("{key:?} is missing, and no gap names it"));

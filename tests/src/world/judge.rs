@@ -103,7 +103,7 @@ fn known(fleet: &Fleet, site: &Home, ends_at_journal: bool) -> Vec<Known> {
         let in_memory = devices.any(|d| d.id.as_str() == known.name && d.not_durable() > 0);
         known.forgotten |= in_memory && is_forgetful;
         // What agents were told to forget went with the journal.
-        known.unnamed = ends_at_journal && is_forgetful;
+        known.unnamed = ends_at_journal && is_forgetful || site.healed;
     }
     known
 }

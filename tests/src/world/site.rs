@@ -38,6 +38,8 @@ pub(super) struct Home {
     pub(super) lost_disk: bool,
     /// Bits of the journal flipped once.
     pub(super) rotten: bool,
+    /// An older copy was brought back after that: what the lake passed over as rotten may stand in it whole.
+    pub(super) healed: bool,
 }
 
 impl Home {
@@ -52,6 +54,7 @@ impl Home {
             asleep: None,
             lost_disk: false,
             rotten: false,
+            healed: false,
         }
     }
 
@@ -220,6 +223,7 @@ impl Home {
     /// Somebody brings a copy of the journal's folder back.
     pub(super) fn restore_journal(&mut self, course: &mut Course) {
         course.note(|| "an old copy of the journal is brought back".to_owned());
+        self.healed |= self.rotten;
         // Later copies are of a time that is undone with this: they are not brought back too.
         let at = course.dice.index(self.journals.len());
         self.journals.truncate(at + 1);

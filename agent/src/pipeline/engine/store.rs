@@ -153,7 +153,7 @@ impl<D: Disk> Store<D> {
             lanes: LaneSet::open(spool, settings, base, (random.0, random.1))?,
             nodes: NodeStore::open(nodes, settings.group_ms, random.2),
             dead: dead::DeadLetters::new(dead),
-            lives: lives::Lives::open(disk)?,
+            lives: lives::Lives::open(disk, &settings.sources)?,
             gaps: gaps::Gaps::default(),
             released: Vec::new(),
         };

@@ -209,3 +209,24 @@ fn behind_a_hole_a_place_is_not_the_last_and_what_is_lost_is_held_no_more() {
     portions.doubt(&lost("d", NEXT));
     assert_eq!((said(&portions), portions.bytes), (Vec::new(), 0));
 }
+
+#[test]
+fn sources_of_one_device_are_kept_apart_also_where_their_places_look_alike() {
+    let mut portions = Portions::default();
+    let d = device("d");
+    let other = |from, to| Portion {
+        source: "other".parse().unwrap(),
+        ..of(1, from, to)
+    };
+    portions.take(&head(&d, LIFE, &of(1, 0, 50)));
+    portions.take(&head(&d, LIFE, &other(0, 20)));
+    // What lies between has not come.
+    portions.take(&head(&d, LIFE, &other(50, 60)));
+    let mut places: Vec<_> = portions.places(&d).collect();
+    places.sort_by_key(|place| place.cursor.minor);
+    let held: Vec<_> = places
+        .iter()
+        .map(|place| (&*place.source, place.cursor))
+        .collect();
+    assert_eq!(held, [("other", at(20, 1)), ("log", at(50, 1))]);
+}

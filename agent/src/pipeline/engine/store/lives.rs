@@ -37,7 +37,9 @@ pub(super) struct Lives<D: Disk> {
 }
 
 impl<D: Disk> Lives<D> {
-    pub(super) fn open(disk: &D) -> Result<Self, OpenError> {
+    /// - `sources`: of all that cannot begin again something may be missing, where the log cannot be read as it was
+    ///   left: newer records will stand in the place of what is not seen.
+    pub(super) fn open(disk: &D, sources: &[SourceSettings]) -> Result<Self, OpenError> {
         let config = Config {
             name: "lives".to_owned(),
             segment_bytes: SEGMENT_BYTES,
@@ -48,7 +50,8 @@ impl<D: Disk> Lives<D> {
             fs_reserve_bytes: 0,
             ..Config::default()
         };
-        let (mut log, _) = Log::open(disk.clone(), config)?;
+        let (mut log, recovery) = Log::open(disk.clone(), config)?;
+        let mut is_whole = recovery.hidden.is_empty() && recovery.unreadable.is_empty();
         let mut unnamed = Vec::new();
         let mut from = log.segments().next().map_or(0, |info| info.first);
         loop {
@@ -58,10 +61,21 @@ impl<D: Disk> Lives<D> {
                 }
                 ControlFlow::Continue(())
             });
-            match read {
-                Ok(chunk) if chunk.next > from => from = chunk.next,
-                _ => break,
+            let Ok(chunk) = read else {
+                is_whole = false;
+                break;
+            };
+            is_whole &= chunk.damage.is_empty();
+            if chunk.next <= from {
+                break;
             }
+            from = chunk.next;
+        }
+        if !is_whole {
+            let losing = sources.iter().filter(|source| source.loses);
+            unnamed.retain(|mark| losing.clone().all(|source| source.name != mark.name));
+            // Nobody knows since when.
+            unnamed.extend(losing.map(|source| begun(source, Some(UnixMicros(0)))));
         }
         Ok(Self {
             log,
@@ -113,6 +127,17 @@ impl<D: Disk> Lives<D> {
     }
 }
 
+/// A source that has begun, and of which nothing is stored yet.
+fn begun(source: &SourceSettings, since: Option<UnixMicros>) -> SourceMark {
+    SourceMark {
+        name: source.name.clone(),
+        cursor: None,
+        live: true,
+        stored_to: None,
+        unclean: Some(Unclean { since }),
+    }
+}
+
 impl<D: Disk> Store<D> {
     /// Names what lives before this one may have lost and no gap names: in each lane of each epoch that did not end
     /// cleanly, and in lane normal of sources that had begun and have no record of that life. Each gap reaches from
@@ -152,14 +177,7 @@ impl<D: Disk> Store<D> {
     /// - `since`: the wall time, if a clock knows it.
     pub(crate) fn begin_life(&mut self, sources: &[SourceSettings], since: Option<UnixMicros>) {
         let live = sources.iter().filter(|source| source.loses);
-        let begun = live.map(|source| SourceMark {
-            name: source.name.clone(),
-            cursor: None,
-            live: true,
-            stored_to: None,
-            unclean: Some(Unclean { since }),
-        });
-        let mut marks: Vec<SourceMark> = begun.collect();
+        let mut marks: Vec<SourceMark> = live.map(|source| begun(source, since)).collect();
         for lane in &mut self.lanes.lanes {
             lane.marks.begin(since);
             lane.durable.begin(since);
