@@ -126,6 +126,18 @@ impl Owner {
         })
     }
 
+    /// When it was last known to run, by its own clock, Unix µs: a lease is renewed for as long as it lasts. Where the
+    /// lease ends before its start, somebody set the clock back and believes it.
+    #[must_use]
+    pub const fn last_known_us(&self) -> i64 {
+        let renewed_us = self.lease_until_us.saturating_sub(LEASE_US);
+        if self.since_us <= self.lease_until_us && renewed_us < self.since_us {
+            self.since_us
+        } else {
+            renewed_us
+        }
+    }
+
     /// Whether both are the same process under the same term.
     fn is_same_life(&self, other: &Self) -> bool {
         let life = |o: &Self| (o.journal, o.term, o.since_us);
@@ -174,11 +186,15 @@ pub(crate) fn claimed(found: Option<&Owner>, claim: &Claim, seen: u64) -> Result
         let next = known.max(seen).checked_add(1);
         next.ok_or(LakeError::OwnerUnreadable)?
     };
+    // A clock that stands before that is wrong, and what is known of the time must outlive it. Two lives of one
+    // journal never begin at once.
+    let last_us = found.map_or(i64::MIN, |owner| owner.last_known_us().saturating_add(1));
+    let since_us = claim.now_us.max(last_us);
     Ok(Owner {
         journal: claim.owner,
         term,
-        since_us: claim.now_us,
-        lease_until_us: claim.now_us.saturating_add(claim.lease_us),
+        since_us,
+        lease_until_us: since_us.saturating_add(claim.lease_us),
     })
 }
 

@@ -74,14 +74,25 @@ pub(crate) fn take_stock<D: Disk>(disk: &D, log: &str) -> io::Result<Inventory> 
     if let Some(&newest) = ids.last() {
         inventory.next_id = inventory.next_id.max(newest.saturating_add(1));
     }
-    let mut found = Vec::with_capacity(ids.len());
+    let (mut found, mut skipped) = (Vec::with_capacity(ids.len()), Vec::new());
     for id in ids {
         match probe(disk, log, id) {
             Ok(file) => found.push(file),
-            Err(error) => inventory.skip(&Name::Segment(id).file(log), "read", &error),
+            Err(error) => {
+                inventory.skip(&Name::Segment(id).file(log), "read", &error);
+                skipped.push(id);
+            }
         }
     }
     for (at, (file, fate)) in found.iter().zip(judge(&found)).enumerate() {
+        let until = found.get(at + 1).map_or(u64::MAX, |newer| newer.id);
+        let is_beside_hidden = skipped.iter().any(|id| (file.id..until).contains(id));
+        if is_beside_hidden && matches!(fate, Fate::Scan | Fate::Rescue) {
+            // Only the file that cannot be read says where this one ends: nothing of it is cut or removed.
+            let error = io::Error::other("the file after it cannot be read");
+            inventory.skip(&Name::Segment(file.id).file(log), "judge", &error);
+            continue;
+        }
         let newer = found.get(at + 1).and_then(|newer| newer.header.ok());
         inventory.settle(disk, log, file, newer, fate);
     }

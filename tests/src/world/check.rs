@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use headwater_collector::pipeline::dating::DATED_ERROR_MS;
 use headwater_collector::pipeline::rules::TimeWindow;
 use headwater_lake::{Fault, MemStore, audit};
 use headwater_proto::ids::Stream;
@@ -237,7 +238,14 @@ pub fn check_node(
 
 /// Holds what the lake says of times against when readings were truly made, by a collector whose clock is
 /// right and time services that do not err.
-pub fn check_times(found: &Found, made: &Made, devices: &[Known], faults: &mut Faults) {
+///
+/// - `had_doubt`: the collector once doubted its clock.
+pub fn check_times(
+    found: &Found,
+    made: &Made,
+    (devices, had_doubt): (&[Known], bool),
+    faults: &mut Faults,
+) {
     let is_judged = |name: &str| {
         devices
             .iter()
@@ -255,6 +263,11 @@ pub fn check_times(found: &Found, made: &Made, devices: &[Known], faults: &mut F
         let Some(error_ms) = stated.error_ms else {
             continue;
         };
+        // A boot that is dated by receipts is taken for one whose way once took no longer than this: answers of a
+        // collector that doubts its own clock carry no time to tell better by.
+        if had_doubt && stated.class == "offset" && error_ms >= DATED_ERROR_MS {
+            continue;
+        }
         if off_us > 1_000 * u64::from(error_ms) + CLOCK_ROWS_US {
             faults.push(format!(
                 "the time of {:?} is off by {} ms, and the lake says by {error_ms} ms at most: {}",

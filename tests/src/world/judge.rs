@@ -118,7 +118,8 @@ fn judge_fleet(found: &Found, fleet: &mut Fleet, site: &Home, course: &mut Cours
     let is_right = !site.collector.was_set;
     check::check_abandoned(found, &known, is_right, &mut course.faults);
     if is_right {
-        check::check_times(found, &fleet.made, &known, &mut course.faults);
+        let had_doubt = course.plan.wrong_starts;
+        check::check_times(found, &fleet.made, (&known, had_doubt), &mut course.faults);
     }
     for device in &mut fleet.devices {
         course.faults.append(&mut device.broken);

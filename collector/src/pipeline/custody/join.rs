@@ -23,7 +23,7 @@ use super::sides::{
     Agreed, JournalSide, LakeSide, MeetError, Meeting, Needs, Proof, Proven, Told, Wanted,
 };
 use super::stretch::Lacking;
-use super::{Custody, Leaves, Past};
+use super::{Custody, Leaves, Past, clock};
 use crate::pipeline::envelope::{CursorHead, GapHead, Record};
 use crate::pipeline::ledger::{Around, Ledger, committed_by};
 use crate::pipeline::numbers::{Listed, Numbers};
@@ -42,6 +42,11 @@ impl<D: Disk> Custody<D> {
         lake: &LakeSide,
         at: UnixMicros,
     ) -> Result<Meeting, MeetError> {
+        if let Some(at) = lake.last_owned {
+            clock::know_commit(self, at);
+        }
+        // By what the clock is worth after that.
+        let at = self.clock.present().unwrap_or(at);
         let custody = self;
         Joining { custody, sink, at }.meet(journal, lake)
     }
@@ -114,7 +119,9 @@ impl<D: Disk> Joining<'_, D> {
             self.note_meeting();
             self.owe_all_acks();
         }
-        self.name_earlier(&lake.lacking);
+        // Rot may have hit a name that the lake does not have yet: it is given again.
+        let is_sure = damaged == 0 && journal.damaged_to <= lake.cursor;
+        self.name_earlier(&lake.lacking, is_sure);
         let beyond = self.custody.streams.coverage().of(self.sink);
         let beyond = beyond.map(|(stream, ranges)| (stream.clone(), ranges.to_vec()));
         Ok(Meeting::Agreed(Agreed {
@@ -259,9 +266,12 @@ impl<D: Disk> Joining<'_, D> {
 
     /// Names what sinks of earlier journals may lack. What finds no room is named later: the lake tells it
     /// at each start until it has the names.
-    fn name_earlier(&mut self, lacking: &[Lacking]) {
+    ///
+    /// - `is_sure`: what the journal says it has named, it has.
+    fn name_earlier(&mut self, lacking: &[Lacking], is_sure: bool) {
         let sinks = &self.custody.journal.sinks;
-        let is_open = |lacking: &&Lacking| !sinks.is_settled(&lacking.place, lacking.through);
+        let is_open =
+            |lacking: &&Lacking| !is_sure || !sinks.is_settled(&lacking.place, lacking.through);
         self.custody.earlier.learn(lacking.iter().filter(is_open));
         // Naming takes the wall clock alone.
         let now = Now {

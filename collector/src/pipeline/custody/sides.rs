@@ -7,6 +7,7 @@ use std::sync::Arc;
 use headwater_proto::delivery::End;
 use headwater_proto::ids::{Epoch, JournalId, SeqRange, Stream};
 use headwater_proto::sabotage::{self, Bug};
+use headwater_proto::time::UnixMicros;
 use headwater_spool::{Disk, ReadError, SyncError};
 
 use super::stretch::Lacking;
@@ -135,6 +136,8 @@ pub struct LakeSide {
     pub cursor: u64,
     /// The term under which it is written now.
     pub term: u64,
+    /// When an owner was last known to run, by its clock.
+    pub last_owned: Option<UnixMicros>,
     /// Nobody else has written to it since the journal's marks were made to agree with it.
     pub is_alone: bool,
     /// It has seen a later time of the journal than the disk shows: the journal goes on under this

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use headwater_lake::audit::StreamMark;
-use headwater_lake::owner::LEASE_US;
 use headwater_lake::{Beyond, Claim, EpochState, Found, Store, Swept};
 use headwater_proto::delivery::End;
 use headwater_proto::ids::{JournalId, Lane, SeqRange, Stream};
@@ -17,7 +16,7 @@ use super::{LakeSettings, LakeSink, LakeSinkError, NAME};
 use crate::done::DoneError;
 use crate::pipeline::custody::{
     Agreed, Custody, JournalSide, Lacking, LakeSide, MeetError, Meeting, Needs, Opened, Past,
-    Proof, Proven, clock, over,
+    Proof, Proven, over,
 };
 use crate::pipeline::ledger::MAX_STREAMS;
 
@@ -97,6 +96,7 @@ impl<S: Store> Met<S> {
         };
         let plan = journal.plan.as_deref();
         let mut sink = LakeSink::open(store, settings, &claim, plan, journal.known)?;
+        let at = UnixMicros(at.0.max(sink.lake().owner().since_us));
         // An old copy may also be from before another journal's time.
         // Nor does a snapshot of before know what another journal has brought.
         let (went_on, term) = (sink.lake().opened().went_on, sink.lake().owner().term);
@@ -135,18 +135,6 @@ impl<S: Store> Met<S> {
         })
     }
 
-    /// When the owner before was last known to run, if there was another one. Its lease was renewed then.
-    #[must_use]
-    pub fn last_owned(&self) -> Option<UnixMicros> {
-        let before = self.sink.lake().opened().before?;
-        Some(UnixMicros(
-            before
-                .lease_until_us
-                .saturating_sub(LEASE_US)
-                .max(before.since_us),
-        ))
-    }
-
     /// Reads what the lake holds of each stream, and gives what is over to the index.
     ///
     /// # Errors
@@ -164,6 +152,7 @@ impl<S: Store> Met<S> {
         LakeSide {
             cursor: self.sink.cursor(),
             term: self.sink.lake().owner().term,
+            last_owned: self.sink.lake().opened().last_us.map(UnixMicros),
             is_alone: self.is_alone,
             renamed: self.renamed,
             is_older: self.is_older,
@@ -337,13 +326,8 @@ pub fn join<D: Disk, S: Store>(
         at: now,
     };
     let mut met = Met::open(&journal, store, settings, call)?;
-    if let Some(at) = met.last_owned() {
-        clock::know_commit(custody, at);
-    }
-    // By what the clock is worth after that.
-    let at = custody.clock.present().unwrap_or(now);
     loop {
-        match custody.meet_lake(NAME, &journal, &met.side(), at)? {
+        match custody.meet_lake(NAME, &journal, &met.side(), now)? {
             Meeting::Agreed(agreed) => return Ok(met.agreed(agreed)),
             Meeting::NeedsMarks(needs) => met.read_marks(needs)?,
         }

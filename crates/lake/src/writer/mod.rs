@@ -100,6 +100,8 @@ pub struct Opened {
     pub went_on: bool,
     /// The owner before this one, if there was another.
     pub before: Option<Owner>,
+    /// When an owner, this journal or another one, was last known to run, Unix µs.
+    pub last_us: Option<i64>,
 }
 
 /// A lake that this program writes.
@@ -156,6 +158,7 @@ impl<S: Store> Lake<S> {
                 found,
                 went_on,
                 before: before.filter(|owner| owner.journal != claim.owner),
+                last_us: before.map(|owner| owner.last_known_us()),
             },
             trouble: None,
             withdrawn: Swept::default(),

@@ -26,6 +26,10 @@ impl Collector {
             };
             self.wrong_starts += 1;
         }
+        if self.plan.wrong_starts && !has_past && self.store.is_away() {
+            // Nothing that it could look at tells.
+            self.step_us = 0;
+        }
         // A dead letter does not say how far a receipt may be off, so it may differ from what its sink was given.
         let refuses = self.plan.copy_faults.refuses + self.plan.stream_faults.refuses > 0;
         if !refuses && aside.one_in(2) {
