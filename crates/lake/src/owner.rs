@@ -188,8 +188,12 @@ pub(crate) fn claimed(found: Option<&Owner>, claim: &Claim, seen: u64) -> Result
     };
     // A clock that stands before that is wrong, and what is known of the time must outlive it. Two lives of one
     // journal never begin at once.
-    let last_us = found.map_or(i64::MIN, |owner| owner.last_known_us().saturating_add(1));
-    let since_us = claim.now_us.max(last_us);
+    let last_us = found.map_or(i64::MIN, Owner::last_known_us);
+    let since_us = if claim.now_us < last_us {
+        last_us.saturating_add(1)
+    } else {
+        claim.now_us
+    };
     Ok(Owner {
         journal: claim.owner,
         term,
@@ -534,6 +538,31 @@ mod tests {
         assert_eq!(look(&store).unwrap().unwrap().0, *owner.owner());
     }
 
+    #[test]
+    fn a_claim_by_a_clock_that_is_behind_keeps_what_is_known_of_the_time() {
+        let owner = |since_us, lease_until_us| Owner {
+            journal: A,
+            term: 1,
+            since_us,
+            lease_until_us,
+        };
+        // It renewed its lease; it ended before that; its clock was set back, and believed.
+        for (since_us, lease_until_us, last_us) in [
+            (7, LEASE_US + 100, 100),
+            (7, LEASE_US + 7, 7),
+            (7, 8, 7),
+            (1_000, 500, 500 - LEASE_US),
+        ] {
+            assert_eq!(owner(since_us, lease_until_us).last_known_us(), last_us);
+        }
+        let known = owner(7, LEASE_US + 100);
+        let new = claimed(Some(&known), &Claim::new(A, 5), 0).unwrap();
+        assert_eq!((new.since_us, new.lease_until_us), (101, LEASE_US + 101));
+        assert!(!new.is_same_life(&known));
+        let new = claimed(Some(&known), &Claim::new(A, 200), 0).unwrap();
+        assert_eq!(new.since_us, 200);
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
@@ -555,7 +584,8 @@ mod tests {
                     prop_assert!(new.term >= known.max(seen));
                     let is_same = found.is_some_and(|owner| owner.journal == new.journal);
                     prop_assert!(is_same || new.term > known.max(seen));
-                    prop_assert_eq!(new.lease_until_us, now_us + 10);
+                    prop_assert!(new.since_us >= now_us);
+                    prop_assert_eq!(new.lease_until_us, new.since_us + 10);
                 }
                 Err(_) => {
                     let found = found.unwrap();

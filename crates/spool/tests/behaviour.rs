@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use headwater_spool::format::{MAX_PAYLOAD_BYTES, MAX_SNAPSHOT_BYTES};
+use headwater_spool::format::{FOOTER_BYTES, MAX_PAYLOAD_BYTES, MAX_SNAPSHOT_BYTES};
 use headwater_spool::{AppendError, Disk, DiskFile, FakeDisk, FullCause, Log, ReleaseError, fsck};
 
 mod common;
@@ -570,6 +570,29 @@ fn a_file_that_cannot_be_read_at_a_start_is_there_at_the_next_and_its_positions_
         let mut expected: Vec<_> = (0..25).collect();
         expected.extend(first..first + 3);
         assert_eq!(positions(&mut open(&disk)), expected, "operation {at}");
+    }
+}
+
+#[test]
+fn a_segment_without_its_footer_is_not_cut_where_the_file_after_it_cannot_be_read() {
+    for at in 0..40 {
+        let disk = FakeDisk::new();
+        let mut log = open(&disk);
+        fill(&mut log, 25, 1000);
+        let sealed = file(&log, 0);
+        let size = disk.open(&sealed).unwrap().size().unwrap().len;
+        drop(log);
+        // A record, and what says where the segment ends.
+        assert!(disk.rot(&sealed, 64 + 1016 + 500, 4));
+        for byte in 1..=FOOTER_BYTES as u64 {
+            assert!(disk.rot(&sealed, size - byte, 0xff));
+        }
+        disk.fail_operation(at);
+        drop(Log::open(disk.clone(), config()));
+        disk.fail_operation(1 << 40);
+        let (records, damaged) = read_all(&mut open(&disk));
+        assert_eq!(damaged, [1], "operation {at}");
+        assert_eq!(records.len(), 24, "operation {at}");
     }
 }
 
