@@ -7,7 +7,7 @@ use super::dice::Dice;
 use super::link::Weather;
 
 /// A segment of the journal: small, and more than a run's snapshot and schemas, which stand in each, leave.
-pub const JOURNAL_SEGMENT_BYTES: u64 = 9 << 10;
+pub const JOURNAL_SEGMENT_BYTES: u64 = 12 << 10;
 
 /// Furthest that a wall clock is set off the true time: two that are so far apart are still within
 /// the hour by which a reading may be ahead of its receipt.
