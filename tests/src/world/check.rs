@@ -153,7 +153,8 @@ pub fn check_spans(found: &Found, faults: &mut Faults) {
 pub fn check_rows(
     found: &Found,
     made: &Made,
-    (devices, was_lent): (&[Known], &dyn Fn(&Key) -> bool),
+    devices: &[Known],
+    was_lent: impl Fn(&Key) -> bool,
     faults: &mut Faults,
 ) {
     let known = |name: &str| devices.iter().find(|known| known.name == name);

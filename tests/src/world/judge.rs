@@ -113,7 +113,7 @@ fn judge_fleet(found: &Found, fleet: &mut Fleet, site: &Home, course: &mut Cours
     let mut known = known(fleet, site, course.plan.ends_at_journal);
     known.extend(known_nodes(fleet, site, course.plan.ends_at_journal));
     let was_lent = |key: &Key| fleet.devices.iter().any(|device| device.was_lent(key));
-    check::check_rows(found, &fleet.made, (&known, &was_lent), &mut course.faults);
+    check::check_rows(found, &fleet.made, &known, was_lent, &mut course.faults);
     check::check_verdicts(found, &known, course.plan.rules_change, &mut course.faults);
     let is_right = !site.collector.was_set;
     check::check_abandoned(found, &known, is_right, &mut course.faults);

@@ -26,9 +26,9 @@ const MOST_BEHIND: usize = 3;
 /// Marks the choice that is about the collector's clock.
 const WRONG_STARTS: u64 = 0x7374_6172_7473;
 /// Marks the choice that is about copies of the lake.
-const OLD_LAKES: u64 = 0x6c61_6b65_73;
+const OLD_LAKES: u64 = 0x006c_616b_6573;
 /// Marks the choice that is about the lake's logs.
-const HOLES: u64 = 0x686f_6c65_73;
+const HOLES: u64 = 0x0068_6f6c_6573;
 /// Epochs that are over are kept for longer than a run lasts.
 const KEPT_FOR_GOOD_MS: u64 = 24 * 3_600 * 1_000;
 /// Marks the choices that are about nodes behind agents.

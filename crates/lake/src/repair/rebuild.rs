@@ -163,7 +163,7 @@ impl<'a> Table<'a> {
                 is_covered: covered.is_some(),
                 slots,
             };
-            let (fits, is_clear) = self.candidates(&hole, &taken);
+            let (fits, is_clear) = self.candidates(&hole, &items, &taken);
             let is_last = next.is_none();
             // Version 0 creates the table.
             let creation = u64::from(first == 0);
@@ -237,9 +237,22 @@ impl<'a> Table<'a> {
     }
 
     /// Places of the groups that the missing versions were, in order, and whether no other ones can have been.
-    fn candidates(&self, hole: &Hole, taken: &[bool]) -> (Vec<usize>, bool) {
+    ///
+    /// - `items`: missing versions before them, as they are made anew.
+    fn candidates(
+        &self,
+        hole: &Hole,
+        items: &BTreeMap<u64, Item<'_>>,
+        taken: &[bool],
+    ) -> (Vec<usize>, bool) {
         let &Hole { first, slots, .. } = hole;
-        let before = self.marks_before(first);
+        let mut before = self.marks_before(first);
+        for item in items.values() {
+            if let Item::Flush(Group { name, .. }) = item {
+                let mark = before.entry(name.writer).or_insert(name.last_pos);
+                *mark = name.last_pos.max(*mark);
+            }
+        }
         let covered = hole.is_covered.then(|| self.marks_of_checkpoint());
         let after = hole.next.map(|next| match &covered {
             Some(covered) => covered.clone(),

@@ -522,3 +522,36 @@ fn a_checkpoint_that_nothing_points_to_stands_for_the_versions_that_were_cleaned
     assert_eq!(totals(&store), totals(&before));
     assert_eq!(tables(&store), tables(&before));
 }
+
+#[test]
+fn a_flush_that_was_published_again_after_a_takeover_is_taken_once() {
+    let before = lake();
+    for owner in [JournalId(0xaaa), JournalId(0xbbb)] {
+        drop(Lake::open(before.clone(), settings(), &takeover(owner)).unwrap());
+    }
+    // The last flush, as it stands in the log, was published by the last owner too.
+    let paths = before.list("samples/hot").unwrap();
+    let of_flush = |path: &str| path.contains(&format!("{:020}-{:020}-", FLUSHES - 1, FLUSHES - 1));
+    let path = paths.iter().find(|entry| of_flush(&entry.path)).unwrap();
+    let again = path.path.replace("-2.parquet", "-4.parquet");
+    assert_ne!(again, path.path);
+    before
+        .put_if_absent(&again, &before.get(&path.path).unwrap())
+        .unwrap();
+    let mut versions: Vec<String> = log_objects(&before)
+        .into_iter()
+        .filter(|path| path.starts_with("samples/") && path.ends_with(".json"))
+        .collect();
+    versions.sort();
+    let store = before.fork();
+    let lost = &versions[versions.len() - 3];
+    store.delete(lost).unwrap();
+    let repairer = Options {
+        claim: takeover(REPAIRER),
+        ..options()
+    };
+    let repaired = run(&store, &repairer, "published again");
+    assert_eq!(repaired.versions, [lost.as_str()], "{repaired:?}");
+    assert_eq!(totals(&store), totals(&before));
+    assert_eq!(tables(&store), tables(&before));
+}

@@ -58,7 +58,12 @@ impl Life<'_> {
 fn texts(given: Vec<Feed>) -> Vec<String> {
     let texts = given.into_iter().map(|feed| match feed {
         Feed::Line(_, line, _) => String::from_utf8(line).unwrap(),
-        other => format!("{other:?}"),
+        other @ (Feed::Reading(..)
+        | Feed::Refused(..)
+        | Feed::Lost(..)
+        | Feed::Adopted(_)
+        | Feed::Packet(_)
+        | Feed::Way(_)) => format!("{other:?}"),
     });
     texts.collect()
 }
