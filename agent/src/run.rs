@@ -138,7 +138,7 @@ fn dictionary(path: &Path) -> Option<Arc<[u8]>> {
 ///
 /// - `cursors`: of each source, what the spool says.
 fn open_begun(config: &Config, cursors: &[Option<Cursor>]) -> Begun {
-    let begun = Begun::open(&config.spool.dir);
+    let begun = Begun::open(&home(&config.spool.dir, &config.device));
     let stored = config.sources.iter().zip(cursors);
     let stored = stored.filter_map(|(source, cursor)| cursor.map(|_| &*source.name));
     if let Err(error) = begun.forget(&stored.collect::<Vec<_>>()) {
@@ -173,12 +173,9 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let wake = Arc::new(Notify::new());
     let stop_engine = Arc::new(Notify::new());
 
-    let refusals: Vec<_> = engine
-        .settings()
-        .sources
-        .iter()
-        .map(|source| Arc::new(Refusals::new(&source.name, clock)))
-        .collect();
+    let sources = engine.settings().sources.iter();
+    let refusals = sources.map(|source| Arc::new(Refusals::new(&source.name, clock)));
+    let refusals: Vec<_> = refusals.collect();
     let held = HeldPlaces::default();
     let began = engine.cursors();
     let begun = open_begun(&config, &began);

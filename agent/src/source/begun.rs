@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pipeline::record::Cursor;
 
-/// The file in the spool's folder.
+/// The file in the folder of a device's spool: it goes when that goes.
 const FILE: &str = "begun";
 /// Most places that are noted; the oldest are forgotten.
 pub const MAX_BEGUN: usize = 256;

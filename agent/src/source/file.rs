@@ -145,13 +145,15 @@ impl Kind for FileSource {
             from_start: self.from_start,
         };
         let run = move || {
-            let mut beginning = Beginning::new(begun, of, &port)?;
+            let own = port.resume();
+            let mut beginning = Beginning::new(begun, of, own.is_some());
             let find =
                 |strays: &[Stray]| Ok::<_, Stopped>(find(&self.path, strays, self.from_start));
-            let own = port.resume();
-            let resume = port.resume_or_adopt(&stop, find)?;
-            if let Some(cursor) = resume.filter(|_| resume != own) {
-                beginning.adopt(cursor);
+            let mut resume = port.resume_or_adopt(&stop, find)?;
+            match resume {
+                Some(cursor) if resume != own => beginning.adopt(cursor),
+                Some(_) => {}
+                None => resume = beginning.go_on(&port)?,
             }
             Ok(run(&self, resume, &port, &stop, &refusals, &mut beginning)?)
         };
@@ -200,27 +202,33 @@ pub struct Beginning {
 }
 
 impl Beginning {
-    /// If the source has no place to resume from, it goes on where an earlier life began.
-    ///
-    /// # Errors
-    /// [`Stopped`] if the engine is gone.
-    pub fn new(begun: Begun, what: What, port: &Port) -> Result<Self, Stopped> {
-        let is_stored = port.resume().is_some();
-        let begin = begun.of(&what).filter(|_| !is_stored);
-        if let Some(begin) = begin {
-            if begin.is_adopted {
-                port.give_blocking(Feed::Adopted(begin.cursor))?;
-            } else {
-                port.stands_at(begin.cursor);
-            }
-        }
-        Ok(Self {
+    /// - `is_stored`: the source has a place to resume from.
+    #[must_use]
+    pub const fn new(begun: Begun, what: What, is_stored: bool) -> Self {
+        Self {
             begun,
             what,
             is_stored,
-            is_noted: begin.is_some(),
+            is_noted: false,
             is_told: false,
-        })
+        }
+    }
+
+    /// It goes on where an earlier life began, if one did: nobody has anything of it.
+    ///
+    /// # Errors
+    /// [`Stopped`] if the engine is gone.
+    pub fn go_on(&mut self, port: &Port) -> Result<Option<Cursor>, Stopped> {
+        let Some(begin) = self.begun.of(&self.what) else {
+            return Ok(None);
+        };
+        self.is_noted = true;
+        if begin.is_adopted {
+            port.give_blocking(Feed::Adopted(begin.cursor))?;
+        } else {
+            port.stands_at(begin.cursor);
+        }
+        Ok(Some(begin.cursor))
     }
 
     /// It goes on behind what others have.

@@ -87,7 +87,12 @@ pub(crate) fn take_stock<D: Disk>(disk: &D, log: &str) -> io::Result<Inventory> 
     for (at, (file, fate)) in found.iter().zip(judge(&found)).enumerate() {
         let until = found.get(at + 1).map_or(u64::MAX, |newer| newer.id);
         let is_beside_hidden = skipped.iter().any(|id| (file.id..until).contains(id));
-        if is_beside_hidden && matches!(fate, Fate::Scan | Fate::Rescue) {
+        let ends_nowhere = match fate {
+            Fate::Scan => true,
+            Fate::Rescue => file.footer.is_none(),
+            Fate::Sealed { .. } | Fate::Stale | Fate::Foreign { .. } => false,
+        };
+        if is_beside_hidden && ends_nowhere {
             // Only the file that cannot be read says where this one ends: nothing of it is cut or removed.
             let error = io::Error::other("the file after it cannot be read");
             inventory.skip(&Name::Segment(file.id).file(log), "judge", &error);

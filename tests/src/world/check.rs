@@ -95,6 +95,9 @@ pub struct Known {
     pub is_wild: bool,
     /// Its time service once called a clock right that was not.
     pub lied: bool,
+    /// Of records of it that are lost nobody may know the times: its clock stood in any year, or the lake was brought
+    /// back older.
+    pub has_loose: bool,
     /// It evicted records: readings may be missing, if a gap names them.
     pub evicted: bool,
     /// Custody ended at a disk that was lost: readings may be missing, and nobody knows of them.
@@ -195,7 +198,8 @@ pub fn check_rows(
             faults.push(format!(
                 "{key:?} is missing, though its source waits and nothing gave way"
             ));
-        } else if !(found.is_named(key, slack_us) || waits && device.is_wild && found.is_loose(key))
+        } else if !(found.is_named(key, slack_us)
+            || waits && device.has_loose && found.is_loose(key))
             && (waits || !(device.forgotten || device.unmarked))
         {
             faults.push(format!("{key:?} is missing, and no gap names it"));
@@ -266,7 +270,7 @@ pub fn check_times(
         };
         // A boot that is dated by receipts is taken for one whose way once took no longer than this: answers of a
         // collector that doubts its own clock carry no time to tell better by.
-        if had_doubt && stated.class == "offset" && error_ms >= DATED_ERROR_MS {
+        if had_doubt && stated.class == "offset" && error_ms == DATED_ERROR_MS {
             continue;
         }
         if off_us > 1_000 * u64::from(error_ms) + CLOCK_ROWS_US {

@@ -1,5 +1,7 @@
 //! Core: a device of the world: its disk, its sources, and the agent's engine while it runs.
 
+use std::ops::Range;
+
 use headwater_agent::pipeline::batcher::BatchLimits;
 use headwater_agent::pipeline::engine::{
     Engine, Event, Settings, SourceSettings, SpoolSettings, Way, goes_on_at, held_places,
@@ -81,9 +83,9 @@ pub struct Device {
     /// When it was switched on, and the sources that ask how far the collector holds what they read.
     asks: (Millis, [bool; SOURCES.len()]),
     /// Per source: rows that it passed over, since the collector held them.
-    told: [u64; SOURCES.len()],
+    told: [Vec<Range<u64>>; SOURCES.len()],
     /// Of these, those that may have been in a journal alone when that was lost.
-    lent: [u64; SOURCES.len()],
+    lent: [Vec<Range<u64>>; SOURCES.len()],
     /// Times that a source went on behind what the collector holds.
     pub adopted: u64,
 }
@@ -153,8 +155,8 @@ impl Device {
             receipts: Default::default(),
             asks: Default::default(),
             adopted: 0,
-            told: self.told,
-            lent: self.lent,
+            told: self.told.clone(),
+            lent: self.lent.clone(),
         }
     }
 
@@ -356,8 +358,8 @@ impl Device {
                 .max_by_key(|it| it.cursor.major);
             if let Some(place) = furthest {
                 goes_on_at(engine, source, place.cursor);
+                self.told[source].push(self.next[source]..place.cursor.major);
                 self.next[source] = place.cursor.major;
-                self.told[source] = self.told[source].max(place.cursor.major);
                 self.adopted += 1;
             }
         }
@@ -411,11 +413,13 @@ impl Device {
         let heard = self.engine.as_ref().and_then(held_places);
         for place in heard.unwrap_or_default() {
             let at = SOURCES.iter().position(|source| source.name == place.name);
-            if let Some(at) = at.filter(|at| place.cursor.tag == content(*at, self.part.0)) {
-                self.told[at] = self.told[at].max(place.cursor.major);
+            let is_here = |at: &usize| place.cursor.tag == content(*at, self.part.0);
+            // It heard of it, and passes over it later.
+            if let Some(at) = at.filter(|at| self.asks.1[*at] && is_here(at)) {
+                self.told[at].push(self.next[at]..place.cursor.major);
             }
         }
-        self.lent = self.told;
+        self.lent.clone_from(&self.told);
     }
 
     /// Whether a row of a source that waits may be missing: it was passed over, since a journal held it which was
@@ -425,7 +429,8 @@ impl Device {
         let source = key.1.split('.').next();
         let at = SOURCES.iter().position(|known| Some(known.name) == source);
         let row = row_at(key.2) / self.part.1;
-        at.is_some_and(|at| SOURCES[at].resumes && row < self.lent[at] && key.0 == self.id.as_str())
+        let is_lent = |at: usize| self.lent[at].iter().any(|rows| rows.contains(&row));
+        at.is_some_and(|at| SOURCES[at].resumes && is_lent(at) && key.0 == self.id.as_str())
     }
 
     /// Whether every row that exists was offered.

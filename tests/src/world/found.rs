@@ -33,7 +33,7 @@ pub struct Found {
     pub untimely: Vec<Untimely>,
     /// Per device and lane: the time spans of its gaps, where something is missing.
     pub gaps: BTreeMap<(String, String), Vec<TimeSpan>>,
-    /// Devices and lanes of which records were evicted whose own times nobody knew.
+    /// Devices and lanes of which records are named whose own times nobody knew.
     loose: BTreeSet<(String, String)>,
     /// By stream the numbers of its gaps and their time spans.
     pub spans: BTreeMap<Stream, Vec<(SeqRange, TimeSpan)>>,
@@ -303,6 +303,11 @@ impl Found {
                     .push(format!("{reason} of {device}: {span:?}, {how:?}"));
                 continue;
             }
+            let is_of_records = ["evicted", "disk_error"].contains(&reason.value(row));
+            if is_of_records && how.value(row) != "exact" {
+                let of = (device.value(row).to_owned(), lane.value(row).to_owned());
+                self.loose.insert(of);
+            }
             if sink.is_valid(row) {
                 self.take_lacks(batch, row, sink.value(row))?;
                 continue;
@@ -316,10 +321,6 @@ impl Found {
                 }
                 let _ = self.named.entry(stream.clone()).or_default().insert(range);
                 self.spans.entry(stream).or_default().push((range, span));
-            }
-            if reason.value(row) == "evicted" && how.value(row) != "exact" {
-                let of = (device.value(row).to_owned(), lane.value(row).to_owned());
-                self.loose.insert(of);
             }
             if !is_empty {
                 let of = (device.value(row).to_owned(), lane.value(row).to_owned());
@@ -381,8 +382,8 @@ impl Found {
         gaps.is_some_and(|gaps| gaps.iter().any(|span| holds(*span, *time, slack_us)))
     }
 
-    /// Whether a gap of its lane names records that were evicted, by when the collector heard of them: readings that
-    /// bring times of their own may lie outside it.
+    /// Whether a gap of its lane names records by when the collector heard of them: readings that bring times of their
+    /// own may lie outside it.
     pub(super) fn is_loose(&self, (device, metric, _): &Key) -> bool {
         let lane = lane_of(metric).map(|lane| lane.name().to_owned());
         lane.is_some_and(|lane| self.loose.contains(&(device.clone(), lane)))

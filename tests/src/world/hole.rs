@@ -33,11 +33,13 @@ impl Home {
             return;
         }
         // Or it did not come to look.
-        course.seen.holes_refused += u64::from(!self.collector.is_crashed());
+        let is_refused = self.collector.found.contains("is missing, though");
+        course.seen.holes_refused += u64::from(is_refused);
         let after = paths(&self.collector.store);
-        if after
-            .iter()
-            .any(|path| is_log(path) && !before.contains(path))
+        if is_refused
+            && after
+                .iter()
+                .any(|path| is_log(path) && !before.contains(path))
         {
             course
                 .faults

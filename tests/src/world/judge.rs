@@ -48,6 +48,12 @@ pub(super) fn judge(fleet: &mut Fleet, site: &mut Home, course: &mut Course) -> 
             |fault: &String| fault.starts_with("audit: ") || fault.contains(" is in the lake ");
         course.faults.retain(|fault| !is_known(fault));
     }
+    // Agents have let go of what the journal took: of a gap that rots in it, that an epoch ended badly is told by nobody.
+    if site.rotten && course.plan.ends_at_journal {
+        let is_unnamed_stop =
+            |fault: &String| fault.starts_with("audit: ") && fault.contains(" unexplained: 0,");
+        course.faults.retain(|fault| !is_unnamed_stop(fault));
+    }
     judge_sinks(&found, site, course);
     for plain in &fleet.plain {
         let (made, had) = (plain.made(), &plain.acknowledged);
@@ -88,6 +94,7 @@ fn known(fleet: &Fleet, site: &Home, ends_at_journal: bool) -> Vec<Known> {
                 stepped: device.stepped,
                 is_wild: device.is_wild,
                 lied: device.lied,
+                has_loose: false,
                 evicted: device.has_evicted(),
                 unnamed: false,
             }),
@@ -97,6 +104,7 @@ fn known(fleet: &Fleet, site: &Home, ends_at_journal: bool) -> Vec<Known> {
     for known in &mut known {
         // What the journal cannot give back is named, or asked for again.
         known.evicted |= site.rotten || site.was_older;
+        known.has_loose = known.is_wild || site.was_older;
         // But of a device that held readings in memory alone, the journal's word that it did may
         // be what rotted or went with its disk: then nobody knows of them.
         let mut devices = fleet.devices.iter();
@@ -118,7 +126,7 @@ fn judge_fleet(found: &Found, fleet: &mut Fleet, site: &Home, course: &mut Cours
     let is_right = !site.collector.was_set;
     check::check_abandoned(found, &known, is_right, &mut course.faults);
     if is_right {
-        let had_doubt = course.plan.wrong_starts;
+        let had_doubt = course.seen.wrong_starts > 0;
         check::check_times(found, &fleet.made, (&known, had_doubt), &mut course.faults);
     }
     for device in &mut fleet.devices {
@@ -142,6 +150,7 @@ fn known_nodes(fleet: &Fleet, site: &Home, ends_at_journal: bool) -> Vec<Known> 
         stepped: false,
         is_wild: false,
         lied: false,
+        has_loose: false,
         evicted: true,
         unnamed: ends_at_journal && site.is_forgetful(),
     };

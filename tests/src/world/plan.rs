@@ -135,8 +135,7 @@ impl Plan {
             reorders: maybe(10),
         };
         let (cuts, deaths, crashes) = (maybe(40), maybe(50), maybe(40));
-        let (failures, full_disks) = (maybe(60), maybe(90));
-        let deaths_between_commands = maybe(150);
+        let (failures, full_disks, deaths_between_commands) = (maybe(60), maybe(90), maybe(150));
         let disturbances = if dice.one_in(4) { 120 } else { 0 };
         let disk_losses = if dice.one_in(6) { 150 } else { 0 };
         let wild_clocks = dice.one_in(4);
@@ -177,9 +176,9 @@ impl Plan {
         let stops = maybe(80);
         let (behind, moves) = draw_behind(dice);
         // What the journal has let go of nobody names then, and of two that are old nobody tells which is older.
-        let is_whole =
-            keep_closed_ms > KEPT_FOR_GOOD_MS && disk_losses + rots + old_journals + takeovers == 0;
-        let is_drawn = dice.aside(OLD_LAKES).one_in(4);
+        let is_whole = disk_losses + rots + old_journals + takeovers == 0;
+        let is_kept = keep_closed_ms > KEPT_FOR_GOOD_MS;
+        let has_old = is_whole && is_kept && dice.aside(OLD_LAKES).one_in(4);
         Self {
             devices: 1 + dice.index(3),
             nodes,
@@ -212,7 +211,7 @@ impl Plan {
             disk_losses,
             rots,
             old_journals,
-            old_lakes: if is_whole && is_drawn { 40 } else { 0 },
+            old_lakes: if has_old { 40 } else { 0 },
             holes: if dice.aside(HOLES).one_in(8) { 60 } else { 0 },
             lake_aways,
             takeovers,

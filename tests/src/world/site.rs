@@ -38,6 +38,8 @@ pub(super) struct Home {
     pub(super) lost_disk: bool,
     /// Bits of the journal flipped once.
     pub(super) rotten: bool,
+    /// Copies of the journal's disk that were taken before that.
+    clean: usize,
     /// An older copy was brought back after that: what the lake passed over as rotten may stand in it whole.
     pub(super) healed: bool,
 }
@@ -54,6 +56,7 @@ impl Home {
             asleep: None,
             lost_disk: false,
             rotten: false,
+            clean: 0,
             healed: false,
         }
     }
@@ -196,7 +199,9 @@ impl Home {
     pub(super) fn rot(&mut self, course: &mut Course) {
         let flipped = self.collector.rot(&mut course.dice);
         course.note(|| format!("{flipped} bits of the journal flip"));
-        self.rotten |= flipped > 0;
+        if flipped > 0 && !self.rotten {
+            (self.rotten, self.clean) = (true, self.journals.len());
+        }
         course.seen.rotten += flipped;
     }
 
@@ -223,10 +228,10 @@ impl Home {
     /// Somebody brings a copy of the journal's folder back.
     pub(super) fn restore_journal(&mut self, course: &mut Course) {
         course.note(|| "an old copy of the journal is brought back".to_owned());
-        self.healed |= self.rotten;
         // Later copies are of a time that is undone with this: they are not brought back too.
         let at = course.dice.index(self.journals.len());
         self.journals.truncate(at + 1);
+        self.healed |= self.rotten && at < self.clean;
         let disk = self.journals[at].process_killed();
         course.seen.journals_restored += 1;
         self.undo(disk, course);

@@ -146,14 +146,16 @@ impl<D: Disk> Store<D> {
             lanes: spool,
             dead,
             nodes,
-            trouble,
+            mut trouble,
             hidden,
         } = open::open_logs(disk, settings)?;
+        let (lives, of_lives) = lives::Lives::open(disk, &settings.sources)?;
+        trouble.extend(of_lives);
         let mut store = Self {
             lanes: LaneSet::open(spool, settings, base, (random.0, random.1))?,
             nodes: NodeStore::open(nodes, settings.group_ms, random.2),
             dead: dead::DeadLetters::new(dead),
-            lives: lives::Lives::open(disk, &settings.sources)?,
+            lives,
             gaps: gaps::Gaps::default(),
             released: Vec::new(),
         };

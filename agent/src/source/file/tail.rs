@@ -326,6 +326,8 @@ impl<'a> Tail<'a> {
             return true;
         }
         if self.place.is_none() {
+            // All of it is new when it comes.
+            self.how.from_start = true;
             return self.began.is_none();
         }
         let is_due = self
@@ -433,7 +435,6 @@ impl<'a> Tail<'a> {
         let before = earlier.iter().map(|entry| entry.changed_us).max();
         let before = before.unwrap_or(0);
         let Some(live) = live else {
-            // All of it is new when it comes.
             self.how.from_start = true;
             let nowhere = Id {
                 device: 0,

@@ -272,5 +272,5 @@ fn finish<S: Store>(
     }
     lake.settle()?;
     lake.write_catalog()?;
-    lake.release(now_us)
+    lake.release(now_us.max(lake.owner().since_us))
 }

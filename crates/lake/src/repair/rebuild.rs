@@ -225,6 +225,7 @@ impl<'a> Table<'a> {
             items.push(Item::Flush(group));
         }
         items.extend((0..spare).map(|_| Item::Bare(None)));
+        items.truncate(usize::try_from(count).unwrap_or(usize::MAX));
         items
     }
 
@@ -277,9 +278,19 @@ impl<'a> Table<'a> {
             if is_cut_off || !is_of_term || !is_after || is_later {
                 continue;
             }
+            // Published again under another term, it holds the same rows.
+            let is_same = |at: &usize| {
+                let other = &self.groups[*at].name;
+                let flush = |name: &FileName<'_>| (name.first_pos, name.last_pos);
+                other.writer == name.writer && flush(other) == flush(name)
+            };
+            if sure.iter().any(is_same) {
+                continue;
+            }
             if until.is_some() || self.is_committed(group) {
+                possible.retain(|at| !is_same(at));
                 sure.push(place);
-            } else {
+            } else if !possible.iter().any(is_same) {
                 possible.push(place);
             }
         }

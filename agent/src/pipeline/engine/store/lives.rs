@@ -39,7 +39,12 @@ pub(super) struct Lives<D: Disk> {
 impl<D: Disk> Lives<D> {
     /// - `sources`: of all that cannot begin again something may be missing, where the log cannot be read as it was
     ///   left: newer records will stand in the place of what is not seen.
-    pub(super) fn open(disk: &D, sources: &[SourceSettings]) -> Result<Self, OpenError> {
+    ///
+    /// Says what could not be read.
+    pub(super) fn open(
+        disk: &D,
+        sources: &[SourceSettings],
+    ) -> Result<(Self, Vec<String>), OpenError> {
         let config = Config {
             name: "lives".to_owned(),
             segment_bytes: SEGMENT_BYTES,
@@ -77,12 +82,20 @@ impl<D: Disk> Lives<D> {
             // Nobody knows since when.
             unnamed.extend(losing.map(|source| begun(source, Some(UnixMicros(0)))));
         }
-        Ok(Self {
+        let mut trouble = recovery.trouble;
+        if !is_whole {
+            trouble.push(
+                "the log of lives cannot be read as it was left: what a killed life may have lost is named from 1970 on"
+                    .to_owned(),
+            );
+        }
+        let lives = Self {
             log,
             unnamed,
             unwritten: None,
             retry_at: Millis(0),
-        })
+        };
+        Ok((lives, trouble))
     }
 
     /// Forgets sources of which every lane with records of theirs says what they may have lost.

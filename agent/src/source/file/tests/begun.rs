@@ -174,3 +174,39 @@ fn a_place_that_was_adopted_is_adopted_again_by_a_life_that_hears_nothing_of_it(
     life.held = &nothing;
     assert_eq!(texts(life.run(2, "")), expected);
 }
+
+#[test]
+fn what_the_collector_holds_counts_for_more_than_where_a_source_began_that_stored_nothing() {
+    let log = Log::new();
+    log.write("held\n");
+    let path = log.path();
+    let mut reader = Reader::new(&path, None, FROM_START);
+    reader.all();
+    let cursor = cursor_of(&reader.found[0]).unwrap();
+    log.write("not held\n");
+    let spool = tempfile::tempdir().unwrap();
+    let late = HeldPlaces::default();
+    late.tell(Vec::new());
+    let mut life = Life {
+        log: &log,
+        spool: spool.path(),
+        from_start: false,
+        held: &late,
+    };
+    assert_eq!(texts(life.run(0, "")), [""; 0]);
+    let held = HeldPlaces::default();
+    held.tell(vec![Stray {
+        name: "x".to_owned(),
+        cursor,
+        said_by: SaidBy::Collector {
+            is_last: true,
+            is_taken: true,
+        },
+    }]);
+    life.held = &held;
+    let expected = [
+        format!("{:?}", Feed::Adopted(cursor)),
+        "not held".to_owned(),
+    ];
+    assert_eq!(texts(life.run(2, "")), expected);
+}
