@@ -50,8 +50,9 @@ pub(super) fn judge(fleet: &mut Fleet, site: &mut Home, course: &mut Course) -> 
     }
     // Agents have let go of what the journal took: of a gap that rots in it, that an epoch ended badly is told by nobody.
     if site.rotten && course.plan.ends_at_journal {
-        let is_unnamed_stop =
-            |fault: &String| fault.starts_with("audit: ") && fault.contains(" unexplained: 0,");
+        let is_unnamed_stop = |fault: &String| {
+            fault.contains("verdict: Unexplained") && fault.contains(" unexplained: 0,")
+        };
         course.faults.retain(|fault| !is_unnamed_stop(fault));
     }
     judge_sinks(&found, site, course);
