@@ -87,6 +87,36 @@ fn a_batch_of_an_epoch_that_no_hello_named_is_refused() {
 }
 
 #[test]
+fn a_batch_is_refused_that_the_hello_of_its_connection_did_not_list() {
+    let mut rig = greeted();
+    rig.handle(Event::Disconnected {
+        conn: CONN,
+        client: "dev".into(),
+        orderly: false,
+    });
+    rig.connect("dev");
+    let not_all = common::hello_that_is(false, &device(), &[listed(2, 0, 1)]);
+    rig.up(not_all, 1);
+    rig.up(bundle(1, 0, 3), 2);
+    rig.sync();
+    let rejects = rig.rejects();
+    assert_eq!(
+        (rejects.len(), rejects[0].reason),
+        (1, RejectReason::NotInHello)
+    );
+}
+
+#[test]
+fn an_epoch_of_a_group_that_failed_is_not_known() {
+    let mut rig = Rig::new();
+    rig.connect("dev");
+    rig.up(hello(&[listed(1, 0, 3)]), 0);
+    rig.disk.fail_sync(0);
+    assert!(!rig.sync());
+    assert_eq!(rig.custody.ledger().streams().count(), 0);
+}
+
+#[test]
 fn a_sender_speaks_only_for_itself_unless_it_is_its_gateway() {
     let mut rig = Rig::new();
     rig.connect("dev");
