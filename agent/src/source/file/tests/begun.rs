@@ -5,6 +5,8 @@ use crate::source::begun::Begun;
 use crate::source::held::HeldPlaces;
 use crate::source::kind::Start;
 
+const DEADLINE: Duration = Duration::from_secs(30);
+
 /// A life of the agent whose spool has nothing of the source: what it gives until it has looked at the log for a
 /// while, and its log has got `lines` once it began.
 struct Life<'a> {
@@ -40,9 +42,14 @@ impl Life<'_> {
         let mut given = Vec::new();
         runtime.block_on(async {
             let run = tokio::spawn(source.run(start));
-            while !noted.exists() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            let is_noted = async {
+                while !noted.exists() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(DEADLINE, is_noted)
+                .await
+                .expect("it notes where it began");
             self.log.write(lines);
             while given.len() < expected {
                 given.push(end.queue.recv().await.unwrap());
