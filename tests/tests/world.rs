@@ -59,7 +59,7 @@ mod bugs {
     use headwater_proto::sabotage::Bug;
     use headwater_tests::world::seeds_until_noticed;
 
-    const MOST_SEEDS: u64 = 2_000;
+    const MOST_SEEDS: u64 = 4_000;
 
     fn is_noticed(bug: Bug) {
         match seeds_until_noticed(bug, MOST_SEEDS) {
