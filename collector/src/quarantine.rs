@@ -226,6 +226,12 @@ pub struct Done {
 }
 
 impl Done {
+    /// Whether there was none of the samples that were meant.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.stay.is_empty() && self.replayed + self.before + self.finished == 0
+    }
+
     fn stays(&mut self, why: &'static str, samples: u64, words: impl FnOnce() -> String) {
         let stay = self.stay.entry(why).or_insert_with(|| Stay {
             samples: 0,

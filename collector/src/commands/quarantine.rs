@@ -228,13 +228,13 @@ fn replay(args: &ReplayArgs, clock: &Clock) -> Result<bool> {
     } else {
         said(&done)
     })?;
-    let is_found = done.replayed + done.before + done.finished > 0;
-    Ok(done.stay.is_empty() && (is_found || order.which == Which::default()))
+    let is_missed = done.is_empty() && order.which != Which::default();
+    Ok(done.stay.is_empty() && !is_missed)
 }
 
 fn said(done: &Done) -> String {
     let mut out = String::new();
-    if done.stay.is_empty() && done.replayed + done.before + done.finished == 0 {
+    if done.is_empty() {
         let _ = writeln!(
             out,
             "no such samples were refused for their time: `headwater-collector quarantine list` shows what there is"

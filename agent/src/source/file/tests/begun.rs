@@ -75,11 +75,34 @@ fn texts(given: Vec<Feed>) -> Vec<String> {
     texts.collect()
 }
 
+/// What the collector says.
+fn says(places: Vec<Stray>) -> HeldPlaces {
+    let held = HeldPlaces::default();
+    held.tell(places);
+    held
+}
+
+/// The collector holds the first line of the log.
+fn holds_first(log: &Log) -> (HeldPlaces, Cursor) {
+    let path = log.path();
+    let mut reader = Reader::new(&path, None, FROM_START);
+    reader.all();
+    let cursor = cursor_of(&reader.found[0]).unwrap();
+    let place = Stray {
+        name: "x".to_owned(),
+        cursor,
+        said_by: SaidBy::Collector {
+            is_last: true,
+            is_taken: true,
+        },
+    };
+    (says(vec![place]), cursor)
+}
+
 /// Lives that store nothing: each gives all that came since the first began.
 fn lives(log: &Log, from_start: bool, meanwhile: impl Fn()) -> Vec<String> {
     let spool = tempfile::tempdir().unwrap();
-    let held = HeldPlaces::default();
-    held.tell(Vec::new());
+    let held = says(Vec::new());
     let life = Life {
         log,
         spool: spool.path(),
@@ -136,8 +159,7 @@ fn who_is_told_to_begin_at_the_start_instead_does() {
     let log = Log::new();
     log.write("old\n");
     let spool = tempfile::tempdir().unwrap();
-    let held = HeldPlaces::default();
-    held.tell(Vec::new());
+    let held = says(Vec::new());
     let mut life = Life {
         log: &log,
         spool: spool.path(),
@@ -153,21 +175,9 @@ fn who_is_told_to_begin_at_the_start_instead_does() {
 fn a_place_that_was_adopted_is_adopted_again_by_a_life_that_hears_nothing_of_it() {
     let log = Log::new();
     log.write("old\n");
-    let path = log.path();
-    let mut reader = Reader::new(&path, None, FROM_START);
-    reader.all();
-    let cursor = cursor_of(&reader.found[0]).unwrap();
+    let (held, cursor) = holds_first(&log);
     log.write("new\n");
     let spool = tempfile::tempdir().unwrap();
-    let held = HeldPlaces::default();
-    held.tell(vec![Stray {
-        name: "x".to_owned(),
-        cursor,
-        said_by: SaidBy::Collector {
-            is_last: true,
-            is_taken: true,
-        },
-    }]);
     let mut life = Life {
         log: &log,
         spool: spool.path(),
@@ -176,8 +186,7 @@ fn a_place_that_was_adopted_is_adopted_again_by_a_life_that_hears_nothing_of_it(
     };
     let expected = [format!("{:?}", Feed::Adopted(cursor)), "new".to_owned()];
     assert_eq!(texts(life.run(2, "")), expected);
-    let nothing = HeldPlaces::default();
-    nothing.tell(Vec::new());
+    let nothing = says(Vec::new());
     life.held = &nothing;
     assert_eq!(texts(life.run(2, "")), expected);
 }
@@ -186,14 +195,10 @@ fn a_place_that_was_adopted_is_adopted_again_by_a_life_that_hears_nothing_of_it(
 fn what_the_collector_holds_counts_for_more_than_where_a_source_began_that_stored_nothing() {
     let log = Log::new();
     log.write("held\n");
-    let path = log.path();
-    let mut reader = Reader::new(&path, None, FROM_START);
-    reader.all();
-    let cursor = cursor_of(&reader.found[0]).unwrap();
+    let (held, cursor) = holds_first(&log);
     log.write("not held\n");
     let spool = tempfile::tempdir().unwrap();
-    let late = HeldPlaces::default();
-    late.tell(Vec::new());
+    let late = says(Vec::new());
     let mut life = Life {
         log: &log,
         spool: spool.path(),
@@ -201,15 +206,6 @@ fn what_the_collector_holds_counts_for_more_than_where_a_source_began_that_store
         held: &late,
     };
     assert_eq!(texts(life.run(0, "")), [""; 0]);
-    let held = HeldPlaces::default();
-    held.tell(vec![Stray {
-        name: "x".to_owned(),
-        cursor,
-        said_by: SaidBy::Collector {
-            is_last: true,
-            is_taken: true,
-        },
-    }]);
     life.held = &held;
     let expected = [
         format!("{:?}", Feed::Adopted(cursor)),
