@@ -110,7 +110,8 @@ pub struct Hello<const N: usize = MAX_DEVICE_ID_BYTES> {
     pub pages: u8,
     /// Whether the pages list *all* streams of the sender. Only then is a stream that they lack abandoned.
     pub complete: bool,
-    /// The sender's boot.
+    /// The sender's boot: an id that no other boot of a device of its name has, or times of one would be dated by
+    /// the clock of the other.
     pub boot: u64,
     /// Milliseconds since that boot.
     pub uptime_ms: u64,

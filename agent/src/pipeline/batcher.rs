@@ -19,7 +19,7 @@ use super::timekeeper::{Dated, worse};
 
 mod shape;
 
-use shape::{BATCH_BYTES, LEAST_ROWS, Shape};
+use shape::{BATCH_BYTES, Hashed, LEAST_ROWS, Shape};
 
 /// Most shapes a lane remembers; beyond it the one that has rested longest is forgotten. As many may have
 /// rows that wait; one more closes the oldest batch, or a source that names its columns anew with every
@@ -276,16 +276,17 @@ impl Batcher {
         if !open.is_like(sample, base) {
             return false;
         }
-        if open.knows(sample) {
+        let labels = &Hashed::of(sample);
+        if open.knows(labels) {
             return true;
         }
         let is_short = open.rows.len() < LEAST_ROWS;
         if open.numbered.is_none() {
-            let knows = |other: &Shape| open.is_beside(other) && other.knows(sample);
-            return open.takes(sample) && (is_short || !self.shapes.iter().any(knows));
+            let knows = |other: &Shape| open.is_beside(other) && other.knows(labels);
+            return open.takes(labels) && (is_short || !self.shapes.iter().any(knows));
         }
         let next = is_short.then(|| open.copy_beside());
-        let Some(next) = next.filter(|next| next.takes(sample)) else {
+        let Some(next) = next.filter(|next| next.takes(labels)) else {
             return false;
         };
         self.shapes[at].rows.clear();
@@ -303,10 +304,11 @@ impl Batcher {
         now: Millis,
     ) -> Pushed {
         self.clock += 1;
-        let at = self.shape_for(source, sample, dated, given);
+        let labels = Hashed::of(sample);
+        let at = self.shape_for(source, sample, &labels, dated, given);
         let shape = &mut self.shapes[at];
         shape.used = self.clock;
-        let series = shape.series_of(sample);
+        let series = shape.series_of(&labels);
         let values: Vec<_> = sample.fields.iter().map(|field| field.value).collect();
         shape
             .rows
@@ -331,6 +333,7 @@ impl Batcher {
         &mut self,
         source: usize,
         sample: &Sample<'_>,
+        labels: &Hashed<'_>,
         dated: Dated,
         given: Given,
     ) -> usize {
@@ -338,7 +341,7 @@ impl Batcher {
         let like = shapes.filter(|(_, s)| s.owed.source == source && s.is_like(sample, dated.base));
         let resumes = given.cursor.is_some();
         let mut open = like.clone().filter(|(_, s)| resumes && !s.rows.is_empty());
-        let mut knowing = like.clone().filter(|(_, s)| s.knows(sample));
+        let mut knowing = like.clone().filter(|(_, s)| s.knows(labels));
         let known = || {
             if resumes {
                 knowing.max_by_key(|(_, s)| s.schema.series.len())
@@ -346,14 +349,14 @@ impl Batcher {
                 knowing.next()
             }
         };
-        let best = open.find(|(_, s)| s.takes(sample)).or_else(known);
-        if let Some((at, _)) = best.or_else(|| like.clone().find(|(_, s)| s.takes(sample))) {
+        let best = open.find(|(_, s)| s.takes(labels)).or_else(known);
+        if let Some((at, _)) = best.or_else(|| like.clone().find(|(_, s)| s.takes(labels))) {
             return at;
         }
         let (times, owed) = (Times::of(dated), Owed::one(source, given.receipt, given.by));
         let largest = like.max_by_key(|(_, s)| s.series_bytes());
         let beside = largest.map(|(_, like)| like.beside(times, owed));
-        let fitted = beside.filter(|shape| shape.takes(sample));
+        let fitted = beside.filter(|shape| shape.takes(labels));
         let shape = fitted.unwrap_or_else(|| Shape::new(sample, times, &self.tags, owed));
         self.shapes.push(shape);
         self.shapes.len() - 1

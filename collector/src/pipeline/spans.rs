@@ -200,6 +200,13 @@ impl Times {
             // Rows of a clock that is ahead are later than now.
             (_, None) => (first, last.max(first)),
         };
+        // Of records that came and that a sink lacks, times are kept: they refute a clock that is behind.
+        if let Which::Numbers(range) = which {
+            for mark in self.marks.iter().filter(|mark| range.contains(mark.seq)) {
+                first = first.min(self.before(mark).0);
+                last = last.max(mark.last_us().saturating_add(self.slack_us()));
+            }
+        }
         if sabotage::is(Bug::SpanBesideTruth) {
             // A deliberate bug: it begins where it should end.
             (first, last) = (last, last.saturating_add(last.saturating_sub(first)));

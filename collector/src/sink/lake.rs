@@ -606,9 +606,10 @@ impl<S: Store> LakeSink<S> {
                 let end = end.with_received(track.held.end());
                 let whole = track.held.covers(end.expected());
                 let state = match (track.abandoned, whole) {
-                    (true, _) => EpochState::Abandoned,
+                    (true, true) => EpochState::Abandoned,
                     (false, true) => EpochState::Closed,
-                    (false, false) => EpochState::Ended,
+                    // Of an abandoned one the rest is to be named first.
+                    (_, false) => EpochState::Ended,
                 };
                 (state, end.first, end.next)
             }

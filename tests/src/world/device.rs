@@ -104,8 +104,7 @@ impl Device {
             step_us: 0,
             lane_bytes,
             starts: 0,
-            // No two devices share a boot, whatever they are called.
-            boot: (1 + 100_000 * place as u64, Millis(0)),
+            boot: (first_boot(place), Millis(0)),
             kernel: SYNCED,
             stopping: false,
             disturbed: false,
@@ -139,7 +138,7 @@ impl Device {
             step_us: self.step_us,
             lane_bytes: self.lane_bytes,
             starts: self.starts,
-            boot: (self.boot.0 + 1000, self.boot.1),
+            boot: (first_boot(place), self.boot.1),
             kernel: self.kernel,
             stopping: false,
             disturbed: true,
@@ -524,6 +523,12 @@ impl Device {
     pub fn is_crashed(&self) -> bool {
         self.disk.has_crashed()
     }
+}
+
+/// The id of a device's first boot; each power cut adds one. No two devices share a boot, whatever they are
+/// called: it dates records.
+const fn first_boot(place: usize) -> u64 {
+    1 + 100_000 * place as u64
 }
 
 /// By this the content of a source is known again: no two sources read the same.

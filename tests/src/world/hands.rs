@@ -50,7 +50,8 @@ pub(super) fn finish<S: Sink>(
         match hands.step(worker, name) {
             Did::Read | Did::Moved => {}
             Did::Nothing => {
-                worker.close(now);
+                // As its thread does: by what the clock is worth.
+                worker.close(hands.custody.clock.dated(now));
                 return true;
             }
             Did::Ended => return false,

@@ -26,6 +26,22 @@ const COLUMN_BYTES: usize = 16;
 /// Bytes that a text takes beside its own, at most.
 const LENGTH_BYTES: usize = 2;
 
+/// The labels of a sample, hashed once for all shapes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hashed<'a> {
+    labels: &'a [(&'a str, &'a str)],
+    hash: u64,
+}
+
+impl<'a> Hashed<'a> {
+    pub(super) fn of(sample: &'a Sample<'a>) -> Self {
+        Self {
+            labels: sample.labels,
+            hash: hash_of(sample.labels.iter().copied()),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Shape {
     pub(super) schema: Schema,
@@ -37,6 +53,8 @@ pub(super) struct Shape {
     series_bytes: usize,
     /// A hash of each series, so that few are compared in full.
     hashes: Vec<u64>,
+    /// The place of the series that the last row has.
+    guess: usize,
     /// Bytes spent because the series of these columns stand in several schemas; they pay for a common one.
     spent: usize,
     /// The number and bytes under which `schema` was announced, until it changes.
@@ -99,6 +117,7 @@ impl Shape {
             schema_bytes,
             series_bytes: 0,
             hashes: Vec::new(),
+            guess: 0,
             spent: 0,
             rows: Rows::new(&schema),
             seen: Rows::new(&schema),
@@ -227,7 +246,7 @@ impl Shape {
 
     /// Whether a sample of these columns may be added: its series is known, or finds room in a schema that is
     /// not announced yet.
-    pub(super) fn takes(&self, sample: &Sample<'_>) -> bool {
+    pub(super) fn takes(&self, sample: &Hashed<'_>) -> bool {
         let bytes = bytes_of_series(sample.labels.iter().copied());
         (self.numbered.is_none() && self.has_room(1, bytes)) || self.knows(sample)
     }
@@ -240,22 +259,34 @@ impl Shape {
             && self.schema_bytes + bytes <= MAX_SCHEMA_BYTES
     }
 
-    pub(super) fn knows(&self, sample: &Sample<'_>) -> bool {
+    pub(super) fn knows(&self, sample: &Hashed<'_>) -> bool {
         self.find(sample).is_some()
     }
 
-    fn find(&self, sample: &Sample<'_>) -> Option<usize> {
-        let hash = hash_of(sample.labels.iter().copied());
+    fn find(&self, sample: &Hashed<'_>) -> Option<usize> {
+        let is_it = |at: usize| {
+            self.hashes.get(at) == Some(&sample.hash)
+                && is_series(&self.schema.series[at], sample.labels)
+        };
+        // Rows of one series mostly follow each other, or those of the same order come again.
+        if is_it(self.guess) {
+            return Some(self.guess);
+        }
+        if is_it(self.guess + 1) {
+            return Some(self.guess + 1);
+        }
         let mut known = self.hashes.iter().zip(&self.schema.series);
-        known.position(|(known, series)| *known == hash && is_series(series, sample))
+        known.position(|(known, series)| *known == sample.hash && is_series(series, sample.labels))
     }
 
     /// The place of the sample's series, which is added where it is new.
-    pub(super) fn series_of(&mut self, sample: &Sample<'_>) -> u32 {
-        place(self.find(sample).unwrap_or_else(|| {
-            self.add(series(sample));
+    pub(super) fn series_of(&mut self, sample: &Hashed<'_>) -> u32 {
+        let at = self.find(sample).unwrap_or_else(|| {
+            self.add(series(sample.labels));
             self.schema.series.len() - 1
-        }))
+        });
+        self.guess = at;
+        place(at)
     }
 
     fn add(&mut self, series: Series) {
@@ -372,18 +403,18 @@ fn place(at: usize) -> u32 {
     u32::try_from(at).expect("a schema has few series")
 }
 
-fn series(sample: &Sample<'_>) -> Series {
+fn series(labels: &[(&str, &str)]) -> Series {
     let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
     Series {
-        labels: sample.labels.iter().map(own).collect(),
+        labels: labels.iter().map(own).collect(),
     }
 }
 
-fn is_series(series: &Series, sample: &Sample<'_>) -> bool {
-    series.labels.len() == sample.labels.len()
+fn is_series(series: &Series, labels: &[(&str, &str)]) -> bool {
+    series.labels.len() == labels.len()
         && series
             .labels
             .iter()
-            .zip(sample.labels)
+            .zip(labels)
             .all(|(a, b)| a.0 == b.0 && a.1 == b.1)
 }

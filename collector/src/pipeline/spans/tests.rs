@@ -200,3 +200,14 @@ fn a_bound_that_rows_refute_is_none() {
     assert_eq!(seconds(end).0, 4);
     assert!(end.last >= end.first);
 }
+
+/// An older lake lacks what came once, and the clock that names it is behind the rows.
+#[test]
+fn records_that_came_and_are_lost_lie_where_their_own_times_say() {
+    let came = Came::of([6, 14]);
+    let span = came.times.span(numbers(6, 15), UnixMicros(BEGAN_US));
+    assert_eq!((seconds(span).1, span.known), (16, Known::Bounds));
+    assert!(span.first.0 <= times(6).0 && span.last.0 >= times(14).1);
+    let only = came.times.span(numbers(6, 7), AT);
+    assert_eq!(seconds(only).1, 16, "up to the record after it");
+}

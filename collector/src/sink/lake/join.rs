@@ -16,9 +16,10 @@ use super::{LakeSettings, LakeSink, LakeSinkError, NAME};
 use crate::done::DoneError;
 use crate::pipeline::custody::{
     Agreed, Custody, JournalSide, Lacking, LakeSide, MeetError, Meeting, Needs, Opened, Past,
-    Proof, Proven, over,
+    Proof, Proven, Told as Committed, over,
 };
 use crate::pipeline::ledger::MAX_STREAMS;
+use crate::pipeline::numbers::Numbers;
 
 /// Why journal and lake could not be brought to agree.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +168,7 @@ impl<S: Store> Met<S> {
 
     /// The sink, now that both agree.
     #[must_use]
-    pub fn agreed(mut self, agreed: Agreed) -> LakeSink<S> {
+    pub fn agreed(mut self, mut agreed: Agreed) -> LakeSink<S> {
         if let Some(error) = &agreed.index_failure {
             tracing::error!(%error, "the index of finished epochs cannot be filled; the journal keeps them");
         }
@@ -180,6 +181,7 @@ impl<S: Store> Met<S> {
         if let (Some(until), Some(told)) = (agreed.leave_out_until, &self.proof) {
             let parts = self.renamed.is_some() || self.is_older;
             self.sink.leave_out(&told.marks, until, parts);
+            told.bound(&mut agreed.streams);
         }
         self.sink.restore(agreed.streams, agreed.beyond);
         tell(&self.sink);
@@ -204,6 +206,34 @@ impl Told {
             marks: Vec::new(),
             over: Vec::new(),
             unindexed: 0,
+        }
+    }
+
+    /// Takes out of what custody calls committed what this lake does not have. One that was brought back older
+    /// gets the rest again, or named; until then `epochs` must not say that it was handed it.
+    fn bound(&self, streams: &mut [Committed]) {
+        let mut has = Numbers::new();
+        for mark in &self.marks {
+            let Some(stream) = stream_of(mark) else {
+                continue;
+            };
+            for range in &mark.held {
+                has.insert(&stream, *range);
+            }
+            for seq in &mark.partial {
+                has.remove(&stream, SeqRange::new(*seq, seq + 1));
+            }
+        }
+        for known in streams {
+            let committed = [(known.stream.clone(), std::mem::take(&mut known.committed))];
+            let mut both = Numbers::new();
+            both.add(&committed);
+            for (stream, ranges) in has.missing_of(&committed) {
+                for range in ranges {
+                    both.remove(&stream, range);
+                }
+            }
+            known.committed = both.take().into_iter().flat_map(|(_, has)| has).collect();
         }
     }
 

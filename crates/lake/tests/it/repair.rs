@@ -523,6 +523,46 @@ fn a_checkpoint_that_nothing_points_to_stands_for_the_versions_that_were_cleaned
     assert_eq!(tables(&store), tables(&before));
 }
 
+/// Takeovers leave no file, so nothing but the checkpoint tells that the last flush stood behind it.
+#[test]
+fn a_flush_behind_a_checkpoint_stays_behind_it() {
+    let store = lake();
+    let of_samples = |path: &String| path.starts_with("samples/") && path.ends_with(".json");
+    let known = log_objects(&store).into_iter().filter(of_samples).count();
+    for owner in [JournalId(0xaaa), JournalId(0xbbb)] {
+        let mut lake = Lake::open(store.clone(), settings(), &takeover(owner)).unwrap();
+        if owner == JournalId(0xbbb) {
+            (FLUSHES..FLUSHES + 2).for_each(|at| drop(flush(&mut lake, at)));
+            lake.release(MIDNIGHT_US).unwrap();
+        }
+    }
+    let versions: Vec<_> = log_objects(&store).into_iter().filter(of_samples).collect();
+    let [first, second, amid, last] = &versions[known..] else {
+        panic!("{versions:?}")
+    };
+    let checkpoint = amid.replace(".json", ".checkpoint.parquet");
+    store.get(&checkpoint).unwrap();
+    let before = store.fork();
+    for path in [first, second, amid, last] {
+        store.delete(path).unwrap();
+    }
+    let repairer = Options {
+        claim: takeover(REPAIRER),
+        ..options()
+    };
+    run(&store, &repairer, "around a checkpoint");
+    let file = |store: &MemStore| {
+        let version = String::from_utf8(store.get(last).unwrap().to_vec()).unwrap();
+        let add = version.lines().find(|line| line.contains("\"add\""));
+        let add: serde_json::Value = serde_json::from_str(add?).unwrap();
+        add["add"]["path"].as_str().map(str::to_owned)
+    };
+    assert!(file(&before).is_some());
+    assert_eq!(file(&store), file(&before));
+    assert_eq!(totals(&store), totals(&before));
+    assert_eq!(tables(&store), tables(&before));
+}
+
 #[test]
 fn a_flush_that_was_published_again_after_a_takeover_is_taken_once() {
     let before = lake();

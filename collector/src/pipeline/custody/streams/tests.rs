@@ -121,6 +121,24 @@ fn what_no_sink_has_is_lost_once_all_are_past_it() {
 }
 
 #[test]
+fn of_several_lost_ranges_each_is_named() {
+    let mut streams = streams_of(Mode::Sinks, &[LAKE]);
+    let plain = plain(&mut streams, 0..5);
+    streams.watch(5);
+    for seq in [1, 3] {
+        streams.has(LAKE, &plain, &[SeqRange::new(seq, seq + 1)]);
+    }
+    let lost = |seq| {
+        Say::Gap(
+            plain.clone(),
+            Some(SeqRange::new(seq, seq + 1)),
+            GapReason::Damaged,
+        )
+    };
+    assert_eq!(said(&mut streams, 5), [lost(4), lost(2), lost(0)]);
+}
+
+#[test]
 fn a_loss_whose_group_failed_is_found_again() {
     let mut streams = streams_of(Mode::Sinks, &[LAKE]);
     plain(&mut streams, 0..3);
