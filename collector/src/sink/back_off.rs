@@ -27,6 +27,11 @@ impl BackOff {
         self.until.is_some_and(|until| now < until)
     }
 
+    /// The failure that comes next was none of all: it does not make the wait longer.
+    pub(super) const fn hold(&mut self) {
+        self.failures = self.failures.saturating_sub(1);
+    }
+
     /// - `random`: 64 random bits.
     pub(super) fn failed(&mut self, error: &SinkError, now: Millis, random: u64) {
         let doubled = FIRST_WAIT_MS.saturating_mul(1 << self.failures.min(16));

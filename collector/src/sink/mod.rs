@@ -6,6 +6,7 @@
 //! A [`Sink`] knows its destination and nothing else. Reading, waiting after a failure, lag, metrics and
 //! custody are the [`worker`]'s, the same for every sink.
 
+pub mod aws;
 mod back_off;
 mod covers;
 pub(crate) mod crew;
@@ -15,6 +16,7 @@ pub mod lake;
 pub mod letters;
 pub mod registry;
 pub mod rows;
+pub mod stream;
 pub mod worker;
 
 use std::future::Future;
@@ -64,6 +66,12 @@ pub trait Sink: Send + 'static {
     /// [`SinkError::Refused`] if the destination refuses a part for good: the sink has left that part
     /// out, and delivers the rest when it is called again.
     fn deliver(&mut self, now: Now) -> impl Future<Output = Result<Delivered, SinkError>> + Send;
+
+    /// Whether deliveries brought a part to rest since this was last asked, though they failed as a whole: the
+    /// wait for the next one does not grow then.
+    fn is_ahead(&mut self) -> bool {
+        false
+    }
 
     /// Looks after the destination; called about once a second, whether or not anything is due.
     ///

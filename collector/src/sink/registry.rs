@@ -91,6 +91,8 @@ macro_rules! sink_kinds {
 sink_kinds! {
     lake => Lake(crate::sink::lake::LakeKind),
     hot => Hot(crate::sink::hot::HotKind),
+    kinesis => Kinesis(crate::sink::aws::KinesisKind),
+    firehose => Firehose(crate::sink::aws::FirehoseKind),
 }
 
 /// A sink as a configuration declares it.

@@ -30,6 +30,7 @@ mod slow_client;
 mod start;
 mod state_loss;
 mod stock_client;
+mod streams;
 
 /// A number from the environment, or the default for a short run.
 fn setting(name: &str, default: u64) -> u64 {

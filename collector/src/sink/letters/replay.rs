@@ -161,7 +161,12 @@ impl<S: Sink> Giving<'_, S> {
                 Err(SinkError::Refused { items, cause }) if !items.is_empty() => {
                     self.refuse(&items, &cause);
                 }
-                Err(error) => self.wait(&mut tries, error)?,
+                Err(error) => {
+                    if self.sink.is_ahead() {
+                        tries = 0;
+                    }
+                    self.wait(&mut tries, error)?;
+                }
             }
         }
         Ok(())

@@ -322,7 +322,10 @@ impl<S: Sink, D: Disk> Worker<S, D> {
         let (mut trouble, mut refusals, mut oldest) = (None, Vec::new(), None);
         let before = feed.position();
         let read = feed.read(most_bytes, |item| {
-            let _ = oldest.get_or_insert((item.position, item.at));
+            // What the collector itself wrote at a segment's start has no time.
+            if item.at > UnixMicros(0) {
+                let _ = oldest.get_or_insert((item.position, item.at));
+            }
             match sink.take(item, now) {
                 Ok(()) => {}
                 Err(SinkError::Refused { cause, .. }) => {
@@ -444,6 +447,9 @@ impl<S: Sink, D: Disk> Worker<S, D> {
 
     fn failed(&mut self, error: SinkError, now: Now, random: u64) {
         self.look.failed(error.code());
+        if self.sink.is_ahead() {
+            self.calls.hold();
+        }
         self.calls.failed(&error, now.mono, random);
         self.call_trouble = Some(error);
     }

@@ -1,0 +1,183 @@
+//! Core: what an error code of AWS means for a call, and what the operator has to do.
+
+use crate::sink::stream::service::{Answer, Failure};
+
+/// An error answer of a service.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fault<'a> {
+    /// Its code, empty if the answer has none.
+    pub(super) code: &'a str,
+    /// Its words.
+    pub(super) message: &'a str,
+    /// HTTP status.
+    pub(super) status: u16,
+}
+
+impl Fault<'_> {
+    fn cause(&self) -> String {
+        let Self {
+            code,
+            message,
+            status,
+        } = self;
+        match (code.is_empty(), message.is_empty()) {
+            (false, false) => format!("{code}: {message}"),
+            (false, true) => (*code).to_owned(),
+            (true, _) => format!("HTTP {status}: {message}"),
+        }
+    }
+
+    /// What it makes of the whole call. A code that is not known here is tried again: to drop what a new code
+    /// holds up would be a loss.
+    pub(super) fn answer(&self) -> Answer {
+        let cause = self.cause();
+        if let Some(remedy) = remedy(self.code) {
+            let remedy = remedy.to_owned();
+            return Answer::Denied { cause, remedy };
+        }
+        let is_unfit = matches!(
+            self.code,
+            "ValidationException"
+                | "InvalidArgumentException"
+                | "SerializationException"
+                | "RequestEntityTooLarge"
+        );
+        if is_unfit || self.status == 413 {
+            return Answer::Refused { cause };
+        }
+        if self.status >= 500 && !is_throttle(self.code) && self.code.is_empty() {
+            // A proxy's answer, or half of one: the call may have been carried out.
+            return Answer::Unknown { cause };
+        }
+        Answer::Failed(failure(self.code, cause))
+    }
+}
+
+/// What came of one record of a call that succeeded.
+pub(super) fn item(code: Option<&str>, message: Option<&str>) -> Result<(), Failure> {
+    let Some(code) = code.filter(|code| !code.is_empty()) else {
+        return Ok(());
+    };
+    let cause = format!("{code}: {}", message.unwrap_or_default());
+    Err(failure(code, cause))
+}
+
+fn failure(code: &str, cause: String) -> Failure {
+    Failure {
+        cause,
+        is_throttled: is_throttle(code),
+        retry_after: None,
+    }
+}
+
+/// More than the service takes in this time.
+fn is_throttle(code: &str) -> bool {
+    matches!(
+        code,
+        "ProvisionedThroughputExceededException"
+            | "LimitExceededException"
+            | "ThrottlingException"
+            | "Throttling"
+            | "TooManyRequestsException"
+            | "KMSThrottlingException"
+            // Of Firehose: the stream takes no more now.
+            | "ServiceUnavailableException"
+            | "SlowDown"
+    )
+}
+
+/// What the operator has to do, if nothing but that helps.
+fn remedy(code: &str) -> Option<&'static str> {
+    let remedy = match code {
+        "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" => {
+            "let the collector's role do this (PutRecords for Kinesis, PutRecordBatch for Firehose)"
+        }
+        "ExpiredTokenException" | "ExpiredToken" => {
+            "renew the session's credentials; those of a role renew themselves"
+        }
+        "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "IncompleteSignature"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException" => {
+            "see to the credentials, and to this machine's clock: a signature holds for five minutes"
+        }
+        "OptInRequired" | "SubscriptionRequiredException" => {
+            "the account has no access to this service"
+        }
+        "ResourceNotFoundException" => "make the stream, or see to its name, region and account",
+        code if code.starts_with("KMS") && code != "KMSThrottlingException" => {
+            "see to the KMS key of the stream: its policy, and that it is enabled"
+        }
+        _ => return None,
+    };
+    Some(remedy)
+}
+
+/// What an SDK that found no credentials means.
+pub(super) const NO_CREDENTIALS: &str = "give the collector credentials: a role of the machine or container, \
+     AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile with keys or a role (profiles that need a login by \
+     browser or a credential_process are not supported); off EC2, AWS_EC2_METADATA_DISABLED=true spares the wait";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(code: &str, status: u16) -> Answer {
+        let message = "words";
+        Fault {
+            code,
+            message,
+            status,
+        }
+        .answer()
+    }
+
+    #[test]
+    fn codes_are_told_apart() {
+        for code in [
+            "ProvisionedThroughputExceededException",
+            "ThrottlingException",
+            "KMSThrottlingException",
+            "LimitExceededException",
+        ] {
+            let Answer::Failed(failure) = answer(code, 400) else {
+                panic!("{code}");
+            };
+            assert!(failure.is_throttled, "{code}");
+            assert_eq!(failure.cause, format!("{code}: words"));
+        }
+        for (code, status) in [("InternalFailure", 500), ("NeverHeardOf", 400)] {
+            let Answer::Failed(failure) = answer(code, status) else {
+                panic!("{code}");
+            };
+            assert!(!failure.is_throttled, "{code}");
+        }
+        assert!(
+            matches!(answer("ServiceUnavailableException", 500), Answer::Failed(f) if f.is_throttled)
+        );
+        assert!(matches!(
+            answer("ValidationException", 400),
+            Answer::Refused { .. }
+        ));
+        assert!(matches!(answer("", 413), Answer::Refused { .. }));
+        assert!(matches!(answer("", 502), Answer::Unknown { .. }));
+        for code in [
+            "AccessDeniedException",
+            "ExpiredTokenException",
+            "KMSDisabledException",
+        ] {
+            assert!(matches!(answer(code, 400), Answer::Denied { .. }), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_record_is_stored_only_without_a_code() {
+        assert_eq!(item(None, None), Ok(()));
+        assert!(item(Some("InternalFailure"), None).is_err());
+        let throttled = item(Some("ServiceUnavailableException"), Some("Slow down."));
+        assert!(throttled.unwrap_err().is_throttled);
+    }
+}

@@ -1,0 +1,177 @@
+//! Sinks in AWS. What is configured is checked in every build; a build without the feature `aws` says that it has
+//! them not.
+//!
+//! One layer repeats what fails, and it is ours ([`super::stream`], [`super::worker`]): the SDK's own is off, for it
+//! takes a call that succeeds for success of each record.
+
+#![cfg_attr(
+    not(feature = "aws"),
+    allow(dead_code, reason = "a build without AWS checks what it does not use")
+)]
+
+#[cfg(feature = "aws")]
+mod codes;
+mod firehose;
+mod kinesis;
+#[cfg(feature = "aws")]
+mod shell;
+
+use headwater_program::faults::within;
+
+pub use firehose::FirehoseKind;
+pub use kinesis::KinesisKind;
+
+use super::stream::StreamSettings;
+use super::stream::{Encoding, Key, RECORD_BYTES};
+
+/// Seconds after which a record is sent.
+const FLUSH_S: u64 = 5;
+
+/// Whose credentials, and where.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Access {
+    /// `None`: as the environment or the profile says.
+    region: Option<String>,
+    /// `None`: AWS itself.
+    endpoint: Option<String>,
+    /// `None`: as the environment says.
+    profile: Option<String>,
+}
+
+/// A stream that is fed.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    stream: String,
+    access: Access,
+    settings: StreamSettings,
+}
+
+/// As both kinds have it in a configuration.
+#[derive(Debug)]
+struct RawPlace {
+    stream: String,
+    region: String,
+    endpoint: String,
+    profile: String,
+    flush_s: u64,
+    key: Key,
+}
+
+impl Place {
+    fn check(name: &str, raw: RawPlace, problems: &mut Vec<String>) -> Self {
+        let key = |key: &str| format!("sink {name}: {key}");
+        if !cfg!(feature = "aws") {
+            problems.push(format!(
+                "sink {name}: this build has no sinks in AWS: build the collector with `--features aws`"
+            ));
+        }
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        if raw.stream.is_empty() || raw.stream.len() > 128 || !raw.stream.chars().all(is_name) {
+            let key = key("stream");
+            problems.push(format!(
+                "{key} = {:?} must be the stream's name: 1 to 128 of A-Z a-z 0-9 _ . -",
+                raw.stream
+            ));
+        }
+        if let Some(problem) = endpoint_problem(&raw.endpoint) {
+            problems.push(format!(
+                "{} = {:?} {problem}",
+                key("endpoint"),
+                raw.endpoint
+            ));
+        }
+        let why = "each flush is a record for each group of devices";
+        let flush_s = within(&key("flush_s"), raw.flush_s, 1..=900, why, problems);
+        let some = |text: String| (!text.is_empty()).then_some(text);
+        Self {
+            stream: raw.stream,
+            access: Access {
+                region: some(raw.region),
+                endpoint: some(raw.endpoint),
+                profile: some(raw.profile),
+            },
+            settings: StreamSettings {
+                encoding: Encoding {
+                    key: raw.key,
+                    record_bytes: RECORD_BYTES,
+                },
+                flush_ms: flush_s * 1_000,
+            },
+        }
+    }
+}
+
+/// What is wrong with an endpoint: readings and signatures leave this machine encrypted, or not at all.
+fn endpoint_problem(endpoint: &str) -> Option<&'static str> {
+    if endpoint.is_empty() || endpoint.starts_with("https://") {
+        return None;
+    }
+    let Some(rest) = endpoint.strip_prefix("http://") else {
+        return Some("must begin with https://");
+    };
+    let host = rest.split(['/', ':']).next().unwrap_or_default();
+    if rest.contains('@') {
+        return Some("must not name a user");
+    }
+    let is_loopback = ["127.0.0.1", "localhost"].contains(&host) || rest.starts_with("[::1]");
+    (!is_loopback).then_some("must begin with https://: plain http is for this machine alone")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems_of(change: impl Fn(&mut RawPlace)) -> Vec<String> {
+        let mut raw = RawPlace {
+            stream: "telemetry".to_owned(),
+            region: String::new(),
+            endpoint: String::new(),
+            profile: String::new(),
+            flush_s: FLUSH_S,
+            key: Key::Group,
+        };
+        change(&mut raw);
+        let mut problems = Vec::new();
+        Place::check("s", raw, &mut problems);
+        problems.retain(|problem| cfg!(feature = "aws") || !problem.contains("this build"));
+        problems
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_all_at_once() {
+        assert_eq!(problems_of(|_| ()), [""; 0]);
+        let problems = problems_of(|raw| {
+            raw.stream = "arn:aws:kinesis:x".to_owned();
+            raw.endpoint = "http://kinesis.example.org".to_owned();
+            raw.flush_s = 0;
+        });
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        let begins = ["sink s: stream", "sink s: endpoint", "sink s: flush_s"];
+        for (problem, begin) in problems.iter().zip(begins) {
+            assert!(problem.starts_with(begin), "{problem}");
+        }
+    }
+
+    #[test]
+    fn plain_http_stays_on_this_machine() {
+        for good in [
+            "",
+            "https://vpce-1.kinesis.eu-west-1.vpce.amazonaws.com",
+            "http://127.0.0.1:4566",
+            "http://localhost/",
+            "http://[::1]:4566",
+        ] {
+            assert_eq!(endpoint_problem(good), None, "{good}");
+        }
+        for bad in [
+            "kinesis",
+            "http://10.0.0.1",
+            "http://localhost.example.org",
+            "http://127.0.0.1.example.org:80/",
+            "ftp://127.0.0.1",
+            "http://localhost:x@evil.example/",
+        ] {
+            assert!(endpoint_problem(bad).is_some(), "{bad}");
+        }
+    }
+}
