@@ -42,8 +42,7 @@ pub(super) fn judge(fleet: &mut Fleet, site: &mut Home, course: &mut Course) -> 
     let is_dated = |stated: &&Stated| stated.class == "offset";
     course.seen.dated += found.stated.iter().filter(is_dated).count() as u64;
     judge_fleet(&found, fleet, site, course);
-    // A journal that rot cut short, and went on, has two times beside an old copy of it: nobody tells them apart.
-    if site.rotten && site.lost_disk {
+    if site.has_two_times() {
         let is_known =
             |fault: &String| fault.starts_with("audit: ") || fault.contains(" is in the lake ");
         course.faults.retain(|fault| !is_known(fault));
