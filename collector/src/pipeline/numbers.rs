@@ -66,11 +66,56 @@ impl Numbers {
         missing.collect()
     }
 
+    /// Those of the listed numbers of a stream that are here.
+    #[must_use]
+    pub fn present_of(&self, stream: &Stream, listed: &[SeqRange]) -> Vec<SeqRange> {
+        let Some(known) = self.0.get(stream) else {
+            return Vec::new();
+        };
+        let mut present = Vec::new();
+        for range in listed {
+            let mut from = range.first;
+            for hole in known.holes(*range) {
+                present.extend((from < hole.first).then(|| SeqRange::new(from, hole.first)));
+                from = hole.next;
+            }
+            present.extend((from < range.next).then(|| SeqRange::new(from, range.next)));
+        }
+        present
+    }
+
     /// All of them, and it is empty then.
     pub fn take(&mut self) -> Listed {
         let all = std::mem::take(&mut self.0).into_iter();
         let all = all.filter(|(_, numbers)| !numbers.is_empty());
         all.map(|(stream, numbers)| (stream, numbers.as_slice().to_vec()))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_proto::ids::{DeviceId, Epoch, Lane};
+
+    use super::*;
+
+    #[test]
+    fn what_is_listed_is_either_here_or_missing() {
+        let stream = |epoch| Stream {
+            device: DeviceId::new("d").unwrap(),
+            lane: Lane::Normal,
+            epoch: Epoch::new(epoch),
+        };
+        let mut numbers = Numbers::new();
+        for (first, next) in [(2, 5), (7, 8), (20, 30)] {
+            numbers.insert(&stream(1), SeqRange::new(first, next));
+        }
+        let listed = [SeqRange::new(0, 10), SeqRange::new(25, 26)];
+        let present = [(2, 5), (7, 8), (25, 26)].map(|(first, next)| SeqRange::new(first, next));
+        assert_eq!(numbers.present_of(&stream(1), &listed), present);
+        assert_eq!(numbers.present_of(&stream(2), &listed), []);
+        let missing = [(0, 2), (5, 7), (8, 10)].map(|(first, next)| SeqRange::new(first, next));
+        let all = [(stream(1), listed.to_vec())];
+        assert_eq!(numbers.missing_of(&all), [(stream(1), missing.to_vec())]);
     }
 }

@@ -14,6 +14,8 @@ pub mod hot;
 pub(crate) mod kind;
 pub mod lake;
 pub mod letters;
+#[cfg(test)]
+mod publishes;
 pub mod registry;
 pub mod rows;
 pub mod stream;

@@ -27,7 +27,7 @@ impl Fault<'_> {
         }
     }
 
-    /// What it makes of the whole call. A code that is not known here is tried again: to drop what a new code
+    /// The outcome of the whole call. A code that is not known here is tried again: to drop what a new code
     /// holds up would be a loss.
     pub(super) fn answer(&self) -> Answer {
         let cause = self.cause();
@@ -53,7 +53,7 @@ impl Fault<'_> {
     }
 }
 
-/// What came of one record of a call that succeeded.
+/// The outcome of one record of a call that succeeded.
 pub(super) fn item(code: Option<&str>, message: Option<&str>) -> Result<(), Failure> {
     let Some(code) = code.filter(|code| !code.is_empty()) else {
         return Ok(());
@@ -66,7 +66,6 @@ fn failure(code: &str, cause: String) -> Failure {
     Failure {
         cause,
         is_throttled: is_throttle(code),
-        retry_after: None,
     }
 }
 
@@ -86,7 +85,7 @@ fn is_throttle(code: &str) -> bool {
     )
 }
 
-/// What the operator has to do, if nothing but that helps.
+/// The operator's part, if nothing but that helps.
 fn remedy(code: &str) -> Option<&'static str> {
     let remedy = match code {
         "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" => {
@@ -116,7 +115,7 @@ fn remedy(code: &str) -> Option<&'static str> {
     Some(remedy)
 }
 
-/// What an SDK that found no credentials means.
+/// The remedy where the SDK found no credentials.
 pub(super) const NO_CREDENTIALS: &str = "give the collector credentials: a role of the machine or container, \
      AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile with keys or a role (profiles that need a login by \
      browser or a credential_process are not supported); off EC2, AWS_EC2_METADATA_DISABLED=true spares the wait";

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::Deserialize;
 
-use super::{FLUSH_S, Place, RawPlace};
+use super::{FLUSH_S, Place, RawPlace, shell};
 use crate::sink::kind::{Kind, Replay, Rule, Start};
 use crate::sink::letters::Replayed;
 use crate::sink::stream::Key;
@@ -67,32 +67,15 @@ impl Kind for KinesisKind {
             endpoint,
             profile,
             flush_s,
-            key,
         };
-        Self(Place::check(name, raw, problems))
+        Self(Place::check(name, raw, key, problems))
     }
 
-    #[cfg(feature = "aws")]
     fn start(self, start: Start<'_>) -> Result<()> {
-        super::shell::start(start, super::shell::Kinesis::new(&self.0)?, self.0.settings)
+        shell::start::<shell::Kinesis>(start, self.0)
     }
 
-    #[cfg(feature = "aws")]
     fn replay(self, replay: Replay<'_>) -> Result<Replayed> {
-        super::shell::replay(
-            replay,
-            super::shell::Kinesis::new(&self.0)?,
-            self.0.settings,
-        )
-    }
-
-    #[cfg(not(feature = "aws"))]
-    fn start(self, _: Start<'_>) -> Result<()> {
-        anyhow::bail!("this build has no sinks in AWS")
-    }
-
-    #[cfg(not(feature = "aws"))]
-    fn replay(self, _: Replay<'_>) -> Result<Replayed> {
-        anyhow::bail!("this build has no sinks in AWS")
+        shell::replay::<shell::Kinesis>(replay, self.0)
     }
 }

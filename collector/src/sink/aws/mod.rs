@@ -13,10 +13,11 @@
 mod codes;
 mod firehose;
 mod kinesis;
-#[cfg(feature = "aws")]
+#[cfg_attr(not(feature = "aws"), path = "no_shell.rs")]
 mod shell;
 
 use headwater_program::faults::within;
+use serde::Deserialize;
 
 pub use firehose::FirehoseKind;
 pub use kinesis::KinesisKind;
@@ -24,6 +25,8 @@ pub use kinesis::KinesisKind;
 use super::stream::StreamSettings;
 use super::stream::{Encoding, Key, RECORD_BYTES};
 
+/// A build without the feature `aws`.
+const NOT_BUILT: &str = "this build has no sinks in AWS: build the collector with `--features aws`";
 /// Seconds after which a record is sent.
 const FLUSH_S: u64 = 5;
 
@@ -46,24 +49,34 @@ pub(crate) struct Place {
     settings: StreamSettings,
 }
 
-/// As both kinds have it in a configuration.
-#[derive(Debug)]
-struct RawPlace {
+/// As it is written in a configuration.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawPlace {
     stream: String,
     region: String,
     endpoint: String,
     profile: String,
     flush_s: u64,
-    key: Key,
+}
+
+impl Default for RawPlace {
+    fn default() -> Self {
+        Self {
+            stream: String::new(),
+            region: String::new(),
+            endpoint: String::new(),
+            profile: String::new(),
+            flush_s: FLUSH_S,
+        }
+    }
 }
 
 impl Place {
-    fn check(name: &str, raw: RawPlace, problems: &mut Vec<String>) -> Self {
+    fn check(name: &str, raw: RawPlace, order: Key, problems: &mut Vec<String>) -> Self {
         let key = |key: &str| format!("sink {name}: {key}");
         if !cfg!(feature = "aws") {
-            problems.push(format!(
-                "sink {name}: this build has no sinks in AWS: build the collector with `--features aws`"
-            ));
+            problems.push(format!("sink {name}: {NOT_BUILT}"));
         }
         let is_name = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
         if raw.stream.is_empty() || raw.stream.len() > 128 || !raw.stream.chars().all(is_name) {
@@ -92,7 +105,7 @@ impl Place {
             },
             settings: StreamSettings {
                 encoding: Encoding {
-                    key: raw.key,
+                    key: order,
                     record_bytes: RECORD_BYTES,
                 },
                 flush_ms: flush_s * 1_000,
@@ -101,7 +114,7 @@ impl Place {
     }
 }
 
-/// What is wrong with an endpoint: readings and signatures leave this machine encrypted, or not at all.
+/// The fault of an endpoint, if it has one: readings and signatures leave this machine encrypted, or not at all.
 fn endpoint_problem(endpoint: &str) -> Option<&'static str> {
     if endpoint.is_empty() || endpoint.starts_with("https://") {
         return None;
@@ -124,15 +137,11 @@ mod tests {
     fn problems_of(change: impl Fn(&mut RawPlace)) -> Vec<String> {
         let mut raw = RawPlace {
             stream: "telemetry".to_owned(),
-            region: String::new(),
-            endpoint: String::new(),
-            profile: String::new(),
-            flush_s: FLUSH_S,
-            key: Key::Group,
+            ..RawPlace::default()
         };
         change(&mut raw);
         let mut problems = Vec::new();
-        Place::check("s", raw, &mut problems);
+        Place::check("s", raw, Key::Group, &mut problems);
         problems.retain(|problem| cfg!(feature = "aws") || !problem.contains("this build"));
         problems
     }

@@ -1,6 +1,5 @@
 //! The AWS SDK behind the seam of streaming services.
 
-use std::fmt::Debug;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_firehose::primitives::Blob as FirehoseBlob;
 use aws_sdk_firehose::types::Record as FirehoseRecord;
-use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::error::{BuildError, ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::primitives::Blob as KinesisBlob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use aws_smithy_http_client::Builder as HttpBuilder;
@@ -22,11 +21,11 @@ use tokio::sync::Mutex;
 
 use super::codes::{Fault, NO_CREDENTIALS, item};
 use super::{Access, Place, endpoint_problem};
-use crate::interpret::{Depth, Feed};
+use crate::interpret::Depth;
 use crate::sink::kind::{Replay, Start};
 use crate::sink::letters::Replayed;
 use crate::sink::stream::service::{Answer, CallLimits, Record, Service};
-use crate::sink::stream::{self, StreamSettings, StreamSink};
+use crate::sink::stream::{self, StreamSink};
 use crate::sink::worker::Worker;
 
 /// Records of a call at most, of both services.
@@ -43,13 +42,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 const SLOWEST_BYTES_S: u64 = 32 << 10;
 
 /// Starts a sink of a streaming service.
-pub(super) fn start<S: Service>(
-    mut start: Start<'_>,
-    service: S,
-    settings: StreamSettings,
-) -> Result<()> {
-    let name = start.name().clone();
-    let required = start.required();
+pub(super) fn start<C: Client>(mut start: Start<'_>, place: Place) -> Result<()> {
+    let (name, required) = (start.name().clone(), start.required());
+    let (settings, service) = (place.settings, Stream::<C>::new(place)?);
     let custody = &mut start.site().custody;
     let (from, sink) = match stream::open(custody, &name, service, settings) {
         Ok(opened) => opened,
@@ -59,18 +54,13 @@ pub(super) fn start<S: Service>(
             return Ok(());
         }
     };
-    start.run(from, Depth::Samples, move |feed: Feed<_>| {
-        Worker::new(sink, feed)
-    });
+    start.run(from, Depth::Samples, move |feed| Worker::new(sink, feed));
     Ok(())
 }
 
 /// Gives a service the dead letters of its sink once more.
-pub(super) fn replay<S: Service>(
-    replay: Replay<'_>,
-    service: S,
-    settings: StreamSettings,
-) -> Result<Replayed> {
+pub(super) fn replay<C: Client>(replay: Replay<'_>, place: Place) -> Result<Replayed> {
+    let (settings, service) = (place.settings, Stream::<C>::new(place)?);
     replay.run(StreamSink::apart(service, settings), Depth::Samples)
 }
 
@@ -125,18 +115,17 @@ fn timeouts(records: &[Record]) -> TimeoutConfig {
         .build()
 }
 
-/// What an error of the SDK says of a call.
-fn answer_of<E, R>(error: &SdkError<E, R>, status: Option<u16>) -> Answer
+/// The outcome of a call that an error of the SDK tells of.
+fn answer_of<E>(error: &SdkError<E>) -> Answer
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
-    R: Debug + 'static,
 {
-    if let (SdkError::ServiceError(service), Some(status)) = (error, status) {
+    if let SdkError::ServiceError(service) = error {
         let meta = service.err().meta();
         return Fault {
             code: meta.code().unwrap_or_default(),
             message: meta.message().unwrap_or_default(),
-            status,
+            status: service.raw().status().as_u16(),
         }
         .answer();
     }
@@ -190,8 +179,8 @@ impl<C> Clone for Late<C> {
     }
 }
 
-impl<C: Clone> Late<C> {
-    async fn get(&self, access: Access, make: fn(&SdkConfig) -> C) -> Result<C, Answer> {
+impl<C: Client> Late<C> {
+    async fn get(&self, access: Access) -> Result<C, Answer> {
         let mut client = self.0.lock().await;
         if let Some(client) = &*client {
             return Ok(client.clone());
@@ -212,7 +201,7 @@ impl<C: Clone> Late<C> {
                 remedy: "set region for this sink, or AWS_REGION".to_owned(),
             });
         }
-        Ok(client.insert(make(&config)).clone())
+        Ok(client.insert(C::new(&config)).clone())
     }
 
     /// Takes note of a call's answer.
@@ -224,69 +213,54 @@ impl<C: Clone> Late<C> {
     }
 }
 
-/// A Kinesis data stream.
-#[derive(Debug)]
-pub(super) struct Kinesis {
-    stream: String,
-    access: Access,
-    client: Late<aws_sdk_kinesis::Client>,
+/// The client of a streaming service, and its one call.
+pub(super) trait Client: Clone + Send + Sync + 'static {
+    fn new(config: &SdkConfig) -> Self;
+
+    /// Sends records to a stream.
+    ///
+    /// - `timeouts`: how long the call may take.
+    fn put(
+        &self,
+        stream: String,
+        records: Vec<Record>,
+        timeouts: TimeoutConfig,
+    ) -> impl Future<Output = Answer> + Send;
 }
 
-impl Kinesis {
-    pub(super) fn new(place: &Place) -> Result<Self> {
+pub(super) use aws_sdk_firehose::Client as Firehose;
+pub(super) use aws_sdk_kinesis::Client as Kinesis;
+
+/// A stream of a service.
+struct Stream<C> {
+    stream: String,
+    access: Access,
+    client: Late<C>,
+}
+
+impl<C: Client> Stream<C> {
+    fn new(place: Place) -> Result<Self> {
         runtime()?;
         Ok(Self {
-            stream: place.stream.clone(),
-            access: place.access.clone(),
+            stream: place.stream,
+            access: place.access,
             client: Late::default(),
         })
     }
 }
 
-impl Service for Kinesis {
+impl<C: Client> Service for Stream<C> {
     fn put(&mut self, records: Vec<Record>) -> impl Future<Output = Answer> + Send {
-        let (stream, access, client) = (
-            self.stream.clone(),
-            self.access.clone(),
-            self.client.clone(),
-        );
+        let stream = self.stream.clone();
+        let (access, late) = (self.access.clone(), self.client.clone());
         call(async move {
-            let late = client;
-            let client = match late.get(access, aws_sdk_kinesis::Client::new).await {
+            let client = match late.get(access).await {
                 Ok(client) => client,
                 Err(denied) => return denied,
             };
             let timeouts = timeouts(&records);
-            let mut entries = Vec::with_capacity(records.len());
-            for record in records {
-                let entry = PutRecordsRequestEntry::builder()
-                    .partition_key(&*record.key)
-                    .data(KinesisBlob::new(record.bytes));
-                match entry.build() {
-                    Ok(entry) => entries.push(entry),
-                    Err(error) => {
-                        return Answer::Refused {
-                            cause: chain(&error),
-                        };
-                    }
-                }
-            }
-            let put = client
-                .put_records()
-                .stream_name(stream)
-                .set_records(Some(entries));
-            let config = aws_sdk_kinesis::config::Config::builder().timeout_config(timeouts);
-            match put.customize().config_override(config).send().await {
-                Ok(output) => {
-                    let each = output.records().iter();
-                    let each = each.map(|r| item(r.error_code(), r.error_message()));
-                    Answer::Each(each.collect())
-                }
-                Err(error) => {
-                    let status = error.raw_response().map(|raw| raw.status().as_u16());
-                    late.heard(answer_of(&error, status)).await
-                }
-            }
+            late.heard(client.put(stream, records, timeouts).await)
+                .await
         })
     }
 
@@ -298,74 +272,68 @@ impl Service for Kinesis {
     }
 }
 
-/// A Firehose delivery stream.
-#[derive(Debug)]
-pub(super) struct Firehose {
-    stream: String,
-    access: Access,
-    client: Late<aws_sdk_firehose::Client>,
-}
-
-impl Firehose {
-    pub(super) fn new(place: &Place) -> Result<Self> {
-        runtime()?;
-        Ok(Self {
-            stream: place.stream.clone(),
-            access: place.access.clone(),
-            client: Late::default(),
-        })
-    }
-}
-
-impl Service for Firehose {
-    fn put(&mut self, records: Vec<Record>) -> impl Future<Output = Answer> + Send {
-        let (stream, access, client) = (
-            self.stream.clone(),
-            self.access.clone(),
-            self.client.clone(),
-        );
-        call(async move {
-            let late = client;
-            let client = match late.get(access, aws_sdk_firehose::Client::new).await {
-                Ok(client) => client,
-                Err(denied) => return denied,
-            };
-            let timeouts = timeouts(&records);
-            let mut entries = Vec::with_capacity(records.len());
-            for record in records {
-                match FirehoseRecord::builder()
-                    .data(FirehoseBlob::new(record.bytes))
-                    .build()
-                {
-                    Ok(entry) => entries.push(entry),
-                    Err(error) => {
-                        return Answer::Refused {
-                            cause: chain(&error),
-                        };
-                    }
-                }
-            }
-            let put = client.put_record_batch().delivery_stream_name(stream);
-            let put = put.set_records(Some(entries));
-            let config = aws_sdk_firehose::config::Config::builder().timeout_config(timeouts);
-            match put.customize().config_override(config).send().await {
-                Ok(output) => {
-                    let each = output.request_responses().iter();
-                    let each = each.map(|r| item(r.error_code(), r.error_message()));
-                    Answer::Each(each.collect())
-                }
-                Err(error) => {
-                    let status = error.raw_response().map(|raw| raw.status().as_u16());
-                    late.heard(answer_of(&error, status)).await
-                }
-            }
-        })
+impl Client for Kinesis {
+    fn new(config: &SdkConfig) -> Self {
+        Self::new(config)
     }
 
-    fn limits(&self) -> CallLimits {
-        CallLimits {
-            records: CALL_RECORDS,
-            bytes: CALL_BYTES,
+    async fn put(&self, stream: String, records: Vec<Record>, timeouts: TimeoutConfig) -> Answer {
+        let entry = |record: Record| {
+            PutRecordsRequestEntry::builder()
+                .partition_key(&*record.key)
+                .data(KinesisBlob::new(record.bytes))
+                .build()
+        };
+        let entries: Vec<_> = match records.into_iter().map(entry).collect() {
+            Ok(entries) => entries,
+            Err(error) => return unfit(&error),
+        };
+        let put = self.put_records().stream_name(stream);
+        let put = put.set_records(Some(entries)).customize();
+        let config = aws_sdk_kinesis::config::Config::builder().timeout_config(timeouts);
+        match put.config_override(config).send().await {
+            Ok(output) => {
+                let each = output.records().iter();
+                let each = each.map(|r| item(r.error_code(), r.error_message()));
+                Answer::Each(each.collect())
+            }
+            Err(error) => answer_of(&error),
         }
+    }
+}
+
+impl Client for Firehose {
+    fn new(config: &SdkConfig) -> Self {
+        Self::new(config)
+    }
+
+    async fn put(&self, stream: String, records: Vec<Record>, timeouts: TimeoutConfig) -> Answer {
+        let entry = |record: Record| {
+            FirehoseRecord::builder()
+                .data(FirehoseBlob::new(record.bytes))
+                .build()
+        };
+        let entries: Vec<_> = match records.into_iter().map(entry).collect() {
+            Ok(entries) => entries,
+            Err(error) => return unfit(&error),
+        };
+        let put = self.put_record_batch().delivery_stream_name(stream);
+        let put = put.set_records(Some(entries)).customize();
+        let config = aws_sdk_firehose::config::Config::builder().timeout_config(timeouts);
+        match put.config_override(config).send().await {
+            Ok(output) => {
+                let each = output.request_responses().iter();
+                let each = each.map(|r| item(r.error_code(), r.error_message()));
+                Answer::Each(each.collect())
+            }
+            Err(error) => answer_of(&error),
+        }
+    }
+}
+
+/// The SDK takes a record not as it is.
+fn unfit(error: &BuildError) -> Answer {
+    Answer::Refused {
+        cause: chain(error),
     }
 }

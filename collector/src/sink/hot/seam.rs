@@ -157,11 +157,10 @@ impl From<StateError> for SinkError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interpret::{Depth, Interpreter};
-    use crate::pipeline::envelope::{RawHead, Record, Verdict};
-    use crate::pipeline::rules::{Decoder, PlainRule, RuleSet, RulesId, TimeWindow};
+    use crate::interpret::Depth;
     use crate::sink::hot::HotSettings;
-    use headwater_proto::ids::{DeviceId, Epoch, SeqRange};
+    use crate::sink::publishes::Publishes;
+    use headwater_proto::ids::SeqRange;
     use headwater_proto::time::UnixMicros;
 
     const JOURNAL: JournalId = JournalId(7);
@@ -173,9 +172,7 @@ mod tests {
     struct Rig {
         _folder: tempfile::TempDir,
         sink: HotSink,
-        interpreter: Interpreter,
-        rules: RulesId,
-        position: u64,
+        publishes: Publishes,
     }
 
     impl Rig {
@@ -187,28 +184,15 @@ mod tests {
                 cache_bytes: 1 << 20,
             };
             let (store, _) = HotStore::open(folder.path(), settings).unwrap();
-            let plain = vec![PlainRule::new(Decoder::Json)];
-            let rules = RuleSet::new(plain, TimeWindow::default()).encode();
-            let mut rig = Self {
+            let mut sink = HotSink::new(store, JOURNAL, 0, 1_000, is_required);
+            let take = |item: &Interpreted<'_>| sink.take(item, NOW);
+            let (publishes, taken) = Publishes::new(Depth::Blocks, JOURNAL.0, NOW.wall, take);
+            taken.unwrap();
+            Self {
                 _folder: folder,
-                sink: HotSink::new(store, JOURNAL, 0, 1_000, is_required),
-                interpreter: Interpreter::new(Depth::Blocks),
-                rules: RulesId::of(&rules),
-                position: 0,
-            };
-            rig.give(&Record::Rules(&rules)).unwrap();
-            rig
-        }
-
-        fn give(&mut self, record: &Record<'_>) -> Result<(), SinkError> {
-            let mut bytes = Vec::new();
-            record.encode(&mut bytes);
-            let item = self
-                .interpreter
-                .read(self.position, record.kind().to_u8(), &bytes)
-                .unwrap();
-            self.position += 1;
-            self.sink.take(&item, NOW)
+                sink,
+                publishes,
+            }
         }
 
         /// One publish of a plain device, with as many texts of 15,000 bytes.
@@ -217,31 +201,18 @@ mod tests {
             let fields = (0..texts).map(|n| format!("\"t{n}\":\"{long}\""));
             let fields: Vec<String> = fields.collect();
             let body = format!("{{\"level\":1,\"{seq}\":2{}}}", join(&fields));
-            let head = RawHead {
-                device: DeviceId::new("pump").unwrap(),
-                epoch: Epoch::new(JOURNAL.0),
-                seq,
-                verdict: Verdict::Store,
-                at: NOW.wall,
-                rules: self.rules,
-                rule: 0,
-                metric: "",
-                topic: "t",
-                client: "c",
-                packet_id: 1,
-                hash: seq,
-            };
-            self.give(&Record::Raw(head, body.as_bytes()))
+            let take = |item: &Interpreted<'_>| self.sink.take(item, NOW);
+            self.publishes.publish("pump", seq, &body, take)
         }
 
         /// The numbers that it tells with its next delivery.
         fn tells(&mut self) -> Vec<SeqRange> {
-            self.sink.passed(self.position, NOW);
+            self.sink.passed(self.publishes.position, NOW);
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .build()
                 .unwrap();
             let delivered = runtime.block_on(self.sink.deliver(NOW)).unwrap();
-            assert_eq!(delivered.through, self.position);
+            assert_eq!(delivered.through, self.publishes.position);
             let streams = delivered.streams.into_iter();
             streams.flat_map(|(_, ranges)| ranges).collect()
         }

@@ -225,15 +225,7 @@ impl Told {
             }
         }
         for known in streams {
-            let committed = [(known.stream.clone(), std::mem::take(&mut known.committed))];
-            let mut both = Numbers::new();
-            both.add(&committed);
-            for (stream, ranges) in has.missing_of(&committed) {
-                for range in ranges {
-                    both.remove(&stream, range);
-                }
-            }
-            known.committed = both.take().into_iter().flat_map(|(_, has)| has).collect();
+            known.committed = has.present_of(&known.stream, &known.committed);
         }
     }
 

@@ -7,10 +7,8 @@ use std::sync::Arc;
 use flate2::read::MultiGzDecoder;
 
 use super::cut::Cut;
-use super::draft::{Batch, Pending, compress};
-use super::listed;
+use super::draft::{Batch, Pending, compress, numbers_of};
 use super::service::{Answer, CallLimits, Failure, Record};
-use crate::pipeline::numbers::Numbers;
 use crate::sink::{Covers, Delivered, SinkError};
 
 /// Lines that a service which stored nothing yet may refuse before all is held back.
@@ -21,7 +19,7 @@ const MOST_SUSPECTS: usize = 8;
 pub(super) struct Calls {
     cut: Cut,
     covers: Covers,
-    /// What is not answered yet, in the order of each key.
+    /// Records that are not answered yet, in the order of each key.
     pending: Vec<Pending>,
     /// Places in `pending` of the call that is under way.
     sent: Vec<usize>,
@@ -39,7 +37,7 @@ pub(super) struct Calls {
     is_empty: bool,
 }
 
-/// What an answer came to.
+/// The outcome of a call.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Heard {
     /// Records that the service has now.
@@ -62,11 +60,10 @@ impl Calls {
             cut,
             records,
             covers,
-            numbers,
             is_broken,
         } = batch;
         let told = is_broken.then(|| SinkError::Refused {
-            items: listed(numbers),
+            items: numbers_of(&records),
             cause: "records of a batch that was under way rotted in the journal: it cannot be made again as it \
                     was, and may be there in part"
                 .to_owned(),
@@ -113,20 +110,13 @@ impl Calls {
         }
         let is_last = self.pending.is_empty() && !self.suspects.is_empty();
         if is_proven && is_last {
-            let mut numbers = Numbers::new();
-            for suspect in std::mem::take(&mut self.suspects) {
-                for (stream, range) in listed(suspect.numbers()) {
-                    numbers.insert(&stream, range);
-                }
-            }
             return Some(SinkError::Refused {
-                items: listed(numbers),
+                items: numbers_of(&std::mem::take(&mut self.suspects)),
                 cause: self.words.clone(),
             });
         }
         if is_last || (!is_proven && self.suspects.len() >= MOST_SUSPECTS) {
-            self.suspects.append(&mut self.pending);
-            std::mem::swap(&mut self.suspects, &mut self.pending);
+            self.pending.splice(..0, self.suspects.drain(..));
             return Some(SinkError::Broken {
                 cause: format!("it refuses all that it is sent: {}", self.words),
             });
@@ -161,31 +151,23 @@ impl Calls {
         records
     }
 
-    /// What came of the last call.
+    /// Takes the answer to the last call.
     pub(super) fn answered(&mut self, answer: Answer) -> Heard {
         let count = self.sent.len();
         match answer {
             Answer::Each(results) if results.len() == count => self.each(results),
-            Answer::Each(results) => busy(&Failure {
-                cause: format!("{} answers for {count} records", results.len()),
-                is_throttled: false,
-                retry_after: None,
-            }),
+            Answer::Each(results) => busy(format!("{} answers for {count} records", results.len())),
             Answer::Failed(failure) => Heard {
                 throttled: if failure.is_throttled {
                     count as u64
                 } else {
                     0
                 },
-                ..busy(&failure)
+                ..busy(failure.cause)
             },
             Answer::Unknown { cause } => Heard {
                 is_unknown: true,
-                ..busy(&Failure {
-                    cause,
-                    is_throttled: false,
-                    retry_after: None,
-                })
+                ..busy(cause)
             },
             Answer::Refused { cause } => {
                 self.halve(cause);
@@ -226,7 +208,7 @@ impl Calls {
         if first.is_none() {
             self.most = self.most.map(|most| most.saturating_mul(2));
         }
-        heard.error = first.and_then(|failure| busy(&failure).error);
+        heard.error = first.and_then(|failure| busy(failure.cause).error);
         heard
     }
 
@@ -261,11 +243,11 @@ impl Calls {
     }
 }
 
-fn busy(failure: &Failure) -> Heard {
+fn busy(cause: String) -> Heard {
     Heard {
         error: Some(SinkError::Busy {
-            retry_after: failure.retry_after,
-            cause: failure.cause.clone(),
+            retry_after: None,
+            cause,
         }),
         ..Heard::default()
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use headwater_proto::frame::crc32c;
 use headwater_proto::ids::{DeviceId, SeqRange, Stream};
 use headwater_proto::topic::shard_of;
 
@@ -21,6 +22,9 @@ use crate::sink::Covers;
 pub(super) const BATCH_BYTES: usize = 6 << 20;
 /// Journal positions after which a batch ends.
 pub(super) const BATCH_POSITIONS: u64 = 65_536;
+
+/// Bytes at the end of a gzip member: CRC and length of its content (RFC 1952).
+const GZIP_END: usize = 8;
 
 /// Lines of one key that are no record yet.
 #[derive(Debug, Default)]
@@ -58,15 +62,20 @@ impl Part {
     }
 }
 
-impl Pending {
-    /// Numbers of which it has lines.
-    pub(super) fn numbers(&self) -> Numbers {
-        let mut numbers = Numbers::new();
-        for (stream, range) in self.parts.iter().flat_map(|part| part.covers.iter()) {
-            numbers.insert(stream, *range);
-        }
-        numbers
+/// Numbers of which records have lines, as custody is told of them.
+pub(super) fn numbers_of<'a>(
+    records: impl IntoIterator<Item = &'a Pending>,
+) -> Vec<(Stream, SeqRange)> {
+    let mut numbers = Numbers::new();
+    let parts = records.into_iter().flat_map(|record| &record.parts);
+    for (stream, range) in parts.flat_map(|part| part.covers.iter()) {
+        numbers.insert(stream, *range);
     }
+    let listed = numbers.take().into_iter();
+    let each = |(stream, ranges): (Stream, Vec<SeqRange>)| {
+        ranges.into_iter().map(move |range| (stream.clone(), range))
+    };
+    listed.flat_map(each).collect()
 }
 
 /// A batch that grows.
@@ -79,9 +88,7 @@ pub(super) struct Draft {
     open: BTreeMap<Arc<str>, Open>,
     sealed: Vec<Pending>,
     line_bytes: usize,
-    checksum: u64,
     covers: Covers,
-    numbers: Numbers,
 }
 
 /// A batch whose end is settled.
@@ -91,8 +98,6 @@ pub(super) struct Batch {
     /// In the order of each key.
     pub(super) records: Vec<Pending>,
     pub(super) covers: Covers,
-    /// All numbers of which it has lines.
-    pub(super) numbers: Numbers,
     /// Its records in the journal are not what they were when it was cut.
     pub(super) is_broken: bool,
 }
@@ -111,9 +116,7 @@ impl Draft {
             open: BTreeMap::new(),
             sealed: Vec::new(),
             line_bytes: 0,
-            checksum: CHECKSUM_START,
             covers: Covers::default(),
-            numbers: Numbers::new(),
         }
     }
 
@@ -155,25 +158,42 @@ impl Draft {
     /// # Errors
     /// [`LineTooLong`]; nothing of the record was added.
     pub(super) fn add(&mut self, item: &Interpreted<'_>) -> Result<(), LineTooLong> {
-        let mut longest = 0;
-        lines_of(item, |_, line| longest = longest.max(line.len()));
+        // Nothing of a record is taken before all its lines are seen to be short enough.
+        let (mut text, mut lines) = (Vec::new(), Vec::<(Arc<str>, usize)>::new());
+        let (mut longest, mut last) = (0, None::<(DeviceId, Arc<str>)>);
+        lines_of(item, |device, line| {
+            longest = longest.max(line.len());
+            text.extend_from_slice(line);
+            let is_last = |(of, _): &(DeviceId, _)| of == device;
+            let (_, key) = match last.take().filter(is_last) {
+                Some(known) => last.insert(known),
+                None => last.insert((device.clone(), self.key(device))),
+            };
+            lines.push((Arc::clone(key), text.len()));
+        });
         if longest > MAX_LINE_BYTES {
             return Err(LineTooLong(longest));
         }
         let covers = Arc::from(item.covers);
-        lines_of(item, |device, line| self.line(&covers, device, line));
+        let mut begin = 0;
+        for (key, end) in lines {
+            self.line(&covers, key, &text[begin..end]);
+            begin = end;
+        }
         self.covers.add(item.covers);
         Ok(())
     }
 
-    fn line(&mut self, covers: &Arc<[(Stream, SeqRange)]>, device: &DeviceId, line: &[u8]) {
-        self.checksum = checksum(self.checksum, line);
+    fn key(&self, device: &DeviceId) -> Arc<str> {
+        match self.encoding.key {
+            Key::Group => format!("{:02x}", shard_of(device)).into(),
+            Key::Device => device.as_str().into(),
+            Key::Nothing => "".into(),
+        }
+    }
+
+    fn line(&mut self, covers: &Arc<[(Stream, SeqRange)]>, key: Arc<str>, line: &[u8]) {
         self.line_bytes += line.len();
-        let key = match self.encoding.key {
-            Key::Group => Arc::from(format!("{:02x}", shard_of(device))),
-            Key::Device => Arc::from(device.as_str()),
-            Key::Nothing => Arc::from(""),
-        };
         let is_over = |open: &Open| {
             !open.lines.is_empty()
                 && open.lines.len() + line.len() > self.encoding.record_bytes as usize
@@ -193,30 +213,29 @@ impl Draft {
                 covers: Arc::clone(covers),
             }),
         }
-        for (stream, range) in covers.iter() {
-            self.numbers.insert(stream, *range);
-        }
     }
 
-    /// Ends it before `position`.
+    /// Where it ends, all below `position` being taken.
+    pub(super) fn end(&self, position: u64) -> u64 {
+        self.fixed.map_or(position, |cut| cut.end)
+    }
+
+    /// Ends it, all below `position` being taken.
     pub(super) fn cut(self, position: u64) -> Batch {
+        let end = self.end(position);
         let mut records = self.sealed;
         records.extend(self.open.into_iter().map(|(key, open)| seal(key, open)));
         let cut = Cut {
             begin: self.begin,
-            end: position,
+            end,
             encoding: self.encoding,
-            checksum: self.checksum,
+            checksum: checksum(&records),
         };
-        let is_broken = self
-            .fixed
-            .is_some_and(|fixed| fixed.checksum != self.checksum);
         Batch {
-            cut: self.fixed.unwrap_or(cut),
+            is_broken: self.fixed.is_some_and(|fixed| fixed != cut),
+            cut,
             records,
             covers: self.covers,
-            numbers: self.numbers,
-            is_broken,
         }
     }
 }
@@ -238,15 +257,12 @@ pub(super) fn compress(lines: &[u8]) -> Bytes {
     gzip.finish().unwrap_or_default().into()
 }
 
-const CHECKSUM_START: u64 = 0xcbf2_9ce4_8422_2325;
-
-/// FNV-1a over the words of `bytes`: it tells rot, not malice.
-fn checksum(start: u64, bytes: &[u8]) -> u64 {
-    let step = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x0100_0000_01b3);
-    let (words, rest) = bytes.as_chunks::<8>();
-    let sum = words.iter().fold(start, |sum, word| {
-        step(sum, u64::from_le_bytes(*word)).rotate_left(29)
-    });
-    rest.iter()
-        .fold(sum, |sum, byte| step(sum, u64::from(*byte)))
+/// Of the lines of records: over the CRC and length of them with which each gzip member ends, so that another version
+/// of the compressor makes the same.
+fn checksum(records: &[Pending]) -> u64 {
+    let ends = records
+        .iter()
+        .filter_map(|pending| pending.record.bytes.last_chunk::<GZIP_END>());
+    let ends: Vec<u8> = ends.flatten().copied().collect();
+    crc32c(&ends).into()
 }

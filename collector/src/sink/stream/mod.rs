@@ -28,7 +28,6 @@ mod window;
 
 use std::future::Future;
 
-use headwater_proto::ids::{SeqRange, Stream};
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::Disk;
 
@@ -42,7 +41,6 @@ use self::window::Window;
 use super::{Delivered, Due, Plan, Sink, SinkError};
 use crate::interpret::Interpreted;
 use crate::pipeline::custody::Custody;
-use crate::pipeline::numbers::Numbers;
 
 /// Bytes of lines in a record at most: 1,000,000 bytes of gzip are a record of Kinesis and of Firehose, and lines
 /// that cannot be compressed grow by less than a thousandth.
@@ -75,7 +73,7 @@ pub struct StreamSink<S> {
     counts: Counts,
 }
 
-/// What was counted since the start.
+/// Counters since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Counts {
     calls: u64,
@@ -145,15 +143,15 @@ impl<S: Service> StreamSink<S> {
     }
 
     fn cut(&mut self) {
-        let empty = Draft::new(self.position, self.settings.encoding);
-        let draft = std::mem::replace(&mut self.draft, empty);
-        self.since = None;
+        let end = self.draft.end(self.position);
+        let next = Draft::new(end, self.settings.encoding);
+        let draft = std::mem::replace(&mut self.draft, next);
         self.counts.remade += u64::from(draft.is_again());
         let batch = draft.cut(self.position);
         self.counts.broken += u64::from(batch.is_broken);
         // One that was cut before ends in the midst of what is read at once.
-        self.position = self.position.max(batch.cut.end);
-        self.draft = Draft::new(batch.cut.end, self.settings.encoding);
+        self.position = self.position.max(end);
+        self.since = None;
         self.calls = Some(Calls::new(batch));
     }
 
@@ -290,15 +288,6 @@ impl<S: Service> Sink for StreamSink<S> {
             ("stream_window_records", self.window.records() as u64),
         ]
     }
-}
-
-/// Numbers as custody is told of them.
-fn listed(mut numbers: Numbers) -> Vec<(Stream, SeqRange)> {
-    let listed = numbers.take().into_iter();
-    let each = |(stream, ranges): (Stream, Vec<SeqRange>)| {
-        ranges.into_iter().map(move |range| (stream.clone(), range))
-    };
-    listed.flat_map(each).collect()
 }
 
 #[cfg(test)]

@@ -2,11 +2,10 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-/// What a service takes in one call.
+/// Bounds of one call of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallLimits {
     /// Records.
@@ -20,7 +19,7 @@ pub trait Service: Send + 'static {
     /// Sends records in one call. The future may be dropped; what it sent may have arrived.
     fn put(&mut self, records: Vec<Record>) -> impl Future<Output = Answer> + Send;
 
-    /// What it takes in one call.
+    /// Bounds of one call.
     fn limits(&self) -> CallLimits;
 }
 
@@ -33,7 +32,7 @@ pub struct Record {
     pub bytes: Bytes,
 }
 
-/// What came of a call.
+/// The outcome of a call, as the service tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// Of each record, in their order. The call as such succeeded, which says nothing of them.
@@ -66,6 +65,4 @@ pub struct Failure {
     pub cause: String,
     /// More was sent than it takes in this time.
     pub is_throttled: bool,
-    /// How long it asks to be left alone.
-    pub retry_after: Option<Duration>,
 }

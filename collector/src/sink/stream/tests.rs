@@ -6,16 +6,15 @@ use std::io::Read as _;
 use std::sync::{Arc, Mutex};
 
 use flate2::read::MultiGzDecoder;
-use headwater_proto::ids::{DeviceId, Epoch};
+use headwater_proto::ids::{DeviceId, SeqRange, Stream};
 use headwater_proto::time::UnixMicros;
 use headwater_proto::topic::shard_of;
 use serde_json::Value as Json;
 
 use super::service::{Answer, CallLimits, Failure, Record as Sent};
 use super::*;
-use crate::interpret::{Depth, Interpreter};
-use crate::pipeline::envelope::{RawHead, Record, Verdict};
-use crate::pipeline::rules::{Decoder, PlainRule, RuleSet, RulesId, TimeWindow};
+use crate::interpret::Depth;
+use crate::sink::publishes::Publishes;
 
 const NOW: Now = Now {
     mono: Millis(5_000),
@@ -63,7 +62,6 @@ fn failure(is_throttled: bool) -> Failure {
     Failure {
         cause: "busy".to_owned(),
         is_throttled,
-        retry_after: None,
     }
 }
 
@@ -80,9 +78,7 @@ fn lines(record: &Sent) -> Vec<Json> {
 struct Rig {
     service: Fake,
     sink: StreamSink<Fake>,
-    interpreter: Interpreter,
-    rules: RulesId,
-    position: u64,
+    publishes: Publishes,
 }
 
 fn settings(key: Key) -> StreamSettings {
@@ -93,6 +89,13 @@ fn settings(key: Key) -> StreamSettings {
         },
         flush_ms: 1_000,
     }
+}
+
+fn take(sink: &mut StreamSink<Fake>, item: &Interpreted<'_>) {
+    sink.take(item, NOW).unwrap();
+    // As the worker asks, in the midst of what it reads at once.
+    sink.due(NOW.mono);
+    sink.passed(item.position + 1, NOW);
 }
 
 impl Rig {
@@ -110,51 +113,20 @@ impl Rig {
                 bytes: 4_000_000,
             },
         };
-        let plain = vec![PlainRule::new(Decoder::Json)];
-        let rules = RuleSet::new(plain, TimeWindow::default()).encode();
         let from = cut.map_or(0, |cut| cut.begin);
-        let mut rig = Self {
-            sink: StreamSink::new(service.clone(), settings(key), from, cut),
+        let mut sink = StreamSink::new(service.clone(), settings(key), from, cut);
+        let take = |item: &Interpreted<'_>| take(&mut sink, item);
+        let (publishes, ()) = Publishes::new(Depth::Samples, EPOCH, NOW.wall, take);
+        Self {
             service,
-            interpreter: Interpreter::new(Depth::Samples),
-            rules: RulesId::of(&rules),
-            position: 0,
-        };
-        rig.give(&Record::Rules(&rules)).unwrap();
-        rig
-    }
-
-    fn give(&mut self, record: &Record<'_>) -> Result<(), SinkError> {
-        let mut bytes = Vec::new();
-        record.encode(&mut bytes);
-        let kind = record.kind().to_u8();
-        let item = self.interpreter.read(self.position, kind, &bytes).unwrap();
-        let taken = self.sink.take(&item, NOW);
-        // As the worker asks, in the midst of what it reads at once.
-        self.sink.due(NOW.mono);
-        if taken.is_ok() {
-            self.position += 1;
-            self.sink.passed(self.position, NOW);
+            sink,
+            publishes,
         }
-        taken
     }
 
     fn publish(&mut self, device: &str, seq: u64, body: &str) {
-        let head = RawHead {
-            device: DeviceId::new(device).unwrap(),
-            epoch: Epoch::new(EPOCH),
-            seq,
-            verdict: Verdict::Store,
-            at: NOW.wall,
-            rules: self.rules,
-            rule: 0,
-            metric: "",
-            topic: "t",
-            client: "c",
-            packet_id: 1,
-            hash: seq,
-        };
-        self.give(&Record::Raw(head, body.as_bytes())).unwrap();
+        let take = |item: &Interpreted<'_>| take(&mut self.sink, item);
+        self.publishes.publish(device, seq, body, take);
     }
 
     fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
@@ -236,7 +208,7 @@ fn of_a_partial_failure_the_failed_record_alone_comes_again() {
     assert!(rig.sink.is_ahead(), "two were stored");
     assert!(!rig.sink.is_ahead());
     let delivered = rig.deliver().unwrap();
-    assert_eq!(delivered.through, rig.position);
+    assert_eq!(delivered.through, rig.publishes.position);
     assert_eq!(delivered.streams.len(), 3);
     let sent: Vec<_> = rig.calls().iter().map(|call| Rig::numbers(call)).collect();
     assert_eq!(
@@ -406,7 +378,7 @@ fn after_a_crash_a_batch_is_made_again_as_it_was() {
     let plan = rig.sink.plan(NOW).unwrap().unwrap();
     rig.settle();
     let cut = Cut::decode(&plan.0).unwrap();
-    assert_eq!((cut.begin, cut.end), (0, rig.position));
+    assert_eq!((cut.begin, cut.end), (0, rig.publishes.position));
 
     // By then the settings are others, and more stands behind it.
     let mut again = Rig::with(Key::Group, Some(cut));
@@ -434,8 +406,8 @@ fn after_a_crash_a_batch_is_made_again_as_it_was() {
     // A record of it rotted meanwhile.
     let mut rotten = Rig::with(Key::Device, Some(cut));
     publish(&mut rotten, &["a", "b", "a"]);
-    rotten.position += 1;
-    rotten.sink.passed(rotten.position, NOW);
+    rotten.publishes.position += 1;
+    rotten.sink.passed(rotten.publishes.position, NOW);
     let refused = rotten.settle();
     let numbers: u64 = refused.iter().map(|(_, range)| range.len()).sum();
     assert_eq!(numbers, 3, "{refused:?}");
@@ -455,7 +427,7 @@ fn a_batch_that_ends_at_records_which_rotted_takes_nothing_of_the_next() {
     let cut = Cut::decode(&plan.0).unwrap();
     let mut again = Rig::with(Key::Device, Some(cut));
     again.publish("a", 0, "{\"v\":1}");
-    again.position += 1;
+    again.publishes.position += 1;
     again.publish("b", 0, "{\"v\":1}");
     let refused = again.settle();
     assert_eq!(refused.len(), 1);
