@@ -45,8 +45,11 @@ impl<D: Disk> Custody<D> {
         if let Some(at) = lake.last_owned {
             clock::know_commit(self, at);
         }
-        // By what the clock is worth after that.
-        let at = self.clock.present().unwrap_or(at);
+        // By what the clock is worth after that. One that was in doubt already took nothing from it; what the lake
+        // lacks was handed out before its last commit all the same.
+        let present = self.clock.present().unwrap_or(at);
+        let known = lake.last_owned.filter(|_| self.clock.doubt().is_some());
+        let at = known.map_or(present, |last| last.max(present));
         let custody = self;
         Joining { custody, sink, at }.meet(journal, lake)
     }
