@@ -222,7 +222,10 @@ mod tests {
         assert_eq!(names(&Config::parse("").unwrap()), both);
         let config = Config::parse("[[sink]]\nkind = \"lake\"\ndir = \"here\"\n").unwrap();
         assert_eq!(names(&config), both[..1]);
-        assert_eq!(config.lake().unwrap().dir, PathBuf::from("here"));
+        assert_eq!(
+            config.lake().unwrap().place,
+            LakePlace::Folder("here".into())
+        );
     }
 
     const LAKE: &str = "[[sink]]\nkind = \"lake\"\n";

@@ -9,7 +9,7 @@ use std::sync::mpsc::sync_channel;
 use anyhow::{Context as _, Error, Result, anyhow};
 use headwater_gate::identity::Loopback;
 use headwater_gate::{Gate, Settings as GateSettings};
-use headwater_lake::{LakeError, LocalStore};
+use headwater_lake::LakeError;
 use headwater_program::chain::chain;
 use headwater_program::clock::{Clock, boot_id};
 use headwater_program::entropy::random;
@@ -32,8 +32,7 @@ use crate::sink::hot::{HotRead, HotView};
 use crate::sink::kind::Site;
 use crate::sink::lake::late::Late;
 use crate::sink::lake::{
-    AtStart, JoinError, LakeKind, LakeSettings, LakeSinkError, NAME, existing_lake, join,
-    read_stretch,
+    AtStart, JoinError, LakeKind, LakeSettings, LakeSinkError, NAME, join, read_stretch,
 };
 use crate::sink::registry;
 
@@ -53,7 +52,7 @@ fn open_cores(
     claims: Claims,
     clock: Clock,
 ) -> Result<(Custody<RealDisk>, AtStart)> {
-    let LakeKind { dir, settings } = config.lake().context("no sink is a lake")?;
+    let LakeKind { place, settings } = config.lake().context("no sink is a lake")?;
     let settings = LakeSettings {
         take_over: claims.take_over,
         new_lake: claims.new_lake,
@@ -65,9 +64,9 @@ fn open_cores(
     let now = custody.clock.dated(shown);
     let journal = JournalSide::of(&custody, &opened, NAME);
     let store = if journal.has_met_lake() && !claims.new_lake {
-        existing_lake(dir)
+        place.open_existing()
     } else {
-        LocalStore::new(dir)
+        place.open()
     };
     let joined = store
         .map_err(|error| JoinError::from(LakeSinkError::from(LakeError::from(error))))
@@ -78,8 +77,7 @@ fn open_cores(
         Err(error) => return Err(error.into()),
     };
     if let Err(why) = custody.begin_apart(&journal, &mut random) {
-        let lake = dir.display();
-        return Err(Error::new(error).context(format!("cannot use the lake {lake}; {why}")));
+        return Err(Error::new(error).context(format!("cannot use the lake {place}; {why}")));
     }
     let why = chain(&error);
     tracing::error!(
@@ -178,10 +176,10 @@ async fn run_parts(config: Config, claims: Claims, clock: Clock) -> Result<()> {
     }
     let view = site.take::<HotView>();
 
-    let lake = config.lake().context("no sink is a lake")?.dir.clone();
+    let lake = config.lake().context("no sink is a lake")?.place.clone();
     let owner = Owner {
         stretches: Arc::new(move |stretch, journal, reader| {
-            let found = read_stretch(stretch, journal, reader, || existing_lake(&lake));
+            let found = read_stretch(stretch, journal, reader, || lake.open_existing());
             found.map_err(|error| chain(&error))
         }),
         custody: site.custody,

@@ -28,6 +28,8 @@ pub struct Site {
     pub gate: String,
     /// More of the collector's configuration: whole sections.
     pub settings: String,
+    /// Where the lake lies, as it is configured, if not in [`Site::lake`].
+    pub place: Option<String>,
     /// What the collector's command is started with, for example strace and its arguments.
     pub wrapper: Vec<String>,
     collector: Option<Process>,
@@ -122,6 +124,7 @@ impl Site {
             http_port: free_port()?,
             gate: String::new(),
             settings: String::new(),
+            place: None,
             wrapper: Vec::new(),
             collector: None,
         })
@@ -192,13 +195,14 @@ impl Site {
     fn collector_config(&self) -> String {
         format!(
             "data_dir = {:?}\n\n[gate]\nlisten = \"127.0.0.1:{}\"\n{}\n\n[http]\nlisten = \
-             \"127.0.0.1:{}\"\n\n[[sink]]\nkind = \"lake\"\ndir = \
-             {:?}\nflush_s = 1\n\n[[sink]]\nkind = \"hot\"\n{}",
+             \"127.0.0.1:{}\"\n\n[[sink]]\nkind = \"lake\"\n{}\nflush_s = 1\n\n[[sink]]\nkind = \"hot\"\n{}",
             self.data(),
             self.mqtt_port,
             self.gate,
             self.http_port,
-            self.lake(),
+            self.place
+                .clone()
+                .unwrap_or_else(|| format!("dir = {:?}", self.lake())),
             self.settings
         )
     }

@@ -1,12 +1,12 @@
 //! `headwater-collector audit`: is every reading in the lake once, or named in a gap?
 
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result, bail};
-use headwater_lake::LocalStore;
+use anyhow::{Context, Result};
 use headwater_lake::audit::{self, Audit, Options, StreamAudit, Verdict};
+use headwater_lake::{Store as _, StoreError};
 use headwater_program::output::print;
+use std::fmt::Write as _;
+
+use crate::sink::lake::{LakePlace, LakeStore};
 
 /// Streams that the table shows when there are more; bad ones always come first.
 const MAX_LINES: usize = 50;
@@ -18,9 +18,9 @@ pub(super) const CUT: &str = "a replay was cut off: its last samples stand among
 /// What `audit` takes.
 #[derive(Debug, clap::Args)]
 pub struct AuditArgs {
-    /// Folder of the lake.
+    /// Folder of the lake, or s3://bucket/prefix.
     #[arg(long)]
-    lake: PathBuf,
+    lake: LakePlace,
     /// Print one JSON object with every stream.
     #[arg(long)]
     json: bool,
@@ -46,14 +46,27 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool> {
 }
 
 /// An existing lake; a typing error must not become an empty one that audits well.
-pub(super) fn open(lake: &Path) -> Result<LocalStore> {
-    if !lake.join("samples").join("_delta_log").is_dir() {
-        bail!(
-            "{} is no lake: it has no samples/_delta_log",
-            lake.display()
-        );
+pub(super) fn open(lake: &LakePlace) -> Result<LakeStore> {
+    open_with(lake, &["samples/_delta_log"])
+        .with_context(|| format!("cannot open the lake {lake}"))?
+        .with_context(|| format!("{lake} is no lake: it has no samples/_delta_log"))
+}
+
+/// The objects at a place that has one of these folders; `None` if it has none. Nothing is made.
+pub(super) fn open_with(
+    lake: &LakePlace,
+    folders: &[&str],
+) -> Result<Option<LakeStore>, StoreError> {
+    if lake.folder().is_some_and(|folder| !folder.is_dir()) {
+        return Ok(None);
     }
-    LocalStore::new(lake).with_context(|| format!("cannot open the lake {}", lake.display()))
+    let store = lake.open()?;
+    for folder in folders {
+        if !store.list_some(folder, 1)?.is_empty() {
+            return Ok(Some(store));
+        }
+    }
+    Ok(None)
 }
 
 fn table(audit: &Audit) -> String {

@@ -9,6 +9,7 @@ use headwater_proto::text::{MAX_DICTIONARY_BYTES, MAX_LINE_OVERHEAD_BYTES, write
 use serde::Serialize;
 
 use super::audit::open;
+use crate::sink::lake::LakePlace;
 
 /// Lines looked at, in bytes: some hundred times the largest dictionary, as zstd advises. A lake that
 /// holds more gives every second line, every fourth and so on.
@@ -25,9 +26,9 @@ const LEVEL: i32 = 3;
 /// What `dictionary` takes.
 #[derive(Debug, clap::Args)]
 pub struct DictionaryArgs {
-    /// Folder of the lake.
+    /// Folder of the lake, or s3://bucket/prefix.
     #[arg(long)]
-    lake: PathBuf,
+    lake: LakePlace,
     /// File to write.
     #[arg(long)]
     out: PathBuf,
@@ -57,7 +58,7 @@ pub(super) fn run(args: &DictionaryArgs) -> Result<bool> {
     scan::messages(&open(&args.lake)?, |message| sample.take(message))?;
     let bytes = usize::try_from(args.kib * 1024)?;
     let trained = train(&sample.lines, bytes).with_context(|| {
-        let lake = args.lake.display();
+        let lake = &args.lake;
         format!("no dictionary can be trained from the log lines in {lake}")
     })?;
     std::fs::write(&args.out, &trained.bytes)

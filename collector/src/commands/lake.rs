@@ -1,22 +1,23 @@
 //! `headwater-collector lake prune|verify|repair` and `ddl`.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use headwater_lake::ddl::{self, Dialect};
 use headwater_lake::repair::{self, Repaired};
-use headwater_lake::{Claim, LocalStore, Settings, Table, guard, prune};
+use headwater_lake::{Claim, Settings, Table, guard, prune};
 use headwater_program::clock::Clock;
 use headwater_program::config;
 use headwater_program::entropy::random;
 use headwater_program::output::print;
 use headwater_proto::ids::JournalId;
 
-use super::audit::open;
+use super::audit::{open, open_with};
 use crate::config::Config;
 use crate::pipeline::custody::Past;
 use crate::run::look_at_journal;
+use crate::sink::lake::{LakePlace, LakeStore};
 
 /// What can be done with a lake.
 #[derive(Debug, clap::Subcommand)]
@@ -36,9 +37,9 @@ pub enum LakeCommand {
 /// What `lake prune` takes.
 #[derive(Debug, clap::Args)]
 pub struct PruneArgs {
-    /// Folder of the lake.
+    /// Folder of the lake, or s3://bucket/prefix.
     #[arg(long)]
-    lake: PathBuf,
+    lake: LakePlace,
     /// Days that stay, today among them.
     #[arg(long)]
     keep_days: u32,
@@ -50,9 +51,9 @@ pub struct PruneArgs {
 /// What `lake repair` takes.
 #[derive(Debug, clap::Args)]
 pub struct RepairArgs {
-    /// Folder of the lake.
+    /// Folder of the lake, or s3://bucket/prefix.
     #[arg(long)]
-    lake: PathBuf,
+    lake: LakePlace,
     /// Configuration of its collector: what the journal knows to be in the lake proves that the last files
     /// were committed, where nothing else is left that does.
     #[arg(long)]
@@ -75,9 +76,9 @@ pub struct RepairArgs {
 /// What `lake verify` takes.
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// Folder of the lake.
+    /// Folder of the lake, or s3://bucket/prefix.
     #[arg(long)]
-    lake: PathBuf,
+    lake: LakePlace,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -89,9 +90,9 @@ pub struct DdlArgs {
     /// The engine: duckdb, athena, spark, redshift or trino.
     #[arg(long)]
     engine: String,
-    /// Folder of the lake: its devices and metrics make the wide views.
+    /// Folder of the lake, or s3://bucket/prefix: its devices and metrics make the wide views.
     #[arg(long)]
-    lake: PathBuf,
+    lake: LakePlace,
     /// Where the engine finds the lake, if elsewhere: for example s3://bucket/lake.
     #[arg(long)]
     location: Option<String>,
@@ -173,13 +174,12 @@ pub(super) fn run(command: &LakeCommand, clock: &Clock) -> Result<bool> {
     }
 }
 
-/// A folder with tables, of which any log may be lost.
-fn open_any(lake: &Path) -> Result<LocalStore> {
-    let is_table = |table: Table| lake.join(table.name()).is_dir();
-    if !Table::ALL.into_iter().any(is_table) {
-        bail!("{} is no lake: it has no table's folder", lake.display());
-    }
-    LocalStore::new(lake).with_context(|| format!("cannot open the lake {}", lake.display()))
+/// A place with tables, of which any log may be lost.
+fn open_any(lake: &LakePlace) -> Result<LakeStore> {
+    let tables: Vec<&str> = Table::ALL.into_iter().map(Table::name).collect();
+    open_with(lake, &tables)
+        .with_context(|| format!("cannot open the lake {lake}"))?
+        .with_context(|| format!("{lake} is no lake: it has no table's folder"))
 }
 
 fn told(repaired: &Repaired, is_dry: bool) -> String {
@@ -251,9 +251,10 @@ pub(super) fn ddl(args: &DdlArgs) -> Result<bool> {
         )
     })?;
     let metrics = ddl::type_metrics(&open(&args.lake)?)?;
-    let location = match &args.location {
-        Some(location) => location.clone(),
-        None => args.lake.canonicalize()?.display().to_string(),
+    let location = match (&args.location, &args.lake) {
+        (Some(location), _) => location.clone(),
+        (None, LakePlace::Folder(folder)) => folder.canonicalize()?.display().to_string(),
+        (None, bucket @ LakePlace::Bucket(_)) => bucket.to_string(),
     };
     print(&ddl::ddl(dialect, &location, &metrics))?;
     Ok(true)

@@ -16,6 +16,7 @@ use super::audit::{CUT, open};
 use crate::config::Config;
 use crate::pipeline::envelope::Reason;
 use crate::quarantine::{self, Done, Group, Listed, Order, Which};
+use crate::sink::lake::LakePlace;
 
 /// What can be done with a lake's quarantine.
 #[derive(Debug, clap::Subcommand)]
@@ -52,9 +53,9 @@ pub(super) struct WhichArgs {
 /// What `list` takes.
 #[derive(Debug, clap::Args)]
 pub struct ListArgs {
-    /// Folder of the lake.
+    /// Folder of the lake, or s3://bucket/prefix.
     #[arg(long)]
-    lake: PathBuf,
+    lake: LakePlace,
     #[command(flatten)]
     which: WhichArgs,
     /// Print one JSON object.
@@ -202,7 +203,7 @@ fn replay(args: &ReplayArgs, clock: &Clock) -> Result<bool> {
     }
     let config = config::load(args.config.as_deref(), Config::parse)?;
     let lake = config.lake().context("the configuration has no lake")?;
-    let store = open(&lake.dir).with_context(|| match &args.config {
+    let store = open(&lake.place).with_context(|| match &args.config {
         Some(path) => format!("cannot use the lake of {}", path.display()),
         None => "cannot use the lake of the default settings; --config names others".to_owned(),
     })?;

@@ -22,15 +22,17 @@ mod join;
 mod kind;
 pub mod late;
 mod others;
+mod place;
 mod seam;
 mod stretch;
 mod there;
 mod waiting;
 
 pub use join::{Call, JoinError, Met, join};
-pub(crate) use kind::{AtStart, existing_lake};
-pub use kind::{LakeFolder, LakeKind};
+pub(crate) use kind::AtStart;
+pub use kind::LakeKind;
 use others::Others;
+pub use place::{LakePlace, LakeStore};
 pub use stretch::{StretchError, read_stretch};
 use there::There;
 

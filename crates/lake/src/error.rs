@@ -130,20 +130,22 @@ impl LakeError {
     /// Whether it says that the lake cannot be reached, and nothing of what is in it.
     #[must_use]
     pub const fn is_outage(&self) -> bool {
+        match self.of_store() {
+            Some(error) => error.is_outage(),
+            None => matches!(self, Self::Absent),
+        }
+    }
+
+    /// The store's own error, if it is one.
+    #[must_use]
+    pub const fn of_store(&self) -> Option<&StoreError> {
         match self {
-            Self::Store(error) => error.is_outage(),
-            Self::Absent => true,
-            Self::Log(error) | Self::Read(AuditError::Log(error)) => error.is_outage(),
-            Self::Read(AuditError::Read(error)) => error.is_outage(),
-            Self::Read(AuditError::State { .. })
-            | Self::Encode(_)
-            | Self::Conflict { .. }
-            | Self::Lost { .. }
-            | Self::Behind { .. }
-            | Self::Owned { .. }
-            | Self::Fenced { .. }
-            | Self::OwnerUnreadable
-            | Self::NewerHead(_) => false,
+            Self::Store(error)
+            | Self::Log(LogError::Store(error))
+            | Self::Read(
+                AuditError::Log(LogError::Store(error)) | AuditError::Read(ReadError::Store(error)),
+            ) => Some(error),
+            _ => None,
         }
     }
 }

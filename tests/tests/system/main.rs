@@ -26,6 +26,7 @@ mod quarantine;
 mod readers;
 mod renamed;
 mod restored;
+mod s3;
 mod slow_client;
 mod start;
 mod state_loss;

@@ -16,13 +16,15 @@ const PERIOD_US: u32 = 3_000;
 const SINKS: [&str; 2] = ["kinesis", "firehose"];
 
 /// An emulator of AWS on this machine.
-struct Cloud {
-    process: Process,
-    url: String,
+pub(crate) struct Cloud {
+    pub(crate) process: Process,
+    pub(crate) url: String,
 }
 
 impl Cloud {
-    fn start(folder: &Path, port: u16) -> Result<Self> {
+    /// With a bucket and two streams, all called `telemetry`.
+    pub(crate) fn start(folder: &Path) -> Result<Self> {
+        let port = free_port()?;
         let mut command = Command::new(python()?);
         command
             .args(["-m", "ministack"])
@@ -40,6 +42,7 @@ impl Cloud {
             let answer = headwater_tests::process::http_get(address, "/_ministack/health");
             Ok(answer.ok().filter(|(code, _)| *code == 200).map(drop))
         })?;
+        script("streams.py", &["make", &cloud.url])?;
         Ok(cloud)
     }
 }
@@ -51,8 +54,20 @@ fn python() -> Result<std::ffi::OsString> {
     )
 }
 
-fn streams(arguments: &[&str]) -> Result<String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("cloud/streams.py");
+/// Credentials that the emulator takes, for whatever is started after them.
+pub(crate) const CREDENTIALS: [&str; 5] = [
+    "env",
+    "AWS_ACCESS_KEY_ID=test",
+    "AWS_SECRET_ACCESS_KEY=test",
+    "AWS_REGION=eu-west-1",
+    "AWS_EC2_METADATA_DISABLED=true",
+];
+
+/// What a script of `tests/cloud` prints, if it ends well.
+pub(crate) fn script(name: &str, arguments: &[&str]) -> Result<String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("cloud")
+        .join(name);
     let output = Command::new(python()?)
         .arg(script)
         .args(arguments)
@@ -87,16 +102,9 @@ fn expect_no_lag(site: &Site) -> Result<()> {
 #[test]
 fn kinesis_and_firehose_have_every_row_of_the_lake_through_kills() {
     at_a_site(|site| {
-        let port = free_port()?;
-        let mut cloud = Cloud::start(site.folder(), port)?;
-        streams(&["make", &cloud.url])?;
+        let mut cloud = Cloud::start(site.folder())?;
         site.settings = sinks(&cloud.url);
-        let keys = [
-            "env",
-            "AWS_ACCESS_KEY_ID=test",
-            "AWS_SECRET_ACCESS_KEY=test",
-        ];
-        site.wrapper = keys.map(str::to_owned).to_vec();
+        site.wrapper = CREDENTIALS.map(str::to_owned).to_vec();
         site.start_collector()?;
         let signals = [
             Signals::live("pump-1", ROWS, PERIOD_US),
@@ -127,7 +135,8 @@ fn kinesis_and_firehose_have_every_row_of_the_lake_through_kills() {
         site.stop_collector()?;
         let lake = site.lake();
         let lake = lake.to_str().context("the folder's name is text")?;
-        let counted: Json = serde_json::from_str(&streams(&["compare", &cloud.url, lake])?)?;
+        let counted = script("streams.py", &["compare", &cloud.url, lake])?;
+        let counted: Json = serde_json::from_str(&counted)?;
         let samples = audit.total("samples")?;
         ensure!(counted["lake"] == samples, "{counted} of {samples}");
         for sink in SINKS {

@@ -1,5 +1,7 @@
 //! Core: what an error code of AWS means for a call, and what the operator has to do.
 
+use headwater_aws::credentials_remedy;
+
 use crate::sink::stream::service::{Answer, Failure};
 
 /// An error answer of a service.
@@ -91,34 +93,14 @@ fn remedy(code: &str) -> Option<&'static str> {
         "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" => {
             "let the collector's role do this (PutRecords for Kinesis, PutRecordBatch for Firehose)"
         }
-        "ExpiredTokenException" | "ExpiredToken" => {
-            "renew the session's credentials; those of a role renew themselves"
-        }
-        "UnrecognizedClientException"
-        | "InvalidClientTokenId"
-        | "InvalidSignatureException"
-        | "SignatureDoesNotMatch"
-        | "IncompleteSignature"
-        | "MissingAuthenticationToken"
-        | "MissingAuthenticationTokenException" => {
-            "see to the credentials, and to this machine's clock: a signature holds for five minutes"
-        }
-        "OptInRequired" | "SubscriptionRequiredException" => {
-            "the account has no access to this service"
-        }
         "ResourceNotFoundException" => "make the stream, or see to its name, region and account",
         code if code.starts_with("KMS") && code != "KMSThrottlingException" => {
             "see to the KMS key of the stream: its policy, and that it is enabled"
         }
-        _ => return None,
+        code => return credentials_remedy(code),
     };
     Some(remedy)
 }
-
-/// The remedy where the SDK found no credentials.
-pub(super) const NO_CREDENTIALS: &str = "give the collector credentials: a role of the machine or container, \
-     AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile with keys or a role (profiles that need a login by \
-     browser or a credential_process are not supported); off EC2, AWS_EC2_METADATA_DISABLED=true spares the wait";
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use super::{Place, RawPlace, shell};
+use super::shell::{self, Of};
+use super::{Place, RawPlace};
 use crate::sink::kind::{Kind, Replay, Rule, Start};
 use crate::sink::letters::Replayed;
 use crate::sink::stream::Key;
@@ -20,10 +21,10 @@ impl Kind for FirehoseKind {
     }
 
     fn start(self, start: Start<'_>) -> Result<()> {
-        shell::start::<shell::Firehose>(start, self.0)
+        shell::start(Of::Firehose, start, self.0)
     }
 
     fn replay(self, replay: Replay<'_>) -> Result<Replayed> {
-        shell::replay::<shell::Firehose>(replay, self.0)
+        shell::replay(Of::Firehose, replay, self.0)
     }
 }

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use serde::Deserialize;
 
-use super::{FLUSH_S, Place, RawPlace, shell};
+use super::shell::{self, Of};
+use super::{FLUSH_S, Place, RawPlace};
 use crate::sink::kind::{Kind, Replay, Rule, Start};
 use crate::sink::letters::Replayed;
 use crate::sink::stream::Key;
@@ -72,10 +73,10 @@ impl Kind for KinesisKind {
     }
 
     fn start(self, start: Start<'_>) -> Result<()> {
-        shell::start::<shell::Kinesis>(start, self.0)
+        shell::start(Of::Kinesis, start, self.0)
     }
 
     fn replay(self, replay: Replay<'_>) -> Result<Replayed> {
-        shell::replay::<shell::Kinesis>(replay, self.0)
+        shell::replay(Of::Kinesis, replay, self.0)
     }
 }

@@ -1,8 +1,7 @@
 //! Sinks in AWS. What is configured is checked in every build; a build without the feature `aws` says that it has
 //! them not.
-//!
-//! One layer repeats what fails, and it is ours ([`super::stream`], [`super::worker`]): the SDK's own is off, for it
-//! takes a call that succeeds for success of each record.
+//! The SDK is in a crate of its own; one layer repeats what fails, and it is ours ([`super::stream`],
+//! [`super::worker`]).
 
 #![cfg_attr(
     not(feature = "aws"),
@@ -16,6 +15,7 @@ mod kinesis;
 #[cfg_attr(not(feature = "aws"), path = "no_shell.rs")]
 mod shell;
 
+use headwater_aws::{Access, NOT_BUILT, endpoint_problem};
 use headwater_program::faults::within;
 use serde::Deserialize;
 
@@ -25,21 +25,8 @@ pub use kinesis::KinesisKind;
 use super::stream::StreamSettings;
 use super::stream::{Encoding, Key, RECORD_BYTES};
 
-/// A build without the feature `aws`.
-const NOT_BUILT: &str = "this build has no sinks in AWS: build the collector with `--features aws`";
 /// Seconds after which a record is sent.
 const FLUSH_S: u64 = 5;
-
-/// Whose credentials, and where.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Access {
-    /// `None`: as the environment or the profile says.
-    region: Option<String>,
-    /// `None`: AWS itself.
-    endpoint: Option<String>,
-    /// `None`: as the environment says.
-    profile: Option<String>,
-}
 
 /// A stream that is fed.
 #[derive(Debug, Clone)]
@@ -114,22 +101,6 @@ impl Place {
     }
 }
 
-/// The fault of an endpoint, if it has one: readings and signatures leave this machine encrypted, or not at all.
-fn endpoint_problem(endpoint: &str) -> Option<&'static str> {
-    if endpoint.is_empty() || endpoint.starts_with("https://") {
-        return None;
-    }
-    let Some(rest) = endpoint.strip_prefix("http://") else {
-        return Some("must begin with https://");
-    };
-    let host = rest.split(['/', ':']).next().unwrap_or_default();
-    if rest.contains('@') {
-        return Some("must not name a user");
-    }
-    let is_loopback = ["127.0.0.1", "localhost"].contains(&host) || rest.starts_with("[::1]");
-    (!is_loopback).then_some("must begin with https://: plain http is for this machine alone")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,29 +129,6 @@ mod tests {
         let begins = ["sink s: stream", "sink s: endpoint", "sink s: flush_s"];
         for (problem, begin) in problems.iter().zip(begins) {
             assert!(problem.starts_with(begin), "{problem}");
-        }
-    }
-
-    #[test]
-    fn plain_http_stays_on_this_machine() {
-        for good in [
-            "",
-            "https://vpce-1.kinesis.eu-west-1.vpce.amazonaws.com",
-            "http://127.0.0.1:4566",
-            "http://localhost/",
-            "http://[::1]:4566",
-        ] {
-            assert_eq!(endpoint_problem(good), None, "{good}");
-        }
-        for bad in [
-            "kinesis",
-            "http://10.0.0.1",
-            "http://localhost.example.org",
-            "http://127.0.0.1.example.org:80/",
-            "ftp://127.0.0.1",
-            "http://localhost:x@evil.example/",
-        ] {
-            assert!(endpoint_problem(bad).is_some(), "{bad}");
         }
     }
 }

@@ -1,30 +1,22 @@
 //! The place of the AWS SDK in a build without it. [`super::Place::check`] refuses such a sink before it starts.
 
 use anyhow::{Result, bail};
+use headwater_aws::NOT_BUILT;
 
-use super::{NOT_BUILT, Place};
+use super::Place;
 use crate::sink::kind::{Replay, Start};
 use crate::sink::letters::Replayed;
 
-pub(super) trait Client {
-    const NAME: &str;
+#[derive(Debug)]
+pub(super) enum Of {
+    Firehose,
+    Kinesis,
 }
 
-pub(super) struct Firehose;
-pub(super) struct Kinesis;
-
-impl Client for Firehose {
-    const NAME: &str = "Firehose";
+pub(super) fn start(of: Of, _: Start<'_>, _: Place) -> Result<()> {
+    bail!("{of:?}: {NOT_BUILT}")
 }
 
-impl Client for Kinesis {
-    const NAME: &str = "Kinesis";
-}
-
-pub(super) fn start<C: Client>(_: Start<'_>, _: Place) -> Result<()> {
-    bail!("{}: {NOT_BUILT}", C::NAME)
-}
-
-pub(super) fn replay<C: Client>(_: Replay<'_>, _: Place) -> Result<Replayed> {
-    bail!("{}: {NOT_BUILT}", C::NAME)
+pub(super) fn replay(of: Of, _: Replay<'_>, _: Place) -> Result<Replayed> {
+    bail!("{of:?}: {NOT_BUILT}")
 }

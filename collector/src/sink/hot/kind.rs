@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use headwater_gate::clock::Clock;
-use headwater_lake::LocalStore;
 use headwater_program::chain::chain;
 use headwater_program::faults::within;
 use headwater_program::findings::{Findings, possible_folder};
@@ -17,7 +16,7 @@ use crate::background;
 use crate::interpret::{Depth, Feed};
 use crate::pipeline::undated::ClockBook;
 use crate::sink::kind::{Kind, Replay, Rule, Start};
-use crate::sink::lake::{self, LakeFolder};
+use crate::sink::lake::{self, LakePlace};
 use crate::sink::letters::Replayed;
 use crate::sink::worker::Worker;
 use crate::state::StateError;
@@ -130,7 +129,7 @@ impl Kind for HotKind {
         let end = site.custody.log().next();
         let cursor = cursor.filter(|cursor| *cursor <= end);
         let begin = Beginning {
-            lake: site.find::<LakeFolder>().map(|lake| lake.0.clone()),
+            lake: site.find::<LakePlace>().cloned(),
             lake_end: site.custody.cursor(lake::NAME).unwrap_or_default(),
             journal,
             is_required: required,
@@ -186,8 +185,8 @@ impl Kind for HotKind {
 
 /// How a store begins that does not stand where the journal does.
 struct Beginning {
-    /// The folder of the lake, if that was there at the start.
-    lake: Option<PathBuf>,
+    /// The place of the lake, if that was there at the start.
+    lake: Option<LakePlace>,
     /// The first position of the journal that the lake does not have.
     lake_end: u64,
     journal: JournalId,
@@ -201,13 +200,13 @@ impl Beginning {
     /// goes on in the journal: from where the lake ends, or with what the journal holds.
     fn fill(&self, hot: &mut HotStore, is_stopping: &dyn Fn() -> bool) -> Result<u64, RefillError> {
         hot.begin_anew()?;
-        let Some(dir) = &self.lake else {
+        let Some(place) = &self.lake else {
             tracing::warn!("the lake is away: the hot store begins with what the journal holds");
             return Ok(0);
         };
         let now = self.book.now(self.clock.now()).wall;
         let since = UnixMicros(now.0.saturating_sub(hot.keep_us()));
-        let lake = LocalStore::new(dir)?;
+        let lake = place.open_existing()?;
         let filled = hot.refill(&lake, since, now, is_stopping)?;
         if self.is_required && filled.left_out > 0 {
             return Err(RefillError::LeftOut(filled.left_out));

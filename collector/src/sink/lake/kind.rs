@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
-use headwater_lake::{Encoding, LocalStore, StoreError};
+use headwater_aws::{Bucket, RawBucket};
+use headwater_lake::{Encoding, Store as _, StoreError};
+use headwater_program::chain::chain;
 use headwater_program::faults::within;
 use headwater_program::findings::{Findings, possible_folder};
 use headwater_spool::RealDisk;
 use serde::Deserialize;
 
 use super::late::Late;
+use super::place::{LakePlace, LakeStore};
 use super::waiting::wait_for_lake;
 use super::{LakeSettings, LakeSink};
 use crate::interpret::Depth;
@@ -21,8 +24,8 @@ const MIB: u64 = 1 << 20;
 /// Where the lake lies and when rows go there.
 #[derive(Debug, Clone)]
 pub struct LakeKind {
-    /// Folder of the tables.
-    pub dir: PathBuf,
+    /// Where the tables are.
+    pub place: LakePlace,
     /// When rows go out.
     pub settings: LakeSettings,
 }
@@ -30,20 +33,26 @@ pub struct LakeKind {
 /// The lake when the journal was opened.
 pub(crate) enum AtStart {
     /// It agrees with the journal.
-    There(Box<LakeSink<LocalStore>>),
+    There(Box<LakeSink<LakeStore>>),
     /// It is away: devices are served meanwhile.
     Away(Box<Late<RealDisk>>),
 }
 
-/// The folder of a lake that was there at the start, for sinks that are filled from it.
-#[derive(Debug, Clone)]
-pub struct LakeFolder(pub PathBuf);
+/// Folder of the lake unless another place is named.
+const DIR: &str = "/var/lib/headwater-collector/lake";
 
 /// As it is written in a configuration.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RawLake {
-    dir: String,
+    dir: Option<String>,
+    url: Option<String>,
+    region: String,
+    endpoint: String,
+    profile: String,
+    stage_dir: String,
+    storage_class: String,
+    kms_key: String,
     flush_s: u64,
     flush_mib: u64,
     flush_rows: u64,
@@ -53,11 +62,60 @@ pub(crate) struct RawLake {
 impl Default for RawLake {
     fn default() -> Self {
         Self {
-            dir: "/var/lib/headwater-collector/lake".into(),
+            dir: None,
+            url: None,
+            region: String::new(),
+            endpoint: String::new(),
+            profile: String::new(),
+            stage_dir: String::new(),
+            storage_class: String::new(),
+            kms_key: String::new(),
             flush_s: 60,
             flush_mib: 64,
             flush_rows: 4_000_000,
             encoding: "compact".into(),
+        }
+    }
+}
+
+impl RawLake {
+    /// Where the lake lies. Adds a line to `problems` for each fault.
+    fn place(self, name: &str, problems: &mut Vec<String>) -> LakePlace {
+        let key = |key: &str| format!("sink {name}: {key}");
+        let bucket = RawBucket {
+            region: self.region,
+            endpoint: self.endpoint,
+            profile: self.profile,
+            stage_dir: self.stage_dir,
+            storage_class: self.storage_class,
+            kms_key: self.kms_key,
+        };
+        match (self.dir, self.url) {
+            (dir, None) => {
+                if bucket != RawBucket::default() {
+                    problems.push(format!(
+                        "sink {name}: region, endpoint, profile, stage_dir, storage_class and kms_key are of a lake \
+                         in S3: name its url, or leave them out"
+                    ));
+                }
+                let dir = dir.unwrap_or_else(|| DIR.to_owned());
+                if dir.is_empty() {
+                    problems.push(format!("{} is empty: name a folder", key("dir")));
+                }
+                LakePlace::Folder(dir.into())
+            }
+            (dir, Some(url)) => {
+                if dir.is_some() {
+                    let (dir, url) = (key("dir"), key("url"));
+                    problems.push(format!(
+                        "{dir} and {url}: a lake lies in one place, leave one out"
+                    ));
+                }
+                Bucket::check(name, &url, bucket, problems).map_or_else(
+                    || LakePlace::Folder(DIR.into()),
+                    |it| LakePlace::Bucket(Box::new(it)),
+                )
+            }
         }
     }
 }
@@ -70,9 +128,6 @@ impl Kind for LakeKind {
 
     fn check(name: &str, raw: RawLake, problems: &mut Vec<String>) -> Self {
         let key = |key: &str| format!("sink {name}: {key}");
-        if raw.dir.is_empty() {
-            problems.push(format!("{} is empty: name a folder", key("dir")));
-        }
         let why = "small files are slow to read, late ones hold up the devices' disks";
         let flush_s = within(&key("flush_s"), raw.flush_s, 1..=3_600, why, problems);
         let why = "this is memory";
@@ -96,6 +151,7 @@ impl Kind for LakeKind {
                 Encoding::Compact
             }
         };
+        let flush_rows = usize::try_from(rows).unwrap_or(usize::MAX);
         let settings = LakeSettings {
             lake: headwater_lake::Settings {
                 encoding,
@@ -105,21 +161,38 @@ impl Kind for LakeKind {
             new_lake: false,
             flush_after_ms: flush_s * 1_000,
             flush_bytes: usize::try_from(flush_mib * MIB).unwrap_or(usize::MAX),
-            flush_rows: usize::try_from(rows).unwrap_or(usize::MAX),
+            flush_rows,
         };
-        Self {
-            dir: raw.dir.into(),
-            settings,
-        }
+        let place = raw.place(name, problems);
+        Self { place, settings }
     }
 
     fn place(&self, _: &Path) -> Option<PathBuf> {
-        Some(self.dir.clone())
+        self.place.folder().map(Path::to_path_buf)
     }
 
     fn examine(&self, name: &str, found: &mut Findings) {
-        if let Err(error) = possible_folder(&self.dir) {
-            found.fault(&format!("sink {name}: dir"), self.dir.display(), &error);
+        let key = |key: &str| format!("sink {name}: {key}");
+        let of_folder = match &self.place {
+            LakePlace::Folder(_) => "dir",
+            LakePlace::Bucket(_) => "stage_dir",
+        };
+        if let Some(folder) = self.place.folder()
+            && let Err(error) = possible_folder(folder)
+        {
+            found.fault(&key(of_folder), folder.display(), &error);
+        }
+        if let LakePlace::Bucket(bucket) = &self.place {
+            // A harmless request: what a start would meet.
+            let listed = bucket
+                .reader()
+                .open()
+                .and_then(|store| store.list_some("", 1));
+            match listed {
+                Ok(_) => {}
+                Err(error @ StoreError::Denied { .. }) => found.fault(&key("url"), bucket, &error),
+                Err(error) => found.warn(&key("url"), bucket, &chain(&error)),
+            }
         }
     }
 
@@ -128,25 +201,15 @@ impl Kind for LakeKind {
         let opened = start.site().take::<AtStart>();
         match opened.ok_or_else(|| anyhow!("the journal was opened without a lake"))? {
             AtStart::There(lake) => {
-                start.site().leave(LakeFolder(self.dir));
+                start.site().leave(self.place);
                 start.run(lake.position(), Depth::Samples, move |feed| {
                     Worker::new(*lake, feed)
                 });
             }
             AtStart::Away(late) => start.run_late(move |context| {
-                wait_for_lake(*late, || existing_lake(&self.dir), context)
+                wait_for_lake(*late, || self.place.open_existing(), context)
             }),
         }
         Ok(())
     }
-}
-
-/// The folder of a lake that was there before: it is not made, for it may be a disk that is not mounted.
-pub(crate) fn existing_lake(folder: &Path) -> Result<LocalStore, StoreError> {
-    std::fs::read_dir(folder).map_err(|source| StoreError::Io {
-        action: "list",
-        path: folder.display().to_string(),
-        source,
-    })?;
-    LocalStore::new(folder)
 }

@@ -61,7 +61,7 @@ impl<S: Store + 'static> Sink for LakeSink<S> {
 
     fn counts(&self) -> Vec<(&'static str, u64)> {
         let (rows, totals) = (self.counters(), &self.totals);
-        vec![
+        let mut counts = vec![
             ("lake_samples_total", rows.samples),
             ("lake_gaps_total", rows.gaps),
             ("lake_quarantined_total", rows.quarantined),
@@ -71,7 +71,9 @@ impl<S: Store + 'static> Sink for LakeSink<S> {
             ("lake_bytes_total", totals.bytes),
             ("lake_flushes_total", totals.flushes),
             ("lake_waiting_bytes", self.waiting_bytes() as u64),
-        ]
+        ];
+        counts.extend(self.lake().store().requests());
+        counts
     }
 }
 
@@ -104,18 +106,34 @@ impl<S: Store> LakeSink<S> {
 
 impl From<LakeSinkError> for SinkError {
     fn from(error: LakeSinkError) -> Self {
+        let of_store = match &error {
+            LakeSinkError::Lake(error) => error.of_store(),
+            LakeSinkError::Plan(_) | LakeSinkError::Row { .. } => None,
+        };
         let cause = chain(&error);
-        let denied = |source: &std::io::Error| {
+        let is_denied = |source: &std::io::Error| {
             matches!(
                 source.kind(),
                 ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
             )
         };
-        if let LakeSinkError::Lake(LakeError::Store(StoreError::Io { source, .. })) = &error
-            && denied(source)
-        {
-            let remedy = "let the collector's user write the lake".to_owned();
-            return Self::Denied { cause, remedy };
+        match of_store {
+            Some(StoreError::Denied {
+                action,
+                path,
+                cause,
+                remedy,
+            }) => {
+                return Self::Denied {
+                    cause: format!("cannot {action} {path}: {cause}"),
+                    remedy: remedy.clone(),
+                };
+            }
+            Some(StoreError::Io { source, .. }) if is_denied(source) => {
+                let remedy = "let the collector's user write the lake".to_owned();
+                return Self::Denied { cause, remedy };
+            }
+            _ => {}
         }
         if matches!(
             error,

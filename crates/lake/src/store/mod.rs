@@ -1,4 +1,4 @@
-//! Where the lake's objects live: a folder on disk, memory for tests, an object store later.
+//! Where the lake's objects live: a folder on disk, in a bucket of S3, in memory for tests.
 //!
 //! Objects of tables and logs are written once and whole. Two operations make the lake exact:
 //! creating an object only if nothing bears its name ([`Store::put_if_absent`],
@@ -11,11 +11,14 @@
 
 mod local;
 mod mem;
+mod shared;
 mod swap;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+use crate::plan::Sha256;
 
 pub use local::LocalStore;
 pub use mem::{Call, MemStore};
@@ -52,6 +55,20 @@ pub struct Entry {
 /// Names the content of an object. Objects of equal tags have equal bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tag(String);
+
+impl Tag {
+    /// A tag as a service gives it.
+    #[must_use]
+    pub fn of_service(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// As it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 /// An object with its tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,13 +114,25 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// A service refuses, and goes on so until an operator acts. The operation did not happen.
+    #[error("cannot {action} {path}: {cause}; {remedy}")]
+    Denied {
+        /// What was tried.
+        action: &'static str,
+        /// On which object.
+        path: String,
+        /// The service's words.
+        cause: String,
+        /// What the operator can do.
+        remedy: String,
+    },
 }
 
 impl StoreError {
     /// Whether the store could not be reached, or refused: it says nothing of what is there.
     #[must_use]
     pub const fn is_outage(&self) -> bool {
-        matches!(self, Self::Io { .. })
+        matches!(self, Self::Io { .. } | Self::Denied { .. })
     }
 }
 
@@ -173,6 +202,15 @@ pub trait Store: Send + Sync {
     /// [`StoreError::Io`].
     fn get_tagged(&self, path: &str) -> Result<Option<Tagged>, StoreError>;
 
+    /// The hash of the whole object, as it was when it was published. A service that keeps it spares reading
+    /// the object.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::Io`].
+    fn sha256(&self, path: &str) -> Result<Sha256, StoreError> {
+        Ok(Sha256::of(&self.get(path)?))
+    }
+
     /// Opens an object to read parts of it.
     ///
     /// # Errors
@@ -238,6 +276,15 @@ pub trait Store: Send + Sync {
     /// [`StoreError::Io`].
     fn unstage(&self, path: &str) -> Result<(), StoreError>;
 
+    /// Makes sure that the place keeps what this trait promises, before a writer relies on it: not every
+    /// service that speaks S3 knows conditions.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Denied`].
+    fn prove(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Removes what writes that were cut off left under no name of the lake. Leaves alone what a
     /// living process uses.
     ///
@@ -251,11 +298,16 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::Io`]; [`StoreError::Missing`] if nothing is staged at `from`.
     fn publish(&self, from: &str, to: &str) -> Result<Put, StoreError>;
+
+    /// Requests to a service since it was opened, by what they were, for counters: each name ends in `_total`.
+    fn requests(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }
 
 /// The tag of an object with these bytes.
 fn tag_of(bytes: &[u8]) -> Tag {
-    Tag(crate::plan::Sha256::of(bytes).to_string())
+    Tag(Sha256::of(bytes).to_string())
 }
 
 /// Refuses what is no path within the lake.

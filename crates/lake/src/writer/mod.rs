@@ -131,6 +131,7 @@ impl<S: Store> Lake<S> {
         let before = found_owner.as_ref().map(|(owner, _)| *owner);
         // Who may not write reads nothing either.
         owner::claimed(before.as_ref(), claim, 0)?;
+        store.prove()?;
         store.tidy()?;
         let head = HeadKeeper::read(&store)?;
         let (mut logs, found) = open::read_logs(&store, head.head())?;
@@ -408,7 +409,7 @@ impl<S: Store> Lake<S> {
     }
 
     fn verify(&self, path: &str, file: &PlanFile) -> Result<(), LakeError> {
-        if Sha256::of(&self.store.get(path)?) == file.sha256 {
+        if self.store.sha256(path)? == file.sha256 {
             Ok(())
         } else {
             Err(LakeError::Conflict {

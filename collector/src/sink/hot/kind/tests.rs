@@ -123,7 +123,7 @@ impl Rig {
         }
         custody.resume(lake::NAME, LAKE_END).unwrap();
         let mut site = Site::new(custody, self.clock, &self.folder.path().join("state"));
-        site.leave(LakeFolder(self.lake_dir()));
+        site.leave(LakePlace::Folder(self.lake_dir()));
         site
     }
 

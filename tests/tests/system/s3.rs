@@ -1,0 +1,143 @@
+//! A lake in a bucket of S3: through kills, a service that hangs, and a machine that has nothing any more.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use headwater_tests::process::{program, wait_for};
+use headwater_tests::signals::Signals;
+use headwater_tests::site::{Site, at_a_site};
+use serde_json::Value as Json;
+
+use crate::setting;
+use crate::streams::{CREDENTIALS, Cloud, script};
+
+const ROWS: u64 = 6_000;
+/// Microseconds between two rows.
+const PERIOD_US: u32 = 10_000;
+const LAKE: &str = "s3://telemetry/a/lake";
+
+fn place(site: &Site, cloud: &Cloud, url: &str) -> String {
+    format!(
+        "url = {url:?}\nregion = \"eu-west-1\"\nendpoint = {:?}\nstage_dir = {:?}",
+        cloud.url,
+        site.folder().join("stage")
+    )
+}
+
+/// Exit code and output of a command of the collector.
+fn command(cloud: &Cloud, arguments: &[&str]) -> Result<(bool, String)> {
+    let mut command = Command::new(CREDENTIALS[0]);
+    command.args(&CREDENTIALS[1..]);
+    command.arg(format!("AWS_ENDPOINT_URL={}", cloud.url));
+    let output = command
+        .arg(program("headwater-collector")?)
+        .args(arguments)
+        .output()?;
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    Ok((output.status.success(), text))
+}
+
+/// What is printed by a command that succeeds.
+fn done(cloud: &Cloud, arguments: &[&str]) -> Result<String> {
+    let (is_good, text) = command(cloud, arguments)?;
+    ensure!(is_good, "{arguments:?}: {text}");
+    Ok(text)
+}
+
+#[test]
+fn a_bucket_has_every_row_once_through_kills_and_a_service_that_hangs() {
+    at_a_site(|site| {
+        let mut cloud = Cloud::start(site.folder())?;
+        site.place = Some(place(site, &cloud, LAKE));
+        site.wrapper = CREDENTIALS.map(str::to_owned).to_vec();
+        site.start_collector()?;
+        let signals = [
+            Signals::live("pump-1", ROWS, PERIOD_US),
+            Signals::live("pump-2", ROWS, PERIOD_US),
+        ];
+        let mut agents = [site.generator(&signals[0])?, site.generator(&signals[1])?];
+        agents[0].wait_for_new_readings()?;
+        // Requests that were given up are carried out all the same when it goes on.
+        cloud.process.signal("STOP")?;
+        let failures = "headwater_lake_s3_failures_total";
+        let before = site.metric(failures)?;
+        wait_for("a request that is given up", || {
+            Ok((site.metric(failures).unwrap_or(0) > before).then_some(()))
+        })?;
+        cloud.process.signal("CONT")?;
+        for _ in 0..setting("HEADWATER_KILLS", 5) {
+            agents[0].wait_for_new_readings()?;
+            site.kill_collector()?;
+            site.start_collector()?;
+        }
+        for (agent, signals) in agents.iter_mut().zip(&signals) {
+            agent.wait_until_drained(signals.rows)?;
+        }
+        for agent in &mut agents {
+            agent.stop()?;
+        }
+        site.stop_collector()?;
+        // A machine that has nothing but the bucket.
+        fs::remove_dir_all(site.data())?;
+        fs::remove_dir_all(site.folder().join("stage"))?;
+        site.start_collector()?;
+        site.stop_collector()?;
+        let copy = site.lake();
+        let copy = copy.to_str().context("the folder's name is text")?;
+        script(
+            "bucket.py",
+            &["fetch", &cloud.url, "telemetry", "a/lake", copy],
+        )?;
+        let audit = site.check(&signals)?;
+        for signals in &signals {
+            audit.expect_complete(&signals.device)?;
+        }
+        expect_same_in_place(&cloud, audit.total("samples")?)?;
+        cloud.process.kill()?;
+        Ok(())
+    });
+}
+
+/// What commands and readers see in the bucket is what its copy holds.
+fn expect_same_in_place(cloud: &Cloud, samples: u64) -> Result<()> {
+    let audited = done(cloud, &["audit", "--json", "--lake", LAKE])?;
+    let audited: Json = serde_json::from_str(&audited)?;
+    ensure!(audited["totals"]["samples"] == samples, "{audited}");
+    done(cloud, &["lake", "verify", "--lake", LAKE])?;
+    let ddl = done(cloud, &["ddl", "--engine", "athena", "--lake", LAKE])?;
+    ensure!(ddl.contains(LAKE), "{ddl}");
+    let counted: Json = serde_json::from_str(&script("bucket.py", &["count", &cloud.url, LAKE])?)?;
+    ensure!(counted["by_log"] == samples, "{counted} of {samples}");
+    ensure!(counted["by_list"] == samples, "{counted} of {samples}");
+    // Everything is of today.
+    let pruned = done(
+        cloud,
+        &["lake", "prune", "--keep-days", "1", "--lake", LAKE],
+    )?;
+    ensure!(pruned.starts_with("0 files"), "{pruned}");
+    let (is_good, told) = command(cloud, &["audit", "--lake", "s3://telemetry/no/lake"])?;
+    ensure!(!is_good && told.contains("is no lake"), "{told}");
+    Ok(())
+}
+
+#[test]
+fn check_says_what_is_wrong_with_a_bucket() {
+    at_a_site(|site| {
+        let mut cloud = Cloud::start(site.folder())?;
+        for (url, words) in [
+            ("s3://nobodys-bucket/lake", "make the bucket"),
+            ("s3://Telemetry", "3 to 63 of a-z"),
+        ] {
+            let config = site.folder().join("wrong.toml");
+            let lake = place(site, &cloud, url);
+            fs::write(&config, format!("[[sink]]\nkind = \"lake\"\n{lake}\n"))?;
+            let config = config.to_str().context("the file's name is text")?;
+            let (is_good, told) = command(&cloud, &["run", "--check", "--config", config])?;
+            ensure!(!is_good && told.contains(words), "{url}: {told}");
+        }
+        cloud.process.kill()?;
+        Ok(())
+    });
+}
