@@ -165,6 +165,7 @@ mod tests {
     use headwater_spool::format::MAX_SNAPSHOT_BYTES;
 
     use super::*;
+    use crate::sink::lake::LakePlace;
 
     #[test]
     fn an_empty_file_and_the_printed_one_are_the_same() {

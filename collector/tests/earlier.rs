@@ -9,9 +9,11 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
-use common::{Rig, bundle, device, flush_all, hello, listed, settings};
+use common::{Rig, bundle, device, flush_all, hello, listed, rot_record, settings};
 use headwater_collector::pipeline::custody::{Event, Settings, SinkSpec};
+use headwater_collector::pipeline::envelope::RecordKind;
 use headwater_lake::{MemStore, scan};
 use headwater_proto::ids::{Epoch, Lane, SeqRange, Stream};
 use headwater_spool::FakeDisk;
@@ -140,6 +142,53 @@ fn names_that_are_lost_with_the_next_journal_are_named_again() {
     assert!(anew.custody.counters().sink_lacks_total >= 40);
     flush_all(&mut anew);
     expect(&anew, 20..60, 60);
+}
+
+#[test]
+fn names_that_rot_before_the_lake_has_them_are_named_again() {
+    for is_same_disk in [false, true] {
+        let rig = half_copied(true);
+        let mut rig = on(&rig, FakeDisk::new(), with_copy(true));
+        rot_record(&rig.disk, &names(&rig));
+        // The lake passes what cannot be read, and commits.
+        flush_all(&mut rig);
+        brings(&mut rig, 60, 70);
+        assert_eq!(
+            lacks(&rig)
+                .keys()
+                .filter(|seq| (20..60).contains(*seq))
+                .count(),
+            0
+        );
+        let disk = if is_same_disk {
+            rig.disk.process_killed()
+        } else {
+            FakeDisk::new()
+        };
+        let mut anew = on(&rig, disk, with_copy(true));
+        flush_all(&mut anew);
+        let lacks = lacks(&anew);
+        for seq in 20..60 {
+            assert!(
+                lacks.contains_key(&seq),
+                "{seq} of {lacks:?}, {is_same_disk}"
+            );
+        }
+    }
+}
+
+/// The journal's record of what a sink of an earlier one lacks.
+fn names(rig: &Rig) -> Vec<u8> {
+    let mut found = Vec::new();
+    let read = |_: u64, kind: u8, payload: &[u8]| {
+        if kind == RecordKind::Lacks.to_u8() {
+            found = payload.to_vec();
+        }
+        ControlFlow::Continue(())
+    };
+    rig.custody.reader().read(0, 1 << 20, read).unwrap();
+    assert!(!found.is_empty());
+    found
 }
 
 #[test]

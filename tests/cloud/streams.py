@@ -1,6 +1,7 @@
 """Streams of an AWS emulator for the system tests: makes them, and compares what they hold with the lake.
 
-    streams.py make URL                 a Kinesis stream and a Firehose stream into a bucket, all called telemetry
+    streams.py make URL                 a Kinesis stream and a Firehose stream into a bucket, all called telemetry, and
+                                        a bucket called lakes
     streams.py compare URL LAKE         reads every record of both and compares their rows with the lake's
 
 What is compared is each sample's device, lane, epoch, number, row, metric, time and value. A sample may come twice if
@@ -31,9 +32,10 @@ def client(url, service):
 
 
 def make(url):
-    client(url, "s3").create_bucket(
-        Bucket=NAME, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
-    )
+    for bucket in (NAME, "lakes"):
+        client(url, "s3").create_bucket(
+            Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+        )
     kinesis = client(url, "kinesis")
     kinesis.create_stream(StreamName=NAME, ShardCount=2)
     for _ in range(100):

@@ -1,5 +1,6 @@
 //! What the tests of the whole system share.
 
+pub mod cloud;
 pub mod dice;
 pub mod lake;
 pub mod mqtt;

@@ -182,6 +182,7 @@ impl<D: Disk> Feed<D> {
                     if position >= below {
                         return ControlFlow::Break(());
                     }
+                    interpreter.come_to(position);
                     interpreter.pass_over(kind, payload);
                     ControlFlow::Continue(())
                 },

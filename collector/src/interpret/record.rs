@@ -162,6 +162,11 @@ impl Interpreter {
         self.rules.learn(bytes);
     }
 
+    /// The next record that can be read stands at `position`: those before it are lost, or came.
+    pub(super) fn come_to(&mut self, position: u64) {
+        self.places.come_to(position);
+    }
+
     /// Takes in what later records need of one that was handed out before.
     pub fn pass_over(&mut self, kind: u8, payload: &[u8]) {
         // One that does not decode gave nothing to whoever it was handed to either.
@@ -192,6 +197,7 @@ impl Interpreter {
         kind: u8,
         payload: &'a [u8],
     ) -> Result<Interpreted<'a>, EnvelopeError> {
+        self.come_to(position);
         let record = envelope::decode(kind, payload)?;
         self.clear();
         self.times.come_to(position);

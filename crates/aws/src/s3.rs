@@ -20,7 +20,7 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
@@ -32,6 +32,7 @@ use bytes::Bytes;
 use headwater_lake::store::{Entry, ReadAt};
 use headwater_lake::{Aside, LocalStore, Put, Sha256, Store, StoreError, Swap, Tag, Tagged};
 use headwater_program::chain::chain;
+use headwater_program::clock::Clock;
 use headwater_program::entropy::random;
 
 use self::attempt::{ATTEMPTS, Counts, Failed, Kind, REPEAT_WITHIN, pause_ms};
@@ -121,7 +122,7 @@ impl Shared {
         T: Send + 'static,
         F: Future<Output = Result<T, Trouble>> + Send + 'static,
     {
-        let (mut failures, began) = (0, Instant::now());
+        let (mut failures, clock) = (0, Clock::start());
         loop {
             let error = match self.once(kind, path, &call) {
                 Ok(answer) => return Ok(answer),
@@ -129,7 +130,7 @@ impl Shared {
             };
             self.counts.failed();
             failures += 1;
-            let is_late = began.elapsed() > REPEAT_WITHIN;
+            let is_late = clock.elapsed() > REPEAT_WITHIN;
             if !error.may_help_to_repeat() || failures == ATTEMPTS || is_late {
                 return Err(error);
             }
@@ -225,7 +226,7 @@ impl S3Store {
         })
     }
 
-    fn stage(&self) -> Result<&LocalStore, StoreError> {
+    fn local(&self) -> Result<&LocalStore, StoreError> {
         self.stage.as_ref().ok_or_else(|| StoreError::Denied {
             action: "stage files for",
             path: self.shared.bucket.to_string(),
@@ -409,11 +410,11 @@ impl Store for S3Store {
     }
 
     fn stage(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        Store::stage(self.stage()?, path, bytes)
+        self.local()?.stage(path, bytes)
     }
 
     fn sync_stage(&self, paths: &[&str]) -> Result<(), StoreError> {
-        self.stage()?.sync_stage(paths)
+        self.local()?.sync_stage(paths)
     }
 
     fn staged(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
@@ -453,7 +454,7 @@ impl Store for S3Store {
     }
 
     fn publish(&self, from: &str, to: &str) -> Result<Put, StoreError> {
-        let staged = self.stage()?.open(from)?;
+        let staged = self.local()?.open(from)?;
         upload::publish(&self.shared, &*staged, from, to)
     }
 

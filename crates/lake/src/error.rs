@@ -145,7 +145,17 @@ impl LakeError {
             | Self::Read(
                 AuditError::Log(LogError::Store(error)) | AuditError::Read(ReadError::Store(error)),
             ) => Some(error),
-            _ => None,
+            Self::Log(_)
+            | Self::Read(_)
+            | Self::Encode(_)
+            | Self::Conflict { .. }
+            | Self::Lost { .. }
+            | Self::Behind { .. }
+            | Self::Owned { .. }
+            | Self::Fenced { .. }
+            | Self::OwnerUnreadable
+            | Self::Absent
+            | Self::NewerHead(_) => None,
         }
     }
 }

@@ -15,6 +15,7 @@
 mod clock;
 mod dead_letters;
 mod dictionary;
+mod faults;
 mod full_disk;
 mod happy_path;
 mod kill;

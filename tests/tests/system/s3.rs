@@ -15,12 +15,12 @@ use crate::streams::{CREDENTIALS, Cloud, script};
 const ROWS: u64 = 6_000;
 /// Microseconds between two rows.
 const PERIOD_US: u32 = 10_000;
-const LAKE: &str = "s3://telemetry/a/lake";
+pub(crate) const LAKE: &str = "s3://lakes/a/lake";
 
-fn place(site: &Site, cloud: &Cloud, url: &str) -> String {
+/// The settings of a lake in a bucket that is reached at `endpoint`.
+pub(crate) fn place(site: &Site, endpoint: &str, url: &str) -> String {
     format!(
-        "url = {url:?}\nregion = \"eu-west-1\"\nendpoint = {:?}\nstage_dir = {:?}",
-        cloud.url,
+        "url = {url:?}\nregion = \"eu-west-1\"\nendpoint = {endpoint:?}\nstage_dir = {:?}",
         site.folder().join("stage")
     )
 }
@@ -50,7 +50,7 @@ fn done(cloud: &Cloud, arguments: &[&str]) -> Result<String> {
 fn a_bucket_has_every_row_once_through_kills_and_a_service_that_hangs() {
     at_a_site(|site| {
         let mut cloud = Cloud::start(site.folder())?;
-        site.place = Some(place(site, &cloud, LAKE));
+        site.place = Some(place(site, &cloud.url, LAKE));
         site.wrapper = CREDENTIALS.map(str::to_owned).to_vec();
         site.start_collector()?;
         let signals = [
@@ -86,10 +86,7 @@ fn a_bucket_has_every_row_once_through_kills_and_a_service_that_hangs() {
         site.stop_collector()?;
         let copy = site.lake();
         let copy = copy.to_str().context("the folder's name is text")?;
-        script(
-            "bucket.py",
-            &["fetch", &cloud.url, "telemetry", "a/lake", copy],
-        )?;
+        script("bucket.py", &["fetch", &cloud.url, "lakes", "a/lake", copy])?;
         let audit = site.check(&signals)?;
         for signals in &signals {
             audit.expect_complete(&signals.device)?;
@@ -117,7 +114,7 @@ fn expect_same_in_place(cloud: &Cloud, samples: u64) -> Result<()> {
         &["lake", "prune", "--keep-days", "1", "--lake", LAKE],
     )?;
     ensure!(pruned.starts_with("0 files"), "{pruned}");
-    let (is_good, told) = command(cloud, &["audit", "--lake", "s3://telemetry/no/lake"])?;
+    let (is_good, told) = command(cloud, &["audit", "--lake", "s3://lakes/no/lake"])?;
     ensure!(!is_good && told.contains("is no lake"), "{told}");
     Ok(())
 }
@@ -131,7 +128,7 @@ fn check_says_what_is_wrong_with_a_bucket() {
             ("s3://Telemetry", "3 to 63 of a-z"),
         ] {
             let config = site.folder().join("wrong.toml");
-            let lake = place(site, &cloud, url);
+            let lake = place(site, &cloud.url, url);
             fs::write(&config, format!("[[sink]]\nkind = \"lake\"\n{lake}\n"))?;
             let config = config.to_str().context("the file's name is text")?;
             let (is_good, told) = command(&cloud, &["run", "--check", "--config", config])?;

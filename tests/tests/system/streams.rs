@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 const ROWS: u64 = 8_000;
 /// Microseconds between two rows.
 const PERIOD_US: u32 = 3_000;
-const SINKS: [&str; 2] = ["kinesis", "firehose"];
+pub(crate) const SINKS: [&str; 2] = ["kinesis", "firehose"];
 
 /// An emulator of AWS on this machine.
 pub(crate) struct Cloud {
@@ -22,7 +22,7 @@ pub(crate) struct Cloud {
 }
 
 impl Cloud {
-    /// With a bucket and two streams, all called `telemetry`.
+    /// With a bucket and two streams, all called `telemetry`, and a bucket called `lakes`.
     pub(crate) fn start(folder: &Path) -> Result<Self> {
         let port = free_port()?;
         let mut command = Command::new(python()?);
@@ -78,7 +78,7 @@ pub(crate) fn script(name: &str, arguments: &[&str]) -> Result<String> {
     Ok(said)
 }
 
-fn sinks(url: &str) -> String {
+pub(crate) fn sinks(url: &str) -> String {
     let sink = |kind: &str, more: &str| {
         format!(
             "[[sink]]\nkind = \"{kind}\"\nname = \"{kind}\"\nstream = \"telemetry\"\nregion = \"eu-west-1\"\n\
@@ -89,7 +89,7 @@ fn sinks(url: &str) -> String {
 }
 
 /// Waits until both have all that the journal has.
-fn expect_no_lag(site: &Site) -> Result<()> {
+pub(crate) fn expect_no_lag(site: &Site) -> Result<()> {
     for sink in SINKS {
         wait_for("a stream that has everything", || {
             let lag = site.metric(&format!("headwater_sink_lag_records{{sink=\"{sink}\"}}"))?;

@@ -123,7 +123,7 @@ impl<D: Disk> Joining<'_, D> {
             self.owe_all_acks();
         }
         // Rot may have hit a name that the lake does not have yet: it is given again.
-        let is_sure = damaged == 0 && journal.damaged_to <= lake.cursor;
+        let is_sure = damaged == 0 && journal.damaged_to == 0;
         self.name_earlier(&lake.lacking, is_sure);
         let beyond = self.custody.streams.coverage().of(self.sink);
         let beyond = beyond.map(|(stream, ranges)| (stream.clone(), ranges.to_vec()));

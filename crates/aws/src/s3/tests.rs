@@ -149,7 +149,7 @@ impl Service {
             .objects
             .get(request.key())
             .map(|(bytes, _)| etag(bytes));
-        let none_match = request.headers.get("if-none-match").is_some();
+        let none_match = request.headers.contains_key("if-none-match");
         let matches = request.headers.get("if-match");
         self.knows_conditions
             && (none_match && present.is_some()
@@ -538,7 +538,8 @@ fn lists_have_all_pages_in_order() {
 
 /// Bytes that differ everywhere.
 fn long(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at * 31 + at / 251) as u8).collect()
+    let byte = |at: usize| u8::try_from((at * 31 + at / 251) % 256).unwrap();
+    (0..len).map(byte).collect()
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_lake::{Claim, Flush, Lake, Rows, SampleRow, Settings, TimeClass};
+use headwater_lake::{Claim, Flush, Lake, LocalStore, Rows, SampleRow, Settings, TimeClass};
 use headwater_program::entropy::random;
 use headwater_proto::ids::{DeviceId, Epoch, Lane, Stream};
 use headwater_proto::sample::Value;
@@ -163,7 +163,7 @@ impl Rig {
 
     fn beginning(&self) -> Beginning {
         Beginning {
-            lake: Some(self.lake_dir()),
+            lake: Some(LakePlace::Folder(self.lake_dir())),
             lake_end: LAKE_END,
             journal: JournalId(77),
             is_required: false,
