@@ -54,6 +54,12 @@ pub enum Bug {
     RotUnnamed,
     /// The span of a gap that the collector finds lies beside the missing readings.
     SpanBesideTruth,
+    /// A call of a streaming service that succeeds counts as success of each of its records.
+    SuccessUnread,
+    /// After a call of which some records failed all of them are sent again.
+    BatchResentWhole,
+    /// A record goes on its way although an older one of its key failed.
+    KeyOvertaken,
 }
 
 #[cfg(feature = "sabotage")]

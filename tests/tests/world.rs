@@ -134,6 +134,21 @@ mod bugs {
     }
 
     #[test]
+    fn a_call_that_is_taken_for_success_of_each_record_is_noticed() {
+        is_noticed(Bug::SuccessUnread);
+    }
+
+    #[test]
+    fn a_batch_that_is_sent_again_whole_is_noticed() {
+        is_noticed(Bug::BatchResentWhole);
+    }
+
+    #[test]
+    fn a_record_that_overtakes_a_failed_one_of_its_key_is_noticed() {
+        is_noticed(Bug::KeyOvertaken);
+    }
+
+    #[test]
     fn a_late_lake_that_is_compared_with_the_present_end_is_noticed() {
         is_noticed(Bug::LateLakeByPresentEnd);
     }

@@ -15,6 +15,7 @@ use headwater_collector::sink::SinkError;
 use headwater_collector::sink::lake::late::{Late, Turn};
 use headwater_collector::sink::lake::{JoinError, join};
 use headwater_collector::sink::lake::{LakeSettings, LakeSink, NAME, read_stretch};
+use headwater_collector::sink::stream::StreamSink;
 use headwater_collector::sink::worker::Worker;
 use headwater_lake::MemStore;
 use headwater_proto::delivery::Ranges;
@@ -31,7 +32,7 @@ use super::letters::MailRoom;
 use super::plan::{JOURNAL_SEGMENT_BYTES, NARROW, Plan};
 use super::present::show_present;
 use super::seen::Seen;
-use super::stream::{self, STREAM, Service, StreamSink};
+use super::stream::{self, STREAM, Service, Way};
 
 mod wrong_clock;
 
@@ -66,7 +67,7 @@ struct Running {
     custody: Custody<FakeDisk>,
     lake: Lake,
     copy: Option<Worker<CopySink, FakeDisk>>,
-    stream: Option<Worker<StreamSink, FakeDisk>>,
+    stream: Option<Worker<StreamSink<Way>, FakeDisk>>,
 }
 
 /// The lake's sink.
@@ -373,11 +374,12 @@ impl Collector {
         };
         let dice_of_stream = Dice::new(dice.bits());
         let faults = self.stream_faults;
+        self.service.come_to(now.mono);
         let opened = stream::open(&mut custody, &self.service, faults, dice_of_stream, now);
         let stream = match opened {
             Ok(stream) => stream,
             Err(error) => {
-                self.found = format!("{}; {error}", self.found);
+                self.found = format!("{}; {error:#}", self.found);
                 return None;
             }
         };
@@ -408,8 +410,19 @@ impl Collector {
         seen.rules_changed += std::mem::take(&mut self.rules_changed);
         seen.wrong_starts += std::mem::take(&mut self.wrong_starts);
         if let Some(running) = &self.running {
+            if let Some(stream) = &running.stream {
+                self.service.note_life(&stream.look());
+            }
             seen.add_collector(running.custody.counters());
         }
+    }
+
+    /// Whether a batch is with the stream's service in part: it comes again as a whole.
+    fn has_batch_under_way(&self) -> bool {
+        let stream = self.running.as_ref().and_then(|it| it.stream.as_ref());
+        let counts = stream.map(|stream| stream.look().counts);
+        let mut counts = counts.iter().flatten();
+        counts.any(|(name, count)| *name == "stream_pending_records" && *count > 0)
     }
 
     /// Ends it against its will.
@@ -441,6 +454,7 @@ impl Collector {
         self.sync(now);
         let at = self.clock(now);
         show_present(at.wall);
+        self.service.come_to(now.mono);
         let is_noted = self.running.as_mut().is_some_and(|running| {
             let Running {
                 custody,
@@ -464,7 +478,7 @@ impl Collector {
         });
         self.note_counters(seen);
         let is_noted = is_noted && !self.is_crashed();
-        if !is_noted {
+        if !is_noted || self.has_batch_under_way() {
             self.service.collector_died();
         }
         (self.keeping, self.finding) = (None, None);
@@ -599,6 +613,7 @@ impl Collector {
         }
         let now = self.clock(now);
         show_present(now.wall);
+        self.service.come_to(now.mono);
         let Some(Running {
             custody,
             lake,

@@ -209,7 +209,8 @@ fn judge_sinks(found: &Found, site: &Home, course: &mut Course) {
         let has = (&service.given, &service.undecodable, &service.refused);
         check::check_sink(found, STREAM, has, (None, comes_again), faults);
     }
-    if plan.stream.is_some() {
+    // Of a batch that cannot be made again the service refused nothing.
+    if plan.stream.is_some() && service.broken == 0 {
         check::check_refused(found, &service.refused, faults);
     }
     // A journal that is gone or rots takes plans with it, and an old copy uses positions once more.

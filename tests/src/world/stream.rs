@@ -1,60 +1,54 @@
-//! Core: the world's stream sink: sends batches to a service that is away or busy, refuses single items, or
-//! whose answer is lost.
-//!
-//! A batch is cut once. Before its first call a plan in the journal names its bounds, the settings that
-//! encode it and a checksum of its bytes; after a crash it is made again from that alone, and the service
-//! knows it by the position where it begins. Its bounds are counted in rows and journal positions, never in
-//! memory or by the time of a read.
+//! Core: the stream's service: takes records as a streaming service does, in front of the collector's own sink for
+//! one. It is away or busy, takes a part of a call alone, never takes some lines, or its answer is lost.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, pending};
+use std::io::Read as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use headwater_collector::interpret::{Depth, Feed, Interpreted};
-use headwater_collector::pipeline::custody::{Custody, OpenError};
+use flate2::read::MultiGzDecoder;
+use headwater_collector::interpret::{Depth, Feed};
+use headwater_collector::metrics::SinkLook;
+use headwater_collector::pipeline::custody::Custody;
+use headwater_collector::sink::stream::service::{self, Answer, CallLimits, Failure, Record};
+use headwater_collector::sink::stream::{self, Encoding, Key, StreamSettings, StreamSink};
 use headwater_collector::sink::worker::Worker;
-use headwater_collector::sink::{Covers, Delivered, Due, Plan, Sink, SinkError};
-use headwater_proto::ids::{JournalId, SeqRange, Stream};
-use headwater_proto::sabotage::{self, Bug};
+use headwater_lake::date::instant_of;
+use headwater_proto::ids::{DeviceId, Epoch, Lane, Stream};
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::FakeDisk;
+use serde_json::Value as Json;
 
-use super::copy::{CopyFaults, undecodable};
+use super::copy::CopyFaults;
 use super::dice::Dice;
-use super::given::{Given, Number};
+use super::generator::{Bits, LOG, line_number};
+use super::given::{Given, Number, Refused, Row};
 
 /// Name of the stream sink.
 pub const STREAM: &str = "stream";
 
-/// Rows of a batch, unless a single record has more.
-const MAX_BATCH_ROWS: usize = 40;
-/// Journal positions of a batch.
-const MAX_BATCH_POSITIONS: u64 = 60;
-/// Positions that are taken before a batch must go.
-const MAX_TAKEN_POSITIONS: u64 = 3 * MAX_BATCH_POSITIONS;
 /// Longest wait of a record.
 const FLUSH_AFTER_MS: u64 = 500;
+/// Records of a call at most.
+const CALL_RECORDS: usize = 20;
+/// Bytes of a call at most.
+const CALL_BYTES: usize = 40_000;
 
-/// By which the service knows a batch: the journal, and the position where the batch begins.
-pub type BatchId = (JournalId, u64);
-
-/// A batch as the service saw it.
-#[derive(Debug)]
+/// A record as the service saw it.
+#[derive(Debug, Default)]
 struct Arrived {
-    bytes: Vec<u8>,
     times: u64,
-    /// How often it may come again: for an answer that was lost, for a death before its plan's end was
-    /// noted.
+    /// How often it may come again: for an answer that was lost.
     excused: u64,
 }
 
 /// What the service has.
 #[derive(Debug, Default)]
 pub struct Shelf {
-    /// What it was given of each record.
+    /// What it was given of each record of the journal.
     pub given: BTreeMap<Number, Given>,
-    /// Records that it refused, or that were not sent again since their batch could not be made again.
+    /// Records of the journal of which it refuses every line.
     pub refused: BTreeSet<Number>,
     /// Records that it was told nobody can decode: the schema that they need rotted.
     pub undecodable: BTreeSet<Number>,
@@ -62,61 +56,182 @@ pub struct Shelf {
     pub broken: u64,
     /// What it was sent and should not have been; each a line.
     pub faults: Vec<String>,
-    /// Batches that came.
+    /// Calls that came.
     pub batches: u64,
-    /// Of these, those that came again.
+    /// Records that came again.
     pub repeats: u64,
     /// Calls that failed.
     pub failed: u64,
     /// Batches that were made again from their plan.
     pub remade: u64,
-    arrived: BTreeMap<BatchId, Arrived>,
-    last: Option<BatchId>,
+    /// Times that the collector died.
+    deaths: u64,
+    arrived: BTreeMap<(Arc<str>, Vec<u8>), Arrived>,
+    /// Lines that came.
+    lines: BTreeSet<String>,
+    /// The first record of each key that failed and has not come since.
+    held_up: BTreeMap<Arc<str>, Vec<u8>>,
 }
 
 impl Shelf {
-    fn arrive(&mut self, id: BatchId, bytes: &[u8], items: &[(Number, Given)], refuses: u64) {
-        self.batches += 1;
-        self.last = Some(id);
-        match self.arrived.get_mut(&id) {
-            None => {
-                let arrived = Arrived {
-                    bytes: bytes.to_vec(),
-                    times: 1,
-                    excused: 0,
-                };
-                self.arrived.insert(id, arrived);
-            }
-            Some(known) => {
-                self.repeats += 1;
-                known.times += 1;
-                if known.bytes != bytes {
-                    let (new, old) = (bytes.len(), known.bytes.len());
-                    self.faults.push(format!(
-                        "batch {id:?} came again with other bytes: {new} of them in place of {old}"
-                    ));
-                }
-                if known.times > 1 + known.excused {
-                    let (times, excused) = (known.times, known.excused);
-                    self.faults.push(format!(
-                        "batch {id:?} came {times} times, and {excused} repeats had a reason"
-                    ));
-                }
-            }
+    /// - `is_told`: whether the collector hears of it.
+    fn store(&mut self, record: &Record, lines: &[Line], is_told: bool, refuses: u64) {
+        let deaths = self.deaths;
+        let name = (Arc::clone(&record.key), record.bytes.to_vec());
+        let is_known = self.arrived.contains_key(&name);
+        self.repeats += u64::from(is_known);
+        // A refused record comes in halves.
+        if refuses == 0 && !record.key.is_empty() {
+            self.expect_order(record, is_known);
         }
-        for (number, given) in items {
-            if is_refused(number, refuses) {
-                self.refused.insert(number.clone());
-            } else {
-                self.given.entry(number.clone()).or_default().merge(given);
+        let known = self.arrived.entry(name).or_default();
+        known.times += 1;
+        if known.times > 1 + known.excused + deaths {
+            let (times, excused) = (known.times, known.excused + deaths);
+            self.faults.push(format!(
+                "a record of {} lines came {times} times, and {excused} repeats had a reason",
+                lines.len()
+            ));
+        }
+        known.excused += u64::from(!is_told);
+        for line in lines {
+            let is_new = self.lines.insert(line.text.clone());
+            if !is_new && !is_known && refuses == 0 && line.is_numbered() {
+                self.faults
+                    .push(format!("a line came again in other bytes: {}", line.text));
             }
+            if let Some((number, given)) = line.given() {
+                self.given.entry(number).or_default().merge(&given);
+            }
+            self.undecodable.extend(line.undecodable());
         }
     }
 
-    fn excuse(&mut self, id: BatchId) {
-        if let Some(arrived) = self.arrived.get_mut(&id) {
-            arrived.excused += 1;
+    /// This record was not taken: none of its key may come before it.
+    fn fail(&mut self, record: &Record) {
+        let failed = self.held_up.entry(Arc::clone(&record.key));
+        failed.or_insert_with(|| record.bytes.to_vec());
+    }
+
+    /// What failed before comes before anything else of its key.
+    fn expect_order(&mut self, record: &Record, is_known: bool) {
+        let held_up = self.held_up.get(&record.key);
+        if held_up.is_some_and(|bytes| *bytes == record.bytes) {
+            self.held_up.remove(&record.key);
+        } else if held_up.is_some() && !is_known {
+            self.faults.push(format!(
+                "a record came before an older one of key {:?} that had failed",
+                record.key
+            ));
         }
+    }
+}
+
+/// A line of a record.
+struct Line {
+    text: String,
+    json: Json,
+}
+
+impl Line {
+    fn all(record: &Record) -> Vec<Self> {
+        let mut text = String::new();
+        // The collector made it: it can be read.
+        let _ = MultiGzDecoder::new(&*record.bytes).read_to_string(&mut text);
+        let line = |text: &str| Self {
+            text: text.to_owned(),
+            json: serde_json::from_str(text).unwrap_or_default(),
+        };
+        text.lines().map(line).collect()
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        self.json[key].as_str()
+    }
+
+    fn stream(&self) -> Option<Stream> {
+        Some(Stream {
+            device: DeviceId::new(self.text("device")?).ok()?,
+            lane: Lane::from_name(self.text("lane")?)?,
+            epoch: Epoch::new(self.text("epoch")?.parse().ok()?),
+        })
+    }
+
+    /// Whether it is of a numbered record, so that no other line is the same.
+    fn is_numbered(&self) -> bool {
+        self.json["seq"].is_u64()
+    }
+
+    fn number(&self) -> Option<Number> {
+        Some((self.stream()?, self.json["seq"].as_u64()?))
+    }
+
+    fn error_ms(&self) -> Option<u32> {
+        u32::try_from(self.json["error_ms"].as_u64()?).ok()
+    }
+
+    fn given(&self) -> Option<(Number, Given)> {
+        let (number, mut given) = (self.number()?, Given::default());
+        let ts_us = || instant_of(self.text("ts")?);
+        match self.text("kind")? {
+            "samples" => {
+                for (metric, value) in self.json["values"].as_object()? {
+                    given.rows.insert(Row {
+                        metric: metric.clone(),
+                        ts_us: ts_us()?,
+                        error_ms: self.error_ms(),
+                        bits: bits_of(value)?,
+                    });
+                }
+            }
+            "log" => {
+                let device = number.0.device.as_str();
+                let line = line_number(device, self.text("message")?).unwrap_or(-1);
+                given.rows.insert(Row {
+                    metric: LOG.to_owned(),
+                    ts_us: ts_us()?,
+                    error_ms: self.error_ms(),
+                    bits: Bits::Line(line),
+                });
+            }
+            "quarantine" => {
+                let row = self.json["row"].as_u64();
+                let cause = self.text("cause").unwrap_or_default();
+                given.refused.insert(Refused {
+                    row: row.and_then(|row| u32::try_from(row).ok()),
+                    metric: self.text("metric").map(str::to_owned),
+                    reason: self.text("reason")?.to_owned(),
+                    cause: (!cause.is_empty()).then(|| cause.to_owned()),
+                    payload: self.payload()?,
+                });
+            }
+            _ => return None,
+        }
+        Some((number, given))
+    }
+
+    fn payload(&self) -> Option<Vec<u8>> {
+        let Some(hex) = self.text("payload_hex") else {
+            return Some(self.text("payload")?.as_bytes().to_vec());
+        };
+        let byte = |at: usize| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok();
+        (0..hex.len()).step_by(2).map(byte).collect()
+    }
+
+    /// The record of the journal that nobody can decode, if it says so.
+    fn undecodable(&self) -> Option<Number> {
+        let is_one = self.text("kind") == Some("gap") && self.text("reason") == Some("undecodable");
+        let seq = self.json["first_seq"].as_u64().filter(|_| is_one)?;
+        Some((self.stream()?, seq))
+    }
+}
+
+fn bits_of(value: &Json) -> Option<Bits> {
+    match value {
+        Json::Number(number) if number.is_f64() => Some(Bits::F64(number.as_f64()?.to_bits())),
+        Json::Number(number) => number.as_i64().map(Bits::I64),
+        Json::String(text) => text.parse::<f64>().ok().map(|it| Bits::F64(it.to_bits())),
+        _ => None,
     }
 }
 
@@ -128,346 +243,154 @@ fn is_refused((stream, seq): &Number, most: u64) -> bool {
 
 /// The service. It outlives the collector; clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Service(Arc<Mutex<Shelf>>);
+pub struct Service {
+    shelf: Arc<Mutex<Shelf>>,
+    now_ms: Arc<AtomicU64>,
+}
 
 impl Service {
     /// What it has.
     pub fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The collector died: what it sent last may come again, since nothing durable says that it was
-    /// answered. All before that is shown to be by the plan of the last batch.
+    /// It is this time now.
+    pub fn come_to(&self, now: Millis) {
+        self.now_ms.store(now.0, Ordering::Relaxed);
+    }
+
+    /// The collector died: what it sent may come again, since nothing durable says that it was answered.
     pub fn collector_died(&self) {
+        self.shelf().deaths += 1;
+    }
+
+    /// Adds what a life of the sink counted.
+    pub fn note_life(&self, look: &SinkLook) {
         let mut shelf = self.shelf();
-        if let Some(last) = shelf.last {
-            shelf.excuse(last);
+        for (name, count) in &look.counts {
+            match *name {
+                "stream_remade_batches_total" => shelf.remade += count,
+                "stream_broken_batches_total" => shelf.broken += count,
+                _ => {}
+            }
         }
     }
 }
 
-/// What is durable of a batch before its first call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cut {
-    /// The first position of it, and the first after it.
-    begin: u64,
-    end: u64,
-    /// How it is encoded.
-    format: u8,
-    /// Of its bytes.
-    checksum: u64,
-}
-
-impl Cut {
-    fn encode(self) -> Vec<u8> {
-        let mut bytes = vec![self.format];
-        for number in [self.begin, self.end, self.checksum] {
-            bytes.extend_from_slice(&number.to_le_bytes());
-        }
-        bytes
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (format, rest) = bytes.split_first()?;
-        let number = |at: usize| {
-            let bytes = rest.get(8 * at..8 * at + 8)?;
-            Some(u64::from_le_bytes(bytes.try_into().ok()?))
-        };
-        Some(Self {
-            begin: number(0)?,
-            end: number(1)?,
-            format: *format,
-            checksum: number(2)?,
-        })
-    }
-}
-
-/// A record that was taken.
-struct Taken {
-    position: u64,
-    number: Option<Number>,
-    given: Given,
-    covers: Vec<(Stream, SeqRange)>,
-}
-
-/// The batch that is on its way.
-struct Batch {
-    cut: Cut,
-    items: Vec<(Number, Given)>,
-    bytes: Vec<u8>,
-    /// Its records cannot be read as they were when it was cut: it is not sent.
-    is_broken: bool,
-    is_answered: bool,
-}
-
-/// The sink in front of the service.
-pub struct StreamSink {
+/// The way from one life of the collector to the service.
+#[derive(Debug)]
+pub struct Way {
     service: Service,
-    journal: JournalId,
     faults: CopyFaults,
     away_until: Millis,
     dice: Dice,
-    /// How batches are encoded from now on.
-    format: u8,
-    taken: VecDeque<Taken>,
-    /// The first position not yet taken, and not yet delivered.
-    position: u64,
-    cursor: u64,
-    first_at: Option<Millis>,
-    /// A batch that was cut before a crash.
-    pending: Option<Cut>,
-    batch: Option<Batch>,
 }
 
 /// Starts the sink beside a journal, if custody has one of its name: from the batch that the journal has a
 /// plan of, or from the cursor.
 ///
 /// # Errors
-/// [`OpenError`].
+/// As the collector's.
 pub fn open(
     custody: &mut Custody<FakeDisk>,
     service: &Service,
     faults: CopyFaults,
     mut dice: Dice,
     now: Now,
-) -> Result<Option<Worker<StreamSink, FakeDisk>>, OpenError> {
-    let Some(cursor) = custody.cursor(STREAM) else {
+) -> anyhow::Result<Option<Worker<StreamSink<Way>, FakeDisk>>> {
+    if custody.cursor(STREAM).is_none() {
         return Ok(None);
-    };
-    let plan = custody
-        .plan(STREAM)
-        .and_then(|plan| Cut::decode(&plan.bytes));
-    let pending = plan.filter(|cut| cut.end > cursor);
-    if let Some(cut) = pending {
-        // The plan was made when all before it had been answered and named.
-        custody.resume(STREAM, cut.begin)?;
     }
-    let from = pending.map_or(cursor, |cut| cut.begin);
-    let feed = Feed::new(custody.reader(), from, Depth::Samples).with_clock(custody.clock.book());
-    let sink = StreamSink {
+    let keys = [Key::Group, Key::Device, Key::Nothing];
+    let settings = StreamSettings {
+        encoding: Encoding {
+            key: keys[usize::try_from(dice.below(3)).unwrap_or_default()],
+            record_bytes: 400 + u32::try_from(dice.below(3_000)).unwrap_or_default(),
+        },
+        flush_ms: FLUSH_AFTER_MS,
+    };
+    let way = Way {
         service: service.clone(),
-        journal: custody.journal(),
         faults,
         away_until: now.mono.plus(faults.away_ms),
-        format: u8::from(dice.one_in(2)),
         dice,
-        taken: VecDeque::new(),
-        position: from,
-        cursor: from,
-        first_at: pending.map(|_| now.mono),
-        pending,
-        batch: None,
     };
+    let (from, sink) = stream::open(custody, STREAM, way, settings)?;
+    let feed = Feed::new(custody.reader(), from, Depth::Samples).with_clock(custody.clock.book());
     Ok(Some(Worker::new(sink, feed)))
 }
 
-impl StreamSink {
-    fn busy(&self, cause: &str) -> SinkError {
-        self.service.shelf().failed += 1;
-        SinkError::Busy {
-            retry_after: None,
+impl Way {
+    /// The answer to a call, `None` if none comes.
+    fn answer(&mut self, records: &[Record]) -> Option<Answer> {
+        let (service, faults) = (self.service.clone(), self.faults);
+        let mut shelf = service.shelf();
+        shelf.batches += 1;
+        let failure = |cause: &str, is_throttled| Failure {
             cause: cause.to_owned(),
+            is_throttled,
+        };
+        let is_away = service.now_ms.load(Ordering::Relaxed) < self.away_until.0;
+        if is_away {
+            shelf.failed += 1;
+            return Some(Answer::Failed(failure("away", false)));
         }
-    }
-
-    /// Where the next batch ends.
-    fn end(&self) -> u64 {
-        let mut rows = 0;
-        for taken in &self.taken {
-            if rows > 0 && rows + taken.given.len() > MAX_BATCH_ROWS {
-                return taken.position.min(self.cursor + MAX_BATCH_POSITIONS);
-            }
-            rows += taken.given.len();
-        }
-        self.position.min(self.cursor + MAX_BATCH_POSITIONS)
-    }
-
-    fn make(&self, cut: Cut) -> Batch {
-        let records = self.taken.iter().filter(|taken| taken.position < cut.end);
-        let items: Vec<_> = records
-            .filter(|taken| !taken.given.is_empty())
-            .filter_map(|taken| Some((taken.number.clone()?, taken.given.clone())))
+        let lines: Vec<Vec<Line>> = records.iter().map(Line::all).collect();
+        let numbers = lines.iter().flatten().filter_map(Line::number);
+        let unfit: Vec<Number> = numbers
+            .filter(|it| is_refused(it, faults.refuses))
             .collect();
-        let bytes = encode(&items, cut.format);
-        Batch {
-            cut,
-            items,
-            bytes,
-            is_broken: false,
-            is_answered: false,
+        if !unfit.is_empty() {
+            shelf.refused.extend(unfit);
+            let cause = "the service does not like it".to_owned();
+            return Some(Answer::Refused { cause });
         }
-    }
-
-    fn cut(&mut self) -> Batch {
-        if let Some(cut) = self.pending.take() {
-            if sabotage::is(Bug::BatchCutByReadTime) {
-                let end = self.position;
-                return self.make(Cut { end, ..cut });
+        let is_lost = self.dice.one_in(faults.lost);
+        let is_busy = !is_lost && self.dice.one_in(faults.busy);
+        let has_whole = !is_busy || self.dice.one_in(3);
+        shelf.failed += u64::from(is_lost || is_busy);
+        if is_busy && !has_whole && self.dice.one_in(3) {
+            return Some(Answer::Failed(failure("busy", true)));
+        }
+        let mut answers = Vec::new();
+        for (record, lines) in records.iter().zip(&lines) {
+            if !has_whole && self.dice.one_in(2) {
+                shelf.fail(record);
+                answers.push(Err(failure("this one not now", self.dice.one_in(2))));
+                continue;
             }
-            let mut batch = self.make(cut);
-            batch.is_broken = checksum(&batch.bytes) != cut.checksum;
-            let mut shelf = self.service.shelf();
-            shelf.remade += 1;
-            if batch.is_broken {
-                shelf.broken += 1;
-                let numbers = batch.items.iter().map(|(number, _)| number.clone());
-                shelf.refused.extend(numbers);
-            }
-            drop(shelf);
-            return batch;
-        }
-        let cut = Cut {
-            begin: self.cursor,
-            end: self.end(),
-            format: self.format,
-            checksum: 0,
-        };
-        let mut batch = self.make(cut);
-        batch.cut.checksum = checksum(&batch.bytes);
-        batch
-    }
-
-    /// The records of the batch that the service does not have, for good.
-    fn refused(&self, batch: &Batch) -> Vec<(Stream, SeqRange)> {
-        let most = self.faults.refuses;
-        let is_lacking = |number: &Number| batch.is_broken || is_refused(number, most);
-        let numbers = batch.items.iter().map(|(number, _)| number);
-        numbers
-            .filter(|number| is_lacking(number))
-            .map(|(stream, seq)| (stream.clone(), SeqRange::new(*seq, seq + 1)))
-            .collect()
-    }
-
-    async fn send(&mut self, now: Now) -> Result<Delivered, SinkError> {
-        let Some(batch) = &self.batch else {
-            return Ok(self.finish(now));
-        };
-        if batch.items.is_empty() || batch.is_answered {
-            return Ok(self.finish(now));
-        }
-        if !batch.is_broken {
-            self.call(now).await?;
-        }
-        let Some(batch) = &mut self.batch else {
-            return Ok(self.finish(now));
-        };
-        batch.is_answered = true;
-        let items = self.batch.as_ref().map(|batch| self.refused(batch));
-        match items.filter(|items| !items.is_empty()) {
-            Some(items) => Err(SinkError::Refused {
-                items,
-                cause: "the service does not like it".to_owned(),
-            }),
-            None => Ok(self.finish(now)),
-        }
-    }
-
-    /// One call of the service, with the batch that is on its way.
-    async fn call(&mut self, now: Now) -> Result<(), SinkError> {
-        if now.mono < self.away_until {
-            self.service.shelf().failed += 1;
-            return Err(SinkError::Busy {
-                retry_after: Some(Duration::from_millis(300)),
-                cause: "away".to_owned(),
-            });
-        }
-        if self.dice.one_in(self.faults.busy) {
-            return Err(self.busy("busy"));
-        }
-        let Some(batch) = &self.batch else {
-            return Ok(());
-        };
-        let id = (self.journal, batch.cut.begin);
-        let is_lost = self.dice.one_in(self.faults.lost);
-        {
-            let mut shelf = self.service.shelf();
-            shelf.arrive(id, &batch.bytes, &batch.items, self.faults.refuses);
-            if is_lost {
-                shelf.excuse(id);
-            }
+            let is_told = !is_lost && !(is_busy && has_whole);
+            shelf.store(record, lines, is_told, faults.refuses);
+            answers.push(Ok(()));
         }
         if is_lost {
-            if self.dice.one_in(2) {
-                // Whoever waits for the answer gives up.
-                pending::<()>().await;
+            // Whoever waits for the answer gives up, or hears that none came.
+            let cause = "the answer was lost".to_owned();
+            return (!self.dice.one_in(2)).then_some(Answer::Unknown { cause });
+        }
+        if is_busy && has_whole {
+            // One answer too few: nobody knows whose.
+            answers.pop();
+        }
+        Some(Answer::Each(answers))
+    }
+}
+
+impl service::Service for Way {
+    fn put(&mut self, records: Vec<Record>) -> impl Future<Output = Answer> + Send {
+        let answer = self.answer(&records);
+        async move {
+            match answer {
+                Some(answer) => answer,
+                None => pending().await,
             }
-            return Err(self.busy("the answer was lost"));
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self, now: Now) -> Delivered {
-        let end = self.batch.take().map_or(self.cursor, |batch| batch.cut.end);
-        let mut covers = Covers::default();
-        let is_later = |taken: &Taken| taken.position >= end;
-        let at = self.taken.iter().position(is_later);
-        for taken in self.taken.drain(..at.unwrap_or(self.taken.len())) {
-            covers.add(&taken.covers);
-        }
-        self.cursor = end;
-        self.first_at = (self.position > end).then_some(now.mono);
-        Delivered {
-            through: end,
-            streams: covers.take(),
-        }
-    }
-}
-
-impl Sink for StreamSink {
-    fn take(&mut self, item: &Interpreted<'_>, now: Now) -> Result<(), SinkError> {
-        self.service.shelf().undecodable.extend(undecodable(item));
-        self.taken.push_back(Taken {
-            position: item.position,
-            number: item.origin.map(|origin| (origin.stream(), origin.seq)),
-            given: Given::of(item),
-            covers: item.covers.to_vec(),
-        });
-        self.passed(item.position + 1, now);
-        Ok(())
-    }
-
-    fn passed(&mut self, next: u64, now: Now) {
-        if next > self.position {
-            self.position = next;
-            let _ = self.first_at.get_or_insert(now.mono);
         }
     }
 
-    fn due(&self, now: Millis) -> Due {
-        let waiting = self.position - self.cursor;
-        match (self.pending, self.first_at) {
-            (Some(cut), _) if self.position < cut.end => Due::Never,
-            (Some(_), _) => Due::At(now),
-            (None, Some(_)) if waiting >= MAX_TAKEN_POSITIONS => Due::Full,
-            (None, Some(at)) => Due::At(at.plus(FLUSH_AFTER_MS)),
-            (None, None) => Due::Never,
+    fn limits(&self) -> CallLimits {
+        CallLimits {
+            records: CALL_RECORDS,
+            bytes: CALL_BYTES,
         }
     }
-
-    fn plan(&mut self, _now: Now) -> Result<Option<Plan>, SinkError> {
-        if self.batch.is_none() {
-            self.batch = Some(self.cut());
-        }
-        let batch = self.batch.as_ref().filter(|batch| !batch.items.is_empty());
-        Ok(batch.map(|batch| Plan(batch.cut.encode())))
-    }
-
-    fn deliver(&mut self, now: Now) -> impl Future<Output = Result<Delivered, SinkError>> + Send {
-        self.send(now)
-    }
-}
-
-fn encode(items: &[(Number, Given)], format: u8) -> Vec<u8> {
-    let between = if format == 0 { '\n' } else { ';' };
-    let text: String = items
-        .iter()
-        .map(|((stream, seq), given)| format!("{stream:?} {seq} {given:?}{between}"))
-        .collect();
-    text.into_bytes()
-}
-
-/// FNV-1a.
-fn checksum(bytes: &[u8]) -> u64 {
-    let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }

@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
+use headwater_proto::sabotage::{self, Bug};
 
 use super::cut::Cut;
 use super::draft::{Batch, Pending, compress, numbers_of};
@@ -13,6 +14,9 @@ use crate::sink::{Covers, Delivered, SinkError};
 
 /// Lines that a service which stored nothing yet may refuse before all is held back.
 const MOST_SUSPECTS: usize = 8;
+/// Times that all is held back before those lines are given up: nothing else of the batch may be left that could show
+/// whether the service takes anything. So a wrong service costs few lines in minutes.
+const MOST_ROUNDS: u32 = 3;
 
 /// The calls of a batch.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ pub(super) struct Calls {
     /// Lines that the service refused one by one. Whether it never takes them, or takes none at all, shows when
     /// the others were sent.
     suspects: Vec<Pending>,
+    /// Times that all was held back since lines were given up last.
+    rounds: u32,
     /// The service's words about the last of them.
     words: String,
     /// What is to be told before anything else is sent.
@@ -77,6 +83,7 @@ impl Calls {
             most: None,
             again: 0,
             suspects: Vec::new(),
+            rounds: 0,
             words: String::new(),
             told,
         }
@@ -109,14 +116,18 @@ impl Calls {
             return Some(told);
         }
         let is_last = self.pending.is_empty() && !self.suspects.is_empty();
-        if is_proven && is_last {
+        let is_held = !is_proven && (is_last || self.suspects.len() >= MOST_SUSPECTS);
+        if (is_last && is_proven) || (is_held && self.rounds >= MOST_ROUNDS) {
+            self.rounds = 0;
             return Some(SinkError::Refused {
                 items: numbers_of(&std::mem::take(&mut self.suspects)),
                 cause: self.words.clone(),
             });
         }
-        if is_last || (!is_proven && self.suspects.len() >= MOST_SUSPECTS) {
-            self.pending.splice(..0, self.suspects.drain(..));
+        if is_held {
+            self.rounds += 1;
+            // The others first: one that is taken proves the service.
+            self.pending.append(&mut self.suspects);
             return Some(SinkError::Broken {
                 cause: format!("it refuses all that it is sent: {}", self.words),
             });
@@ -135,7 +146,8 @@ impl Calls {
         self.again = 0;
         for (at, pending) in self.pending.iter_mut().enumerate() {
             let record = &pending.record;
-            if !record.key.is_empty() && !keys.insert(Arc::clone(&record.key)) {
+            let is_alone = record.key.is_empty() || sabotage::is(Bug::KeyOvertaken);
+            if !is_alone && !keys.insert(Arc::clone(&record.key)) {
                 continue;
             }
             let size = record.bytes.len() + record.key.len();
@@ -188,6 +200,11 @@ impl Calls {
         let mut first = None;
         let mut stored = BTreeSet::new();
         for (at, result) in self.sent.iter().zip(results) {
+            let result = if sabotage::is(Bug::SuccessUnread) {
+                Ok(())
+            } else {
+                result
+            };
             match result {
                 Ok(()) => {
                     stored.insert(*at);
@@ -199,6 +216,9 @@ impl Calls {
                     let _ = first.get_or_insert(failure);
                 }
             }
+        }
+        if first.is_some() && sabotage::is(Bug::BatchResentWhole) {
+            stored.clear();
         }
         let mut at = 0;
         self.pending.retain(|_| {

@@ -28,6 +28,7 @@ mod window;
 
 use std::future::Future;
 
+use headwater_proto::sabotage::{self, Bug};
 use headwater_proto::time::{Millis, Now};
 use headwater_spool::Disk;
 
@@ -131,7 +132,9 @@ impl<S: Service> StreamSink<S> {
         Self {
             service,
             settings,
-            draft: again.map_or_else(|| Draft::new(from, settings.encoding), Draft::again),
+            draft: again
+                .filter(|_| !sabotage::is(Bug::BatchCutByReadTime))
+                .map_or_else(|| Draft::new(from, settings.encoding), Draft::again),
             since: None,
             position: from,
             cursor: from,

@@ -334,7 +334,29 @@ fn a_line_that_the_service_never_takes_is_found_and_the_others_go() {
 }
 
 #[test]
-fn a_service_that_refuses_all_from_the_start_is_not_in_order_and_nothing_is_given_up() {
+fn a_batch_of_nothing_but_what_is_refused_ends_in_dead_letters() {
+    let mut rig = Rig::new(Key::Device);
+    rig.sink.service.poison = |_| true;
+    rig.publish("a", 1, "{\"v\":1}");
+    for _ in 0..3 {
+        let error = rig.deliver().unwrap_err();
+        assert!(matches!(error, SinkError::Broken { .. }), "{error}");
+    }
+    let error = rig.deliver().unwrap_err();
+    assert!(matches!(error, SinkError::Refused { .. }), "{error}");
+    // What comes behind it goes.
+    rig.sink.service.poison = |_| false;
+    rig.publish("a", 2, "{\"v\":1}");
+    assert_eq!(rig.settle(), []);
+    assert!(
+        rig.calls()
+            .iter()
+            .any(|call| Rig::numbers(call).iter().any(|(_, seq)| *seq == 2))
+    );
+}
+
+#[test]
+fn a_service_that_refuses_all_from_the_start_is_not_in_order_and_is_given_time() {
     let mut rig = Rig::new(Key::Nothing);
     rig.sink.service.poison = |_| true;
     for seq in 0..100 {
