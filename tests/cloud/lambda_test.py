@@ -509,6 +509,8 @@ def check(url, stream, lake=None, seed=SEED):
 
 
 def main():
+    if sys.argv[1:] == ["unit"]:
+        return 0 if unittest.main(argv=sys.argv[:1], exit=False).result.wasSuccessful() else 1
     if sys.argv[1:2] != ["emulator"] or len(sys.argv) not in (4, 5):
         print(__doc__, file=sys.stderr)
         return 2

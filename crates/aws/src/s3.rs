@@ -38,7 +38,7 @@ use headwater_program::entropy::random;
 use self::attempt::{ATTEMPTS, Counts, Failed, Kind, REPEAT_WITHIN, pause_ms};
 use crate::access::Access;
 use crate::bucket::Bucket;
-use crate::set_up::{Late, Made, runtime, timeouts};
+use crate::set_up::{Late, Made, endpoint_of, runtime, timeouts};
 use crate::trouble::Trouble;
 
 /// Under this name an object bears its SHA-256.
@@ -55,9 +55,11 @@ pub(crate) fn open(bucket: &Bucket) -> Result<Arc<dyn Store>, StoreError> {
 }
 
 impl Made for Client {
+    const SERVICES: &[&str] = &["S3"];
+
     fn made(config: &SdkConfig, access: &Access) -> Self {
         let mut builder = aws_sdk_s3::config::Builder::from(config);
-        if access.endpoint.is_some() || config.endpoint_url().is_some() {
+        if access.endpoint.is_some() || endpoint_of(config, Self::SERVICES).is_some() {
             // Whatever speaks S3 at an address of its own has no name for each bucket.
             builder.set_force_path_style(Some(true));
         }
@@ -128,7 +130,7 @@ impl Shared {
                 Ok(answer) => return Ok(answer),
                 Err(trouble) => Failed::of(trouble, action, path),
             };
-            self.counts.failed();
+            self.counts.failed(&error);
             failures += 1;
             let is_late = clock.elapsed() > REPEAT_WITHIN;
             if !error.may_help_to_repeat() || failures == ATTEMPTS || is_late {
@@ -259,6 +261,8 @@ impl S3Store {
                 let listed = sent.map_err(|error| Trouble::of(&error))?;
                 let next = listed.next_continuation_token().map(str::to_owned);
                 let entries = listed.contents().iter().filter_map(|object| {
+                    // Some programs make an empty object for each folder.
+                    object.key().filter(|key| !key.ends_with('/'))?;
                     Some(Entry {
                         path: object.key()?.get(root..)?.to_owned(),
                         bytes: u64::try_from(object.size()?).ok()?,
@@ -366,32 +370,40 @@ impl Store for S3Store {
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
+        self.list_some(prefix, usize::MAX)
+    }
+
+    fn list_some(&self, prefix: &str, most: usize) -> Result<Vec<Entry>, StoreError> {
+        // One more: the first may be a folder's.
+        let size = i32::try_from(most.saturating_add(1)).map_or(PAGE, |most| most.min(PAGE));
         let (mut found, mut from) = (Vec::new(), None);
-        loop {
-            let (page, next) = self.page(prefix, PAGE, from.as_ref())?;
+        while found.len() < most {
+            let (page, next) = self.page(prefix, size, from.as_ref())?;
             found.extend(page);
             if next.is_none() {
                 break;
             }
             from = next;
         }
+        found.truncate(most);
         found.sort_by(|a: &Entry, b| a.path.cmp(&b.path));
         Ok(found)
     }
 
-    fn list_some(&self, prefix: &str, most: usize) -> Result<Vec<Entry>, StoreError> {
-        let most = i32::try_from(most).unwrap_or(PAGE).min(PAGE);
-        Ok(self.page(prefix, most, None)?.0)
-    }
-
-    fn set_aside(&self, path: &str, _: &str) -> Result<Aside, StoreError> {
-        match self.shared.look(path)? {
-            // S3 has no move: an operator sees to it.
-            Some(_) => Ok(Aside::Stays),
-            None => Err(StoreError::Missing {
-                path: path.to_owned(),
-            }),
+    /// S3 has no move: the object is written under its other name, and removed then.
+    fn set_aside(&self, path: &str, to: &str) -> Result<Aside, StoreError> {
+        let bytes = self.get(path)?;
+        let hash = Sha256::of(&bytes);
+        let how = (Condition::Absent, Some(hash), None);
+        match self.shared.put("set aside", to, bytes, how) {
+            Ok(_) => {}
+            // By ourselves, where an answer was lost or a start was cut off.
+            Err(Failed::Changed { .. }) if self.sha256(to)? == hash => {}
+            Err(Failed::Changed { .. }) => return Ok(Aside::Taken),
+            Err(error) => return Err(error.into()),
         }
+        self.delete(path)?;
+        Ok(Aside::Moved)
     }
 
     fn delete(&self, path: &str) -> Result<(), StoreError> {
@@ -430,15 +442,18 @@ impl Store for S3Store {
     }
 
     fn prove(&self) -> Result<(), StoreError> {
-        for _ in 0..2 {
-            if self.put_if_absent(PROBE_PATH, b"headwater")? == Put::Exists {
-                return Ok(());
-            }
+        let content = b"headwater";
+        let knows_absent = self.put_if_absent(PROBE_PATH, content)? == Put::Exists
+            || self.put_if_absent(PROBE_PATH, content)? == Put::Exists;
+        // No object bears this tag.
+        let wrong = Tag::of_service("\"00000000000000000000000000000000\"");
+        if knows_absent && self.swap(PROBE_PATH, Some(&wrong), content)? == Swap::Changed {
+            return Ok(());
         }
         Err(StoreError::Denied {
             action: "write to",
             path: self.shared.bucket.to_string(),
-            cause: "the service replaces an object although If-None-Match forbids it, so that two writers would \
+            cause: "the service replaces an object although If-None-Match or If-Match forbids it, so that two writers would \
                     destroy each other's work"
                 .to_owned(),
             remedy: "use a service that knows conditional writes, as S3 itself does".to_owned(),

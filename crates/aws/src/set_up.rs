@@ -12,6 +12,7 @@ use aws_sdk_kinesis::config::http::HttpResponse;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::Builder as HttpBuilder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_types::service_config::ServiceConfigKey;
 use headwater_program::chain::chain;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Mutex;
@@ -115,8 +116,25 @@ impl Trouble {
     }
 }
 
+/// Where services are called, if not at AWS itself: as for each of them, or for all. Of several the one with a fault.
+pub(crate) fn endpoint_of(config: &SdkConfig, services: &[&str]) -> Option<String> {
+    let own = |service: &&str| {
+        let key = ServiceConfigKey::builder().service_id(service);
+        let key = key.env("AWS_ENDPOINT_URL").profile("endpoint_url");
+        config.service_config()?.load_config(key.build().ok()?)
+    };
+    // One in code comes first, and is as it was checked; the SDK asks for each service then.
+    let all = config.endpoint_url().map(str::to_owned);
+    let mut found: Vec<String> = services.iter().filter_map(own).chain(all).collect();
+    found.sort_by_key(|endpoint| endpoint_problem(endpoint).is_none());
+    found.into_iter().next()
+}
+
 /// A service's client.
 pub(crate) trait Made: Clone + Send + Sync + 'static {
+    /// The services that it calls, as AWS names them.
+    const SERVICES: &[&str];
+
     /// - `access`: whose configuration it is.
     fn made(config: &SdkConfig, access: &Access) -> Self;
 }
@@ -147,8 +165,8 @@ impl<C: Made> Late<C> {
             return Ok(client.clone());
         }
         let config = load(access).await;
-        let endpoint = config.endpoint_url().unwrap_or_default();
-        if let Some(problem) = endpoint_problem(endpoint) {
+        let endpoint = endpoint_of(&config, C::SERVICES).unwrap_or_default();
+        if let Some(problem) = endpoint_problem(&endpoint) {
             return Err(Trouble::Unfit {
                 cause: format!(
                     "the endpoint {endpoint}, of the environment or the profile, {problem}"

@@ -50,6 +50,8 @@ struct Clients {
 }
 
 impl Made for Clients {
+    const SERVICES: &[&str] = &["Kinesis", "Firehose"];
+
     fn made(config: &SdkConfig, _: &Access) -> Self {
         Self {
             kinesis: aws_sdk_kinesis::Client::new(config),

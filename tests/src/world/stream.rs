@@ -39,6 +39,8 @@ const CALL_BYTES: usize = 40_000;
 #[derive(Debug, Default)]
 struct Arrived {
     times: u64,
+    /// Deaths of the collector before it came first.
+    deaths: u64,
     /// How often it may come again: for an answer that was lost.
     excused: u64,
 }
@@ -84,10 +86,14 @@ impl Shelf {
         if refuses == 0 && !record.key.is_empty() {
             self.expect_order(record, is_known);
         }
-        let known = self.arrived.entry(name).or_default();
+        let known = self.arrived.entry(name).or_insert_with(|| Arrived {
+            deaths,
+            ..Arrived::default()
+        });
         known.times += 1;
-        if known.times > 1 + known.excused + deaths {
-            let (times, excused) = (known.times, known.excused + deaths);
+        let excused = known.excused + deaths - known.deaths;
+        if known.times > 1 + excused {
+            let times = known.times;
             self.faults.push(format!(
                 "a record of {} lines came {times} times, and {excused} repeats had a reason",
                 lines.len()
@@ -231,7 +237,7 @@ fn bits_of(value: &Json) -> Option<Bits> {
         Json::Number(number) if number.is_f64() => Some(Bits::F64(number.as_f64()?.to_bits())),
         Json::Number(number) => number.as_i64().map(Bits::I64),
         Json::String(text) => text.parse::<f64>().ok().map(|it| Bits::F64(it.to_bits())),
-        _ => None,
+        Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
     }
 }
 
@@ -359,7 +365,7 @@ impl Way {
                 answers.push(Err(failure("this one not now", self.dice.one_in(2))));
                 continue;
             }
-            let is_told = !is_lost && !(is_busy && has_whole);
+            let is_told = !(is_lost || is_busy && has_whole);
             shelf.store(record, lines, is_told, faults.refuses);
             answers.push(Ok(()));
         }

@@ -4,11 +4,13 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use headwater_tests::cloud::{Proxy, Script};
 use headwater_tests::process::{program, wait_for};
 use headwater_tests::signals::Signals;
 use headwater_tests::site::{Site, at_a_site};
 use serde_json::Value as Json;
 
+use crate::faults::address_of;
 use crate::setting;
 use crate::streams::{CREDENTIALS, Cloud, script};
 
@@ -137,4 +139,77 @@ fn check_says_what_is_wrong_with_a_bucket() {
         cloud.process.kill()?;
         Ok(())
     });
+}
+
+#[test]
+fn a_flush_writes_two_objects_for_each_table_with_rows_and_the_head_and_reads_the_owner() {
+    at_a_site(|site| {
+        let mut cloud = Cloud::start(site.folder())?;
+        let proxy = Proxy::start(address_of(&cloud.url)?, Script::new(1))?;
+        site.place = Some(place(site, &proxy.url(), LAKE));
+        site.wrapper = CREDENTIALS.map(str::to_owned).to_vec();
+        site.start_collector()?;
+        let signals = [Signals::live("pump-1", 500, 20_000)];
+        let started = Requests::of(&proxy);
+        let calls = |name| proxy.ledger().calls(name);
+        let (gets, lists) = (calls("GetObject"), calls("ListObjectsV2"));
+        let mut agents = [site.generator(&signals[0])?];
+        agents[0].wait_until_drained(signals[0].rows)?;
+        agents[0].stop()?;
+        let flushes = site.metric("headwater_lake_flushes_total")?;
+        site.stop_collector()?;
+        let all = Requests::of(&proxy);
+        println!(
+            "start: {started:?}\nwith {flushes} flushes: {all:?}\n{}",
+            proxy.ledger().table()
+        );
+        // Each file stands in one version; a start makes and raises the logs of eight tables.
+        ensure!(
+            all.files > flushes && all.files == all.versions - started.versions,
+            "{all:?}"
+        );
+        // The last flush comes with the end.
+        let heads = all.heads - started.heads;
+        ensure!(
+            (flushes..=flushes + 2).contains(&heads),
+            "{heads} heads, {flushes} flushes"
+        );
+        let gets = proxy.ledger().calls("GetObject") - gets;
+        ensure!(gets <= heads + 4, "{gets} reads, {heads} flushes");
+        ensure!(
+            proxy.ledger().calls("ListObjectsV2") == lists,
+            "a flush lists"
+        );
+        // Marks, catalog, owner, checkpoints, one schema: by time and by count, never by flush.
+        let other = all.other - started.other;
+        ensure!(other <= 8, "{other} others: {all:?}");
+        drop(proxy);
+        cloud.process.kill()?;
+        Ok(())
+    });
+}
+
+/// Objects that were written, by what they are.
+#[derive(Debug, Default)]
+struct Requests {
+    files: u64,
+    versions: u64,
+    heads: u64,
+    other: u64,
+}
+
+impl Requests {
+    fn of(proxy: &Proxy) -> Self {
+        let mut all = Self::default();
+        for put in proxy.ledger().puts() {
+            let kind = match put.key.as_str() {
+                key if key.contains("/hot/") => &mut all.files,
+                key if key.contains("/_delta_log/") && key.ends_with(".json") => &mut all.versions,
+                key if key.ends_with("/head.json") => &mut all.heads,
+                _ => &mut all.other,
+            };
+            *kind += 1;
+        }
+        all
+    }
 }

@@ -145,7 +145,14 @@ fn kinesis_and_firehose_have_every_row_of_the_lake_through_kills() {
                 "{counted} of {samples}"
             );
         }
+        // What a Lambda function makes of the stream, however often it fails.
+        script("lambda_test.py", &["emulator", &cloud.url, "telemetry"])?;
         cloud.process.kill()?;
         Ok(())
     });
+}
+
+#[test]
+fn the_lambda_consumer_keeps_its_promises() -> Result<()> {
+    script("lambda_test.py", &["unit"]).map(drop)
 }

@@ -298,13 +298,10 @@ fn tell_swept(swept: &Swept) {
     if swept.orphans == 0 {
         return;
     }
-    let first = swept.set_aside.first().or(swept.left.first());
     tracing::warn!(
         orphans = swept.orphans,
-        left = swept.left.len(),
-        first = first.map_or("", String::as_str),
-        "files that were published and never committed are set aside in _headwater/orphans, as far as \
-         the store can"
+        first = swept.set_aside.first().map_or("", String::as_str),
+        "files that were published and never committed are set aside in _headwater/orphans"
     );
 }
 

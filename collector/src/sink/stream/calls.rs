@@ -126,13 +126,26 @@ impl Calls {
         }
         if is_held {
             self.rounds += 1;
-            // The others first: one that is taken proves the service.
-            self.pending.append(&mut self.suspects);
+            self.behind_the_others();
             return Some(SinkError::Broken {
                 cause: format!("it refuses all that it is sent: {}", self.words),
             });
         }
         None
+    }
+
+    /// Puts what the service refused, and all that is of its keys, behind the others: one that is taken proves the
+    /// service, and none overtakes an older one of its key.
+    fn behind_the_others(&mut self) {
+        let suspects = std::mem::take(&mut self.suspects);
+        let keys: BTreeSet<_> = suspects
+            .iter()
+            .map(|it| Arc::clone(&it.record.key))
+            .collect();
+        let is_held = |it: &Pending| !it.record.key.is_empty() && keys.contains(&it.record.key);
+        let pending = std::mem::take(&mut self.pending);
+        let (held, others): (Vec<_>, Vec<_>) = pending.into_iter().partition(is_held);
+        self.pending = others.into_iter().chain(suspects).chain(held).collect();
     }
 
     /// The records of the next call: of each key the oldest alone, so that none overtakes one that fails.

@@ -12,7 +12,8 @@ use crate::trouble::Trouble;
 /// Attempts at one request.
 pub(super) const ATTEMPTS: u32 = 4;
 
-/// Time after which no attempt is made any more: a service that hangs holds up a stop for one time-out.
+/// Time after which no attempt is made any more: a service that hangs holds up a stop for one time-out, which is 10 s
+/// and what the bytes take on the slowest link.
 pub(super) const REPEAT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Longest pause before the second attempt; it doubles with each.
@@ -48,8 +49,13 @@ impl Counts {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn failed(&self) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn failed(&self, failed: &Failed) {
+        let is_answer = matches!(
+            failed,
+            Failed::Missing { .. } | Failed::Changed { .. } | Failed::NoRange { .. }
+        );
+        self.failed
+            .fetch_add(u64::from(!is_answer), Ordering::Relaxed);
     }
 
     pub(super) fn all(&self) -> Vec<(&'static str, u64)> {

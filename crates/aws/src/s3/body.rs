@@ -32,6 +32,10 @@ pub(super) async fn part(
     range: String,
     expected: Option<Tag>,
 ) -> Result<(Tag, u64, Bytes), Trouble> {
+    // Of the last bytes of an object nobody knows the first.
+    let from = range.trim_start_matches("bytes=").split('-').next();
+    let wanted = from.filter(|from| !from.is_empty());
+    let wanted = wanted.map_or_else(|| "bytes ".to_owned(), |from| format!("bytes {from}-"));
     let get = line.client.get_object().bucket(line.bucket).key(line.key);
     let get = get
         .range(range)
@@ -39,6 +43,13 @@ pub(super) async fn part(
     let sent = get.customize().config_override(within(0)).send().await;
     let got = sent.map_err(|error| Trouble::of(&error))?;
     let (tag, whole, size) = (tag(got.e_tag())?, whole_size(&got)?, size_of(&got)?);
+    if size as u64 != whole
+        && got
+            .content_range()
+            .is_none_or(|told| !told.starts_with(&wanted))
+    {
+        return Err(unread("it is of other bytes than were asked for"));
+    }
     Ok((tag, whole, read(got.body, size).await?))
 }
 

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use headwater_lake::{Put, Sha256, Store as _, StoreError, Swap};
+use headwater_lake::{Aside, Put, Sha256, Store as _, StoreError, Swap};
 
 use super::S3Store;
 use crate::bucket::{Bucket, RawBucket};
@@ -515,6 +515,28 @@ fn a_service_without_conditions_is_refused() {
 }
 
 #[test]
+fn what_is_set_aside_bears_the_other_name_alone() {
+    let rig = Rig::new();
+    let store = &rig.store;
+    store.replace("a", b"one").unwrap();
+    assert_eq!(store.set_aside("a", "b").unwrap(), Aside::Moved);
+    assert_eq!(
+        (rig.object("a"), rig.object("b")),
+        (None, Some(b"one".to_vec()))
+    );
+    store.replace("a", b"two").unwrap();
+    assert_eq!(store.set_aside("a", "b").unwrap(), Aside::Taken);
+    assert!(matches!(
+        store.set_aside("c", "d"),
+        Err(StoreError::Missing { .. })
+    ));
+    // A start that was cut off between the two.
+    store.replace("a", b"one").unwrap();
+    assert_eq!(store.set_aside("a", "b").unwrap(), Aside::Moved);
+    assert_eq!(rig.object("a"), None);
+}
+
+#[test]
 fn lists_have_all_pages_in_order() {
     let rig = Rig::new();
     let paths = ["t/a", "t/b", "t/c/d", "t/e", "t/f"];
@@ -531,7 +553,13 @@ fn lists_have_all_pages_in_order() {
     assert_eq!(found(rig.store.list("t").unwrap()), paths);
     assert_eq!(found(rig.store.list("").unwrap()).len(), 6);
     rig.log();
-    assert_eq!(found(rig.store.list_some("t", 1).unwrap()), ["t/a"]);
+    rig.store.replace("t/", b"").unwrap();
+    rig.log();
+    assert_eq!(
+        found(rig.store.list_some("t", 1).unwrap()),
+        ["t/a"],
+        "a folder is no object"
+    );
     assert_eq!(rig.log(), ["list"]);
     assert!(rig.store.list("no").unwrap().is_empty());
 }
@@ -579,7 +607,9 @@ fn a_large_file_goes_up_in_parts_once() {
     rig.store.stage("s/f", &bytes).unwrap();
     rig.log();
     assert_eq!(rig.store.publish("s/f", PATH).unwrap(), Put::Created);
-    assert_eq!(rig.log(), ["begin", "part", "part", "part", "complete"]);
+    let log = rig.log();
+    assert_eq!(log.first().map(String::as_str), Some("begin"));
+    assert_eq!(log.iter().filter(|it| *it == "part").count(), 5);
     assert!(rig.object(PATH).unwrap() == bytes);
     assert_eq!(rig.store.sha256(PATH).unwrap(), Sha256::of(&bytes));
     // Once more: nothing is replaced, and the upload is given up.

@@ -7,14 +7,18 @@ use aws_sdk_s3::types::{
     CompletedMultipartUpload, CompletedPart, ServerSideEncryption, StorageClass,
 };
 use headwater_lake::store::ReadAt;
-use headwater_lake::{Put, Sha256, StoreError};
+use headwater_lake::{Put, Sha256, StoreError, Table};
+use headwater_program::clock::Clock;
 use sha2::Digest as _;
 
-use super::attempt::{ATTEMPTS, Failed, Kind, pause_ms};
+use super::attempt::{ATTEMPTS, Failed, Kind, REPEAT_WITHIN, pause_ms};
 use super::{Condition, SHA256, Shared, Trouble, random, unread, within};
 
-/// Largest file that goes up in one request, and the size of a larger one's parts.
-const PART_BYTES: usize = 16 << 20;
+/// Largest file that goes up in one request.
+const ONE_BYTES: usize = 16 << 20;
+
+/// Size of a larger one's parts.
+const PART_BYTES: usize = 8 << 20;
 
 /// Age from which an upload in parts is no living collector's.
 const OLD: Duration = Duration::from_secs(24 * 3_600);
@@ -26,18 +30,18 @@ pub(super) fn publish(
     from: &str,
     to: &str,
 ) -> Result<Put, StoreError> {
-    let sha256 = hash(staged).map_err(unread(from))?;
     let class = shared
         .bucket
         .storage_class
         .as_deref()
         .map(StorageClass::from);
     let size = usize::try_from(staged.size()).unwrap_or(usize::MAX);
-    let put = if size <= PART_BYTES {
+    let put = if size <= ONE_BYTES {
         let bytes = staged.read_at(0, size).map_err(unread(from))?;
-        let how = (Condition::Absent, Some(sha256), class);
+        let how = (Condition::Absent, Some(Sha256::of(&bytes)), class);
         shared.put("publish", to, bytes, how).map(drop)
     } else {
+        let sha256 = hash(staged).map_err(unread(from))?;
         in_parts(shared, staged, (from, to), (sha256, class))?
     };
     match put {
@@ -71,7 +75,7 @@ fn in_parts(
     (from, to): (&str, &str),
     how: (Sha256, Option<StorageClass>),
 ) -> Result<Result<(), Failed>, StoreError> {
-    let mut failures = 0;
+    let (mut failures, clock) = (0, Clock::start());
     loop {
         if failures > 0 && shared.look(to)?.is_some() {
             return Ok(Err(Failed::Changed {
@@ -89,7 +93,8 @@ fn in_parts(
         };
         give_up(shared, to, &upload);
         failures += 1;
-        if !error.may_help_to_repeat() || failures == ATTEMPTS {
+        let is_late = clock.elapsed() > REPEAT_WITHIN;
+        if !error.may_help_to_repeat() || failures == ATTEMPTS || is_late {
             return Ok(Err(error));
         }
         std::thread::sleep(Duration::from_millis(pause_ms(failures, random())));
@@ -188,9 +193,16 @@ fn complete(
         }
     });
     completed.map_err(|trouble| {
-        shared.counts.failed();
-        Failed::of(trouble, "publish", to)
+        let failed = Failed::of(trouble, "publish", to);
+        shared.counts.failed(&failed);
+        failed
     })
+}
+
+/// Whether a file of a lake's table is called so: others may use the bucket too.
+fn is_data(path: &str) -> bool {
+    let mut tables = Table::ALL.into_iter();
+    tables.any(|table| path.starts_with(&format!("{}/hot/dt=", table.name())))
 }
 
 /// What cannot be given up is billed until it is a day old.
@@ -209,7 +221,7 @@ fn give_up(shared: &Shared, to: &str, upload: &str) {
     }
 }
 
-/// Gives up uploads in parts that no living collector works on. Not every service can list them; S3's own rule
+/// Gives up uploads of data files in parts that no living collector works on. Not every service can list them; S3's own rule
 /// `AbortIncompleteMultipartUpload` does the same.
 pub(super) fn give_up_old(shared: &Shared) {
     let listed = shared.once(Kind::List, "", &|line| async move {
@@ -228,13 +240,17 @@ pub(super) fn give_up_old(shared: &Shared) {
     let uploads = match listed {
         Ok(uploads) => uploads,
         Err(trouble) => {
-            tracing::debug!(?trouble, "uploads in parts cannot be listed");
+            tracing::info!(
+                ?trouble,
+                "uploads in parts that a crash may have left cannot be listed"
+            );
             return;
         }
     };
     for (key, upload, begun) in uploads {
         let is_old = begun.elapsed().is_ok_and(|age| age > OLD);
-        if let Some(path) = key.strip_prefix(&shared.bucket.prefix).filter(|_| is_old) {
+        let path = key.strip_prefix(&shared.bucket.prefix).filter(|_| is_old);
+        if let Some(path) = path.filter(|path| is_data(path)) {
             tracing::warn!(path, "an upload in parts that a crash left is given up");
             give_up(shared, path, &upload);
         }

@@ -39,8 +39,6 @@ pub enum Aside {
     Moved,
     /// Something bears the other name already; both were left alone.
     Taken,
-    /// This store cannot move, and the object stays.
-    Stays,
 }
 
 /// One stored object.

@@ -131,7 +131,6 @@ impl<S: Store> Lake<S> {
         let before = found_owner.as_ref().map(|(owner, _)| *owner);
         // Who may not write reads nothing either.
         owner::claimed(before.as_ref(), claim, 0)?;
-        store.prove()?;
         store.tidy()?;
         let head = HeadKeeper::read(&store)?;
         let (mut logs, found) = open::read_logs(&store, head.head())?;
@@ -142,6 +141,7 @@ impl<S: Store> Lake<S> {
         if claim.is_known && found == Found::New {
             return Err(LakeError::Absent);
         }
+        store.prove()?;
         let in_logs = logs.iter().map(Log::term).max().unwrap_or(0);
         let seen = head.head().map_or(0, |head| head.term).max(in_logs);
         let ownership = Ownership::acquire(&store, found_owner, claim, seen)?;

@@ -19,10 +19,7 @@ pub const MAX_NAMESAKES: u32 = 1_000;
 pub struct Swept {
     /// Moved out of readers' way, the first 1,000.
     pub set_aside: Vec<String>,
-    /// Left in place, because the store cannot move: the first 1,000. Readers who list folders see
-    /// their rows.
-    pub left: Vec<String>,
-    /// Both in all.
+    /// How many in all.
     pub orphans: u64,
 }
 
@@ -43,17 +40,16 @@ impl Swept {
                 1 => first.clone(),
                 _ => format!("{first}.{namesake}"),
             };
-            let named = match store.set_aside(path, &aside) {
-                Ok(Aside::Moved) => &mut self.set_aside,
-                Ok(Aside::Stays) => &mut self.left,
+            match store.set_aside(path, &aside) {
+                Ok(Aside::Moved) => {}
                 Ok(Aside::Taken) => continue,
                 // Never published, or whoever published it has set it aside meanwhile.
                 Err(StoreError::Missing { .. }) => return Ok(()),
                 Err(error) => return Err(error),
-            };
+            }
             self.orphans += 1;
-            if named.len() < MAX_SWEPT {
-                named.push(path.to_owned());
+            if self.set_aside.len() < MAX_SWEPT {
+                self.set_aside.push(path.to_owned());
             }
             return Ok(());
         }
@@ -67,12 +63,9 @@ impl Swept {
 
     /// Adds what was done elsewhere.
     pub fn merge(&mut self, other: Self) {
-        let into = |named: &mut Vec<String>, more: Vec<String>| {
-            let room = MAX_SWEPT.saturating_sub(named.len());
-            named.extend(more.into_iter().take(room));
-        };
-        into(&mut self.set_aside, other.set_aside);
-        into(&mut self.left, other.left);
+        let room = MAX_SWEPT.saturating_sub(self.set_aside.len());
+        self.set_aside
+            .extend(other.set_aside.into_iter().take(room));
         self.orphans += other.orphans;
     }
 }
