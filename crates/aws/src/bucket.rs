@@ -2,12 +2,9 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use headwater_lake::{Store, StoreError};
-
+use crate::NOT_BUILT;
 use crate::access::{Access, endpoint_problem};
-use crate::{NOT_BUILT, s3};
 
 /// Where a lake's address begins that lies in S3.
 pub const SCHEME: &str = "s3://";
@@ -146,14 +143,6 @@ impl Bucket {
     #[must_use]
     pub const fn stage(&self) -> Option<&PathBuf> {
         self.stage.as_ref()
-    }
-
-    /// Its objects. Nothing is asked of the service yet.
-    ///
-    /// # Errors
-    /// [`StoreError`] of the stage.
-    pub fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
-        s3::open(self)
     }
 }
 

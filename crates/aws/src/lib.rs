@@ -36,6 +36,7 @@ mod trouble;
 pub use access::{Access, endpoint_problem};
 pub use bucket::{Bucket, MAX_PREFIX_BYTES, RawBucket, SCHEME};
 pub use remedy::credentials_remedy;
+pub use s3::open;
 #[cfg(feature = "sdk")]
 pub use streams::{Item, Service, Streams};
 pub use trouble::Trouble;

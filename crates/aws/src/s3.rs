@@ -50,7 +50,11 @@ const PROBE_PATH: &str = "_headwater/conditions";
 /// Objects of one list: what S3 gives at most.
 const PAGE: i32 = 1_000;
 
-pub(crate) fn open(bucket: &Bucket) -> Result<Arc<dyn Store>, StoreError> {
+/// The objects of a lake in a bucket. Nothing is asked of the service yet.
+///
+/// # Errors
+/// [`StoreError`] of the stage.
+pub fn open(bucket: &Bucket) -> Result<Arc<dyn Store>, StoreError> {
     Ok(Arc::new(S3Store::new(bucket.clone())?))
 }
 

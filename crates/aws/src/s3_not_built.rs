@@ -7,7 +7,11 @@ use headwater_lake::{Store, StoreError};
 use crate::NOT_BUILT;
 use crate::bucket::Bucket;
 
-pub(crate) fn open(bucket: &Bucket) -> Result<Arc<dyn Store>, StoreError> {
+/// The objects of a lake in a bucket, which this build cannot reach.
+///
+/// # Errors
+/// [`StoreError::Denied`].
+pub fn open(bucket: &Bucket) -> Result<Arc<dyn Store>, StoreError> {
     Err(StoreError::Denied {
         action: "use",
         path: bucket.to_string(),

@@ -52,6 +52,7 @@ fn the_top_level_holds_what_the_map_names_and_little_else() {
         "crates",
         "cross",
         "firmware",
+        "infra",
         "proto",
         "tests",
         "target",

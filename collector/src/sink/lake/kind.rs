@@ -184,10 +184,8 @@ impl Kind for LakeKind {
         }
         if let LakePlace::Bucket(bucket) = &self.place {
             // A harmless request: what a start would meet.
-            let listed = bucket
-                .reader()
-                .open()
-                .and_then(|store| store.list_some("", 1));
+            let listed =
+                headwater_aws::open(&bucket.reader()).and_then(|store| store.list_some("", 1));
             match listed {
                 Ok(_) => {}
                 Err(error @ StoreError::Denied { .. }) => found.fault(&key("url"), bucket, &error),

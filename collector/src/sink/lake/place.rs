@@ -28,7 +28,7 @@ impl LakePlace {
     pub(crate) fn open(&self) -> Result<LakeStore, StoreError> {
         match self {
             Self::Folder(folder) => Ok(Arc::new(LocalStore::new(folder)?)),
-            Self::Bucket(bucket) => bucket.open(),
+            Self::Bucket(bucket) => headwater_aws::open(bucket),
         }
     }
 

@@ -347,6 +347,7 @@ fn a_batch_of_nothing_but_what_is_refused_ends_in_dead_letters() {
     // What comes behind it goes.
     rig.sink.service.poison = |_| false;
     rig.publish("a", 2, "{\"v\":1}");
+    assert_eq!(rig.settle(), [], "the batch that is done");
     assert_eq!(rig.settle(), []);
     assert!(
         rig.calls()
