@@ -92,7 +92,8 @@ impl Shelf {
         });
         known.times += 1;
         let excused = known.excused + deaths - known.deaths;
-        if known.times > 1 + excused {
+        // Two losses or changes of an epoch may be told in the same words.
+        if known.times > 1 + excused && lines.iter().any(Line::is_numbered) {
             let times = known.times;
             self.faults.push(format!(
                 "a record of {} lines came {times} times, and {excused} repeats had a reason",
