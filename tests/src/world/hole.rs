@@ -12,6 +12,13 @@ use super::site::Home;
 const MOST_VERSIONS: usize = 3;
 
 impl Home {
+    /// Whether a version of a log says that files came or went.
+    fn names_files(&self, path: &str) -> bool {
+        let bytes = self.collector.store.get(path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        text.contains("{\"add\":") || text.contains("{\"remove\":")
+    }
+
     /// Somebody removes a part of the lake's logs while the collector is off. A start that sees it is refused,
     /// and then somebody repairs the lake.
     pub(super) fn make_hole(&mut self, course: &mut Course) {
@@ -32,14 +39,15 @@ impl Home {
             // What is lost stands in a checkpoint too.
             return;
         }
-        // Or it did not come to look.
+        // Or it did not come to look. A term that is raised in one table before the hole in another one is met names no
+        // file.
         let is_refused = self.collector.found.contains("is missing, though");
         course.seen.holes_refused += u64::from(is_refused);
         let after = paths(&self.collector.store);
         if is_refused
             && after
                 .iter()
-                .any(|path| is_log(path) && !before.contains(path))
+                .any(|path| is_log(path) && !before.contains(path) && self.names_files(path))
         {
             course
                 .faults
