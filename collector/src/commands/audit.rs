@@ -1,10 +1,11 @@
 //! `headwater-collector audit`: is every reading in the lake once, or named in a gap?
 
+use std::fmt::Write as _;
+
 use anyhow::{Context, Result};
 use headwater_lake::audit::{self, Audit, Options, StreamAudit, Verdict};
 use headwater_lake::{Store as _, StoreError};
 use headwater_program::output::print;
-use std::fmt::Write as _;
 
 use crate::sink::lake::{LakePlace, LakeStore};
 
@@ -57,7 +58,8 @@ pub(super) fn open_with(
     lake: &LakePlace,
     folders: &[&str],
 ) -> Result<Option<LakeStore>, StoreError> {
-    if lake.folder().is_some_and(|folder| !folder.is_dir()) {
+    // The folder of a bucket's staged files says nothing of the lake.
+    if matches!(lake, LakePlace::Folder(folder) if !folder.is_dir()) {
         return Ok(None);
     }
     let store = lake.open()?;

@@ -1,9 +1,6 @@
 //! Core: how far each sink was, as a segment's records say.
 
-use crate::pipeline::envelope::{Record, SinkCursor};
-
-/// Stands between an earlier journal and its sink in the name of a place.
-const BETWEEN: char = '/';
+use crate::pipeline::envelope::{Record, SINK_OF, SinkCursor};
 
 /// The cursors that the first record of a segment tells, and those that came since.
 #[derive(Debug, Default)]
@@ -32,7 +29,7 @@ impl Places {
         if let Record::Begin(head) = record {
             self.sinks = Some(head.sinks.clone());
         }
-        let is_earlier = |name: &str| name.contains(BETWEEN);
+        let is_earlier = |name: &str| name.contains(SINK_OF);
         // Where the first record is damaged nobody knows which sinks there are.
         if let (Record::Cursor(head), Some(places)) = (record, &mut self.sinks)
             && !(self.is_torn && is_earlier(head.sink))

@@ -28,6 +28,9 @@ pub const VERSION: u8 = 5;
 /// Position of a sink that is gone: all it lacks is named.
 pub const GONE: u64 = u64::MAX;
 
+/// Between a journal and a sink of it in the name of a place, where that journal is not the present one.
+pub const SINK_OF: char = '/';
+
 /// Most bytes of a record of decoder states: it stands in each segment, and is memory of each reader.
 pub const MAX_DECODER_STATE_BYTES: usize = 1 << 20;
 

@@ -1,5 +1,7 @@
 //! Core: whose credentials, and where.
 
+use crate::NOT_BUILT;
+
 /// Whose credentials, and where.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
@@ -11,9 +13,37 @@ pub struct Access {
     pub profile: Option<String>,
 }
 
+impl Access {
+    /// As it is written for the sink `name`; what is empty is not written. Adds a line to `problems` for each fault.
+    #[must_use]
+    pub fn check(
+        name: &str,
+        region: String,
+        endpoint: String,
+        profile: String,
+        problems: &mut Vec<String>,
+    ) -> Self {
+        if !cfg!(feature = "sdk") {
+            problems.push(format!("sink {name}: {NOT_BUILT}"));
+        }
+        if let Some(problem) = endpoint_problem(&endpoint) {
+            problems.push(format!("sink {name}: endpoint = {endpoint:?} {problem}"));
+        }
+        Self {
+            region: written(region),
+            endpoint: written(endpoint),
+            profile: written(profile),
+        }
+    }
+}
+
+/// A setting that is not empty.
+pub(crate) fn written(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
 /// The fault of an endpoint, if it has one: readings and signatures leave this machine encrypted, or not at all.
-#[must_use]
-pub fn endpoint_problem(endpoint: &str) -> Option<&'static str> {
+pub(crate) fn endpoint_problem(endpoint: &str) -> Option<&'static str> {
     if endpoint.is_empty() || endpoint.starts_with("https://") {
         return None;
     }

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::NOT_BUILT;
-use crate::access::{Access, endpoint_problem};
+use crate::access::{Access, written};
 
 /// Where a lake's address begins that lies in S3.
 pub const SCHEME: &str = "s3://";
@@ -95,13 +94,7 @@ impl Bucket {
         problems: &mut Vec<String>,
     ) -> Option<Self> {
         let key = |key: &str| format!("sink {name}: {key}");
-        if !cfg!(feature = "sdk") {
-            problems.push(format!("sink {name}: {NOT_BUILT}"));
-        }
-        if let Some(problem) = endpoint_problem(&raw.endpoint) {
-            let endpoint = &raw.endpoint;
-            problems.push(format!("{} = {endpoint:?} {problem}", key("endpoint")));
-        }
+        let access = Access::check(name, raw.region, raw.endpoint, raw.profile, problems);
         let class = &raw.storage_class;
         if !class.is_empty() && !READ_AT_ONCE.contains(&class.as_str()) {
             problems.push(format!(
@@ -110,17 +103,12 @@ impl Bucket {
                 READ_AT_ONCE.join(", ")
             ));
         }
-        let some = |text: String| (!text.is_empty()).then_some(text);
         match Self::at(url) {
             Ok(bucket) => Some(Self {
-                access: Access {
-                    region: some(raw.region),
-                    endpoint: some(raw.endpoint),
-                    profile: some(raw.profile),
-                },
-                stage: Some(some(raw.stage_dir).map_or_else(|| STAGE_DIR.into(), PathBuf::from)),
-                storage_class: some(raw.storage_class),
-                kms_key: some(raw.kms_key),
+                access,
+                stage: Some(written(raw.stage_dir).map_or_else(|| STAGE_DIR.into(), PathBuf::from)),
+                storage_class: written(raw.storage_class),
+                kms_key: written(raw.kms_key),
                 ..bucket
             }),
             Err(problem) => {

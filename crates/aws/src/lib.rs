@@ -33,7 +33,7 @@ mod set_up;
 mod streams;
 mod trouble;
 
-pub use access::{Access, endpoint_problem};
+pub use access::Access;
 pub use bucket::{Bucket, MAX_PREFIX_BYTES, RawBucket, SCHEME};
 pub use remedy::credentials_remedy;
 pub use s3::open;

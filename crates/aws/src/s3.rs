@@ -20,7 +20,6 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
-use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
@@ -32,10 +31,8 @@ use bytes::Bytes;
 use headwater_lake::store::{Entry, ReadAt};
 use headwater_lake::{Aside, LocalStore, Put, Sha256, Store, StoreError, Swap, Tag, Tagged};
 use headwater_program::chain::chain;
-use headwater_program::clock::Clock;
-use headwater_program::entropy::random;
 
-use self::attempt::{ATTEMPTS, Counts, Failed, Kind, REPEAT_WITHIN, pause_ms};
+use self::attempt::{Attempts, Counts, Failed, Kind};
 use crate::access::Access;
 use crate::bucket::Bucket;
 use crate::set_up::{Late, Made, endpoint_of, runtime, timeouts};
@@ -121,30 +118,47 @@ impl Shared {
     /// Makes a request, again if it may have failed on the way.
     fn request<T, F>(
         &self,
-        (kind, action, path): (Kind, &'static str, &str),
+        request: (Kind, &'static str, &str),
         call: impl Fn(Line) -> F,
     ) -> Result<T, Failed>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Trouble>> + Send + 'static,
     {
-        let (mut failures, clock) = (0, Clock::start());
+        let mut attempts = Attempts::begin();
         loop {
-            let error = match self.once(kind, path, &call) {
-                Ok(answer) => return Ok(answer),
-                Err(trouble) => Failed::of(trouble, action, path),
-            };
-            self.counts.failed(&error);
-            failures += 1;
-            let is_late = clock.elapsed() > REPEAT_WITHIN;
-            if !error.may_help_to_repeat() || failures == ATTEMPTS || is_late {
-                return Err(error);
+            match self.once(request, &call) {
+                Err(failed) if attempts.wait(&failed) => {}
+                ended => return ended,
             }
-            std::thread::sleep(Duration::from_millis(pause_ms(failures, random())));
         }
     }
 
-    fn once<T, F>(&self, kind: Kind, path: &str, call: &impl Fn(Line) -> F) -> Result<T, Trouble>
+    /// Makes a request once.
+    fn once<T, F>(
+        &self,
+        (kind, action, path): (Kind, &'static str, &str),
+        call: &impl Fn(Line) -> F,
+    ) -> Result<T, Failed>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Trouble>> + Send + 'static,
+    {
+        let failed = match self.ask(kind, path, call) {
+            Ok(answer) => return Ok(answer),
+            Err(trouble) => Failed::of(trouble, action, path),
+        };
+        self.counts.failed(&failed);
+        if failed.is_denied() {
+            // The next request begins with new credentials.
+            let late = self.client.clone();
+            // Where the runtime is gone there is none.
+            let _ = wait(async move { late.forget().await });
+        }
+        Err(failed)
+    }
+
+    fn ask<T, F>(&self, kind: Kind, path: &str, call: &impl Fn(Line) -> F) -> Result<T, Trouble>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Trouble>> + Send + 'static,
@@ -158,12 +172,7 @@ impl Shared {
             key: self.key(path),
         };
         self.counts.count(kind);
-        let answer = wait(call(line))?;
-        if answer.as_ref().is_err_and(attempt::is_denied) {
-            let late = self.client.clone();
-            wait(async move { late.forget().await })?;
-        }
-        answer
+        wait(call(line))?
     }
 
     fn put(

@@ -27,3 +27,23 @@ pub enum Trouble {
         cause: String,
     },
 }
+
+impl Trouble {
+    /// The service's words, or the SDK's.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Answered {
+                code,
+                message,
+                status,
+                ..
+            } => match (code.is_empty(), message.is_empty()) {
+                (false, false) => format!("{code}: {message}"),
+                (false, true) => code.clone(),
+                (true, _) => format!("HTTP {status}: {message}"),
+            },
+            Self::Unfit { cause, .. } | Self::Unknown { cause } => cause.clone(),
+        }
+    }
+}

@@ -1,58 +1,37 @@
 //! Core: what an error code of AWS means for a call, and what the operator has to do.
 
-use headwater_aws::credentials_remedy;
+use headwater_aws::{Trouble, credentials_remedy};
 
 use crate::sink::stream::service::{Answer, Failure};
 
-/// An error answer of a service.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Fault<'a> {
-    /// Its code, empty if the answer has none.
-    pub(super) code: &'a str,
-    /// Its words.
-    pub(super) message: &'a str,
-    /// HTTP status.
-    pub(super) status: u16,
-}
-
-impl Fault<'_> {
-    fn cause(&self) -> String {
-        let Self {
-            code,
-            message,
-            status,
-        } = self;
-        match (code.is_empty(), message.is_empty()) {
-            (false, false) => format!("{code}: {message}"),
-            (false, true) => (*code).to_owned(),
-            (true, _) => format!("HTTP {status}: {message}"),
-        }
+/// The outcome of a call that failed. A code that is not known here is tried again: to drop what a new code holds up
+/// would be a loss.
+pub(super) fn answer_of(trouble: Trouble) -> Answer {
+    let cause = trouble.cause();
+    let (code, status) = match trouble {
+        Trouble::Unknown { .. } => return Answer::Unknown { cause },
+        Trouble::Unfit { remedy, .. } => return Answer::Denied { cause, remedy },
+        Trouble::Answered { code, status, .. } => (code, status),
+    };
+    if let Some(remedy) = remedy(&code) {
+        let remedy = remedy.to_owned();
+        return Answer::Denied { cause, remedy };
     }
-
-    /// The outcome of the whole call. A code that is not known here is tried again: to drop what a new code
-    /// holds up would be a loss.
-    pub(super) fn answer(&self) -> Answer {
-        let cause = self.cause();
-        if let Some(remedy) = remedy(self.code) {
-            let remedy = remedy.to_owned();
-            return Answer::Denied { cause, remedy };
-        }
-        let is_unfit = matches!(
-            self.code,
-            "ValidationException"
-                | "InvalidArgumentException"
-                | "SerializationException"
-                | "RequestEntityTooLarge"
-        );
-        if is_unfit || self.status == 413 {
-            return Answer::Refused { cause };
-        }
-        if self.status >= 500 && !is_throttle(self.code) && self.code.is_empty() {
-            // A proxy's answer, or half of one: the call may have been carried out.
-            return Answer::Unknown { cause };
-        }
-        Answer::Failed(failure(self.code, cause))
+    let is_unfit = matches!(
+        code.as_str(),
+        "ValidationException"
+            | "InvalidArgumentException"
+            | "SerializationException"
+            | "RequestEntityTooLarge"
+    );
+    if is_unfit || status == 413 {
+        return Answer::Refused { cause };
     }
+    if status >= 500 && code.is_empty() {
+        // A proxy's answer, or half of one: the call may have been carried out.
+        return Answer::Unknown { cause };
+    }
+    Answer::Failed(failure(&code, cause))
 }
 
 /// The outcome of one record of a call that succeeded.
@@ -107,13 +86,12 @@ mod tests {
     use super::*;
 
     fn answer(code: &str, status: u16) -> Answer {
-        let message = "words";
-        Fault {
-            code,
-            message,
+        answer_of(Trouble::Answered {
+            code: code.to_owned(),
+            message: "words".to_owned(),
             status,
-        }
-        .answer()
+            region: None,
+        })
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod kinesis;
 #[cfg_attr(not(feature = "aws"), path = "no_shell.rs")]
 mod shell;
 
-use headwater_aws::{Access, NOT_BUILT, endpoint_problem};
+use headwater_aws::Access;
 use headwater_program::faults::within;
 use serde::Deserialize;
 
@@ -62,9 +62,6 @@ impl Default for RawPlace {
 impl Place {
     fn check(name: &str, raw: RawPlace, order: Key, problems: &mut Vec<String>) -> Self {
         let key = |key: &str| format!("sink {name}: {key}");
-        if !cfg!(feature = "aws") {
-            problems.push(format!("sink {name}: {NOT_BUILT}"));
-        }
         let is_name = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
         if raw.stream.is_empty() || raw.stream.len() > 128 || !raw.stream.chars().all(is_name) {
             let key = key("stream");
@@ -73,23 +70,12 @@ impl Place {
                 raw.stream
             ));
         }
-        if let Some(problem) = endpoint_problem(&raw.endpoint) {
-            problems.push(format!(
-                "{} = {:?} {problem}",
-                key("endpoint"),
-                raw.endpoint
-            ));
-        }
+        let access = Access::check(name, raw.region, raw.endpoint, raw.profile, problems);
         let why = "each flush is a record for each group of devices";
         let flush_s = within(&key("flush_s"), raw.flush_s, 1..=900, why, problems);
-        let some = |text: String| (!text.is_empty()).then_some(text);
         Self {
             stream: raw.stream,
-            access: Access {
-                region: some(raw.region),
-                endpoint: some(raw.endpoint),
-                profile: some(raw.profile),
-            },
+            access,
             settings: StreamSettings {
                 encoding: Encoding {
                     key: order,

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 pub(super) use headwater_aws::Service as Of;
-use headwater_aws::{Streams, Trouble};
+use headwater_aws::Streams;
 
 use super::Place;
-use super::codes::{Fault, item};
+use super::codes::{answer_of, item};
 use crate::interpret::Depth;
 use crate::sink::kind::{Replay, Start};
 use crate::sink::letters::Replayed;
@@ -39,25 +39,6 @@ pub(super) fn start(of: Of, mut start: Start<'_>, place: Place) -> Result<()> {
 pub(super) fn replay(of: Of, replay: Replay<'_>, place: Place) -> Result<Replayed> {
     let (settings, service) = (place.settings, Stream::new(of, place)?);
     replay.run(StreamSink::apart(service, settings), Depth::Samples)
-}
-
-/// The outcome of a call that failed.
-fn answer_of(trouble: Trouble) -> Answer {
-    match trouble {
-        Trouble::Answered {
-            code,
-            message,
-            status,
-            ..
-        } => Fault {
-            code: &code,
-            message: &message,
-            status,
-        }
-        .answer(),
-        Trouble::Unfit { cause, remedy } => Answer::Denied { cause, remedy },
-        Trouble::Unknown { cause } => Answer::Unknown { cause },
-    }
 }
 
 /// A stream of a service.

@@ -9,14 +9,11 @@ use std::collections::BTreeMap;
 use headwater_proto::ids::JournalId;
 
 use super::NAME;
-use crate::pipeline::envelope::{GONE, SinkCursor};
-
-/// Between a journal and a sink of it, where that journal is not the present one.
-const OF: char = '/';
+use crate::pipeline::envelope::{GONE, SINK_OF, SinkCursor};
 
 /// What stands for a sink of an earlier journal among the places of this one's.
 pub(super) fn place_of(journal: JournalId, sink: &str) -> String {
-    format!("{journal}{OF}{sink}")
+    format!("{journal}{SINK_OF}{sink}")
 }
 
 /// The other sinks. See the module's page.
@@ -59,7 +56,7 @@ impl Others {
             let mut all = sinks.iter().filter(|sink| sink.position != GONE);
             all.any(|sink| sink.name == *name)
         };
-        let own = self.places.keys().filter(|name| !name.contains(OF));
+        let own = self.places.keys().filter(|name| !name.contains(SINK_OF));
         self.gone = own.filter(|name| !is_there(name)).cloned().collect();
         for sink in sinks.iter().filter(|sink| sink.position != GONE) {
             if sink.name != NAME {

@@ -1,20 +1,23 @@
-//! Core: what an error of S3 means for a request, and whether the next attempt may fare better.
+//! What an error of S3 means for a request, and whether the next attempt may fare better.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::sleep;
 use std::time::Duration;
 
 use headwater_lake::StoreError;
+use headwater_program::clock::Clock;
+use headwater_program::entropy::random;
 
 use crate::remedy::credentials_remedy;
 use crate::trouble::Trouble;
 
 /// Attempts at one request.
-pub(super) const ATTEMPTS: u32 = 4;
+const ATTEMPTS: u32 = 4;
 
 /// Time after which no attempt is made any more: a service that hangs holds up a stop for one time-out, which is 10 s
 /// and what the bytes take on the slowest link.
-pub(super) const REPEAT_WITHIN: Duration = Duration::from_secs(5);
+const REPEAT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Longest pause before the second attempt; it doubles with each.
 const PAUSE_MS: u64 = 200;
@@ -71,8 +74,39 @@ impl Counts {
 }
 
 /// Milliseconds before the attempt that follows so many failures: any up to a bound that doubles.
-pub(super) const fn pause_ms(failures: u32, random: u64) -> u64 {
+const fn pause_ms(failures: u32, random: u64) -> u64 {
     random % (PAUSE_MS << failures.saturating_sub(1))
+}
+
+/// Attempts at one thing.
+pub(super) struct Attempts {
+    failures: u32,
+    clock: Clock,
+}
+
+impl Attempts {
+    pub(super) fn begin() -> Self {
+        Self {
+            failures: 0,
+            clock: Clock::start(),
+        }
+    }
+
+    /// Whether one has failed.
+    pub(super) const fn has_failed(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Waits for the next one; false if there is none.
+    pub(super) fn wait(&mut self, failed: &Failed) -> bool {
+        self.failures += 1;
+        let is_late = self.clock.elapsed() > REPEAT_WITHIN;
+        if !failed.may_help_to_repeat() || self.failures == ATTEMPTS || is_late {
+            return false;
+        }
+        sleep(Duration::from_millis(pause_ms(self.failures, random())));
+        true
+    }
 }
 
 /// Why a request did not do what was asked.
@@ -108,15 +142,16 @@ pub(super) enum Failed {
 impl Failed {
     pub(super) fn of(trouble: Trouble, action: &'static str, path: &str) -> Self {
         let path = path.to_owned();
-        let (code, cause, status, region) = match trouble {
-            Trouble::Unknown { cause } => {
+        let cause = trouble.cause();
+        let (code, status, region) = match trouble {
+            Trouble::Unknown { .. } => {
                 return Self::Again {
                     action,
                     path,
                     cause,
                 };
             }
-            Trouble::Unfit { cause, remedy } => {
+            Trouble::Unfit { remedy, .. } => {
                 return Self::Denied {
                     action,
                     path,
@@ -126,17 +161,10 @@ impl Failed {
             }
             Trouble::Answered {
                 code,
-                message,
                 status,
                 region,
-            } => {
-                let cause = if code.is_empty() {
-                    format!("HTTP {status}: {message}")
-                } else {
-                    format!("{code}: {message}")
-                };
-                (code, cause, status, region)
-            }
+                ..
+            } => (code, status, region),
         };
         match (code.as_str(), status) {
             ("NoSuchKey" | "NotFound", 404) => return Self::Missing { path },
@@ -171,8 +199,13 @@ impl Failed {
         }
     }
 
+    /// Whether an operator has to act.
+    pub(super) const fn is_denied(&self) -> bool {
+        matches!(self, Self::Denied { .. })
+    }
+
     /// Whether the next attempt, made soon, may fare better.
-    pub(super) const fn may_help_to_repeat(&self) -> bool {
+    const fn may_help_to_repeat(&self) -> bool {
         matches!(self, Self::Again { .. })
     }
 }
@@ -213,22 +246,19 @@ impl From<Failed> for StoreError {
     }
 }
 
-/// Whether an operator has to act: then the next request begins with new credentials.
-pub(super) fn is_denied(trouble: &Trouble) -> bool {
-    matches!(Failed::of(trouble.clone(), "", ""), Failed::Denied { .. })
-}
-
 /// The operator's part, if nothing but that helps.
 fn remedy(code: &str, status: u16, region: Option<&str>) -> Option<String> {
+    let is_elsewhere = matches!(
+        code,
+        "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException"
+    );
+    if is_elsewhere || status == 301 {
+        let region = region.unwrap_or("another region");
+        return Some(format!(
+            "the bucket lies in {region}: set region for this sink"
+        ));
+    }
     let remedy = match code {
-        "PermanentRedirect"
-        | "AuthorizationHeaderMalformed"
-        | "IllegalLocationConstraintException" => {
-            let region = region.unwrap_or("another region");
-            return Some(format!(
-                "the bucket lies in {region}: set region for this sink"
-            ));
-        }
         "NoSuchBucket" => "make the bucket, or see to its name, region and account",
         "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => {
             "let the collector's role do s3:ListBucket on the bucket (without it S3 says of what is not there that \
@@ -245,12 +275,6 @@ fn remedy(code: &str, status: u16, region: Option<&str>) -> Option<String> {
         }
         code if code.starts_with("KMS.") => {
             "see to the KMS key: its policy, and that it is enabled"
-        }
-        _ if status == 301 => {
-            let region = region.unwrap_or("another region");
-            return Some(format!(
-                "the bucket lies in {region}: set region for this sink"
-            ));
         }
         code => return credentials_remedy(code).map(str::to_owned),
     };

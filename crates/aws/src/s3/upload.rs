@@ -8,11 +8,10 @@ use aws_sdk_s3::types::{
 };
 use headwater_lake::store::ReadAt;
 use headwater_lake::{Put, Sha256, StoreError, Table};
-use headwater_program::clock::Clock;
 use sha2::Digest as _;
 
-use super::attempt::{ATTEMPTS, Failed, Kind, REPEAT_WITHIN, pause_ms};
-use super::{Condition, SHA256, Shared, Trouble, random, unread, within};
+use super::attempt::{Attempts, Failed, Kind};
+use super::{Condition, SHA256, Shared, Trouble, unread, within};
 
 /// Largest file that goes up in one request.
 const ONE_BYTES: usize = 16 << 20;
@@ -75,9 +74,9 @@ fn in_parts(
     (from, to): (&str, &str),
     how: (Sha256, Option<StorageClass>),
 ) -> Result<Result<(), Failed>, StoreError> {
-    let (mut failures, clock) = (0, Clock::start());
+    let mut attempts = Attempts::begin();
     loop {
-        if failures > 0 && shared.look(to)?.is_some() {
+        if attempts.has_failed() && shared.look(to)?.is_some() {
             return Ok(Err(Failed::Changed {
                 path: to.to_owned(),
             }));
@@ -92,12 +91,9 @@ fn in_parts(
             return Ok(Ok(()));
         };
         give_up(shared, to, &upload);
-        failures += 1;
-        let is_late = clock.elapsed() > REPEAT_WITHIN;
-        if !error.may_help_to_repeat() || failures == ATTEMPTS || is_late {
+        if !attempts.wait(&error) {
             return Ok(Err(error));
         }
-        std::thread::sleep(Duration::from_millis(pause_ms(failures, random())));
     }
 }
 
@@ -176,7 +172,7 @@ fn complete(
     upload: &str,
     parts: &[CompletedPart],
 ) -> Result<(), Failed> {
-    let completed = shared.once(Kind::Put, to, &|line| {
+    shared.once((Kind::Put, "publish", to), &|line| {
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.to_vec()));
         let upload = upload.to_owned();
         async move {
@@ -191,11 +187,6 @@ fn complete(
             let sent = sent.send().await;
             sent.map(drop).map_err(|error| Trouble::of(&error))
         }
-    });
-    completed.map_err(|trouble| {
-        let failed = Failed::of(trouble, "publish", to);
-        shared.counts.failed(&failed);
-        failed
     })
 }
 
@@ -207,7 +198,7 @@ fn is_data(path: &str) -> bool {
 
 /// What cannot be given up is billed until it is a day old.
 fn give_up(shared: &Shared, to: &str, upload: &str) {
-    let given_up = shared.once(Kind::Delete, to, &|line| {
+    let given_up = shared.once((Kind::Delete, "give up", to), &|line| {
         let upload = upload.to_owned();
         async move {
             let abort = line.client.abort_multipart_upload().bucket(line.bucket);
@@ -216,15 +207,15 @@ fn give_up(shared: &Shared, to: &str, upload: &str) {
             sent.map(drop).map_err(|error| Trouble::of(&error))
         }
     });
-    if let Err(trouble) = given_up {
-        tracing::debug!(?trouble, to, "an upload in parts could not be given up");
+    if let Err(failed) = given_up {
+        tracing::debug!(?failed, to, "an upload in parts could not be given up");
     }
 }
 
-/// Gives up uploads of data files in parts that no living collector works on. Not every service can list them; S3's own rule
-/// `AbortIncompleteMultipartUpload` does the same.
+/// Gives up uploads of data files in parts that no living collector works on. Not every service can list them; S3's
+/// own rule `AbortIncompleteMultipartUpload` does the same.
 pub(super) fn give_up_old(shared: &Shared) {
-    let listed = shared.once(Kind::List, "", &|line| async move {
+    let listed = shared.once((Kind::List, "list uploads of", ""), &|line| async move {
         let list = line.client.list_multipart_uploads().bucket(line.bucket);
         let list = list.prefix(line.key).customize();
         let sent = list.config_override(within(0)).send().await;
@@ -239,9 +230,9 @@ pub(super) fn give_up_old(shared: &Shared) {
     });
     let uploads = match listed {
         Ok(uploads) => uploads,
-        Err(trouble) => {
+        Err(failed) => {
             tracing::info!(
-                ?trouble,
+                ?failed,
                 "uploads in parts that a crash may have left cannot be listed"
             );
             return;

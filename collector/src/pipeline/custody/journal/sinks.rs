@@ -9,7 +9,7 @@ use headwater_proto::time::Millis;
 
 use super::super::stretch::Found;
 use super::super::types::SinkSpec;
-use crate::pipeline::envelope::{GONE, SinkCursor};
+use crate::pipeline::envelope::{GONE, SINK_OF, SinkCursor};
 use crate::pipeline::snapshot::{PendingPlan, Plans};
 
 /// Time between two records of how far a sink is. A kill repeats no more than a sink was told in it.
@@ -223,7 +223,7 @@ impl Sinks {
     pub(super) fn stands(&mut self, sink: &str, position: u64) {
         if position == GONE {
             self.cursors.retain(|cursor| cursor.name != sink);
-        } else if sink.contains('/') {
+        } else if sink.contains(SINK_OF) {
             self.settled.insert(sink.to_owned(), position);
         } else {
             self.raise(sink, position);
